@@ -1,0 +1,290 @@
+"""The nouns of the product. Everything else imports them; they import nothing of ours.
+
+All values are immutable and checked when they are made: a number that is not finite, an interval that does not hold
+its value, or a failed probe with measurements cannot exist. Units are base units, and the unit is part of the metric's
+name (``storage_read_bytes_per_second``); people see MB/s and percent on the screen, files never do.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, model_validator
+
+SCHEMA = "aiready-bench/run"
+SCHEMA_VERSION = 1
+
+#: Longest first: a name ends with exactly one of them, or is a plural noun that counts things.
+UNITS = (
+    "bytes_per_second",
+    "operations_per_second",
+    "tokens_per_second",
+    "samples_per_second",
+    "flops_per_second",
+    "per_second",
+    "seconds",
+    "bytes",
+    "ratio",
+    "watts",
+    "joules",
+    "celsius",
+    "hertz",
+    "info",
+)
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$", max_length=100)]
+Text = Annotated[str, StringConstraints(max_length=4000)]
+Label = Annotated[str, StringConstraints(max_length=500)]
+
+
+class Noun(BaseModel):
+    """An immutable value. Unknown fields of a newer minor version are ignored when a file is read."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
+
+
+class Outcome(StrEnum):
+    """How a probe ended. Five words, because different people act on each."""
+
+    OK = "ok"
+    SKIPPED = "skipped"  # the operator said no
+    UNSUPPORTED = "unsupported"  # this node cannot
+    FAILED = "failed"  # it should have worked
+    TIMED_OUT = "timed_out"
+
+
+class Decision(StrEnum):
+    GO = "GO"
+    NO_GO = "NO-GO"
+    INCONCLUSIVE = "INCONCLUSIVE"
+
+
+class Status(StrEnum):
+    """One gate's part of a verdict."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    NO_DATA = "no_data"
+    UNDECIDED = "undecided"
+
+
+class Effort(StrEnum):
+    QUICK = "quick"
+    STANDARD = "standard"
+    THOROUGH = "thorough"
+
+
+class Metric(Noun):
+    """What a probe declares that it can measure.
+
+    ``better`` says in which direction the number improves; ``none`` marks a fact that is neither good nor bad.
+    """
+
+    name: Name
+    help: str
+    labels: tuple[str, ...] = ()
+    better: Literal["higher", "lower", "none"] = "none"
+
+    @model_validator(mode="after")
+    def _named_by_the_rule(self) -> Self:
+        if self.name.endswith(("_total", "_count")):
+            raise ValueError(f"{self.name}: _total and _count belong to Prometheus counters and histograms")
+        if self.unit == "" and not self.name.endswith("s") and self.name.split("_")[-1] != "feedable":
+            raise ValueError(f"{self.name}: neither a base unit nor a plural noun at its end")
+        return self
+
+    @property
+    def unit(self) -> str:
+        """The base unit, ``bytes_per_second`` say; empty for a count of things."""
+        return next((unit for unit in UNITS if self.name.endswith("_" + unit)), "")
+
+
+class Measurement(Noun):
+    """One number: the metric, its labels, how many samples it stands on, and a 95 % interval around it.
+
+    ``repeats`` keeps the raw repeats, so that more of them can be added and the interval made anew. ``invalid`` says
+    why the number must not decide anything (the host was contended, the reads were not cold): shown, never judged.
+    """
+
+    metric: Name
+    value: FiniteFloat
+    interval: tuple[FiniteFloat, FiniteFloat]
+    samples: Annotated[int, Field(ge=1)]
+    labels: dict[Name, Label] = {}
+    repeats: tuple[FiniteFloat, ...] = ()
+    invalid: Text | None = None
+
+    @model_validator(mode="after")
+    def _interval_holds_value(self) -> Self:
+        low, high = self.interval
+        if not low <= self.value <= high:
+            raise ValueError(f"{self.metric}: {self.value} is outside of its interval [{low}, {high}]")
+        return self
+
+    @property
+    def stand_in(self) -> str | None:
+        """What stood in for the real thing (``cpu``, ``emulated``, ``loopback``), or None."""
+        return self.labels.get("stand_in")
+
+
+class Series(Noun):
+    """A time line: values of one metric at seconds since the stage began. For plots; never judged."""
+
+    metric: Name
+    labels: dict[Name, Label] = {}
+    seconds: tuple[FiniteFloat, ...]
+    values: tuple[FiniteFloat, ...]
+
+    @model_validator(mode="after")
+    def _same_length(self) -> Self:
+        if len(self.seconds) != len(self.values):
+            raise ValueError(f"{self.metric}: {len(self.seconds)} times but {len(self.values)} values")
+        return self
+
+
+class Evidence(Noun):
+    """A file with raw tool output, its path relative to the run document's folder."""
+
+    path: Text
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class ProbeResult(Noun):
+    """What one probe found. It has measurements if and only if it is ok, and a reason otherwise.
+
+    ``reason`` begins with a machine-readable word and a colon: ``tool_missing: fio is not installed``.
+    ``remedy`` is the command or step that mends it. ``warnings`` are doubts that do not void the numbers.
+    """
+
+    probe: Name
+    outcome: Outcome
+    reason: Text | None = None
+    remedy: Text | None = None
+    duration_seconds: Annotated[FiniteFloat, Field(ge=0)] = 0.0
+    evidence: tuple[Evidence, ...] = ()
+    measurements: tuple[Measurement, ...] = ()
+    series: tuple[Series, ...] = ()
+    warnings: tuple[Text, ...] = ()
+
+    @model_validator(mode="after")
+    def _measured_or_says_why(self) -> Self:
+        if self.outcome is Outcome.OK:
+            if not self.measurements:
+                raise ValueError(f"{self.probe}: ok without a measurement")
+        elif self.measurements:
+            raise ValueError(f"{self.probe}: {self.outcome} with measurements")
+        elif not self.reason:
+            raise ValueError(f"{self.probe}: {self.outcome} without a reason")
+        return self
+
+
+class Node(Noun):
+    """Which machine this is. ``fingerprint`` is a digest of the facts that must agree before runs are compared."""
+
+    hostname: Annotated[str, StringConstraints(min_length=1, max_length=255)]
+    fingerprint: Text
+    facts: dict[str, Any] = {}
+
+
+class Request(Noun):
+    """What was asked for."""
+
+    effort: Effort
+    probes: tuple[str, ...]
+    storage: tuple[Text, ...] = ()
+    peers: tuple[Text, ...] = ()
+    accelerator: Text = "auto"
+    options: dict[str, Any] = {}
+
+
+Ratio = FiniteFloat | None
+
+
+class Components(Noun):
+    """Parts of starvation, by falling ceilings; they sum to the whole. Null where a ceiling was not measured."""
+
+    transfer: Ratio = None
+    preprocess: Ratio = None
+    storage: Ratio = None
+    overlap: Ratio = None
+
+
+Bottleneck = Literal["storage", "preprocess", "transfer", "loader", "accelerator", "undetermined"]
+
+
+class Attribution(Noun):
+    """What the accelerator waited for. Numbers are null when they were not measured; never zero for that."""
+
+    bottleneck: Bottleneck
+    starved: bool | None = None
+    starvation_ratio: Ratio = None
+    components: Components = Components()
+    demand_bytes_per_second: Ratio = None
+    supply_bytes_per_second: Ratio = None
+    supply_gap_ratio: Ratio = None
+    valid: bool
+    explanation: Text
+    path: Text | None = None
+    stand_in: Text | None = None
+
+
+class Limit(Noun):
+    """``min`` or ``max``, one of them, in the metric's own base unit."""
+
+    min: FiniteFloat | None = None
+    max: FiniteFloat | None = None
+
+
+class Finding(Noun):
+    """One gate's part of a verdict. ``reason`` begins with a machine-readable word unless the gate passed or failed."""
+
+    metric: Name
+    labels: dict[Name, Label] = {}
+    observed: FiniteFloat | None = None
+    interval: tuple[FiniteFloat, FiniteFloat] | None = None
+    limit: Limit
+    status: Status
+    required: bool
+    source: Text = ""
+    remedy: Text = ""
+    reason: Text | None = None
+    stand_in: Text | None = None
+
+
+class Verdict(Noun):
+    """One profile's answer for one run. ``digest`` is the sha256 of the profile that was judged by."""
+
+    profile: Text
+    digest: Text
+    decision: Decision
+    score: Annotated[FiniteFloat, Field(ge=0, le=100)]
+    findings: tuple[Finding, ...]
+
+
+class Run(Noun):
+    """Everything one ``bench run`` measured on one node: one immutable document."""
+
+    schema_name: Annotated[Literal["aiready-bench/run"], Field(alias="schema")] = "aiready-bench/run"
+    schema_version: Annotated[int, Field(ge=1)] = SCHEMA_VERSION
+    id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+    started_at: Text
+    finished_at: Text | None = None
+    bench_version: Text | None = None
+    replay_of: Text | None = None
+    interrupted: bool = False
+    node: Node
+    request: Request
+    results: tuple[ProbeResult, ...] = ()
+    attribution: Attribution | None = None
+    verdicts: tuple[Verdict, ...] = ()
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, serialize_by_alias=True)
+
+    def measurements(self) -> list[Measurement]:
+        """Every measurement of every probe that was ok."""
+        return [m for result in self.results for m in result.measurements]
+
+    def find(self, metric: str, **labels: str) -> list[Measurement]:
+        """The measurements of that metric that carry at least these labels."""
+        return [m for m in self.measurements() if m.metric == metric and labels.items() <= m.labels.items()]
