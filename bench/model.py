@@ -272,7 +272,7 @@ class Run(Noun):
     finished_at: Text | None = None
     bench_version: Text | None = None
     replay_of: Text | None = None
-    interrupted: bool = False
+    interrupted_by: int | None = None  # the signal's number
     node: Node
     request: Request
     results: tuple[ProbeResult, ...] = ()

@@ -1,0 +1,158 @@
+"""Which machine this is: facts that explain a figure, and the fingerprint that says when runs may be compared."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from bench import __version__
+from bench.measure import tools
+from bench.measure.probe import ProbeError
+from bench.model import Node
+
+_TOOLS = ("fio", "iperf3")
+_PACKAGES = ("torch", "nvidia-ml-py")
+_OCTAL = re.compile(r"\\([0-7]{3})")
+#: Facts that open a new epoch of the baseline when they change. Load, free memory, boot time do not.
+_IDENTITY = ("kernel", "architecture", "cpu", "governor", "memory_bytes", "gpus", "nvidia_driver", "versions", "mounts")
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """Where a path lives. ``device`` is ``major:minor`` as the kernel prints it (``0:45`` for network and memory)."""
+
+    point: str
+    source: str
+    fstype: str
+    device: str
+    options: str
+
+
+def mount_of(path: Path, mountinfo: str | None = None) -> Mount | None:
+    """The mount that holds ``path`` (the last longest match wins, as in the kernel). None where /proc is absent."""
+    if mountinfo is None:
+        try:
+            mountinfo = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return None
+    real, best = os.path.realpath(path), None
+    for line in mountinfo.splitlines():
+        left, _, right = line.partition(" - ")
+        fields, tail = left.split(), right.split()
+        if len(fields) < 6 or len(tail) < 2:
+            continue
+        point = _OCTAL.sub(lambda m: chr(int(m[1], 8)), fields[4])
+        inside = real == point or real.startswith(point.rstrip("/") + "/")
+        if inside and (best is None or len(point) >= len(best.point)):
+            best = Mount(point, tail[1], tail[0], fields[2], fields[5])
+    return best
+
+
+def _read(path: str) -> str | None:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return None
+
+
+def _cpu() -> dict[str, Any]:
+    info = _read("/proc/cpuinfo") or ""
+    model = re.search(r"^model name\s*:\s*(.+)$", info, re.M)
+    return {
+        "model": model[1].strip() if model else platform.processor() or platform.machine(),
+        "logical": os.cpu_count(),
+        "usable": len(os.sched_getaffinity(0)),
+    }
+
+
+def _memory_bytes() -> int | None:
+    found = re.search(r"^MemTotal:\s*(\d+) kB", _read("/proc/meminfo") or "", re.M)
+    return int(found[1]) * 1024 if found else None
+
+
+def _gpus() -> list[str]:
+    """Models by the kernel driver's own files: no library, no permission needed."""
+    found = []
+    for info in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        model = re.search(r"^Model:\s*(.+)$", _read(str(info)) or "", re.M)
+        found.append(model[1].strip() if model else "unknown")
+    return found
+
+
+def _nvidia_driver() -> str | None:
+    found = re.search(r"Module\s+(\d[\d.]+)", _read("/proc/driver/nvidia/version") or "")
+    return found[1] if found else None
+
+
+def tool_version(tool: str) -> str | None:
+    """The first line that the tool prints of itself, None if it is not there or does not answer."""
+    if shutil.which(tool) is None:
+        return None
+    try:
+        done = tools.run([tool, "--version"], timeout=10)
+    except ProbeError:
+        return None
+    lines = (done.stdout or done.stderr).splitlines()
+    return lines[0].strip()[:100] if lines else None
+
+
+def _package_version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def versions() -> dict[str, str]:
+    """Tools and packages that make the numbers, by name; what is absent is left out."""
+    found = {"bench": __version__, "python": platform.python_version()}
+    found |= {tool: version for tool in _TOOLS if (version := tool_version(tool))}
+    return found | {name: version for name in _PACKAGES if (version := _package_version(name))}
+
+
+def _os_name() -> str:
+    with suppress(OSError):
+        return platform.freedesktop_os_release().get("PRETTY_NAME", "unknown")
+    return "unknown"
+
+
+def facts(storage: Sequence[Path] = ()) -> dict[str, Any]:
+    """Everything known about the node, JSON-able. Absent facts are null or left out, never guessed."""
+    mounts = {str(path): asdict(mount) for path in storage if (mount := mount_of(path))}
+    return {
+        "kernel": platform.release(),
+        "os": _os_name(),
+        "architecture": platform.machine(),
+        "cpu": _cpu(),
+        "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "memory_bytes": _memory_bytes(),
+        "gpus": _gpus(),
+        "nvidia_driver": _nvidia_driver(),
+        "versions": versions(),
+        "mounts": mounts,
+        "virtual": bool(re.search(r"^flags\s*:.*\bhypervisor\b", _read("/proc/cpuinfo") or "", re.M)),
+        "boot_id": _read("/proc/sys/kernel/random/boot_id"),
+        "machine_id": hashlib.sha256((_read("/etc/machine-id") or "").encode()).hexdigest()[:16],
+    }
+
+
+def fingerprint(known: dict[str, Any]) -> str:
+    """16 hex digits over the facts that must agree before two runs are compared."""
+    identity = {name: known.get(name) for name in _IDENTITY}
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def this_node(storage: Sequence[Path] = ()) -> Node:
+    known = facts(storage)
+    return Node(hostname=socket.gethostname() or "localhost", fingerprint=fingerprint(known), facts=known)

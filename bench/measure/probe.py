@@ -1,0 +1,197 @@
+"""What a probe is, and what it is given.
+
+A probe is one file ``probes/<name>.py`` whose last line is ``PROBE = Probe(...)``. It either *measures* (takes its
+turn, alone on the node) or *watches* (is sampled once a second and at every stage's ends while the others measure). All that
+it learns comes through ``Context.tools``, so that every figure can be traced to recorded output and replayed from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from bench.model import Effort, Measurement, Metric, Outcome, Request, Series
+
+
+class ProbeError(Exception):
+    """A probe ended without measurements. ``reason`` starts with a machine-readable word: ``tool_missing: ...``."""
+
+    outcome = Outcome.FAILED
+
+    def __init__(self, reason: str, remedy: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.remedy = remedy
+
+
+class Failed(ProbeError):
+    """It should have worked."""
+
+
+class Unsupported(ProbeError):
+    """This node cannot: a tool, a device, a permission is missing."""
+
+    outcome = Outcome.UNSUPPORTED
+
+
+class Skipped(ProbeError):
+    """The operator said no."""
+
+    outcome = Outcome.SKIPPED
+
+
+class TimedOut(ProbeError):
+    """The tool, the probe or the run used up its time."""
+
+    outcome = Outcome.TIMED_OUT
+
+
+class Interrupted(Exception):
+    """SIGINT or SIGTERM arrived; the process tree below is already ended when this is raised."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"signal {signum}")
+        self.signum = signum
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A tool that ended by itself. Seconds are wall clock."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of ``bench doctor``: can this be measured here, and if not, what mends it?"""
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str | None = None
+
+
+class Tools(Protocol):
+    """The door to processes, as a probe sees it. Every call is bounded, recorded, and answered again by a replay."""
+
+    def require(self, tool: str) -> str:
+        """The absolute path of an executable. Raises Unsupported with the command that installs it."""
+        ...
+
+    def run(
+        self,
+        argv: Sequence[str | Path],
+        *,
+        name: str,
+        timeout: float,
+        stdin: str | None = None,
+        env: Mapping[str, str] | None = None,
+        on_line: Callable[[str], None] | None = None,
+    ) -> Completed:
+        """Run to the end; ``name`` labels the recorded output. ``on_line`` sees each line of standard output at once.
+
+        Raises Unsupported if the tool is missing, TimedOut (the tree is ended first), Interrupted.
+        A return code other than 0 is the caller's to judge: tools lie in both directions.
+        """
+        ...
+
+    def python(self, module: str, *arguments: str, name: str, timeout: float, **kwargs: Any) -> Completed:
+        """``run`` with this Python and ``-m module``: how the programs in ``probes/loads/`` are started."""
+        ...
+
+    def serve(
+        self, argv: Sequence[str | Path], *, name: str, ready: str, timeout: float
+    ) -> AbstractContextManager[str]:
+        """A server that lives as long as the ``with``; yields the first line that contains ``ready``.
+
+        Raises Failed when it ends before, TimedOut when it is not ready in time.
+        """
+        ...
+
+    def record(self, name: str, text: str) -> str:
+        """Keep ``text`` as evidence. A replay answers with the recorded text in place of the one given."""
+        ...
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep, but wake for a signal (Interrupted) and never past the probe's deadline (TimedOut)."""
+        ...
+
+
+class Watch(Protocol):
+    """An observer. ``sample`` returns one JSON-able object; the runner adds ``t`` (seconds) and ``stage``."""
+
+    def sample(self, event: str) -> Mapping[str, Any]:
+        """``event`` is ``tick`` (once a second), ``begin`` or ``end`` (of a stage)."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Context:
+    """What a probe may use. ``seconds`` is the time it should take; ``remaining()`` what is left until it is ended."""
+
+    request: Request
+    tools: Tools
+    seconds: float
+    remaining: Callable[[], float]
+    workspace: Callable[[Path, int], AbstractContextManager[Path]]
+    stage: Callable[[str], AbstractContextManager[None]]
+    progress: Callable[[str, float | None], None]
+    seed: int = 7
+    replaying: bool = False
+    warnings: list[str] = field(default_factory=list)
+    series: list[Series] = field(default_factory=list)
+
+    @property
+    def effort(self) -> Effort:
+        return self.request.effort
+
+    def warn(self, text: str) -> None:
+        """A doubt that does not void the numbers; shown on the screen, once."""
+        if text not in self.warnings:
+            self.warnings.append(text)
+
+    def option(self, name: str, default: Any = None) -> Any:
+        """An option of ``bench run`` that only some probes read (``loader``, ``pattern``)."""
+        return self.request.options.get(name, default)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A probe's declaration. Exactly one of ``measure`` and ``watch`` is given; a watcher has ``parse`` too.
+
+    ``seconds`` by effort is the time that the probe should take without waiting for anything; the runner ends it at
+    twice that and 30 s. ``order``: light probes run before heavy ones. ``parse`` turns a watcher's recorded samples
+    into measurements (pure). ``doctor`` says what can be measured here. ``accelerated``: it uses the accelerator.
+    """
+
+    name: str
+    help: str
+    metrics: tuple[Metric, ...]
+    seconds: Mapping[Effort, float]
+    measure: Callable[[Context], Sequence[Measurement]] | None = None
+    watch: Callable[[Context], Watch] | None = None
+    parse: Callable[[Sequence[Mapping[str, Any]], Context], Sequence[Measurement]] | None = None
+    doctor: Callable[[Tools, Request], Sequence[Check]] | None = None
+    order: int = 50
+
+    def __post_init__(self) -> None:
+        if (self.measure is None) == (self.watch is None) or (self.watch is None) != (self.parse is None):
+            raise ValueError(f"{self.name}: a probe either measures, or watches and parses")
+
+    def metric(self, name: str) -> Metric:
+        """The declared metric of that name. Raises KeyError."""
+        return next(m for m in self.metrics if m.name == name)
+
+
+def named(probes: Sequence[Probe]) -> Iterator[tuple[str, Metric]]:
+    """Every metric that is declared, with the name of its probe."""
+    return ((probe.name, metric) for probe in probes for metric in probe.metrics)

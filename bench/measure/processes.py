@@ -1,0 +1,99 @@
+"""Ending a process tree, and nothing else of the machine's.
+
+A tool is started in a session of its own, and its children may leave that session (fio's workers do), so a process
+group is not enough: the tree is walked by parent, each process is held by a pidfd, which cannot be reused, and is
+asked to end, then made to.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+_PR_SET_CHILD_SUBREAPER = 36
+_POLL_SECONDS = 0.02
+
+
+def adopt_orphans() -> None:
+    """Make this process the parent of its descendants' orphans, so that a daemonised child is still found."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def descendants(root: int) -> list[int]:
+    """Process ids below ``root``, parents first."""
+    children: dict[int, list[int]] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and (parent := _parent(int(entry))) is not None:
+            children.setdefault(parent, []).append(int(entry))
+    found, queue = [], [root]
+    while queue:
+        below = children.get(queue.pop(), [])
+        found += below
+        queue += below
+    return found
+
+
+def _parent(pid: int) -> int | None:
+    try:
+        # The name in parentheses may hold spaces and parentheses itself; the last one ends it.
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def end_tree(pid: int, *, grace: float = 3.0) -> list[int]:
+    """SIGTERM, ``grace`` seconds, SIGKILL to ``pid`` and all below it. Returns those that would not go.
+
+    A process in uninterruptible sleep (a dead file server) cannot be ended by anybody; it is reported, not waited for.
+    """
+    held = _hold([pid, *descendants(pid)])
+    try:
+        for sig, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, 2.0)):
+            _signal(held, sig)
+            if _wait_gone(held, patience):
+                return []
+            held.update(_hold(p for p in descendants(pid) if p not in held))
+        return sorted(_alive(held))
+    finally:
+        for fd in held.values():
+            os.close(fd)
+
+
+def _hold(pids: Iterable[int]) -> dict[int, int]:
+    held = {}
+    for pid in pids:
+        with suppress(OSError):
+            held[pid] = os.pidfd_open(pid)
+    return held
+
+
+def _signal(held: dict[int, int], sig: signal.Signals) -> None:
+    for fd in held.values():
+        with suppress(OSError):
+            signal.pidfd_send_signal(fd, sig)
+
+
+def _alive(held: dict[int, int]) -> list[int]:
+    return [pid for pid in held if _running(pid)]
+
+
+def _running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except (OSError, IndexError):
+        return False
+
+
+def _wait_gone(held: dict[int, int], patience: float) -> bool:
+    end = time.monotonic() + patience
+    while _alive(held):
+        if time.monotonic() >= end:
+            return False
+        time.sleep(_POLL_SECONDS)
+    return True

@@ -1,0 +1,238 @@
+"""Raw tool output kept beside the run, and the same door answered from it again (``--replay``).
+
+The evidence folder holds one file an output and ``tools.jsonl``, one JSON object a call: probe, name, argv,
+returncode, seconds, stdout (file name), sha256, stderr (its tail), and ``error`` when the call did not end by itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.measure import tools
+from bench.measure.probe import Completed, Failed, Interrupted, Skipped, TimedOut, Unsupported
+from bench.measure.signals import Signals
+from bench.model import Evidence
+
+INDEX = "tools.jsonl"
+_SECRET = re.compile(
+    r"(?i)((?:token|secret|password|passwd|api[-_]?key|psk|hmac)[^=\s]*=)\S+|(?<=//)[^/@\s]+:[^/@\s]+(?=@)"
+)
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+_MAX_INDEX_BYTES = 64 << 20
+
+
+def redact(word: str) -> str:
+    """Arguments that look like secrets do not enter a record."""
+    return _SECRET.sub(lambda match: (match[1] or "") + "***", word)
+
+
+@dataclass(slots=True)
+class Recorder:
+    """Writes evidence. ``folder`` is made at the first record; paths in Evidence are relative to its parent."""
+
+    folder: Path
+    _evidence: dict[str, list[Evidence]] = field(default_factory=dict)
+    _number: int = 0
+
+    def keep(self, probe: str, name: str, done: Completed, error: str | None = None) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._number += 1
+        suffix = "json" if done.stdout.lstrip().startswith(("{", "[")) else "txt"
+        file = f"{self._number:04d}-{_UNSAFE.sub('_', probe)}-{_UNSAFE.sub('_', name)}.{suffix}"
+        data = done.stdout.encode(errors="replace")
+        (self.folder / file).write_bytes(data)
+        digest = hashlib.sha256(data).hexdigest()
+        self._evidence.setdefault(probe, []).append(Evidence(path=f"{self.folder.name}/{file}", sha256=digest))
+        self._append(
+            {
+                "probe": probe, "name": name, "argv": [redact(word) for word in done.argv],
+                "returncode": done.returncode, "seconds": round(done.seconds, 6), "stdout": file, "sha256": digest,
+                "stderr": redact(done.stderr[-2000:]), "error": error,
+            }
+        )  # fmt: skip
+
+    def _append(self, entry: Mapping[str, Any]) -> None:
+        with (self.folder / INDEX).open("a", encoding="utf-8") as index:
+            index.write(json.dumps(entry, ensure_ascii=True) + "\n")
+
+    def evidence(self, probe: str) -> tuple[Evidence, ...]:
+        return tuple(self._evidence.get(probe, ()))
+
+
+@dataclass(slots=True)
+class LiveTools:
+    """The door for one probe: real processes, bounded by the probe's deadline (monotonic seconds), recorded."""
+
+    probe: str
+    recorder: Recorder | None
+    deadline: float = float("inf")
+    signals: Signals | None = None
+
+    def require(self, tool: str) -> str:
+        return tools.require(tool)
+
+    def _bounded(self, timeout: float) -> float:
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimedOut("probe_timed_out: no time is left for this probe")
+        return min(timeout, left)
+
+    def run(
+        self,
+        argv: Sequence[str | Path],
+        *,
+        name: str,
+        timeout: float,
+        stdin: str | None = None,
+        env: Mapping[str, str] | None = None,
+        on_line: Callable[[str], None] | None = None,
+    ) -> Completed:
+        try:
+            done = tools.run(
+                argv, timeout=self._bounded(timeout), signals=self.signals, stdin=stdin, env=env, on_line=on_line
+            )
+        except (TimedOut, Failed, Interrupted) as error:
+            partial: Completed | None = getattr(error, "completed", None)
+            if partial is not None and self.recorder is not None:
+                self.recorder.keep(self.probe, name, partial, f"{type(error).__name__}: {error}")
+            raise
+        if self.recorder is not None:
+            self.recorder.keep(self.probe, name, done)
+        return done
+
+    def python(self, module: str, *arguments: str, name: str, timeout: float, **kwargs: Any) -> Completed:
+        env = {**tools.python_environment(), **(kwargs.pop("env", None) or {})}
+        return self.run(tools.python_argv(module, *arguments), name=name, timeout=timeout, env=env, **kwargs)
+
+    @contextmanager
+    def serve(self, argv: Sequence[str | Path], *, name: str, ready: str, timeout: float) -> Iterator[str]:
+        started = time.monotonic()
+        words = [str(word) for word in argv]
+        env = tools.python_environment() if words[1:2] == ["-m"] else None
+        with tempfile.TemporaryFile() as output:
+            try:
+                with tools.serve(
+                    argv, ready=ready, timeout=self._bounded(timeout), signals=self.signals, env=env, output=output
+                ) as line:
+                    yield line
+            finally:
+                text = os.pread(output.fileno(), 1 << 22, 0).decode(errors="replace")
+                if self.recorder is not None:
+                    done = Completed(tuple(words), 0, text, "", time.monotonic() - started)
+                    self.recorder.keep(self.probe, name, done)
+
+    def record(self, name: str, text: str) -> str:
+        if self.recorder is not None:
+            self.recorder.keep(self.probe, name, Completed((), 0, text, "", 0.0))
+        return text
+
+    def sleep(self, seconds: float) -> None:
+        tools.pause(self._bounded(seconds), self.signals)
+        self._bounded(0.0)
+
+
+class Recording:
+    """What an evidence folder holds, by probe and name, in order. Raises Failed, one line, when it cannot be used."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._calls: dict[tuple[str, str], deque[Mapping[str, Any]]] = {}
+        for number, line in enumerate(self._lines(), 1):
+            try:
+                entry = json.loads(line)
+                self._calls.setdefault((entry["probe"], entry["name"]), deque()).append(entry)
+            except (ValueError, KeyError, TypeError) as error:
+                raise Failed(f"replay_unusable: {folder / INDEX}:{number}: not a recorded call ({error})") from error
+
+    def _lines(self) -> list[str]:
+        path = self.folder / INDEX
+        try:
+            if path.stat().st_size > _MAX_INDEX_BYTES:
+                raise Failed(f"replay_unusable: {path} is larger than {_MAX_INDEX_BYTES >> 20} MiB")
+            return path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise Failed(f"replay_unusable: {path}: {error}; give the .raw folder of a stored run") from error
+
+    def next(self, probe: str, name: str) -> tuple[Completed, str | None]:
+        calls = self._calls.get((probe, name))
+        if not calls:
+            raise Skipped(f"not_recorded: {self.folder.name} holds no further output {name!r} of this probe")
+        entry = calls.popleft()
+        file = self.folder / Path(str(entry["stdout"])).name
+        try:
+            text = file.read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise Failed(f"replay_unusable: {file}: {error.strerror}") from error
+        argv = tuple(str(word) for word in entry.get("argv", ()))
+        done = Completed(
+            argv, int(entry["returncode"]), text, str(entry.get("stderr", "")), float(entry.get("seconds", 0.0))
+        )
+        return done, entry.get("error")
+
+    def probes(self) -> set[str]:
+        return {probe for probe, _ in self._calls}
+
+
+_ERRORS = {"TimedOut": TimedOut, "Failed": Failed, "Unsupported": Unsupported}
+
+
+@dataclass(slots=True)
+class ReplayTools:
+    """The same door, answered from a Recording. Nothing is started and nothing is waited for."""
+
+    probe: str
+    recording: Recording
+    recorder: Recorder | None = None
+
+    def require(self, tool: str) -> str:
+        return tool
+
+    def run(
+        self,
+        argv: Sequence[str | Path],
+        *,
+        name: str,
+        timeout: float,
+        stdin: str | None = None,
+        env: Mapping[str, str] | None = None,
+        on_line: Callable[[str], None] | None = None,
+    ) -> Completed:
+        done, error = self.recording.next(self.probe, name)
+        if self.recorder is not None:
+            self.recorder.keep(self.probe, name, done, error)
+        for line in done.stdout.splitlines() if on_line else ():
+            on_line(line)  # type: ignore[misc]
+        if error:
+            kind, _, reason = error.partition(": ")
+            raise _ERRORS.get(kind, Failed)(reason)
+        return done
+
+    def python(self, module: str, *arguments: str, name: str, timeout: float, **kwargs: Any) -> Completed:
+        return self.run((module, *arguments), name=name, timeout=timeout, on_line=kwargs.get("on_line"))
+
+    def serve(
+        self, argv: Sequence[str | Path], *, name: str, ready: str, timeout: float
+    ) -> AbstractContextManager[str]:
+        return self._served(name, ready)
+
+    @contextmanager
+    def _served(self, name: str, ready: str) -> Iterator[str]:
+        done = self.run((), name=name, timeout=0)
+        yield next((line for line in done.stdout.splitlines() if ready in line), "")
+
+    def record(self, name: str, text: str) -> str:
+        return self.run((), name=name, timeout=0).stdout
+
+    def sleep(self, seconds: float) -> None:
+        return None

@@ -1,0 +1,244 @@
+"""Request x probes -> Run. Every exception becomes an outcome; what was finished is kept whatever comes after.
+
+Probes measure one after another, light before heavy, each bounded, with a pause between them until the node is calm,
+so that no probe measures its predecessor's wake. Watchers observe the whole of it.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from bench import __version__
+from bench.measure.probe import Context, Failed, Interrupted, Probe, ProbeError
+from bench.measure.processes import adopt_orphans
+from bench.measure.recording import LiveTools, Recorder, Recording, ReplayTools
+from bench.measure.signals import Signals
+from bench.measure.watching import Observers, Watching, from_lines, to_lines
+from bench.measure.workspace import workspace
+from bench.model import Effort, Measurement, Node, Outcome, ProbeResult, Request, Run
+
+_GRACE_FACTOR, _GRACE_SECONDS = 2.0, 30.0
+_SETTLE_SECONDS = {Effort.QUICK: 1.0, Effort.STANDARD: 5.0, Effort.THOROUGH: 15.0}
+_SETTLE_WINDOW = 0.25
+_CALM_CPU_RATIO = 0.3
+SAMPLES = "samples"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What is going on: for a live display. ``fraction`` of the probe, 0 to 1, or None when it is not known."""
+
+    probe: str
+    text: str
+    fraction: float | None = None
+    ended: ProbeResult | None = None
+
+
+@dataclass(slots=True)
+class Plan:
+    """A run to be made. ``evidence`` is the folder for raw output; ``listen`` is told of progress."""
+
+    id: str
+    request: Request
+    probes: Sequence[Probe]
+    node: Node
+    evidence: Path
+    replay: Recording | None = None
+    replay_of: str | None = None
+    listen: Callable[[Progress], None] = lambda _: None
+    again: Callable[[Run], Sequence[str]] | None = None
+    max_seconds: float = float("inf")
+    seed: int = 7
+    started: float = field(default_factory=time.monotonic)
+
+
+def execute(plan: Plan) -> Run:
+    """Measure. Never raises for a probe's fault; an interrupt ends the run early with ``interrupted`` set."""
+    adopt_orphans()
+    started_at = _now()
+    with Signals() as signals:
+        session = _Session(plan, signals)
+        results = session.measure_all()
+    return Run(
+        id=plan.id,
+        started_at=started_at,
+        finished_at=_now(),
+        bench_version=__version__,
+        replay_of=plan.replay_of,
+        interrupted_by=signals.caught,
+        node=plan.node,
+        request=plan.request,
+        results=tuple(results),
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class _Session:
+    """The moving parts of one run."""
+
+    def __init__(self, plan: Plan, signals: Signals) -> None:
+        self.plan = plan
+        self.signals = signals
+        self.recorder = Recorder(plan.evidence)
+        self.observers = Observers([])
+
+    def measure_all(self) -> list[ProbeResult]:
+        watchers = [p for p in self.plan.probes if p.watch]
+        measuring = sorted((p for p in self.plan.probes if p.measure), key=lambda p: p.order)
+        opened, refused = self._open_watchers(watchers)
+        self.observers = Observers(opened)
+        self.observers.start()
+        try:
+            results = [self._turn(probe, index > 0) for index, probe in enumerate(measuring)]
+        finally:
+            self.observers.stop()
+        watched = [self._result(w.probe, partial(self._parse, w)) for w in opened]
+        replayed = [self._result(p, partial(self._replayed, p)) for p in watchers if self.plan.replay]
+        return [*results, *refused, *watched, *replayed]
+
+    # --- measuring probes
+
+    def _turn(self, probe: Probe, settle: bool) -> ProbeResult:
+        if self.signals.caught is not None:
+            return self._ended(ProbeResult(probe=probe.name, outcome=Outcome.SKIPPED, reason=self._interruption()))
+        assert probe.measure is not None
+        if settle and self.plan.replay is None:
+            self.plan.listen(Progress(probe.name, "waiting for the node to calm down"))
+            self._settle()
+        self.plan.listen(Progress(probe.name, "starts", 0.0))
+        return self._ended(self._result(probe, probe.measure))
+
+    def _progress(self, probe: str, text: str, fraction: float | None = None) -> None:
+        self.plan.listen(Progress(probe, text, fraction))
+
+    def _ended(self, result: ProbeResult) -> ProbeResult:
+        self.plan.listen(Progress(result.probe, result.outcome.value, 1.0, result))
+        return result
+
+    def _interruption(self) -> str:
+        return f"interrupted: {signal.Signals(self.signals.caught or signal.SIGINT).name}"
+
+    def _settle(self) -> None:
+        end = time.monotonic() + _SETTLE_SECONDS[self.plan.request.effort]
+        while time.monotonic() < end and self.signals.caught is None:
+            before = _cpu_times()
+            time.sleep(_SETTLE_WINDOW)
+            if _busy_ratio(before, _cpu_times()) < _CALM_CPU_RATIO:
+                return
+
+    def _context(self, probe: Probe) -> Context:
+        seconds = probe.seconds[self.plan.request.effort]
+        limit = min(
+            time.monotonic() + seconds * _GRACE_FACTOR + _GRACE_SECONDS, self.plan.started + self.plan.max_seconds
+        )
+        live = LiveTools(probe.name, self.recorder, limit, self.signals)
+        replayed = self.plan.replay and ReplayTools(probe.name, self.plan.replay, self.recorder)
+        return Context(
+            request=self.plan.request,
+            tools=replayed or live,
+            seconds=seconds,
+            remaining=lambda: limit - time.monotonic(),
+            workspace=self._workspace,
+            stage=self.observers.staged if self.plan.replay is None else lambda _: nullcontext(),
+            progress=partial(self._progress, probe.name),
+            seed=self.plan.seed,
+            replaying=self.plan.replay is not None,
+        )
+
+    def _workspace(self, directory: Path, need: int) -> AbstractContextManager[Path]:
+        if self.plan.replay is not None:
+            return nullcontext(directory)
+        return workspace(directory, need, self.plan.id)
+
+    def _result(self, probe: Probe, measure: Callable[[Context], Sequence[Measurement]]) -> ProbeResult:
+        context = self._context(probe)
+        started = time.monotonic()
+        measurements: Sequence[Measurement] = ()
+        outcome, reason, remedy = Outcome.OK, None, None
+        try:
+            with context.stage(probe.name):
+                measurements = _not_empty(measure(context))
+        except ProbeError as error:
+            outcome, reason, remedy = error.outcome, error.reason, error.remedy
+        except (Interrupted, KeyboardInterrupt):
+            outcome, reason = Outcome.FAILED, self._interruption()
+        except Exception as error:  # noqa: BLE001 - a probe's own fault must not lose the other probes' work
+            outcome, reason = Outcome.FAILED, _fault(error)
+        return ProbeResult(
+            probe=probe.name,
+            outcome=outcome,
+            reason=reason,
+            remedy=remedy,
+            duration_seconds=max(0.0, time.monotonic() - started),
+            evidence=self.recorder.evidence(probe.name),
+            measurements=tuple(measurements),
+            series=tuple(context.series) if outcome is Outcome.OK else (),
+            warnings=tuple(context.warnings),
+        )
+
+    # --- watchers
+
+    def _open_watchers(self, probes: Sequence[Probe]) -> tuple[list[Watching], list[ProbeResult]]:
+        opened: list[Watching] = []
+        refused: list[ProbeResult] = []
+        for probe in probes if self.plan.replay is None else ():
+            assert probe.watch is not None
+            try:
+                opened.append(Watching(probe, probe.watch(self._context(probe))))
+            except ProbeError as error:
+                refused.append(
+                    ProbeResult(probe=probe.name, outcome=error.outcome, reason=error.reason, remedy=error.remedy)
+                )
+            except Exception as error:  # noqa: BLE001 - as above
+                refused.append(ProbeResult(probe=probe.name, outcome=Outcome.FAILED, reason=_fault(error)))
+        return opened, refused
+
+    def _parse(self, watching: Watching, context: Context) -> Sequence[Measurement]:
+        assert watching.probe.parse is not None
+        self._keep(watching)
+        if watching.error is not None and not watching.samples:
+            raise watching.error
+        if watching.error is not None:
+            context.warn(f"ended early: {watching.error.reason}")
+        return watching.probe.parse(watching.samples, context)
+
+    def _keep(self, watching: Watching) -> None:
+        LiveTools(watching.probe.name, self.recorder).record(SAMPLES, to_lines(watching.samples))
+
+    def _replayed(self, probe: Probe, context: Context) -> Sequence[Measurement]:
+        assert probe.parse is not None
+        return probe.parse(from_lines(context.tools.record(SAMPLES, "")), context)
+
+
+def _not_empty(measurements: Sequence[Measurement]) -> Sequence[Measurement]:
+    if not measurements:
+        raise Failed("empty: the probe ended without a measurement")
+    return list(measurements)
+
+
+def _fault(error: Exception) -> str:
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"internal: {type(error).__name__}: {str(error)[:500]} ({Path(where.filename).name}:{where.lineno})"
+
+
+def _cpu_times() -> tuple[int, int]:
+    """(busy, all) jiffies of the whole node since boot."""
+    with open("/proc/stat", encoding="ascii") as file:  # noqa: PTH123 - read in one go, many times a run
+        fields = [int(word) for word in file.readline().split()[1:9]]
+    return sum(fields) - fields[3] - fields[4], sum(fields)
+
+
+def _busy_ratio(before: tuple[int, int], after: tuple[int, int]) -> float:
+    spent = after[1] - before[1]
+    return (after[0] - before[0]) / spent if spent > 0 else 0.0

@@ -1,0 +1,274 @@
+"""The only door to processes: start, bound, watch, end the whole tree.
+
+Every child has an argument list (never a shell), its own session, no standard input but what is given, an environment
+of allowed names, and dies with us: ``setpriv --pdeathsig KILL`` covers even our own ``kill -9``. Only the main thread
+may start children, because the kernel ties that death signal to the thread that forked.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from bench.measure.probe import Completed, Failed, Interrupted, TimedOut, Unsupported
+from bench.measure.processes import end_tree
+from bench.measure.signals import Signals
+
+MAX_OUTPUT_BYTES = 64 << 20
+STDERR_TAIL_BYTES = 16 << 10
+_POLL_SECONDS = 0.2
+_ENV_NAMES = frozenset(
+    "PATH HOME USER LOGNAME TMPDIR LANG LD_LIBRARY_PATH VIRTUAL_ENV XDG_RUNTIME_DIR PYTHONPATH OMP_NUM_THREADS".split()
+)
+_ENV_PREFIXES = ("BENCH_", "CUDA_", "NVIDIA_", "NCCL_", "GLOO_", "UCX_", "ROCR_", "HIP_")
+_DIE_WITH_PARENT = (
+    "import ctypes,os,sys; ctypes.CDLL(None).prctl(1,9,0,0,0); os.execv(sys.argv[1],sys.argv[1:])"  # PR_SET_PDEATHSIG
+)
+_PACKAGES = {"fio": "fio", "iperf3": "iperf3", "ip": "iproute2", "setpriv": "util-linux"}
+
+
+def install_command(tool: str) -> str:
+    """The command that installs ``tool`` with this system's package manager."""
+    package = _PACKAGES.get(tool, tool)
+    for manager, command in (("apt-get", "apt-get install -y"), ("dnf", "dnf install -y"), ("zypper", "zypper in -y")):
+        if shutil.which(manager):
+            return f"sudo {command} {package}" if os.geteuid() else f"{command} {package}"
+    return f"install the package {package}"
+
+
+def require(tool: str) -> str:
+    """The absolute path of an executable. Raises Unsupported with the command that installs it."""
+    path = shutil.which(tool)
+    if path is None:
+        raise Unsupported(f"tool_missing: {tool} is not installed", install_command(tool))
+    return path
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What a child may see: names that tools need, nothing that could be a secret."""
+    kept = {k: v for k, v in os.environ.items() if k in _ENV_NAMES or k.startswith(_ENV_PREFIXES)}
+    return {**kept, "LC_ALL": "C.UTF-8", **(extra or {})}
+
+
+def python_argv(module: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", module, *arguments]
+
+
+def python_environment() -> dict[str, str]:
+    """So that ``-m bench...`` and ``-m probes...`` are found from any working directory, unbuffered."""
+    root = str(Path(__file__).resolve().parents[2])
+    inherited = os.environ.get("PYTHONPATH")
+    return {"PYTHONPATH": f"{root}{os.pathsep}{inherited}" if inherited else root, "PYTHONUNBUFFERED": "1"}
+
+
+def spawn(
+    argv: Sequence[str | Path],
+    *,
+    stdin: IO[bytes] | None = None,
+    stdout: IO[bytes] | int = subprocess.PIPE,
+    stderr: IO[bytes] | int = subprocess.PIPE,
+    env: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a program that dies with us. Raises Unsupported if it does not exist, Failed if it cannot be started."""
+    words = [str(word) for word in argv]
+    words[0] = require(words[0])
+    setpriv = shutil.which("setpriv")
+    guard = [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else [sys.executable, "-S", "-E", "-c", _DIE_WITH_PARENT]
+    try:
+        return subprocess.Popen(
+            [*guard, *words],
+            stdin=stdin if stdin is not None else subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+            env=environment(env),
+        )
+    except (OSError, ValueError) as error:
+        raise Failed(f"tool_failed: {words[0]} could not be started: {error}") from error
+
+
+def end(process: subprocess.Popen[bytes]) -> list[int]:
+    """End the tree below ``process``; returns the ids of those stuck in uninterruptible sleep."""
+    left = end_tree(process.pid) if process.poll() is None else []
+    if not left:
+        process.wait()
+    return left
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    timeout: float,
+    signals: Signals | None = None,
+    stdin: str | None = None,
+    env: Mapping[str, str] | None = None,
+    on_line: Callable[[str], None] | None = None,
+) -> Completed:
+    """Run a program to its end, with both outputs kept. The tree is ended on every way out.
+
+    Raises Unsupported (not installed), TimedOut, Failed (too much output), Interrupted. The exceptions carry what was
+    printed until then as ``.completed``, so that it can be kept as evidence.
+    """
+    started = time.monotonic()
+    with _stdin_file(stdin) as feed:
+        process = spawn(argv, stdin=feed, env=env)
+    reader = _Reader(process, on_line)
+    try:
+        reader.read_until_end(started + timeout, signals)
+        process.wait(max(0.1, started + timeout - time.monotonic()))
+    except subprocess.TimeoutExpired as error:
+        raise _with(TimedOut(_late(argv, timeout)), argv, process, reader, started) from error
+    except (TimedOut, Failed, Interrupted) as error:
+        message = TimedOut(_late(argv, timeout)) if isinstance(error, TimedOut) else error
+        raise _with(message, argv, process, reader, started) from None
+    finally:
+        end(process)
+        reader.close()
+    return _completed(argv, process, reader, started)
+
+
+def _late(argv: Sequence[str | Path], timeout: float) -> str:
+    return f"tool_timed_out: {Path(argv[0]).name} did not end within {timeout:.0f} s"
+
+
+def _completed(
+    argv: Sequence[str | Path], process: subprocess.Popen[bytes], reader: _Reader, started: float
+) -> Completed:
+    code = process.returncode if process.returncode is not None else -9
+    words = tuple(str(word) for word in argv)
+    return Completed(words, code, reader.stdout(), reader.stderr(), time.monotonic() - started)
+
+
+def _with(
+    error: TimedOut | Failed | Interrupted,
+    argv: Sequence[str | Path],
+    process: subprocess.Popen[bytes],
+    reader: _Reader,
+    started: float,
+) -> Exception:
+    end(process)
+    error.completed = _completed(argv, process, reader, started)  # type: ignore[union-attr]
+    return error
+
+
+@contextmanager
+def _stdin_file(text: str | None) -> Iterator[IO[bytes] | None]:
+    if text is None:
+        yield None
+        return
+    with tempfile.TemporaryFile() as file:
+        file.write(text.encode())
+        file.seek(0)
+        yield file
+
+
+class _Reader:
+    """Both pipes of a child, read as they fill; complete lines of standard output are passed on at once."""
+
+    def __init__(self, process: subprocess.Popen[bytes], on_line: Callable[[str], None] | None) -> None:
+        assert process.stdout is not None and process.stderr is not None
+        self._process = process
+        self._on_line = on_line
+        self._out, self._err = bytearray(), bytearray()
+        self._passed = 0
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(process.stdout, selectors.EVENT_READ, self._out)
+        self._selector.register(process.stderr, selectors.EVENT_READ, self._err)
+
+    def read_until_end(self, deadline: float, signals: Signals | None) -> None:
+        while self._selector.get_map():
+            if signals is not None:
+                signals.check()
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimedOut("tool_timed_out")
+            for key, _ in self._selector.select(min(left, _POLL_SECONDS)):
+                self._take(key)
+            if self._process.poll() is not None and not self._selector.select(0):
+                return  # A grandchild may hold the pipe open; the tool itself has ended and all it wrote is here.
+
+    def _take(self, key: selectors.SelectorKey) -> None:
+        chunk = os.read(key.fd, 1 << 16)
+        if not chunk:
+            self._selector.unregister(key.fileobj)
+            return
+        key.data.extend(chunk)
+        if len(key.data) > MAX_OUTPUT_BYTES:
+            raise Failed(f"tool_output: more than {MAX_OUTPUT_BYTES >> 20} MiB of output")
+        if key.data is self._out and self._on_line is not None:
+            self._pass_on(self._on_line)
+
+    def _pass_on(self, on_line: Callable[[str], None]) -> None:
+        while (newline := self._out.find(b"\n", self._passed)) >= 0:
+            line = self._out[self._passed : newline].decode(errors="replace")
+            self._passed = newline + 1
+            on_line(line)
+
+    def stdout(self) -> str:
+        return self._out.decode(errors="replace")
+
+    def stderr(self) -> str:
+        return self._err[-STDERR_TAIL_BYTES:].decode(errors="replace")
+
+    def close(self) -> None:
+        self._selector.close()
+        for pipe in (self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+@contextmanager
+def serve(
+    argv: Sequence[str | Path],
+    *,
+    ready: str,
+    timeout: float,
+    signals: Signals | None = None,
+    env: Mapping[str, str] | None = None,
+    output: IO[bytes] | None = None,
+) -> Iterator[str]:
+    """A server for as long as the ``with`` lasts; yields the first line of its output that contains ``ready``.
+
+    Raises Failed when it ends before that, TimedOut when it is not ready in time.
+    """
+    with tempfile.TemporaryFile() as own:
+        file = output or own
+        process = spawn(argv, stdout=file, stderr=subprocess.STDOUT, env=env)
+        try:
+            yield _wait_ready(process, file, ready, time.monotonic() + timeout, signals)
+        finally:
+            end(process)
+
+
+def _wait_ready(
+    process: subprocess.Popen[bytes], file: IO[bytes], ready: str, deadline: float, signals: Signals | None
+) -> str:
+    while True:
+        ended = process.poll() is not None
+        text = os.pread(file.fileno(), 1 << 20, 0).decode(errors="replace")
+        line = next((line for line in text.splitlines() if ready in line), None)
+        if line is not None:
+            return line
+        if ended:
+            raise Failed(f"server_failed: ended with status {process.returncode}: {text.strip()[-300:]}")
+        if time.monotonic() >= deadline:
+            raise TimedOut(f"server_timed_out: it never said {ready!r}")
+        pause(0.05, signals)
+
+
+def pause(seconds: float, signals: Signals | None = None) -> None:
+    """Sleep in short steps, so that a signal is seen."""
+    end_at = time.monotonic() + seconds
+    while (left := end_at - time.monotonic()) > 0:
+        if signals is not None:
+            signals.check()
+        time.sleep(min(left, _POLL_SECONDS))

@@ -1,0 +1,159 @@
+"""The folder of our own making: the only place that a probe writes to.
+
+``<directory>/.aiready-bench-<id>/`` is created anew (never an existing folder), holds a marker with the owner's
+process, and is removed on every way out; a folder that a killed run left behind is removed by the next run on that directory.
+The file system may be the very thing that hangs, so each touch of it is made by a short-lived child of this file
+(``python workspace.py create|remove|check ...``, standard library only) that the caller can stop waiting for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+PREFIX = ".aiready-bench-"
+MARKER = "OWNED-BY-AIREADY-BENCH"
+_RESERVE_RATIO = 0.05  # a file system filled to the brim harms others: leave 5 %, at most 1 GiB
+_RESERVE_BYTES = 1 << 30
+_CHILD_TIMEOUT = 30.0
+
+
+def _process_start(pid: int) -> str | None:
+    """The kernel's start time of a process: with the id, it names one process for ever."""
+    with suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    return None
+
+
+def _boot_id() -> str:
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""
+
+
+def check(directory: str, need: int) -> None:
+    """Raises OSError-like ValueError, one line, if ``need`` bytes may not be written below ``directory``."""
+    info = os.stat(directory)
+    if not stat.S_ISDIR(info.st_mode):
+        raise ValueError(f"not_a_directory: {directory} is not a directory")
+    real = os.path.realpath(directory)
+    if any(real == top or real.startswith(top + "/") for top in ("/proc", "/sys", "/dev")) and not real.startswith(
+        "/dev/shm"
+    ):
+        raise ValueError(f"refused: {directory} is not a place for data")
+    if not os.access(directory, os.W_OK | os.X_OK) or os.statvfs(directory).f_flag & os.ST_RDONLY:
+        raise ValueError(f"read_only: cannot write to {directory}")
+    disk = os.statvfs(directory)
+    free, size = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+    reserve = min(int(size * _RESERVE_RATIO), _RESERVE_BYTES)
+    if need > free - reserve:
+        raise ValueError(
+            f"no_space: needs {need / 1e6:.0f} MB and leaves {reserve / 1e6:.0f} MB free, "
+            f"but {directory} has {free / 1e6:.0f} MB"
+        )
+
+
+def create(directory: str, name: str, need: int, owner: int) -> str:
+    """Make the folder and its marker; sweep what dead runs left. Returns the folder."""
+    sweep(directory)
+    check(directory, need)
+    folder = os.path.join(directory, PREFIX + name)
+    os.mkdir(folder, 0o700)
+    marker = {"pid": owner, "start": _process_start(owner), "boot": _boot_id(), "host": os.uname().nodename}
+    with open(os.path.join(folder, MARKER), "x", encoding="utf-8") as file:
+        json.dump(marker, file)
+    return folder
+
+
+def remove(folder: str) -> None:
+    """Remove a folder that carries our name and our marker; anything else is left alone."""
+    if not os.path.basename(folder).startswith(PREFIX) or os.path.islink(folder):
+        return
+    if os.path.isfile(os.path.join(folder, MARKER)) or not os.listdir(folder):
+        shutil.rmtree(folder)
+
+
+def sweep(directory: str) -> None:
+    """Remove the folders of runs of this machine that no longer live."""
+    for entry in os.listdir(directory):
+        folder = os.path.join(directory, entry)
+        if entry.startswith(PREFIX) and _is_dead(folder):
+            with suppress(OSError):
+                remove(folder)
+
+
+def _is_dead(folder: str) -> bool:
+    try:
+        marker = json.loads(Path(folder, MARKER).read_text(encoding="utf-8"))
+        if marker["host"] != os.uname().nodename:
+            return False  # a shared file system: another node's run, whose life cannot be seen from here
+        alive = marker["boot"] == _boot_id() and _process_start(int(marker["pid"])) == marker["start"]
+        return not alive
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def main(arguments: list[str]) -> int:
+    try:
+        match arguments:
+            case ["create", directory, name, need, owner]:
+                print(create(directory, name, int(need), int(owner)))  # noqa: T201
+            case ["check", directory, need]:
+                check(directory, int(need))
+            case ["remove", folder]:
+                remove(folder)
+            case _:
+                return 2
+    except ValueError as error:
+        print(error)  # noqa: T201
+        return 1
+    except OSError as error:
+        word = "missing" if isinstance(error, FileNotFoundError) else "unusable"
+        print(f"{word}: {error.filename or arguments[1]}: {error.strerror}")  # noqa: T201
+        return 1
+    return 0
+
+
+def _child(*arguments: str, timeout: float = _CHILD_TIMEOUT) -> str:
+    """Run one of the commands above in a child. Raises Unsupported with its line, TimedOut if the path hangs."""
+    from bench.measure import tools
+    from bench.measure.probe import TimedOut, Unsupported
+
+    try:
+        done = tools.run([sys.executable, "-S", "-E", str(Path(__file__).resolve()), *arguments], timeout=timeout)
+    except TimedOut as error:
+        raise TimedOut(f"path_hangs: {arguments[1]} did not answer within {timeout:.0f} s") from error
+    if done.returncode:
+        reason = done.stdout.strip() or done.stderr.strip()[-300:]
+        raise Unsupported(reason, f"give another directory: --storage DIR (this one: {arguments[1]})")
+    return done.stdout.strip()
+
+
+def ensure(directory: Path, need: int) -> None:
+    """Raises Unsupported, with one line, if ``need`` bytes may not be written below ``directory``; writes nothing."""
+    _child("check", str(directory), str(need))
+
+
+@contextmanager
+def workspace(directory: Path, need: int, name: str) -> Iterator[Path]:
+    """A fresh folder below ``directory`` with room for ``need`` bytes, removed at the end.
+
+    Raises Unsupported (no space, read-only, missing, not a directory), TimedOut (the path hangs).
+    """
+    unique = f"{name}-{time.monotonic_ns() % 10**6:06d}"
+    folder = Path(_child("create", str(directory), unique, str(need), str(os.getpid())))
+    try:
+        yield folder
+    finally:
+        _child("remove", str(folder))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

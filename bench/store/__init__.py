@@ -1,0 +1,1 @@
+"""Stored runs: written atomically, never edited, read with suspicion."""

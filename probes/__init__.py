@@ -1,0 +1,31 @@
+"""The probes, found by their place: every module of this package that has a ``PROBE`` is one."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+
+from bench.measure.probe import Probe
+
+
+def discover() -> list[Probe]:
+    """All probes, light before heavy. Raises ValueError when two of them share a name or a metric."""
+    found = sorted(_probes(), key=lambda probe: (probe.order, probe.name))
+    _refuse_doubles([probe.name for probe in found])
+    _refuse_doubles([metric.name for probe in found for metric in probe.metrics])
+    return found
+
+
+def _probes() -> Iterator[Probe]:
+    for module in pkgutil.iter_modules(__path__):
+        if not module.ispkg:
+            probe = getattr(importlib.import_module(f"{__name__}.{module.name}"), "PROBE", None)
+            if isinstance(probe, Probe):
+                yield probe
+
+
+def _refuse_doubles(names: list[str]) -> None:
+    doubles = {name for name in names if names.count(name) > 1}
+    if doubles:
+        raise ValueError(f"declared twice: {', '.join(sorted(doubles))}")
