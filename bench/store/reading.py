@@ -1,0 +1,149 @@
+"""A run file is read with suspicion: it may be torn, edited, made by another version, or made to do harm.
+
+Refused with one line: what is not a regular file, above 32 MiB, not UTF-8, not JSON, JSON with duplicate keys (the
+last one would win silently), with NaN or infinities, nested beyond reason, with lone surrogates, or not a run.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from bench.model import SCHEMA, SCHEMA_VERSION, Run
+from bench.store.errors import UnusableRun, one_line, why
+
+MAX_BYTES = 32 << 20
+
+Document = dict[str, Any]
+#: From version N to N + 1. Version 1 is the first, so there is none yet; an old run is brought up one step at a time.
+_UPGRADES: dict[int, Callable[[Document], Document]] = {}
+
+_AGAIN = "name another run, or measure again with: bench run"
+
+
+def load(path: Path, *, follow: bool = True) -> Run:
+    """The run in that file. ``follow=False`` refuses a symbolic link (as when a folder is listed).
+
+    Raises UnusableRun with one line that names the file, the place in it and the mend.
+    """
+    try:
+        return parse(_read(path, follow))
+    except UnusableRun as error:
+        raise UnusableRun(one_line(f"{path}: {error}")) from error
+
+
+def parse(data: bytes) -> Run:
+    """The run in these bytes of JSON. Raises UnusableRun, without the name of the file."""
+    document = _checked(_decode(data))
+    version = _version(document)
+    if version < SCHEMA_VERSION:
+        data = json.dumps(_upgraded(document, version)).encode()
+    try:
+        return Run.model_validate_json(data, strict=True)
+    except ValidationError as error:
+        raise UnusableRun(f"{_first(error)}; {_AGAIN}") from error
+
+
+def _read(path: Path, follow: bool) -> bytes:
+    # O_NONBLOCK: opening a named pipe must not wait for a writer. It changes nothing for a regular file.
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    try:
+        with os.fdopen(os.open(path, flags), "rb") as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise UnusableRun("is not a regular file; name the .json file that bench run wrote")
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UnusableRun(_cannot_read(error)) from error
+    except ValueError as error:  # a NUL in the name
+        raise UnusableRun("is not a file name; name the .json file that bench run wrote") from error
+    if len(data) > MAX_BYTES:
+        raise UnusableRun(f"is larger than {MAX_BYTES >> 20} MiB, which no run is; {_AGAIN}")
+    return data
+
+
+def _cannot_read(error: OSError) -> str:
+    if error.errno == errno.ELOOP:
+        return "is a symbolic link, which is not followed here; name the file itself"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "permission denied; read it as its owner, or as a member of its group"
+    return f"{why(error)}; {_AGAIN}"
+
+
+def _decode(data: bytes) -> object:
+    if not data.strip():
+        raise UnusableRun(f"is empty; {_AGAIN}")
+    try:
+        return json.loads(data.decode("utf-8"), object_pairs_hook=_no_duplicates)
+    except UnicodeDecodeError as error:
+        raise UnusableRun(f"byte {error.start}: not UTF-8; {_AGAIN}") from error
+    except json.JSONDecodeError as error:
+        raise UnusableRun(f"line {error.lineno}, column {error.colno}: not JSON: {error.msg}; {_AGAIN}") from error
+    except RecursionError as error:
+        raise UnusableRun(f"is nested too deeply; {_AGAIN}") from error
+    except ValueError as error:  # an integer of more digits than Python converts
+        raise UnusableRun(f"a number in it is too long; {_AGAIN}") from error
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> Document:
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise UnusableRun(f"the key {twice[:60]!r} stands twice in one object; {_AGAIN}")
+    return document
+
+
+def _checked(found: object) -> Document:
+    """An object whose numbers are all finite; json.loads alone accepts NaN, Infinity and 1e999."""
+    if not isinstance(found, dict):
+        raise UnusableRun(f"is JSON, but not a run document; {_AGAIN}")
+    pending: list[tuple[str, object]] = [("", found)]
+    while pending:
+        place, value = pending.pop()
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UnusableRun(f"{place[1:]}: Input should be a finite number; {_AGAIN}")
+        if isinstance(value, dict):
+            pending += [(f"{place}.{key}", child) for key, child in value.items()]
+        elif isinstance(value, list):
+            pending += [(f"{place}.{index}", child) for index, child in enumerate(value)]
+    return found
+
+
+def _version(document: Document) -> int:
+    if document.get("schema") != SCHEMA:
+        raise UnusableRun(f"schema: is not {SCHEMA!r}, so this is not a run; name a file that bench run wrote")
+    version = document.get("schema_version")
+    if type(version) is not int or version < 1:
+        raise UnusableRun(f"schema_version: Input should be a whole number from 1; {_AGAIN}")
+    if version > SCHEMA_VERSION:
+        raise UnusableRun(
+            f"schema_version: {version} was written by a newer version, this one reads up to {SCHEMA_VERSION}; "
+            "upgrade with: pip install --upgrade aiready-bench"
+        )
+    return version
+
+
+def _upgraded(document: Document, version: int) -> Document:
+    for step in range(version, SCHEMA_VERSION):
+        if step not in _UPGRADES:
+            raise UnusableRun(f"schema_version: no way from {step} to {step + 1} is known; {_AGAIN}")
+        document = {**_UPGRADES[step](document), "schema_version": step + 1}
+    return document
+
+
+def _first(error: ValidationError) -> str:
+    """``results.0.measurements.2.value: Input should be a finite number``, and how many more there are."""
+    first, *more = error.errors(include_url=False, include_context=False, include_input=False)
+    place = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    rest = f" (and {len(more)} more)" if more else ""
+    return f"{place}: {message}{rest}" if place else f"{message}{rest}"

@@ -1,0 +1,238 @@
+"""The folder of stored runs of one or many nodes: ``ROOT/runs/<hostname>/<start>-<id>.json``.
+
+A run is saved before it is judged, so that a fault in judgement loses nothing, and is completed once, with what was
+concluded from it. Nothing else ever changes a stored run.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fcntl
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import PydanticSerializationError
+
+from bench.model import Run
+from bench.store import reading, writing
+from bench.store.errors import StoreError, UnusableRun, one_line, why
+from bench.store.names import folder_name, id_part, new_id, short_id, stem
+
+__all__ = ["Store", "StoreError", "UnusableRun", "load"]
+
+load = reading.load
+
+_CONCLUSIONS = ("attribution", "verdicts")
+#: A run of the standard effort takes 30 to 100 kB; a folder that takes this takes the run.
+_CHECK_BYTES = 256 << 10
+_LOCK_SECONDS = 10.0
+
+
+class Store:
+    """The stored runs under ``root``. ``warn`` gets one line for each file that is left out; default: the log."""
+
+    def __init__(self, root: Path, warn: writing.Warn | None = None) -> None:
+        self.root = root
+        self._warn = warn or logging.getLogger(__name__).warning
+
+    @staticmethod
+    def new_id() -> str:
+        """An id for a new run."""
+        return new_id()
+
+    def folder(self, hostname: str) -> Path:
+        """Where the runs of that node lie."""
+        return self.root / "runs" / folder_name(hostname)
+
+    def path_for(self, run: Run) -> Path:
+        """Where that run lies or will lie. Raises StoreError if its start is not a time."""
+        return self._place(run.node.hostname, run.started_at, run.id, ".json")
+
+    def evidence_folder(self, hostname: str, started_at: str, run_id: str) -> Path:
+        """The folder, made if need be, for the raw tool output of a run that is about to be measured.
+
+        Evidence paths in the run are relative to its parent: ``<stem>.raw/<file>``. Raises StoreError.
+        """
+        folder = self._place(hostname, started_at, run_id, ".raw")
+        writing.make_folder(folder)
+        return folder
+
+    def check(self, hostname: str) -> None:
+        """Raises StoreError now, before minutes of measuring, if a run could not be stored. Sweeps old temps too."""
+        folder = self.folder(hostname)
+        writing.make_folder(folder)
+        writing.try_out(folder, _CHECK_BYTES)
+        writing.sweep(folder)
+
+    def save(self, run: Run) -> Path:
+        """Store the run; never replaces one. Raises StoreError, and then nothing of it is visible."""
+        data = _encode(_document(run))
+        path = self.path_for(run)
+        writing.make_folder(path.parent)
+        writing.sweep(path.parent)
+        return writing.publish(path.parent, path.name, data, self._warn)
+
+    def complete(self, run: Run) -> Path:
+        """Add attribution and verdicts to the stored run, once, atomically.
+
+        Raises StoreError when anything else differs from what is stored or when it is completed already; UnusableRun
+        when the stored file cannot be read.
+        """
+        path, document = self.path_for(run), _document(run)
+        data = _encode(document)
+        with writing.opened(path.parent) as fd:
+            _lock(fd, path)
+            stored = _document(load(path, follow=False))
+            if stored["verdicts"] or stored["attribution"]:
+                raise StoreError(one_line(f"{path}: is completed already; judge it again with: bench gate {run.id}"))
+            changed = [key for key in document if key not in _CONCLUSIONS and document[key] != stored[key]]
+            if changed:
+                raise StoreError(one_line(f"{path}: {', '.join(changed)} would change; a stored run is never edited"))
+            writing.replace(path.parent, fd, path.name, data, self._warn)
+        return path
+
+    def newest(self, hostname: str) -> Run | None:
+        """That node's newest own run. Replays, other nodes' runs and unusable files are left out, with a warning."""
+        best: Run | None = None
+        for path in reversed(self._paths(hostname)):
+            if best and path.name.partition("-")[0] != stem(best.started_at, best.id).partition("-")[0]:
+                break  # names sort by the second; within one second the run itself says which is newer
+            run = self._usable(path, hostname)
+            if run and (best is None or run.started_at > best.started_at):
+                best = run
+        return best
+
+    def all(self, hostname: str | None = None) -> Iterator[tuple[Path, Run]]:
+        """Every stored run with its file, oldest first, replays too. Unusable files are left out, with a warning."""
+        for path in self._paths(hostname):
+            run = self._load_or_warn(path)
+            if run:
+                yield path, run
+
+    def find(self, reference: str) -> Run:
+        """The run at that path, or with that id or file name, or the only one whose id or file name begins so.
+
+        Raises UnusableRun, with the nearest names if there is none.
+        """
+        return load(self.locate(reference))
+
+    def locate(self, reference: str) -> Path:
+        """The file that ``find`` reads: for what lies beside it. Raises UnusableRun."""
+        with suppress(OSError, ValueError):  # too long or not a file name: then perhaps an id
+            if os.path.lexists(reference) and not Path(reference).is_dir():
+                return Path(reference)
+        paths = self._paths(None)
+        wanted = Path(reference).name.removesuffix(".json")
+        exact = [p for p in paths if wanted and (p.stem == wanted or id_part(p.stem) == short_id(wanted))]
+        begins = [p for p in paths if wanted and (p.stem.startswith(wanted) or id_part(p.stem).startswith(wanted))]
+        found = exact or begins
+        if len(found) != 1:
+            raise UnusableRun(self._none_or_many(reference, found, paths))
+        return found[0]
+
+    def _place(self, hostname: str, started_at: str, run_id: str, suffix: str) -> Path:
+        try:
+            return self.folder(hostname) / (stem(started_at, run_id) + suffix)
+        except ValueError as error:
+            raise StoreError(one_line(f"run {run_id}: {error}")) from error
+
+    def _paths(self, hostname: str | None) -> list[Path]:
+        """The run files, oldest first; nothing behind a link, nothing hidden."""
+        folders = self._names(self.root / "runs") if hostname is None else [self.folder(hostname)]
+        real = [folder for folder in folders if folder.is_dir() and not folder.is_symlink()]
+        found = [path for folder in real for path in self._names(folder) if path.name.endswith(".json")]
+        return sorted(found, key=lambda path: path.name)
+
+    def _names(self, folder: Path) -> list[Path]:
+        try:
+            return [path for path in folder.iterdir() if not path.name.startswith(".")]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            self._warn(one_line(f"left out: {folder}: cannot be listed: {why(error)}"))
+            return []
+
+    def _load_or_warn(self, path: Path) -> Run | None:
+        try:
+            return load(path, follow=False)
+        except UnusableRun as error:
+            self._warn(f"left out: {error}")
+            return None
+
+    def _usable(self, path: Path, hostname: str) -> Run | None:
+        run = self._load_or_warn(path)
+        if run and run.replay_of:
+            self._warn(one_line(f"left out: {path}: is a replay of {run.replay_of}, not a measurement of this node"))
+            return None
+        if run and run.node.hostname != hostname:
+            self._warn(one_line(f"left out: {path}: was measured on {run.node.hostname}, not on {hostname}"))
+            return None
+        return run
+
+    def _none_or_many(self, reference: str, found: list[Path], paths: list[Path]) -> str:
+        if found:
+            shown = ", ".join(p.stem for p in found[-3:])
+            return one_line(f"{reference}: names {len(found)} runs ({shown}, ...); give more of the name")
+        if not paths:
+            none = f"no such run file, and no run is stored in {self.root}"
+            return one_line(f"{reference}: {none}; measure with: bench run")
+        names = [name for p in paths for name in (p.stem, id_part(p.stem))]
+        near = difflib.get_close_matches(reference, names, n=3, cutoff=0.5) or [p.stem for p in paths[-3:]]
+        return one_line(f"{reference}: no such run file, and no such run in {self.root}; nearest: {', '.join(near)}")
+
+
+def _document(run: Run) -> dict[str, Any]:
+    try:
+        document: dict[str, Any] = _storable(run.model_dump(mode="json", by_alias=True))
+    except (PydanticSerializationError, RecursionError, UnicodeError) as error:
+        raise StoreError(one_line(f"run {run.id}: cannot be written as JSON: {error}")) from error
+    return document
+
+
+def _storable(value: Any) -> Any:
+    """Facts and options are free-form: there a number that is not finite becomes null (not known), and a lone surrogate
+    (a file name that is not UTF-8) the replacement character, rather than the whole run being lost.
+    """
+    if isinstance(value, dict):
+        return {_storable(key): _storable(child) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_storable(child) for child in value]
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _encode(document: dict[str, Any]) -> bytes:
+    """The bytes of the file. Nothing is ever written that ``load`` would refuse: that is tried first."""
+    data = json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    if len(data) > reading.MAX_BYTES:
+        limit = reading.MAX_BYTES >> 20
+        raise StoreError(f"run {document['id']}: its document is larger than {limit} MiB; run fewer probes at a time")
+    try:
+        reading.parse(data)
+    except UnusableRun as error:
+        raise StoreError(one_line(f"run {document['id']}: is not a valid run: {error}")) from error
+    return data
+
+
+def _lock(fd: int, path: Path) -> None:
+    """One completion at a time. A dead process holds no flock(2); where there are none, the check before must do."""
+    end = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() > end:
+                raise StoreError(one_line(f"{path}: another process is storing there; try again")) from error
+            time.sleep(0.02)
+        except OSError:
+            return
+        else:
+            return

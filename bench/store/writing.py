@@ -1,0 +1,166 @@
+"""Atomic files: a reader sees a whole document or none, whatever kills the writer.
+
+The order is the one that survived 240 SIGKILLs and injected ENOSPC, EIO and EPERM in the research: a dot-temp in the
+same folder, opened with O_EXCL and O_NOFOLLOW, written in full, fsynced; published by link(2), which fails where
+rename(2) would replace; then the temp unlinked and the folder fsynced.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.store.errors import StoreError, cannot_store, one_line, why
+
+_TEMP = re.compile(r"\.[A-Za-z0-9._-]+\.[0-9a-f]{8}\.tmp")
+#: A temp as old as this belongs to a dead writer: writing a document takes milliseconds.
+STALE_SECONDS = 3600.0
+#: File systems without hard links (FAT, some FUSE and object mounts) answer link(2) with one of these.
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS}
+#: A folder that cannot be fsynced at all; not a sign of lost data.
+_NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF}
+
+Warn = Callable[[str], None]
+
+
+def make_folder(folder: Path) -> None:
+    """The folder and its parents, mode 0750 where new; each new one is made durable. Raises StoreError."""
+    try:
+        missing = [f for f in (folder, *folder.parents) if not f.exists()]
+        folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+        for made in missing:
+            _sync_path(made.parent)
+    except OSError as error:
+        raise cannot_store(folder, error) from error
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[int]:
+    """A descriptor of the folder; the last part of its path must not be a link. Raises StoreError."""
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise cannot_store(folder, error) from error
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def publish(folder: Path, name: str, data: bytes, warn: Warn) -> Path:
+    """Make ``folder/name`` with this content; never replaces. Raises StoreError, and then nothing is visible."""
+    with opened(folder) as fd:
+        temp = _written(folder, fd, name, data)
+        try:
+            _link(fd, temp, name)
+        except FileExistsError as error:
+            raise StoreError(one_line(f"{folder / name}: is stored already; a stored run is never replaced")) from error
+        except OSError as error:
+            raise cannot_store(folder / name, error) from error
+        finally:
+            _unlink(fd, temp)
+        _settle(folder, fd, name, warn)
+    return folder / name
+
+
+def replace(folder: Path, fd: int, name: str, data: bytes, warn: Warn) -> None:
+    """Put this content in the place of ``name``, atomically. Raises StoreError, and then the old content stands."""
+    temp = _written(folder, fd, name, data)
+    try:
+        os.rename(temp, name, src_dir_fd=fd, dst_dir_fd=fd)
+    except OSError as error:
+        _unlink(fd, temp)
+        raise cannot_store(folder / name, error) from error
+    _settle(folder, fd, name, warn)
+
+
+def try_out(folder: Path, size_bytes: int) -> None:
+    """Write and remove a file of that size, as a document would be. Raises StoreError."""
+    with opened(folder) as fd:
+        _unlink(fd, _written(folder, fd, "check", b"\0" * size_bytes))
+
+
+def sweep(folder: Path, now: float | None = None) -> int:
+    """Remove temps that dead writers left more than an hour ago; how many. Touches only names of our own form."""
+    limit = (time.time() if now is None else now) - STALE_SECONDS
+    with opened(folder) as fd:
+        names = os.listdir(fd)
+        stale = [name for name in names if _TEMP.fullmatch(name) and _is_old(fd, name, limit)]
+        return sum(_unlink(fd, name) for name in stale)
+
+
+def _written(folder: Path, fd: int, name: str, data: bytes) -> str:
+    """The name of a new temp that holds the data durably; none is left when that fails."""
+    temp = f".{name}.{secrets.token_hex(4)}.tmp"
+    done = False
+    try:
+        file = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640, dir_fd=fd)
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(file, rest) :]
+            os.fsync(file)
+        finally:
+            os.close(file)
+        done = True
+    except OSError as error:
+        raise cannot_store(folder / name, error) from error
+    finally:
+        if not done:
+            _unlink(fd, temp)
+    return temp
+
+
+def _link(fd: int, temp: str, name: str) -> None:
+    try:
+        os.link(temp, name, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        # Without hard links there is no atomic "only if absent"; the random id in the name makes a clash improbable.
+        if name in os.listdir(fd):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name) from error
+        os.rename(temp, name, src_dir_fd=fd, dst_dir_fd=fd)
+
+
+def _settle(folder: Path, fd: int, name: str, warn: Warn) -> None:
+    """Make the name durable. A failure here is a warning: the document is visible and whole, so it counts as stored."""
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            warn(one_line(f"{folder / name}: stored, but it may not survive a power loss: {why(error)}"))
+
+
+def _sync_path(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
+    finally:
+        os.close(fd)
+
+
+def _unlink(fd: int, name: str) -> bool:
+    try:
+        os.unlink(name, dir_fd=fd)
+    except OSError:  # gone already (renamed, swept by another), or the file system became read-only: swept later
+        return False
+    return True
+
+
+def _is_old(fd: int, name: str, limit: float) -> bool:
+    try:
+        found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_mtime < limit
