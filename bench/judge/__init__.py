@@ -1,0 +1,1 @@
+"""Pure judgement: numbers in, decision out. No clock, no file, no process, no network."""

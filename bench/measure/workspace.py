@@ -1,7 +1,7 @@
 """The folder of our own making: the only place that a probe writes to.
 
 ``<directory>/.aiready-bench-<id>/`` is created anew (never an existing folder), holds a marker with the owner's
-process, and is removed on every way out; a folder that a killed run left behind is removed by the next run on that directory.
+process, and is removed on every way out; what a killed run left behind is removed by the next run on that directory.
 The file system may be the very thing that hangs, so each touch of it is made by a short-lived child of this file
 (``python workspace.py create|remove|check ...``, standard library only) that the caller can stop waiting for.
 """
