@@ -16,9 +16,13 @@ class UnusableRun(Exception):
 
 
 def one_line(text: str, longest: int = 400) -> str:
-    """Printable and on one line, because a path or a key of a foreign file may hold terminal escapes."""
+    """Printable and on one line, because a path or a key of a foreign file may hold terminal escapes.
+
+    A long one loses its middle: the file stands at its beginning, the reason and the mend at its end.
+    """
     line = "".join(c if c.isprintable() else "?" for c in text)
-    return line if len(line) <= longest else line[: longest - 3] + "..."
+    head = longest // 3
+    return line if len(line) <= longest else line[:head] + "..." + line[head + 3 - longest :]
 
 
 def why(error: OSError) -> str:

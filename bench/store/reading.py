@@ -73,6 +73,8 @@ def _read(path: Path, follow: bool) -> bytes:
 def _cannot_read(error: OSError) -> str:
     if error.errno == errno.ELOOP:
         return "is a symbolic link, which is not followed here; name the file itself"
+    if error.errno == errno.EISDIR:
+        return "is a folder; name the .json file that bench run wrote"
     if error.errno in (errno.EACCES, errno.EPERM):
         return "permission denied; read it as its owner, or as a member of its group"
     return f"{why(error)}; {_AGAIN}"
