@@ -1,0 +1,204 @@
+"""What the accelerator waited for: the feed's ceilings, their differences, and one sentence (contract, section 6).
+
+Five rates of one loop over the same data, each with one thing more in it, are ceilings that fall: C (resident: the
+input is already on the device), T (transfer: copied to it), P (preprocess: decoded from memory, then copied), F
+(fetch: read alone, no accelerator) and S (storage: read cold, decoded, copied, consumed). `total = 1 - S/C` is the
+share of its capability that the accelerator lost, and the differences of the ceilings say to what.
+
+Sources: the split by differential runs is DS-Analyzer's (Mohan et al., VLDB 2021), F as its own arm is ours, so that
+a slow decode is not laid at the storage's door; 0.10 is MLPerf Storage's accelerator utilization of 90 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from bench.judge.profile import Profile
+from bench.judge.wording import sentence
+from bench.model import Attribution, Bottleneck, Components, Measurement, Outcome, ProbeResult
+
+RATE = "inference_samples_per_second"
+SAMPLE_BYTES = "feed_sample_bytes"
+STAGES = ("resident", "transfer", "preprocess", "fetch", "storage")
+#: Without one of these there is no attribution. A device that needs no copy (an emulated one) has no transfer arm.
+NEEDED = ("resident", "preprocess", "fetch", "storage")
+GAP_LIMIT = 0.10
+#: The storage is not blamed above this share of the demand, nor the feed at all under this starvation: 5 % is where
+#: TensorFlow's input-pipeline analyser begins to call a step moderately input-bound.
+_FED = 0.95
+_NOT_STARVED = 0.05
+
+
+def components(c: float, t: float, p: float, f: float, s: float) -> Components:
+    """The parts of starvation by falling ceilings; all rates in samples a second, ``c`` above 0.
+
+    They sum to ``1 - s / c``. Noise can make a part slightly negative; it is not hidden, so the sum stays exact.
+    """
+    return Components(
+        transfer=(c - t) / c,
+        preprocess=(t - p) / c,
+        storage=(p - min(p, f)) / c,
+        overlap=(min(p, f) - s) / c,
+    )
+
+
+def supply_gap(c: float, f: float) -> float:
+    """The share of the demand that the path cannot deliver whatever the loader does: ``1 - min(c, f) / c``."""
+    return 1.0 - min(c, f) / c
+
+
+def gap_limit(profiles: Iterable[Profile], default: float = GAP_LIMIT) -> float:
+    """The smallest ``max`` that a required gate sets for the starvation by storage, or 0.10 when none does."""
+    limits = [
+        gate.max
+        for profile in profiles
+        for gate in profile.gates
+        if gate.required and gate.metric == "starvation_ratio" and gate.labels.get("component") == "storage"
+    ]
+    return min((limit for limit in limits if limit is not None), default=default)
+
+
+def attribute(
+    results: Sequence[ProbeResult], limit: float = GAP_LIMIT, probes: Mapping[str, str] | None = None
+) -> Attribution:
+    """What the accelerator waited for, on the worst path that was measured.
+
+    A path where something is found wrong is worse than one that could not be decided, and that is worse than one
+    that feeds the accelerator; of equals, the one with the larger starvation. ``probes`` maps a metric to its probe,
+    so that a missing measurement can quote that probe's reason.
+    """
+    arms = _arms([m for result in results for m in result.measurements])
+    if not arms:
+        return _undetermined(_why_missing(results, probes or {}))
+    return max((_attribute_path(arm, limit) for arm in arms), key=_severity)
+
+
+@dataclass(frozen=True, slots=True)
+class _Arms:
+    """The rates of one path by stage, the bytes of one sample where known, and why they cannot decide, if so."""
+
+    path: str | None
+    rates: dict[str, Measurement]
+    sample_bytes: float | None
+    stand_in: str | None
+    doubt: str | None
+
+    def rate(self, stage: str) -> float:
+        return self.rates[stage].value
+
+
+def _arms(measurements: Sequence[Measurement]) -> list[_Arms]:
+    """One for each path; a measurement without a path (the resident rate, say) belongs to all of them."""
+    ours = [m for m in measurements if m.metric in (RATE, SAMPLE_BYTES)]
+    if not any(m.metric == RATE for m in ours):
+        return []
+    paths: list[str | None] = [*sorted({m.labels["path"] for m in ours if "path" in m.labels})]
+    return [_arms_of(path, [m for m in ours if m.labels.get("path", path) == path]) for path in paths or [None]]
+
+
+def _arms_of(path: str | None, measurements: Sequence[Measurement]) -> _Arms:
+    rates: dict[str, Measurement] = {}
+    twice = None
+    for m in measurements:
+        stage = m.labels.get("stage")
+        if m.metric == RATE and stage in STAGES:
+            twice = twice or (f"the {stage} rate is there twice" if stage in rates else None)
+            rates[stage] = m
+    used = [*rates.values()]
+    stand_ins = dict.fromkeys(m.stand_in for m in used if m.stand_in)
+    size = next((m.value for m in measurements if m.metric == SAMPLE_BYTES and m.invalid is None), None)
+    return _Arms(path, rates, size, ", ".join(stand_ins) or None, twice or _doubt(rates))
+
+
+def _doubt(rates: Mapping[str, Measurement]) -> str | None:
+    """Why these rates cannot decide, or None."""
+    missing = [stage for stage in NEEDED if stage not in rates]
+    if missing:
+        return f"not measured: {', '.join(missing)}"
+    invalid = dict.fromkeys(m.invalid for m in rates.values() if m.invalid is not None)
+    if invalid:
+        return "; ".join(invalid)
+    if rates["resident"].value <= 0.0 or any(m.value < 0.0 for m in rates.values()):
+        return "a rate of the feed is not a rate: the accelerator's own is not above zero, or another is negative"
+    return None
+
+
+def _attribute_path(arms: _Arms, limit: float) -> Attribution:
+    if any(stage not in arms.rates for stage in NEEDED) or arms.rate("resident") <= 0.0:
+        return _undetermined(arms.doubt or "", arms.path, arms.stand_in)
+    parts = _parts(arms)
+    c, f = arms.rate("resident"), arms.rate("fetch")
+    total = 1.0 - arms.rate("storage") / c
+    bottleneck = "undetermined" if arms.doubt else _bottleneck(arms, parts, limit)
+    answer = Attribution(
+        bottleneck=bottleneck,
+        starved=None if arms.doubt else bottleneck == "storage" and gap_interval(arms.rates)[0] > limit,
+        starvation_ratio=total,
+        components=parts,
+        demand_bytes_per_second=None if arms.sample_bytes is None else c * arms.sample_bytes,
+        supply_bytes_per_second=None if arms.sample_bytes is None else f * arms.sample_bytes,
+        supply_gap_ratio=supply_gap(c, f),
+        valid=arms.doubt is None,
+        explanation="",
+        path=arms.path,
+        stand_in=arms.stand_in,
+    )
+    return answer.model_copy(update={"explanation": sentence(answer, (c, f), limit, arms.doubt)})
+
+
+def _parts(arms: _Arms) -> Components:
+    """Without a transfer arm the whole of ``C - P`` is the preparation's, and transfer stays unmeasured."""
+    c, p = arms.rate("resident"), arms.rate("preprocess")
+    copied = arms.rate("transfer") if "transfer" in arms.rates else c
+    parts = components(c, copied, p, arms.rate("fetch"), arms.rate("storage"))
+    return parts if "transfer" in arms.rates else parts.model_copy(update={"transfer": None})
+
+
+def _bottleneck(arms: _Arms, parts: Components, limit: float) -> Bottleneck:
+    """The accelerator when nothing starves it; storage when it is the lowest ceiling and the gap is over the limit.
+
+    Else the largest of the other parts, where overlap is the loader's: it reads and decodes one after the other.
+    Storage that is the largest part but within the limit is a path that feeds its accelerator well enough.
+    """
+    c, p, f = arms.rate("resident"), arms.rate("preprocess"), arms.rate("fetch")
+    if 1.0 - arms.rate("storage") / c < _NOT_STARVED:
+        return "accelerator"
+    if f < _FED * c and f < p and supply_gap(c, f) > limit:
+        return "storage"
+    shares: list[tuple[float, Bottleneck]] = [
+        (parts.overlap or 0.0, "loader"),
+        (parts.preprocess or 0.0, "preprocess"),
+        (parts.transfer or 0.0, "transfer"),
+        (parts.storage or 0.0, "accelerator"),
+    ]
+    return max(shares, key=lambda item: item[0])[1]
+
+
+def gap_interval(rates: Mapping[str, Measurement]) -> tuple[float, float]:
+    """The supply gap's interval from those of C and F by interval arithmetic: the worst and the best quotient F/C.
+
+    Wider than a 95 % interval of the quotient would be, because both ends are taken at once: it claims less, never
+    more.
+    """
+    c_low, c_high = rates["resident"].interval
+    f_low, f_high = (max(bound, 0.0) for bound in rates["fetch"].interval)
+    smallest = max(0.0, 1.0 - f_high / c_low) if c_low > 0.0 else 0.0
+    return smallest, max(0.0, 1.0 - f_low / c_high)
+
+
+def _severity(answer: Attribution) -> tuple[int, float]:
+    rank = {"accelerator": 0, "undetermined": 1}.get(answer.bottleneck, 2)
+    return rank, answer.starvation_ratio if answer.starvation_ratio is not None else 1.0
+
+
+def _undetermined(why: str, path: str | None = None, stand_in: str | None = None) -> Attribution:
+    nothing = Attribution(bottleneck="undetermined", valid=False, explanation="", path=path, stand_in=stand_in)
+    return nothing.model_copy(update={"explanation": sentence(nothing, None, GAP_LIMIT, why)})
+
+
+def _why_missing(results: Sequence[ProbeResult], probes: Mapping[str, str]) -> str:
+    for result in results:
+        if result.probe == probes.get(RATE) and result.outcome is not Outcome.OK:
+            return f"the probe {result.probe} was {result.outcome.replace('_', ' ')}: {result.reason}"
+    return "the rates of the feed were not measured"

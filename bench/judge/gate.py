@@ -1,0 +1,209 @@
+"""A run against a profile: one finding a gate, one decision, one score.
+
+What could not be measured never passes: a required gate without data, with only stand-ins, with an invalid number or
+with an interval on both sides of its limit makes the verdict INCONCLUSIVE, with a reason that begins with one of the
+words in `REASONS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from bench.judge.profile import Gate, Profile
+from bench.judge.score import gate_score, keeps, profile_score, share
+from bench.judge.units import human
+from bench.model import Decision, Finding, Limit, Measurement, Outcome, ProbeResult, Run, Status, Verdict
+
+#: The machine-readable first words of a finding's reason; a colon and a sentence follow.
+REASONS = (
+    "probe_skipped",
+    "probe_unsupported",
+    "probe_failed",
+    "probe_timed_out",
+    "not_measured",
+    "stand_in",
+    "invalid",
+    "straddles_limit",
+)
+_WORST_FIRST = (Status.FAIL, Status.UNDECIDED, Status.PASS)
+_REAL_THING = {
+    "loopback": "start `bench peer` on another node and name it with --peer HOST",
+    "emulated": "run it on a node with the accelerator",
+    "cpu": "run it on a node with the accelerator",
+}
+_MEND = "mend what made the measurement invalid, then measure again"
+_REPEAT = "measure again on a quiet node with --effort thorough"
+_EXIT = {Decision.GO: 0, Decision.NO_GO: 1, Decision.INCONCLUSIVE: 3}
+
+
+class Judged(NamedTuple):
+    """One gate's finding and its score, 0..100."""
+
+    finding: Finding
+    score: float
+
+
+class _Answer(NamedTuple):
+    """What decides a gate: its status, the measurement to show, and why it is not plainly pass or fail."""
+
+    status: Status
+    shown: Measurement | None
+    reason: str | None = None
+    remedy: str | None = None
+
+
+def judge(run: Run, profile: Profile, probes: Mapping[str, str] | None = None) -> Verdict:
+    """The profile's answer for a run.
+
+    ``probes`` maps a metric to the probe that declares it, so that the finding of a gate without data can quote that
+    probe's own reason and remedy. An interrupted run is judged by what it measured.
+    """
+    judged = [judge_gate(run, gate, probes or {}) for gate in profile.gates]
+    findings = tuple(item.finding for item in judged)
+    return Verdict(
+        profile=profile.name,
+        digest=profile.digest,
+        decision=_decision(findings),
+        score=profile_score((item.finding.required, item.score) for item in judged),
+        findings=findings,
+    )
+
+
+def judge_gate(run: Run, gate: Gate, probes: Mapping[str, str]) -> Judged:
+    """One gate against every measurement that has its metric and at least its labels; the worst decides."""
+    found = (m for m in run.measurements() if m.metric == gate.metric)
+    matching = [m for m in found if gate.labels.items() <= m.labels.items()]
+    counted = [m for m in matching if gate.accept_stand_in or m.stand_in is None]
+    answer = _answer(run, gate, matching, counted, probes)
+    shares = [share(m.value, gate.limit) for m in counted]
+    return Judged(_finding(gate, answer), gate_score(answer.status, shares))
+
+
+def decide(verdicts: Iterable[Verdict]) -> Decision:
+    """One decision for several profiles: the worst of them; INCONCLUSIVE for none."""
+    found = {verdict.decision for verdict in verdicts}
+    if Decision.NO_GO in found:
+        return Decision.NO_GO
+    return Decision.GO if found == {Decision.GO} else Decision.INCONCLUSIVE
+
+
+def exit_status(decision: Decision) -> int:
+    """0 GO, 1 NO-GO, 3 INCONCLUSIVE (contract, section 4)."""
+    return _EXIT[decision]
+
+
+def status_of(measurement: Measurement, limit: Limit) -> Status:
+    """Pass or fail when the whole interval is on one side of the limit; else, and for an invalid one, undecided."""
+    if measurement.invalid is not None:
+        return Status.UNDECIDED
+    kept = [keeps(bound, limit) for bound in measurement.interval]
+    if all(kept):
+        return Status.PASS
+    return Status.UNDECIDED if any(kept) else Status.FAIL
+
+
+def _decision(findings: Iterable[Finding]) -> Decision:
+    required = {finding.status for finding in findings if finding.required}
+    if Status.FAIL in required:
+        return Decision.NO_GO
+    return Decision.GO if required == {Status.PASS} else Decision.INCONCLUSIVE
+
+
+def _answer(
+    run: Run, gate: Gate, matching: list[Measurement], counted: list[Measurement], probes: Mapping[str, str]
+) -> _Answer:
+    if not matching:
+        return _nothing(run, gate, probes)
+    if not counted:
+        return _only_stand_ins(gate, matching)
+    worst = _worst(counted, gate.limit)
+    status = status_of(worst, gate.limit)
+    which = _which(worst, gate) if len(counted) > 1 else ""
+    if status is Status.FAIL:
+        return _Answer(status, worst, which or None)
+    for measurement in counted:
+        if measurement.invalid is not None:
+            return _Answer(Status.UNDECIDED, measurement, f"invalid: {measurement.invalid}", _MEND)
+    if status is Status.UNDECIDED:
+        return _Answer(status, worst, f"straddles_limit: {_straddles(worst, gate)} {which}".rstrip(), _REPEAT)
+    hole = _hole(run, counted)
+    return _Answer(Status.NO_DATA, worst, f"not_measured: {hole}") if hole else _Answer(status, worst, which or None)
+
+
+def _worst(measurements: list[Measurement], limit: Limit) -> Measurement:
+    """A fail before an undecided before a pass; of equals the one with the worst number."""
+    sign = 1.0 if limit.min is not None else -1.0
+    return min(measurements, key=lambda m: (_WORST_FIRST.index(status_of(m, limit)), sign * m.value))
+
+
+def _hole(run: Run, counted: list[Measurement]) -> str | None:
+    """A storage path or peer that was asked for and that none of the measurements is of.
+
+    Counted, not compared by name, because a label may spell a path in full that the request gave in short. Metrics
+    without that label are not concerned.
+    """
+    asked = (("path", "storage path", run.request.storage), ("peer", "peer", run.request.peers))
+    for label, what, wanted in asked:
+        found = {m.labels[label] for m in counted if label in m.labels}
+        if found and len(found) < len(set(wanted)):
+            return f"only {', '.join(sorted(found))} of {len(set(wanted))} {what}s that were asked for"
+    return None
+
+
+def _nothing(run: Run, gate: Gate, probes: Mapping[str, str]) -> _Answer:
+    """Nobody measured it: quote the probe that should have."""
+    probe = probes.get(gate.metric)
+    if probe is None:
+        return _Answer(Status.NO_DATA, None, f"not_measured: this run has no {_name(gate)}")
+    results = [result for result in run.results if result.probe == probe]
+    if not results:
+        return _Answer(Status.NO_DATA, None, f"not_measured: the probe {probe} did not run", f"add --probe {probe}")
+    failed: ProbeResult | None = next((r for r in results if r.outcome is not Outcome.OK), None)
+    if failed is None:
+        reason = f"not_measured: the probe {probe} ran, and measured no {_name(gate)}"
+        return _Answer(Status.NO_DATA, None, reason, results[0].remedy)
+    return _Answer(Status.NO_DATA, None, f"probe_{failed.outcome}: {failed.reason}", failed.remedy)
+
+
+def _only_stand_ins(gate: Gate, matching: list[Measurement]) -> _Answer:
+    worst = _worst(matching, gate.limit)
+    what = worst.stand_in or ""
+    reason = f"stand_in: {what} in place of the real thing, which this gate does not accept"
+    return _Answer(Status.NO_DATA, worst, reason, _REAL_THING.get(what))
+
+
+def _straddles(measurement: Measurement, gate: Gate) -> str:
+    low, high = (human(bound, gate.metric, 4) for bound in measurement.interval)
+    limit = gate.min if gate.min is not None else gate.max
+    needed = human(limit or 0.0, gate.metric, 4)
+    return f"{low} to {high} lies on both sides of {needed}"
+
+
+def _which(measurement: Measurement, gate: Gate) -> str:
+    """Where the worst of several was measured: the labels that the gate leaves open."""
+    more = [f"{key}={value}" for key, value in measurement.labels.items() if key not in gate.labels]
+    return f"(the worst was at {', '.join(more)})" if more else ""
+
+
+def _name(gate: Gate) -> str:
+    labels = ", ".join(f"{key}={value}" for key, value in gate.labels.items())
+    return f"{gate.metric} with {labels}" if labels else gate.metric
+
+
+def _finding(gate: Gate, answer: _Answer) -> Finding:
+    """What a gate shows: its own labels, the number that decided it, and why."""
+    shown = answer.shown
+    return Finding(
+        metric=gate.metric,
+        labels=gate.labels,
+        observed=shown.value if shown else None,
+        interval=shown.interval if shown else None,
+        limit=gate.limit,
+        status=answer.status,
+        required=gate.required,
+        source=gate.source,
+        remedy=answer.remedy or ("" if answer.status is Status.NO_DATA else gate.remedy),
+        reason=answer.reason[:4000] if answer.reason else None,
+        stand_in=shown.stand_in if shown else None,
+    )

@@ -1,0 +1,204 @@
+"""Profile and Gate, read from TOML: strict, with file, line and the nearest name for each mistake.
+
+A profile is data: a metric, a limit, where the limit comes from. There is no expression language, and nothing of a
+profile is ever executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from functools import cached_property
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, ValidationError, model_validator
+
+from bench.judge.toml_lines import Path, line_of, lines_of
+from bench.model import Label, Limit, Metric, Name
+
+#: Every measurement may carry it, whatever its metric declares.
+STAND_IN = "stand_in"
+_WANTED = {
+    "string_type": "a string in quotes",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "dict_type": 'a table, { key = "value" } say',
+    "model_type": "a table under [[gate]]",
+    "tuple_type": "written as [[gate]] tables",
+}
+
+Sentence = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
+
+
+class ProfileError(Exception):
+    """A profile that cannot be used. ``mistakes`` has one line for each, ``FILE:LINE: what is wrong``."""
+
+    def __init__(self, mistakes: tuple[str, ...]) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = mistakes
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", populate_by_name=True)
+
+
+class Gate(_Strict):
+    """One metric and one limit. ``min`` and ``max`` are in the metric's base unit, and exactly one is given."""
+
+    metric: Name
+    labels: dict[Name, Label] = {}
+    min: FiniteFloat | None = None
+    max: FiniteFloat | None = None
+    required: bool = True
+    accept_stand_in: bool = False
+    source: Sentence
+    remedy: Annotated[str, StringConstraints(strip_whitespace=True, max_length=1000)] = ""
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> Self:
+        if (self.min is None) == (self.max is None):
+            raise ValueError("needs one limit, `min` or `max`" + ("" if self.min is None else ", not both"))
+        return self
+
+    @property
+    def limit(self) -> Limit:
+        return Limit(min=self.min, max=self.max)
+
+
+class Profile(_Strict):
+    """What one workload needs. At least one gate is required, else there is nothing that a GO could stand on."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}\Z")]
+    description: Annotated[str, StringConstraints(strip_whitespace=True, max_length=1000)] = ""
+    gates: Annotated[tuple[Gate, ...], Field(alias="gate", strict=False)]
+
+    @model_validator(mode="after")
+    def _can_decide(self) -> Self:
+        if not any(gate.required for gate in self.gates):
+            raise ValueError("no gate is required, so the profile can never decide anything" if self.gates else _EMPTY)
+        return self
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of what the profile says, in hexadecimal; not of comments, layout or spelled-out defaults."""
+        content = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(content.encode()).hexdigest()
+
+
+_EMPTY = "there is no [[gate]]"
+
+
+def load(text: str, name: str, metrics: Mapping[str, Metric]) -> Profile:
+    """The profile in ``text``; ``name`` is the file's, for messages; ``metrics`` are those the probes declare.
+
+    Raises ProfileError with one line for each mistake, in the order of the file.
+    """
+    raw, lines = _parse(text, name)
+    meaning = dict(_meaning(raw, metrics))
+    found = {path: message for path, message in _form(raw) if path[:-1] not in meaning} | meaning
+    if found:
+        ordered = sorted((line_of(lines, path), message) for path, message in found.items())
+        raise ProfileError(tuple(f"{name}:{line}: {message}" for line, message in dict.fromkeys(ordered)))
+    return Profile.model_validate(raw)
+
+
+def _parse(text: str, name: str) -> tuple[dict[str, Any], dict[Path, int]]:
+    try:
+        return tomllib.loads(text), lines_of(text)
+    except RecursionError:
+        raise ProfileError((f"{name}:1: nested too deeply",)) from None
+    except ValueError as error:  # TOMLDecodeError, and an integer of thousands of digits
+        raise ProfileError((_syntax(str(error), text, name),)) from None
+
+
+def _syntax(message: str, text: str, name: str) -> str:
+    """``FILE:LINE: ...`` from tomllib's ``... (at line 3, column 5)`` or ``... (at end of document)``."""
+    place = re.search(r"\s*\(at line (\d+), column (\d+)\)$", message)
+    if place is not None:
+        return f"{name}:{place[1]}: not TOML: {message[: place.start()]} at column {place[2]}"
+    line = text.rstrip().count("\n") + 1 if message.endswith("(at end of document)") else 1
+    return f"{name}:{line}: not TOML: {message.removesuffix(' (at end of document)')}"
+
+
+def _form(raw: dict[str, Any]) -> Iterator[tuple[Path, str]]:
+    """Unknown keys, missing keys and wrong types."""
+    try:
+        Profile.model_validate(raw)
+    except ValidationError as error:
+        for mistake in error.errors(include_url=False):
+            path = mistake["loc"]
+            yield path, _sentence(mistake["type"], path, mistake["msg"])
+
+
+def _sentence(kind: str, path: Path, message: str) -> str:
+    key = _shown(path[-1]) if path else ""
+    if kind == "extra_forbidden":
+        return f"unknown key {key}{_nearest(str(path[-1]), _keys(Gate if len(path) > 1 else Profile))}"
+    if kind == "missing":
+        return _EMPTY if path == ("gate",) else f"{key} is missing"
+    if kind == "value_error":
+        return ("the gate " if path else "") + message.removeprefix("Value error, ")
+    if kind == "string_too_short":
+        return f"{key} must not be empty"
+    if path[-1] == "[key]":  # pydantic's way to say that the key itself is wrong
+        return f"label {_shown(path[-2])} is not a label's name: use lower case, digits and _"
+    if kind == "string_pattern_mismatch":
+        return f"{key} must be lower case with digits and {'_' if path[-1] == 'metric' else '-'}"
+    if isinstance(path[-1], int):
+        key = "a gate"
+    return f"{key} must be {_WANTED[kind]}" if kind in _WANTED else f"{key}: {message}"
+
+
+def _keys(model: type[BaseModel]) -> list[str]:
+    return [field.alias or key for key, field in model.model_fields.items()]
+
+
+def _meaning(raw: dict[str, Any], metrics: Mapping[str, Metric]) -> Iterator[tuple[Path, str]]:
+    """Metrics and labels that nobody declares, and gates that are there twice."""
+    gates = raw.get("gate")
+    seen: set[str] = set()
+    for index, gate in enumerate(gates if isinstance(gates, list) else ()):
+        if not isinstance(gate, dict) or not isinstance(gate.get("metric"), str):
+            continue
+        yield from _undeclared(("gate", index), gate, metrics)
+        same = _identity(gate)
+        if same in seen:
+            yield ("gate", index), f"the gate on {_shown(gate['metric'])} is there twice"
+        seen.add(same)
+
+
+def _undeclared(at: Path, gate: dict[str, Any], metrics: Mapping[str, Metric]) -> Iterator[tuple[Path, str]]:
+    name, labels = gate["metric"], gate.get("labels")
+    metric = metrics.get(name)
+    if metric is None:
+        hint = _nearest(name, list(metrics)) or "; `bench probes` lists those that are"
+        yield (*at, "metric"), f"no probe declares the metric {_shown(name)}{hint}"
+        return
+    for label in labels if isinstance(labels, dict) else ():
+        if label != STAND_IN and label not in metric.labels:
+            known = ", ".join(metric.labels) or "none"
+            hint = _nearest(label, list(metric.labels)) or f"; it has {known}"
+            yield (*at, "labels", label), f"{name} has no label {_shown(label)}{hint}"
+
+
+def _identity(gate: dict[str, Any]) -> str:
+    """What makes a second gate a repetition: a warning beside a required limit is not one."""
+    bounds = [bound for bound in ("min", "max") if bound in gate]
+    labels = gate.get("labels")
+    pairs = sorted((key, repr(value)) for key, value in labels.items()) if isinstance(labels, dict) else []
+    return repr((gate["metric"], pairs, bounds, gate.get("required", True)))
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = get_close_matches(name[:200], known, n=1)
+    return f"; did you mean `{close[0]}`?" if close else ""
+
+
+def _shown(name: object) -> str:
+    """A name from a file as one short line without control characters, between backquotes."""
+    return f"`{ascii(str(name)[:80])[1:-1]}`"

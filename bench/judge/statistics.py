@@ -1,0 +1,229 @@
+"""Intervals for medians, quantiles, shares and rates, and how many samples a claim needs.
+
+Every function is exact for its stated model or says what it assumes. scipy is imported inside the functions, because
+``bench --help`` and ``bench gate`` must start without it.
+
+Sources: Hahn & Meeker, *Statistical Intervals* (2nd ed. with Escobar, 2017), section 5.2 (order statistics for a
+quantile); Maricq et al., "Taming Performance Variability", OSDI 2018 (order statistics for the median of repeats);
+Clopper & Pearson, Biometrika 26 (1934); Garwood, Biometrika 28 (1936) (Poisson).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from bench.model import Measurement
+
+Interval = tuple[float, float]
+
+#: The fewest values for which two order statistics hold the median with 95 %: 1 - 2 / 2**6 = 0.969, and 0.9375 at 5.
+FEWEST_FOR_ORDER_STATISTICS = 6
+_LARGEST = math.nextafter(math.inf, 0.0)
+
+
+def median(values: Sequence[float]) -> float:
+    """The median; the mean of the middle two of an even number of values. Raises ValueError for none."""
+    ordered = _sorted(values)
+    low, high = ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2]
+    return min(max(low / 2 + high / 2, low), high)
+
+
+def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, Interval]:
+    """The median of repeats and an interval that holds the true median with ``confidence``.
+
+    Six values or more: two order statistics, without any assumption on the distribution (Hahn & Meeker 5.2). Their
+    coverage is never under ``confidence`` and is given by `median_interval_coverage`. Fewer: Student's t on the
+    logarithms when every value is positive, else on the values; this takes the (log) values as normal, and is widened
+    where needed so that it holds the median. One value: no width, because nothing is known of its noise.
+
+    Repeats made in one burst are not independent; the interval then says how well *this session* is known, no more.
+    """
+    ordered, middle = _sorted(values), median(values)
+    if ordered[0] == ordered[-1]:
+        return middle, (ordered[0], ordered[-1])
+    rank = _median_rank(len(ordered), confidence)
+    if rank >= 1:
+        return middle, (ordered[rank - 1], ordered[len(ordered) - rank])
+    low, high = _student_interval(ordered, confidence)
+    return middle, (min(low, middle), max(high, middle))
+
+
+def median_interval_coverage(n: int, confidence: float = 0.95) -> float | None:
+    """The true coverage of `median_interval`'s order statistics for ``n`` values; None where Student's t is used."""
+    rank = _median_rank(n, confidence)
+    return 1.0 - 2.0 * _binomial_cdf(rank - 1, n, 0.5) if rank >= 1 else None
+
+
+def quantile(values: Sequence[float], q: float) -> float:
+    """The q-quantile by nearest rank: the ceil(q n)-th smallest value (Hyndman & Fan 1996, type 1).
+
+    A value that was really measured, never one between two; q = 0 gives the smallest, q = 1 the largest.
+    """
+    _check_share(q)
+    ordered = _sorted(values)
+    rank = math.ceil(round(q * len(ordered), 9))  # 0.07 * 100 is 7.000000000000001
+    return ordered[max(rank, 1) - 1]
+
+
+def quantile_interval(values: Sequence[float], q: float, confidence: float = 0.95) -> Interval:
+    """Two order statistics around the q-quantile (Hahn & Meeker 5.2), widened to hold `quantile`'s value.
+
+    With too few values there is no such order statistic, and the smallest or the largest value takes its place. The
+    coverage is then under ``confidence``; `quantile_interval_coverage` says what it is.
+    """
+    ordered = _sorted(values)
+    low, high = _quantile_ranks(len(ordered), q, confidence)
+    value = quantile(ordered, q)
+    return min(ordered[max(low, 1) - 1], value), max(ordered[min(high, len(ordered)) - 1], value)
+
+
+def quantile_interval_coverage(n: int, q: float, confidence: float = 0.95) -> float:
+    """The true coverage of `quantile_interval` for ``n`` independent values of a continuous distribution."""
+    low, high = _quantile_ranks(n, q, confidence)
+    return _binomial_cdf(min(high, n) - 1, n, q) - _binomial_cdf(max(low, 1) - 1, n, q)
+
+
+def samples_needed_for_quantile(q: float, over: int = 0, confidence: float = 0.99) -> int:
+    """How many samples show that the q-quantile keeps a limit when ``over`` of them broke it.
+
+    The smallest n for which P(Binomial(n, 1 - q) <= over) <= 1 - confidence, exactly: MLPerf LoadGen's rule for early
+    stopping. 459 for p99 and none over, 662 for one over, 64 for p90 and one over.
+    """
+    if not (0.0 < q < 1.0 and 0.0 < confidence < 1.0 and over >= 0):
+        raise ValueError(f"no sample count for q={q}, over={over}, confidence={confidence}")
+    high = over + 1
+    while _binomial_cdf(over, high, 1.0 - q) > 1.0 - confidence:
+        high *= 2
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _binomial_cdf(over, middle, 1.0 - q) > 1.0 - confidence:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def binomial_interval(successes: int, n: int, confidence: float = 0.95) -> Interval:
+    """Clopper and Pearson's exact interval for a share of ``successes`` in ``n`` independent trials."""
+    from scipy.special import betaincinv
+
+    if not (n >= 1 and 0 <= successes <= n):
+        raise ValueError(f"{successes} successes in {n} trials")
+    tail = (1.0 - confidence) / 2.0
+    low = 0.0 if successes == 0 else float(betaincinv(successes, n - successes + 1, tail))
+    high = 1.0 if successes == n else float(betaincinv(successes + 1, n - successes, 1.0 - tail))
+    return low, high
+
+
+def poisson_upper_bound(events: int, confidence: float = 0.95) -> float:
+    """The largest mean count that is still plausible after ``events`` were counted (one-sided, exact, Garwood).
+
+    2.996 for none (the rule of three), 4.744 for one. Divide by the time watched for a rate.
+    """
+    from scipy.special import gammaincinv
+
+    if events < 0:
+        raise ValueError(f"{events} events")
+    return float(gammaincinv(events + 1, confidence))
+
+
+def merge(first: Measurement, second: Measurement) -> Measurement:
+    """Two measurements of one thing pooled: all repeats, their median and its interval made anew.
+
+    Used when an interval straddles a limit and the probe is repeated. If one of them is invalid, the whole is. Raises
+    ValueError when they are not of one thing or when one kept no repeats.
+    """
+    if first.metric != second.metric or first.labels != second.labels:
+        raise ValueError(f"{first.metric}{first.labels} and {second.metric}{second.labels} are two things")
+    if not first.repeats or not second.repeats:
+        raise ValueError(f"{first.metric}: a measurement without repeats cannot be merged")
+    repeats = first.repeats + second.repeats
+    value, interval = median_interval(repeats)
+    doubts = dict.fromkeys(doubt for doubt in (first.invalid, second.invalid) if doubt)
+    return Measurement(
+        metric=first.metric,
+        labels=first.labels,
+        value=value,
+        interval=interval,
+        samples=first.samples + second.samples,
+        repeats=repeats,
+        invalid="; ".join(doubts) or None,
+    )
+
+
+def _sorted(values: Sequence[float]) -> list[float]:
+    if not values:
+        raise ValueError("no values")
+    if not all(math.isfinite(value) for value in values):
+        raise ValueError("a value is not finite")
+    return sorted(float(value) for value in values)
+
+
+def _check_share(q: float) -> None:
+    if not 0.0 <= q <= 1.0:
+        raise ValueError(f"{q} is not between 0 and 1")
+
+
+def _student_interval(ordered: Sequence[float], confidence: float) -> Interval:
+    """mean +- t s / sqrt(n), of the logarithms when all are positive, else of the values scaled to at most one."""
+    if ordered[0] > 0.0:
+        low, high = _mean_interval([math.log(value) for value in ordered], confidence)
+        return _exp(low), _exp(high)
+    scale = max(-ordered[0], ordered[-1])  # keeps squares of the largest floats finite
+    low, high = _mean_interval([value / scale for value in ordered], confidence)
+    return _clamp(low * scale), _clamp(high * scale)
+
+
+def _mean_interval(values: Sequence[float], confidence: float) -> Interval:
+    from scipy.special import stdtrit
+
+    n = len(values)
+    mean = math.fsum(values) / n
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+    half = float(stdtrit(n - 1, (1.0 + confidence) / 2.0)) * deviation / math.sqrt(n)
+    return mean - half, mean + half
+
+
+def _exp(exponent: float) -> float:
+    return math.exp(exponent) if exponent < 709.0 else _LARGEST
+
+
+def _clamp(value: float) -> float:
+    return min(max(value, -_LARGEST), _LARGEST)
+
+
+def _binomial_cdf(k: int, n: int, p: float) -> float:
+    """P(Binomial(n, p) <= k), also for k < 0 (0) and k >= n (1)."""
+    from scipy.special import bdtr
+
+    if k < 0:
+        return 0.0
+    return 1.0 if k >= n else float(bdtr(float(k), n, p))
+
+
+def _median_rank(n: int, confidence: float) -> int:
+    """The largest j for which the j-th smallest and j-th largest hold the median with ``confidence``; 0 for none."""
+    if n < FEWEST_FOR_ORDER_STATISTICS:
+        return 0
+    return _largest_rank_under((1.0 - confidence) / 2.0, n, 0.5)
+
+
+def _quantile_ranks(n: int, q: float, confidence: float) -> tuple[int, int]:
+    """Ranks (from 1) of the two order statistics; 0 or n + 1 where there is none."""
+    _check_share(q)
+    tail = (1.0 - confidence) / 2.0
+    return _largest_rank_under(tail, n, q), n + 1 - _largest_rank_under(tail, n, 1.0 - q)
+
+
+def _largest_rank_under(tail: float, n: int, q: float) -> int:
+    """The largest j in 0..n with P(Binomial(n, q) <= j - 1) <= tail, by bisection (the left side grows with j)."""
+    low, high = 0, n + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _binomial_cdf(middle - 1, n, q) <= tail:
+            low = middle
+        else:
+            high = middle
+    return low
