@@ -73,7 +73,7 @@ class Gate(_Strict):
 class Profile(_Strict):
     """What one workload needs. At least one gate is required, else there is nothing that a GO could stand on."""
 
-    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}\Z")]
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
     description: Annotated[str, StringConstraints(strip_whitespace=True, max_length=1000)] = ""
     gates: Annotated[tuple[Gate, ...], Field(alias="gate", strict=False)]
 
