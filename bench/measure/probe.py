@@ -2,7 +2,8 @@
 
 A probe is one file ``probes/<name>.py`` whose last line is ``PROBE = Probe(...)``. It either *measures* (takes its
 turn, alone on the node) or *watches* (is sampled once a second and at every stage's ends while the others measure).
-All that it learns comes through ``Context.tools``, so that every figure can be traced to recorded output and replayed from it.
+All that it learns comes through ``Context.tools``, so that every figure can be traced to recorded output and replayed
+from it.
 """
 
 from __future__ import annotations

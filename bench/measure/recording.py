@@ -180,8 +180,9 @@ class Recording:
         )
         return done, entry.get("error")
 
-    def probes(self) -> set[str]:
-        return {probe for probe, _ in self._calls}
+    def holds(self, probe: str) -> bool:
+        """Is there recorded output of that probe that was not yet replayed (besides a watcher's samples)?"""
+        return any(calls for (owner, _), calls in self._calls.items() if owner == probe)
 
 
 _ERRORS = {"TimedOut": TimedOut, "Failed": Failed, "Unsupported": Unsupported}

@@ -20,6 +20,7 @@ from bench import __version__
 from bench.measure.probe import Context, Failed, Interrupted, Probe, ProbeError
 from bench.measure.processes import adopt_orphans
 from bench.measure.recording import LiveTools, Recorder, Recording, ReplayTools
+from bench.measure.repeating import pooled
 from bench.measure.signals import Signals
 from bench.measure.watching import Observers, Watching, from_lines, to_lines
 from bench.measure.workspace import workspace
@@ -30,6 +31,9 @@ _SETTLE_SECONDS = {Effort.QUICK: 1.0, Effort.STANDARD: 5.0, Effort.THOROUGH: 15.
 _SETTLE_WINDOW = 0.25
 _CALM_CPU_RATIO = 0.3
 SAMPLES = "samples"
+_MOST_ROUNDS = 3
+#: The effort's time, in seconds since the start, into which a repetition must fit.
+_REPEAT_SECONDS = {Effort.QUICK: 80.0, Effort.STANDARD: 285.0, Effort.THOROUGH: 3600.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,11 @@ class Progress:
 
 @dataclass(slots=True)
 class Plan:
-    """A run to be made. ``evidence`` is the folder for raw output; ``listen`` is told of progress."""
+    """A run to be made. ``evidence`` is the folder for raw output; ``listen`` is told of progress.
+
+    ``again`` names the probes whose figures straddle a limit: they are measured once more and pooled, for as long as
+    the effort's time allows. ``max_seconds`` bounds the whole run.
+    """
 
     id: str
     request: Request
@@ -54,33 +62,37 @@ class Plan:
     replay: Recording | None = None
     replay_of: str | None = None
     listen: Callable[[Progress], None] = lambda _: None
-    again: Callable[[Run], Sequence[str]] | None = None
+    again: Callable[[Run], Sequence[str]] = lambda _: ()
     max_seconds: float = float("inf")
     seed: int = 7
+    started_at: str = field(default_factory=lambda: now())
     started: float = field(default_factory=time.monotonic)
 
 
 def execute(plan: Plan) -> Run:
     """Measure. Never raises for a probe's fault; an interrupt ends the run early with ``interrupted`` set."""
     adopt_orphans()
-    started_at = _now()
     with Signals() as signals:
-        session = _Session(plan, signals)
-        results = session.measure_all()
+        results = _Session(plan, signals).measure_all()
+    return _document(plan, results, signals.caught)
+
+
+def _document(plan: Plan, results: Sequence[ProbeResult], caught: int | None = None) -> Run:
     return Run(
         id=plan.id,
-        started_at=started_at,
-        finished_at=_now(),
+        started_at=plan.started_at,
+        finished_at=now(),
         bench_version=__version__,
         replay_of=plan.replay_of,
-        interrupted_by=signals.caught,
+        interrupted_by=caught,
         node=plan.node,
         request=plan.request,
         results=tuple(results),
     )
 
 
-def _now() -> str:
+def now() -> str:
+    """RFC 3339, UTC, milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -101,6 +113,7 @@ class _Session:
         self.observers.start()
         try:
             results = [self._turn(probe, index > 0) for index, probe in enumerate(measuring)]
+            results = self._repeated(measuring, results)
         finally:
             self.observers.stop()
         watched = [self._result(w.probe, partial(self._parse, w)) for w in opened]
@@ -118,6 +131,26 @@ class _Session:
             self._settle()
         self.plan.listen(Progress(probe.name, "starts", 0.0))
         return self._ended(self._result(probe, probe.measure))
+
+    def _repeated(self, probes: Sequence[Probe], results: list[ProbeResult]) -> list[ProbeResult]:
+        """Measure again what straddles a limit, each probe as long as one more round of it fits into the time."""
+        for _ in range(_MOST_ROUNDS):
+            wanted = set(self.plan.again(_document(self.plan, results)))
+            chosen = [
+                i for i, probe in enumerate(probes) if probe.name in wanted and self._fits(probe.name, results[i])
+            ]
+            if not chosen or self.signals.caught is not None:
+                break
+            for i in chosen:
+                second = self._turn(probes[i], settle=True)
+                results[i] = pooled(results[i], second, self.recorder.evidence(probes[i].name))
+        return results
+
+    def _fits(self, name: str, result: ProbeResult) -> bool:
+        if self.plan.replay is not None:
+            return self.plan.replay.holds(name)
+        spent = time.monotonic() - self.plan.started
+        return spent + result.duration_seconds * 1.1 <= _REPEAT_SECONDS[self.plan.request.effort]
 
     def _progress(self, probe: str, text: str, fraction: float | None = None) -> None:
         self.plan.listen(Progress(probe, text, fraction))

@@ -1,0 +1,63 @@
+"""The command line: parses, calls, exits. Each command is one file, and imports what it needs when it is called."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from bench import __version__
+from bench.cli import catalogue, doctor, explain, gate
+from bench.cli import run as run_command
+from bench.cli.errors import CliError
+
+#: typer carries click inside of itself or beside itself, by version; the base class is found either way.
+_ClickError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+app = typer.Typer(
+    name="bench",
+    help="Is this GPU node ready for AI work? Measures storage, network and accelerator, and judges it a workload.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"aiready-bench {__version__}")
+        raise typer.Exit
+
+
+@app.callback(epilog="Exit status: 0 GO, 1 NO-GO, 2 no verdict, 3 INCONCLUSIVE, 130 and 143 interrupted.")
+def _main(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Is this GPU node ready for AI work? Measures storage, network and accelerator, and judges each workload."""
+
+
+app.command("run")(run_command.run)
+app.command("gate")(gate.gate)
+app.command("explain")(explain.explain)
+app.command("doctor")(doctor.doctor)
+app.command("probes")(catalogue.probes)
+app.command("profiles")(catalogue.profiles)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; returns its exit status. Usage errors and unusable input are one line and status 2."""
+    try:
+        status = app(list(arguments), prog_name="bench", standalone_mode=False)
+    except _ClickError as error:
+        error.show()  # type: ignore[attr-defined]
+        return 2
+    except typer.Abort:
+        return 130
+    except CliError as error:
+        sys.stderr.write(f"bench: {error}\n")
+        return error.status
+    except SystemExit as error:  # typer's own answer to a reader that went away is 1, which would read as NO-GO
+        return error.code if isinstance(error.code, int) and error.code != 1 else 2
+    return status if isinstance(status, int) else 0

@@ -1,0 +1,34 @@
+"""From measurements to a conclusion: attribution and verdicts, by the profiles asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from bench.judge.attribution import attribute, gap_limit
+from bench.judge.gate import judge
+from bench.judge.profile import Profile
+from bench.model import Run, Status
+
+
+def concluded(run: Run, profiles: Sequence[Profile], owners: Mapping[str, str]) -> Run:
+    """The same run with its attribution and one verdict a profile. ``owners``: metric -> its probe."""
+    attribution = attribute(run.results, gap_limit(profiles), owners)
+    verdicts = tuple(judge(run, profile, owners) for profile in profiles)
+    return run.model_copy(update={"attribution": attribution, "verdicts": verdicts})
+
+
+def to_repeat(profiles: Sequence[Profile], owners: Mapping[str, str]) -> Callable[[Run], list[str]]:
+    """Which probes to measure again: those of required gates whose interval straddles the limit."""
+
+    def straddling(run: Run) -> list[str]:
+        findings = [finding for profile in profiles for finding in judge(run, profile, owners).findings]
+        return [
+            owners[finding.metric]
+            for finding in findings
+            if finding.required
+            and finding.status is Status.UNDECIDED
+            and (finding.reason or "").startswith("straddles_limit")
+            and finding.metric in owners
+        ]
+
+    return straddling

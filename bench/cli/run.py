@@ -1,0 +1,272 @@
+"""``bench run``: load the profiles, run the probes, save the run, attribute, judge, save the verdict, show, exit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bench.cli import settings
+from bench.cli.errors import CliError
+from bench.cli.output import emit, note
+
+if TYPE_CHECKING:
+    from bench.judge.profile import Profile
+    from bench.measure.probe import Probe
+    from bench.measure.recording import Recording
+    from bench.model import Node, Request, Run
+    from bench.store.runs import Store
+
+_PEER = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9][A-Za-z0-9._-]*|[0-9A-Fa-f:]+)(:\d{1,5})?")
+_ACCELERATOR = re.compile(r"auto|cuda|cpu|emulated(:[A-Za-z0-9._*-]+)?")
+_EFFORTS = ("quick", "standard", "thorough")
+_MAX_SECONDS = {"quick": 600.0, "standard": 1800.0, "thorough": 4 * 3600.0}
+
+Words = list[str] | None
+Paths = list[Path] | None
+
+
+def _schema(wanted: bool) -> None:
+    if wanted:
+        from bench.store.schema import text
+
+        emit(text())
+        raise typer.Exit
+
+
+def run(
+    profile: Annotated[
+        Words, typer.Option(envvar="BENCH_PROFILE", help="Profile by name or file; again for more.")
+    ] = None,
+    probe: Annotated[Words, typer.Option(help="Only this probe; again for more.")] = None,
+    storage: Annotated[
+        Paths, typer.Option(envvar="BENCH_STORAGE", help="Directory to measure; again for more.")
+    ] = None,
+    peer: Annotated[
+        Words, typer.Option(envvar="BENCH_PEER", help="HOST[:PORT] of a `bench peer`; again for more.")
+    ] = None,
+    accelerator: Annotated[
+        str | None, typer.Option(envvar="BENCH_ACCELERATOR", help="auto, cuda, cpu or emulated[:NAME].")
+    ] = None,
+    effort: Annotated[str | None, typer.Option(envvar="BENCH_EFFORT", help="quick, standard or thorough.")] = None,
+    results: Annotated[Path | None, typer.Option(envvar="BENCH_RESULTS", help="Where runs are stored.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="The run document on standard output, nothing else.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress; one line a profile.")] = False,
+    exit_zero: Annotated[bool, typer.Option("--exit-zero", help="Status 0 whatever the verdict.")] = False,
+    replay: Annotated[
+        Path | None, typer.Option(help="Judge recorded tool output anew: the .raw folder of a stored run.")
+    ] = None,
+    loader: Annotated[
+        str | None, typer.Option(help="Feed as people load: torch, webdataset, safetensors, parquet.")
+    ] = None,
+    pattern: Annotated[
+        str | None, typer.Option(help="Feed pattern: batch, shards, model-load, kv-cache, checkpoint.")
+    ] = None,
+    workload: Annotated[str | None, typer.Option(help="Published workload by name: unet3d, resnet50, ...")] = None,
+    key_file: Annotated[Path | None, typer.Option(help="Shared key of the peer's echo, in a file.")] = None,
+    print_schema: Annotated[
+        bool, typer.Option("--print-schema", callback=_schema, is_eager=True, help="Print the JSON Schema of a run.")
+    ] = False,
+) -> int:
+    """Measure this node, store the run, judge it, print one screen.
+
+    Examples:  bench run --storage /data --peer 10.0.0.2    bench run --effort quick --json > run.json
+    """
+    asked = _Asked(profile or [], probe or [], storage or [], peer or [], accelerator, effort, results, replay)
+    options = {"loader": loader, "pattern": pattern, "workload": workload, "key_file": key_file and str(key_file)}
+    job = _prepare(asked, {name: value for name, value in options.items() if value is not None})
+    done = _measure(job, progress=not (quiet or json))
+    judged = _conclude(job, done)
+    _show(judged, json=json, quiet=quiet)
+    return _status(judged, exit_zero)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the command line said; what it left open comes from the site's settings, then from the defaults."""
+
+    profile: list[str]
+    probe: list[str]
+    storage: list[Path]
+    peer: list[str]
+    accelerator: str | None
+    effort: str | None
+    results: Path | None
+    replay: Path | None
+
+
+@dataclass(slots=True)
+class _Job:
+    profiles: list[Profile]
+    probes: list[Probe]
+    skipped: list[Probe]
+    request: Request
+    node: Node
+    store: Store
+    owners: dict[str, str]
+    recording: Recording | None
+    replay_of: str | None
+
+
+def _prepare(asked: _Asked, options: dict[str, Any]) -> _Job:
+    """Everything that can be wrong before a minute is spent on measuring. Raises CliError."""
+    from bench.cli import ownership
+    from bench.measure.node import this_node
+    from bench.store.errors import StoreError
+    from bench.store.runs import Store
+    from probes import discover
+
+    ownership.check()
+    site = settings.config()
+    found = discover()
+    profiles = settings.load_profiles(asked.profile or site.get("profile", []), settings.declared_metrics())
+    store = Store(settings.results_root(asked.results, site), warn=note)
+    recording, original = _recorded(asked.replay, store)
+    request = original.request if original else _request(asked, site, found, options)
+    node = original.node if original else this_node([Path(path) for path in request.storage])
+    try:
+        store.check(node.hostname)
+    except StoreError as error:
+        raise CliError(str(error)) from error
+    chosen = [p for p in found if p.name in request.probes]
+    skipped = [p for p in found if p.name not in request.probes]
+    owners = {metric.name: p.name for p in found for metric in p.metrics}
+    return _Job(profiles, chosen, skipped, request, node, store, owners, recording, original.id if original else None)
+
+
+def _recorded(folder: Path | None, store: Store) -> tuple[Recording | None, Run | None]:
+    """The recording of ``--replay DIR`` and the run that it belongs to (stored beside it)."""
+    if folder is None:
+        return None, None
+    from bench.measure.probe import Failed
+    from bench.measure.recording import Recording
+    from bench.store.errors import UnusableRun
+
+    raw = folder if folder.suffix != ".json" else folder.with_suffix(".raw")
+    try:
+        return Recording(raw), store.find(str(raw.with_suffix(".json")))
+    except Failed as error:
+        raise CliError(error.reason) from error
+    except UnusableRun as error:
+        raise CliError(f"--replay {folder}: the run document beside it is needed: {error}") from error
+
+
+def _request(asked: _Asked, site: dict[str, Any], found: Sequence[Probe], options: dict[str, Any]) -> Request:
+    from bench.model import Effort, Request
+
+    effort = asked.effort or site.get("effort", "standard")
+    if effort not in _EFFORTS:
+        raise CliError(f"--effort {effort}: must be one of {', '.join(_EFFORTS)}")
+    accelerator = asked.accelerator or site.get("accelerator", "auto")
+    if not _ACCELERATOR.fullmatch(accelerator):
+        raise CliError(f"--accelerator {accelerator}: must be auto, cuda, cpu or emulated[:NAME]")
+    names = _probe_names(asked.probe or site.get("probe", []), found)
+    storage = [_directory(path) for path in asked.storage or [Path(p) for p in site.get("storage", ["."])]]
+    peers = asked.peer or site.get("peer", [])
+    for peer in peers:
+        if not _PEER.fullmatch(peer):
+            raise CliError(f"--peer {peer}: must be HOST or HOST:PORT ([ADDRESS]:PORT for IPv6)")
+    return Request(
+        effort=Effort(effort),
+        probes=tuple(names),
+        storage=tuple(dict.fromkeys(storage)),
+        peers=tuple(dict.fromkeys(peers)),
+        accelerator=accelerator,
+        options=options,
+    )
+
+
+def _probe_names(wanted: Sequence[str], found: Sequence[Probe]) -> list[str]:
+    known = [probe.name for probe in found]
+    for name in wanted:
+        if name not in known:
+            raise CliError(f"--probe {name}: no such probe; there are {', '.join(known)}")
+    return [name for name in known if name in wanted] if wanted else known
+
+
+def _directory(path: Path) -> str:
+    absolute = Path(path).absolute()
+    try:
+        is_directory = absolute.is_dir()
+    except OSError as error:
+        raise CliError(f"--storage {path}: {error.strerror}") from error
+    if not is_directory:
+        raise CliError(f"--storage {path}: is not a directory; give one on the storage to be measured")
+    return str(absolute)
+
+
+def _measure(job: _Job, progress: bool) -> Run:
+    """Measure and store. Raises CliError: 3 when another run measures here, 2 when the run cannot be stored."""
+    from bench.cli.conclude import to_repeat
+    from bench.measure import lock, runner
+    from bench.show.progress import listener
+    from bench.store.errors import StoreError
+
+    plan = runner.Plan(
+        id=job.store.new_id(),
+        request=job.request,
+        probes=job.probes,
+        node=job.node,
+        evidence=Path(),
+        replay=job.recording,
+        replay_of=job.replay_of,
+        again=to_repeat(job.profiles, job.owners),
+        max_seconds=_MAX_SECONDS[job.request.effort],
+    )
+    alone: AbstractContextManager[None] = nullcontext() if job.recording else lock.one_run()
+    try:
+        with alone, listener(job.probes, job.request.effort, shown=progress) as listen:
+            plan.evidence = job.store.evidence_folder(job.node.hostname, plan.started_at, plan.id)
+            plan.listen = listen
+            done = _with_skipped(runner.execute(plan), job.skipped)
+        job.store.save(done)
+    except lock.Busy as error:
+        raise CliError(str(error), status=3) from error
+    except (StoreError, OSError) as error:
+        raise CliError(str(error)) from error
+    return done
+
+
+def _with_skipped(done: Run, skipped: Sequence[Probe]) -> Run:
+    """The probes that were not asked for are in the document, with that as their reason."""
+    from bench.model import Outcome, ProbeResult
+
+    reason = "not_asked_for: --probe did not name it"
+    extra = [ProbeResult(probe=p.name, outcome=Outcome.SKIPPED, reason=reason) for p in skipped]
+    return done.model_copy(update={"results": (*done.results, *extra)})
+
+
+def _conclude(job: _Job, done: Run) -> Run:
+    from bench.cli.conclude import concluded
+    from bench.store.errors import StoreError, UnusableRun
+
+    judged = concluded(done, job.profiles, job.owners)
+    try:
+        job.store.complete(judged)
+    except (StoreError, UnusableRun) as error:
+        raise CliError(f"measured and stored, but the verdict could not be added: {error}") from error
+    return judged
+
+
+def _show(run: Run, *, json: bool, quiet: bool) -> None:
+    if json:
+        emit(run.model_dump_json(indent=2))
+    elif quiet:
+        emit("\n".join(f"{v.decision.value} {v.profile} score {v.score:.0f}" for v in run.verdicts))
+    else:
+        from bench.show.screen import show
+
+        show(run)
+
+
+def _status(run: Run, exit_zero: bool) -> int:
+    from bench.judge.gate import decide, exit_status
+
+    if run.interrupted_by is not None:
+        return 128 + run.interrupted_by
+    return 0 if exit_zero else exit_status(decide(run.verdicts))

@@ -1,0 +1,118 @@
+"""What is going on, while it goes on: a live view on a terminal, plain lines elsewhere. Always on standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from bench.show.text import clean
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from bench.model import Effort, ProbeResult
+
+_LINE_SECONDS = 10.0
+
+
+class Step(Protocol):
+    """One note of progress: the probe, what it does, how far it is (0 to 1, or None), its result when it has ended."""
+
+    @property
+    def probe(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def fraction(self) -> float | None: ...
+    @property
+    def ended(self) -> ProbeResult | None: ...
+
+
+class Planned(Protocol):
+    """What the display needs to know of a probe before it runs."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def seconds(self) -> Mapping[Effort, float]: ...
+    @property
+    def measure(self) -> object: ...
+
+
+Listener = Callable[[Step], None]
+
+
+@contextmanager
+def listener(probes: Sequence[Planned], effort: Effort, *, shown: bool = True) -> Iterator[Listener]:
+    """Something to tell of progress, for as long as the ``with`` lasts."""
+    measuring = [probe for probe in probes if probe.measure is not None]
+    if not shown:
+        yield lambda _: None
+    elif sys.stderr.isatty():
+        with _live(measuring, effort) as listen:
+            yield listen
+    else:
+        yield _Lines()
+
+
+def summary(result: ProbeResult) -> str:
+    """How a probe ended, in a few words."""
+    if result.reason:
+        return clean(f"{result.outcome.value}: {result.reason}")
+    return f"{len(result.measurements)} figures in {result.duration_seconds:.0f} s"
+
+
+class _Lines:
+    """Plain lines: starts, ends, and what a long probe is at, at most once in ten seconds."""
+
+    def __init__(self) -> None:
+        self._last = 0.0
+        self._probe = ""
+
+    def __call__(self, step: Step) -> None:
+        now = time.monotonic()
+        if step.ended is not None:
+            self._write(f"{step.probe}: {summary(step.ended)}", now)
+        elif step.probe != self._probe or now - self._last >= _LINE_SECONDS:
+            self._probe = step.probe
+            self._write(f"{step.probe}: {clean(step.text)}", now)
+
+    def _write(self, line: str, now: float) -> None:
+        self._last = now
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
+
+@contextmanager
+def _live(probes: Sequence[Planned], effort: Effort) -> Iterator[Listener]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.fields[probe]:<10}", markup=False),
+        BarColumn(bar_width=20),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
+    with Progress(*columns, console=Console(stderr=True), refresh_per_second=4) as progress:
+        tasks = {
+            probe.name: progress.add_task("", total=probe.seconds[effort], start=False, probe=probe.name)
+            for probe in probes
+        }
+        began: dict[str, float] = {}
+
+        def listen(step: Step) -> None:
+            task, now = tasks[step.probe], time.monotonic()
+            if step.probe not in began:
+                began[step.probe] = now
+                progress.start_task(task)
+            total = next(p.seconds[effort] for p in probes if p.name == step.probe)
+            done = now - began[step.probe] if step.fraction is None else step.fraction * total
+            text = summary(step.ended) if step.ended is not None else clean(step.text)
+            progress.update(task, completed=min(total, done), description=text)
+
+        yield listen
