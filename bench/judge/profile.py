@@ -44,7 +44,7 @@ class ProfileError(Exception):
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
 
 class Gate(_Strict):
@@ -75,7 +75,7 @@ class Profile(_Strict):
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
     description: Annotated[str, StringConstraints(strip_whitespace=True, max_length=1000)] = ""
-    gates: Annotated[tuple[Gate, ...], Field(alias="gate", strict=False)]
+    gates: tuple[Gate, ...] = Field(alias="gate", strict=False)
 
     @model_validator(mode="after")
     def _can_decide(self) -> Self:
@@ -112,8 +112,10 @@ def _parse(text: str, name: str) -> tuple[dict[str, Any], dict[Path, int]]:
         return tomllib.loads(text), lines_of(text)
     except RecursionError:
         raise ProfileError((f"{name}:1: nested too deeply",)) from None
-    except ValueError as error:  # TOMLDecodeError, and an integer of thousands of digits
+    except tomllib.TOMLDecodeError as error:
         raise ProfileError((_syntax(str(error), text, name),)) from None
+    except ValueError:  # what int() says to thousands of digits; it names no line
+        raise ProfileError((f"{name}:1: not TOML: a number has too many digits",)) from None
 
 
 def _syntax(message: str, text: str, name: str) -> str:

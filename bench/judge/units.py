@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from bench.model import UNITS
 
 _LARGE = ("", "k", "M", "G", "T", "P", "E")
@@ -58,7 +60,7 @@ def _seconds(value: float, digits: int) -> str:
 
 def _scaled(value: float, digits: int, prefixes: tuple[str, ...], step: float) -> tuple[str, str]:
     """The number with the first prefix that puts its rounded form into 1..1000; else the last one."""
-    scaled = float(f"{value:.{digits}g}")
+    scaled = _rounded(value, digits)
     for prefix in prefixes[:-1]:
         if (step > 1.0 and abs(scaled) < 1000.0) or (step < 1.0 and abs(scaled) >= 1.0):
             return _plain(scaled, digits), prefix
@@ -68,11 +70,17 @@ def _scaled(value: float, digits: int, prefixes: tuple[str, ...], step: float) -
 
 def _plain(value: float, digits: int) -> str:
     """Significant digits without an exponent: 12,300, 3.2, 0.05; whole numbers stay whole."""
-    if value == int(value) and abs(value) < 1e15:
+    if abs(value) < 1e15 and value == int(value):
         return f"{int(value):,}"
-    rounded = float(f"{value:.{digits}g}")
+    rounded = _rounded(value, digits)
     if abs(rounded) >= 1e15 or 0.0 < abs(rounded) < 1e-6:
         return f"{rounded:.{digits}g}"
     if abs(rounded) >= 10 ** (digits - 1):
         return f"{rounded:,.0f}"
     return f"{rounded:.12f}".rstrip("0").rstrip(".")
+
+
+def _rounded(value: float, digits: int) -> float:
+    """Rounded to significant digits, and finite: the largest floats would be rounded up to infinity."""
+    rounded = float(f"{value:.{digits}g}")
+    return rounded if math.isfinite(rounded) else math.copysign(1.0e308, value)
