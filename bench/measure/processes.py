@@ -29,7 +29,7 @@ def descendants(root: int) -> list[int]:
     """Process ids below ``root``, parents first."""
     children: dict[int, list[int]] = {}
     for entry in os.listdir("/proc"):
-        if entry.isdigit() and (parent := _parent(int(entry))) is not None:
+        if entry.isdigit() and (parent := _stat(int(entry), _PARENT)) is not None:
             children.setdefault(parent, []).append(int(entry))
     found, queue = [], [root]
     while queue:
@@ -39,10 +39,19 @@ def descendants(root: int) -> list[int]:
     return found
 
 
-def _parent(pid: int) -> int | None:
+def session_members(session: int) -> list[int]:
+    """Processes of that session: what a tool left in the background when it ended."""
+    pids = (int(entry) for entry in os.listdir("/proc") if entry.isdigit())
+    return [pid for pid in pids if _stat(pid, _SESSION) == session and _running(pid)]
+
+
+_PARENT, _SESSION = 1, 3  # positions in /proc/PID/stat behind the name
+
+
+def _stat(pid: int, position: int) -> int | None:
     try:
         # The name in parentheses may hold spaces and parentheses itself; the last one ends it.
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[position])
     except (OSError, ValueError, IndexError):
         return None
 
@@ -52,13 +61,18 @@ def end_tree(pid: int, *, grace: float = 3.0) -> list[int]:
 
     A process in uninterruptible sleep (a dead file server) cannot be ended by anybody; it is reported, not waited for.
     """
-    held = _hold([pid, *descendants(pid)])
+    return end_all([pid, *descendants(pid)], grace=grace)
+
+
+def end_all(pids: Iterable[int], *, grace: float = 3.0) -> list[int]:
+    """The same for these processes and what they start meanwhile."""
+    held = _hold(pids)
     try:
         for sig, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, 2.0)):
             _signal(held, sig)
             if _wait_gone(held, patience):
                 return []
-            held.update(_hold(p for p in descendants(pid) if p not in held))
+            held.update(_hold(p for pid in list(held) for p in descendants(pid) if p not in held))
         return sorted(_alive(held))
     finally:
         for fd in held.values():

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from bench.measure.probe import Completed, Failed, Interrupted, TimedOut, Unsupported
-from bench.measure.processes import end_tree
+from bench.measure.processes import end_all, end_tree, session_members
 from bench.measure.signals import Signals
 
 MAX_OUTPUT_BYTES = 64 << 20
@@ -97,8 +97,9 @@ def spawn(
 
 
 def end(process: subprocess.Popen[bytes]) -> list[int]:
-    """End the tree below ``process``; returns the ids of those stuck in uninterruptible sleep."""
+    """End the tree below ``process`` and what it left in its session; returns the ids of those that cannot be ended."""
     left = end_tree(process.pid) if process.poll() is None else []
+    left += end_all(p for p in session_members(process.pid) if p not in left)
     if not left:
         process.wait()
     return left

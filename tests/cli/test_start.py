@@ -1,0 +1,36 @@
+"""What starting costs: nothing heavy is imported until it is used."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = ("torch", "pandas", "scipy", "matplotlib", "numpy", "pynvml")
+
+
+def imported(*arguments: str, cwd: Path) -> set[str]:
+    """Top-level modules that ``bench ARGUMENTS`` has loaded when it ends."""
+    code = (
+        "import sys, json\nsys.argv = ['bench', *json.loads(sys.argv[1])]\n"
+        "from bench.__main__ import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "print(); print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(arguments)], capture_output=True, text=True, cwd=cwd, check=True
+    )
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("gate", "--help"), ("run", "--help"), ("gate",)])
+def test_nothing_heavy_is_loaded(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    loaded = imported(*arguments, cwd=tmp_path)
+    assert not loaded & set(HEAVY)
+
+
+def test_help_does_not_even_load_the_probes(tmp_path: Path) -> None:
+    assert not imported("--help", cwd=tmp_path) & {"probes", "pydantic", "rich"}

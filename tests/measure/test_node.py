@@ -1,0 +1,48 @@
+"""Facts of the node: read from the kernel's own files, and stable where they must be."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from bench.measure import node
+
+MOUNTINFO = r"""
+21 1 254:0 / / rw,relatime - ext4 /dev/vda rw
+30 21 0:45 / /mnt/my\040data rw - nfs4 server:/export rw,vers=4.2
+31 21 0:46 / /mnt rw - tmpfs tmpfs rw
+32 30 8:1 / /mnt/my\040data/fast ro - xfs /dev/sda1 rw
+"""
+
+
+def test_the_deepest_mount_wins_and_escapes_are_read() -> None:
+    def where(path: str) -> tuple[str, str] | None:
+        mount = node.mount_of(Path(path), MOUNTINFO)
+        return (mount.fstype, mount.device) if mount else None
+
+    assert where("/home") == ("ext4", "254:0")
+    assert where("/mnt/other") == ("tmpfs", "0:46")
+    assert where("/mnt/my data/x") == ("nfs4", "0:45")
+    assert where("/mnt/my data/fast/x") == ("xfs", "8:1")
+    assert where("/mnt/my database") == ("tmpfs", "0:46")
+
+
+def test_this_node_has_what_explains_a_figure() -> None:
+    this = node.this_node([Path("/")])
+    assert this.hostname == os.uname().nodename
+    assert this.facts["kernel"] == os.uname().release
+    assert this.facts["cpu"]["usable"] == len(os.sched_getaffinity(0))
+    assert this.facts["versions"]["bench"]
+    assert this.facts["mounts"]["/"]["fstype"]
+
+
+def test_the_fingerprint_follows_identity_and_nothing_else() -> None:
+    known = node.facts()
+    first = node.fingerprint(known)
+    assert node.fingerprint({**known, "boot_id": "another"}) == first
+    assert node.fingerprint({**known, "kernel": "another"}) != first
+    assert node.fingerprint({**known, "versions": {**known["versions"], "fio": "fio-99"}}) != first
+
+
+def test_an_absent_tool_has_no_version() -> None:
+    assert node.tool_version("no-such-tool") is None

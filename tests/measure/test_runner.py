@@ -1,0 +1,257 @@
+"""The runner, with probes made for the purpose and real processes below them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.measure.probe import Context, Failed, Probe, Skipped, TimedOut, Unsupported
+from bench.measure.recording import Recording
+from bench.measure.runner import Plan, Progress, execute
+from bench.model import Effort, Measurement, Metric, Node, Outcome, Request, Run
+
+SPEED = Metric(name="speed_bytes_per_second", help="h", labels=("path",), better="higher")
+HEAT = Metric(name="heat_celsius", help="h", labels=("stage",))
+
+
+def measured(*values: float, **labels: str) -> Measurement:
+    ordered = sorted(values)
+    middle = ordered[len(ordered) // 2]
+    return Measurement(
+        metric=SPEED.name, value=middle, interval=(ordered[0], ordered[-1]), samples=len(values), repeats=values,
+        labels=labels,
+    )  # fmt: skip
+
+
+def probe(name: str, measure: Any, **extra: Any) -> Probe:
+    return Probe(name=name, help="h", metrics=(SPEED,), seconds=dict.fromkeys(Effort, 1.0), measure=measure, **extra)
+
+
+def plan(folder: Path, *probes: Probe, **extra: Any) -> Plan:
+    request = Request(effort=Effort.QUICK, probes=tuple(p.name for p in probes))
+    node = Node(hostname="h", fingerprint="f")
+    return Plan(id="r1", request=request, probes=probes, node=node, evidence=folder / "r1.raw", **extra)
+
+
+def outcomes(run: Run) -> dict[str, str]:
+    return {result.probe: result.outcome.value for result in run.results}
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (Failed("broken: it broke"), Outcome.FAILED),
+        (Unsupported("tool_missing: no fio", "apt-get install fio"), Outcome.UNSUPPORTED),
+        (Skipped("not_asked_for: no"), Outcome.SKIPPED),
+        (TimedOut("tool_timed_out: late"), Outcome.TIMED_OUT),
+        (ZeroDivisionError("division by zero"), Outcome.FAILED),
+        (RecursionError("deep"), Outcome.FAILED),
+    ],
+)
+def test_every_exception_is_an_outcome_and_loses_nothing(tmp_path: Path, error: Exception, outcome: Outcome) -> None:
+    def breaks(_: Context) -> Sequence[Measurement]:
+        raise error
+
+    run = execute(plan(tmp_path, probe("first", lambda _: [measured(1)]), probe("second", breaks, order=60)))
+    assert outcomes(run) == {"first": "ok", "second": outcome.value}
+    assert run.results[1].reason
+    assert run.results[1].remedy == getattr(error, "remedy", None)
+    assert run.results[0].measurements
+
+
+def test_a_probe_without_a_figure_is_not_ok(tmp_path: Path) -> None:
+    run = execute(plan(tmp_path, probe("empty", lambda _: [])))
+    assert outcomes(run) == {"empty": "failed"}
+
+
+def test_light_probes_run_before_heavy_ones(tmp_path: Path) -> None:
+    order: list[str] = []
+
+    def note(name: str) -> Any:
+        def measure(_: Context) -> Sequence[Measurement]:
+            order.append(name)
+            return [measured(1)]
+
+        return measure
+
+    execute(plan(tmp_path, probe("heavy", note("heavy"), order=90), probe("light", note("light"), order=10)))
+    assert order == ["light", "heavy"]
+
+
+def test_a_probe_that_uses_up_its_time_is_timed_out(tmp_path: Path) -> None:
+    def late(context: Context) -> Sequence[Measurement]:
+        context.tools.run(["sleep", "600"], name="sleep", timeout=600)
+        return [measured(1)]
+
+    run = execute(plan(tmp_path, probe("late", late), probe("after", late, order=60), max_seconds=1.0))
+    assert outcomes(run) == {"late": "timed_out", "after": "timed_out"}
+
+
+@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_keeps_what_was_finished(tmp_path: Path, sig: signal.Signals) -> None:
+    def waits(context: Context) -> Sequence[Measurement]:
+        threading.Timer(0.3, os.kill, (os.getpid(), sig)).start()
+        context.tools.run(["sleep", "600"], name="sleep", timeout=600)
+        return [measured(1)]
+
+    run = execute(
+        plan(
+            tmp_path,
+            probe("done", lambda _: [measured(1)]),
+            probe("hit", waits, order=60),
+            probe("never", waits, order=70),
+        )
+    )
+    assert run.interrupted_by == sig
+    assert outcomes(run) == {"done": "ok", "hit": "failed", "never": "skipped"}
+    assert all(f"interrupted: {sig.name}" == result.reason for result in run.results[1:])
+
+
+def test_raw_output_is_kept_with_its_digest(tmp_path: Path) -> None:
+    import hashlib
+
+    def runs(context: Context) -> Sequence[Measurement]:
+        done = context.tools.run(["echo", "42", "--password=hunter2"], name="echo", timeout=5)
+        return [measured(float(done.stdout.split()[0]))]
+
+    run = execute(plan(tmp_path, probe("p", runs)))
+    (evidence,) = run.results[0].evidence
+    data = (tmp_path / evidence.path).read_bytes()
+    assert hashlib.sha256(data).hexdigest() == evidence.sha256
+    index = (tmp_path / "r1.raw" / "tools.jsonl").read_text()
+    assert "hunter2" not in index
+
+
+def test_a_replay_gives_the_same_figures_without_a_process(tmp_path: Path) -> None:
+    def runs(context: Context) -> Sequence[Measurement]:
+        with context.tools.serve(["sh", "-c", "echo ready; exec sleep 60"], name="srv", ready="ready", timeout=5):
+            lines: list[str] = []
+            context.tools.run(["date", "+%N\n7"], name="date", timeout=5, on_line=lines.append)
+        return [measured(float(lines[0]), float(lines[1]))]
+
+    first = execute(plan(tmp_path, probe("p", runs)))
+    again = execute(plan(tmp_path / "second", probe("p", runs), replay=Recording(tmp_path / "r1.raw"), replay_of="r1"))
+    assert again.results[0].measurements == first.results[0].measurements
+    assert again.replay_of == "r1"
+
+
+def test_a_replay_without_the_output_is_skipped_not_guessed(tmp_path: Path) -> None:
+    def runs(context: Context) -> Sequence[Measurement]:
+        context.tools.run(["true"], name="one", timeout=5)
+        return [measured(1)]
+
+    execute(plan(tmp_path, probe("p", runs)))
+    other = probe("q", runs)
+    run = execute(plan(tmp_path / "second", other, replay=Recording(tmp_path / "r1.raw")))
+    assert outcomes(run) == {"q": "skipped"}
+
+
+@pytest.mark.parametrize("text", ["{", '{"probe": "p"}', "[1]", "\udcff"])
+def test_a_spoilt_recording_is_one_line(tmp_path: Path, text: str) -> None:
+    folder = tmp_path / "x.raw"
+    folder.mkdir()
+    (folder / "tools.jsonl").write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(Failed, match="replay_unusable") as caught:
+        Recording(folder)
+    assert "\n" not in caught.value.reason
+
+
+class Thermometer:
+    def __init__(self, fails_at: int | None = None) -> None:
+        self.count = 0
+        self.closed = False
+        self.fails_at = fails_at
+
+    def sample(self, event: str) -> Mapping[str, Any]:
+        self.count += 1
+        if self.count == self.fails_at:
+            raise Failed("lost: it fell off")
+        return {"heat": 40.0 + self.count}
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def watcher(watch: Thermometer) -> Probe:
+    def parse(samples: Sequence[Mapping[str, Any]], _: Context) -> Sequence[Measurement]:
+        hot = [s["heat"] for s in samples if s["stage"] == "busy"]
+        return [Measurement(metric=HEAT.name, value=hot[-1], interval=(hot[0], hot[-1]), samples=len(hot))]
+
+    return Probe(
+        name="thermo", help="h", metrics=(HEAT,), seconds=dict.fromkeys(Effort, 0.0), watch=lambda _: watch, parse=parse
+    )
+
+
+def busy(context: Context) -> Sequence[Measurement]:
+    with context.stage("busy"):
+        context.tools.sleep(1.2)
+    return [measured(1)]
+
+
+def test_a_watcher_sees_both_ends_of_a_stage_and_is_closed(tmp_path: Path) -> None:
+    watch = Thermometer()
+    run = execute(plan(tmp_path, probe("p", busy), watcher(watch)))
+    assert watch.closed
+    events = [json.loads(line) for line in next((tmp_path / "r1.raw").glob("*samples*")).read_text().splitlines()]
+    of_busy = [event["event"] for event in events if event["stage"] == "busy"]
+    assert of_busy[0] == "begin"
+    assert of_busy[-1] == "end"
+    assert "tick" in of_busy
+    assert run.find(HEAT.name)[0].samples == len(of_busy)
+
+
+def test_a_watcher_is_replayed_from_its_samples(tmp_path: Path) -> None:
+    first = execute(plan(tmp_path, probe("p", busy), watcher(Thermometer())))
+    again = execute(plan(tmp_path / "b", watcher(Thermometer()), replay=Recording(tmp_path / "r1.raw")))
+    assert again.find(HEAT.name) == first.find(HEAT.name)
+
+
+def test_a_watcher_that_falls_ill_keeps_what_it_saw(tmp_path: Path) -> None:
+    run = execute(plan(tmp_path, probe("p", busy), watcher(Thermometer(fails_at=5))))
+    thermo = next(result for result in run.results if result.probe == "thermo")
+    assert thermo.outcome is Outcome.OK
+    assert any("lost" in warning for warning in thermo.warnings)
+
+
+def test_what_straddles_is_measured_again_and_pooled(tmp_path: Path) -> None:
+    rounds: list[int] = []
+
+    def measure(_: Context) -> Sequence[Measurement]:
+        rounds.append(1)
+        return [measured(*([90.0, 100.0, 110.0] if len(rounds) == 1 else [99.0, 100.0, 101.0, 100.0] * 2), path="/x")]
+
+    run = execute(plan(tmp_path, probe("p", measure), again=lambda run: ["p"] if len(rounds) < 2 else []))
+    (pooled,) = run.measurements()
+    assert len(rounds) == 2
+    assert pooled.samples == len(pooled.repeats) == 11
+    assert pooled.interval[0] > 90.0
+
+
+def test_a_failed_repetition_spoils_nothing(tmp_path: Path) -> None:
+    rounds: list[int] = []
+
+    def measure(_: Context) -> Sequence[Measurement]:
+        rounds.append(1)
+        if len(rounds) > 1:
+            raise Failed("broken: the second time")
+        return [measured(1, 2, 3)]
+
+    run = execute(plan(tmp_path, probe("p", measure), again=lambda _: ["p"]))
+    assert outcomes(run) == {"p": "ok"}
+    assert any("the second time" in warning for warning in run.results[0].warnings)
+
+
+def test_progress_tells_start_and_end_of_each_probe(tmp_path: Path) -> None:
+    heard: list[Progress] = []
+    execute(plan(tmp_path, probe("a", lambda _: [measured(1)]), probe("b", busy, order=60), listen=heard.append))
+    ended = [note.probe for note in heard if note.ended is not None]
+    assert ended == ["a", "b"]
+    assert time.monotonic() > 0

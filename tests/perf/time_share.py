@@ -1,0 +1,43 @@
+"""Which share of a run's time a tool was measuring: 0.8 at least, and the run within its bound.
+
+From the run document and its evidence: seconds in which a tool ran, over the whole. Start-up of Python, settling between
+probes, laying out and cleaning up are the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+LIMITS = {"quick": 90.0, "standard": 300.0}
+LEAST_SHARE = 0.8
+
+
+def measure(effort: str, folder: Path) -> tuple[float, float]:
+    """(wall seconds of ``bench run``, seconds in which a recorded tool ran)."""
+    argv = [sys.executable, "-m", "bench", "run", "--effort", effort, "--exit-zero", "--quiet"]
+    started = time.monotonic()
+    subprocess.run([*argv, "--results", str(folder), "--storage", str(folder)], check=True)
+    wall = time.monotonic() - started
+    index = next(folder.glob("runs/*/*.raw/tools.jsonl"))
+    calls = [json.loads(line) for line in index.read_text().splitlines()]
+    return wall, sum(call["seconds"] for call in calls if not call["name"].startswith("server"))
+
+
+def main() -> int:
+    good = True
+    for effort, limit in LIMITS.items():
+        with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+            wall, tool = measure(effort, Path(folder))
+        fits = wall <= limit and tool / wall >= LEAST_SHARE
+        good = good and fits
+        print(f"--effort {effort}: {wall:.0f} s (at most {limit:.0f}), a tool measured in {tool / wall:.2f} of it")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
