@@ -1,0 +1,77 @@
+"""Foreign text made safe, and text laid out in terminal cells.
+
+Host names, paths, tool output and probe reasons come from outside. Before any of it reaches a terminal, Markdown or
+XML it goes through `clean`: an escape sequence could rewrite the verdict on the screen, a bidi override could turn a
+file name around, a lone surrogate would stop the program when it is printed.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_ESCAPES = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"  # CSI: colours, cursor
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d\x9e\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)?"  # OSC, DCS, SOS, PM, APC
+    r"|\x1b[ -/]*[0-~]?"  # the rest
+)
+#: Letters and marks that are "printable" but show nothing: fillers, joiners, variation selectors, the braille blank.
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+#: A number stays with its unit: "50" at the end of one line and "ms" on the next is hard to read.
+_NUMBER_UNIT = re.compile(r"(?<=\d) (?=(?:%|x|[mµnp]?s|[kMGTPE]?B(?:/s)?|op/s|W|J|°C)(?:\W|$))")
+_SPACE = re.compile(r"\s+")
+
+
+def clean(text: str, longest: int | None = None) -> str:
+    """One printable line: no controls (C0, C1), escape sequences, bidi overrides, zero-width characters, surrogates.
+
+    White space of any kind becomes one space; ``longest`` cuts to that many characters, the last three being dots.
+    """
+    spaced = _SPACE.sub(" ", _INVISIBLE.sub("", _ESCAPES.sub("", text)))
+    line = "".join(c for c in spaced if c.isprintable()).strip()
+    return line if longest is None or len(line) <= longest else line[: max(longest - 3, 0)] + "..."
+
+
+def cells(text: str) -> int:
+    """How many columns of a terminal the text takes (East Asian wide characters two, combining marks none)."""
+    return len(text) if text.isascii() else sum(map(_cells, text))
+
+
+def pad(text: str, width: int) -> str:
+    """The text, filled up with spaces to that many cells; unchanged when it is longer."""
+    return text + " " * max(0, width - cells(text))
+
+
+def fold(text: str, width: int) -> list[str]:
+    """The text in lines of at most ``width`` cells, broken at spaces, and within a word only when it is too long."""
+    lines: list[str] = []
+    line = ""
+    for word in _NUMBER_UNIT.sub("\0", text).split(" "):
+        word = word.replace("\0", " ")
+        joined = f"{line} {word}" if line else word
+        if cells(joined) <= width:
+            line = joined
+            continue
+        if line:
+            lines.append(line)
+        *whole, line = _chopped(word, max(width, 2))
+        lines += whole
+    return [*lines, line]
+
+
+def _chopped(word: str, width: int) -> list[str]:
+    pieces, piece, used = [], "", 0
+    for char in word:
+        if used + _cells(char) > width:
+            pieces.append(piece)
+            piece, used = "", 0
+        piece, used = piece + char, used + _cells(char)
+    return [*pieces, piece]
+
+
+def _cells(char: str) -> int:
+    if unicodedata.combining(char):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1

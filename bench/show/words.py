@@ -1,0 +1,138 @@
+"""How people read a gate: its name without the unit, the number with its interval, what is needed, the margin."""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import UTC, datetime
+
+from bench.judge.units import human
+from bench.model import UNITS, Finding, Limit, Status
+from bench.show.text import clean
+
+#: In these the first word says what is counted: "inference tokens", where "inference" alone would say nothing.
+_COUNTED = ("tokens", "samples", "operations", "flops")
+_WORD = re.compile(r"^[a-z][a-z0-9]*(_[a-z0-9]+)*: ")
+STATUS = {Status.PASS: "pass", Status.FAIL: "fail", Status.NO_DATA: "no data", Status.UNDECIDED: "undecided"}
+
+
+def title(metric: str) -> str:
+    """``storage_read_latency_seconds`` -> ``storage read latency``."""
+    unit = next((unit for unit in UNITS if metric.endswith("_" + unit)), "")
+    kept = next((word for word in _COUNTED if unit.startswith(word)), "")
+    stem = metric.removesuffix("_" + unit) if unit else metric
+    return " ".join(clean(f"{stem}_{kept}" if kept else stem).split("_")).strip()
+
+
+def gate_name(finding: Finding) -> str:
+    """Title, labels, and what sets the gate apart: ``storage read (random, 4 KiB) [optional] [stand-in: cpu]``."""
+    name = bare_name(finding) + ("" if finding.required else " [optional]")
+    return name + (f" [stand-in: {clean(finding.stand_in)}]" if finding.stand_in else "")
+
+
+def bare_name(finding: Finding) -> str:
+    """Title and labels: ``storage read (random, 4 KiB)``."""
+    values = [_label(key, value) for key, value in finding.labels.items() if key != "stand_in"]
+    return title(finding.metric) + (f" ({', '.join(values)})" if values else "")
+
+
+def reason_text(reason: str) -> str:
+    """A reason without the machine-readable word in front: people read the rest."""
+    text = clean(reason)
+    return _WORD.sub("", text) or text
+
+
+def _label(key: str, value: str) -> str:
+    """Most values speak for themselves; a size in bytes is shown as people name block sizes."""
+    if key.endswith("_bytes") and value.isascii() and value.isdigit() and len(value) < 16:
+        size = int(value)
+        for power, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
+            if size and size % (1 << power) == 0:
+                return f"{size >> power} {unit}"
+    if key.endswith("_seconds"):
+        return f"{title(key)} {clean(value, 60)} s"
+    if not any(c.isalpha() for c in value):
+        return f"{' '.join(key.split('_'))} {clean(value, 60)}"
+    return clean(value, 60)
+
+
+def quantity(value: float, interval: tuple[float, float] | None, metric: str) -> str:
+    """``1.02 GB/s (0.998..1.04)``: the interval in the unit of the value; none when it is one point."""
+    shown = human(value, metric)
+    if interval is None or interval[0] == interval[1]:
+        return shown
+    factor = _factor(value, shown)
+    if factor is None:
+        return f"{shown} ({human(interval[0], metric)}..{human(interval[1], metric)})"
+    return f"{shown} ({_number(interval[0] * factor)}..{_number(interval[1] * factor)})"
+
+
+def _factor(value: float, shown: str) -> float | None:
+    """The power of ten between a value in base units and the number that is shown for it; None for zero."""
+    number = float(shown.partition(" ")[0].replace(",", ""))
+    if not value or not number:
+        return None
+    return float(10.0 ** round(math.log10(number / value)))
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{float(f'{value:.3g}'):g}"
+
+
+def observed(finding: Finding) -> str:
+    """What was measured for the gate, or ``not measured``."""
+    if finding.observed is None:
+        return "not measured"
+    return quantity(finding.observed, finding.interval, finding.metric)
+
+
+def needed(limit: Limit, metric: str) -> str:
+    """``>= 2 GB/s`` or ``<= 200 ms``."""
+    if limit.min is not None:
+        return f">= {human(limit.min, metric)}"
+    return f"<= {human(limit.max, metric)}" if limit.max is not None else "nothing"
+
+
+def margin(finding: Finding) -> str:
+    """How far from the limit, relative to it: ``12 % spare``, ``38 % short``, ``30 x over``; empty without a limit."""
+    value, low, high = finding.observed, finding.limit.min, finding.limit.max
+    limit = low if low is not None else high
+    if value is None or not limit or limit < 0 or finding.status is Status.UNDECIDED:
+        return ""
+    distance = value / limit - 1.0
+    good = distance >= 0 if low is not None else distance <= 0
+    word = "spare" if good else "short" if low is not None else "over"
+    return f"{_share(abs(distance))} {word}"
+
+
+def closeness(finding: Finding) -> float:
+    """The margin as a number to sort by: 0 at the limit, infinite where there is none to tell."""
+    limit = finding.limit.min if finding.limit.min is not None else finding.limit.max
+    return math.inf if finding.observed is None or not limit else abs(finding.observed / limit - 1.0)
+
+
+def _share(distance: float) -> str:
+    if not math.isfinite(distance) or distance > 1e6:
+        return "far"
+    if distance >= 9.995:
+        return f"{distance:,.0f} x"
+    return f"{100 * distance:.0f} %" if distance >= 0.0995 else f"{100 * distance:.1f} %"
+
+
+def score(value: float) -> str:
+    """Rounded down, so that 100 is shown if and only if it is 100."""
+    return f"{math.floor(value * 10) / 10:g}"
+
+
+def when(moment: str | None) -> str:
+    """``2026-11-22 10:51 UTC``; what is no time is shown as it is."""
+    try:
+        start = datetime.fromisoformat(moment or "")
+        utc = start.replace(tzinfo=UTC) if start.tzinfo is None else start.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return clean(moment or "at an unknown time", 40)
+    return f"{utc:%Y-%m-%d %H:%M} UTC"
+
+
+def plural(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
