@@ -1,7 +1,7 @@
 """Which share of a run's time a tool was measuring: 0.8 at least, and the run within its bound.
 
-From the run document and its evidence: seconds in which a tool ran, over the whole. Start-up of Python, settling between
-probes, laying out and cleaning up are the rest.
+From the run document and its evidence: seconds in which a tool ran, over the whole. Start-up, settling
+between probes, laying out and cleaning up are the rest.
 """
 
 from __future__ import annotations
