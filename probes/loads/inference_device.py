@@ -1,0 +1,157 @@
+"""Which device the load runs on, and how its time is taken. Every refusal says exactly what is missing.
+
+Times on CUDA come from events on the stream, so that the GPU is timed and not the host that launches.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+TORCH_REMEDY = "pip install torch"
+CUDA_REMEDY = "pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu128"
+_EVENTS_IN_FLIGHT = 16
+
+
+class Refused(Exception):
+    """The load cannot run here. ``outcome`` is ``unsupported`` or ``failed``; the reason starts with a word."""
+
+    def __init__(self, outcome: str, reason: str, remedy: str | None = None) -> None:
+        super().__init__(reason)
+        self.outcome, self.reason, self.remedy = outcome, reason, remedy
+
+
+def import_torch() -> Any:
+    """Raises Refused when torch is absent (unsupported) or broken (failed, with the last line of the error)."""
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        if error.name == "torch":
+            raise Refused("unsupported", "torch_missing: torch is not installed", TORCH_REMEDY) from error
+        raise _broken(error) from error
+    except Exception as error:
+        raise _broken(error) from error
+    return torch
+
+
+def _broken(error: Exception) -> Refused:
+    lines = str(error).strip().splitlines() or [""]
+    reason = f"torch_broken: torch cannot be imported: {type(error).__name__}: {lines[-1][:300]}"
+    return Refused("failed", reason, f"{TORCH_REMEDY} --force-reinstall")
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Where the load runs. ``kind`` is ``cuda`` or ``cpu``; ``facts`` go into the record as they are."""
+
+    kind: str
+    torch_name: str
+    dtype: Any
+    facts: dict[str, Any]
+
+    @property
+    def element_bytes(self) -> int:
+        return int(self.dtype.itemsize)
+
+
+def choose(torch: Any, wanted: str, index: int, driver: str | None) -> Device:
+    """``wanted``: auto, cuda or cpu. Raises Refused("unsupported") where a GPU is wanted and torch has none.
+
+    With ``auto``, a node whose NVIDIA driver answers but whose torch has no CUDA is refused too: a CPU figure in the
+    place of a GPU that is there would mislead.
+    """
+    if wanted != "cpu" and torch.cuda.is_available():
+        return _cuda(torch, index, driver)
+    if wanted == "cuda" or (wanted == "auto" and driver is not None):
+        raise _no_cuda(torch, driver)
+    return _cpu(torch, driver)
+
+
+def _no_cuda(torch: Any, driver: str | None) -> Refused:
+    build = torch.version.cuda
+    if driver is None:
+        return Refused("unsupported", "no_gpu: no NVIDIA driver answers on this node", "--accelerator cpu|emulated")
+    if build is None:
+        reason = f"torch_without_cuda: NVIDIA driver {driver} is here, but torch {torch.__version__} has no CUDA"
+        return Refused("unsupported", reason, CUDA_REMEDY)
+    reason = f"cuda_unavailable: NVIDIA driver {driver} and torch {torch.__version__} do not work together{_why(torch)}"
+    return Refused("unsupported", reason, "nvidia-smi")
+
+
+def _why(torch: Any) -> str:
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return ": " + str(error).strip().splitlines()[0][:300]
+    return ""
+
+
+def _cuda(torch: Any, index: int, driver: str | None) -> Device:
+    if index >= torch.cuda.device_count():
+        raise Refused("failed", f"gpu_missing: torch sees {torch.cuda.device_count()} GPUs, not number {index}")
+    torch.cuda.set_device(index)
+    properties = torch.cuda.get_device_properties(index)
+    free, total = torch.cuda.mem_get_info(index)
+    facts = {
+        "name": properties.name, "torch": torch.__version__, "torch_cuda": torch.version.cuda, "driver": driver,
+        "memory_free_bytes": free, "memory_bytes": total, "multiprocessors": properties.multi_processor_count,
+        "capability": f"{properties.major}.{properties.minor}", "uuid": str(getattr(properties, "uuid", "")),
+    }  # fmt: skip
+    return Device("cuda", f"cuda:{index}", torch.bfloat16, facts)
+
+
+def _cpu(torch: Any, driver: str | None) -> Device:
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    facts = {
+        "name": platform.machine(), "torch": torch.__version__, "torch_cuda": torch.version.cuda, "driver": driver,
+        "memory_free_bytes": free, "threads": torch.get_num_threads(), "stand_in": "cpu",
+    }  # fmt: skip
+    return Device("cpu", "cpu", torch.float32, facts)
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """Steps of one window: wall seconds, seconds in which the device computed, and each step's seconds."""
+
+    wall: float
+    busy: float
+    steps: list[float]
+
+
+def timer(torch: Any, device: Device) -> Callable[[Callable[[], None], float], Timed]:
+    """``time_steps(step, seconds)``: repeat the step for that long, at least once."""
+    if device.kind != "cuda":
+        return _time_on_host
+    return lambda step, seconds: _time_on_cuda(torch, step, seconds)
+
+
+def _time_on_host(step: Callable[[], None], seconds: float) -> Timed:
+    steps: list[float] = []
+    began = now = time.perf_counter()
+    while not steps or now - began < seconds:
+        before = time.perf_counter()
+        step()
+        now = time.perf_counter()
+        steps.append(now - before)
+    return Timed(now - began, sum(steps), steps)
+
+
+def _time_on_cuda(torch: Any, step: Callable[[], None], seconds: float) -> Timed:
+    """Steps are launched ahead in groups; the host waits once a group, so it never runs far in front."""
+    steps: list[float] = []
+    torch.cuda.synchronize()
+    began = time.perf_counter()
+    while not steps or time.perf_counter() - began < seconds:
+        marks = [torch.cuda.Event(enable_timing=True) for _ in range(_EVENTS_IN_FLIGHT + 1)]
+        marks[0].record()
+        for mark in marks[1:]:
+            step()
+            mark.record()
+        marks[-1].synchronize()
+        steps += [a.elapsed_time(b) / 1e3 for a, b in pairwise(marks)]
+    return Timed(time.perf_counter() - began, sum(steps), steps)
