@@ -25,7 +25,7 @@ _MAX_BYTES = 64 << 20
 _MOST_REPEATS = 20
 
 
-def explain(run: Run, *, metric: str | None = None, folder: Path | None = None) -> str:
+def explain(run: Run, folder: Path | None = None, *, metric: str | None = None) -> str:
     """The lineage as text that ends with a newline, for all gates or for those of one ``metric``.
 
     ``folder`` holds the run's document; without it the raw output is listed and not verified. A metric that no gate
@@ -37,9 +37,10 @@ def explain(run: Run, *, metric: str | None = None, folder: Path | None = None) 
         if findings:
             lines += ["", *_verdict(run, verdict, findings)]
     if metric is not None and not any(findings for _, findings in verdicts):
-        lines += ["", f"No gate names {clean(metric, 100)}.", *_measurements(run.find(metric), "  ")]
+        found = [(result, m) for result in run.results for m in result.measurements if m.metric == metric]
+        lines += ["", f"No gate names {clean(metric, 100)}.", *_measurements(found, "  ")]
     for result in _concerned(run, metric):
-        lines += ["", *_probe(result, folder, run.id)]
+        lines += ["", *_probe(result, folder)]
     return "\n".join([*lines, "", *_versions(run)]) + "\n"
 
 
@@ -95,17 +96,13 @@ def _decided_by(run: Run, finding: Finding) -> list[tuple[ProbeResult, Measureme
     return [pair for pair in matching if pair[1].value == finding.observed] or matching
 
 
-def _measurements(found: Iterable[Any], indent: str) -> Iterator[str]:
-    none = True
-    for item in found:
-        none = False
-        result, m = item if isinstance(item, tuple) else (None, item)
-        of = f" by the probe {result.probe}" if result else ""
-        yield f"{indent}measured  {_series(m.metric, m.labels)} = {m.value!r}{of}"
+def _measurements(found: list[tuple[ProbeResult, Measurement]], indent: str) -> Iterator[str]:
+    for result, m in found:
+        yield f"{indent}measured  {_series(m.metric, m.labels)} = {m.value!r} by the probe {result.probe}"
         yield f"{indent}          {quantity(m.value, m.interval, m.metric)}, {m.samples} samples{_repeats(m)}"
         if m.invalid:
             yield f"{indent}          for the record only: {clean(m.invalid)}"
-    if none:
+    if not found:
         yield f"{indent}measured  nothing that carries these labels"
 
 
@@ -133,7 +130,7 @@ def _concerned(run: Run, metric: str | None) -> list[ProbeResult]:
     return measured or [result for result in run.results if not result.measurements]
 
 
-def _probe(result: ProbeResult, folder: Path | None, run_id: str) -> Iterator[str]:
+def _probe(result: ProbeResult, folder: Path | None) -> Iterator[str]:
     outcome = result.outcome.value.replace("_", " ")
     yield f"probe {result.probe}: {outcome}, {result.duration_seconds:.1f} s" + (
         f", {reason_text(result.reason)}" if result.reason else ""
@@ -159,7 +156,7 @@ def _verified(item: Evidence, folder: Path | None) -> str:
 
 
 def _calls(result: ProbeResult, folder: Path | None) -> Iterator[dict[str, Any]]:
-    """This probe's lines of ``tools.jsonl``, from the folders that its evidence lies in; what is no call is left out."""
+    """This probe's lines of ``tools.jsonl`` in the folders of its evidence; what is no call is left out."""
     if folder is None:
         return
     for place in dict.fromkeys(PurePosixPath(item.path).parent for item in result.evidence):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ Line = tuple[Span, ...]
 STYLE = {Status.PASS: "green", Status.FAIL: "red", Status.NO_DATA: "yellow", Status.UNDECIDED: "yellow"}
 _ORDER = (Status.FAIL, Status.UNDECIDED, Status.NO_DATA, Status.PASS)
 _GAP = "  "
+_SPACES = re.compile(" +")
 _RESTATED = ("straddles_limit", "(the worst was at")
 
 
@@ -84,10 +86,12 @@ def _row(finding: Finding, shape: Columns) -> list[Line]:
     end: Line = ((figures + _GAP, ""), (margin(finding), style))
     if cells(name) <= shape.name:
         return [(mark, (pad(name, shape.name) + _GAP, ""), *end), *_reason(finding, shape)]
+    if shape.name < 0:  # a very narrow terminal
+        words = ", ".join(text for text in (f"{name} {figures}".rstrip(), margin(finding)) if text)
+        return [*_hanging(mark[0][len(_GAP) :], style, _SPACES.sub(" ", words), shape.indent, shape.width)]
     first, *rest = fold(name, shape.width - shape.indent)
-    left = " " * max(shape.indent, shape.indent + shape.name + len(_GAP))
     folded: list[Line] = [((" " * shape.indent + text, ""),) for text in rest]
-    figured: Line = ((left if shape.name >= 0 else " " * shape.indent, ""), *end)
+    figured: Line = ((" " * (shape.indent + shape.name + len(_GAP)), ""), *end)
     return [(mark, (first, "")), *folded, figured, *_reason(finding, shape)]
 
 
@@ -139,6 +143,6 @@ def _with_figure(finding: Finding) -> str:
 
 
 def _hanging(mark: str, style: str, text: str, indent: int, width: int) -> list[Line]:
-    first, *rest = fold(text, max(20, width - indent))
+    first, *rest = fold(text, width - indent)
     head: Line = ((pad(_GAP + mark, indent), style), (first, ""))
     return [head, *(((" " * indent + line, ""),) for line in rest)]

@@ -24,7 +24,7 @@ _MOST_WARNINGS = 5
 _MOST_REMEDIES = 6
 
 
-def print_run(
+def show(
     run: Run,
     stream: TextIO | None = None,
     *,
@@ -33,12 +33,19 @@ def print_run(
     all_gates: bool = False,
     descriptions: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the screen to ``stream`` (standard output). What its encoding cannot hold is shown as ``?``."""
+    """Write the screen to ``stream`` (standard output), as `render` makes it.
+
+    What its encoding cannot hold is shown as ``?``. A reader that went away (``| head``) is no error.
+    """
     stream = stream or sys.stdout
     wanted = is_colourful(stream) if colour is None else colour
     text = render(run, width=width, colour=wanted, all_gates=all_gates, descriptions=descriptions)
     encoding = stream.encoding or "utf-8"
-    stream.write(text.encode(encoding, "replace").decode(encoding))
+    try:
+        stream.write(text.encode(encoding, "replace").decode(encoding))
+        stream.flush()
+    except BrokenPipeError:  # without this, Python would fail again when it flushes the stream at its exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def is_colourful(stream: TextIO) -> bool:

@@ -12,12 +12,12 @@ from bench.show.words import needed
 _WIDTH = 100
 
 
-def probes(found: Iterable[Probe], width: int = _WIDTH) -> str:
+def probes_table(found: Iterable[Probe], width: int = _WIDTH) -> str:
     """For each probe its help, then a line for each metric: name, unit, labels, help. Ends with a newline."""
     return "\n".join(line for probe in found for line in _probe(probe, width)).strip("\n") + "\n"
 
 
-def profiles(found: Iterable[Profile], width: int = _WIDTH) -> str:
+def profiles_table(found: Iterable[Profile], width: int = _WIDTH) -> str:
     """For each profile its description and its gates: limit, whether required, source. Ends with a newline."""
     return "\n".join(line for profile in found for line in _profile(profile, width)).strip("\n") + "\n"
 

@@ -29,8 +29,8 @@ def clean(text: str, longest: int | None = None) -> str:
 
     White space of any kind becomes one space; ``longest`` cuts to that many characters, the last three being dots.
     """
-    spaced = _SPACE.sub(" ", _INVISIBLE.sub("", _ESCAPES.sub("", text)))
-    line = "".join(c for c in spaced if c.isprintable()).strip()
+    shown = _INVISIBLE.sub("", _ESCAPES.sub("", text))
+    line = _SPACE.sub(" ", "".join(c for c in shown if c.isprintable() or c.isspace())).strip()
     return line if longest is None or len(line) <= longest else line[: max(longest - 3, 0)] + "..."
 
 

@@ -25,7 +25,7 @@ from bench.store import reading, writing
 from bench.store.errors import StoreError, UnusableRun, one_line, why
 from bench.store.names import folder_name, id_part, new_id, short_id, stem
 
-__all__ = ["Store", "StoreError", "UnusableRun", "load"]
+__all__ = ["Store", "StoreError", "UnusableRun", "document", "load"]
 
 load = reading.load
 
@@ -73,7 +73,7 @@ class Store:
 
     def save(self, run: Run) -> Path:
         """Store the run; never replaces one. Raises StoreError, and then nothing of it is visible."""
-        data = _encode(_document(run))
+        data = _encode(document(run))
         path = self.path_for(run)
         writing.make_folder(path.parent)
         writing.sweep(path.parent)
@@ -85,14 +85,14 @@ class Store:
         Raises StoreError when anything else differs from what is stored or when it is completed already; UnusableRun
         when the stored file cannot be read.
         """
-        path, document = self.path_for(run), _document(run)
-        data = _encode(document)
+        path, wanted = self.path_for(run), document(run)
+        data = _encode(wanted)
         with writing.opened(path.parent) as fd:
             _lock(fd, path)
-            stored = _document(load(path, follow=False))
+            stored = document(load(path, follow=False))
             if stored["verdicts"] or stored["attribution"]:
                 raise StoreError(one_line(f"{path}: is completed already; judge it again with: bench gate {run.id}"))
-            changed = [key for key in document if key not in _CONCLUSIONS and document[key] != stored[key]]
+            changed = [key for key in wanted if key not in _CONCLUSIONS and wanted[key] != stored[key]]
             if changed:
                 raise StoreError(one_line(f"{path}: {', '.join(changed)} would change; a stored run is never edited"))
             writing.replace(path.parent, fd, path.name, data, self._warn)
@@ -188,12 +188,13 @@ class Store:
         return one_line(f"{reference}: no such run file, and no such run in {self.root}; nearest: {', '.join(near)}")
 
 
-def _document(run: Run) -> dict[str, Any]:
+def document(run: Run) -> dict[str, Any]:
+    """The run as it is stored and printed: plain JSON values, aliases, no NaN. Raises StoreError."""
     try:
-        document: dict[str, Any] = _storable(run.model_dump(mode="json", by_alias=True))
+        found: dict[str, Any] = _storable(run.model_dump(mode="json", by_alias=True))
     except (PydanticSerializationError, RecursionError, UnicodeError) as error:
         raise StoreError(one_line(f"run {run.id}: cannot be written as JSON: {error}")) from error
-    return document
+    return found
 
 
 def _storable(value: Any) -> Any:
@@ -209,16 +210,16 @@ def _storable(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _encode(document: dict[str, Any]) -> bytes:
+def _encode(found: dict[str, Any]) -> bytes:
     """The bytes of the file. Nothing is ever written that ``load`` would refuse: that is tried first."""
-    data = json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    data = json.dumps(found, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode() + b"\n"
     if len(data) > reading.MAX_BYTES:
         limit = reading.MAX_BYTES >> 20
-        raise StoreError(f"run {document['id']}: its document is larger than {limit} MiB; run fewer probes at a time")
+        raise StoreError(f"run {found['id']}: its document is larger than {limit} MiB; run fewer probes at a time")
     try:
         reading.parse(data)
     except UnusableRun as error:
-        raise StoreError(one_line(f"run {document['id']}: is not a valid run: {error}")) from error
+        raise StoreError(one_line(f"run {found['id']}: is not a valid run: {error}")) from error
     return data
 
 

@@ -46,8 +46,9 @@ def measurement(metric: str, value: float, spread: float = 0.05, **labels: str) 
 def finding(metric: str, status: Status, found: Measurement | None = None, **values: Any) -> Finding:
     values = {"required": True, "source": "a source, section 4", **values}
     limit = Limit(min=values.pop("min", None), max=values.pop("max", None))
-    shown: dict[str, Any] = {"observed": found.value, "interval": found.interval, "stand_in": found.stand_in} if found else {}
-    return Finding(metric=metric, limit=limit, status=status, **shown, **values)
+    if found:
+        values |= {"observed": found.value, "interval": found.interval, "stand_in": found.stand_in}
+    return Finding(metric=metric, limit=limit, status=status, **values)
 
 
 READ = measurement("storage_read_bytes_per_second", 1.05e9, path="/data", **SEQUENTIAL)
