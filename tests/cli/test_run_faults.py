@@ -1,0 +1,232 @@
+"""``bench run`` when things go wrong: the status of the contract, one clear line, finished work stored, nothing left."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.measure.workspace import PREFIX
+from tests.cli.bench import bench
+
+MEASURING = ("storage", "network", "inference", "feed")
+
+
+def the_run(results: Path) -> dict[str, Any]:
+    (path,) = results.glob("runs/*/*.json")
+    document: dict[str, Any] = json.loads(path.read_text())
+    return document
+
+
+def outcome(document: dict[str, Any], probe: str) -> tuple[str, str]:
+    result = next(r for r in document["results"] if r["probe"] == probe)
+    return result["outcome"], result["reason"] or ""
+
+
+def descendants_marked(mark: str) -> list[str]:
+    """Command lines of living processes that carry our mark in their environment."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and mark.encode() in (entry / "environ").read_bytes():
+                found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue
+    return found
+
+
+def gone(mark: str, seconds: float = 6.0) -> bool:
+    end = time.monotonic() + seconds
+    while descendants_marked(mark):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def start(results: Path, mark: str, *arguments: str) -> subprocess.Popen[str]:
+    argv = [sys.executable, "-m", "bench", "run", "--results", str(results), "--storage", str(results), *arguments]
+    return subprocess.Popen(
+        argv, env={**os.environ, "BENCH_MARK": mark}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for_child(mark: str, word: str, seconds: float = 40.0) -> None:
+    """Until a child of that run whose command line holds ``word`` has been up for a moment."""
+    end = time.monotonic() + seconds
+    while not any(word in line for line in descendants_marked(mark)):
+        assert time.monotonic() < end, f"no child with {word!r} came up"
+        time.sleep(0.05)
+    time.sleep(0.7)
+
+
+CHILD = {"storage": "fio", "network": "iperf3", "inference": "probes.loads", "feed": "probes.loads"}
+
+
+@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("probe", MEASURING)
+def test_a_signal_in_each_probe(results: Path, probe: str, sig: signal.Signals) -> None:
+    mark = f"m{os.getpid()}-{results.parent.name}"
+    run = start(results, mark, "--probe", probe, "--probe", "host", "--effort", "quick")
+    wait_for_child(mark, CHILD[probe])
+    run.send_signal(sig)
+    out, err = run.communicate(timeout=30)
+    assert run.returncode == 128 + sig, err
+    document = the_run(results)
+    assert document["interrupted_by"] == sig
+    assert outcome(document, probe) == ("failed", f"interrupted: {sig.name}")
+    assert outcome(document, "host")[0] == "ok"
+    assert document["verdicts"]
+    assert "Traceback" not in out + err
+    assert gone(mark)
+    assert not list(results.glob(f"{PREFIX}*"))
+
+
+def test_sudden_death_leaves_no_process_and_no_lock(results: Path) -> None:
+    mark = f"k{os.getpid()}-{results.parent.name}"
+    run = start(results, mark, "--probe", "storage", "--effort", "quick")
+    wait_for_child(mark, "fio")
+    run.kill()
+    run.communicate()
+    assert gone(mark)
+    assert list(results.glob(f"{PREFIX}*"))
+    again = bench("run", "--probe", "host", "--results", results, "--effort", "quick", "--exit-zero", cwd=results)
+    assert "another run" not in again.stderr
+    swept = start(results, mark, "--probe", "storage", "--effort", "quick")
+    wait_for_child(mark, "fio")
+    swept.send_signal(signal.SIGINT)
+    swept.communicate(timeout=30)
+    assert not list(results.glob(f"{PREFIX}*"))
+
+
+def test_a_second_run_is_turned_away(results: Path) -> None:
+    mark = f"s{os.getpid()}-{results.parent.name}"
+    first = start(results, mark, "--probe", "storage", "--effort", "quick")
+    try:
+        wait_for_child(mark, "fio")
+        second = bench("run", "--probe", "storage", "--results", results, cwd=results)
+        assert second.returncode == 3
+        assert f"process {first.pid}" in second.stderr
+        assert second.stderr.count("\n") == 1
+    finally:
+        first.send_signal(signal.SIGTERM)
+        first.communicate(timeout=30)
+    assert len(list(results.glob("runs/*/*.json"))) == 1
+
+
+@pytest.mark.parametrize(("probe", "tool"), [("storage", "fio"), ("network", "iperf3")])
+def test_an_absent_tool(results: Path, tmp_path: Path, probe: str, tool: str) -> None:
+    path = tmp_path / "bin"
+    path.mkdir()
+    for name in ("env", "sh", "apt-get"):
+        (path / name).symlink_to(f"/usr/bin/{name}")
+    done = bench(
+        "run", "--probe", probe, "--effort", "quick", "--results", results, cwd=results, env={"PATH": str(path)}
+    )
+    assert done.returncode == 3, done.stderr
+    what, why = outcome(the_run(results), probe)
+    assert what == "unsupported"
+    assert why.startswith("tool_missing: ")
+    assert tool in why
+    assert f"apt-get install -y {tool}" in done.stdout
+
+
+def test_a_torch_that_cannot_be_imported(results: Path, tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('libtorch_cpu.so: cannot open shared object file')\n")
+    done = bench(
+        "run", "--probe", "inference", "--effort", "quick", "--results", results, cwd=results,
+        env={"PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    what, why = outcome(the_run(results), "inference")
+    assert what in ("unsupported", "failed")
+    assert "torch" in why
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_read_only_directory(results: Path) -> None:
+    sealed = Path("/sys/fs/cgroup")  # even root cannot write there
+    done = bench(
+        "run", "--probe", "storage", "--effort", "quick", "--results", results, "--storage", sealed, cwd=results
+    )
+    assert done.returncode == 3
+    what, why = outcome(the_run(results), "storage")
+    assert (what, why.partition(":")[0]) in (("unsupported", "refused"), ("unsupported", "read_only"))
+
+
+@pytest.mark.parametrize("place", ["/proc", "/sys"])
+def test_results_that_cannot_be_stored_are_known_before_measuring(results: Path, place: str) -> None:
+    started = time.monotonic()
+    done = bench("run", "--results", place, cwd=results)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert place in done.stderr
+    assert time.monotonic() - started < 20
+
+
+@contextmanager
+def listener(answer: bytes | None) -> Iterator[int]:
+    """A TCP server that accepts and then says ``answer``, or nothing at all."""
+    server = socket.create_server(("127.0.0.1", 0))
+    held: list[socket.socket] = []
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            held.append(connection)
+            if answer is not None:
+                connection.sendall(answer)
+                connection.close()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield server.getsockname()[1]
+    finally:
+        server.close()
+        for connection in held:
+            connection.close()
+
+
+def network_run(results: Path, port: int, mark: str) -> subprocess.CompletedProcess[str]:
+    return bench(
+        "run", "--probe", "network", "--effort", "quick", "--peer", f"127.0.0.1:{port}", "--results", results,
+        cwd=results, env={"BENCH_MARK": mark},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("answer", [None, b"\x00\xffHTTP/1.1 400 Bad Request\r\n\r\n" * 20], ids=["hangs", "garbage"])
+def test_a_peer_that_hangs_or_talks_garbage(results: Path, answer: bytes | None) -> None:
+    mark = f"p{os.getpid()}-{results.parent.name}"
+    with listener(answer) as port:
+        done = network_run(results, port, mark)
+    assert done.returncode == 3, done.stderr
+    what, why = outcome(the_run(results), "network")
+    assert what in ("failed", "timed_out")
+    assert f"127.0.0.1:{port}" in why or "127.0.0.1" in why
+    assert gone(mark)
+
+
+def test_a_peer_that_refuses(results: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    mark = f"r{os.getpid()}-{results.parent.name}"
+    done = network_run(results, port, mark)
+    assert done.returncode == 3
+    assert outcome(the_run(results), "network")[0] == "failed"
+    assert gone(mark)
