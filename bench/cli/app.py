@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import typer
 
 from bench import __version__
-from bench.cli import catalogue, doctor, explain, gate
+from bench.cli import catalogue, doctor, explain, gate, peer
 from bench.cli import run as run_command
 from bench.cli.errors import CliError
 
@@ -42,6 +42,7 @@ app.command("run")(run_command.run)
 app.command("gate")(gate.gate)
 app.command("explain")(explain.explain)
 app.command("doctor")(doctor.doctor)
+app.command("peer")(peer.peer)
 app.command("probes")(catalogue.probes)
 app.command("profiles")(catalogue.profiles)
 

@@ -1,0 +1,68 @@
+"""``bench peer``: the far end of the network probes, on another node."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.cli.errors import CliError
+from bench.cli.output import emit
+
+if TYPE_CHECKING:
+    from probes.loads.peer_server import Settings
+
+
+def peer(
+    bind: Annotated[str, typer.Option(help="Address of this node to listen on; required, nothing is assumed.")] = "",
+    port: Annotated[
+        int, typer.Option(min=1, max=65000, help="TCP control and UDP echo; iperf3 takes the 16 above.")
+    ] = 5201,
+    allow: Annotated[list[str] | None, typer.Option(help="Only clients in this CIDR network; again for more.")] = None,
+    key_file: Annotated[str | None, typer.Option(help="Shared key, in a file; clients need the same.")] = None,
+    max_rate: Annotated[str | None, typer.Option(help="Ceiling in bit/s for bandwidth tests: 500M, 1G.")] = None,
+    idle_timeout: Annotated[float, typer.Option(min=0, help="End after so many seconds without a client.")] = 0.0,
+) -> int:
+    """Be the far end of the network probes, until SIGTERM (status 0) or the idle time (status 0). Needs no root.
+
+    Prints one line on standard output when it is ready. Example:  bench peer --bind 10.0.0.2 --allow 10.0.0.0/24
+    """
+    from bench.measure.probe import ProbeError
+    from bench.measure.signals import Signals
+    from probes.loads.peer_server import Peer
+
+    settings = _settings(bind, port, allow or [], key_file, max_rate, idle_timeout)
+    with Signals() as signals:
+        try:
+            server = Peer(settings)
+        except OSError as error:
+            raise CliError(f"peer: cannot listen on {bind} port {port}: {error.strerror or error}") from error
+        emit(f"bench peer: ready on {bind} port {port}")
+        try:
+            ended_by = server.serve(signals)
+        except ProbeError as error:
+            raise CliError(f"peer: {error.reason}") from error
+    return 0 if ended_by in (None, signal.SIGTERM) else 128 + ended_by
+
+
+def _settings(
+    bind: str, port: int, allow: list[str], key_file: str | None, max_rate: str | None, idle_timeout: float
+) -> Settings:
+    from probes._iperf3 import bits
+    from probes.loads.peer_protocol import read_key
+    from probes.loads.peer_server import Settings, networks
+
+    if not bind:
+        raise CliError("peer: --bind ADDRESS is required: name the address of this node that the others reach")
+    try:
+        return Settings(
+            address=bind.strip("[]"),
+            port=port,
+            allow=networks(allow),
+            key=read_key(key_file),
+            max_bits_per_second=bits(max_rate) if max_rate else 0.0,
+            idle_seconds=idle_timeout,
+        )
+    except ValueError as error:
+        raise CliError(f"peer: {error}") from error

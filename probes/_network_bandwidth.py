@@ -1,0 +1,229 @@
+"""TCP throughput, UDP jitter and loss: iperf3 in interleaved rounds, and what its figures amount to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from bench.judge.statistics import binomial_interval, median_interval
+from bench.measure.probe import Context, Failed
+from bench.model import Measurement
+from probes._iperf3 import (
+    Datagrams,
+    Flow,
+    NoCongestionControl,
+    NoSocketBuffer,
+    Server,
+    mean_segment,
+    tcp_arguments,
+    tcp_flows,
+    udp_arguments,
+    udp_datagrams,
+)
+from probes._network_link import Link
+from probes._network_plan import Plan
+from probes.loads.peer_counters import parse as parse_counters
+
+DIRECTIONS = ("send", "receive")
+STREAMS = 4
+#: Without one named, the two ends could run different ones, and the figure would depend on a sysctl.
+CONGESTION = "cubic"
+#: A UDP test at a rate that no link of a GPU node should feel, and never more than half of what TCP reached.
+UDP_BITS_PER_SECOND = 10e6
+UDP_SHARE = 0.5
+UDP_PAYLOAD = 1400
+SOCKET_BUFFER = 2 << 20
+#: One core busy to this share is the limit, not the link (iperf3 before 3.16 is one thread).
+CPU_LIMIT = 0.95
+CEILING_SHARE = 0.85
+
+
+@dataclass(frozen=True, slots=True)
+class Bandwidth:
+    """All rounds of both directions, and the segment size they ran with (bytes of payload)."""
+
+    flows: tuple[Flow, ...]
+    segment: int | None
+
+    def rates(self, direction: str) -> list[float]:
+        return [flow.bytes_per_second for flow in self.flows if flow.direction == direction]
+
+    def median(self, direction: str) -> float:
+        """Bytes per second of payload."""
+        return median_interval(self.rates(direction))[0]
+
+
+def measure_tcp(link: Link, plan: Plan, streams: int = STREAMS) -> Bandwidth:
+    """Rounds of send and receive in turn, so that a change in the network strikes both."""
+    flows: list[Flow] = []
+    docs = []
+    for number in range(plan.tcp_rounds):
+        for direction in DIRECTIONS:
+            link.ctx.progress(f"{link.name}: TCP, {direction}", 0.4 * number / plan.tcp_rounds)
+            docs.append(_tcp(link, plan, direction, streams))
+            flows += tcp_flows(docs[-1], direction)
+    return Bandwidth(tuple(flows), mean_segment(docs))
+
+
+def measure_both(link: Link, plan: Plan, streams: int = STREAMS) -> list[Flow]:
+    """Both directions at once."""
+    flows: list[Flow] = []
+    for _ in range(plan.both_rounds):
+        flows += tcp_flows(_tcp(link, plan, "both", streams), "both")
+    return flows
+
+
+def _tcp(link: Link, plan: Plan, direction: str, streams: int) -> dict[str, object]:
+    seconds = plan.tcp_seconds + plan.tcp_omit
+
+    def arguments(congestion: str) -> dict[str, object]:
+        return link.iperf(
+            f"tcp-{direction}",
+            lambda server: tcp_arguments(server, direction, plan.tcp_seconds, plan.tcp_omit, streams, congestion),
+            seconds,
+        )
+
+    try:
+        return arguments(CONGESTION)
+    except NoCongestionControl:
+        link.ctx.warn(f"{link.name}: {CONGESTION} is not to be had; the kernel's own congestion control was used")
+        return arguments("")
+
+
+def measure_udp(link: Link, plan: Plan, capacity: Mapping[str, float]) -> tuple[list[Datagrams], dict[str, int]]:
+    """UDP both ways; ``capacity`` in bytes per second. Also how many datagrams this node's own sockets dropped."""
+    results: list[Datagrams] = []
+    overflows = dict.fromkeys(DIRECTIONS, 0)
+    for number in range(plan.udp_rounds):
+        for direction in DIRECTIONS:
+            link.ctx.progress(f"{link.name}: UDP, {direction}", 0.5 + 0.1 * number / plan.udp_rounds)
+            rate = min(UDP_BITS_PER_SECOND, UDP_SHARE * 8 * capacity[direction])
+            before = _overflows(link.ctx)
+            results.append(_udp(link, plan, direction, rate))
+            if direction == "receive":
+                overflows[direction] += _overflows(link.ctx) - before
+    return results, overflows
+
+
+def _udp(link: Link, plan: Plan, direction: str, rate: float, buffer: int = SOCKET_BUFFER) -> Datagrams:
+    def arguments(server: Server) -> list[str]:
+        return udp_arguments(server, direction, plan.udp_seconds, rate, UDP_PAYLOAD, buffer)
+
+    try:
+        return udp_datagrams(link.iperf(f"udp-{direction}", arguments, plan.udp_seconds), direction)
+    except NoSocketBuffer:
+        if not buffer:
+            raise
+        return _udp(link, plan, direction, rate, 0)
+
+
+def _overflows(ctx: Context) -> int:
+    """Datagrams that this node's UDP sockets have dropped because they were full, since boot."""
+    done = ctx.tools.run(["cat", "/proc/net/snmp"], name="udp-counters", timeout=5)
+    return parse_counters(done.stdout, "Udp").get("RcvbufErrors", 0)
+
+
+# --- judgement-free arithmetic
+
+
+def throughput(bandwidth: Bandwidth, labels: Mapping[str, str], ceiling_bits: float) -> list[Measurement]:
+    """Goodput at the receiver, the median of the rounds; and how often TCP had to send again."""
+    found: list[Measurement] = []
+    for direction in DIRECTIONS:
+        flows = [flow for flow in bandwidth.flows if flow.direction == direction]
+        named = {**labels, "direction": direction}
+        limited = {"limited_by": "cpu"} if is_cpu_limited(flows) else {}
+        found.append(
+            of_repeats(
+                "network_throughput_bytes_per_second",
+                [flow.bytes_per_second for flow in flows],
+                {**named, **limited},
+                invalid=_by_ceiling(flows, ceiling_bits),
+            )
+        )
+        found += _retransmits(flows, named, bandwidth.segment)
+    return found
+
+
+def is_cpu_limited(flows: Sequence[Flow]) -> bool:
+    """The busier end used a whole core in most rounds: the figure is that core's, and the link may do more."""
+    return bool(flows) and sorted(max(f.cpu_local, f.cpu_remote) for f in flows)[len(flows) // 2] >= CPU_LIMIT
+
+
+def _by_ceiling(flows: Iterable[Flow], ceiling_bits: float) -> str | None:
+    reached = max(flow.bytes_per_second for flow in flows) * 8
+    if not ceiling_bits or reached < CEILING_SHARE * ceiling_bits:
+        return None
+    return f"rate_ceiling: the test was held to {ceiling_bits / 1e6:.0f} Mbit/s, so the link may do more"
+
+
+def _retransmits(flows: Sequence[Flow], labels: Mapping[str, str], segment: int | None) -> list[Measurement]:
+    """Segments sent again in a round (median), and their share of all segments.
+
+    The share is what can be compared: a clean 12 Gbit/s test retransmits thousands.
+    """
+    counted = [flow for flow in flows if flow.retransmits is not None]
+    if not counted:
+        return []
+    found = [of_repeats("network_retransmits", [float(flow.retransmits or 0) for flow in counted], labels)]
+    if segment:
+        segments = [max(flow.bytes_per_second * flow.seconds / segment, 1.0) for flow in counted]
+        shares = [min(1.0, (f.retransmits or 0) / s) for f, s in zip(counted, segments, strict=True)]
+        found.append(of_repeats("network_retransmit_ratio", shares, labels, most=1.0))
+    return found
+
+
+def both_ways(flows: Sequence[Flow], labels: Mapping[str, str]) -> list[Measurement]:
+    """Throughput of each direction while the other one is full as well."""
+    rates = {d: [f.bytes_per_second for f in flows if f.direction == d] for d in DIRECTIONS}
+    name = "network_duplex_throughput_bytes_per_second"
+    return [of_repeats(name, values, {**labels, "direction": d}) for d, values in rates.items() if values]
+
+
+def datagrams(
+    results: Sequence[Datagrams], labels: Mapping[str, str], overflows: Mapping[str, int]
+) -> list[Measurement]:
+    """RFC 3550 jitter (the median of what was reported) and the share of datagrams lost, all rounds pooled.
+
+    Loss that the receiver's own full socket explains is no loss of the network: the figure is invalid then.
+    """
+    found: list[Measurement] = []
+    for direction in DIRECTIONS:
+        chosen = [one for one in results if one.direction == direction]
+        if not chosen:
+            continue
+        named = {**labels, "direction": direction}
+        found.append(of_repeats("network_jitter_seconds", [j for one in chosen for j in one.jitter_seconds], named))
+        found.append(_loss(chosen, named, overflows.get(direction, 0)))
+    return found
+
+
+def _loss(results: Sequence[Datagrams], labels: Mapping[str, str], overflow: int) -> Measurement:
+    packets, lost = sum(one.packets for one in results), sum(one.lost for one in results)
+    reason = f"receiver_socket: {overflow} datagrams were dropped by the receiver's own full socket, {lost} lost in all"
+    return Measurement(
+        metric="network_loss_ratio",
+        value=lost / packets,
+        interval=binomial_interval(lost, packets),
+        samples=packets,
+        labels=dict(labels),
+        invalid=reason if lost and overflow >= 0.1 * lost else None,
+    )
+
+
+def of_repeats(
+    metric: str,
+    values: Sequence[float],
+    labels: Mapping[str, str],
+    invalid: str | None = None,
+    most: float = math.inf,
+) -> Measurement:
+    """The median of repeats with its interval, cut at 0 and at ``most``. Raises Failed for none."""
+    if not values:
+        raise Failed(f"empty: nothing was measured for {metric}")
+    value, (low, high) = median_interval(values)
+    return Measurement(
+        metric=metric, value=value, interval=(max(low, 0.0), min(high, most)), samples=len(values),
+        labels=dict(labels), repeats=tuple(values), invalid=invalid,
+    )  # fmt: skip

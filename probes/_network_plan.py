@@ -1,0 +1,57 @@
+"""How long each part of the network probe takes, by effort: its courtesy towards everybody else on the link."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.model import Effort
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Whole seconds for iperf3. Echo packets are 20 ms apart, fine ones 2 ms, those under load 5 ms.
+
+    ``loads``: shares of the measured capacity offered as UDP; ``saturate``: also against eight TCP streams.
+    """
+
+    tcp_rounds: int
+    tcp_seconds: int
+    tcp_omit: int
+    udp_rounds: int
+    udp_seconds: int
+    idle_packets: int
+    both_rounds: int = 0
+    fine_packets: int = 0
+    loads: tuple[float, ...] = ()
+    loaded_packets: int = 0
+
+    @property
+    def bandwidth_seconds(self) -> int:
+        """How long TCP runs as fast as it can, both directions together."""
+        one = self.tcp_seconds + self.tcp_omit
+        return one * (2 * self.tcp_rounds + self.both_rounds)
+
+    @property
+    def seconds(self) -> float:
+        """About how long the whole takes, starts of programs included."""
+        echo = self.idle_packets * 0.02 + self.fine_packets * 0.002 + 1.5
+        loaded = 2 * (len(self.loads) + 1) * (self.loaded_packets * 0.005 + 3.0) if self.loaded_packets else 0.0
+        return self.bandwidth_seconds * 1.1 + 2 * self.udp_rounds * (self.udp_seconds + 0.4) + echo + loaded
+
+
+_LOADS = (0.5, 0.8, 0.95)
+PEER = {
+    Effort.QUICK: Plan(3, 2, 1, 1, 2, 400, loaded_packets=600),
+    Effort.STANDARD: Plan(5, 3, 1, 2, 4, 1500, both_rounds=1, fine_packets=2500, loads=_LOADS, loaded_packets=600),
+    Effort.THOROUGH: Plan(7, 8, 2, 3, 8, 12000, both_rounds=3, fine_packets=10000, loads=_LOADS, loaded_packets=2000),
+}
+_SHORT = Plan(2, 1, 0, 1, 1, 60)
+_LONGER = Plan(3, 2, 0, 2, 1, 250, fine_packets=500)
+LOOPBACK = {Effort.QUICK: _SHORT, Effort.STANDARD: _LONGER, Effort.THOROUGH: _LONGER}
+
+
+def for_peers(effort: Effort, peers: int, seconds: float) -> Plan:
+    """The most thorough plan up to ``effort`` with which all peers fit into ``seconds``; the quick one at least."""
+    order = list(PEER)
+    fitting = [e for e in order[: order.index(effort) + 1] if PEER[e].seconds * peers <= seconds]
+    return PEER[fitting[-1] if fitting else Effort.QUICK]

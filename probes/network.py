@@ -1,0 +1,132 @@
+"""The network as the workloads feel it: how much it carries, and how late it delivers, against each named peer.
+
+Training wants throughput, real-time inference wants no late packet, batch inference must not take either from the
+others. Without a peer the loopback is measured, which says nothing about a network and is labelled as a stand-in.
+Bandwidth tests go only to addresses that the operator named, for a time set by the effort.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from bench.measure.probe import Check, Context, Probe, ProbeError, Tools, Unsupported
+from bench.model import Measurement, Metric, Request
+from probes._network_bandwidth import (
+    DIRECTIONS,
+    both_ways,
+    datagrams,
+    measure_both,
+    measure_tcp,
+    measure_udp,
+    throughput,
+)
+from probes._network_link import Link, connected, python_argv
+from probes._network_plan import LOOPBACK, PEER, Plan, for_peers
+
+_SLACK_SECONDS = 30.0
+
+
+def measure(ctx: Context) -> Sequence[Measurement]:
+    """Every peer in turn; one that fails is a warning as long as another one answered."""
+    if not ctx.request.peers:
+        return _loopback(ctx)
+    plan = for_peers(ctx.effort, len(ctx.request.peers), max(ctx.seconds, ctx.remaining() - _SLACK_SECONDS))
+    found: list[Measurement] = []
+    failures: list[ProbeError] = []
+    for peer in ctx.request.peers:
+        try:
+            found += _one(ctx, peer, {}, plan)
+        except ProbeError as error:
+            failures.append(error)
+            ctx.warn(error.reason)
+    if failures and not found:
+        raise failures[0]
+    return found
+
+
+def _loopback(ctx: Context) -> list[Measurement]:
+    ctx.warn("no --peer was named: only the loopback was measured, which is not a network")
+    with _own_peer(ctx) as peer:
+        return _one(ctx, peer, {"stand_in": "loopback", "peer": "loopback"}, LOOPBACK[ctx.effort])
+
+
+@contextmanager
+def _own_peer(ctx: Context) -> Iterator[str]:
+    argv = python_argv("probes.loads.peer_loopback")
+    with ctx.tools.serve(argv, name="loopback", ready='{"loopback"', timeout=20) as line:
+        yield f"127.0.0.1:{json.loads(line)['loopback']}"
+
+
+def _one(ctx: Context, peer: str, labels: Mapping[str, str], plan: Plan) -> list[Measurement]:
+    with connected(ctx, peer, labels, plan.seconds * 2 + _SLACK_SECONDS) as link:
+        if link.problem:
+            raise Unsupported(f"{link.problem} ({peer})", "install iperf3 on the peer")
+        _announce(link, plan)
+        return _bandwidth(link, plan)
+
+
+def _announce(link: Link, plan: Plan) -> None:
+    """Courtesy: how much will be sent, before it is."""
+    ceiling = link.iperf3.max_bits_per_second
+    rate = f"at most {ceiling / 1e6:.0f} Mbit/s" if ceiling else "as fast as the link allows"
+    link.ctx.progress(
+        f"{link.name}: TCP for {plan.bandwidth_seconds} s {rate}, then UDP at 10 Mbit/s or less; "
+        f"about {plan.seconds:.0f} s in all",
+        0.0,
+    )
+
+
+def _bandwidth(link: Link, plan: Plan) -> list[Measurement]:
+    tcp = measure_tcp(link, plan)
+    found = throughput(tcp, link.labels, link.iperf3.max_bits_per_second)
+    found += both_ways(measure_both(link, plan), link.labels)
+    udp, overflows = measure_udp(link, plan, {d: tcp.median(d) for d in DIRECTIONS})
+    return found + datagrams(udp, link.labels, overflows)
+
+
+def doctor(tools: Tools, request: Request) -> Sequence[Check]:
+    """Is iperf3 there, and was a peer named?"""
+    try:
+        checks = [Check("iperf3", True, tools.require("iperf3"))]
+    except ProbeError as error:
+        checks = [Check("iperf3", False, error.reason, error.remedy)]
+    named = ", ".join(request.peers)
+    remedy = "run `bench peer --bind ADDRESS` on another node and name it with --peer HOST"
+    return [*checks, Check("peer", bool(named), named or "no peer was named", None if named else remedy)]
+
+
+def _metric(name: str, text: str, *labels: str, better: str = "lower") -> Metric:
+    return Metric(name=name, help=text, labels=("peer", *labels, "stand_in"), better=better)  # type: ignore[arg-type]
+
+
+METRICS = (
+    _metric(
+        "network_throughput_bytes_per_second",
+        "TCP payload that arrived a second (iperf3, cubic, 4 streams), the median of the rounds",
+        "direction",
+        "limited_by",
+        better="higher",
+    ),
+    _metric("network_retransmits", "TCP segments sent again in one round (iperf3)", "direction"),
+    _metric("network_retransmit_ratio", "share of TCP segments that were sent again (iperf3)", "direction"),
+    _metric(
+        "network_duplex_throughput_bytes_per_second",
+        "TCP payload that arrived a second while the other direction was full as well",
+        "direction",
+        better="higher",
+    ),
+    _metric("network_jitter_seconds", "UDP interarrival jitter at the receiver (iperf3, RFC 3550)", "direction"),
+    _metric("network_loss_ratio", "share of UDP datagrams that did not arrive (iperf3)", "direction"),
+)
+
+PROBE = Probe(
+    name="network",
+    help="Throughput, jitter, loss and round trips to each --peer (iperf3 and a paced echo); the loopback without one.",
+    metrics=METRICS,
+    seconds={effort: round(plan.seconds) for effort, plan in PEER.items()},
+    measure=measure,
+    doctor=doctor,
+    order=40,
+)
