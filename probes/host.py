@@ -1,0 +1,206 @@
+"""The host watcher: what the CPUs, the memory, the disks and the network cards did in each stage.
+
+It answers the first question after a bad figure: was this node busy with something else? Pressure says for how much
+of a stage some task waited for a CPU, for memory or for I/O; a stage under pressure is contended, not slow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.measure.probe import Check, Context, Failed, Probe, Tools
+from bench.model import Effort, Measurement, Metric, Request, Series
+from probes._watch_windows import Sample, Stage, finite, stages
+
+_PRESSURE = Path("/proc/pressure")
+_RESOURCES = ("cpu", "io", "memory")
+
+_STAGE = ("stage",)
+METRICS = (
+    Metric(name="host_cpu_busy_ratio", help="Share of all CPUs' time that was not idle.", labels=_STAGE),
+    Metric(
+        name="host_cpu_steal_ratio", help="Share of all CPUs' time that the hypervisor gave to others.",
+        labels=_STAGE, better="lower",
+    ),
+    Metric(name="host_cpu_wait_ratio", help="Share of all CPUs' time that was idle for want of I/O.", labels=_STAGE),
+    Metric(name="host_runnable_tasks", help="Mean number of tasks running or waiting for a CPU.", labels=_STAGE),
+    Metric(
+        name="host_memory_available_bytes", help="Least memory that was available without swapping.",
+        labels=_STAGE, better="higher",
+    ),
+    Metric(name="host_disk_read_bytes_per_second", help="Bytes read from all disks.", labels=_STAGE),
+    Metric(name="host_disk_write_bytes_per_second", help="Bytes written to all disks.", labels=_STAGE),
+    Metric(
+        name="host_network_receive_bytes_per_second", help="Bytes received by all cards but the loopback.",
+        labels=_STAGE,
+    ),
+    Metric(
+        name="host_network_send_bytes_per_second", help="Bytes sent by all cards but the loopback.", labels=_STAGE
+    ),
+    Metric(
+        name="host_pressure_ratio",
+        help="Share of the time in which some (or every, kind=full) task waited for the resource (PSI).",
+        labels=("stage", "resource", "kind"), better="lower",
+    ),
+)  # fmt: skip
+
+
+class HostWatch:
+    """Reads cumulative counters; everything else is arithmetic in `parse`."""
+
+    def __init__(self) -> None:
+        import psutil
+
+        self._psutil = psutil
+        self.sample("tick")
+
+    def sample(self, event: str) -> Mapping[str, Any]:
+        """Bytes and seconds since boot; ``psi`` in microseconds."""
+        cpu = self._psutil.cpu_times()
+        disks, cards = self._psutil.disk_io_counters(), self._psutil.net_io_counters(pernic=True)
+        real = [counters for name, counters in cards.items() if name != "lo"]
+        return {
+            "cpu": dict(cpu._asdict()),
+            "running": _running(),
+            "memory_available": self._psutil.virtual_memory().available,
+            "disk_read": disks and disks.read_bytes,
+            "disk_write": disks and disks.write_bytes,
+            "net_receive": sum(c.bytes_recv for c in real) if real else None,
+            "net_send": sum(c.bytes_sent for c in real) if real else None,
+            "psi": _pressure(),
+        }
+
+    def close(self) -> None:
+        return None
+
+
+def _running() -> int | None:
+    """Tasks that run or wait for a CPU: the fourth field of /proc/loadavg (proc(5)), without the reader itself."""
+    try:
+        return int(Path("/proc/loadavg").read_text(encoding="ascii").split()[3].partition("/")[0]) - 1
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _pressure() -> dict[str, dict[str, int]]:
+    """Stall time by resource and kind; empty where the kernel has no PSI."""
+    found: dict[str, dict[str, int]] = {}
+    for resource in _RESOURCES:
+        try:
+            found[resource] = totals((_PRESSURE / resource).read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def totals(text: str) -> dict[str, int]:
+    """``some avg10=... total=8076252`` to ``{"some": 8076252}``, microseconds (kernel Documentation/accounting/psi)."""
+    lines = (line.partition(" ") for line in text.splitlines() if "total=" in line)
+    return {kind: int(rest.rpartition("total=")[2]) for kind, _, rest in lines}
+
+
+def watch(ctx: Context) -> HostWatch:
+    return HostWatch()
+
+
+# --- samples to measurements
+
+
+def parse(samples: Sequence[Sample], ctx: Context) -> Sequence[Measurement]:
+    """Every figure of every stage. Pure. Raises Failed where there is no stage to speak of."""
+    found = stages(samples)
+    if not found:
+        raise Failed("no_stage: nothing was measured while the host was watched")
+    _plot(samples, ctx)
+    return [m for stage in found for m in _stage(stage)]
+
+
+def _stage(stage: Stage) -> Iterator[Measurement]:
+    yield from _cpu(stage)
+    running = stage.values(lambda s: s.get("running"))
+    if running:
+        mean = sum(running) / len(running)
+        yield _figure("host_runnable_tasks", mean, stage, (min(running), max(running)), len(running))
+    memory = stage.values(lambda s: s.get("memory_available"))
+    if memory:
+        yield _figure("host_memory_available_bytes", min(memory), stage, n=len(memory))
+    for key, metric in _FLOWS.items():
+        rate = stage.growth(lambda s, key=key: s.get(key))  # type: ignore[misc]
+        if rate is not None:
+            yield _figure(metric, rate[0] / rate[1], stage)
+    yield from _stalls(stage)
+
+
+_FLOWS = {
+    "disk_read": "host_disk_read_bytes_per_second",
+    "disk_write": "host_disk_write_bytes_per_second",
+    "net_receive": "host_network_receive_bytes_per_second",
+    "net_send": "host_network_send_bytes_per_second",
+}
+
+
+def _cpu(stage: Stage) -> Iterator[Measurement]:
+    """Shares of all CPU time. Guest time is within user time already (proc(5)), so it is not counted again."""
+    whole = stage.growth(lambda s: _cpu_seconds(s, lambda name: not name.startswith("guest")))
+    parts = {
+        "host_cpu_busy_ratio": lambda name: not name.startswith("guest") and name not in ("idle", "iowait"),
+        "host_cpu_steal_ratio": lambda name: name == "steal",
+        "host_cpu_wait_ratio": lambda name: name == "iowait",
+    }
+    for metric, wanted in parts.items():
+        part = stage.growth(lambda s, wanted=wanted: _cpu_seconds(s, wanted))  # type: ignore[misc]
+        if whole is not None and whole[0] > 0 and part is not None:
+            yield _figure(metric, min(1.0, part[0] / whole[0]), stage)
+
+
+def _cpu_seconds(sample: Sample, wanted: Callable[[str], bool]) -> float | None:
+    cpu = sample.get("cpu")
+    found = [finite(value) for name, value in cpu.items() if wanted(name)] if isinstance(cpu, Mapping) else []
+    return sum(value or 0.0 for value in found) if found else None
+
+
+def _stalls(stage: Stage) -> Iterator[Measurement]:
+    for resource in _RESOURCES:
+        for kind in ("some", "full"):
+            stall = stage.growth(lambda s, r=resource, k=kind: s.get("psi", {}).get(r, {}).get(k))  # type: ignore[misc]
+            if stall is not None:
+                ratio = min(1.0, stall[0] / 1e6 / stall[1])
+                yield _figure("host_pressure_ratio", ratio, stage, resource=resource, kind=kind)
+
+
+def _figure(
+    metric: str, value: float, stage: Stage, interval: tuple[float, float] | None = None, n: int = 1, **labels: str
+) -> Measurement:
+    return Measurement(
+        metric=metric, value=value, interval=interval or (value, value), samples=n,
+        labels={"stage": stage.name, **labels},
+    )  # fmt: skip
+
+
+def _plot(samples: Sequence[Sample], ctx: Context) -> None:
+    """Available memory over the whole run, for the report."""
+    points = [(float(s["t"]), m) for s in samples if (m := finite(s.get("memory_available"))) is not None]
+    if points:
+        seconds, values = zip(*points, strict=True)
+        ctx.series.append(Series(metric="host_memory_available_bytes", seconds=seconds, values=values))
+
+
+def doctor(tools: Tools, request: Request) -> Sequence[Check]:
+    """Does the kernel say what waits?"""
+    if _pressure():
+        return [Check("pressure", True, "the kernel has pressure stall information")]
+    return [Check("pressure", False, "this kernel has no /proc/pressure", "boot with psi=1")]
+
+
+PROBE = Probe(
+    name="host",
+    help="CPU, memory, disks, network cards and pressure of the node, in each stage of the run.",
+    metrics=METRICS,
+    seconds={Effort.QUICK: 0.0, Effort.STANDARD: 0.0, Effort.THOROUGH: 0.0},
+    watch=watch,
+    parse=parse,
+    doctor=doctor,
+    order=90,
+)
