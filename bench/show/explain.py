@@ -18,7 +18,18 @@ from typing import Any
 
 from bench.model import Evidence, Finding, Measurement, ProbeResult, Run, Verdict
 from bench.show.text import clean
-from bench.show.words import STATUS, bare_name, margin, needed, observed, quantity, reason_text, score, when
+from bench.show.words import (
+    STATUS,
+    bare_name,
+    for_the_record,
+    margin,
+    needed,
+    observed,
+    quantity,
+    reason_text,
+    score,
+    when,
+)
 
 _INDEX = "tools.jsonl"
 _MAX_BYTES = 64 << 20
@@ -139,6 +150,9 @@ def _probe(result: ProbeResult, folder: Path | None) -> Iterator[str]:
         yield f"  mend      {clean(result.remedy)}"
     for warning in result.warnings:
         yield f"  warning   {clean(warning)}"
+    for same in for_the_record(result).values():
+        for m in same:
+            yield f"  record    {_series(m.metric, m.labels)} = {m.value!r}: {clean(m.invalid or '')}"
     for item in result.evidence:
         yield f"  evidence  {clean(item.path)}"
         yield f"            sha256 {item.sha256}: {_verified(item, folder)}"

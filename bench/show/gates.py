@@ -32,6 +32,7 @@ class Columns:
     needs: int
     margin: int
     places: bool = False  # say where the worst was: only where several were asked for
+    whole: bool = False  # reasons in full, in place of their first line
 
     @property
     def name(self) -> int:
@@ -58,6 +59,7 @@ def columns(verdicts: Iterable[Verdict], width: int, all_gates: bool, places: bo
         needs=widest(needed(f.limit, f.metric) for f in rows),
         margin=widest(map(margin, rows)),
         places=places or all_gates,
+        whole=all_gates,
     )
 
 
@@ -100,7 +102,8 @@ def _reason(finding: Finding, shape: Columns) -> list[Line]:
     reason = clean(finding.reason or "")
     if not reason or (reason.startswith(_RESTATED) and not shape.places):
         return []
-    return _hanging("", "", reason, shape.indent, shape.width)
+    room = shape.width - shape.indent
+    return _hanging("", "", reason if shape.whole else clean(reason, room), shape.indent, shape.width)
 
 
 def _passes(findings: Sequence[Finding], shape: Columns) -> list[Line]:

@@ -16,7 +16,7 @@ from bench.model import Decision, Finding, Outcome, Run, Status, Verdict
 from bench.show import gates
 from bench.show.gates import Line
 from bench.show.text import clean, fold
-from bench.show.words import bare_name, plural, reason_text, score, when
+from bench.show.words import bare_name, for_the_record, plural, reason_text, score, when
 
 _DECISION = {Decision.GO: "bold green", Decision.NO_GO: "bold red", Decision.INCONCLUSIVE: "bold yellow"}
 _NARROW, _WIDE = 40, 160
@@ -224,12 +224,11 @@ def _findings(run: Run, *statuses: Status) -> Iterable[Finding]:
 
 def _warnings(run: Run, width: int) -> list[Line]:
     doubts = [f"{result.probe}: {clean(text)}" for result in run.results for text in result.warnings]
-    for result in run.results:
-        reasons = [clean(m.invalid) for m in result.measurements if m.invalid]
-        doubts += [
-            f"{result.probe}: {plural(reasons.count(reason), 'measurement')} for the record only: {reason}"
-            for reason in dict.fromkeys(reasons)
-        ]
+    doubts += [
+        f"{result.probe}: {plural(len(same), 'measurement')} for the record only: {reason_text(same[0].invalid or '')}"
+        for result in run.results
+        for same in for_the_record(result).values()
+    ]
     return _section("Warnings", [_item(doubt, width) for doubt in dict.fromkeys(doubts)], _MOST_WARNINGS, run)
 
 

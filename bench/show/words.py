@@ -7,7 +7,7 @@ import re
 from datetime import UTC, datetime
 
 from bench.judge.units import human
-from bench.model import UNITS, Finding, Limit, Status
+from bench.model import UNITS, Finding, Limit, Measurement, ProbeResult, Status
 from bench.show.text import clean
 
 #: In these the first word says what is counted: "inference tokens", where "inference" alone would say nothing.
@@ -117,6 +117,15 @@ def _share(distance: float) -> str:
     if distance >= 9.995:
         return f"{distance:,.0f} x"
     return f"{100 * distance:.0f} %" if distance >= 0.0995 else f"{100 * distance:.1f} %"
+
+
+def for_the_record(result: ProbeResult) -> dict[str, list[Measurement]]:
+    """The measurements that must not decide anything, by the machine-readable word of their reason."""
+    found: dict[str, list[Measurement]] = {}
+    for measurement in result.measurements:
+        if measurement.invalid:
+            found.setdefault(clean(measurement.invalid).partition(": ")[0], []).append(measurement)
+    return found
 
 
 def score(value: float) -> str:
