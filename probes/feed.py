@@ -1,0 +1,173 @@
+"""What the accelerator waits for: the same consuming loop with its input ever further away, and reading alone.
+
+Five arms on the same data, sizes and order: *resident* (the input is on the device), *transfer* (copied to it),
+*preprocess* (decoded from memory, then copied), *fetch* (read alone) and *storage* (read cold, decoded, copied,
+consumed). Their rates are falling ceilings, and the differences say what starves the accelerator and by how much:
+use them to decide whether storage, the decode, the copy or the loader must become faster, before a GPU stands idle.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.measure.probe import Context, Probe, ProbeError
+from bench.model import Effort, Measurement, Metric
+from probes._feed_parse import Parsed, parse
+from probes._feed_workloads import Accelerator, Workload, resolve
+
+_WHERE = ("path", "stand_in", "accelerator")
+METRICS = (
+    Metric(
+        name="inference_samples_per_second",
+        help="Samples a second by stage: input resident, transferred, preprocessed, fetched alone, from storage",
+        labels=("stage", *_WHERE),
+        better="higher",
+    ),
+    Metric(
+        name="starvation_ratio",
+        help="Share of its capability that the accelerator loses to waiting for data, in total and by component",
+        labels=("component", *_WHERE),
+        better="lower",
+    ),
+    Metric(
+        name="storage_headroom_ratio",
+        help="What the path delivers over what the accelerator demands: fetch / resident",
+        labels=_WHERE,
+        better="higher",
+    ),
+    Metric(
+        name="accelerators_feedable",
+        help="How many such accelerators the path can feed without keeping them waiting",
+        labels=_WHERE,
+        better="higher",
+    ),
+    Metric(name="feed_sample_bytes", help="Mean size of one sample that the feed reads", labels=_WHERE),
+    Metric(
+        name="feed_wait_seconds",
+        help="How long a step waited for its batch",
+        labels=("stage", "statistic", *_WHERE),
+        better="lower",
+    ),
+    Metric(
+        name="feed_consumed_bytes_per_second",
+        help="Time line: bytes that the accelerator consumed",
+        labels=("stage", *_WHERE),
+        better="higher",
+    ),
+    Metric(
+        name="feed_device_bytes_per_second",
+        help="Time line: bytes that the device delivered to the readers",
+        labels=("stage", *_WHERE),
+        better="none",
+    ),
+)
+
+#: (arm, turn, warm, shortest, longest seconds). Storage is taken twice, interleaved with fetch, because devices drift;
+#: a real accelerator is also taken before and after. Warm-up covers the fill of the read-ahead and short burst credits.
+_Rows = tuple[tuple[str, int, float, float, float], ...]
+_ARMS: Mapping[Effort, _Rows] = {
+    Effort.QUICK: (
+        ("transfer", 1, 0.3, 0.7, 0.7),
+        ("preprocess", 1, 0.3, 1.2, 1.2),
+        ("fetch", 1, 1.0, 1.5, 2.5),
+        ("storage", 1, 1.0, 3.0, 4.5),
+        ("fetch", 2, 1.0, 1.5, 2.5),
+        ("storage", 2, 1.0, 3.0, 4.5),
+    ),
+    Effort.STANDARD: (
+        ("transfer", 1, 0.5, 1.5, 1.5),
+        ("preprocess", 1, 0.5, 3.0, 3.0),
+        ("fetch", 1, 1.5, 5.0, 10.0),
+        ("storage", 1, 2.0, 10.0, 20.0),
+        ("fetch", 2, 1.5, 5.0, 10.0),
+        ("storage", 2, 2.0, 10.0, 20.0),
+    ),
+    Effort.THOROUGH: (
+        ("transfer", 1, 1.0, 5.0, 5.0),
+        ("preprocess", 1, 1.0, 10.0, 10.0),
+        ("fetch", 1, 2.0, 20.0, 60.0),
+        ("storage", 1, 2.0, 30.0, 90.0),
+        ("fetch", 2, 2.0, 20.0, 60.0),
+        ("storage", 2, 2.0, 30.0, 90.0),
+    ),
+}
+_RESIDENT_SECONDS = {Effort.QUICK: 1.0, Effort.STANDARD: 3.0, Effort.THOROUGH: 10.0}
+_DATA_BYTES = {Effort.QUICK: 512 << 20, Effort.STANDARD: 2 << 30, Effort.THOROUGH: 16 << 30}
+_LAYOUT_SECONDS = {Effort.QUICK: 5.0, Effort.STANDARD: 15.0, Effort.THOROUGH: 120.0}
+_START_SECONDS = 20.0  # Python, torch and a GPU's first context
+
+
+def measure(ctx: Context) -> Sequence[Measurement]:
+    """Every directory in turn. One that cannot be measured is told as a warning, if another could."""
+    accelerator = resolve(ctx.request.accelerator, ctx.option("workload"))
+    found: list[Measurement] = []
+    refused: list[ProbeError] = []
+    for index, directory in enumerate(ctx.request.storage):
+        try:
+            parsed = _measure_directory(ctx, directory, accelerator, index)
+        except ProbeError as error:
+            refused.append(error)
+            ctx.warn(f"{directory}: {error.reason}")
+            continue
+        found += parsed.measurements
+        ctx.series.extend(parsed.series)
+        for text in parsed.warnings:
+            ctx.warn(text)
+    if not found and refused:
+        raise refused[0]
+    return found
+
+
+def _measure_directory(ctx: Context, directory: str, accelerator: Accelerator, index: int) -> Parsed:
+    path = str(Path(directory).absolute())
+    need = _DATA_BYTES[ctx.effort] + (64 << 20)
+    with ctx.workspace(Path(path), need) as folder, ctx.stage("feed"):
+        ctx.progress(f"feeding from {path}", index / max(1, len(ctx.request.storage)))
+        spec = specification(ctx, str(folder), accelerator)
+        seconds = spec["deadline_seconds"] + _START_SECONDS
+        done = ctx.tools.python("probes.loads.feed", json.dumps(spec), name=f"feed-{index}", timeout=seconds + 30.0)
+    return parse(done.stdout, path, accelerator.label)
+
+
+def specification(ctx: Context, folder: str, accelerator: Accelerator) -> dict[str, Any]:
+    """The child's JSON: see `probes.loads.feed.Spec`."""
+    work: Workload = accelerator.workload
+    real = accelerator.kind != "emulated"
+    return {
+        "folder": folder,
+        "accelerator": accelerator.kind,
+        "sample_bytes": work.sample_bytes,
+        "sample_sd_bytes": work.sample_sd_bytes,
+        "samples_per_file": work.samples_per_file,
+        "batch": work.batch * work.count,
+        "count": work.count,
+        "demand": work.demand_samples_per_second,
+        "data_bytes": _DATA_BYTES[ctx.effort],
+        "layout_seconds": _LAYOUT_SECONDS[ctx.effort],
+        "schedule": schedule(ctx.effort, real),
+        "deadline_seconds": ctx.seconds,
+        "decode": ctx.option("decode", "crc32" if real else "none"),
+        "seed": ctx.seed,
+    }
+
+
+def schedule(effort: Effort, real: bool) -> list[tuple[str, int, float, float, float]]:
+    """The arms in order. A real accelerator's own rate is measured before and after; an emulated one's is exact."""
+    rows = list(_ARMS[effort])
+    if not real:
+        return rows
+    seconds = _RESIDENT_SECONDS[effort]
+    return [("resident", 1, 0.5, seconds, seconds), *rows, ("resident", 2, 0.3, seconds, seconds)]
+
+
+PROBE = Probe(
+    name="feed",
+    help="what the accelerator waits for: storage, the decode, the copy or the loader, and by how much",
+    metrics=METRICS,
+    seconds={Effort.QUICK: 24.0, Effort.STANDARD: 75.0, Effort.THOROUGH: 600.0},
+    measure=measure,
+    order=70,
+)

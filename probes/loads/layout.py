@@ -1,0 +1,238 @@
+"""Files of our own to read: fully written, incompressible, on the device, and the blocks in which they are read.
+
+A file that was only allocated, or is sparse, or still lies in the page cache, reads faster than any disk (62 GB/s was
+seen); so every byte is written with random data, past the cache where the file system allows it, and flushed.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+import struct
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+#: O_DIRECT wants offsets, lengths and addresses in logical blocks; 4096 is a multiple of every one in use.
+ALIGN = 4096
+_CHUNK_BYTES = 4 << 20
+_WRITERS = 4
+_LARGEST_READ = 4 << 20
+_COALESCED_READ = 1 << 20
+_FS_IOC_FIEMAP = 0xC020660B
+_FIEMAP_UNWRITTEN = 0x800
+_FIEMAP_LAST = 0x1
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One read: where, how many bytes (aligned), and how many samples (a part of one, if that is large) it brings."""
+
+    file: int
+    offset: int
+    read_bytes: int
+    samples: float
+
+
+@dataclass(frozen=True, slots=True)
+class DataSet:
+    """Files and the blocks in which they are read. ``direct``: O_DIRECT works here."""
+
+    paths: tuple[str, ...]
+    blocks: tuple[Block, ...]
+    direct: bool
+    bytes: int
+    seconds: float
+
+
+def _aligned(size: float) -> int:
+    return max(ALIGN, -(-int(size) // ALIGN) * ALIGN)
+
+
+def sizes_of_samples(mean: int, deviation: int, count: int, seed: int) -> list[int]:
+    """Sizes in bytes: normal, cut at a quarter and at twice the mean, and scaled to the published mean."""
+    if deviation <= 0:
+        return [mean] * count
+    drawn = np.random.default_rng(seed).normal(mean, deviation, count).clip(mean / 4, mean * 2)
+    return [max(1, int(size)) for size in drawn * (mean / drawn.mean())]
+
+
+def plan_blocks(sample_bytes: int, deviation: int, per_file: int, total: int, files: int, seed: int) -> list[Block]:
+    """The reads of about ``total`` bytes over ``files`` files of equal length.
+
+    Small samples that share a file are read together, about 1 MiB at once, as a record reader does; a large sample is
+    read in pieces of 4 MiB; a sample with a file of its own is one read.
+    """
+    share = total // files
+    if per_file > 1 and sample_bytes * 2 <= _COALESCED_READ:
+        each = max(1, _COALESCED_READ // sample_bytes)
+        return _equal_blocks(_aligned(each * sample_bytes), float(each), share, files)
+    if sample_bytes <= _LARGEST_READ and deviation <= 0:
+        return _equal_blocks(_aligned(sample_bytes), 1.0, share, files)
+    return _sample_blocks(sizes_of_samples(sample_bytes, deviation, max(files, total // sample_bytes), seed), files)
+
+
+def _equal_blocks(size: int, samples: float, share: int, files: int) -> list[Block]:
+    return [Block(f, i * size, size, samples) for f in range(files) for i in range(max(1, share // size))]
+
+
+def _sample_blocks(sizes: Sequence[int], files: int) -> list[Block]:
+    blocks, ends = [], [0] * files
+    for number, size in enumerate(sizes):
+        file = number % files
+        pieces = -(-size // _LARGEST_READ)
+        for piece in range(pieces):
+            length = min(_LARGEST_READ, size - piece * _LARGEST_READ)
+            blocks.append(Block(file, ends[file], _aligned(length), length / size))
+            ends[file] += _aligned(length)
+    return blocks
+
+
+def write(folder: str, blocks: Sequence[Block], seed: int, deadline: float) -> DataSet:
+    """Lay the blocks' bytes out. Past ``deadline`` (monotonic seconds) the rest is left out, if an eighth is there.
+
+    Raises OSError as the file system does (no space, an I/O error).
+    """
+    started = time.monotonic()
+    direct = can_be_direct(folder)
+    lengths: dict[int, int] = {}
+    for block in blocks:
+        lengths[block.file] = max(lengths.get(block.file, 0), block.offset + block.read_bytes)
+    paths = [os.path.join(folder, f"data.{index}") for index in sorted(lengths)]
+    writers = [_Writer(path, lengths[i], direct, seed + i, deadline) for i, path in enumerate(paths)]
+    for group in range(0, len(writers), _WRITERS):
+        _together(writers[group : group + _WRITERS])
+    written = [writer.written for writer in writers]
+    kept = tuple(block for block in blocks if block.offset + block.read_bytes <= written[block.file])
+    return DataSet(tuple(paths), kept, direct, sum(written), time.monotonic() - started)
+
+
+def _together(writers: Sequence[_Writer]) -> None:
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    for writer in writers:
+        if writer.error is not None:
+            raise writer.error
+
+
+class _Writer(threading.Thread):
+    """Writes one file of random bytes, then flushes it."""
+
+    def __init__(self, path: str, length: int, direct: bool, seed: int, deadline: float) -> None:
+        super().__init__(daemon=True)
+        self.path, self.length, self.direct, self.deadline = path, length, direct, deadline
+        self.written = 0
+        self.error: OSError | None = None
+        self._random = np.random.default_rng([seed, os.getpid(), time.time_ns()])
+
+    def run(self) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | (os.O_DIRECT if self.direct else 0)
+        try:
+            fd = os.open(self.path, flags, 0o600)
+            try:
+                self._fill(fd)
+                os.fsync(fd)
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            self.error = error
+
+    def _fill(self, fd: int) -> None:
+        with mmap.mmap(-1, _CHUNK_BYTES) as memory:
+            words = np.frombuffer(memory, np.uint64)
+            try:
+                while self.written < self.length:
+                    if time.monotonic() > self.deadline and self.written * 8 >= self.length:
+                        return
+                    words[:] = self._random.integers(0, 1 << 64, words.size, np.uint64)
+                    self._put(fd, memoryview(memory)[: min(_CHUNK_BYTES, self.length - self.written)])
+            finally:
+                del words
+
+    def _put(self, fd: int, data: memoryview) -> None:
+        with data:
+            done = os.pwrite(fd, data, self.written)
+            if done != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path)
+            self.written += done
+
+
+def can_be_direct(folder: str) -> bool:
+    """Whether a file here can be written past the page cache, tried with one block."""
+    path = os.path.join(folder, "direct.probe")
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_DIRECT, 0o600)
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            return False
+        raise
+    try:
+        with mmap.mmap(-1, ALIGN) as memory:
+            return os.pwrite(fd, memory, 0) == ALIGN
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):
+            return False
+        raise
+    finally:
+        os.close(fd)
+        os.unlink(path)
+
+
+def unwritten_bytes(path: str) -> int:
+    """Bytes of a file that no disk holds: holes, and extents that were allocated but never written.
+
+    Holes by SEEK_HOLE; unwritten extents by FIEMAP, where the file system answers it (ext4, xfs, btrfs).
+    """
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        size = os.fstat(fd).st_size
+        return _holes(fd, size) + _unwritten_extents(fd)
+    finally:
+        os.close(fd)
+
+
+def _holes(fd: int, size: int) -> int:
+    total = position = 0
+    try:
+        while position < size:
+            hole = os.lseek(fd, position, os.SEEK_HOLE)
+            if hole >= size:
+                break
+            try:
+                position = os.lseek(fd, hole, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    raise
+                position = size
+            total += position - hole
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+            raise
+    return total
+
+
+def _unwritten_extents(fd: int) -> int:
+    total, start = 0, 0
+    while True:
+        # struct fiemap: start, length, flags, mapped, count, reserved; then extents of 56 bytes each.
+        request = bytearray(struct.pack("=QQIIII", start, (1 << 64) - 1 - start, 0, 0, 128, 0) + bytes(56 * 128))
+        try:
+            fcntl.ioctl(fd, _FS_IOC_FIEMAP, request)
+        except OSError:
+            return 0  # not known here: the bytes that came from the device are the second witness
+        mapped = struct.unpack_from("=I", request, 20)[0]
+        for index in range(mapped):
+            logical, _, length = struct.unpack_from("=QQQ", request, 32 + 56 * index)
+            flags = struct.unpack_from("=I", request, 32 + 56 * index + 40)[0]
+            total += length if flags & _FIEMAP_UNWRITTEN else 0
+            start = logical + length
+        if mapped == 0 or flags & _FIEMAP_LAST:
+            return total

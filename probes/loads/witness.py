@@ -1,0 +1,100 @@
+"""What the kernel says while an arm runs: bytes that really came from a device, waiting for a CPU, pressure."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+#: statfs(2) magic numbers of file systems whose data lives in memory: there is no storage to measure.
+_IN_MEMORY = {0x01021994: "tmpfs", 0x858458F6: "ramfs", 0x958458F6: "hugetlbfs"}
+_SECTOR_BYTES = 512
+
+
+def own_read_bytes() -> int:
+    """Bytes that this process made a device (or a file server) deliver; the page cache's own do not count."""
+    return _field("/proc/self/io", "read_bytes:")
+
+
+def _field(path: str, name: str) -> int:
+    for line in Path(path).read_text(encoding="ascii").splitlines():
+        if line.startswith(name):
+            return int(line.split()[1])
+    return 0
+
+
+def device_of(path: str) -> str | None:
+    """``major:minor`` of the block device below a path; None for a file system without one (NFS, overlay)."""
+    number = os.stat(path).st_dev
+    name = f"{os.major(number)}:{os.minor(number)}"
+    return name if Path(f"/sys/dev/block/{name}").exists() else None
+
+
+def device_read_bytes(device: str | None) -> int | None:
+    """Bytes read from that device by the whole node since boot (``/sys/dev/block/*/stat``, third field, sectors)."""
+    if device is None:
+        return None
+    try:
+        fields = Path(f"/sys/dev/block/{device}/stat").read_text(encoding="ascii").split()
+        return int(fields[2]) * _SECTOR_BYTES
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def thread_run_queue_wait() -> float | None:
+    """Seconds that the calling thread was runnable and had no CPU (schedstat); None where the kernel keeps none."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def pressure(resource: str) -> float | None:
+    """Seconds since boot in which some task of the node stalled for ``cpu`` or ``io`` (PSI); None without PSI."""
+    try:
+        line = Path(f"/proc/pressure/{resource}").read_text(encoding="ascii").splitlines()[0]
+        return int(line.rpartition("total=")[2]) / 1e6
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def memory_file_system(path: str) -> str | None:
+    """The name of the in-memory file system that holds ``path``, or None."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    buffer = ctypes.create_string_buffer(256)
+    if libc.statfs(os.fsencode(path), buffer):
+        return None
+    return _IN_MEMORY.get(struct.unpack_from("=q", buffer.raw)[0] & 0xFFFFFFFF)
+
+
+def resident_ratio(paths: Sequence[str], seed: int = 1, probes: int = 256) -> float | None:
+    """The share of random positions that the page cache could answer at once, by ``preadv2(RWF_NOWAIT)``.
+
+    Needs no privilege and brings nothing in. None where the file system cannot say (then EOPNOTSUPP).
+    """
+    rng, hits, buffer = random.Random(seed), 0, bytearray(1)
+    for _ in range(probes):
+        fd = os.open(rng.choice(paths), os.O_RDONLY)
+        try:
+            os.preadv(fd, [buffer], rng.randrange(max(1, os.fstat(fd).st_size)), os.RWF_NOWAIT)
+            hits += 1
+        except BlockingIOError:
+            continue
+        except OSError:
+            return None
+        finally:
+            os.close(fd)
+    return hits / probes
+
+
+def evict(paths: Sequence[str]) -> None:
+    """Drop the files' pages from the page cache; needs no privilege. Only clean pages go, so flush first."""
+    for path in paths:
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(fd)

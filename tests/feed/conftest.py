@@ -1,0 +1,45 @@
+"""The child program on an exact software rate: the truth is known, and nothing of the machine's storage is touched."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BATCH, SAMPLE, STEP = 32, 131_072, 0.05
+DEMAND = BATCH / STEP
+FAST = (
+    ("transfer", 1, 0.2, 0.5, 0.5),
+    ("preprocess", 1, 0.2, 0.8, 0.8),
+    ("fetch", 1, 0.4, 1.2, 1.8),
+    ("storage", 1, 0.4, 1.8, 3.0),
+    ("fetch", 2, 0.4, 1.2, 1.8),
+    ("storage", 2, 0.4, 1.8, 3.0),
+)
+
+
+def specification(folder: Path, **changes: Any) -> dict[str, Any]:
+    return {
+        "folder": str(folder), "accelerator": "emulated", "sample_bytes": SAMPLE, "sample_sd_bytes": 0,
+        "samples_per_file": 1, "batch": BATCH, "demand": DEMAND, "count": 1, "data_bytes": 64 << 20,
+        "layout_seconds": 20.0, "schedule": FAST, "deadline_seconds": 30.0, "workers": 8, **changes,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def child(tmp_path: Path) -> Callable[..., str]:
+    """Run the load program with changes to the specification; its standard output."""
+
+    def run(**changes: Any) -> str:
+        argv = [sys.executable, "-m", "probes.loads.feed", json.dumps(specification(tmp_path, **changes))]
+        done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=90, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
