@@ -1,0 +1,291 @@
+"""fio as the storage probe uses it: which jobs, with which arguments, and what its JSON means (3.28 and later).
+
+Why the arguments are as they are (each trap was seen with fio 3.33):
+
+- ``--thread``: fio's forked workers leave its session and outlive it; threads die with it.
+- The folder is given by ``env --chdir`` and files by bare names: in ``--filename`` fio cuts a path at ``:``, ``#`` and
+  ``;`` and then writes somewhere else. Arguments only, never a job file, whose ``exec_prerun`` would run commands.
+- ``direct=1`` and ``fallocate=none``, and files written in full with data that does not compress: unwritten extents
+  and holes read as zeros at the speed of memory.
+- ``bw_bytes`` is bytes per second; ``bw`` is KiB per second, which half of the world takes for kB.
+- ``iops`` and ``total_ios`` leave out what was still in flight at the end, though ``bw_bytes`` and ``runtime`` hold it:
+  at depth 16 and 30 operations ``iops`` is 35 % low. Operations are therefore bytes over the block.
+- Latency is ``lat_ns``, from before the submission to the completion: what a waiting program feels.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+
+from bench.measure.probe import Completed, Failed, Unsupported
+
+MIB = 1 << 20
+OLDEST = (3, 28)
+STATISTICS = {"p50": "50.000000", "p99": "99.000000", "p99.9": "99.900000"}
+_NODE_CANNOT = {errno.ENOSPC: "no_space", errno.EDQUOT: "no_space", errno.EROFS: "read_only", errno.EACCES: "read_only"}
+#: How kernels, filters and file systems refuse an engine or O_DIRECT.
+_REFUSALS = frozenset((errno.EPERM, errno.EAGAIN, errno.ENOMEM, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP))
+_SHORTEST_RATIO = 0.9  # of the seconds asked for; a job that ended earlier did not measure what was asked
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One job: ``rw`` as fio calls it; ``depth`` requests of ``block_bytes`` are kept in flight."""
+
+    rw: Literal["read", "write", "randread"]
+    block_bytes: int
+    depth: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.rw}-{self.block_bytes // 1024}k-{self.depth}"
+
+    @property
+    def side(self) -> Literal["read", "write"]:
+        return "write" if self.rw == "write" else "read"
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return {
+            "pattern": "random" if self.rw.startswith("rand") else "sequential",
+            "block_bytes": str(self.block_bytes),
+            "queue_depth": "1" if self.depth == 1 else "deep",
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """How fio asks the kernel. ``psync`` keeps one request in flight a thread, so there depth is made of threads."""
+
+    name: Literal["io_uring", "libaio", "psync"]
+    direct: bool
+
+    def workers(self, job: Job, cpus: int) -> int:
+        """How many threads share the job's depth: one on a small node, up to four where there are CPUs to feed."""
+        if self.name == "psync":
+            return job.depth
+        return max(1, min(4, cpus // 4, job.depth))
+
+    @property
+    def arguments(self) -> list[str]:
+        return [f"--ioengine={self.name}", f"--direct={int(self.direct)}"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One job's figures, base units. ``latency_seconds`` by statistic; ``operations`` is how many stand behind them."""
+
+    job: str
+    transferred_bytes: int
+    bytes_per_second: float
+    operations_per_second: float
+    operations: int
+    latency_seconds: Mapping[str, float]
+
+
+def command(fio: str, folder: str) -> list[str]:
+    """The beginning that every call shares."""
+    fixed = "--thread --output-format=json --eta=never --fallocate=none --randrepeat=0 --group_reporting --disk_util=0"
+    return ["env", f"--chdir={folder}", fio, *fixed.split()]
+
+
+def layout_arguments(engine: Engine, files: Mapping[str, int], seconds: float) -> list[str]:
+    """Write each file from its start, at most ``seconds`` in all, shared by size. What was written is in the answer."""
+    words = [*engine.arguments, "--rw=write", "--bs=1m", "--refill_buffers=1", "--end_fsync=1"]
+    words.append("--iodepth=1" if engine.name == "psync" else "--iodepth=16")
+    for name, size in files.items():
+        limit = _milliseconds(max(0.2, seconds * size / sum(files.values())))
+        words += [f"--name={name}", "--stonewall", f"--filename={name}", f"--size={size}", f"--runtime={limit}"]
+    return words
+
+
+def round_arguments(
+    engine: Engine, jobs: Sequence[Job], sizes: Mapping[str, int], cpus: int, seconds: Mapping[str, float], ramp: float
+) -> list[str]:
+    """Every job once, one after the other. ``sizes`` and ``seconds`` are by side (``read``, ``write``)."""
+    percentiles = ":".join(f"{float(key):g}" for key in STATISTICS.values())
+    words = [*engine.arguments, "--time_based=1", f"--ramp_time={_milliseconds(ramp)}", "--norandommap=1"]
+    words += ["--invalidate=1", "--allow_file_create=0", "--lat_percentiles=1", "--clat_percentiles=0"]
+    words.append(f"--percentile_list={percentiles}")
+    for job in jobs:
+        words += _job_arguments(job, engine.workers(job, cpus), sizes[job.side], seconds[job.side])
+    return words
+
+
+def _job_arguments(job: Job, workers: int, size: int, seconds: float) -> list[str]:
+    share = size // workers // MIB * MIB or size // workers // job.block_bytes * job.block_bytes
+    words = [f"--name={job.name}", "--stonewall", f"--filename={job.side}.dat", f"--rw={job.rw}"]
+    words += [f"--bs={job.block_bytes}", f"--iodepth={job.depth // workers}", f"--numjobs={workers}"]
+    words += [f"--size={share}", f"--offset_increment={share}", f"--runtime={_milliseconds(seconds)}"]
+    return [*words, "--end_fsync=1"] if job.side == "write" else words
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{round(seconds * 1000)}ms"
+
+
+def version_of(text: str) -> tuple[int, int]:
+    """``fio-3.33`` (or ``fio-3.36-12-gabcdef``) -> (3, 33). Raises Failed when it is not fio that answers."""
+    found = re.match(r"fio-(\d{1,4})\.(\d{1,4})", text.strip())
+    if not found:
+        raise Failed(f"fio_output: {text.strip()[:80]!r} is not a version of fio")
+    return int(found[1]), int(found[2])
+
+
+_Count = Annotated[int, Field(ge=0, le=1 << 63)]
+_Amount = Annotated[FiniteFloat, Field(ge=0)]
+
+
+class _Shape(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+
+
+class _Latency(_Shape):
+    max: _Amount
+    mean: _Amount
+    percentile: dict[str, _Amount] = {}
+
+
+class _Side(_Shape):
+    io_bytes: _Count
+    bw_bytes: _Amount
+    runtime: _Amount
+    lat_ns: _Latency
+    clat_ns: _Latency | None = None
+
+
+class _JobOutput(_Shape):
+    jobname: str
+    error: int
+    read: _Side
+    write: _Side
+
+    def side(self, name: str) -> _Side:
+        return self.write if name == "write" else self.read
+
+
+class _Output(_Shape):
+    jobs: list[_JobOutput]
+
+
+def parse(text: str, jobs: Sequence[Job], seconds: Mapping[str, float]) -> dict[str, Reading]:
+    """fio's answer to `round_arguments` -> readings by the job's name.
+
+    Raises Failed, one line, unless every job is there once, without error, ran at least 90 % of its ``seconds`` and
+    moved at least one byte. Milliseconds and nanoseconds become seconds here and nowhere else.
+    """
+    found = _jobs(text, [job.name for job in jobs])
+    return {job.name: _reading(job, found[job.name].side(job.side), seconds[job.side]) for job in jobs}
+
+
+def parse_layout(text: str, names: Sequence[str]) -> dict[str, int]:
+    """fio's answer to `layout_arguments` -> whole MiB written to each file, in bytes. Raises Failed."""
+    return {name: job.write.io_bytes // MIB * MIB for name, job in _jobs(text, names).items()}
+
+
+def refused(done: Completed) -> bool:
+    """The engine or O_DIRECT does not work here, which another engine may mend."""
+    return _error_of(done.stdout) in _REFUSALS or ("engine" in done.stderr and "load" in done.stderr)
+
+
+def refuse_failed(done: Completed, path: str) -> None:
+    """Did it run right? Comes before was it fast: fio prints plausible figures after errors too.
+
+    Raises Unsupported for a full or read-only file system, Failed for any other fault.
+    """
+    error = _error_of(done.stdout)
+    if done.returncode == 0 and not error:
+        return
+    if error in _NODE_CANNOT:
+        reason = f"{_NODE_CANNOT[error]}: {path}: {os.strerror(error)}"
+        raise Unsupported(reason, "give another directory: --storage DIR")
+    said = os.strerror(min(abs(error), 4095)) if error else _short((done.stderr or done.stdout).strip()[-80:])
+    raise Failed(f"fio_failed: {path}: {said} (status {done.returncode})", "try the recorded command line by hand")
+
+
+def _error_of(text: str) -> int | None:
+    """The first job's errno in an answer that may be of any kind; None if there is none to be read."""
+    try:
+        errors = [job.error for job in _output(text).jobs]
+    except Failed:
+        return None
+    return next((error for error in errors if error), None)
+
+
+def _reading(job: Job, side: _Side, seconds: float) -> Reading:
+    ran = side.runtime / 1e3
+    if side.io_bytes < job.block_bytes or not side.bw_bytes:
+        raise Failed(f"fio_empty: {job.name} moved nothing")
+    if ran < _SHORTEST_RATIO * seconds:
+        raise Failed(f"fio_short: {job.name} ran {ran:.3f} s of the {seconds:.3f} s asked for")
+    # Old versions leave ``lat_ns`` without percentiles when they are told of ``clat`` alone.
+    latency = side.lat_ns if side.lat_ns.percentile or side.clat_ns is None else side.clat_ns
+    missing = [name for name, key in STATISTICS.items() if key not in latency.percentile]
+    if missing:
+        raise Failed(f"fio_output: {job.name} has no latency {', '.join(missing)}")
+    quantiles = {name: latency.percentile[key] / 1e9 for name, key in STATISTICS.items()}
+    return Reading(
+        job=job.name,
+        transferred_bytes=side.io_bytes,
+        bytes_per_second=float(side.bw_bytes),
+        operations_per_second=side.bw_bytes / job.block_bytes,
+        operations=side.io_bytes // job.block_bytes,
+        latency_seconds={**quantiles, "max": latency.max / 1e9, "mean": latency.mean / 1e9},
+    )
+
+
+def _jobs(text: str, names: Sequence[str]) -> dict[str, _JobOutput]:
+    jobs = _output(text).jobs
+    got = [job.jobname for job in jobs]
+    if sorted(got) != sorted(names):
+        raise Failed(f"fio_output: expected {len(names)} jobs, each once, but the answer holds {_short(got)}")
+    for job in jobs:
+        if job.error:
+            raise Failed(f"fio_error: {job.jobname}: {os.strerror(min(abs(job.error), 4095))} (error {job.error})")
+    return {job.jobname: job for job in jobs}
+
+
+def _output(text: str) -> _Output:
+    """The JSON object in ``text``. fio prints its errors before it, on the same stream. Raises Failed."""
+    try:
+        return _Output.model_validate(_object(text))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise Failed(f"fio_output: {_short(place)}: {_short(first['msg'])}") from error
+    except (ValueError, RecursionError) as error:
+        raise Failed(f"fio_output: not the JSON of fio ({_short(error)}); it begins {_short(text)}") from error
+
+
+def _object(text: str) -> Any:
+    last: ValueError = ValueError("no object in it")
+    for start in _starts(text):
+        try:
+            return json.JSONDecoder(parse_constant=_refuse_constant).raw_decode(text, start)[0]
+        except ValueError as error:
+            last = error
+    raise last
+
+
+def _starts(text: str) -> Iterator[int]:
+    """Where an object may begin: at a line's start (an error line may name a path with a brace), else anywhere."""
+    at_line = re.search(r"^\{", text, re.MULTILINE)
+    first = at_line.start() if at_line else text.find("{")
+    if first >= 0:
+        yield first
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number")
+
+
+def _short(value: object) -> str:
+    return repr(str(value)[:80].encode("ascii", "replace").decode())
