@@ -10,7 +10,7 @@ import typer
 
 from bench.cli import settings
 from bench.cli.errors import CliError
-from bench.cli.output import emit, note
+from bench.cli.output import emit, emit_run, note
 
 if TYPE_CHECKING:
     from bench.model import Run
@@ -50,6 +50,7 @@ def gate(
     results: Results = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="One line a profile.")] = False,
+    all_gates: Annotated[bool, typer.Option("--all-gates", help="A line for every gate, passes too.")] = False,
     exit_zero: Annotated[bool, typer.Option("--exit-zero", help="Status 0 whatever the verdict.")] = False,
 ) -> int:
     """Judge a stored run again. Nothing is measured and nothing is stored.
@@ -61,19 +62,16 @@ def gate(
 
     profiles = settings.load_profiles(profile or settings.config().get("profile", []), settings.declared_metrics())
     judged = concluded(find_run(open_store(results), run), profiles, settings.metric_owners())
-    _show(judged, json=json, quiet=quiet)
+    if json:
+        emit(as_json(judged))
+    else:
+        emit_run(judged, profiles, quiet=quiet, all_gates=all_gates)
     return 0 if exit_zero else exit_status(decide(judged.verdicts))
 
 
-def _show(run: Run, *, json: bool, quiet: bool) -> None:
-    if json:
-        from json import dumps
+def as_json(run: Run) -> str:
+    """The contract's answer: the run's id, the verdicts, the regressions."""
+    from json import dumps
 
-        verdicts = [verdict.model_dump(mode="json") for verdict in run.verdicts]
-        emit(dumps({"run": run.id, "verdicts": verdicts, "regressions": []}, indent=2, allow_nan=False))
-    elif quiet:
-        emit("\n".join(f"{v.decision.value} {v.profile} score {v.score:.0f}" for v in run.verdicts))
-    else:
-        from bench.show.screen import show
-
-        show(run)
+    verdicts = [verdict.model_dump(mode="json") for verdict in run.verdicts]
+    return dumps({"run": run.id, "verdicts": verdicts, "regressions": []}, indent=2, allow_nan=False)

@@ -13,7 +13,7 @@ import typer
 
 from bench.cli import settings
 from bench.cli.errors import CliError
-from bench.cli.output import emit, note
+from bench.cli.output import emit, emit_run, note
 
 if TYPE_CHECKING:
     from bench.judge.profile import Profile
@@ -57,6 +57,7 @@ def run(
     results: Annotated[Path | None, typer.Option(envvar="BENCH_RESULTS", help="Where runs are stored.")] = None,
     json: Annotated[bool, typer.Option("--json", help="The run document on standard output, nothing else.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress; one line a profile.")] = False,
+    all_gates: Annotated[bool, typer.Option("--all-gates", help="A line for every gate, passes too.")] = False,
     exit_zero: Annotated[bool, typer.Option("--exit-zero", help="Status 0 whatever the verdict.")] = False,
     replay: Annotated[
         Path | None, typer.Option(help="Judge recorded tool output anew: the .raw folder of a stored run.")
@@ -82,7 +83,10 @@ def run(
     job = _prepare(asked, {name: value for name, value in options.items() if value is not None})
     done = _measure(job, progress=not (quiet or json))
     judged = _conclude(job, done)
-    _show(judged, json=json, quiet=quiet)
+    if json:
+        emit(_as_json(judged))
+    else:
+        emit_run(judged, job.profiles, quiet=quiet, all_gates=all_gates)
     return _status(judged, exit_zero)
 
 
@@ -253,15 +257,12 @@ def _conclude(job: _Job, done: Run) -> Run:
     return judged
 
 
-def _show(run: Run, *, json: bool, quiet: bool) -> None:
-    if json:
-        emit(run.model_dump_json(indent=2))
-    elif quiet:
-        emit("\n".join(f"{v.decision.value} {v.profile} score {v.score:.0f}" for v in run.verdicts))
-    else:
-        from bench.show.screen import show
+def _as_json(run: Run) -> str:
+    from json import dumps
 
-        show(run)
+    from bench.store.runs import document
+
+    return dumps(document(run), indent=2, allow_nan=False)
 
 
 def _status(run: Run, exit_zero: bool) -> int:
