@@ -9,6 +9,7 @@ import typer
 
 from bench import __version__
 from bench.cli import catalogue, doctor, explain, gate, peer
+from bench.cli import fleet as fleet_command
 from bench.cli import run as run_command
 from bench.cli.errors import CliError
 
@@ -43,6 +44,7 @@ app.command("gate")(gate.gate)
 app.command("explain")(explain.explain)
 app.command("doctor")(doctor.doctor)
 app.command("peer")(peer.peer)
+app.add_typer(fleet_command.fleet, name="fleet")
 app.command("probes")(catalogue.probes)
 app.command("profiles")(catalogue.profiles)
 

@@ -1,0 +1,120 @@
+"""The folder of a fleet run: what was planned, what came, what is known beside the files. Everything is in files, so
+that a run whose controller was killed is joined, or resumed, from what lies there.
+
+::
+
+    plan.json         what was asked for: expected hosts, commands, limits        (written first, once)
+    roster.json       what each host calls itself, and which machine it is        (after contact)
+    log.jsonl         one line a start or an outcome, appended                    (the engine)
+    nodes/HOST.json   the node's run, checked before it is stored
+    pairs.json        the rounds;  pairs/CLIENT--SERVER.json  the client's run
+    fleet.json        what was concluded
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.fleet.errors import FleetError
+from bench.fleet.expected import HOSTS_FILE, checked, read_hosts, small_file
+from bench.fleet.join import Judgement, Known, join
+from bench.judge.fleet_nouns import Fleet, State
+from bench.store import writing
+from bench.store.errors import StoreError, one_line, why
+
+PLAN, ROSTER, LOG, FLEET, NODES = "plan.json", "roster.json", "log.jsonl", "fleet.json", "nodes"
+_MAX_LOG_BYTES = 512 << 20
+
+
+def read_json(path: Path) -> Any:
+    """A small JSON file of ours, None when it is absent. Raises FleetError when it cannot be used."""
+    try:
+        return json.loads(small_file(path, 64 << 20).decode("utf-8"))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise FleetError(one_line(f"{path}: {why(error)}")) from error
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise FleetError(one_line(f"{path}: is damaged: {error}; start the fleet run anew")) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Put it there atomically, in place of what is there. Raises FleetError."""
+    data = json.dumps(value, indent=1, ensure_ascii=True, allow_nan=False).encode() + b"\n"
+    write_bytes(path, data)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    try:
+        writing.make_folder(path.parent)
+        with writing.opened(path.parent) as fd:
+            writing.replace(path.parent, fd, path.name, data, lambda _: None)
+    except StoreError as error:
+        raise FleetError(str(error)) from error
+
+
+def expected_in(folder: Path) -> list[str]:
+    """The hosts that the folder itself names: its plan, or its ``hosts.txt``. Raises FleetError when it names none."""
+    plan = read_json(folder / PLAN)
+    if isinstance(plan, dict):
+        hosts = plan.get("hosts")
+        if not isinstance(hosts, list) or not all(isinstance(host, str) for host in hosts):
+            raise FleetError(one_line(f"{folder / PLAN}: hosts: is not a list of names; start the fleet run anew"))
+        return checked(hosts, str(folder / PLAN))
+    if (folder / HOSTS_FILE).exists():
+        return read_hosts(folder / HOSTS_FILE)
+    raise FleetError(one_line(f"{folder}: does not say which hosts were named; give them with --expect FILE"))
+
+
+def join_folder(folder: Path, expected: Sequence[str] | None, by: Judgement, *, newest: bool = False) -> Fleet:
+    """The fleet document of a folder, from any launcher. Raises FleetError."""
+    if not folder.is_dir():
+        raise FleetError(one_line(f"{folder}: is not a folder; name the one with the nodes' run documents"))
+    hosts = list(expected) if expected is not None else expected_in(folder)
+    return join(folder, hosts, by, known_in(folder, hosts), newest=newest)
+
+
+def known_in(folder: Path, hosts: Sequence[str]) -> Known:
+    """What the engine wrote beside the files; nothing for another launcher."""
+    known = Known(hostnames=hostnames_in(folder))
+    for entry in entries(folder):
+        host, attempt = entry.get("host"), entry.get("attempt")
+        if entry.get("phase") in ("contact", "sweep") and isinstance(host, str) and entry.get("state") is not None:
+            known.states[host] = (_state(entry), str(entry.get("reason") or ""))
+        if entry.get("phase") == "sweep" and isinstance(host, str) and isinstance(attempt, int):
+            known.attempts[host] = attempt
+    return known
+
+
+def _state(entry: dict[str, Any]) -> State:
+    try:
+        return State(entry["state"])
+    except ValueError:
+        return State.LOST
+
+
+def hostnames_in(folder: Path) -> dict[str, str]:
+    roster = read_json(folder / ROSTER)
+    roster = roster if isinstance(roster, dict) else {}
+    pairs = ((host, entry.get("hostname")) for host, entry in roster.items() if isinstance(entry, dict))
+    return {host: name for host, name in pairs if isinstance(name, str) and name}
+
+
+def entries(folder: Path) -> list[dict[str, Any]]:
+    """The log's lines in order. A torn last line, of a controller that was killed, is left out."""
+    try:
+        text = small_file(folder / LOG, _MAX_LOG_BYTES).decode("utf-8", "replace")
+    except OSError:
+        return []
+    found = []
+    for line in text.splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict):
+            found.append(entry)
+    return found

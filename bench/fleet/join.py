@@ -1,0 +1,218 @@
+"""Expected hosts x the files that came -> the fleet document and one verdict, whoever launched them.
+
+Every run is judged here, by the same profiles and from its measurements; a node's own verdict counts for nothing.
+Only figures are kept of a run, so that ten thousand of them fit into memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench import __version__
+from bench.fleet.gather import Answer, Sorter, files, machine, read
+from bench.judge import fleet as rules
+from bench.judge.fleet_nouns import ANSWERED, Collective, Fleet, NodeOutcome, Outlier, PairOutcome, SharedStorage, State
+from bench.judge.gate import decide, judge
+from bench.judge.outliers import Figure, Keys, Table, outliers, ports
+from bench.judge.outliers import figures as figures_of
+from bench.judge.profile import Profile
+from bench.model import Metric, Run
+
+_MOST_STRANGERS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """By what the fleet is judged. ``owners``: metric -> its probe; ``metrics``: those declared, by name."""
+
+    profiles: Sequence[Profile]
+    metrics: Mapping[str, Metric]
+    owners: Mapping[str, str]
+
+
+@dataclass(slots=True)
+class Known:
+    """What a launcher knows beyond the files. A host without a file has its state from here, else it is lost.
+
+    ``again`` holds the figures of a second, separate measurement: an outlier is confirmed when it is one there too.
+    """
+
+    states: dict[str, tuple[State, str]] = field(default_factory=dict)
+    hostnames: dict[str, str] = field(default_factory=dict)
+    attempts: dict[str, int] = field(default_factory=dict)
+    pairs: Sequence[PairOutcome] = ()
+    collective: Collective | None = None
+    shared: Sequence[SharedStorage] = ()
+    again: Sequence[Outlier] | None = None
+    holes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """A run with all but its figures thrown away; or, with ``outcome.state`` bad-result, why it is none."""
+
+    outcome: NodeOutcome
+    scores: dict[str, float] = field(default_factory=dict)
+    figures: tuple[Figure, ...] = ()
+    started_at: str = ""
+
+
+def join(
+    folder: Path,
+    expected: Sequence[str],
+    by: Judgement,
+    known: Known | None = None,
+    *,
+    fleet_id: str | None = None,
+    newest: bool = False,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Fleet:
+    """The fleet document. ``newest``: of several runs of a host the newest counts; without it two are a duplicate."""
+    known = known or Known()
+    sorter, keys = Sorter(expected, known.hostnames), Keys()
+    weighed: dict[str, list[Weighed]] = {}
+    strangers: list[str] = []
+    for number, path in enumerate(files(folder), 1):
+        host, answer = sorter.place(read(path))
+        if host is not None:
+            weighed.setdefault(host, []).append(_weigh(host, answer, by, keys))
+        elif len(strangers) < _MOST_STRANGERS:
+            strangers.append(answer.trouble or f"{path}: cannot be used")
+        progress(number)
+    chosen = [_one(host, weighed.get(host, []), known, newest) for host in expected]
+    return _document(fleet_id or folder.resolve().name, _no_machine_twice(chosen), strangers, by, known)
+
+
+def _weigh(host: str, answer: Answer, by: Judgement, keys: Keys) -> Weighed:
+    if answer.run is None:
+        reason = f"bad_result: {answer.trouble}"
+        return Weighed(NodeOutcome(host=host, state=State.BAD_RESULT, reason=reason))
+    return weigh(host, answer.run, by, keys)
+
+
+def weigh(host: str, run: Run, by: Judgement, keys: Keys) -> Weighed:
+    """One run, judged. An interrupted run counts by what it measured."""
+    verdicts = [judge(run, profile, by.owners) for profile in by.profiles]
+    kind = rules.node_class(run.node.facts)
+    outcome = NodeOutcome(
+        host=host,
+        state=rules.state_of(decide(verdicts)),
+        hostname=run.node.hostname,
+        machine=machine(run),
+        node_class=kind,
+        run=run.id,
+        decisions={verdict.profile: verdict.decision for verdict in verdicts},
+        score=min((verdict.score for verdict in verdicts), default=0.0),
+        failed=rules.failed_gates(verdicts),
+    )
+    scores = {verdict.profile: verdict.score for verdict in verdicts}
+    return Weighed(outcome, scores, tuple(figures_of(host, kind, run.measurements(), keys)), run.started_at)
+
+
+def _one(host: str, found: Sequence[Weighed], known: Known, newest: bool) -> Weighed:
+    """The one true outcome of a host that has none, one or several files."""
+    usable = [w for w in found if w.outcome.state in ANSWERED]
+    chosen = _newest_or_same(usable, newest)
+    told = known.states.get(host)
+    if told is not None and told[0] is State.DUPLICATE:
+        return _hole(host, *told, known)
+    if chosen is not None:
+        attempt = known.attempts.get(host, 1)
+        return Weighed(chosen.outcome.model_copy(update={"attempt": attempt}), chosen.scores, chosen.figures)
+    if usable:
+        runs = ", ".join(w.outcome.run or "" for w in usable[:3])
+        return _hole(host, State.DUPLICATE, f"duplicate: {len(usable)} runs came from it ({runs}); none counts", known)
+    if told is not None:
+        return _hole(host, *told, known)
+    if found:
+        return _hole(host, State.BAD_RESULT, found[0].outcome.reason or "bad_result", known)
+    return _hole(host, State.LOST, "no_result: no file of it came", known)
+
+
+def _newest_or_same(usable: Sequence[Weighed], newest: bool) -> Weighed | None:
+    """The newest if that is wanted; else the only one, where copies of one and the same run are one."""
+    if not usable or (len(usable) > 1 and not newest and any(not _same(w, usable[0]) for w in usable)):
+        return None
+    return max(usable, key=lambda w: w.started_at)
+
+
+def _same(one: Weighed, other: Weighed) -> bool:
+    return one.outcome == other.outcome and one.figures == other.figures and one.started_at == other.started_at
+
+
+def _hole(host: str, state: State, reason: str, known: Known) -> Weighed:
+    hostname = known.hostnames.get(host)
+    attempt = known.attempts.get(host, 1)
+    return Weighed(NodeOutcome(host=host, state=state, reason=reason[:4000], hostname=hostname, attempt=attempt))
+
+
+def _no_machine_twice(found: Sequence[Weighed]) -> list[Weighed]:
+    """Two names of one machine, or one run under two names: the first counts, the others are duplicates of it."""
+    seen: dict[str, str] = {}
+    kept = []
+    for weighed in found:
+        outcome = weighed.outcome
+        marks = [mark for mark in (outcome.machine, outcome.run and f"run {outcome.run}") if mark]
+        first = next((seen[mark] for mark in marks if mark in seen), None)
+        if first is not None:
+            reason = f"duplicate: is the same machine, or the same run, as {first}"
+            kept.append(Weighed(NodeOutcome(host=outcome.host, state=State.DUPLICATE, reason=reason)))
+            continue
+        seen |= dict.fromkeys(marks, outcome.host)
+        kept.append(weighed)
+    return kept
+
+
+def _document(fleet_id: str, found: Sequence[Weighed], strangers: Sequence[str], by: Judgement, known: Known) -> Fleet:
+    nodes = tuple(weighed.outcome for weighed in found)
+    accused = accusations(found, by, known)
+    holes = [*known.holes, *rules.pair_holes(known.pairs), *_collective_hole(known.collective)]
+    verdicts = tuple(
+        rules.verdict(
+            profile.name,
+            profile.digest,
+            nodes,
+            {w.outcome.host: w.scores[profile.name] for w in found if profile.name in w.scores},
+            accused,
+            holes,
+        )
+        for profile in by.profiles
+    )
+    return Fleet(
+        id=fleet_id,
+        joined_at=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        bench_version=__version__,
+        nodes=nodes,
+        strangers=tuple(strangers),
+        pairs=tuple(known.pairs),
+        collective=known.collective,
+        shared=tuple(known.shared),
+        outliers=tuple(accused),
+        verdicts=verdicts,
+        decision=rules.worst(verdict.decision for verdict in verdicts),
+        reasons=tuple(dict.fromkeys(reason for verdict in verdicts for reason in verdict.reasons)),
+    )
+
+
+def accusations(found: Iterable[Weighed], by: Judgement, known: Known) -> list[Outlier]:
+    """Outliers of the sweep and of the pairs; confirmed where the second measurement says the same."""
+    table: Table = {}
+    for weighed in found:
+        for key, sample in weighed.figures:
+            table.setdefault(key, []).append(sample)
+    again = {_mark(outlier) for outlier in known.again or () if outlier.level == "act"}
+    swept = [o.model_copy(update={"confirmed": True}) if _mark(o) in again else o for o in outliers(table, by.metrics)]
+    return [*swept, *ports(known.pairs)]
+
+
+def _mark(outlier: Outlier) -> tuple[str, str, str, tuple[tuple[str, str], ...]]:
+    return outlier.host, outlier.part, outlier.metric, tuple(sorted(outlier.labels.items()))
+
+
+def _collective_hole(collective: Collective | None) -> list[str]:
+    if collective is None or collective.state is State.PASS:
+        return []
+    return [f"collective: {collective.state.value}: {collective.reason or 'no figure'}"]

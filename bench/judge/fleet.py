@@ -1,0 +1,136 @@
+"""Many nodes' outcomes -> one verdict. What is missing is missing, and never passes.
+
+A profile is NO-GO for the fleet when one node is NO-GO for it or a confirmed outlier acts; INCONCLUSIVE when a named
+host has no result, could not be decided, or is accused by a single measurement; GO only when every named host is GO.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from bench.judge.fleet_nouns import ANSWERED, FleetVerdict, NodeOutcome, Outlier, PairOutcome, State
+from bench.model import Decision, Status, Verdict
+
+_STATE = {Decision.GO: State.PASS, Decision.NO_GO: State.FAIL, Decision.INCONCLUSIVE: State.INCONCLUSIVE}
+_MOST_NAMED = 5
+_MOST_REASONS = 12
+
+
+def state_of(decision: Decision) -> State:
+    """A node's state from the worst of its profiles' decisions."""
+    return _STATE[decision]
+
+
+def node_class(facts: Mapping[str, Any]) -> str:
+    """Siblings have the same processors, memory (to the GiB that was bought) and GPUs. Readable, for the page.
+
+    Kernel and tool versions are left out: an old driver on one of many is a cause to be found, not another class.
+    """
+    cpu = facts.get("cpu")
+    cpu = cpu if isinstance(cpu, dict) else {}
+    memory, gpus = facts.get("memory_bytes"), facts.get("gpus")
+    gib = f"{round(memory / 2**30)} GiB" if isinstance(memory, int | float) else "? GiB"
+    names = Counter(str(gpu)[:80] for gpu in gpus) if isinstance(gpus, list | tuple) else Counter[str]()
+    counted = ", ".join(f"{number} x {name}" for name, number in sorted(names.items())) or "no GPU"
+    return f"{str(cpu.get('logical', '?'))[:10]} x {str(cpu.get('model', '?'))[:80]}, {gib}, {counted}"
+
+
+def failed_gates(verdicts: Iterable[Verdict]) -> tuple[str, ...]:
+    """The required gates that did not pass, in short, without repetition."""
+    found = (
+        f"{finding.metric}{_labels(finding.labels)}: {finding.status.value}"
+        + (f" ({finding.reason})" if finding.reason and finding.status is not Status.FAIL else "")
+        for verdict in verdicts
+        for finding in verdict.findings
+        if finding.required and finding.status is not Status.PASS
+    )
+    return tuple(text[:300] for text in dict.fromkeys(found))[:_MOST_REASONS]
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    return "{" + ", ".join(f"{key}={value}" for key, value in labels.items()) + "}" if labels else ""
+
+
+def verdict(
+    profile: str,
+    digest: str,
+    nodes: Sequence[NodeOutcome],
+    scores: Mapping[str, float],
+    outliers: Sequence[Outlier] = (),
+    holes: Sequence[str] = (),
+) -> FleetVerdict:
+    """One profile's answer. ``scores`` by host; ``holes`` are other things that are missing (pairs, a collective)."""
+    counts = Counter(_word(node, profile) for node in nodes)
+    reasons = [*_missing(nodes), *_undecided(nodes, profile), *holes]
+    bad = [*_no_go(nodes, profile), *_accused(outliers, confirmed=True)]
+    suspects = _accused(outliers, confirmed=False)
+    complete = bool(nodes) and counts[Decision.GO.value] == len(nodes)
+    if bad:
+        decision = Decision.NO_GO
+    else:
+        decision = Decision.GO if complete and not suspects and not holes else Decision.INCONCLUSIVE
+    return FleetVerdict(
+        profile=profile,
+        digest=digest,
+        decision=decision,
+        score=min((scores.get(node.host, 0.0) for node in nodes), default=0.0),
+        nodes=dict(counts),
+        reasons=tuple(text[:4000] for text in [*bad, *suspects, *reasons])[:_MOST_REASONS],
+    )
+
+
+def _word(node: NodeOutcome, profile: str) -> str:
+    """How a node counts for a profile: its decision, or its state when it has no result."""
+    if node.state not in ANSWERED:
+        return node.state.value
+    return node.decisions.get(profile, Decision.INCONCLUSIVE).value
+
+
+def _missing(nodes: Sequence[NodeOutcome]) -> list[str]:
+    states = [state for state in State if state not in ANSWERED]
+    groups = ((state, [node.host for node in nodes if node.state is state]) for state in states)
+    return [f"{state.value}: {names(hosts)}" for state, hosts in groups if hosts]
+
+
+def _undecided(nodes: Sequence[NodeOutcome], profile: str) -> list[str]:
+    hosts = [node.host for node in nodes if _word(node, profile) == Decision.INCONCLUSIVE.value]
+    return [f"undecided: {names(hosts)}"] if hosts else []
+
+
+def _no_go(nodes: Sequence[NodeOutcome], profile: str) -> list[str]:
+    hosts = [node.host for node in nodes if _word(node, profile) == Decision.NO_GO.value]
+    return [f"no_go: {names(hosts)}"] if hosts else []
+
+
+def _accused(outliers: Sequence[Outlier], confirmed: bool) -> list[str]:
+    """One line for each part that is slow: by its worst figure, all figures of a part having one cause."""
+    word = "outlier" if confirmed else "suspect"
+    acting = (o for o in outliers if o.level == "act" and o.confirmed is confirmed)
+    worst_first = sorted(acting, key=lambda o: -o.deviation_ratio)
+    parts = {(o.host, o.part): o for o in reversed(worst_first)}
+    return [
+        f"{word}: {o.part} of {o.host} is {100 * o.deviation_ratio:.0f} % worse than its {o.siblings - 1} siblings"
+        for o in sorted(parts.values(), key=lambda o: -o.deviation_ratio)
+    ]
+
+
+def pair_holes(pairs: Sequence[PairOutcome]) -> list[str]:
+    """Pairs that were to be measured and were not."""
+    missing = [f"{pair.client}-{pair.server}" for pair in pairs if pair.state is not State.PASS]
+    return [f"pairs: {len(missing)} of {len(pairs)} without a figure ({names(missing)})"] if missing else []
+
+
+def names(hosts: Sequence[str]) -> str:
+    """The first few, and how many more."""
+    more = len(hosts) - _MOST_NAMED
+    return ", ".join(hosts[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def worst(decisions: Iterable[Decision]) -> Decision:
+    """NO-GO before INCONCLUSIVE before GO; INCONCLUSIVE for none."""
+    found = set(decisions)
+    if Decision.NO_GO in found:
+        return Decision.NO_GO
+    return Decision.GO if found == {Decision.GO} else Decision.INCONCLUSIVE

@@ -1,0 +1,228 @@
+"""The one that is slower than its siblings, and which part of it is.
+
+A figure is accused when it is worse than what its siblings make one expect, by three rules at once: it deviates by more
+than a share (3.5 % warns, 7 % acts: the thresholds of Azure's node health work, SuperBench, USENIX ATC 2024), its
+modified z is beyond 3.5 (Iglewicz & Hoaglin, *How to Detect and Handle Outliers*, 1993: 0.6745 (x - median) / MAD),
+and its own 95 % interval does not reach back into what is normal. The MAD of few values is too small on average and is
+corrected by Croux & Rousseeuw's factors ("Time-efficient algorithms for two highly robust estimators of scale",
+COMPSTAT 1992). Pure: numbers in, accusations out.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+from bench.judge.fleet_nouns import Level, Outlier, PairOutcome
+from bench.judge.statistics import median
+from bench.judge.units import unit_of
+from bench.model import Measurement, Metric
+
+WARN_RATIO, ACT_RATIO = 0.035, 0.07
+Z_LIMIT = 3.5
+#: Two against one is the smallest fleet in which somebody can be said to deviate.
+FEWEST_SIBLINGS = 3
+_MAD_TO_SIGMA = 1.4826
+#: Croux & Rousseeuw 1992, for n = 2..9; from 10 on n / (n - 0.8).
+_SMALL = (0.0, 0.0, 1.196, 1.495, 1.363, 1.206, 1.200, 1.140, 1.129, 1.107)
+_LARGEST_Z = 1e6
+#: Tails are judged by the profiles; between siblings they say nothing at a handful of runs.
+_TAILS = frozenset({"p90", "p95", "p99", "p99.9", "p99.99", "max"})
+_OWN = ("peer", "device")  # a sibling has other peers, and its GPUs are siblings too
+
+
+class Sample(NamedTuple):
+    """One sibling's figure with its 95 % interval; ``part`` says which of the host's like parts (``GPU 3``)."""
+
+    host: str
+    value: float
+    low: float
+    high: float
+    part: str = ""
+
+
+class Key(NamedTuple):
+    """What makes figures comparable: the node class, the metric and its labels."""
+
+    node_class: str
+    metric: str
+    labels: tuple[tuple[str, str], ...]
+
+
+Table = dict[Key, list[Sample]]
+Keys = dict[Key, Key]
+Figure = tuple[Key, Sample]
+
+
+def scale(values: Sequence[float]) -> float:
+    """The standard deviation of the undisturbed, by the median absolute deviation; 0 when most are equal."""
+    n, middle = len(values), median(values)
+    factor = _SMALL[n] if n < len(_SMALL) else n / (n - 0.8)
+    return factor * _MAD_TO_SIGMA * median([abs(value - middle) for value in values])
+
+
+def deviations(
+    samples: Sequence[Sample], better: Literal["higher", "lower"]
+) -> list[tuple[Sample, float, float, float]]:
+    """(sample, expected, deviation towards worse as a share of expected, modified z); empty when it cannot be said.
+
+    The scale is never taken below what the siblings' own intervals say of a single figure.
+    """
+    values = [sample.value for sample in samples]
+    if len(values) < FEWEST_SIBLINGS:
+        return []
+    expected = median(values)
+    if expected <= 0.0:
+        return []
+    own = median([(sample.high - sample.low) / 2.0 for sample in samples]) / 1.96
+    sigma = max(scale(values), own)
+    sign = -1.0 if better == "higher" else 1.0
+    worse = [(sample, sign * (sample.value - expected)) for sample in samples]
+    return [(sample, expected, by / expected, _z(by, sigma)) for sample, by in worse]
+
+
+def _z(by: float, sigma: float) -> float:
+    if by == 0.0:
+        return 0.0
+    z = by / sigma if sigma > abs(by) / _LARGEST_Z else _LARGEST_Z
+    return min(max(z, -_LARGEST_Z), _LARGEST_Z)
+
+
+def level_of(sample: Sample, expected: float, ratio: float, z: float, better: str) -> Level | None:
+    """``act``, ``warn`` or nothing, by the three rules of this module."""
+    near = sample.high if better == "higher" else sample.low
+    surely = abs(near - expected) / expected if (near < expected) == (better == "higher") else 0.0
+    if z <= Z_LIMIT:
+        return None
+    if ratio >= ACT_RATIO and surely >= WARN_RATIO:
+        return "act"
+    return "warn" if ratio >= WARN_RATIO and surely > 0.0 else None
+
+
+def outliers(table: Table, metrics: Mapping[str, Metric]) -> list[Outlier]:
+    """Everybody who is accused, the worst first. ``metrics`` are those declared; others are not compared."""
+    found: list[Outlier] = []
+    for key, samples in table.items():
+        better = metrics[key.metric].better if key.metric in metrics else "none"
+        if better != "none":
+            found += _accused(key, samples, better)
+    return sorted(found, key=lambda outlier: (outlier.level, -outlier.deviation_ratio))
+
+
+def _accused(key: Key, samples: Sequence[Sample], better: Literal["higher", "lower"]) -> Iterable[Outlier]:
+    for sample, expected, ratio, z in deviations(samples, better):
+        level = level_of(sample, expected, ratio, z, better)
+        if level is not None:
+            yield Outlier(
+                host=sample.host, part=sample.part or part_of(key.metric, dict(key.labels)), metric=key.metric,
+                labels=dict(key.labels), observed=sample.value, expected=expected, deviation_ratio=ratio,
+                modified_z=z, siblings=len(samples), level=level,
+            )  # fmt: skip
+
+
+def comparable(measurement: Measurement) -> bool:
+    """Valid, with a base unit (counts have no share to deviate by), and no tail."""
+    if measurement.invalid is not None or not unit_of(measurement.metric):
+        return False
+    return measurement.labels.get("statistic") not in _TAILS
+
+
+def figures(host: str, node_class: str, measurements: Iterable[Measurement], keys: Keys) -> list[Figure]:
+    """One host's figures. Those that differ only in the peer are one: their median. ``keys`` holds each key once."""
+    groups: dict[tuple[Key, str], list[Measurement]] = defaultdict(list)
+    for m in measurements:
+        if comparable(m):
+            labels = tuple(sorted((k, v) for k, v in m.labels.items() if k not in _OWN))
+            part = f"GPU {m.labels['device']}" if "device" in m.labels else ""
+            key = Key(node_class, m.metric, labels)
+            groups[keys.setdefault(key, key), part].append(m)
+    found = []
+    for (key, part), same in groups.items():
+        value, low, high = (median(column) for column in zip(*((m.value, *m.interval) for m in same), strict=True))
+        found.append((key, Sample(host, value, low, high, part)))
+    return found
+
+
+def part_of(metric: str, labels: Mapping[str, str]) -> str:
+    """What of the node a metric speaks of, in the words of the person who goes there."""
+    if metric.startswith(("storage_", "starvation_")):
+        return f"disk {labels['path']}" if "path" in labels else "disk"
+    if metric.startswith("network_"):
+        return "port"
+    if metric.startswith("accelerator_") or labels.get("stage") in ("resident", "transfer"):
+        return f"GPU {labels['device']}" if "device" in labels else "GPU"
+    if metric.startswith(("host_", "cpu_", "memory_")) or labels.get("stage") == "preprocess":
+        return "CPU"
+    return "disk" if labels.get("stage") in ("fetch", "storage") else "node"
+
+
+# --- the matrix of pairs
+
+
+def ports(pairs: Sequence[PairOutcome]) -> list[Outlier]:
+    """Slow ports by rows (what a node sends) and columns (what it receives), and slow paths between sound ports.
+
+    A pair runs at the slower of its two ports. A sound node has one slow pair for each faulty node, a faulty node has
+    nothing else: so a node's figure is the median of its pairs, in each direction, and is compared with its siblings'.
+    A path is accused when it is slower than both of its ports by the median say.
+    """
+    sends, receives = _rates(pairs)
+    slow = [o for direction, rates in (("send", sends), ("receive", receives)) for o in _slow_ports(rates, direction)]
+    return slow + _slow_paths(pairs, sends, receives, {o.host for o in slow})
+
+
+def _rates(pairs: Sequence[PairOutcome]) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """By host: the rates at which it sent, and at which it received."""
+    sends: dict[str, list[float]] = defaultdict(list)
+    receives: dict[str, list[float]] = defaultdict(list)
+    for pair in pairs:
+        if pair.send_bytes_per_second is not None:
+            sends[pair.client].append(pair.send_bytes_per_second)
+            receives[pair.server].append(pair.send_bytes_per_second)
+        if pair.receive_bytes_per_second is not None:
+            sends[pair.server].append(pair.receive_bytes_per_second)
+            receives[pair.client].append(pair.receive_bytes_per_second)
+    return sends, receives
+
+
+def _slow_ports(rates: Mapping[str, list[float]], direction: str) -> Iterable[Outlier]:
+    samples = [Sample(host, median(found), median(found), max(found)) for host, found in rates.items()]
+    for outlier in _accused(_PORT, [s._replace(high=s.value) for s in samples], "higher"):
+        found = rates[outlier.host]
+        labels = {"direction": direction}
+        yield outlier.model_copy(update={"labels": labels, "confirmed": len(found) > 1})
+
+
+_PORT = Key("", "network_throughput_bytes_per_second", ())
+
+
+def _slow_paths(
+    pairs: Sequence[PairOutcome], sends: Mapping[str, list[float]], receives: Mapping[str, list[float]], known: set[str]
+) -> list[Outlier]:
+    """Pairs below 1 - 7 % of the slower of their two ports although neither port is accused."""
+    flat = [
+        (pair, a, b, rate, name)
+        for pair in pairs
+        for a, b, rate, name in (
+            (pair.client, pair.server, pair.send_bytes_per_second, "send"),
+            (pair.server, pair.client, pair.receive_bytes_per_second, "receive"),
+        )
+        if rate is not None and not {a, b} & known
+    ]
+    found = []
+    for pair, a, b, rate, name in flat:
+        if len(sends[a]) < FEWEST_SIBLINGS or len(receives[b]) < FEWEST_SIBLINGS:
+            continue  # a median of two is no witness
+        expected = min(median(sends[a]), median(receives[b]))
+        sigma = max(scale(sends[a]), scale(receives[b]))
+        by = expected - rate
+        if expected > 0 and by / expected >= ACT_RATIO and _z(by, sigma) > Z_LIMIT:
+            found.append(
+                Outlier(
+                    host=pair.client, part=f"path to {pair.server}", metric=_PORT.metric, labels={"direction": name},
+                    observed=rate, expected=expected, deviation_ratio=by / expected, modified_z=_z(by, sigma),
+                    siblings=len(sends[a]), level="act",
+                )
+            )  # fmt: skip
+    return found
