@@ -231,7 +231,8 @@ def _reading(job: Job, side: _Side, seconds: float) -> Reading:
     missing = [name for name, key in STATISTICS.items() if key not in latency.percentile]
     if missing:
         raise Failed(f"fio_output: {job.name} has no latency {', '.join(missing)}")
-    quantiles = {name: latency.percentile[key] / 1e9 for name, key in STATISTICS.items()}
+    # A quantile is the end of a histogram's bucket, up to 1/64 wide, and may stand past the largest value.
+    quantiles = {name: min(latency.percentile[key], latency.max) / 1e9 for name, key in STATISTICS.items()}
     return Reading(
         job=job.name,
         transferred_bytes=side.io_bytes,

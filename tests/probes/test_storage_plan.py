@@ -1,0 +1,210 @@
+"""How the storage probe plans and doubts: arguments, sizes, times, and which figures must not decide anything."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.measure.probe import Completed, Failed, Unsupported
+from bench.model import Effort
+from probes import _fio, _place, storage
+from probes._fio import MIB, Engine, Job, Reading
+from probes._place import Place
+
+DIRECT = Engine("io_uring", True)
+SECONDS = {"read": 1.5, "write": 1.5}
+SIZES = {"read": 64 * MIB, "write": 16 * MIB}
+
+
+def place(**fields: Any) -> Place:
+    known = {
+        "label": "/data", "fstype": "ext4", "device": "8:0", "free_bytes": 1 << 40, "reserve_bytes": 1 << 30,
+        "direct": True, "direct_error": None, "io_uring": True, "io_uring_error": None, "cpus": 2,
+    }  # fmt: skip
+    return Place(**{**known, **fields})
+
+
+def jobs_of(words: Sequence[str]) -> list[dict[str, str]]:
+    """The options of each job of an argument list."""
+    jobs: list[dict[str, str]] = []
+    for word in words:
+        name, _, value = word.removeprefix("--").partition("=")
+        if name == "name":
+            jobs.append({})
+        if jobs:
+            jobs[-1][name] = value
+    return jobs
+
+
+@pytest.mark.parametrize("engine", [DIRECT, Engine("libaio", True), Engine("psync", True), Engine("psync", False)])
+@pytest.mark.parametrize("cpus", [1, 2, 16, 192])
+def test_every_job_keeps_its_depth_in_flight_and_stays_in_its_file(engine: Engine, cpus: int) -> None:
+    words = _fio.round_arguments(engine, storage.JOBS, SIZES, cpus, SECONDS, 0.1)
+    for job, options in zip(storage.JOBS, jobs_of(words), strict=True):
+        workers = int(options["numjobs"])
+        assert workers * int(options["iodepth"]) == job.depth
+        assert int(options["size"]) == int(options["offset_increment"])
+        assert 0 < int(options["size"]) * workers <= SIZES[job.side]
+        assert int(options["size"]) % job.block_bytes == 0
+        assert options["filename"] == f"{job.side}.dat"
+        assert "stonewall" in options
+    assert f"--direct={int(engine.direct)}" in words
+
+
+def test_the_arguments_keep_clear_of_the_known_traps() -> None:
+    words = [*_fio.command("/usr/bin/fio", "/a:b #c"), *_fio.layout_arguments(DIRECT, {"read.dat": MIB}, 2.0)]
+    assert words[:3] == ["env", "--chdir=/a:b #c", "/usr/bin/fio"]
+    assert {"--thread", "--fallocate=none", "--refill_buffers=1", "--end_fsync=1"} <= set(words)
+    assert all(word.startswith("--") for word in words[3:]), "a bare word would be a job file"
+    assert not any("#" in word or ":" in word for word in words[3:])
+
+
+def test_eight_jobs_are_labelled_apart() -> None:
+    labels = [(job.side, *job.labels.values()) for job in storage.JOBS]
+    assert len(set(labels)) == len(labels) == 8
+    assert {job.labels["queue_depth"] for job in storage.JOBS} == {"1", "deep"}
+
+
+@given(st.floats(20, 1000))
+def test_the_rounds_fit_into_the_directory_s_time(total: float) -> None:
+    seconds, ramp = storage.job_seconds(total)
+    plan = storage.Plan(DIRECT, SIZES, {"read": seconds, "write": seconds}, ramp, 2)
+    assert storage.REPEATS * plan.round_seconds <= total
+    assert seconds >= 0.12 and 0.05 <= ramp <= 2.0
+
+
+def test_writing_is_bounded_whatever_the_effort() -> None:
+    assert storage.job_seconds(300)[0] > storage._LONGEST_WRITE_SECONDS
+
+
+@given(st.integers(0, 1 << 44), st.sampled_from(list(Effort)))
+def test_files_take_at_most_two_thirds_of_what_is_free_unless_that_is_next_to_nothing(
+    free: int, effort: Effort
+) -> None:
+    sizes = storage.file_sizes(place(free_bytes=free, reserve_bytes=0), effort)
+    assert sizes["read.dat"] >= 64 * MIB and sizes["write.dat"] >= 16 * MIB
+    assert all(size % MIB == 0 for size in sizes.values())
+    assert sum(sizes.values()) <= max(80 * MIB, free * 2 // 3)
+
+
+def test_engines_are_tried_best_first_and_the_page_cache_last() -> None:
+    assert [(e.name, e.direct) for e in storage.engines(place())] == [
+        ("io_uring", True), ("libaio", True), ("psync", True), ("psync", False),
+    ]  # fmt: skip
+    assert storage.engines(place(io_uring=False))[0] == Engine("libaio", True)
+    assert storage.engines(place(direct=False)) == [Engine("psync", False)]
+
+
+# --- which figures must not be judged
+
+
+def reading(job: Job, transferred: int = 100 * MIB) -> Reading:
+    latency = dict.fromkeys(["p50", "p99", "p99.9", "max", "mean"], 0.001)
+    return Reading(job.name, transferred, 1e8, 1e8 / job.block_bytes, transferred // job.block_bytes, latency)
+
+
+ROUNDS = [{job.name: reading(job) for job in storage.JOBS}] * 5
+READ = 5 * 6 * 100 * MIB  # by the six reading jobs
+LAID_OUT = (0, 0), (0, 80 * MIB)  # counters before and after the layout
+
+
+def doubts(engine: Engine, *counts: tuple[int, int] | None) -> dict[str, str | None]:
+    return storage.cold_doubts(storage.Plan(engine, SIZES, SECONDS, 0.1, 2), counts, ROUNDS)
+
+
+def test_reads_that_the_device_delivered_are_believed() -> None:
+    assert doubts(DIRECT, *LAID_OUT, (READ, 0)) == {"read": None, "write": None}
+    assert doubts(Engine("psync", False), *LAID_OUT, (READ, 0))["read"] is None
+
+
+@pytest.mark.parametrize("engine", [DIRECT, Engine("psync", False)])
+def test_reads_that_a_cache_delivered_are_not(engine: Engine) -> None:
+    found = doubts(engine, *LAID_OUT, (READ // 2, 0))["read"]
+    assert found == "not_cold: the device delivered 50% of what was read; a cache the rest"
+
+
+def test_without_counters_o_direct_is_believed_and_the_page_cache_is_not() -> None:
+    buffered = Engine("psync", False)
+    blind = ((0, 0), (0, 0), (0, 0))  # a device that counts nothing, not even the layout
+    for counts in ((None, None, None), blind):
+        assert doubts(DIRECT, *counts)["read"] is None
+        assert "not_cold" in str(doubts(buffered, *counts)["read"])
+    assert "buffered" in str(doubts(buffered, *LAID_OUT, (READ, 0))["write"])
+
+
+def test_a_quantile_needs_operations_beyond_it() -> None:
+    few = [{**one, "read-1024k-1": reading(storage.JOBS[0], 50 * MIB)} for one in ROUNDS]
+    found = list(storage._figures("/data", DIRECT, few, {"read": None, "write": None}))
+    mebi = [m for m in found if m.labels["block_bytes"] == str(MIB) and m.metric == "storage_read_latency_seconds"]
+    invalid = {(m.labels["queue_depth"], m.labels["statistic"]) for m in mebi if m.invalid}
+    assert invalid == {("1", "p99"), ("1", "p99.9"), ("deep", "p99.9")}
+    p999 = next(m for m in mebi if m.labels["statistic"] == "p99.9")
+    assert p999.invalid == "few_operations: a repeat holds 50, and p99.9 needs 1000"
+
+
+def test_every_figure_is_declared_and_carries_its_five_repeats() -> None:
+    declared = {metric.name: set(metric.labels) for metric in storage.PROBE.metrics}
+    found = list(storage._figures("/data", DIRECT, ROUNDS, {"read": None, "write": None}))
+    assert {m.metric for m in found} == set(declared)
+    assert all(set(m.labels) <= declared[m.metric] and len(m.repeats) == m.samples == 5 for m in found)
+
+
+# --- what the child says of a directory
+
+
+class Says:
+    """Tools whose every program prints this."""
+
+    def __init__(self, stdout: str, status: int = 0) -> None:
+        self.done = Completed(("x",), status, stdout, "", 0.1)
+
+    def python(self, *_: Any, **__: Any) -> Completed:
+        return self.done
+
+
+GOOD = {
+    "path": "/data", "error": None, "fstype": "ext4", "device": "8:0", "free_bytes": 10, "size_bytes": 100,
+    "direct": True, "direct_error": None, "io_uring": False, "io_uring_error": "no", "cpus": 2,
+}  # fmt: skip
+
+
+def look(**changes: Any) -> Place:
+    return _place.look(Says(json.dumps({**GOOD, **changes})), "/data")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("fstype", ["tmpfs", "ramfs"])
+def test_memory_is_not_storage(fstype: str) -> None:
+    with pytest.raises(Unsupported, match=r"^tmpfs: /data is memory"):
+        look(fstype=fstype)
+
+
+def test_what_is_wrong_with_a_directory_is_said_in_its_words() -> None:
+    with pytest.raises(Unsupported, match=r"^missing: /data: No such file"):
+        look(error="missing: /data: No such file or directory")
+    assert look().free_bytes == 10
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "[]", "{}", '{"path": "/data"}', "[" * 100_000])
+def test_garbage_about_a_directory_is_one_line(text: str) -> None:
+    with pytest.raises(Failed, match=r"^place_output") as caught:
+        _place.look(Says(text), "/data")  # type: ignore[arg-type]
+    assert "\n" not in caught.value.reason
+
+
+@pytest.mark.parametrize("path", ["/a\nb", "/a\x00b", "/a\x1b[31m", "/a\udcff"])
+def test_unprintable_paths_are_refused_before_they_reach_a_tool(path: str) -> None:
+    with pytest.raises(Unsupported, match=r"^refused"):
+        _place.look(Says(json.dumps(GOOD)), path)  # type: ignore[arg-type]
+
+
+def test_counters_of_a_device_are_in_bytes() -> None:
+    assert _place.parse_counters("  10 0 2000 5 20 0 4000 9 0 1 1\n") == (2000 * 512, 4000 * 512)
+    assert _place.parse_counters("") is None
+    assert _place.counters("0:45") == _place.counters("../../x") == ""
+    with pytest.raises(Failed, match="counters"):
+        _place.parse_counters("what is this")
