@@ -40,6 +40,8 @@ class Link:
     echo_port: int | None = None
     interface: Mapping[str, Any] = field(default_factory=dict)
     problem: str | None = None
+    key_file: str | None = None
+    runs: int = 0
 
     def iperf(self, name: str, arguments: Callable[[Server], list[str]], seconds: float) -> dict[str, Any]:
         """One iperf3 test that takes ``seconds``; a busy server is waited for as long as the probe has time.
@@ -134,6 +136,7 @@ def _link(ctx: Context, peer: str, labels: Mapping[str, str], answer: Mapping[st
         echo_port=hello.get("echo_port"),
         interface=answer.get("local") or {},
         problem=hello.get("iperf3_problem"),
+        key_file=str(ctx.option("key_file")) if ctx.option("key_file") else None,
     )
 
 

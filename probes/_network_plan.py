@@ -35,7 +35,7 @@ class Plan:
     def seconds(self) -> float:
         """About how long the whole takes, starts of programs included."""
         echo = self.idle_packets * 0.02 + self.fine_packets * 0.002 + 1.5
-        loaded = 2 * (len(self.loads) + 1) * (self.loaded_packets * 0.005 + 3.0) if self.loaded_packets else 0.0
+        loaded = 2 * (len(self.loads) + 1) * (self.loaded_packets * 0.005 + 4.0) if self.loaded_packets else 0.0
         return self.bandwidth_seconds * 1.1 + 2 * self.udp_rounds * (self.udp_seconds + 0.4) + echo + loaded
 
 

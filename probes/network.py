@@ -22,6 +22,7 @@ from probes._network_bandwidth import (
     measure_udp,
     throughput,
 )
+from probes._network_echo import figures, fine, idle, loaded, reason_for_none
 from probes._network_link import Link, connected, python_argv
 from probes._network_plan import LOOPBACK, PEER, Plan, for_peers
 
@@ -64,7 +65,7 @@ def _one(ctx: Context, peer: str, labels: Mapping[str, str], plan: Plan) -> list
         if link.problem:
             raise Unsupported(f"{link.problem} ({peer})", "install iperf3 on the peer")
         _announce(link, plan)
-        return _bandwidth(link, plan)
+        return _measured(link, plan)
 
 
 def _announce(link: Link, plan: Plan) -> None:
@@ -78,12 +79,19 @@ def _announce(link: Link, plan: Plan) -> None:
     )
 
 
-def _bandwidth(link: Link, plan: Plan) -> list[Measurement]:
+def _measured(link: Link, plan: Plan) -> list[Measurement]:
+    """The idle echo first, while nothing of ours is in any queue; the loads last."""
+    quiet = idle(link, plan) if link.echo_port else None
+    quick = fine(link, plan) if link.echo_port else None
     tcp = measure_tcp(link, plan)
     found = throughput(tcp, link.labels, link.iperf3.max_bits_per_second)
     found += both_ways(measure_both(link, plan), link.labels)
     udp, overflows = measure_udp(link, plan, {d: tcp.median(d) for d in DIRECTIONS})
-    return found + datagrams(udp, link.labels, overflows)
+    found += datagrams(udp, link.labels, overflows)
+    if quiet is None:
+        link.ctx.warn(reason_for_none(link))
+        return found
+    return found + figures(link, quiet, quick, loaded(link, plan, tcp))
 
 
 def doctor(tools: Tools, request: Request) -> Sequence[Check]:
@@ -119,6 +127,60 @@ METRICS = (
     ),
     _metric("network_jitter_seconds", "UDP interarrival jitter at the receiver (iperf3, RFC 3550)", "direction"),
     _metric("network_loss_ratio", "share of UDP datagrams that did not arrive (iperf3)", "direction"),
+    _metric(
+        "network_round_trip_seconds",
+        "round trip of a voice packet by the kernels' time stamps, without either host's share (paced echo)",
+        "state",
+        "statistic",
+        "stamps",
+    ),
+    _metric(
+        "network_application_round_trip_seconds",
+        "the same as an application sees it, from the slot in which the packet was due",
+        "state",
+        "statistic",
+    ),
+    _metric("network_delay_variation_seconds", "round trip less the smallest (RFC 5481)", "state", "statistic"),
+    _metric(
+        "network_place_delay_seconds",
+        "time a packet spent in this node's egress queue, on this host, on the peer's host",
+        "state",
+        "place",
+        "statistic",
+    ),
+    _metric("network_echo_loss_ratio", "share of the echo's packets lost on the way", "state", "direction"),
+    _metric("network_lost_burst_packets", "the longest run of lost echo packets", "state"),
+    _metric("network_reordered_packets", "echo packets that came back after a later one", "state"),
+    _metric("network_duplicate_packets", "echo packets that came back twice", "state"),
+    _metric("network_missed_send_slots", "echo packets that this host sent after the next one was due", "state"),
+    _metric(
+        "network_spike_events",
+        "runs of packets later than usual by more than the threshold, each laid at one place",
+        "state",
+        "place",
+        "threshold_seconds",
+    ),
+    _metric(
+        "network_spike_rate_upper_bound_per_second",
+        "the largest rate of the network's own spikes above 20 ms that is still plausible (Poisson, 95 %)",
+        "state",
+    ),
+    _metric("network_fine_round_trip_seconds", "the idle round trip with a packet every 2 ms", "statistic", "stamps"),
+    _metric(
+        "network_load_round_trip_seconds",
+        "round trip beside a load: UDP at a share of the capacity, or eight TCP streams",
+        "direction",
+        "load",
+        "statistic",
+    ),
+    _metric("network_added_delay_seconds", "what a load adds to the round trip's p99", "direction", "load"),
+    _metric("network_load_bytes_per_second", "what the load itself brought across", "direction", "load", better="none"),
+    _metric(
+        "network_voice_safe_load_ratio",
+        "voice-safe headroom: the largest batch load, as a share of the capacity, that adds at most 20 ms to p99",
+        "direction",
+        better="higher",
+    ),
 )
 
 PROBE = Probe(

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 MAGIC = b"ABE1"
 REQUEST, REPLY = 0, 1
 FOLLOW_UPS = 3
+#: Requests from this sequence on only fetch the last follow-ups; they are no part of the measurement.
+CLOSING = 1 << 31
 _HEAD = struct.Struct("!4sBxxxQIIqqI")  # magic kind token run sequence received_at sent_at requests_seen
 _FOLLOW = struct.Struct("!Iq")  # sequence, transmit stamp
 _MAC_BYTES = 16

@@ -13,7 +13,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from probes.loads.echo_packet import FOLLOW_UPS, LARGEST, REPLY, REQUEST, Follow, Packet, pack, unpack
+from probes.loads.echo_packet import CLOSING, FOLLOW_UPS, LARGEST, REPLY, REQUEST, Follow, Packet, pack, unpack
 from probes.loads.echo_stamps import SCHED, drain, received_at, udp_socket
 
 MOST_SESSIONS = 64
@@ -89,7 +89,7 @@ class Responder:
             self.dropped += 1
             return
         session.begin(packet.run)
-        session.seen += 1
+        session.seen += packet.sequence < CLOSING
         reply = Packet(
             REPLY, packet.token, packet.run, packet.sequence, arrived or 0, time.time_ns(), session.seen,
             tuple(session.follow_ups),
