@@ -54,9 +54,7 @@ def _readings(samples: Sequence[Sample], index: str, key: str) -> list[Any]:
     return [value for s in samples if (value := read(s)) is not None]
 
 
-def _counter(
-    samples: Sequence[Sample], index: str, key: str, metric: str, gone: str | None
-) -> Iterator[Measurement]:
+def _counter(samples: Sequence[Sample], index: str, key: str, metric: str, gone: str | None) -> Iterator[Measurement]:
     """How much it grew during the run. A card that vanished, or a counter that was reset, leaves it void."""
     values = [v for r in _readings(samples, index, key) if (v := finite(r)) is not None]
     if not values:

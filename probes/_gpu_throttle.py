@@ -67,10 +67,6 @@ def _polled(stage: Stage, index: str, labels: Mapping[str, str], counted: set[st
         yield _figure(reason, times / len(seen), interval, len(seen), {**labels, "method": "polled"})
 
 
-def _figure(
-    reason: str, ratio: float, interval: tuple[float, float], n: int, labels: Mapping[str, str]
-) -> Measurement:
+def _figure(reason: str, ratio: float, interval: tuple[float, float], n: int, labels: Mapping[str, str]) -> Measurement:
     metric = "accelerator_throttle_ratio" if reason in FAULTS else "accelerator_clock_limit_ratio"
-    return Measurement(
-        metric=metric, value=ratio, interval=interval, samples=n, labels={**labels, "reason": reason}
-    )
+    return Measurement(metric=metric, value=ratio, interval=interval, samples=n, labels={**labels, "reason": reason})

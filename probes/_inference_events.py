@@ -31,7 +31,7 @@ def decoded(line: str) -> Event | None:
     """One line's event, or None when it is none."""
     try:
         event = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
 

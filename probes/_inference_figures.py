@@ -13,9 +13,7 @@ _SHARES = ("accelerator_busy_ratio", "inference_run_delay_ratio")
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
 
 
-def median(
-    metric: str, values: Sequence[float], labels: Mapping[str, str], invalid: str | None = None
-) -> Measurement:
+def median(metric: str, values: Sequence[float], labels: Mapping[str, str], invalid: str | None = None) -> Measurement:
     """The median of the repeats and its interval; no share of time is under zero or over one."""
     value, (low, high) = statistics.median_interval(values)
     interval = (max(0.0, low), max(value, min(1.0, high))) if metric in _SHARES else (low, high)
@@ -42,9 +40,7 @@ def quantiles(
         )  # fmt: skip
 
 
-def share(
-    metric: str, successes: int, n: int, labels: Mapping[str, str], invalid: str | None = None
-) -> Measurement:
+def share(metric: str, successes: int, n: int, labels: Mapping[str, str], invalid: str | None = None) -> Measurement:
     """A share of ``n`` trials with Clopper and Pearson's exact interval."""
     return Measurement(
         metric=metric, value=successes / n, interval=statistics.binomial_interval(successes, n), samples=n,

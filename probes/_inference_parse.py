@@ -11,6 +11,9 @@ from probes._inference_events import Event, number, numbers
 from probes._inference_figures import median, quantiles
 from probes._inference_validity import contended
 
+#: A larger batch trades a user's waiting for throughput; its steps are no user's time between tokens.
+_MOST_INTERACTIVE = 32
+
 
 def parse(found: Sequence[Event]) -> list[Measurement]:
     """All measurements of one device's load. Raises Failed when there is none to make."""
@@ -53,10 +56,12 @@ def _stage(windows: Sequence[Event], device: dict[str, str]) -> Iterator[Measure
             yield rate("accelerator_copy_bytes_per_second", "bytes")
         case "prefill":
             yield rate("inference_tokens_per_second", "tokens")
-            yield from quantiles("inference_first_token_seconds", _steps(windows), labels, invalid)
+            if number(windows[0], "batch") == 1:
+                yield from quantiles("inference_first_token_seconds", _steps(windows), labels, invalid)
         case "decode":
             yield rate("inference_tokens_per_second", "tokens")
-            yield from quantiles("inference_inter_token_seconds", _steps(windows), labels, invalid)
+            if number(windows[0], "batch") <= _MOST_INTERACTIVE:
+                yield from quantiles("inference_inter_token_seconds", _steps(windows), labels, invalid)
     busy = [min(1.0, number(w, "busy_seconds") / number(w, "seconds")) for w in windows]
     yield median("accelerator_busy_ratio", busy, labels, invalid)
     delays = [float(w["delay_ratio"]) for w in windows if isinstance(w.get("delay_ratio"), int | float)]
@@ -68,9 +73,7 @@ def _steps(windows: Sequence[Event]) -> list[float]:
     return [second for window in windows for second in numbers(window, "step_seconds")]
 
 
-def _rates(
-    windows: Sequence[Event], labels: dict[str, str], invalid: str | None
-) -> Callable[[str, str], Measurement]:
+def _rates(windows: Sequence[Event], labels: dict[str, str], invalid: str | None) -> Callable[[str, str], Measurement]:
     """Work a second of each window: ``work`` of one step times the steps, over the window's wall seconds."""
 
     def rate(metric: str, work: str) -> Measurement:

@@ -29,7 +29,7 @@ METRICS = (
     Metric(
         name="inference_first_token_seconds",
         help="Time to the first token: of one prompt (prefill), or from the scheduled arrival (serve).",
-        labels=("stage", "statistic", *_DEVICE), better="lower",
+        labels=("stage", "statistic", "batch", *_DEVICE), better="lower",
     ),
     Metric(
         name="inference_inter_token_seconds",

@@ -77,7 +77,9 @@ def _no_cuda(torch: Any, driver: str | None) -> Refused:
     if driver is None:
         return Refused("unsupported", "no_gpu: no NVIDIA driver answers on this node", "--accelerator cpu|emulated")
     if build is None:
-        reason = f"torch_without_cuda: NVIDIA driver {driver} is here, but torch {torch.__version__} has no CUDA"
+        reason = (
+            f"torch_without_cuda: NVIDIA driver {driver} is here, but torch {torch.__version__} was built without CUDA"
+        )
         return Refused("unsupported", reason, CUDA_REMEDY)
     reason = f"cuda_unavailable: NVIDIA driver {driver} and torch {torch.__version__} do not work together{_why(torch)}"
     return Refused("unsupported", reason, "nvidia-smi")

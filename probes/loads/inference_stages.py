@@ -53,9 +53,7 @@ def sizes(device: Device, shape: Shape, quick: bool) -> Sizes:
 class Stages:
     """One load on one device, until the deadline (monotonic seconds)."""
 
-    def __init__(
-        self, torch: Any, device: Device, shape: Shape, options: argparse.Namespace, deadline: float
-    ) -> None:
+    def __init__(self, torch: Any, device: Device, shape: Shape, options: argparse.Namespace, deadline: float) -> None:
         self.torch, self.device, self.shape, self.options, self.deadline = torch, device, shape, options, deadline
         self.sizes = sizes(device, shape, options.quick)
         with stage("inference.setup"):
