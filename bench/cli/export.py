@@ -1,0 +1,204 @@
+"""``bench export``: a stored run in the words of another program."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.cli import settings
+from bench.cli.errors import CliError
+from bench.cli.gate import Results, RunArgument, find_run, open_store
+from bench.cli.output import emit, note
+
+if TYPE_CHECKING:
+    from bench.model import Run
+    from bench.show.formats import Export
+
+Words = list[str] | None
+_AGE = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def export(
+    run: RunArgument = None,
+    format: Annotated[  # noqa: A002 - the option is called so
+        str | None,
+        typer.Option("--format", "-f", help="openmetrics, junit, ctrf, markdown, nagios, npd, json, parquet or otlp."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to put in place, atomically; default: standard output.")
+    ] = None,
+    listen: Annotated[
+        str | None,
+        typer.Option(help="[ADDRESS]:PORT to serve this node's newest run on, as openmetrics, until SIGTERM."),
+    ] = None,
+    profile: Annotated[
+        Words,
+        typer.Option(envvar="BENCH_PROFILE", help="Judge again by this profile; again for more. Default: as stored."),
+    ] = None,
+    max_age: Annotated[
+        str | None, typer.Option(help="nagios, npd: a run older than this (26h, 90m) is no answer: unknown.")
+    ] = None,
+    results: Results = None,
+) -> int:
+    """A stored run for Prometheus, CI, Nagios, Kubernetes, a pull request or a notebook.
+
+    Status 0 when it was written. nagios and npd are plugins: their exit status is the verdict, nagios 0, 2, 3, 3 and
+    npd 0, 1, 2, 2 for GO, NO-GO, no verdict, INCONCLUSIVE.
+
+    Examples:  bench export -f openmetrics -o /var/lib/node_exporter/textfile/bench.prom
+               bench export 3f9a -f junit -o bench.xml
+               bench export -f markdown >> "$GITHUB_STEP_SUMMARY"
+               bench export --listen 127.0.0.1:9817
+    """
+    if listen is not None:
+        return _listen(listen, format, profile, results)
+    name = _known(format)
+    try:
+        found = _export(run, profile, results, max_age)
+        data = _rendered(name, found)
+    except CliError as error:
+        return _no_answer(name, error)
+    _write(name, data, output)
+    return _status(name, found)
+
+
+def _known(format: str | None) -> str:  # noqa: A002
+    from bench.show.formats import FORMATS
+
+    if format in FORMATS:
+        return format
+    listed = ", ".join(FORMATS)
+    raise CliError(f"--format {format}: must be one of {listed}" if format else f"--format is needed: one of {listed}")
+
+
+def _export(reference: str | None, profile: Words, results: Path | None, max_age: str | None) -> Export:
+    from bench.show.formats import Export
+
+    found = _judged(find_run(open_store(results), reference), profile)
+    return Export(found, settings.declared_metrics(), stale(found, max_age))
+
+
+def _judged(run: Run, profile: Words) -> Run:
+    """As it was stored; judged now if it never was, or if profiles are named."""
+    wanted = profile or settings.config().get("profile", [])
+    if run.verdicts and not profile:
+        return run
+    from bench.cli.conclude import concluded
+
+    return concluded(run, settings.load_profiles(wanted, settings.declared_metrics()), settings.metric_owners())
+
+
+def stale(run: Run, max_age: str | None) -> str | None:
+    """Why the run is too old to speak for the node now, or None. Raises CliError for what is no age."""
+    if max_age is None:
+        return None
+    number, unit = max_age[:-1], max_age[-1:]
+    if unit not in _AGE or not number.isascii() or not number.isdigit():
+        raise CliError(f"--max-age {max_age}: must be a whole number with s, m, h or d: 26h")
+    import time
+
+    from bench.show.formats.times import ended
+
+    end = ended(run)
+    if end is None:
+        return "stale: the run does not say when it ended"
+    age = time.time() - end.timestamp()
+    if age < -300:
+        return "stale: the run is from the future; check the clocks"
+    return f"stale: the newest run is {age / 3600:.0f} h old" if age > int(number) * _AGE[unit] else None
+
+
+def _rendered(name: str, found: Export) -> bytes:
+    from bench.show.formats import ExportError, render
+
+    try:
+        return render(name, found)
+    except ExportError as error:
+        raise CliError(str(error)) from error
+
+
+def _no_answer(name: str, error: CliError) -> int:
+    """A plugin must say "unknown" by its own protocol; elsewhere the error is the answer."""
+    from bench.show.formats import PLUGIN_STATUS, answer_unknown
+
+    if name not in PLUGIN_STATUS:
+        raise error
+    note(f"bench: {error}")
+    emit(answer_unknown(name, str(error)).decode())
+    return PLUGIN_STATUS[name][2]
+
+
+def _write(name: str, data: bytes, output: Path | None) -> None:
+    from bench.show.files import write_atomically
+    from bench.show.formats import BINARY
+
+    if output is not None and str(output) != "-":
+        try:
+            write_atomically(output, data)
+        except OSError as error:
+            raise CliError(f"{output}: cannot be written: {error.strerror or error}") from error
+    elif name not in BINARY:
+        emit(data.decode())
+    elif sys.stdout.isatty():
+        raise CliError(f"{name} is not for a terminal: give a file with -o FILE")
+    else:
+        sys.stdout.buffer.write(data)
+
+
+def _status(name: str, found: Export) -> int:
+    from bench.judge.gate import decide, exit_status
+    from bench.show.formats import PLUGIN_STATUS
+
+    if name not in PLUGIN_STATUS:
+        return 0
+    status = 3 if found.stale else exit_status(decide(found.run.verdicts))
+    return PLUGIN_STATUS[name][status]
+
+
+# --- listening
+
+
+def _listen(where: str, format: str | None, profile: Words, results: Path | None) -> int:  # noqa: A002
+    """Serve until SIGTERM or SIGINT, which is how a service ends well: status 0."""
+    import signal
+
+    from bench.show.serving import ScrapeError, server
+
+    if format not in (None, "openmetrics"):
+        raise CliError(f"--listen serves openmetrics, not {format}")
+    host, port = _address(where)
+
+    def scrape() -> bytes:
+        try:
+            return _rendered("openmetrics", _export(None, profile, results, None))
+        except CliError as error:
+            raise ScrapeError(str(error)) from error
+
+    try:
+        serving = server(host, port, scrape)
+    except (OSError, OverflowError) as error:
+        raise CliError(f"--listen {where}: {getattr(error, 'strerror', None) or error}") from error
+
+    def end(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)
+    with serving:
+        shown = f"[{host}]" if ":" in host else host
+        note(f"serving http://{shown}:{serving.server_address[1]}/metrics")
+        try:
+            serving.serve_forever(poll_interval=0.2)
+        except KeyboardInterrupt:
+            return 0
+    return 0
+
+
+def _address(where: str) -> tuple[str, int]:
+    """``:9817`` and ``9817`` are the loopback: to be seen by others, an address must be named."""
+    host, _, port = where.rpartition(":")
+    if not port.isascii() or not port.isdigit():
+        raise CliError(f"--listen {where}: must be [ADDRESS]:PORT, 127.0.0.1:9817")
+    return host.strip("[]") or "127.0.0.1", int(port)
