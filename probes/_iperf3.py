@@ -19,6 +19,7 @@ from bench.measure.probe import Failed, TimedOut
 UDP_HEADERS = 14 + 20 + 8
 _DIRECTIONS = {"send": (), "receive": ("-R",), "both": ("--bidir",)}
 _MEGA = 1_000_000
+_LARGEST = 1e18  # no counter or rate of a network reaches it
 
 
 class Busy(Failed):
@@ -98,13 +99,17 @@ def _client(server: Server, seconds: int) -> list[str]:
     return ["iperf3", "-c", server.host, "-p", str(server.port), "-J", "-t", str(seconds), *timeout]
 
 
-def document(text: str, server: Server) -> dict[str, Any]:
+def document(text: str, server: Server, stderr: str = "") -> dict[str, Any]:
     """The JSON document in iperf3's output. Raises Failed (or one of its kinds above) with one line.
 
     Some builds write text after it (issue 1143) or write it twice (issue 1716): the first one with results counts.
+    3.9 says what went wrong on standard error alone.
     """
     where = f"{server.host} port {server.port}"
     found = _documents(text)
+    said = stderr.rpartition("error - ")[2].strip() if "error - " in stderr else ""
+    if said and not any(d.get("end") or d.get("error") for d in found):
+        raise _failure(said, where)
     if not found:
         raise Failed(f"tool_output: iperf3 against {where} printed no JSON: {text.strip()[:120]!r}")
     chosen = next((d for d in found if d.get("end")), found[0])
@@ -118,7 +123,7 @@ def document(text: str, server: Server) -> dict[str, Any]:
 
 def _documents(text: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
-    decoder, at = json.JSONDecoder(), text.find("{")
+    decoder, at = json.JSONDecoder(object_pairs_hook=_without_doubles), text.find("{")
     while at >= 0 and len(found) < 4:
         try:
             value, end = decoder.raw_decode(text, at)
@@ -130,11 +135,19 @@ def _documents(text: str) -> list[dict[str, Any]]:
     return found
 
 
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Before 3.11 a test in both directions wrote the second one under the first one's names (issue 952)."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        found[f"{key}_bidir_reverse" if key in found and key.startswith("sum_") else key] = value
+    return found
+
+
 def _failure(error: str, where: str) -> Failed | TimedOut:
     low = error.lower()
-    if "busy" in low:
+    if "busy" in low or "control message: broken pipe" in low:  # it closed before we had read why
         return Busy(f"peer_busy: the iperf3 server at {where} is running another test")
-    if "refused" in low:
+    if "refused" in low or "bad file descriptor" in low:  # the latter is what 3.9 makes of it
         return Refused(f"peer_refused: nothing listens at {where}", "start `bench peer --bind ADDRESS` there")
     if "socket buffer" in low:
         return NoSocketBuffer(f"socket_buffer: {error}")
@@ -215,8 +228,8 @@ def _part(value: dict[str, Any], key: str) -> dict[str, Any]:
 
 def _number(value: dict[str, Any], key: str) -> float:
     found = value.get(key)
-    if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found) or found < 0:
-        raise Failed(f"tool_output: iperf3's JSON has no sound {key}: {found!r}")
+    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found <= _LARGEST:
+        raise Failed(f"tool_output: iperf3's JSON has no sound {key}: {str(found)[:40]}")
     return float(found)
 
 

@@ -71,7 +71,7 @@ class Link:
         except TimedOut as late:
             reason = f"peer_timed_out: {self.name} stopped answering in the middle of an iperf3 test"
             raise TimedOut(reason, _REMEDIES["peer_timed_out"]) from late
-        return document(done.stdout, self.iperf3)
+        return document(done.stdout, self.iperf3, done.stderr)
 
 
 @contextmanager
