@@ -6,7 +6,6 @@ of a line that a CI runner would take for a command.
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Iterator
 
@@ -81,7 +80,7 @@ def _why(verdict: Verdict) -> str:
 
 def _gates(verdict: Verdict) -> Iterator[str]:
     opened = " open" if verdict.decision is Decision.NO_GO else ""
-    title = html.escape(clean(verdict.profile, 80))
+    title = re.sub(r"[^\w ,.-]", lambda m: f"&#{ord(m[0])};<!-- -->", clean(verdict.profile, 80))
     yield f"<details{opened}><summary>{title}: {len(verdict.findings)} gates</summary>"
     yield ""
     yield "| gate | measured | needs | margin | status |"
