@@ -108,7 +108,7 @@ def _read(text: str) -> tuple[dict[str, Any], list[list[Any]], dict[str, Any] | 
         try:
             value = json.loads(line)
             kind = value["kind"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise Failed(f"tool_output: the echo printed {line[:60]!r}") from error
         if kind == "echo":
             head = value

@@ -107,7 +107,7 @@ def _answer(line: str, peer: str) -> dict[str, Any]:
         answer = json.loads(line)
         hello = answer["hello"]
         kind = str(hello["kind"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise Failed(f"peer_failed: no answer about {peer} could be had ({line[:80]!r})") from error
     if kind not in ("bench-peer", "iperf3"):
         text, host = str(hello.get("error")), address(peer)[0]

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from bench.measure.probe import Check, Context, Probe, ProbeError, Tools, Unsupported
+from bench.measure.probe import Check, Context, Failed, Probe, ProbeError, Tools, Unsupported
 from bench.model import Measurement, Metric, Request
 from probes._network_bandwidth import (
     DIRECTIONS,
@@ -33,7 +33,7 @@ def measure(ctx: Context) -> Sequence[Measurement]:
     """Every peer in turn; one that fails is a warning as long as another one answered."""
     if not ctx.request.peers:
         return _loopback(ctx)
-    plan = for_peers(ctx.effort, len(ctx.request.peers), max(ctx.seconds, ctx.remaining() - _SLACK_SECONDS))
+    plan = for_peers(ctx.effort, len(ctx.request.peers), ctx.remaining() - _SLACK_SECONDS)
     found: list[Measurement] = []
     failures: list[ProbeError] = []
     for peer in ctx.request.peers:
@@ -57,7 +57,11 @@ def _loopback(ctx: Context) -> list[Measurement]:
 def _own_peer(ctx: Context) -> Iterator[str]:
     argv = python_argv("probes.loads.peer_loopback")
     with ctx.tools.serve(argv, name="loopback", ready='{"loopback"', timeout=20) as line:
-        yield f"127.0.0.1:{json.loads(line)['loopback']}"
+        try:
+            port = int(json.loads(line)["loopback"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise Failed(f"loopback_failed: no peer of our own could be started ({line[:80]!r})") from error
+        yield f"127.0.0.1:{port}"
 
 
 def _one(ctx: Context, peer: str, labels: Mapping[str, str], plan: Plan) -> list[Measurement]:
@@ -187,7 +191,8 @@ PROBE = Probe(
     name="network",
     help="Throughput, jitter, loss and round trips to each --peer (iperf3 and a paced echo); the loopback without one.",
     metrics=METRICS,
-    seconds={effort: round(plan.seconds) for effort, plan in PEER.items()},
+    seconds={effort: round(plan.seconds) for effort, plan in LOOPBACK.items()},
+    peer_seconds={effort: round(plan.seconds) for effort, plan in PEER.items()},
     measure=measure,
     doctor=doctor,
     order=40,

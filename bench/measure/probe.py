@@ -183,6 +183,13 @@ class Probe:
     parse: Callable[[Sequence[Mapping[str, Any]], Context], Sequence[Measurement]] | None = None
     doctor: Callable[[Tools, Request], Sequence[Check]] | None = None
     order: int = 50
+    peer_seconds: Mapping[Effort, float] | None = None
+
+    def time(self, request: Request) -> float:
+        """Seconds that it should take for this request: ``peer_seconds`` for each peer, where that is given."""
+        if self.peer_seconds is not None and request.peers:
+            return self.peer_seconds[request.effort] * len(request.peers)
+        return self.seconds[request.effort]
 
     def __post_init__(self) -> None:
         if (self.measure is None) == (self.watch is None) or (self.watch is None) != (self.parse is None):

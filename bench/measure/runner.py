@@ -171,7 +171,7 @@ class _Session:
                 return
 
     def _context(self, probe: Probe) -> Context:
-        seconds = probe.seconds[self.plan.request.effort]
+        seconds = probe.time(self.plan.request)
         limit = min(
             time.monotonic() + seconds * _GRACE_FACTOR + _GRACE_SECONDS, self.plan.started + self.plan.max_seconds
         )
