@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -23,3 +24,11 @@ def results(tmp_path: Path) -> Path:
     folder = tmp_path / "results"
     folder.mkdir()
     return folder
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Only what is absent is left out, and says so: root for namespaces and mounts, a GPU for the GPU's tests."""
+    if item.get_closest_marker("root") and os.geteuid() != 0:
+        pytest.skip("needs root: it makes namespaces, cgroups or mounts")
+    if item.get_closest_marker("gpu") and not Path("/proc/driver/nvidia/version").exists():
+        pytest.skip("needs an NVIDIA GPU: no NVIDIA driver is loaded here")

@@ -155,14 +155,24 @@ def test_a_torch_that_cannot_be_imported(results: Path, tmp_path: Path) -> None:
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_a_read_only_directory(results: Path) -> None:
-    sealed = Path("/sys/fs/cgroup")  # even root cannot write there
-    done = bench(
-        "run", "--probe", "storage", "--effort", "quick", "--results", results, "--storage", sealed, cwd=results
-    )
+@pytest.mark.root
+@pytest.mark.parametrize("probe", ["storage", "feed"])
+def test_a_read_only_directory(results: Path, tmp_path: Path, probe: str) -> None:
+    sealed = tmp_path / "sealed"
+    sealed.mkdir()
+    subprocess.run(["mount", "--bind", sealed, sealed], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", sealed], check=True)
+        done = bench(
+            "run", "--probe", probe, "--effort", "quick", "--accelerator", "emulated:resnet50-h100",
+            "--results", results, "--storage", sealed, cwd=results,
+        )  # fmt: skip
+    finally:
+        subprocess.run(["umount", sealed], check=True)
     assert done.returncode == 3
-    what, why = outcome(the_run(results), "storage")
-    assert (what, why.partition(":")[0]) in (("unsupported", "refused"), ("unsupported", "read_only"))
+    what, why = outcome(the_run(results), probe)
+    assert (what, why.partition(":")[0]) == ("unsupported", "read_only")
+    assert str(sealed) in why
 
 
 @pytest.mark.parametrize("place", ["/proc", "/sys"])

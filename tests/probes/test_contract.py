@@ -125,8 +125,8 @@ def test_it_says_what_it_is(probe: Probe) -> None:
 
 
 def test_quick_and_standard_fit_their_time() -> None:
-    assert sum(probe.seconds[Effort.QUICK] for probe in MEASURING) <= 80
-    assert sum(probe.seconds[Effort.STANDARD] for probe in MEASURING) <= 260
+    assert sum(probe.seconds[Effort.QUICK] for probe in MEASURING) <= 75
+    assert sum(probe.seconds[Effort.STANDARD] for probe in MEASURING) <= 240
 
 
 @pytest.mark.parametrize("probe", MEASURING, ids=ids)
