@@ -1,0 +1,230 @@
+"""One series night after night: is tonight worse than the node's own nights explain?
+
+The unit is one value a night, made comparable by a scale (`bench.judge.scale`): logarithms for rates and times, so that
+effects are ratios. Tonight is *suspect* when it lies below a one-sided prediction interval over the last nights and the
+drop is large enough to matter; it is *regressed* when a second, separate measurement is bad too, or when the mean of
+the last two to seven nights lies below the interval for such a mean (a small shift that lasts).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from bench.judge.prediction import Base, Policy, Prior, base_of, memory, z_quantile
+from bench.judge.scale import Scale
+
+
+class State(StrEnum):
+    """What tonight's value says of one series (contract, section 5)."""
+
+    OK = "ok"
+    SUSPECT = "suspect"
+    REGRESSED = "regressed"
+    WARMING = "warming"
+    UNDETECTABLE = "undetectable"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The decision on one night. ``drop`` and ``least`` (the smallest drop that would be seen) are on the scale.
+
+    ``base`` is what it was compared with; None while warming, where ``centre`` is the mean of what there is.
+    ``since``: how many nights the shift has lasted when it is one that lasts, else 1. ``pinned``: the comparison was
+    with the pinned nights.
+    """
+
+    state: State
+    nights: int
+    centre: float | None = None
+    drop: float | None = None
+    least: float | None = None
+    since: int = 1
+    pinned: bool = False
+
+
+#: From the one that matters least.
+SEVERITY = (State.OK, State.WARMING, State.UNDETECTABLE, State.SUSPECT, State.REGRESSED)
+
+
+@dataclass(frozen=True, slots=True)
+class Night:
+    """One night's value on the scale, and that of its second measurement if there was one. None: not measured.
+
+    ``usable`` is False for a night that was judged bad, interrupted or contaminated: shown, never part of what is
+    normal.
+    """
+
+    value: float | None
+    again: float | None = None
+    usable: bool = True
+
+
+@dataclass(slots=True)
+class Track:
+    """What is known of one series after the nights that were entered, in their order.
+
+    Entering decides which nights are normal. A regressed night never is; a suspect that a second measurement, or the
+    next night, cleared enters at the edge of what was expected, so that one outlier cannot widen the interval for a
+    month, and a node that became noisier is still learnt.
+    """
+
+    policy: Policy
+    scale: Scale
+    prior: Prior | None = None
+    _all: list[float] = field(default_factory=list)
+    _normal: list[float | None] = field(default_factory=list)  # one for each of _all; None: not part of what is normal
+    _bad: float | None = None  # the last night's value when it was suspect or regressed
+    _cleared: float | None = None  # what a suspect night enters as when the next one clears it
+
+    @property
+    def normal(self) -> list[float]:
+        """The nights that tonight is compared with, the newest first."""
+        return self._before(len(self._all))
+
+    def judge(self, night: Night, pinned: Sequence[float] = ()) -> Call:
+        """The decision on ``night`` as the next one. Changes nothing.
+
+        ``pinned`` are the values of the acceptance nights, on the scale: they guard against a decline that is so slow
+        that the last nights follow it. The worse of the two decisions counts.
+        """
+        call = self._rolling(night)
+        if not pinned or night.value is None:
+            return call
+        against = self._pinned(night, pinned)
+        if against is None or SEVERITY.index(against.state) <= SEVERITY.index(call.state):
+            return call
+        return against
+
+    def enter(self, night: Night) -> Call:
+        """Judge the night against the last ones and take it in."""
+        call = self._rolling(night)
+        if night.value is None:
+            return call
+        entry = self._clipped(night.value) if night.usable else None
+        if self._cleared is not None and call.state is not State.REGRESSED:
+            self._normal[-1] = self._cleared
+        self._bad = self._cleared = None
+        self._all.append(night.value)
+        self._normal.append(entry)
+        if call.state is State.REGRESSED:
+            self._normal[-call.since :] = [None] * call.since
+            self._bad = night.value
+        elif call.state is State.SUSPECT:
+            self._normal[-1], self._bad, self._cleared = None, night.value, entry
+        return call
+
+    def _before(self, end: int) -> list[float]:
+        """The newest ``window`` normal nights among the first ``end``, the newest first."""
+        found: list[float] = []
+        for index in range(end - 1, -1, -1):
+            value = self._normal[index]
+            if value is not None:
+                found.append(value)
+                if len(found) == self.policy.window:
+                    break
+        return found
+
+    def _rolling(self, night: Night) -> Call:
+        normal = self.normal
+        if len(normal) < self.policy.fewest or night.value is None:
+            centre = sum(normal) / len(normal) if normal else None
+            drop = None if centre is None or night.value is None else centre - night.value
+            return Call(State.WARMING, len(normal), centre, drop)
+        base = self._base(normal)
+        call = self._compared(night, base, self._bad)
+        if call.state is State.REGRESSED or (call.state is State.OK and self._is_bad(base, night.value)):
+            return call  # confirmed, or cleared by its second measurement
+        since = self._lasting(night)
+        return replace(call, state=State.REGRESSED, since=since) if since else call
+
+    def _pinned(self, night: Night, pinned: Sequence[float]) -> Call | None:
+        """Against the pinned nights: their level; the scale from them and from the last nights together."""
+        assert night.value is not None
+        normal = self.normal
+        if len(pinned) + len(normal) < self.policy.fewest + 1:
+            return None
+        centre, middle = sum(pinned) / len(pinned), sum(normal) / max(len(normal), 1)
+        squares = sum((value - centre) ** 2 for value in pinned) + sum((value - middle) ** 2 for value in normal)
+        df = len(pinned) - 1.0 + max(len(normal) - 1.0, 0.0)
+        deviation = max(math.sqrt(squares / df), self._floor)
+        base = Base(centre, deviation, df, len(pinned))
+        call = replace(self._compared(night, base, self._all[-1] if self._all else None), pinned=True)
+        if call.state is State.OK or call.state is State.SUSPECT:
+            for nights in self.policy.shifts:
+                if nights <= len(self._all) + 1 and self._shifted(night, nights, base, 0.0):
+                    return replace(call, state=State.REGRESSED, since=nights)
+        return call
+
+    @property
+    def _floor(self) -> float:
+        return self.scale.floor(self.policy.scale_floor)
+
+    def _base(self, normal: Sequence[float]) -> Base:
+        return base_of(normal, self._floor, self.prior)
+
+    def _is_bad(self, base: Base, value: float) -> bool:
+        effect = self.scale.effect(self.policy.effect, base.centre)
+        return base.centre - value > max(base.edge(self.policy.suspect_level), effect)
+
+    def _compared(self, night: Night, base: Base, before: float | None) -> Call:
+        """One night against ``base``. ``before``: the last night's value if that may confirm a suspicion."""
+        assert night.value is not None
+        effect = self.scale.effect(self.policy.effect, base.centre)
+        least = max(base.edge(self.policy.both_level), effect) + z_quantile(0.8) * base.spread
+        call = Call(State.OK, base.n, base.centre, base.centre - night.value, least)
+        if self._is_bad(base, night.value):
+            return replace(call, state=self._confirmed(night, base, effect, before))
+        asked = self.scale.effect(self.policy.asked, base.centre)
+        return replace(call, state=State.UNDETECTABLE) if least > asked else call
+
+    def _confirmed(self, night: Night, base: Base, effect: float, before: float | None) -> State:
+        """Two separate measurements, both bad: of one night, or of two in a row. One alone is a suspicion."""
+        assert night.value is not None
+        second = night.again if night.again is not None else before
+        if second is None:
+            return State.SUSPECT
+        alone = base.centre - second > max(base.edge(self.policy.confirm_level), effect)
+        both = base.centre - (night.value + second) / 2.0 > max(base.edge(self.policy.both_level), effect)
+        if alone and both:
+            return State.REGRESSED
+        return State.OK if night.again is not None else State.SUSPECT
+
+    def _lasting(self, night: Night) -> int:
+        """For how many nights the mean has been too low, 0 for none."""
+        for nights in self.policy.shifts:
+            normal = self._before(len(self._all) + 1 - nights)
+            if nights - 1 > len(self._all) or len(normal) < self.policy.fewest:
+                break
+            base = self._base(normal)
+            if self._shifted(night, nights, base, memory(normal, base.centre)):
+                return nights
+        return 0
+
+    def _shifted(self, night: Night, nights: int, base: Base, memory: float) -> bool:
+        """Is the mean of the last ``nights``, tonight among them, too low?
+
+        Tonight (in each of its measurements) and the mean of the nights before must show at least half of the shift:
+        one outlier is no shift, and what has been mended is over at once.
+        """
+        assert night.value is not None
+        tonight = [night.value] if night.again is None else [night.value, night.again]
+        before = self._all[1 - nights :]
+        shift = base.centre - (sum(tonight) / len(tonight) + sum(before)) / nights
+        if shift <= self.scale.effect(self.policy.effect, base.centre):
+            return False
+        half = base.centre - shift / 2.0
+        if max(tonight) >= half or sum(before) / len(before) >= half:
+            return False
+        return shift > base.edge_lasting(self.policy.lasting_level, nights, memory)
+
+    def _clipped(self, value: float) -> float:
+        """The value as it is taken in: no further out than the entry level's edge, so that no outlier rules a month."""
+        normal = self.normal
+        if len(normal) < self.policy.fewest:
+            return value
+        base = self._base(normal)
+        edge = base.edge(self.policy.entry_level)
+        return min(max(value, base.centre - edge), base.centre + edge)

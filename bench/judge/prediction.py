@@ -1,0 +1,114 @@
+"""One-sided prediction intervals for the coming nights of a series.
+
+Sources: Hahn & Meeker, *Statistical Intervals* (2nd ed. 2017), sections 4.7 and 4.8: for one future value and for the
+mean of m future values, centre - t s sqrt(1/m + 1/n). The variance of a mean of values that remember each other is that
+of a first-order autoregression. The constants of `Policy` were chosen by simulation: ``make error-rates`` prints what
+they cost and what they find.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The constants of the decision. Levels are one-sided and for one series.
+
+    At most ``most_series`` gate a profile, and the levels are set for so many: fewer only alarm less. A series is
+    ``suspect_level`` likely to be measured again on a healthy night; both measurements must then be bad
+    (``confirm_level`` for the second alone, ``both_level`` for their mean). ``lasting_level`` is for each of the
+    windows ``shifts``, in nights. ``effect`` is the least drop that matters; ``asked`` the drop that must be seen with 80 %
+    power, else the finding is undecided. ``scale_floor`` keeps a series that did not vary at all from alarming on its
+    last digit; ``entry_level`` is how far out a night may lie and still be taken in as it is.
+    """
+
+    window: int = 30
+    fewest: int = 7
+    most_series: int = 8
+    suspect_level: float = 0.0075
+    confirm_level: float = 0.05
+    both_level: float = 0.0035
+    lasting_level: float = 0.0005
+    shifts: tuple[int, ...] = (2, 4, 7)
+    entry_level: float = 0.001
+    effect: float = 0.05
+    asked: float = 0.20
+    scale_floor: float = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class Prior:
+    """What sibling nodes say of this series' night-to-night variance, worth ``df`` degrees of freedom."""
+
+    variance: float
+    df: float
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What is normal, on the scale: centre and standard deviation of single nights, from ``n`` nights."""
+
+    centre: float
+    deviation: float
+    df: float
+    n: int
+
+    @property
+    def spread(self) -> float:
+        """The standard deviation of a night's distance from the centre, whose own error is in it."""
+        return self.deviation * math.sqrt(1.0 + 1.0 / self.n)
+
+    def edge(self, level: float) -> float:
+        """How far below the centre a night may lie: one-sided Student prediction interval."""
+        return t_quantile(level, self.df) * self.spread
+
+    def edge_lasting(self, level: float, nights: int, memory: float) -> float:
+        """The same for the mean of the last ``nights``, which remember each other."""
+        own, others = _inflation(nights, memory) / nights, _inflation(self.n, memory) / self.n
+        return t_quantile(level, self.df) * self.deviation * math.sqrt(own + others)
+
+
+@lru_cache(maxsize=4096)
+def t_quantile(level: float, df: float) -> float:
+    """The upper ``level`` quantile of Student's t with ``df`` degrees of freedom."""
+    from scipy.special import stdtrit
+
+    return -float(stdtrit(df, level))
+
+
+@lru_cache(maxsize=64)
+def z_quantile(share: float) -> float:
+    """The ``share`` quantile of the normal distribution."""
+    from scipy.special import ndtri
+
+    return float(ndtri(share))
+
+
+def base_of(values: Sequence[float], floor: float, prior: Prior | None = None) -> Base:
+    """Centre and scale of at least two nights, shrunk towards the siblings' where there are any (Smyth 2004, eq. 4)."""
+    n = len(values)
+    centre = sum(values) / n
+    squares = sum((value - centre) ** 2 for value in values)
+    df = n - 1.0
+    if prior is not None:
+        squares, df = squares + prior.df * prior.variance, df + prior.df
+    return Base(centre, max(math.sqrt(squares / df), floor), df, n)
+
+
+def memory(nights: Sequence[float], centre: float) -> float:
+    """The lag-1 autocorrelation of nights (newest first or last), corrected for its bias, 0 to 0.6."""
+    n = len(nights)
+    squares = sum((night - centre) ** 2 for night in nights)
+    if squares <= 0.0:
+        return 0.0
+    products = sum((nights[i] - centre) * (nights[i + 1] - centre) for i in range(n - 1))
+    return min(max(products / squares + 2.0 / n, 0.0), 0.6)
+
+
+def _inflation(n: int, memory: float) -> float:
+    """The variance of a mean of n values with this lag-1 autocorrelation, over that of n independent ones."""
+    return 1.0 + 2.0 * sum((1.0 - lag / n) * memory**lag for lag in range(1, n))
