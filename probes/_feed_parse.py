@@ -64,7 +64,7 @@ def hear(text: str) -> Heard:
 def _record(number: int, line: str) -> Mapping[str, Any]:
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Failed(f"tool_output: line {number} of the feed's load program is not JSON: {line[:80]!r}") from error
     if not isinstance(record, dict):
         raise Failed(f"tool_output: line {number} of the feed's load program is not an object")

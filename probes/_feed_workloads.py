@@ -33,6 +33,7 @@ class Workload:
     sample_sd_bytes: int
     samples_per_file: int
     batch: int
+    readers: int
     step_seconds: float | None
     count: int = 1
     minimum_utilization: float | None = None
@@ -127,6 +128,7 @@ def _workload(file: Path, name: str, card: str | None, count: int) -> Workload:
         sample_sd_bytes=int(values.get("sample_sd_bytes", 0)),
         samples_per_file=int(values.get("samples_per_file", 1)),
         batch=int(values["batch"]),
+        readers=int(values.get("readers", 4)),
         step_seconds=float(values["step_seconds"]) if card else None,
         count=count,
         minimum_utilization=values.get("minimum_utilization"),

@@ -9,13 +9,14 @@ use them to decide whether storage, the decode, the copy or the loader must beco
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.measure.probe import Context, Probe, ProbeError
 from bench.model import Effort, Measurement, Metric
 from probes._feed_parse import Parsed, parse
+from probes._feed_schedule import schedule
 from probes._feed_workloads import Accelerator, Workload, resolve
 
 _WHERE = ("path", "stand_in", "accelerator")
@@ -65,36 +66,6 @@ METRICS = (
     ),
 )
 
-#: (arm, turn, warm, shortest, longest seconds). Storage is taken twice, interleaved with fetch, because devices drift;
-#: a real accelerator is also taken before and after. Warm-up covers the fill of the read-ahead and short burst credits.
-_Rows = tuple[tuple[str, int, float, float, float], ...]
-_ARMS: Mapping[Effort, _Rows] = {
-    Effort.QUICK: (
-        ("transfer", 1, 0.3, 0.7, 0.7),
-        ("preprocess", 1, 0.3, 1.2, 1.2),
-        ("fetch", 1, 1.0, 1.5, 2.5),
-        ("storage", 1, 1.0, 3.0, 4.5),
-        ("fetch", 2, 1.0, 1.5, 2.5),
-        ("storage", 2, 1.0, 3.0, 4.5),
-    ),
-    Effort.STANDARD: (
-        ("transfer", 1, 0.5, 1.5, 1.5),
-        ("preprocess", 1, 0.5, 3.0, 3.0),
-        ("fetch", 1, 1.5, 5.0, 10.0),
-        ("storage", 1, 2.0, 10.0, 20.0),
-        ("fetch", 2, 1.5, 5.0, 10.0),
-        ("storage", 2, 2.0, 10.0, 20.0),
-    ),
-    Effort.THOROUGH: (
-        ("transfer", 1, 1.0, 5.0, 5.0),
-        ("preprocess", 1, 1.0, 10.0, 10.0),
-        ("fetch", 1, 2.0, 20.0, 60.0),
-        ("storage", 1, 2.0, 30.0, 90.0),
-        ("fetch", 2, 2.0, 20.0, 60.0),
-        ("storage", 2, 2.0, 30.0, 90.0),
-    ),
-}
-_RESIDENT_SECONDS = {Effort.QUICK: 1.0, Effort.STANDARD: 3.0, Effort.THOROUGH: 10.0}
 _DATA_BYTES = {Effort.QUICK: 512 << 20, Effort.STANDARD: 2 << 30, Effort.THOROUGH: 16 << 30}
 _LAYOUT_SECONDS = {Effort.QUICK: 5.0, Effort.STANDARD: 15.0, Effort.THOROUGH: 120.0}
 _START_SECONDS = 20.0  # Python, torch and a GPU's first context
@@ -136,6 +107,7 @@ def specification(ctx: Context, folder: str, accelerator: Accelerator) -> dict[s
     """The child's JSON: see `probes.loads.feed.Spec`."""
     work: Workload = accelerator.workload
     real = accelerator.kind != "emulated"
+    loader = ctx.option("loader")
     return {
         "folder": folder,
         "accelerator": accelerator.kind,
@@ -147,20 +119,15 @@ def specification(ctx: Context, folder: str, accelerator: Accelerator) -> dict[s
         "demand": work.demand_samples_per_second,
         "data_bytes": _DATA_BYTES[ctx.effort],
         "layout_seconds": _LAYOUT_SECONDS[ctx.effort],
-        "schedule": schedule(ctx.effort, real),
+        "schedule": schedule(ctx.effort, real, work.readers, loader is not None, True),
         "deadline_seconds": ctx.seconds,
         "decode": ctx.option("decode", "crc32" if real else "none"),
         "seed": ctx.seed,
+        "readers": work.readers,
+        "loader": loader,
+        "pattern": ctx.option("pattern", "batch"),
+        "sequential": ctx.option("pattern") == "shards",
     }
-
-
-def schedule(effort: Effort, real: bool) -> list[tuple[str, int, float, float, float]]:
-    """The arms in order. A real accelerator's own rate is measured before and after; an emulated one's is exact."""
-    rows = list(_ARMS[effort])
-    if not real:
-        return rows
-    seconds = _RESIDENT_SECONDS[effort]
-    return [("resident", 1, 0.5, seconds, seconds), *rows, ("resident", 2, 0.3, seconds, seconds)]
 
 
 PROBE = Probe(

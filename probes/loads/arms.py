@@ -6,40 +6,21 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from probes._feed_rates import steady
 from probes.loads import witness
-from probes.loads.accelerators import Consumption, Torch
-from probes.loads.reader import Reader, Ready, clock
+from probes.loads.accelerators import Consumer, Consumption, Feed
+from probes.loads.reader import clock
 
 GRID_SECONDS = 0.1
 #: After that long without a block the path hangs; a slow one still delivers.
 HANG_SECONDS = 15.0
 _CHECK_SECONDS = 0.5
-
-
-class Consumer(Protocol):
-    def begin(self) -> None: ...
-    def consume(self, item: Ready, reader: Reader, log: Consumption) -> None: ...
-
-
-class Drain:
-    """No accelerator: what is ready is taken at once. The path's own rate."""
-
-    def __init__(self) -> None:
-        self._last: float | None = None
-
-    def begin(self) -> None:
-        self._last = None
-
-    def consume(self, item: Ready, reader: Reader, log: Consumption) -> None:
-        at = item.at if self._last is None else max(item.at, self._last)
-        log.add(item.at if self._last is None else self._last, at, item.samples)
-        self._last = at
-        reader.give_back(item.buffer)
+_CLOSE_SECONDS = 20.0
+_HUNG_CLOSE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,54 +66,76 @@ def run(
     name: str,
     turn: int,
     consumer: Consumer,
-    make_reader: Callable[[], Reader],
+    make_feed: Callable[[], Feed],
     length: Length,
     device: str | None,
     ceiling: float = float("inf"),
 ) -> dict[str, Any]:
-    """Feed ``consumer`` from a new reader until its rate is flat or ``length`` is used up; the arm's record.
+    """Feed ``consumer`` from a new feed until its rate is flat or ``length`` is used up; the arm's record.
 
     Raises TimeoutError when the path hangs, OSError when a read fails.
     """
     watch, log = Witness(device), Consumption()
     watch.start()
     consumer.begin()
-    reader = make_reader()
+    feed = make_feed()
+    patience = _HUNG_CLOSE_SECONDS
     try:
-        ended = _consume(consumer, reader, log, length, ceiling)
+        ended = _consume(consumer, feed, log, length, ceiling)
+        consumer.finish(log)
+        patience = _CLOSE_SECONDS
     finally:
-        seconds = reader.close()
+        seconds = feed.close(patience)
         watch.stop()
     return {
-        "kind": "arm", "arm": name, "turn": turn, "grid_seconds": GRID_SECONDS,
-        "warm_seconds": length.warm, "shortest_seconds": length.shortest,
-        "curve": [round(value, 4) for value in curve(log, reader.started, ended)],
-        "read_bytes": reader.read_bytes, "seconds": round(seconds, 4),
-        **_waits(log), **_kernel(watch, reader, seconds),
+        **_record(name, turn, length, log, feed.started, ended),
+        "read_bytes": feed.read_bytes, "seconds": round(seconds, 4), **_waits(log), **_kernel(watch, feed, seconds),
     }  # fmt: skip
 
 
-def resident(device: Torch, turn: int, length: Length) -> dict[str, Any]:
+def resident(consumer: Consumer, turn: int, length: Length) -> dict[str, Any]:
     """The accelerator on an input that it already has: what it consumes when nothing keeps it waiting."""
     log = Consumption()
+    consumer.begin()
     begin = clock()
     while clock() < begin + length.warm + length.shortest:
-        log.add(*device.step(device.resident), float(device.batch))
-    values = curve(log, begin, clock())
-    found = steady(values, GRID_SECONDS, length.warm, length.shortest)
+        consumer.resident(log)
+    consumer.finish(log)
+    ended = clock()
+    return {**_record("resident", turn, length, log, begin, ended), "seconds": round(ended - begin, 4)}
+
+
+def _record(name: str, turn: int, length: Length, log: Consumption, begin: float, end: float) -> dict[str, Any]:
     return {
-        "kind": "arm", "arm": "resident", "turn": turn, "grid_seconds": GRID_SECONDS, "warm_seconds": length.warm,
-        "shortest_seconds": length.shortest, "curve": [round(value, 4) for value in values],
-        "rate": found.rate if found else 0.0, "seconds": round(clock() - begin, 4), "steps": len(log.starts),
+        "kind": "arm", "arm": name, "turn": turn, "grid_seconds": GRID_SECONDS,
+        "warm_seconds": length.warm, "shortest_seconds": length.shortest, "steps": len(log.starts),
+        "curve": [round(value, 4) for value in curve(log, begin, end)], **_busy(log, begin + length.warm, end),
     }  # fmt: skip
 
 
-def _consume(consumer: Consumer, reader: Reader, log: Consumption, length: Length, ceiling: float) -> float:
-    begin = reader.started
+def _busy(log: Consumption, begin: float, end: float) -> dict[str, Any]:
+    """The share of the window in which the accelerator computed, clipped to it, and what one sample then took.
+
+    A step at an edge is cut there; were it taken whole or not at all, the error would be the longest step / window.
+    """
+    if not log.starts or end <= begin:
+        return {}
+    starts, ends = np.array(log.starts), np.array(log.ends)
+    clipped = np.clip(np.minimum(ends, end) - np.maximum(starts, begin), 0.0, None)
+    computed = float(np.sum(np.array(log.samples) * clipped / np.maximum(ends - starts, 1e-12)))
+    return {
+        "busy_ratio": round(float(clipped.sum()) / (end - begin), 6),
+        "busy_error_ratio": round(float((ends - starts).max()) / (end - begin), 6),
+        "sample_seconds": round(float(clipped.sum()) / computed, 9) if computed > 0 else None,
+    }
+
+
+def _consume(consumer: Consumer, feed: Feed, log: Consumption, length: Length, ceiling: float) -> float:
+    begin = feed.started
     check = begin + length.warm + length.shortest
     last = begin + length.warm + length.longest
     while True:
-        consumer.consume(reader.get(HANG_SECONDS), reader, log)
+        consumer.consume(feed.get(HANG_SECONDS), feed, log)
         now = clock()
         if now >= check:
             if now >= last or _is_flat(log, begin, now, length, ceiling):
@@ -166,16 +169,19 @@ def _waits(log: Consumption) -> dict[str, Any]:
     return {"waits": len(ordered), "wait_p50_seconds": round(pick[0], 6), "wait_p99_seconds": round(pick[1], 6)}
 
 
-def _kernel(watch: Witness, reader: Reader, seconds: float) -> dict[str, Any]:
+def _kernel(watch: Witness, feed: Feed, seconds: float) -> dict[str, Any]:
     first, last = watch.rows[0], watch.rows[-1]
-    waits = reader.wait_seconds
+    waits = feed.wait_seconds
+    own = last[1] - first[1] if feed.device_bytes is None else feed.device_bytes
     return {
-        "own_device_bytes": last[1] - first[1],
+        "own_device_bytes": own,
         "device_bytes": None if last[2] is None or first[2] is None else last[2] - first[2],
         "run_queue_wait_ratio": round(sum(waits) / len(waits) / seconds, 5) if waits and seconds > 0 else None,
+        "reader_cpu_seconds": round(feed.cpu_seconds, 4),
         "cpu_pressure_ratio": _share(first[3], last[3], last[0] - first[0]),
         "io_pressure_ratio": _share(first[4], last[4], last[0] - first[0]),
-        "device_curve": _rates([(row[0], row[1]) for row in watch.rows]),
+        "device_curve": _rates([(row[0], float(row[1])) for row in watch.rows]),
+        "pressure_curve": _rates([(row[0], row[4]) for row in watch.rows if row[4] is not None]),
     }
 
 
@@ -183,7 +189,7 @@ def _share(first: float | None, last: float | None, seconds: float) -> float | N
     return None if first is None or last is None or seconds <= 0 else round((last - first) / seconds, 4)
 
 
-def _rates(rows: Sequence[tuple[float, int]]) -> list[tuple[float, float]]:
-    """(seconds since the arm began, bytes a second) between the notes."""
-    begin = rows[0][0]
-    return [(round(b[0] - begin, 2), round((b[1] - a[1]) / (b[0] - a[0]), 0)) for a, b in pairwise(rows) if b[0] > a[0]]
+def _rates(rows: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """(seconds since the arm began, units a second) between the notes."""
+    begin = rows[0][0] if rows else 0.0
+    return [(round(b[0] - begin, 2), round((b[1] - a[1]) / (b[0] - a[0]), 3)) for a, b in pairwise(rows) if b[0] > a[0]]

@@ -1,7 +1,7 @@
 """The feed's child program: lay out data, run the arms one after another, one JSON object a line on standard output.
 
-``python -m probes.loads.feed SPEC`` where SPEC is one JSON object (see `Spec`). Lines are of kind ``ready`` (the
-accelerator and the data), ``arm`` (see `arms.run`), ``error`` (word and text; the program then ends) and ``end``.
+``python -m probes.loads.feed SPEC`` where SPEC is one JSON object (see `feed_spec.Spec`). Lines are of kind ``ready``
+(the accelerator and the data), ``arm`` (see `arms.run`), ``error`` (word and text; the program then ends) and ``end``.
 """
 
 from __future__ import annotations
@@ -10,55 +10,19 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from probes._feed_rates import steady
 from probes.loads import arms, decoding, layout, witness
-from probes.loads.accelerators import Emulated, Torch
-from probes.loads.arms import Consumer, Drain, Length
+from probes.loads.accelerators import Consumer, Drain, Emulated, Feed
+from probes.loads.arms import Length
+from probes.loads.feed_spec import Refused, Row, Spec
 from probes.loads.reader import Buffer, FileSource, MemorySource, Reader, Source, TokenBucket, make_buffers, shuffled
 
 _MOST_AHEAD_BYTES = 256 << 20
 _LEAST_AHEAD_BLOCKS = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """What to measure. Bytes and seconds; ``schedule`` rows are (arm, turn, warm, shortest, longest seconds).
-
-    ``bucket`` (bytes a second, burst bytes) reads from an exact software rate in place of the files: calibration.
-    ``files`` are existing files to read in place of our own.
-    """
-
-    folder: str
-    accelerator: str  # emulated, cpu, cuda, auto
-    sample_bytes: int
-    sample_sd_bytes: int
-    samples_per_file: int
-    batch: int
-    demand: float | None
-    count: int
-    data_bytes: int
-    layout_seconds: float
-    schedule: tuple[tuple[str, int, float, float, float], ...]
-    deadline_seconds: float
-    workers: int = 16
-    decode: str = "none"
-    sequential: bool = False
-    seed: int = 7
-    bucket: tuple[float, float] | None = None
-    files: tuple[str, ...] = ()
-
-    @staticmethod
-    def parse(text: str) -> Spec:
-        """Raises ValueError for anything that is not such an object."""
-        values = json.loads(text)
-        known = {field.name for field in fields(Spec)}
-        if not isinstance(values, dict) or set(values) - known:
-            raise ValueError(f"not a feed specification: {text[:200]}")
-        converted: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-        return Spec(**converted)
+_FED = 0.95  # of the demand: above it there is nothing to mend
 
 
 class Program:
@@ -69,131 +33,187 @@ class Program:
         self.started = time.monotonic()
         self.data = self._lay_out()
         self.device = witness.device_of(spec.folder) if spec.bucket is None else None
-        self.order = shuffled(self.data.blocks, spec.seed)
-        if spec.sequential:
-            self.order = list(self.data.blocks)
-        self.consumer, self.demand, self.kind, self.name = self._accelerator()
+        self.order = list(self.data.blocks) if spec.sequential else shuffled(self.data.blocks, spec.seed)
+        self.consumer = self._accelerator()
+        self.demand = spec.demand if spec.demand is not None else float("inf")
         self.buffers = self._buffers()
+        self.rates: dict[str, float] = {}
+        self.loader: Any = None
+        if spec.loader:
+            from probes.loads.loaders import Loader
+
+            self.loader = Loader(spec, self.consumer.batch)
 
     def _lay_out(self) -> layout.DataSet:
         spec = self.spec
         if spec.bucket is None and (memory := witness.memory_file_system(spec.folder)):
-            raise _Refused("in_memory", f"{spec.folder} is on {memory}: there is no storage below it to measure")
+            raise Refused("in_memory", f"{spec.folder} is on {memory}: there is no storage below it to measure")
         blocks = layout.plan_blocks(
             spec.sample_bytes, spec.sample_sd_bytes, spec.samples_per_file, spec.data_bytes, 4, spec.seed
         )
         if spec.bucket is not None:
             return layout.DataSet((), tuple(blocks), True, 0, 0.0)
+        if spec.files:
+            return layout.existing(spec.files, blocks[0].read_bytes, blocks[0].samples)
         return layout.write(spec.folder, blocks, spec.seed, time.monotonic() + spec.layout_seconds)
 
-    def _accelerator(self) -> tuple[Any, float, str, str]:
-        """The consumer, its demand in samples a second, its kind (emulated, cpu, cuda) and its name."""
+    def _accelerator(self) -> Consumer:
         spec = self.spec
         if spec.accelerator == "emulated":
-            assert spec.demand is not None
-            return Emulated(spec.demand, spec.batch), spec.demand, "emulated", ""
-        kind = _torch_device(spec.accelerator)
-        real = Torch(kind, self._whole_blocks(spec.batch if kind == "cuda" else min(spec.batch, 32)), spec.sample_bytes)
-        return real, float("inf"), kind, real.name
+            return Emulated(spec.demand or 1.0, spec.batch)
+        from probes.loads.torch_accelerator import TorchCpu, TorchCuda
+
+        if _torch_device(spec.accelerator) == "cpu":
+            return TorchCpu(self._whole_blocks(min(spec.batch, 32)), spec.sample_bytes)
+        return TorchCuda(self._whole_blocks(min(spec.batch, 128)), spec.sample_bytes)
 
     def _whole_blocks(self, batch: int) -> int:
         each = self.data.blocks[0].samples
         return max(1, round(max(1.0, -(-batch // each)) * each))
 
-    def _buffers(self) -> list[Buffer]:
+    def _buffers(self) -> Sequence[Buffer]:
         size = max(block.read_bytes for block in self.data.blocks)
-        per_batch = self._batch() / max(self.data.blocks[0].samples, 1e-9)
-        wanted = max(_LEAST_AHEAD_BLOCKS, 2 * per_batch)
-        ahead = int(min(wanted, max(_LEAST_AHEAD_BLOCKS, _MOST_AHEAD_BYTES // size)))
-        if self.kind != "emulated":
+        per_batch = self.consumer.batch / max(self.data.blocks[0].samples, 1e-9)
+        ahead = int(min(max(_LEAST_AHEAD_BLOCKS, 2 * per_batch), max(_LEAST_AHEAD_BLOCKS, _MOST_AHEAD_BYTES // size)))
+        if self.consumer.kind != "emulated":
             ahead = max(ahead, int(per_batch) + 1)
-        buffers = make_buffers(size, self.spec.workers + ahead)
+        buffers = self.consumer.buffers(size, self.spec.workers + ahead)
         rest = os.urandom(min(size, 1 << 20))
         for buffer in buffers:
             buffer[: len(rest)] = rest
         return buffers
 
-    def _batch(self) -> int:
-        return self.consumer.batch if isinstance(self.consumer, Torch) else self.spec.batch
-
     def describe(self) -> dict[str, Any]:
-        spec, data = self.spec, self.data
-        empty = sum(layout.unwritten_bytes(path) for path in data.paths)
+        spec, data, consumer = self.spec, self.data, self.consumer
         return {
-            "kind": "ready", "accelerator": self.kind, "name": self.name, "count": spec.count, "batch": self._batch(),
-            "demand": self.demand if self.kind == "emulated" else None, "sample_bytes": spec.sample_bytes,
-            "data_bytes": data.bytes, "data_seconds": round(data.seconds, 3), "direct": data.direct,
-            "unwritten_bytes": empty, "workers": spec.workers, "block_bytes": max(b.read_bytes for b in data.blocks),
-            "device": self.device, "decode": spec.decode, "bucket": spec.bucket is not None,
+            "kind": "ready", "accelerator": consumer.kind, "name": consumer.name, "batch": consumer.batch,
+            "demand": spec.demand, "count": spec.count, "sample_bytes": spec.sample_bytes, "data_bytes": data.bytes,
+            "data_seconds": round(data.seconds, 3), "direct": data.direct, "workers": spec.workers,
+            "unwritten_bytes": sum(layout.unwritten_bytes(path) for path in data.paths),
+            "block_bytes": max(block.read_bytes for block in data.blocks), "device": self.device,
+            "decode": spec.decode, "bucket": spec.bucket is not None, "loader": self.loader and self.loader.name,
+            "loader_workers": self.loader and self.loader.workers, "cores": len(os.sched_getaffinity(0)),
         }  # fmt: skip
 
     def run(self) -> None:
-        _say(self.describe())
-        for name, turn, warm, shortest, longest in self.spec.schedule:
-            left = self.spec.deadline_seconds - (time.monotonic() - self.started) - warm
-            _say(self._arm(name, turn, Length(warm, shortest, max(shortest, min(longest, left)))))
-        _say({"kind": "end", "seconds": round(time.monotonic() - self.started, 3)})
+        say(self.describe())
+        for row in self.spec.rows():
+            if not row.mend:
+                say(self._arm(row))
+            elif self._worth(row):
+                say(self._mend(row))
+        say({"kind": "end", "seconds": round(time.monotonic() - self.started, 3)})
 
-    def _arm(self, name: str, turn: int, length: Length) -> dict[str, Any]:
-        if name == "resident":
-            record = arms.resident(self.consumer, turn, length)
-            self.demand = record["rate"] if self.kind != "emulated" else self.demand
+    def _left(self) -> float:
+        return self.spec.deadline_seconds - (time.monotonic() - self.started)
+
+    # --- the arms
+
+    def _arm(self, row: Row) -> dict[str, Any]:
+        length = Length(row.warm, row.shortest, max(row.shortest, min(row.longest, self._left() - row.warm)))
+        if row.arm == "resident":
+            record = arms.resident(self.consumer, row.turn, length)
+            self.demand = self._rate(record) or self.demand
             return record
-        cold = name in ("fetch", "storage")
-        consumer: Consumer = Drain() if name == "fetch" else self.consumer
-        decode = self.spec.decode if name in ("preprocess", "storage") else "none"
-        resident = (
-            witness.resident_ratio(self.data.paths) if cold and self.data.paths and not self.data.direct else None
-        )
-        record = arms.run(name, turn, consumer, lambda: self._reader(cold, decode), length, self.device, self.demand)
+        cold = row.arm in ("fetch", "storage", "yardstick")
+        resident = self._resident_ratio() if cold and not self.data.direct else None
+        consumer: Consumer = Drain() if row.arm == "fetch" else self.consumer
+        record = arms.run(row.arm, row.turn, consumer, lambda: self._feed(row.arm), length, self.device, self.demand)
+        self.rates[row.arm] = self._rate(record)
         return {**record, "resident_ratio": resident}
 
-    def _reader(self, cold: bool, decode: str) -> Reader:
-        source: Source = MemorySource()
-        if cold and self.spec.bucket is not None:
-            source = TokenBucket(*self.spec.bucket)
-        elif cold:
-            source = FileSource(self.data, self.spec.sequential)
+    def _rate(self, record: Mapping[str, Any]) -> float:
+        found = steady(
+            record["curve"], record["grid_seconds"], record["warm_seconds"], record["shortest_seconds"], self.demand
+        )
+        return found.rate if found else 0.0
+
+    def _resident_ratio(self) -> float | None:
+        if not self.data.paths:
+            return None
+        witness.evict(self.data.paths)
+        return witness.resident_ratio(self.data.paths)
+
+    def _feed(self, arm: str) -> Feed:
+        if arm == "storage" and self.loader is not None:
+            feed: Feed = self.loader.open()
+            return feed
+        decode = self.spec.decode if arm in ("preprocess", "storage", "yardstick") else "none"
         return Reader(
-            source, self.order, workers=self.spec.workers, ahead=0, buffers=self.buffers,
+            self._source(arm), self.order, workers=self.spec.workers, buffers=self.buffers,
             decode=decoding.by_name(decode, self.data.blocks[0].samples),
         )  # fmt: skip
 
+    def _source(self, arm: str) -> Source:
+        if arm in ("transfer", "preprocess"):
+            return MemorySource()
+        if self.spec.bucket is not None:
+            return TokenBucket(*self.spec.bucket)
+        return FileSource(self.data, sequential=self.spec.sequential)
 
-class _Refused(Exception):
-    def __init__(self, word: str, text: str) -> None:
-        super().__init__(text)
-        self.word = word
+    # --- what would mend it
+
+    def _worth(self, row: Row) -> bool:
+        """Only when storage is what lacks, and while there is time for one more, with its reads in flight."""
+        if self.spec.bucket is not None or self.rates.get("fetch", 0.0) >= _FED * self.demand:
+            return False
+        return self._left() > self._mend_length(row).warm + row.shortest + 1.0
+
+    def _mend_length(self, row: Row) -> Length:
+        """Warm for twice the time that the reads in flight take at the rate known so far (Little's law)."""
+        rate = self.rates.get("fetch", 0.0) * self.spec.sample_bytes
+        in_flight = (row.workers or self.spec.workers) * (row.block_bytes or self.data.blocks[0].read_bytes)
+        return Length(max(row.warm, 2.0 * in_flight / rate) if rate > 0 else row.warm, row.shortest, row.shortest)
+
+    def _mend(self, row: Row) -> dict[str, Any]:
+        size = row.block_bytes or self.data.blocks[0].read_bytes
+        blocks = layout.cut(self.data, size, self.spec.sample_bytes) if row.block_bytes else self.data.blocks
+        workers = row.workers or self.spec.workers
+        data = self.data if not row.buffered else layout.through_cache(self.data)
+
+        def make() -> Reader:
+            source = FileSource(data, sequential=row.buffered)
+            order = list(blocks) if row.buffered else shuffled(blocks, self.spec.seed)
+            return Reader(source, order, workers=workers, buffers=make_buffers(size, workers + _LEAST_AHEAD_BLOCKS))
+
+        record = arms.run("mend", row.turn, Drain(), make, self._mend_length(row), self.device)
+        return {**record, "workers": workers, "block_bytes": size, "buffered": row.buffered}
 
 
 def _torch_device(wanted: str) -> str:
     try:
         import torch
     except (ImportError, OSError) as error:
-        raise _Refused("torch_missing", f"torch cannot be imported: {error}") from error
+        raise Refused("torch_missing", f"torch cannot be imported: {error}") from error
     if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
         return "cpu"
     if not torch.cuda.is_available():
-        raise _Refused("no_cuda", "this torch sees no CUDA device")
+        raise Refused("no_cuda", "this torch sees no CUDA device")
     return "cuda"
 
 
-def _say(record: Mapping[str, Any]) -> None:
+def say(record: Mapping[str, Any]) -> None:
     print(json.dumps(record, allow_nan=False), flush=True)
 
 
 def main(arguments: list[str]) -> int:
     sys.setswitchinterval(0.001)  # the interpreter's lock changes hands sooner than the default 5 ms
     try:
-        Program(Spec.parse(arguments[0])).run()
-    except _Refused as error:
-        _say({"kind": "error", "word": error.word, "text": str(error)})
+        spec = Spec.parse(arguments[0])
+        if spec.pattern in ("batch", "shards"):
+            Program(spec).run()
+        else:
+            from probes.loads import patterns
+
+            patterns.run(spec, say)
+    except Refused as error:
+        say({"kind": "error", "word": error.word, "text": str(error)})
     except TimeoutError as error:
-        _say({"kind": "error", "word": "path_hangs", "text": str(error)})
+        say({"kind": "error", "word": "path_hangs", "text": str(error)})
         sys.stdout.flush()
         os._exit(0)  # threads that sit in a dead file system cannot be joined
     except OSError as error:
-        _say({"kind": "error", "word": "read_failed", "text": str(error)})
+        say({"kind": "error", "word": "read_failed", "text": str(error)})
     return 0
 
 

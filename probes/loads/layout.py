@@ -14,7 +14,7 @@ import struct
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -163,6 +163,46 @@ class _Writer(threading.Thread):
             if done != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path)
             self.written += done
+
+
+def existing(paths: Sequence[str], block_bytes: int, samples: float) -> DataSet:
+    """Files that are already there, read whole blocks at a time."""
+    sizes = [os.path.getsize(path) for path in paths]
+    blocks = [
+        Block(file, offset, block_bytes, samples)
+        for file, size in enumerate(sizes)
+        for offset in range(0, size - block_bytes + 1, block_bytes)
+    ]
+    if not blocks:
+        raise OSError(errno.EINVAL, f"no file holds {block_bytes} bytes", paths[0] if paths else "")
+    return DataSet(tuple(paths), tuple(blocks), _opens_direct(paths[0]), sum(sizes), 0.0)
+
+
+def _opens_direct(path: str) -> bool:
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_DIRECT))
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            return False
+        raise
+    return True
+
+
+def cut(data: DataSet, block_bytes: int, sample_bytes: int) -> tuple[Block, ...]:
+    """The same files in blocks of another size."""
+    ends: dict[int, int] = {}
+    for block in data.blocks:
+        ends[block.file] = max(ends.get(block.file, 0), block.offset + block.read_bytes)
+    return tuple(
+        Block(file, offset, block_bytes, block_bytes / sample_bytes)
+        for file, end in ends.items()
+        for offset in range(0, end - block_bytes + 1, block_bytes)
+    )
+
+
+def through_cache(data: DataSet) -> DataSet:
+    """The same files, read through the page cache with its read-ahead."""
+    return replace(data, direct=False)
 
 
 def can_be_direct(folder: str) -> bool:

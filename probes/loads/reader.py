@@ -124,9 +124,8 @@ class Reader:
         order: Sequence[Block],
         *,
         workers: int,
-        ahead: int,
+        buffers: Sequence[Buffer],
         decode: Decode | None = None,
-        buffers: Sequence[Buffer] | None = None,
     ) -> None:
         self._source, self._order, self._decode = source, order, decode
         self._next = itertools.count()
@@ -136,7 +135,9 @@ class Reader:
         self._lock = threading.Lock()
         self.read_bytes = 0
         self.wait_seconds: list[float] = []
-        for buffer in buffers or make_buffers(max(b.read_bytes for b in order), workers + ahead):
+        self.cpu_seconds = 0.0
+        self.device_bytes: int | None = None
+        for buffer in buffers:
             self._free.put(buffer)
         self.started = clock()
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(workers)]
@@ -169,6 +170,7 @@ class Reader:
         now = witness.thread_run_queue_wait()
         with self._lock:
             self.read_bytes += count
+            self.cpu_seconds += time.thread_time()
             if waited is not None and now is not None:
                 self.wait_seconds.append(now - waited)
 

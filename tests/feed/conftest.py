@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 BATCH, SAMPLE, STEP = 32, 131_072, 0.05
 DEMAND = BATCH / STEP
-FAST = (
+_ARMS = (
     ("transfer", 1, 0.2, 0.5, 0.5),
     ("preprocess", 1, 0.2, 0.8, 0.8),
     ("fetch", 1, 0.4, 1.2, 1.8),
@@ -22,6 +22,7 @@ FAST = (
     ("fetch", 2, 0.4, 1.2, 1.8),
     ("storage", 2, 0.4, 1.8, 3.0),
 )
+FAST = [dict(zip(("arm", "turn", "warm", "shortest", "longest"), arm, strict=True)) for arm in _ARMS]
 
 
 def specification(folder: Path, **changes: Any) -> dict[str, Any]:
