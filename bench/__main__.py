@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+
+
+def _terminated(signum: int, _frame: object) -> None:
+    sys.exit(128 + signum)  # the contract's 143, where dying of the signal would be -15 to a parent
 
 
 def main() -> None:
     """Run the command line and exit with the contract's status."""
+    signal.signal(signal.SIGTERM, _terminated)
     from bench.cli.app import run
 
     try:
@@ -18,10 +24,11 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 2
-    except Exception as error:  # noqa: BLE001 - the last line of defence: one line, status 2
+    except Exception as error:  # the last line of defence: one line, status 2
         if os.environ.get("BENCH_DEBUG"):
             raise
-        print(f"bench: a fault of bench itself: {type(error).__name__}: {error} (BENCH_DEBUG=1 shows where)", file=sys.stderr)  # noqa: T201, E501
+        where = "(BENCH_DEBUG=1 shows where)"
+        sys.stderr.write(f"bench: a fault of bench itself: {type(error).__name__}: {error} {where}\n")
         status = 2
     sys.exit(status)
 

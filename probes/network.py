@@ -31,6 +31,7 @@ _SLACK_SECONDS = 30.0
 
 def measure(ctx: Context) -> Sequence[Measurement]:
     """Every peer in turn; one that fails is a warning as long as another one answered."""
+    ctx.tools.require("iperf3")
     if not ctx.request.peers:
         return _loopback(ctx)
     plan = for_peers(ctx.effort, len(ctx.request.peers), ctx.remaining() - _SLACK_SECONDS)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bench.judge.profile import Profile
     from bench.measure.probe import Probe
     from bench.measure.recording import Recording
+    from bench.measure.signals import Signals
     from bench.model import Node, Request, Run
     from bench.store.runs import Store
 
@@ -78,16 +79,19 @@ def run(
 
     Examples:  bench run --storage /data --peer 10.0.0.2    bench run --effort quick --json > run.json
     """
+    from bench.measure.signals import Signals
+
     asked = _Asked(profile or [], probe or [], storage or [], peer or [], accelerator, effort, results, replay)
     options = {"loader": loader, "pattern": pattern, "workload": workload, "key_file": key_file and str(key_file)}
-    job = _prepare(asked, {name: value for name, value in options.items() if value is not None})
-    done = _measure(job, progress=not (quiet or json))
-    judged = _conclude(job, done)
+    with Signals() as signals:  # until the verdict is stored: what was finished is not lost to a signal
+        job = _prepare(asked, {name: value for name, value in options.items() if value is not None})
+        done = _measure(job, signals, progress=not (quiet or json))
+        judged = _conclude(job, done)
     if json:
         emit(_as_json(judged))
     else:
         emit_run(judged, job.profiles, quiet=quiet, all_gates=all_gates)
-    return _status(judged, exit_zero)
+    return 128 + signals.caught if signals.caught else _status(judged, exit_zero)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +208,7 @@ def _directory(path: Path) -> str:
     return str(absolute)
 
 
-def _measure(job: _Job, progress: bool) -> Run:
+def _measure(job: _Job, signals: Signals, progress: bool) -> Run:
     """Measure and store. Raises CliError: 3 when another run measures here, 2 when the run cannot be stored."""
     from bench.cli.conclude import to_repeat
     from bench.measure import lock, runner
@@ -220,6 +224,7 @@ def _measure(job: _Job, progress: bool) -> Run:
         replay=job.recording,
         replay_of=job.replay_of,
         again=to_repeat(job.profiles, job.owners),
+        signals=signals,
         max_seconds=_MAX_SECONDS[job.request.effort],
     )
     alone: AbstractContextManager[None] = nullcontext() if job.recording else lock.one_run()
@@ -268,6 +273,4 @@ def _as_json(run: Run) -> str:
 def _status(run: Run, exit_zero: bool) -> int:
     from bench.judge.gate import decide, exit_status
 
-    if run.interrupted_by is not None:
-        return 128 + run.interrupted_by
     return 0 if exit_zero else exit_status(decide(run.verdicts))

@@ -64,6 +64,7 @@ class Plan:
     listen: Callable[[Progress], None] = lambda _: None
     again: Callable[[Run], Sequence[str]] = lambda _: ()
     max_seconds: float = float("inf")
+    signals: Signals = field(default_factory=Signals)
     seed: int = 7
     started_at: str = field(default_factory=lambda: now())
     started: float = field(default_factory=time.monotonic)
@@ -72,7 +73,7 @@ class Plan:
 def execute(plan: Plan) -> Run:
     """Measure. Never raises for a probe's fault; an interrupt ends the run early with ``interrupted`` set."""
     adopt_orphans()
-    with Signals() as signals:
+    with plan.signals as signals:
         results = _Session(plan, signals).measure_all()
     return _document(plan, results, signals.caught)
 

@@ -240,3 +240,20 @@ def test_a_peer_that_refuses(results: Path) -> None:
     assert done.returncode == 3
     assert outcome(the_run(results), "network")[0] == "failed"
     assert gone(mark)
+
+
+@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("wait", [0.05, 0.25, 0.6])
+def test_a_signal_before_anything_is_measured(results: Path, sig: signal.Signals, wait: float) -> None:
+    mark = f"e{os.getpid()}-{results.parent.name}"
+    run = start(results, mark, "--probe", "storage", "--effort", "quick")
+    end = time.monotonic() + 10
+    while not descendants_marked(mark) and time.monotonic() < end:
+        time.sleep(0.01)
+    time.sleep(wait)
+    run.send_signal(sig)
+    _, err = run.communicate(timeout=30)
+    assert run.returncode in (128 + sig, -sig)  # -sig: Python itself had not started yet
+    assert wait < 0.2 or run.returncode == 128 + sig, err
+    assert gone(mark)
+    assert not list(results.glob(f"{PREFIX}*"))
