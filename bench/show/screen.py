@@ -181,11 +181,16 @@ def _not_measured(run: Run, width: int) -> list[Line]:
     by_mend: dict[str, list[str]] = {}
     for number, (hole, remedy) in enumerate((*_probe_holes(run), *_gate_holes(run))):
         by_mend.setdefault(clean(remedy) if remedy else f"\0{number}", []).append(hole)
-    items = [
-        _item("; ".join(holes) + ("" if mend.startswith("\0") else f"; mend: {mend}"), width)
-        for mend, holes in by_mend.items()
-    ]
+    items = [_hole("; ".join(holes), None if mend.startswith("\0") else mend, width) for mend, holes in by_mend.items()]
     return _section("Not measured", items, len(items), run)
+
+
+def _hole(text: str, mend: str | None, width: int) -> list[Line]:
+    """What is missing, and the command that mends it: on a line of its own, so that it can be copied."""
+    whole = text if mend is None else f"{text}; mend: {mend}"
+    if mend is None or len(fold(whole, width - 4)) == 1:
+        return _item(whole, width)
+    return [*_item(text, width), *_item(f"mend: {mend}", width, indent=4)]
 
 
 #: What is missing and why; what mends it, if that is known.
