@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from bench.cli.errors import CliError
 from bench.cli.output import emit, emit_run, note
 
 if TYPE_CHECKING:
+    from bench.judge.baseline import Regression
     from bench.model import Run
     from bench.store.runs import Store
 
@@ -52,26 +54,48 @@ def gate(
     quiet: Annotated[bool, typer.Option("--quiet", help="One line a profile.")] = False,
     all_gates: Annotated[bool, typer.Option("--all-gates", help="A line for every gate, passes too.")] = False,
     exit_zero: Annotated[bool, typer.Option("--exit-zero", help="Status 0 whatever the verdict.")] = False,
+    baseline: Annotated[
+        bool, typer.Option("--baseline", help="Also compare with this node's own nights: regressions are NO-GO.")
+    ] = False,
+    detect: Annotated[str, typer.Option(help="With --baseline: the drop that must be seen, 20% say.")] = "20%",
+    max_age: Annotated[str | None, typer.Option(help="A run older than this, 26h say, is INCONCLUSIVE.")] = None,
+    on_inconclusive: Annotated[
+        str | None, typer.Option(help="fail: status 1 in place of 3; pass: status 0 (a prolog that must not drain).")
+    ] = None,
 ) -> int:
     """Judge a stored run again. Nothing is measured and nothing is stored.
 
     Examples:  bench gate    bench gate 3f9a --profile ./mine.toml    bench gate --json | jq .verdicts
+    bench gate --baseline --max-age 26h --on-inconclusive pass
     """
+    from bench.cli import regression
     from bench.cli.conclude import concluded
-    from bench.judge.gate import decide, exit_status
+    from bench.judge.gate import decide
 
-    profiles = settings.load_profiles(profile or settings.config().get("profile", []), settings.declared_metrics())
-    judged = concluded(find_run(open_store(results), run), profiles, settings.metric_owners())
+    if on_inconclusive not in (None, "fail", "pass"):
+        raise CliError(f"--on-inconclusive {on_inconclusive}: must be fail or pass")
+    metrics = settings.declared_metrics()
+    profiles = settings.load_profiles(profile or settings.config().get("profile", []), metrics)
+    store = open_store(results)
+    compared = regression.Compared(concluded(find_run(store, run), profiles, settings.metric_owners()))
+    if baseline:
+        asked = regression.ratio(detect, "--detect")
+        compared = regression.against_baseline(compared.run, profiles, store, metrics, asked)
+    if max_age is not None:
+        compared = regression.fresh(compared, regression.duration(max_age, "--max-age"))
     if json:
-        emit(as_json(judged))
+        emit(as_json(compared.run, compared.regressions))
     else:
-        emit_run(judged, profiles, quiet=quiet, all_gates=all_gates)
-    return 0 if exit_zero else exit_status(decide(judged.verdicts))
+        emit_run(compared.run, profiles, quiet=quiet, all_gates=all_gates)
+        if baseline and not quiet:
+            emit("\n".join(regression.lines(compared)))
+    return 0 if exit_zero else regression.status(decide(compared.run.verdicts), on_inconclusive)
 
 
-def as_json(run: Run) -> str:
+def as_json(run: Run, regressions: Sequence[Regression] = ()) -> str:
     """The contract's answer: the run's id, the verdicts, the regressions."""
     from json import dumps
 
     verdicts = [verdict.model_dump(mode="json") for verdict in run.verdicts]
-    return dumps({"run": run.id, "verdicts": verdicts, "regressions": []}, indent=2, allow_nan=False)
+    entries = [entry.public() for entry in regressions]
+    return dumps({"run": run.id, "verdicts": verdicts, "regressions": entries}, indent=2, allow_nan=False)

@@ -21,9 +21,9 @@ class Policy:
     At most ``most_series`` gate a profile, and the levels are set for so many: fewer only alarm less. A series is
     ``suspect_level`` likely to be measured again on a healthy night; both measurements must then be bad
     (``confirm_level`` for the second alone, ``both_level`` for their mean). ``lasting_level`` is for each of the
-    windows ``shifts``, in nights. ``effect`` is the least drop that matters; ``asked`` the drop that must be seen with 80 %
-    power, else the finding is undecided. ``scale_floor`` keeps a series that did not vary at all from alarming on its
-    last digit; ``entry_level`` is how far out a night may lie and still be taken in as it is.
+    windows ``shifts``, in nights. ``effect`` is the least drop that matters, ``asked`` the one that must be seen with
+    80 % power, else the finding is undecided. ``scale_floor`` keeps a series that did not vary at all from alarming on
+    its last digit; ``entry_level`` is how far out a night may lie and still be taken in as it is.
     """
 
     window: int = 30

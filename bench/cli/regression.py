@@ -1,0 +1,174 @@
+"""What ``--baseline`` adds to a verdict: the run against this node's own nights, and the second measurement."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench.cli.errors import CliError
+from bench.cli.output import note
+
+if TYPE_CHECKING:
+    from bench.judge.baseline import Regression
+    from bench.judge.profile import Profile
+    from bench.model import Decision, Metric, Run
+    from bench.store.runs import Store
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d|w)?")
+_SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A judged run with its regressions in the verdicts, and the regressions themselves, one a series."""
+
+    run: Run
+    regressions: tuple[Regression, ...] = ()
+
+
+def against_baseline(
+    judged: Run, profiles: Sequence[Profile], store: Store, metrics: Mapping[str, Metric], asked: float | None = None
+) -> Compared:
+    """Compare a judged run with its node's nights in ``store``, and make its verdicts as bad as what is found.
+
+    ``asked``: the drop that must be seen (``--detect``), 0.2 unless told. The verdicts must be of the profiles, in
+    their order. Raises CliError when the pins cannot be read or the run's start is not a time.
+    """
+    from bench.judge.baseline import gating, key_of, regressions, worst
+    from bench.judge.prediction import Policy
+    from bench.judge.regression import with_regressions
+    from bench.store.errors import UnusableRun
+    from bench.store.history import history_of
+    from bench.store.index import Index
+
+    policy = Policy() if asked is None else Policy(asked=asked)
+    keys = list(dict.fromkeys(key_of(m) for profile in profiles for _, m in gating(judged, profile, metrics)))
+    try:
+        with Index(store.root, warn=note) as index:
+            history = history_of(index, judged, keys)
+    except UnusableRun as error:
+        raise CliError(str(error)) from error
+    except ValueError as error:
+        raise CliError(f"run {judged.id}: started_at is not an RFC 3339 time: {error}") from error
+    found = [regressions(judged, profile, history, metrics, policy) for profile in profiles]
+    pairs = zip(judged.verdicts, found, strict=True)
+    verdicts = tuple(with_regressions(verdict, entries) for verdict, entries in pairs)
+    return Compared(judged.model_copy(update={"verdicts": verdicts}), tuple(worst(found)))
+
+
+def suspicious(compared: Compared, owners: Mapping[str, str]) -> list[str]:
+    """The probes to measure again: those of gating series that are suspect or regressed. Empty when all is well."""
+    bad = [entry for entry in compared.regressions if entry.gating and entry.status in ("suspect", "regressed")]
+    return sorted({owners[entry.metric] for entry in bad if entry.metric in owners})
+
+
+def confirm(
+    first: Run,
+    compare: Callable[[Run], Compared],
+    owners: Mapping[str, str],
+    again: Callable[[Sequence[str]], Run],
+    pause: Callable[[], None],
+) -> Compared:
+    """The first run against the baseline; and when it is suspect, a second measurement of the probes concerned.
+
+    ``compare`` compares a stored run; ``pause`` waits (`pause_seconds`); ``again`` measures these probes in a fresh
+    process and stores that run, whose ``request.options["confirms"]`` is the first run's id. The answer is on the first
+    run, which both then decide.
+    """
+    compared = compare(first)
+    probes = suspicious(compared, owners)
+    if not probes:
+        return compared
+    note(f"worse than this node's nights: measuring again after a pause: {', '.join(probes)}")
+    pause()
+    again(probes)
+    return compare(first)
+
+
+def pause_seconds(effort: str) -> float:
+    """How long to let the node rest before the second measurement: 30 s by the research, less for a quick look."""
+    return {"quick": 5.0, "standard": 30.0, "thorough": 60.0}[effort]
+
+
+def lines(compared: Compared) -> list[str]:
+    """For the screen: one line a series that is not simply well, and one that counts the others."""
+    from bench.judge.units import human
+    from bench.store.errors import one_line
+
+    told = [entry for entry in compared.regressions if entry.reason]
+    found = [
+        f"  {entry.status.value:<12} {_series(entry)}  {human(entry.observed, entry.metric)}"
+        + (f", expected {human(entry.expected, entry.metric)}" if entry.expected is not None else "")
+        + f"; {entry.reason.partition(': ')[2]}"
+        + ("" if entry.gating else " (shown, does not decide)")
+        for entry in told
+    ]
+    quiet = len(compared.regressions) - len(told)
+    return [
+        "Against this node's nights:",
+        *map(one_line, found),
+        *([f"  ok           {quiet} series"] if quiet else []),
+    ]
+
+
+def _series(entry: Regression) -> str:
+    labels = ",".join(f"{name}={value}" for name, value in sorted(entry.labels.items()))
+    return f"{entry.metric}{{{labels}}}" if labels else entry.metric
+
+
+def duration(text: str, option: str) -> float:
+    """``26h``, ``10m``, ``90`` (seconds) as seconds. Raises CliError that names the option."""
+    found = _DURATION.fullmatch(text.strip())
+    if found is None:
+        raise CliError(f"{option} {text}: must be a number with s, m, h, d or w behind it, 26h say")
+    return float(found[1]) * _SECONDS[found[2] or "s"]
+
+
+def ratio(text: str, option: str) -> float:
+    """``20%`` or ``0.2`` as 0.2. Raises CliError that names the option."""
+    try:
+        value = float(text.rstrip("% ")) / (100.0 if text.rstrip().endswith("%") else 1.0)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value < 1.0:
+        raise CliError(f"{option} {text}: must be a share between 0 and 1, 3% or 0.03 say")
+    return value
+
+
+def too_old(run: Run, max_age_seconds: float, now: float) -> str | None:
+    """Why a stored run may not answer any more: ``stale: ...``; None when it is fresh. A run of the future is not."""
+    from bench.store.indexing import seconds_of
+
+    try:
+        age = now - seconds_of(run.started_at)
+    except ValueError:
+        return f"stale: started_at of run {run.id} is not a time"
+    if age > max_age_seconds:
+        return f"stale: measured {age / 3600.0:.1f} h ago, at most {max_age_seconds / 3600.0:.1f} h are allowed"
+    if age < -300.0:
+        return f"stale: dated {-age / 3600.0:.1f} h in the future; check the node's clock"
+    return None
+
+
+def fresh(compared: Compared, max_age_seconds: float) -> Compared:
+    """The same where the run is young enough; else INCONCLUSIVE, with its age as the reason."""
+    import time
+
+    from bench.judge.regression import doubted
+
+    reason = too_old(compared.run, max_age_seconds, time.time())
+    if reason is None:
+        return compared
+    note(reason)
+    verdicts = tuple(doubted(verdict, reason) for verdict in compared.run.verdicts)
+    return Compared(compared.run.model_copy(update={"verdicts": verdicts}), compared.regressions)
+
+
+def status(decision: Decision, on_inconclusive: str | None) -> int:
+    """The exit status, with INCONCLUSIVE read as the caller asked: ``fail`` 1, ``pass`` 0, else the contract's 3."""
+    from bench.judge.gate import exit_status
+
+    found = exit_status(decision)
+    return {"fail": 1, "pass": 0}.get(on_inconclusive or "", found) if found == 3 else found

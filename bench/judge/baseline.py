@@ -1,0 +1,265 @@
+"""Runs -> what this node normally measures; a run against it -> one `Regression` a series, and what they make of a
+verdict.
+
+A *series* is one metric with its labels on one node, in one *epoch* (`bench.judge.epoch`). A *night* is one stored run;
+a run that was made to confirm another belongs to that one's night. Nights that were judged NO-GO for the profile, were
+interrupted, or whose measurement is invalid (a contended host, say) are never part of what is normal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from bench.judge.detector import SEVERITY, Call, Night, State, Track
+from bench.judge.pooling import prior_of
+from bench.judge.prediction import Policy
+from bench.judge.profile import Gate, Profile
+from bench.judge.scale import Kind, Scale, scale_of
+from bench.model import Measurement, Metric, Noun, Run
+
+Labels = tuple[tuple[str, str], ...]
+#: A series of the node: the metric's name and its labels, sorted.
+Key = tuple[str, Labels]
+
+#: A later run within so many seconds is a second measurement of the same night.
+SAME_NIGHT_SECONDS = 6 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One stored run, as far as a baseline needs to know it. ``at`` is its start in seconds since the epoch (UTC).
+
+    ``sound``: measured to its end and no replay. ``confirms``: the id of the run that it was made to confirm.
+    ``decisions``: (profile, digest, decision) of each stored verdict.
+    """
+
+    run: str
+    at: float
+    sound: bool = True
+    confirms: str | None = None
+    decisions: tuple[tuple[str, str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What the store knows that matters for one run: the node's sessions of its epoch, oldest first, and their values.
+
+    ``sessions`` holds the run itself and what came within `SAME_NIGHT_SECONDS` of it too. ``values[key]`` maps a run's
+    id to the series' value; an invalid measurement is not in it. ``siblings[key]`` has the values of each other node.
+    ``pinned[key]``: the acceptance nights. ``opened``: what changed when the epoch began, in words.
+    """
+
+    sessions: tuple[Session, ...] = ()
+    values: Mapping[Key, Mapping[str, float]] = field(default_factory=dict)
+    siblings: Mapping[Key, Sequence[Sequence[float]]] = field(default_factory=dict)
+    pinned: Mapping[Key, Sequence[float]] = field(default_factory=dict)
+    opened: str = ""
+
+
+class Regression(Noun):
+    """One series of a run against what is normal: an entry of ``regressions`` in ``bench gate --json``.
+
+    ``expected`` is the centre of the nights in the metric's own unit. ``drop_ratio`` is how much worse the run is, as a
+    share of it (negative: better); for shares whose healthy value is near 0 (starvation, loss) the difference itself,
+    and for counts how many more there are. ``nights`` are those that it was compared with. ``gating`` is False beyond
+    the eight series that a profile is gated by: shown, never decides.
+    """
+
+    metric: str
+    labels: dict[str, str]
+    observed: float
+    expected: float | None
+    drop_ratio: float | None
+    minimum_detectable_drop_ratio: float | None
+    nights: int
+    status: State
+    gating: bool = True
+    gate: int = 0
+    reason: str = ""
+
+    def public(self) -> dict[str, object]:
+        """The entry as the contract prints it, with the reason and whether it gates beside it."""
+        return self.model_dump(mode="json", exclude={"gate"})
+
+
+def key_of(measurement: Measurement) -> Key:
+    """The series that a measurement belongs to."""
+    return measurement.metric, tuple(sorted(measurement.labels.items()))
+
+
+def gating(run: Run, profile: Profile, metrics: Mapping[str, Metric]) -> list[tuple[int, Measurement]]:
+    """The run's measurements that a profile gates on, with the index of their gate; each gate's first before any's
+    second, so that the eight that decide are spread over the gates. Only required gates, only what counts for them.
+    """
+    queues = [
+        [(index, m) for m in sorted(run.find(gate.metric, **gate.labels), key=key_of) if _counts(m, gate, metrics)]
+        for index, gate in enumerate(profile.gates)
+        if gate.required
+    ]
+    longest = max((len(queue) for queue in queues), default=0)
+    in_turn = [queue[turn] for turn in range(longest) for queue in queues if turn < len(queue)]
+    seen: set[Key] = set()
+    return [(i, m) for i, m in in_turn if not (key_of(m) in seen or seen.add(key_of(m)))]  # type: ignore[func-returns-value]
+
+
+def _counts(measurement: Measurement, gate: Gate, metrics: Mapping[str, Metric]) -> bool:
+    metric = metrics.get(measurement.metric)
+    if metric is None or metric.better == "none" or measurement.invalid is not None:
+        return False
+    return gate.accept_stand_in or measurement.stand_in is None
+
+
+def regressions(
+    run: Run, profile: Profile, history: History, metrics: Mapping[str, Metric], policy: Policy | None = None
+) -> tuple[Regression, ...]:
+    """Every series that the profile gates on, against its nights; not those whose metric no probe here declares."""
+    policy = policy or Policy()
+    found = []
+    for place, (gate, measurement) in enumerate(gating(run, profile, metrics)):
+        judged = judge_series(run, measurement, profile, history, metrics[measurement.metric], policy)
+        found.append(judged.model_copy(update={"gate": gate, "gating": place < policy.most_series}))
+    return tuple(found)
+
+
+def judge_series(
+    run: Run, measurement: Measurement, profile: Profile, history: History, metric: Metric, policy: Policy
+) -> Regression:
+    """One measurement of the run against the nights of its series."""
+    key = key_of(measurement)
+    values = {**history.values.get(key, {}), run.id: measurement.value}
+    scale = scale_of(metric, values.values())
+    track = track_of(key, history, profile, scale, policy, before=_first_of_night(run, history, values))
+    night = _tonight(run, history, values, scale)
+    call = track.judge(night, [scale.of(value) for value in history.pinned.get(key, ())])
+    return _regression(measurement, call, scale, history)
+
+
+def track_of(
+    key: Key, history: History, profile: Profile, scale: Scale, policy: Policy, before: str | None = None
+) -> Track:
+    """What is known of a series after its nights, up to but not including the run ``before``."""
+    values = history.values.get(key, {})
+    floor = scale.floor(policy.scale_floor)
+    siblings = [[scale.of(v) for v in nights if _fits(v, scale)] for nights in history.siblings.get(key, ())]
+    track = Track(policy, scale, prior_of(siblings, floor, policy.fewest))
+    for night in _nights(history.sessions, before, values, profile, scale):
+        track.enter(night)
+    return track
+
+
+def _nights(
+    sessions: Iterable[Session], before: str | None, values: Mapping[str, float], profile: Profile, scale: Scale
+) -> Iterable[Night]:
+    """The sound nights that measured the series, each with its second measurement."""
+    known = list(sessions)
+    sound = [session for session in known if session.sound]
+    again = {session.confirms: values[session.run] for session in sound if session.confirms and session.run in values}
+    for session in known:
+        if session.run == before:
+            return
+        value = values.get(session.run)
+        if session.sound and session.confirms is None and value is not None:
+            second = again.get(session.run)
+            usable = _fits(value, scale) and not judged_bad(session, profile)
+            yield Night(scale.of(value), None if second is None else scale.of(second), usable)
+
+
+def judged_bad(session: Session, profile: Profile) -> bool:
+    """Was the run NO-GO for this profile? Where it was never judged by it: for any.
+
+    A run without verdicts counts as good, and so does an INCONCLUSIVE one: what it did measure was measured.
+    """
+    own = [d for name, digest, d in session.decisions if profile.digest == digest or profile.name == name]
+    return "NO-GO" in (own or [decision for _, _, decision in session.decisions])
+
+
+def _fits(value: float, scale: Scale) -> bool:
+    """A rate or a time of nothing at all is a fault, not a night to learn from."""
+    return scale.kind is not Kind.RATIO or value > 0.0
+
+
+def _first_of_night(run: Run, history: History, values: Mapping[str, float]) -> str:
+    """The id of the run's own night: that of the run which it confirms, where that one measured the series too."""
+    own = next((session for session in history.sessions if session.run == run.id), None)
+    first = own.confirms if own else run.request.options.get("confirms")
+    return first if isinstance(first, str) and first in values else run.id
+
+
+def _tonight(run: Run, history: History, values: Mapping[str, float], scale: Scale) -> Night:
+    first = _first_of_night(run, history, values)
+    if first != run.id:
+        return Night(scale.of(values[first]), scale.of(values[run.id]))
+    second = _second(run.id, history, values)
+    return Night(scale.of(values[run.id]), None if second is None else scale.of(second))
+
+
+def _second(run: str, history: History, values: Mapping[str, float]) -> float | None:
+    """The separate measurement of the same night: of the run made to confirm it, else of the next run within hours."""
+    sessions = [s for s in history.sessions if s.sound or s.run == run]
+    for session in sessions:
+        if session.confirms == run and session.run in values:
+            return values[session.run]
+    place = next((i for i, s in enumerate(sessions) if s.run == run), None)
+    for later in sessions[place + 1 :] if place is not None else ():
+        if later.at - sessions[place or 0].at > SAME_NIGHT_SECONDS:
+            break
+        if later.run in values and later.confirms is None:
+            return values[later.run]
+    return None
+
+
+def _regression(measurement: Measurement, call: Call, scale: Scale, history: History) -> Regression:
+    ratio = None if call.centre is None or call.drop is None else scale.ratio(call.centre, call.drop)
+    least = None if call.centre is None or call.least is None else scale.ratio(call.centre, call.least)
+    return Regression(
+        metric=measurement.metric,
+        labels=measurement.labels,
+        observed=measurement.value,
+        expected=None if call.centre is None else scale.back(call.centre),
+        drop_ratio=ratio,
+        minimum_detectable_drop_ratio=least,
+        nights=call.nights,
+        status=call.state,
+        reason=_reason(call, ratio, least, scale, history),
+    )
+
+
+def _reason(call: Call, ratio: float | None, least: float | None, scale: Scale, history: History) -> str:
+    """One sentence, its first word machine-readable; empty when all is well."""
+    normal = "the pinned nights" if call.pinned else f"the last {call.nights} nights"
+    if call.state is State.WARMING:
+        since = f" since {history.opened}" if history.opened else ""
+        return f"warming: {call.nights}/{Policy().fewest} nights{since}"
+    if call.state is State.UNDETECTABLE:
+        return f"undetectable: a drop of less than {_amount(least, scale)} would not be seen, so noisy are {normal}"
+    if call.state is State.SUSPECT:
+        return f"suspect: {_amount(ratio, scale)} worse than {normal}, measured once"
+    if call.state is State.REGRESSED and call.since > 1:
+        return f"regressed: worse than {normal} for {call.since} nights in the mean"
+    if call.state is State.REGRESSED:
+        return f"regressed: {_amount(ratio, scale)} worse than {normal}, in two separate measurements"
+    return ""
+
+
+def _amount(ratio: float | None, scale: Scale) -> str:
+    if ratio is None:
+        return "an unknown amount"
+    if scale.kind is Kind.EVENTS:
+        return f"{ratio:.0f} events"
+    return f"{100 * ratio:.1f} {'points' if scale.kind is Kind.POINTS else '%'}"
+
+
+def worst(found: Iterable[Sequence[Regression]]) -> list[Regression]:
+    """One entry a series where several profiles gate on it: the most severe one, in the order they came."""
+    best: dict[tuple[str, Labels], Regression] = {}
+    for entry in (entry for entries in found for entry in entries):
+        key = entry.metric, tuple(sorted(entry.labels.items()))
+        known = best.get(key)
+        if known is None or _rank(entry) > _rank(known):
+            best[key] = entry
+    return list(best.values())
+
+
+def _rank(entry: Regression) -> tuple[bool, int]:
+    return entry.gating, SEVERITY.index(entry.status)

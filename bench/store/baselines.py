@@ -1,0 +1,89 @@
+"""``ROOT/baselines/<hostname>.json``: what an operator decided of a node's baseline, pins and resets with reasons.
+
+The nights themselves are the stored runs; nothing of them is repeated here. The file is replaced atomically, and one
+writer at a time holds the folder's lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, FiniteFloat, ValidationError
+
+from bench.model import Noun, Text
+from bench.store import writing
+from bench.store.errors import UnusableRun, one_line, why
+from bench.store.names import folder_name
+
+MAX_BYTES = 4 << 20
+
+
+class Pin(Noun):
+    """The acceptance nights: the runs that were pinned, when (RFC 3339) and why."""
+
+    runs: tuple[str, ...]
+    at: Text
+    reason: Text = ""
+
+
+class Reset(Noun):
+    """Runs that began at or before ``through`` (seconds since 1970, UTC) are no longer part of what is normal."""
+
+    through: FiniteFloat
+    at: Text
+    reason: Text
+
+
+class Decisions(Noun):
+    """All that was decided for one node. Resets are kept, the last one counts; there is one pin or none."""
+
+    schema_name: Annotated[Literal["aiready-bench/baseline"], Field(alias="schema")] = "aiready-bench/baseline"
+    schema_version: Literal[1] = 1
+    hostname: str
+    pin: Pin | None = None
+    resets: tuple[Reset, ...] = ()
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, serialize_by_alias=True)
+
+    @property
+    def through(self) -> float:
+        """The start of the newest run that a reset took out; minus infinity without a reset."""
+        return max((reset.through for reset in self.resets), default=float("-inf"))
+
+
+def path_of(root: Path, hostname: str) -> Path:
+    """Where the decisions on that node lie."""
+    return root / "baselines" / f"{folder_name(hostname)}.json"
+
+
+def read(root: Path, hostname: str) -> Decisions:
+    """The decisions on a node; none were made where there is no file. Raises UnusableRun, one line."""
+    path = path_of(root, hostname)
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES)
+    except FileNotFoundError:
+        return Decisions(hostname=hostname)
+    except OSError as error:
+        raise UnusableRun(one_line(f"{path}: {why(error)}; bench baseline needs to read it")) from error
+    try:
+        return Decisions.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        mend = "mend it, or remove it to be without pins and resets"
+        raise UnusableRun(one_line(f"{path}: {place}: {first['msg']}; {mend}")) from error
+
+
+def write(root: Path, decisions: Decisions) -> Path:
+    """Replace the decisions on a node. Raises StoreError."""
+    path = path_of(root, decisions.hostname)
+    data = json.dumps(decisions.model_dump(mode="json"), indent=1, ensure_ascii=False).encode() + b"\n"
+    writing.make_folder(path.parent)
+    with writing.opened(path.parent) as fd:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        writing.replace(path.parent, fd, path.name, data, lambda _: None)
+    return path

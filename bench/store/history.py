@@ -1,0 +1,100 @@
+"""What the stored runs say of one run's past (for the gate), and of one metric over time (for people)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from bench.judge.baseline import SAME_NIGHT_SECONDS, History, Key, Session
+from bench.judge.epoch import changes, epoch_of
+from bench.model import Run
+from bench.store import baselines
+from bench.store.index import Index
+from bench.store.indexing import is_sound, seconds_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Four windows of thirty nights: enough to know which of the last thirty were normal.
+LONGEST = 120
+_MOST_SIBLINGS = 24
+_SIBLING_NIGHTS = 30
+
+
+def history_of(index: Index, run: Run, keys: Sequence[Key]) -> History:
+    """The run's past for these series. The run itself need not be stored. Raises UnusableRun (pins), ValueError."""
+    host, at, epoch = run.node.hostname, seconds_of(run.started_at), epoch_of(run.node, run.request)
+    decided = baselines.read(index.root, host)
+    sessions = index.sessions(host, epoch, decided.through, at, LONGEST)
+    if run.id not in {session.run for session in sessions}:
+        confirms = run.request.options.get("confirms")
+        sessions.append(Session(run.id, at, is_sound(run), confirms if isinstance(confirms, str) else None))
+    later = index.sessions(host, epoch, at, at + SAME_NIGHT_SECONDS, LONGEST)
+    known = [session.run for session in (*sessions, *later)]
+    pinned = decided.pin.runs if decided.pin else ()
+    siblings = [other for other in index.hosts() if other != host][:_MOST_SIBLINGS]
+    like = f"{run.request.effort.value} {run.request.accelerator}"
+    return History(
+        sessions=tuple(sessions + later),
+        values={key: index.values(*key, host, known) for key in keys},
+        siblings={key: [index.recent(*key, other, like, _SIBLING_NIGHTS) for other in siblings] for key in keys},
+        pinned={key: list(index.values(*key, host, [p for p in pinned if p != run.id]).values()) for key in keys},
+        opened=opened(index, run, at, epoch),
+    )
+
+
+def opened(index: Index, run: Run, at: float, epoch: str) -> str:
+    """What changed when this run's epoch began, in words; empty where it is the first or nothing is known of it."""
+    before = index.epoch_before(run.node.hostname, epoch, at)
+    if before is None or index.known_before(run.node.hostname, epoch, before[2]):
+        return ""
+    fingerprint, other, _ = before
+    if fingerprint == run.node.fingerprint:
+        return f"{_asked(other)} -> {_asked(epoch)}"
+    found = changes(index.facts(fingerprint), index.facts(run.node.fingerprint))
+    return "; ".join(found[:3]) or "the node's fingerprint changed"
+
+
+def _asked(epoch: str) -> str:
+    return epoch.partition(" ")[2]
+
+
+def frame(index: Index, metric: str, host: str | None = None, limit: int = 100_000) -> pd.DataFrame:
+    """Every stored value of a metric: one row a measurement, oldest first.
+
+    Columns: ``at`` (seconds since 1970), ``run``, ``host``, ``labels`` (JSON), ``value``, ``low``, ``high``,
+    ``invalid`` (text or None), ``epoch``, ``sound``.
+    """
+    import pandas as pd
+
+    where, given = ("AND runs.host=?", (host,)) if host else ("", ())
+    query = (
+        "SELECT runs.at, runs.id AS run, runs.host, series.labels, points.value, points.low, points.high, "
+        "points.invalid, runs.epoch, runs.sound FROM series JOIN points ON points.series=series.number "
+        f"JOIN runs ON runs.number=points.run WHERE series.metric=? {where} ORDER BY runs.at, series.labels LIMIT ?"
+    )
+    return pd.read_sql_query(query, index.db, params=(metric, *given, limit))
+
+
+def metrics_in(index: Index) -> list[str]:
+    """Every metric that some stored run has, by name."""
+    return [name for (name,) in index.db.execute("SELECT DISTINCT metric FROM series ORDER BY metric")]
+
+
+def prunable(index: Index, host: str, keep: int, pinned: Iterable[str]) -> list[dict[str, Any]]:
+    """The node's runs beyond its newest ``keep`` nights, never a pinned one: ``path`` below ``runs/``, ``run``, ``at``.
+
+    A run that confirms another goes when that one does.
+    """
+    query = "SELECT path, id, at, confirms FROM runs WHERE host=? ORDER BY at DESC, path DESC"
+    rows = index.db.execute(query, (host,)).fetchall()
+    nights = [run for _, run, _, confirms in rows if confirms is None]
+    kept = {*nights[:keep], *pinned}
+    return [
+        {"path": path, "run": run, "at": at}
+        for path, run, at, confirms in rows
+        if run not in kept and (confirms is None or confirms not in kept)
+    ]
+
+
+__all__ = ["LONGEST", "frame", "history_of", "is_sound", "metrics_in", "opened", "prunable"]

@@ -1,0 +1,214 @@
+"""A cache of what the stored runs say, so that thousands of them are asked within a second.
+
+SQLite in the XDG cache folder, one file for each results folder. The run files are the truth: before every use each
+file's time, size and inode are compared with what was indexed, and what differs is read again. A cache that is torn,
+of another version or not writable is made anew (in memory at worst); nothing is read from it that is not in a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from bench.judge.baseline import Labels, Session
+from bench.model import Run
+from bench.store import reading
+from bench.store.errors import UnusableRun, one_line
+from bench.store.indexing import TABLES, Writer, forget, labels_text, listed
+
+_VERSION = 3
+_BUSY_SECONDS = 20.0
+
+
+def cache_folder() -> Path:
+    """``BENCH_CACHE``, else the XDG cache folder's own corner."""
+    if given := os.environ.get("BENCH_CACHE"):
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aiready-bench"
+
+
+def cache_file(root: Path) -> Path:
+    """The index of that results folder."""
+    name = hashlib.sha256(os.path.realpath(root).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return cache_folder() / f"index-{name}.sqlite"
+
+
+class Index:
+    """The stored runs below ``root``, up to date as of its making. ``warn`` gets one line for each file left out."""
+
+    def __init__(self, root: Path, warn: Callable[[str], None] = lambda _: None) -> None:
+        self.root = root
+        self._warn = warn
+        self.db = self._opened(cache_file(root))
+
+    def close(self) -> None:
+        self.db.close()
+
+    def __enter__(self) -> Index:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- being up to date
+
+    def _opened(self, path: Path) -> sqlite3.Connection:
+        """The cache, brought up to date; made anew when it is torn, in memory when there is no place for it."""
+        for attempt in (path, path, None):
+            try:
+                db = self._connect(attempt)
+            except (sqlite3.Error, OSError):
+                continue
+            try:
+                self._update(db)
+            except sqlite3.OperationalError:  # locked for long, no space: the cache of others stays as it is
+                db.close()
+                path = Path(os.devnull) / "none"
+            except sqlite3.DatabaseError:  # torn
+                db.close()
+                _remove(path)
+            else:
+                return db
+        db = self._connect(None)
+        self._update(db)
+        return db
+
+    def _connect(self, path: Path | None) -> sqlite3.Connection:
+        if path is not None:
+            path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        db = sqlite3.connect(path or ":memory:", timeout=_BUSY_SECONDS, isolation_level=None)
+        # A killed process tears nothing (the journal); a power cut may, which costs a rebuild and no data.
+        db.execute("PRAGMA synchronous=OFF")
+        if db.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
+            self._create(db)
+        return db
+
+    @staticmethod
+    def _create(db: sqlite3.Connection) -> None:
+        db.execute("BEGIN IMMEDIATE")
+        if db.execute("PRAGMA user_version").fetchone()[0] != _VERSION:  # another process may have been quicker
+            tables = db.execute("SELECT name FROM sqlite_master WHERE type='table'").fetchall()
+            for (table,) in tables:
+                db.execute(f"DROP TABLE {table}")
+            for statement in TABLES.split(";\n"):
+                if statement.strip():
+                    db.execute(statement)
+            db.execute(f"PRAGMA user_version={_VERSION}")
+        db.execute("COMMIT")
+
+    def _update(self, db: sqlite3.Connection) -> None:
+        found = dict(listed(self.root))
+        known = {path: (m, s, i) for path, m, s, i in db.execute("SELECT path, mtime, size, inode FROM files")}
+        if found == known:
+            return
+        db.execute("BEGIN IMMEDIATE")
+        known = {path: (m, s, i) for path, m, s, i in db.execute("SELECT path, mtime, size, inode FROM files")}
+        try:
+            forget(db, [path for path in known if found.get(path) != known[path]])
+            writer = Writer(db)
+            for path, stamp in sorted(found.items()):
+                if known.get(path) != stamp:
+                    writer.add(path, stamp, self._load(path))
+            writer.flush()
+        except BaseException:
+            with suppress(sqlite3.Error):
+                db.execute("ROLLBACK")
+            raise
+        db.execute("COMMIT")
+
+    def _load(self, path: str) -> Run | None:
+        try:
+            return reading.load(self.root / "runs" / path, follow=False)
+        except UnusableRun as error:
+            self._warn(one_line(f"left out: {error}"))
+            return None
+
+    # --- being asked
+
+    def hosts(self) -> list[str]:
+        """Every node with a stored run, by name."""
+        return [host for (host,) in self.db.execute("SELECT DISTINCT host FROM runs ORDER BY host")]
+
+    def newest(self, host: str) -> tuple[str, float, str] | None:
+        """That node's newest own run, confirmations apart: its id, start and path below ``runs/``; None without one."""
+        query = "SELECT id, at, path FROM runs WHERE host=? AND sound=1 ORDER BY at DESC, path DESC LIMIT 1"
+        found: tuple[str, float, str] | None = self.db.execute(query, (host,)).fetchone()
+        return found
+
+    def sessions(self, host: str, epoch: str, since: float, until: float, limit: int) -> list[Session]:
+        """The newest ``limit`` runs of a node in an epoch with ``since`` < start <= ``until``, oldest first."""
+        query = (
+            "SELECT id, at, sound, confirms, decisions FROM runs WHERE host=? AND epoch=? AND at>? AND at<=? "
+            "ORDER BY at DESC, path DESC LIMIT ?"
+        )
+        rows = self.db.execute(query, (host, epoch, since, until, limit)).fetchall()
+        return [_session(row) for row in reversed(rows)]
+
+    def values(self, metric: str, labels: Labels, host: str, runs: Iterable[str]) -> dict[str, float]:
+        """Run id -> that series' value, of the named runs of the node that have a valid one."""
+        series = self._series(metric, labels)
+        if series is None:
+            return {}
+        query = (
+            "SELECT points.value FROM runs CROSS JOIN points ON points.series=? AND points.run=runs.number "
+            "WHERE runs.id=? AND runs.host=? AND points.invalid IS NULL"
+        )
+        found = ((run, self.db.execute(query, (series, run, host)).fetchone()) for run in runs)
+        return {run: row[0] for run, row in found if row is not None}
+
+    def recent(self, metric: str, labels: Labels, host: str, like: str, limit: int) -> list[float]:
+        """The newest ``limit`` valid values of a series on a node, oldest first: of the epoch of its newest run that
+        ends with ``like`` (the effort and accelerator), sound runs only."""
+        series = self._series(metric, labels)
+        epoch = self.db.execute(
+            "SELECT epoch FROM runs WHERE host=? AND sound=1 AND epoch LIKE ? ORDER BY at DESC LIMIT 1",
+            (host, f"% {like}"),
+        ).fetchone()
+        if series is None or epoch is None:
+            return []
+        query = (
+            "SELECT points.value FROM runs CROSS JOIN points ON points.series=? AND points.run=runs.number "
+            "WHERE runs.host=? AND runs.epoch=? AND runs.sound=1 AND runs.confirms IS NULL "
+            "AND points.invalid IS NULL ORDER BY runs.at DESC LIMIT ?"
+        )
+        return [value for (value,) in self.db.execute(query, (series, host, epoch[0], limit))][::-1]
+
+    def epoch_before(self, host: str, epoch: str, at: float) -> tuple[str, str, float] | None:
+        """The (fingerprint, epoch, start) of the node's newest sound run before ``at`` in another epoch, or None."""
+        query = (
+            "SELECT fingerprint, epoch, at FROM runs WHERE host=? AND epoch<>? AND at<? AND sound=1 "
+            "ORDER BY at DESC LIMIT 1"
+        )
+        found: tuple[str, str, float] | None = self.db.execute(query, (host, epoch, at)).fetchone()
+        return found
+
+    def known_before(self, host: str, epoch: str, at: float) -> bool:
+        """Did the node have a sound run of that epoch before ``at``?"""
+        query = "SELECT 1 FROM runs WHERE host=? AND epoch=? AND at<? AND sound=1 LIMIT 1"
+        return self.db.execute(query, (host, epoch, at)).fetchone() is not None
+
+    def facts(self, fingerprint: str) -> dict[str, object]:
+        """The facts that explain a fingerprint; empty where its run had none."""
+        row = self.db.execute("SELECT facts FROM facts WHERE fingerprint=?", (fingerprint,)).fetchone()
+        return json.loads(row[0]) if row else {}
+
+    def _series(self, metric: str, labels: Labels) -> int | None:
+        query = "SELECT number FROM series WHERE metric=? AND labels=?"
+        row = self.db.execute(query, (metric, labels_text(labels))).fetchone()
+        return row[0] if row else None
+
+
+def _session(row: tuple[str, float, int, str | None, str]) -> Session:
+    run, at, sound, confirms, decisions = row
+    return Session(run, at, bool(sound), confirms, tuple((p, d, c) for p, d, c in json.loads(decisions)))
+
+
+def _remove(path: Path) -> None:
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        with suppress(OSError):
+            path.with_name(path.name + suffix).unlink()
