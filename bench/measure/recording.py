@@ -45,7 +45,7 @@ class Recorder:
     _evidence: dict[str, list[Evidence]] = field(default_factory=dict)
     _number: int = 0
 
-    def keep(self, probe: str, name: str, done: Completed, error: str | None = None) -> None:
+    def keep(self, probe: str, name: str, done: Completed, error: str | None = None, server: bool = False) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._number += 1
         suffix = "json" if done.stdout.lstrip().startswith(("{", "[")) else "txt"
@@ -58,7 +58,7 @@ class Recorder:
             {
                 "probe": probe, "name": name, "argv": [redact(word) for word in done.argv],
                 "returncode": done.returncode, "seconds": round(done.seconds, 6), "stdout": file, "sha256": digest,
-                "stderr": redact(done.stderr[-2000:]), "error": error,
+                "stderr": redact(done.stderr[-2000:]), "error": error, "server": server,
             }
         )  # fmt: skip
 
@@ -130,7 +130,7 @@ class LiveTools:
                 text = os.pread(output.fileno(), 1 << 22, 0).decode(errors="replace")
                 if self.recorder is not None:
                     done = Completed(tuple(words), 0, text, "", time.monotonic() - started)
-                    self.recorder.keep(self.probe, name, done)
+                    self.recorder.keep(self.probe, name, done, server=True)
 
     def record(self, name: str, text: str) -> str:
         if self.recorder is not None:

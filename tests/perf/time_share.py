@@ -1,7 +1,7 @@
 """Which share of a run's time a tool was measuring: 0.8 at least, and the run within its bound.
 
-From the run document and its evidence: seconds in which a tool ran, over the whole. Start-up, settling
-between probes, laying out and cleaning up are the rest.
+From the run's evidence: seconds in which a tool ran, over the whole; servers do not count, and from each program that
+uses torch the time of its import is taken off, as measured here. The rest is start-up, settling and cleaning up.
 """
 
 from __future__ import annotations
@@ -25,7 +25,14 @@ def measure(effort: str, folder: Path) -> tuple[float, float]:
     wall = time.monotonic() - started
     index = next(folder.glob("runs/*/*.raw/tools.jsonl"))
     calls = [json.loads(line) for line in index.read_text().splitlines()]
-    return wall, sum(call["seconds"] for call in calls if not call["name"].startswith("server"))
+    torch = [call for call in calls if call["probe"] in ("inference", "feed") and call["seconds"] > 1]
+    return wall, sum(call["seconds"] for call in calls if not call["server"]) - len(torch) * import_seconds()
+
+
+def import_seconds() -> float:
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import torch"], check=True)
+    return time.monotonic() - started
 
 
 def main() -> int:
