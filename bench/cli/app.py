@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import typer
 
 from bench import __version__
-from bench.cli import catalogue, doctor, explain, export, gate, peer
+from bench.cli import catalogue, doctor, explain, export, gate, peer, report
 from bench.cli import fleet as fleet_command
 from bench.cli import run as run_command
 from bench.cli.errors import CliError
@@ -42,6 +42,7 @@ def _main(
 app.command("run")(run_command.run)
 app.command("gate")(gate.gate)
 app.command("explain")(explain.explain)
+app.command("report")(report.report)
 app.command("export")(export.export)
 app.command("doctor")(doctor.doctor)
 app.command("peer")(peer.peer)

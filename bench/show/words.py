@@ -32,7 +32,7 @@ def gate_name(finding: Finding) -> str:
 
 def bare_name(finding: Finding) -> str:
     """Title and labels: ``storage read (random, 4 KiB)``."""
-    values = [_label(key, value) for key, value in finding.labels.items() if key != "stand_in"]
+    values = [label_words(key, value) for key, value in finding.labels.items() if key != "stand_in"]
     return title(finding.metric) + (f" ({', '.join(values)})" if values else "")
 
 
@@ -42,7 +42,7 @@ def reason_text(reason: str) -> str:
     return _WORD.sub("", text) or text
 
 
-def _label(key: str, value: str) -> str:
+def label_words(key: str, value: str) -> str:
     """Most values speak for themselves; a size in bytes is shown as people name block sizes."""
     if key.endswith("_bytes") and value.isascii() and value.isdigit() and len(value) < 16:
         size = int(value)

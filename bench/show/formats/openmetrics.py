@@ -79,8 +79,10 @@ def render(export: Export) -> str:
 
 
 def _labels(m: Measurement) -> dict[str, str]:
-    """The measurement's own, and ``invalid`` with the first word of why, where it must not be judged."""
-    return dict(m.labels) | ({"invalid": clean(m.invalid, 200) or "yes"} if m.invalid is not None else {})
+    """The measurement's own, and ``invalid="true"`` where it must not be judged (a changing reason would be a new
+    series with every run): a query that decides anything asks for ``invalid=""``.
+    """
+    return dict(m.labels) | ({"invalid": "true"} if m.invalid is not None else {})
 
 
 Sample = tuple[str, Labels, float]

@@ -1,0 +1,72 @@
+"""``bench report``: stored runs as one page to read, to mail and to keep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.cli import settings
+from bench.cli.errors import CliError
+from bench.cli.gate import Results, find_run, open_store
+from bench.cli.output import note
+
+if TYPE_CHECKING:
+    from bench.model import Run
+    from bench.show.page import Shown
+    from bench.store.runs import Store
+
+
+def report(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN]...", help="Run files, ids or their beginnings; default: this node's newest."),
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page.")] = Path("report.html"),
+    results: Results = None,
+) -> int:
+    """One self-contained HTML page: verdicts and why, pictures, history, health, what is missing, every figure.
+
+    It loads nothing and runs no script. Several runs stand side by side. Status 0 when it was written.
+
+    Examples:  bench report -o report.html    bench report 3f9a 7c21 -o before-after.html
+    """
+    from bench import __version__
+    from bench.show.files import write_atomically
+    from bench.show.page import render
+
+    store = open_store(results)
+    references: list[str | None] = [*runs] if runs else [None]
+    page = render([_shown(store, reference) for reference in references], __version__)
+    try:
+        write_atomically(output, page.encode("utf-8", "replace"))
+    except OSError as error:
+        raise CliError(f"{output}: cannot be written: {error.strerror or error}") from error
+    note(f"{output}: {len(page.encode()) // 1000} kB")
+    return 0
+
+
+def _shown(store: Store, reference: str | None) -> Shown:
+    from bench.cli.past import histories
+    from bench.show.explain import explain
+    from bench.show.page import Shown
+
+    found = find_run(store, reference)
+    folder = store.locate(reference).parent if reference else store.path_for(found).parent
+    judged = _judged(found)
+    return Shown(judged, explain(judged, folder), tuple(histories(store, judged)), _descriptions())
+
+
+def _judged(run: Run) -> Run:
+    """A run that nobody judged is judged by the shipped profiles, as `bench gate` does."""
+    if run.verdicts:
+        return run
+    from bench.cli.conclude import concluded
+
+    profiles = settings.load_profiles(settings.config().get("profile", []), settings.declared_metrics())
+    return concluded(run, profiles, settings.metric_owners())
+
+
+def _descriptions() -> dict[str, str]:
+    return {p.name: p.description for p in settings.load_profiles([], settings.declared_metrics())}
