@@ -42,7 +42,7 @@ class Loaded:
 def idle(link: Link, plan: Plan) -> Echo:
     """The voice stream on a link that carries nothing else of ours."""
     link.ctx.progress(f"{link.name}: paced echo, idle", 0.05)
-    return _echo(link, "echo-idle", plan.idle_packets, VOICE_INTERVAL)
+    return paced(link, "echo-idle", plan.idle_packets, VOICE_INTERVAL)
 
 
 def fine(link: Link, plan: Plan) -> Echo | None:
@@ -50,7 +50,7 @@ def fine(link: Link, plan: Plan) -> Echo | None:
     if not plan.fine_packets:
         return None
     link.ctx.progress(f"{link.name}: paced echo, every 2 ms", 0.1)
-    return _echo(link, "echo-fine", plan.fine_packets, FINE_INTERVAL)
+    return paced(link, "echo-fine", plan.fine_packets, FINE_INTERVAL)
 
 
 def loaded(link: Link, plan: Plan, bandwidth: Bandwidth) -> list[Loaded]:
@@ -79,7 +79,7 @@ def _beside(link: Link, plan: Plan, bandwidth: Bandwidth, load: Load) -> Loaded:
         rate = load.share * udp_capacity(bandwidth, load.direction)
         words = udp_arguments(link.iperf3, load.direction, seconds, rate, UDP_PAYLOAD, SOCKET_BUFFER)
     name = f"echo-{load.name.rstrip('%')}-{load.direction}"
-    echo = _echo(link, name, plan.loaded_packets, LOADED_INTERVAL, words, seconds)
+    echo = paced(link, name, plan.loaded_packets, LOADED_INTERVAL, words, seconds)
     return Loaded(load.direction, load.name, load.share, echo, _achieved(echo, link.iperf3, load))
 
 
@@ -94,9 +94,13 @@ def udp_capacity(bandwidth: Bandwidth, direction: str) -> float:
     return frames * UDP_PAYLOAD / (UDP_PAYLOAD + 42)
 
 
-def _echo(
+def paced(
     link: Link, name: str, packets: int, interval: float, load: Sequence[str] = (), load_seconds: float = 0.0
 ) -> Echo:
+    """``packets`` of a voice packet's size, ``interval`` seconds apart, beside a load if one is given.
+
+    Raises Failed or TimedOut with one line that names the peer.
+    """
     link.runs += 1
     words = [
         "--host", link.iperf3.host, "--port", str(link.echo_port), "--token", str(link.token), "--run", str(link.runs),

@@ -14,6 +14,8 @@ from probes.loads.peer_protocol import address
 
 _BUSY_PAUSE, _RESTART_PAUSE, _RESTARTS = 1.0, 0.15, 40
 _RESERVE_SECONDS = 5.0
+#: A full queue and the exchange of results after the test; more is a peer that hangs.
+_GRACE_SECONDS = 8.0
 _REMEDIES = {
     "peer_refused": "start `bench peer --bind ADDRESS` (or `iperf3 -s`) there, and open its port in the firewall",
     "peer_timed_out": "check the address, the route and the firewall between the two nodes",
@@ -67,7 +69,7 @@ class Link:
     def _once(self, name: str, argv: list[str], seconds: float) -> dict[str, Any]:
         self.ctx.tools.require("iperf3")
         try:
-            done = self.ctx.tools.run(argv, name=name, timeout=seconds + 10)
+            done = self.ctx.tools.run(argv, name=name, timeout=seconds + _GRACE_SECONDS)
         except TimedOut as late:
             reason = f"peer_timed_out: {self.name} stopped answering in the middle of an iperf3 test"
             raise TimedOut(reason, _REMEDIES["peer_timed_out"]) from late
