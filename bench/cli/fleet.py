@@ -58,6 +58,73 @@ def join(
     return conclude(found, page=page, json=json, quiet=quiet, exit_zero=exit_zero, where=str(page or folder))
 
 
+@fleet.command("run")
+def run(
+    inventory: Annotated[
+        Words,
+        typer.Option("-i", "--inventory", help="Any ansible inventory: file, plugin, or 'HOST,'; again for more."),
+    ] = None,
+    limit: Annotated[str, typer.Option(help="Which hosts of it: an ansible pattern, 'gpu:!n7'.")] = "all",
+    resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with that run: its folder or id.")] = None,
+    effort: Annotated[str, typer.Option(envvar="BENCH_EFFORT", help="quick, standard or thorough.")] = "quick",
+    profile: Profiles = None,
+    probe: Annotated[Words, typer.Option(help="Only this probe in the sweep; again for more.")] = None,
+    storage: Annotated[
+        Words, typer.Option(envvar="BENCH_STORAGE", help="Directory on the nodes to measure; again for more.")
+    ] = None,
+    shared: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Shared storage: read it from one node, then from all at once.")
+    ] = None,
+    accelerator: Annotated[
+        str | None, typer.Option(envvar="BENCH_ACCELERATOR", help="auto, cuda, cpu or emulated[:NAME].")
+    ] = None,
+    pairs: Annotated[str, typer.Option(help="Which pairs: auto (all up to 32 nodes), all, random, none.")] = "auto",
+    collective: Annotated[
+        bool, typer.Option("--collective/--no-collective", help="An all-reduce over all nodes; needs torch there.")
+    ] = True,
+    at_once: Annotated[
+        int | None, typer.Option(min=1, help="At most so many nodes measure one storage system at a time.")
+    ] = None,
+    pairs_at_once: Annotated[int | None, typer.Option(min=1, help="At most so many pairs at a time.")] = None,
+    spread: Annotated[
+        float, typer.Option(min=0, help="Begin within so many seconds, each host at its own moment.")
+    ] = 0.0,
+    budget: Annotated[float | None, typer.Option(min=1, help="Seconds a node may take; default by the effort.")] = None,
+    python: Annotated[str, typer.Option(help="Python on the nodes that has aiready-bench.")] = "python3",
+    node_env: Annotated[
+        Words, typer.Option(help="NAME=VALUE for the nodes' commands, nothing secret; {host} is the node's name.")
+    ] = None,
+    confirm: Annotated[
+        bool, typer.Option("--confirm/--no-confirm", help="Measure once more who is slower than its siblings.")
+    ] = True,
+    results: Annotated[Path | None, typer.Option(envvar="BENCH_RESULTS", help="Where runs are stored.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be sent and written where.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    exit_zero: ExitZero = False,
+) -> int:
+    """Measure every node, every pair and all together; one verdict. Needs ssh, and aiready-bench[fleet] here.
+
+    Examples:  bench fleet run -i hosts.ini --storage /data    bench fleet run --resume 3f9a1c
+    """
+    from bench.cli import fleet_run
+
+    asked = fleet_run.Asked(
+        inventory=inventory or [], limit=limit, effort=effort, probe=probe or [], storage=storage or [],
+        profile=profile or [], accelerator=accelerator, pairs=pairs, collective=collective, at_once=at_once,
+        pairs_at_once=pairs_at_once, spread=spread, budget=budget, python=python, node_env=node_env or [],
+        confirm=confirm, shared=shared,
+    )  # fmt: skip
+    root = settings.results_root(results)
+    if dry_run:
+        emit(fleet_run.dry_run(asked, root))
+        return 0
+    by = judgement(profile)
+    done = fleet_run.measure(asked, root, resume, by, progress=not (quiet or json))
+    page = done.folder / "fleet.html"
+    return conclude(done.fleet, page=page, json=json, quiet=quiet, exit_zero=exit_zero, where=str(page))
+
+
 def _expected(expect: str | None) -> list[str] | None:
     """The hosts of ``--expect``; None when it was not given and the folder itself must say."""
     from bench.fleet.expected import checked, read_hosts

@@ -25,7 +25,14 @@ from bench.judge.fleet_nouns import Fleet, State
 from bench.store import writing
 from bench.store.errors import StoreError, one_line, why
 
-PLAN, ROSTER, LOG, FLEET, NODES = "plan.json", "roster.json", "log.jsonl", "fleet.json", "nodes"
+PLAN, ROSTER, LOG, FLEET, NODES, AGAIN = (
+    "plan.json",
+    "roster.json",
+    "log.jsonl",
+    "fleet.json",
+    "nodes",
+    "again",
+)
 _MAX_LOG_BYTES = 512 << 20
 
 
@@ -56,6 +63,14 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise FleetError(str(error)) from error
 
 
+def make_folder(folder: Path) -> None:
+    """Raises FleetError."""
+    try:
+        writing.make_folder(folder)
+    except StoreError as error:
+        raise FleetError(str(error)) from error
+
+
 def expected_in(folder: Path) -> list[str]:
     """The hosts that the folder itself names: its plan, or its ``hosts.txt``. Raises FleetError when it names none."""
     plan = read_json(folder / PLAN)
@@ -78,20 +93,48 @@ def join_folder(folder: Path, expected: Sequence[str] | None, by: Judgement, *, 
 
 
 def known_in(folder: Path, hosts: Sequence[str]) -> Known:
-    """What the engine wrote beside the files; nothing for another launcher."""
-    known = Known(hostnames=hostnames_in(folder))
+    """What the engine wrote beside the files; nothing for another launcher. Raises FleetError."""
+    from bench.fleet import extras
+
+    known = Known(hostnames=hostnames_in(folder), again=folder / AGAIN)
+    pairs: dict[tuple[str, str], tuple[State, str]] = {}
+    ranks: dict[str, tuple[State, str]] = {}
     for entry in entries(folder):
-        host, attempt = entry.get("host"), entry.get("attempt")
-        if entry.get("phase") in ("contact", "sweep") and isinstance(host, str) and entry.get("state") is not None:
-            known.states[host] = (_state(entry), str(entry.get("reason") or ""))
-        if entry.get("phase") == "sweep" and isinstance(host, str) and isinstance(attempt, int):
-            known.attempts[host] = attempt
+        _learn(entry, known, pairs, ranks)
+    found = extras.pairs_in(folder, known.hostnames, pairs)
+    known.pairs, known.network = found.outcomes, found.network
+    known.collective = extras.collective_in(folder, hosts, ranks)
+    known.shared = extras.shared_in(folder, hosts)
     return known
 
 
-def _state(entry: dict[str, Any]) -> State:
+def _learn(
+    entry: dict[str, Any],
+    known: Known,
+    pairs: dict[tuple[str, str], tuple[State, str]],
+    ranks: dict[str, tuple[State, str]],
+) -> None:
+    """One line of the log. What was said last counts; a job that only began is lost until it is said otherwise."""
+    phase, host, attempt = str(entry.get("phase")), str(entry.get("host")), entry.get("attempt")
+    word, reason = entry.get("state"), str(entry.get("reason") or "")
+    told = (_state(word), reason) if word is not None else (State.LOST, "lost: it was started, and nothing came back")
+    if phase == "contact" and word is None:
+        known.states.pop(host, None)  # it is here: whatever was said of it before is over
+    elif phase in ("contact", "sweep"):
+        known.states[host] = told
+    elif phase == "pairs":
+        client, _, server = str(entry.get("key")).removesuffix(".json").partition("--")
+        pairs[client, server] = told
+    elif phase.startswith("collective"):
+        ranks[host] = told
+    if phase == "sweep" and isinstance(attempt, int):
+        known.attempts[host] = attempt
+
+
+def _state(word: Any) -> State:
+    """``answered``, and what a newer version may write, say nothing here: the file does, or it is lost."""
     try:
-        return State(entry["state"])
+        return State(word)
     except ValueError:
         return State.LOST
 

@@ -21,6 +21,7 @@ _MOST_FILES = 200_000
 _NO_MACHINE = hashlib.sha256(b"").hexdigest()[:16]  # the digest of an /etc/machine-id that is not there
 #: What the engine, and we ourselves, write beside the nodes' files.
 _OURS = frozenset({"plan.json", "fleet.json", "pairs.json", "roster.json"})
+_BESIDE = frozenset({"pairs", "collective", "shared", "again"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ def files(folder: Path) -> Iterator[Path]:
     for place, folders, names in os.walk(folder, followlinks=False):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and not name.endswith(".raw"))
         top = Path(place) == folder
-        folders[:] = [name for name in folders if not (top and name in ("pairs", "collective", "shared"))]
+        folders[:] = [name for name in folders if not (top and name in _BESIDE)]
         for name in sorted(names):
             if name.endswith(".json") and not name.startswith(".") and not (top and name in _OURS):
                 count += 1

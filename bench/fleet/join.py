@@ -6,7 +6,9 @@ Only figures are kept of a run, so that ten thousand of them fit into memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import gc
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +21,7 @@ from bench.judge.gate import decide, judge
 from bench.judge.outliers import Figure, Keys, Table, outliers, ports
 from bench.judge.outliers import figures as figures_of
 from bench.judge.profile import Profile
-from bench.model import Metric, Run
+from bench.model import Measurement, Metric, Outcome, ProbeResult, Run
 
 _MOST_STRANGERS = 20
 
@@ -37,16 +39,18 @@ class Judgement:
 class Known:
     """What a launcher knows beyond the files. A host without a file has its state from here, else it is lost.
 
-    ``again`` holds the figures of a second, separate measurement: an outlier is confirmed when it is one there too.
+    ``network`` holds what a host's pairs say of its network, which counts in place of what its sweep said of it.
+    ``again`` is the folder of a second, separate measurement: an outlier is confirmed when it is one there too.
     """
 
     states: dict[str, tuple[State, str]] = field(default_factory=dict)
     hostnames: dict[str, str] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
     pairs: Sequence[PairOutcome] = ()
+    network: Mapping[str, Sequence[Measurement]] = field(default_factory=dict)
     collective: Collective | None = None
     shared: Sequence[SharedStorage] = ()
-    again: Sequence[Outlier] | None = None
+    again: Path | None = None
     holes: Sequence[str] = ()
 
 
@@ -75,27 +79,41 @@ def join(
     sorter, keys = Sorter(expected, known.hostnames), Keys()
     weighed: dict[str, list[Weighed]] = {}
     strangers: list[str] = []
-    for number, path in enumerate(files(folder), 1):
-        host, answer = sorter.place(read(path))
-        if host is not None:
-            weighed.setdefault(host, []).append(_weigh(host, answer, by, keys))
-        elif len(strangers) < _MOST_STRANGERS:
-            strangers.append(answer.trouble or f"{path}: cannot be used")
-        progress(number)
+    with _without_collection():
+        for number, path in enumerate(files(folder), 1):
+            host, answer = sorter.place(read(path))
+            if host is not None:
+                weighed.setdefault(host, []).append(_weigh(host, answer, by, keys, known.network.get(host, ())))
+            elif len(strangers) < _MOST_STRANGERS:
+                strangers.append(answer.trouble or f"{path}: cannot be used")
+            progress(number)
     chosen = [_one(host, weighed.get(host, []), known, newest) for host in expected]
     return _document(fleet_id or folder.resolve().name, _no_machine_twice(chosen), strangers, by, known)
 
 
-def _weigh(host: str, answer: Answer, by: Judgement, keys: Keys) -> Weighed:
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Figures hold no cycles, and the collector would walk through all of them again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _weigh(host: str, answer: Answer, by: Judgement, keys: Keys, network: Sequence[Measurement] = ()) -> Weighed:
     if answer.run is None:
         reason = f"bad_result: {answer.trouble}"
         return Weighed(NodeOutcome(host=host, state=State.BAD_RESULT, reason=reason))
-    return weigh(host, answer.run, by, keys)
+    return weigh(host, answer.run, by, keys, network)
 
 
-def weigh(host: str, run: Run, by: Judgement, keys: Keys) -> Weighed:
-    """One run, judged. An interrupted run counts by what it measured."""
-    verdicts = [judge(run, profile, by.owners) for profile in by.profiles]
+def weigh(host: str, run: Run, by: Judgement, keys: Keys, network: Sequence[Measurement] = ()) -> Weighed:
+    """One run, judged, with what its pairs say of its network. An interrupted run counts by what it measured."""
+    whole = with_network(run, network)
+    verdicts = [judge(whole, profile, by.owners) for profile in by.profiles]
     kind = rules.node_class(run.node.facts)
     outcome = NodeOutcome(
         host=host,
@@ -110,6 +128,14 @@ def weigh(host: str, run: Run, by: Judgement, keys: Keys) -> Weighed:
     )
     scores = {verdict.profile: verdict.score for verdict in verdicts}
     return Weighed(outcome, scores, tuple(figures_of(host, kind, run.measurements(), keys)), run.started_at)
+
+
+def with_network(run: Run, network: Sequence[Measurement]) -> Run:
+    """The run with its network result from the pairs; alone, a node measures only its loopback."""
+    if not network:
+        return run
+    pairs = ProbeResult(probe="network", outcome=Outcome.OK, measurements=tuple(network))
+    return run.model_copy(update={"results": (*(r for r in run.results if r.probe != "network"), pairs)})
 
 
 def _one(host: str, found: Sequence[Weighed], known: Known, newest: bool) -> Weighed:
@@ -197,15 +223,31 @@ def _document(fleet_id: str, found: Sequence[Weighed], strangers: Sequence[str],
     )
 
 
-def accusations(found: Iterable[Weighed], by: Judgement, known: Known) -> list[Outlier]:
+def accusations(found: Sequence[Weighed], by: Judgement, known: Known) -> list[Outlier]:
     """Outliers of the sweep and of the pairs; confirmed where the second measurement says the same."""
+    second = {weighed.outcome.host: weighed for weighed in _again(found, by, known)}
+    both = [second.get(weighed.outcome.host, weighed) for weighed in found]
+    again = {_mark(o) for o in outliers(_table(both), by.metrics) if o.level == "act" and o.host in second}
+    first = outliers(_table(found), by.metrics)
+    swept = [o.model_copy(update={"confirmed": True}) if _mark(o) in again else o for o in first]
+    return [*swept, *ports(known.pairs)]
+
+
+def _again(found: Sequence[Weighed], by: Judgement, known: Known) -> list[Weighed]:
+    """The second measurement of those who were measured twice."""
+    if known.again is None or not known.again.is_dir():
+        return []
+    sorter, keys = Sorter([weighed.outcome.host for weighed in found], known.hostnames), Keys()
+    placed = (sorter.place(read(path)) for path in files(known.again))
+    return [_weigh(host, answer, by, keys) for host, answer in placed if host is not None]
+
+
+def _table(found: Iterable[Weighed]) -> Table:
     table: Table = {}
     for weighed in found:
         for key, sample in weighed.figures:
             table.setdefault(key, []).append(sample)
-    again = {_mark(outlier) for outlier in known.again or () if outlier.level == "act"}
-    swept = [o.model_copy(update={"confirmed": True}) if _mark(o) in again else o for o in outliers(table, by.metrics)]
-    return [*swept, *ports(known.pairs)]
+    return table
 
 
 def _mark(outlier: Outlier) -> tuple[str, str, str, tuple[tuple[str, str], ...]]:

@@ -1,0 +1,219 @@
+"""From the options of ``bench fleet run`` to a plan, and from a plan to a fleet document."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.cli import settings
+from bench.cli.errors import CliError
+from bench.cli.output import note
+
+if TYPE_CHECKING:
+    from bench.fleet.engine import Engine
+    from bench.fleet.join import Judgement
+    from bench.fleet.plan import Plan
+    from bench.judge.fleet_nouns import Fleet
+    from bench.measure.signals import Signals
+    from bench.model import Run
+
+_PORT, _COLLECTIVE_PORT = 5201, 5301
+_COLLECTIVE_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the command line said."""
+
+    inventory: list[str]
+    limit: str
+    effort: str
+    probe: list[str]
+    storage: list[str]
+    profile: list[str]
+    accelerator: str | None
+    pairs: str
+    collective: bool
+    at_once: int | None
+    pairs_at_once: int | None
+    spread: float
+    budget: float | None
+    python: str
+    node_env: list[str]
+    confirm: bool
+    shared: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    folder: Path
+    fleet: Fleet
+
+
+def measure(asked: Asked, root: Path, resume: str | None, by: Judgement, *, progress: bool) -> Done:
+    """Plan and measure, or go on with a run that was begun. Raises CliError, one line."""
+    from bench.cli import ownership
+    from bench.fleet.errors import FleetError
+    from bench.measure.probe import Interrupted
+    from bench.measure.signals import Signals
+
+    ownership.check()
+    folder = _resumed(root, resume) if resume else None
+    try:
+        with Signals() as signals:
+            folder, plan, engine = _planned(asked, root, folder, signals)
+            return Done(folder, _session(folder, plan, engine, root, by, progress))
+    except FleetError as error:
+        raise CliError(str(error)) from error
+    except Interrupted as error:
+        again = f"; go on with: bench fleet run --resume {folder}" if folder else ""
+        raise CliError(f"interrupted{again}", status=128 + error.signum) from error
+
+
+def _planned(asked: Asked, root: Path, folder: Path | None, signals: Signals) -> tuple[Path, Plan, Engine]:
+    from bench.fleet.engine import Engine
+    from bench.fleet.folder import make_folder
+    from bench.fleet.plan import load
+
+    if folder is not None:
+        plan = load(folder)
+        return folder, plan, Engine(plan.inventory, signals)
+    engine = Engine(_inventory(asked), signals)
+    plan = make_plan(asked, engine)
+    folder = root / "fleet" / plan.id
+    make_folder(folder)
+    plan.save(folder)
+    return folder, plan, engine
+
+
+def _session(folder: Path, plan: Plan, engine: Engine, root: Path, by: Judgement, progress: bool) -> Fleet:
+    from contextlib import suppress
+
+    from bench.fleet.session import Session
+    from bench.show.fleet_progress import listener
+    from bench.store.runs import Store, StoreError
+
+    store = Store(root, warn=note)
+
+    def keep(run: Run) -> None:
+        with suppress(StoreError):  # it is stored already, or its start is no time: the fleet's own folder has it
+            store.save(run)
+
+    with listener(len(plan.hosts), shown=progress) as listen:
+        return Session(folder, plan, engine, listen, keep).run(by)
+
+
+def _resumed(root: Path, word: str) -> Path:
+    found = next((place for place in (Path(word), root / "fleet" / word) if (place / "plan.json").is_file()), None)
+    if found is None:
+        known = sorted((root / "fleet").glob("*/plan.json"))[-3:]
+        there = f"; there are {', '.join(path.parent.name for path in known)}" if known else ""
+        raise CliError(f"--resume {word}: no fleet run there{there}")
+    return found.resolve()
+
+
+def _inventory(asked: Asked) -> list[str]:
+    """Paths made absolute, because ansible runs elsewhere; ``HOST,HOST`` lists as they are. Raises CliError."""
+    if not asked.inventory:
+        raise CliError("fleet run: name the hosts with -i INVENTORY, or go on with --resume RUN")
+    for word in asked.inventory:
+        if "," not in word and not Path(word).exists():
+            raise CliError(f"-i {word}: no such inventory")
+    return [word if "," in word else str(Path(word).resolve()) for word in asked.inventory]
+
+
+def make_plan(asked: Asked, engine: Engine) -> Plan:
+    """The plan by the inventory. Raises FleetError, CliError."""
+    from bench.fleet.plan import BUDGET_SECONDS, PAIR_SECONDS, Plan, checked_env, host_vars
+    from bench.store.runs import Store
+
+    if asked.effort not in BUDGET_SECONDS:
+        raise CliError(f"--effort {asked.effort}: must be one of {', '.join(BUDGET_SECONDS)}")
+    if asked.pairs not in ("auto", "all", "random", "none"):
+        raise CliError(f"--pairs {asked.pairs}: must be auto, all, random or none")
+    env = checked_env(asked.node_env)
+    hosts = engine.hosts(asked.limit)
+    if not hosts:
+        raise CliError(f"-i {' '.join(asked.inventory)}: names no host for {asked.limit!r}")
+    return Plan(
+        id=Store.new_id(),
+        inventory=tuple(engine.inventory),
+        hosts=tuple(hosts),
+        variables={host: host_vars(host, values, env, asked.python) for host, values in hosts.items()},
+        sweep=_sweep(asked),
+        budget=asked.budget or BUDGET_SECONDS[asked.effort],
+        pairs=asked.pairs,
+        pair_client=_bench(asked, ["--probe", "network"], "--peer {address}"),
+        pair_server=f"exec {{python}} -m bench peer --bind {{address}} --port {_PORT}",
+        pair_ready="bench peer: ready",
+        pair_budget=PAIR_SECONDS[asked.effort],
+        collective=_collective(asked) if asked.collective else "",
+        collective_budget=_COLLECTIVE_SECONDS,
+        shared=_bench(asked, ["--probe", "storage", "--storage", asked.shared]) if asked.shared else "",
+        shared_path=asked.shared or "",
+        at_once=asked.at_once,
+        pairs_at_once=asked.pairs_at_once,
+        spread=asked.spread,
+        confirm=asked.confirm,
+    )
+
+
+def _bench(asked: Asked, words: list[str], open_words: str = "") -> str:
+    """`bench run` on a node. The node's own verdict is not used, so it gets only profiles that every wheel has."""
+    shipped = settings.shipped_profiles()
+    for profile in asked.profile:
+        words = [*words, "--profile", profile] if profile in shipped else words
+    fixed = shlex.join([*words, "--effort", asked.effort, "--json"])
+    return f'exec {{python}} -m bench run {fixed} {open_words} --results "$PWD/results"'.replace("  ", " ")
+
+
+def _sweep(asked: Asked) -> str:
+    """Alone, a node measures only its loopback: where pairs are measured the network is left to them."""
+    from probes import discover
+
+    every = [probe.name for probe in discover()]
+    chosen = asked.probe or ([name for name in every if name != "network"] if asked.pairs != "none" else [])
+    words = [word for probe in chosen for word in ("--probe", probe)]
+    words += [word for path in asked.storage for word in ("--storage", path)]
+    words += ["--accelerator", asked.accelerator] if asked.accelerator else []
+    return _bench(asked, words)
+
+
+def _collective(asked: Asked) -> str:
+    device = asked.accelerator if asked.accelerator in ("cuda", "cpu") else "auto"
+    return (
+        "exec {python} -m probes.loads.collective --rank {rank} --world {world} --address {own} "
+        f"--master {{address}} --port {_COLLECTIVE_PORT} --device {device} --effort {asked.effort}"
+    )
+
+
+def dry_run(asked: Asked, root: Path) -> str:
+    """What would be done, as text: hosts, commands, how much for how long, what is written where."""
+    from bench.fleet.engine import Engine
+    from bench.fleet.errors import FleetError
+    from bench.fleet.plan import waves
+    from bench.fleet.schedule import ceiling, schedule
+
+    try:
+        plan = make_plan(asked, Engine(_inventory(asked)))
+    except FleetError as error:
+        raise CliError(str(error)) from error
+    rounds = ceiling(schedule(plan.hosts, plan.pairs, plan.seed), plan.pairs_at_once)
+    sweeps = waves(plan.hosts, {host: plan.variables[host].storage for host in plan.hosts}, plan.at_once)
+    lines = [
+        "nothing was sent; this would be done:",
+        f"hosts ({len(plan.hosts)}): {', '.join(plan.hosts)}",
+        f"sweep: {len(sweeps)} wave(s) of at most {max(map(len, sweeps))}, {plan.budget:.0f} s each: {plan.sweep}",
+        f"pairs: {sum(map(len, rounds))}, {len(rounds)} rounds of at most {plan.pair_budget:.0f} s: {plan.pair_client}",
+        *(f"  round {n}: {', '.join(f'{a} to {b}' for a, b in one)}" for n, one in enumerate(rounds, 1)),
+        f"collective: {plan.collective or 'none'}",
+        f"shared storage: {plan.shared or 'none'}",
+        *(f"environment of {host}: {shlex.join(f'{k}={v}' for k, v in plan.env(host).items())}"
+          for host in plan.hosts if plan.env(host)),
+        "written on each node: /var/tmp/aiready-bench-UID/RUN.* (removed after 7 days), and what the probes write "
+        "into the storage directories (removed at once)",
+        f"written here: {root / 'fleet'}/RUN/, and each node's run in {root / 'runs'}/",
+    ]  # fmt: skip
+    return "\n".join(lines)

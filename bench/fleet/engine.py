@@ -1,0 +1,284 @@
+"""The door to the hosts, and a narrow one: hosts, a command each, a time limit and a width in; exactly one reply for
+every named host out.
+
+Behind it ansible-core works over OpenSSH, driven by ansible-runner. Both are started as programs: ansible-core is
+GPL, and nothing of it is imported. The inventory, keys, bastions, become and vault are the site's own. The traps that
+these settings avoid were each reproduced: ssh retries start a command twice, a tty kills what was just started in the
+background, ``async`` does not see a lost host for minutes.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from bench.fleet.errors import FleetError
+from bench.measure import tools
+from bench.measure.probe import Completed, Failed, ProbeError, TimedOut
+from bench.measure.signals import Signals
+from bench.store.errors import one_line
+
+CONNECT_SECONDS = 10
+_KEEP_ALIVE = "-o ServerAliveInterval=5 -o ServerAliveCountMax=3"  # a lost host is seen after 15 s
+_TASK = "job"
+_START_SECONDS, _HOST_SECONDS = 30.0, 15.0
+_INSTALL = "pip install 'aiready-bench[fleet]'"
+_SITE = ("SSH_AUTH_SOCK", "SSH_AGENT_PID", "KRB5CCNAME", "SSH_ASKPASS", "DISPLAY")
+_MOST_HOSTS_AT_ONCE = 512  # of one start of ansible: its output is held in memory
+_CONFIG = "[defaults]\ninternal_poll_interval = 0.05\nretry_files_enabled = False\n"
+
+
+class Kind(StrEnum):
+    DONE = "done"  # the command ended by itself; ``rc`` is its own status
+    LATE = "controller-timeout"  # the task's limit was reached
+    UNREACHABLE = "unreachable"  # no connection, or it was lost
+    NOT_RUN = "not-run"  # ansible ended before it came to this host
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What became of a host's command. ``after`` in seconds since the start."""
+
+    host: str
+    kind: Kind
+    rc: int | None = None
+    stdout: str = ""
+    detail: str = ""
+    after: float = 0.0
+
+
+Listen = Callable[[Reply], None]
+
+
+@dataclass(slots=True)
+class Engine:
+    """Commands on hosts of a site's ansible inventory. ``inventory`` holds what ansible takes with ``-i``."""
+
+    inventory: Sequence[str]
+    signals: Signals | None = None
+    cpu_cores: int = field(default_factory=lambda: os.cpu_count() or 1)
+
+    def width(self, hosts: int) -> int:
+        """How many at once where nothing else bounds it: more than 16 a core only slows the controller."""
+        return max(1, min(hosts, 16 * self.cpu_cores))
+
+    def hosts(self, pattern: str = "all") -> dict[str, dict[str, Any]]:
+        """The hosts that the pattern names, in the inventory's order, with their variables. Raises FleetError."""
+        argv = [program("ansible-inventory"), *self._inventory(), "--list", "--limit", pattern]
+        with _private() as folder:
+            try:
+                done = tools.run(argv, timeout=120, signals=self.signals, env=_environment(folder))
+            except ProbeError as error:
+                raise FleetError(one_line(f"inventory: {error.reason}")) from error
+        if done.returncode:
+            raise FleetError(one_line(f"inventory: {_last_line(done.stderr)}; see: ansible-inventory --list"))
+        try:
+            return _hosts(json.loads(done.stdout))
+        except (ValueError, AttributeError, TypeError) as error:
+            raise FleetError(
+                one_line(f"inventory: ansible-inventory answered what is no inventory: {error}")
+            ) from error
+
+    def each(
+        self, commands: Mapping[str, str], limit: float, *, width: int | None = None, listen: Listen = lambda _: None
+    ) -> dict[str, Reply]:
+        """One reply for every host in ``commands`` (host -> a script for sh), at most ``limit`` seconds a host.
+
+        ``width`` hosts at once. Raises FleetError when the engine itself cannot work, Interrupted.
+        """
+        replies: dict[str, Reply] = {}
+        names = list(commands)
+        step = max(_MOST_HOSTS_AT_ONCE, width or 0)
+        for start in range(0, len(names), step):
+            some = {name: commands[name] for name in names[start : start + step]}
+            replies |= self._batch(some, limit, width or self.width(len(some)), listen)
+        return replies
+
+    def _batch(self, commands: Mapping[str, str], limit: float, width: int, listen: Listen) -> dict[str, Reply]:
+        hearing = _Hearing(set(commands), listen)
+        waves = -(-len(commands) // width)
+        deadline = (limit + CONNECT_SECONDS + _HOST_SECONDS) * waves + _START_SECONDS
+        with _private() as folder:
+            _write_plays(folder, commands, limit)
+            argv = [
+                program("ansible-runner"), "run", str(folder), "-p", "plays.json", "--ident", "r", "-j",
+                "--omit-env-files", "--forks", str(width), f"--cmdline={shlex.join(self._inventory())}",
+            ]  # fmt: skip
+            trouble = self._run(argv, deadline, folder, hearing)
+        return hearing.all(trouble)
+
+    def _run(self, argv: Sequence[str], deadline: float, folder: Path, hearing: _Hearing) -> str:
+        """Why there may be hosts without a reply. Raises FleetError when ansible could not even begin."""
+        try:
+            done = tools.run(
+                argv, timeout=deadline, signals=self.signals, env=_environment(folder), on_line=hearing.line
+            )
+        except TimedOut:
+            return f"the controller's limit of {deadline:.0f} s was reached"
+        except Failed as error:
+            return error.reason
+        except ProbeError as error:
+            raise FleetError(one_line(f"{error.reason}; {_INSTALL}")) from error
+        if not hearing.begun:
+            raise FleetError(one_line(f"ansible did not begin: {_complaint(done)}"))
+        return "ansible ended before it came to this host"
+
+    def _inventory(self) -> list[str]:
+        return [word for source in self.inventory for word in ("-i", source)]
+
+
+class _Hearing:
+    """Sorts ansible-runner's events into one reply a host; the first counts."""
+
+    def __init__(self, expected: set[str], listen: Listen) -> None:
+        self.replies: dict[str, Reply] = {}
+        self.begun = False
+        self._expected = expected
+        self._listen = listen
+        self._started = time.monotonic()
+
+    def line(self, text: str) -> None:
+        if not text.startswith("{"):
+            return
+        try:
+            event = json.loads(text)
+        except ValueError:
+            return
+        kind, data = event.get("event"), event.get("event_data") or {}
+        self.begun = self.begun or kind == "playbook_on_play_start"
+        if kind in ("runner_on_ok", "runner_on_failed", "runner_on_unreachable") and data.get("task") == _TASK:
+            self._note(kind, str(data.get("host")), data.get("res") or {})
+
+    def _note(self, kind: str, host: str, result: Mapping[str, Any]) -> None:
+        if host not in self._expected or host in self.replies:
+            return
+        after = time.monotonic() - self._started
+        detail = _last_line(str(result.get("stderr") or result.get("msg") or ""))
+        rc = result.get("rc")
+        if kind == "runner_on_unreachable":
+            reply = Reply(host, Kind.UNREACHABLE, detail=detail, after=after)
+        elif "timedout" in result:
+            reply = Reply(host, Kind.LATE, detail="its task reached the controller's limit", after=after)
+        elif not isinstance(rc, int):
+            reply = Reply(host, Kind.NOT_RUN, detail=detail, after=after)
+        else:
+            reply = Reply(host, Kind.DONE, rc, str(result.get("stdout") or ""), detail, after)
+        self.replies[host] = reply
+        self._listen(reply)
+
+    def all(self, trouble: str) -> dict[str, Reply]:
+        """The replies, with one for each host that has none."""
+        late = trouble.startswith("the controller's limit")
+        after = time.monotonic() - self._started
+        for host in self._expected - set(self.replies):
+            self.replies[host] = Reply(host, Kind.LATE if late else Kind.NOT_RUN, detail=trouble, after=after)
+            self._listen(self.replies[host])
+        return self.replies
+
+
+def program(name: str) -> str:
+    """The absolute path of a program of the extra ``fleet``: beside this Python, else on PATH. Raises FleetError."""
+    beside = Path(sys.executable).parent / name
+    path = str(beside) if beside.is_file() else shutil.which(name)
+    if path is None:
+        raise FleetError(f"{name} is not installed; {_INSTALL}")
+    return path
+
+
+@contextmanager
+def _private() -> Iterator[Path]:
+    """A 0700 folder, in memory where the system has such a place, for what ansible writes; gone afterwards."""
+    places = (os.environ.get("XDG_RUNTIME_DIR"), "/dev/shm", tempfile.gettempdir())
+    base = next(place for place in places if place and os.access(place, os.W_OK | os.X_OK))
+    with tempfile.TemporaryDirectory(prefix="aiready-fleet-", dir=base, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """The site's own ansible and ssh settings, and ours where they must be so."""
+    site = {k: v for k, v in os.environ.items() if k in _SITE or k.startswith("ANSIBLE_")}
+    config = _site_config()
+    if config is None:
+        config = folder / "ansible.cfg"
+        config.write_text(_CONFIG, encoding="utf-8")
+        site.setdefault("ANSIBLE_SSH_ARGS", f"-o ControlMaster=no {_KEEP_ALIVE}")
+    else:
+        site.setdefault("ANSIBLE_SSH_EXTRA_ARGS", _KEEP_ALIVE)  # ssh takes the first that is given: the site's stand
+    ours = {
+        "ANSIBLE_CONFIG": str(config),
+        "ANSIBLE_SSH_RETRIES": "0",
+        "ANSIBLE_SSH_USETTY": "False",
+        "ANSIBLE_PIPELINING": "True",
+        "ANSIBLE_GATHERING": "explicit",
+        "ANSIBLE_NOCOLOR": "True",
+        "ANSIBLE_SSH_CONTROL_PATH_DIR": str(folder / "c"),
+        "ANSIBLE_LOCAL_TEMP": str(folder / "t"),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+    }
+    return {**site, "ANSIBLE_TIMEOUT": site.get("ANSIBLE_TIMEOUT", str(CONNECT_SECONDS)), **ours}
+
+
+def _site_config() -> Path | None:
+    """The configuration that ansible itself would take, seen from where the user stands."""
+    given = os.environ.get("ANSIBLE_CONFIG")
+    places = (given, "ansible.cfg", str(Path.home() / ".ansible.cfg"), "/etc/ansible/ansible.cfg")
+    return next((Path(place).resolve() for place in places if place and Path(place).is_file()), None)
+
+
+def _write_plays(folder: Path, commands: Mapping[str, str], limit: float) -> None:
+    """One play of one task; each host's script travels in base64, so that nothing in it is a template or a quote."""
+    scripts = {host: base64.b64encode(script.encode()).decode() for host, script in commands.items()}
+    raw = """sh -c "$(echo {{ aiready_scripts[inventory_hostname] }} | base64 -d)" """
+    task = {
+        "name": _TASK, "ansible.builtin.raw": raw.strip(), "timeout": int(limit) + 1,
+        "failed_when": False, "changed_when": False,
+    }  # fmt: skip
+    play = {
+        "name": "fleet", "hosts": list(commands), "gather_facts": False, "strategy": "linear",
+        "vars": {"aiready_scripts": scripts}, "tasks": [task],
+    }  # fmt: skip
+    project = folder / "project"
+    project.mkdir()
+    (project / "plays.json").write_text(json.dumps([play]), encoding="utf-8")
+
+
+def _hosts(listing: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Every host of the listing's groups, each once."""
+    variables = listing.get("_meta", {}).get("hostvars", {})
+    found: dict[str, dict[str, Any]] = {}
+    queue, seen = ["all"], set()
+    while queue:
+        group = queue.pop(0)
+        if group in seen or not isinstance(listing.get(group), dict):
+            continue
+        seen.add(group)
+        found |= {host: dict(variables.get(host, {})) for host in listing[group].get("hosts", ()) if host not in found}
+        queue += listing[group].get("children", ())
+    return found | {host: dict(values) for host, values in variables.items() if host not in found}
+
+
+def _complaint(done: Completed) -> str:
+    texts = [done.stderr]
+    for line in done.stdout.splitlines():
+        try:
+            texts.append(str(json.loads(line).get("stdout", "")) if line.startswith("{") else line)
+        except ValueError:
+            texts.append(line)
+    return _last_line("\n".join(texts)) or f"status {done.returncode}"
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return one_line(lines[-1]) if lines else ""

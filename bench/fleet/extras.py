@@ -1,0 +1,223 @@
+"""What lies beside the sweep in a run's folder: pairs, the collective, shared storage. Read with the same suspicion."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.fleet.errors import FleetError
+from bench.fleet.expected import same_host, small_file
+from bench.fleet.folder import read_json
+from bench.judge.fleet_nouns import Collective, PairOutcome, SharedStorage, State
+from bench.judge.statistics import median
+from bench.model import Measurement, Outcome, Run
+from bench.store import reading
+from bench.store.errors import UnusableRun, one_line, why
+
+PAIRS, PAIR_FOLDER, COLLECTIVE, SHARED = "pairs.json", "pairs", "collective", "shared"
+_RATE = "network_throughput_bytes_per_second"
+_READ = "storage_read_bytes_per_second"
+_TURNED = {"send": "receive", "receive": "send"}
+_MOST_RANK_BYTES = 1 << 20
+
+
+def pair_file(client: str, server: str) -> str:
+    return f"{client}--{server}.json"
+
+
+def rounds_in(folder: Path) -> list[tuple[tuple[str, str], ...]]:
+    """The schedule, empty where there is none. Raises FleetError for one that cannot be used."""
+    found = read_json(folder / PAIRS)
+    if found is None:
+        return []
+    rounds = found.get("rounds") if isinstance(found, dict) else None
+    try:
+        return [tuple((str(a), str(b)) for a, b in one) for one in rounds or ()]
+    except (TypeError, ValueError) as error:
+        message = f'{folder / PAIRS}: is no schedule; it must be {{"rounds": [[["a", "b"], ...], ...]}}'
+        raise FleetError(one_line(message)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """One outcome for every pair of the schedule, and by host what its pairs say of its network."""
+
+    outcomes: tuple[PairOutcome, ...]
+    network: dict[str, list[Measurement]]
+
+
+def pairs_in(folder: Path, hostnames: Mapping[str, str], told: Mapping[tuple[str, str], tuple[State, str]]) -> Pairs:
+    """``told``: what the engine says of pairs without a file. Raises FleetError for a schedule that is none."""
+    outcomes: list[PairOutcome] = []
+    network: dict[str, list[Measurement]] = defaultdict(list)
+    for number, one in enumerate(rounds_in(folder)):
+        for client, server in one:
+            pair = PairOutcome(round=number, client=client, server=server, state=State.NOT_RUN)
+            run, pair = _read_pair(folder / PAIR_FOLDER / pair_file(client, server), pair, told)
+            if run is not None:
+                pair = _measured(pair, run, hostnames.get(client, client))
+            if run is not None and pair.state is State.PASS:
+                network[client] += [m for m in run.measurements() if m.metric.startswith("network_")]
+                network[server] += [_mirrored(m, client) for m in run.find(_RATE)]
+            outcomes.append(pair)
+    return Pairs(tuple(outcomes), {host: pooled(found) for host, found in network.items()})
+
+
+def _read_pair(
+    path: Path, pair: PairOutcome, told: Mapping[tuple[str, str], tuple[State, str]]
+) -> tuple[Run | None, PairOutcome]:
+    if not path.exists():
+        state, reason = told.get((pair.client, pair.server), (State.NOT_RUN, "no_result: no file of this pair came"))
+        return None, pair.model_copy(update={"state": state, "reason": reason or None})
+    try:
+        return reading.load(path, follow=False), pair
+    except UnusableRun as error:
+        return None, pair.model_copy(update={"state": State.BAD_RESULT, "reason": f"bad_result: {error}"})
+
+
+def _measured(pair: PairOutcome, run: Run, hostname: str) -> PairOutcome:
+    rates = {way: [m for m in run.find(_RATE, direction=way) if m.invalid is None] for way in _TURNED}
+    values = {way: median([m.value for m in found]) for way, found in rates.items() if found}
+    stand_in = next((m.stand_in for found in rates.values() for m in found if m.stand_in), None)
+    reason = trouble_of_pair(run, hostname) or (f"stand_in: {stand_in} is no pair" if stand_in else None)
+    if reason is None and not values:
+        reason = "bad_result: its throughput is not valid"
+    if reason:
+        return pair.model_copy(update={"state": State.BAD_RESULT, "reason": reason, "stand_in": stand_in})
+    sent, received = values.get("send"), values.get("receive")
+    return pair.model_copy(
+        update={"state": State.PASS, "send_bytes_per_second": sent, "receive_bytes_per_second": received}
+    )
+
+
+def _mirrored(found: Measurement, client: str) -> Measurement:
+    """What the client sent the server has received."""
+    way = _TURNED.get(found.labels.get("direction", ""), "receive")
+    return found.model_copy(update={"labels": {**found.labels, "peer": client, "direction": way}})
+
+
+def pooled(found: Sequence[Measurement]) -> list[Measurement]:
+    """A host's figures over all its pairs: the median, because the worst of them may be the other one's fault."""
+    groups: dict[tuple[str, tuple[tuple[str, str], ...]], list[Measurement]] = defaultdict(list)
+    for m in found:
+        groups[m.metric, tuple(sorted((k, v) for k, v in m.labels.items() if k != "peer"))].append(m)
+    return [_pool(metric, dict(labels), same) for (metric, labels), same in groups.items()]
+
+
+def _pool(metric: str, labels: dict[str, str], same: Sequence[Measurement]) -> Measurement:
+    valid = [m for m in same if m.invalid is None] or list(same)
+    value, low, high = (median(column) for column in zip(*((m.value, *m.interval) for m in valid), strict=True))
+    return Measurement(
+        metric=metric,
+        value=value,
+        interval=(min(low, value), max(high, value)),
+        samples=sum(m.samples for m in valid),
+        labels={**labels, "peer": f"median of {len(valid)} pairs"},
+        invalid=valid[0].invalid,
+    )
+
+
+def trouble_of_pair(run: Run, hostname: str) -> str | None:
+    """Why the run is no measurement of a pair, None if it is one."""
+    if not same_host(hostname, run.node.hostname):
+        return one_line(f"bad_result: says it is of {run.node.hostname!r}, not of {hostname!r}")
+    if run.find(_RATE):
+        return None
+    found = next((r for r in run.results if r.outcome is not Outcome.OK and r.probe == "network"), None)
+    return one_line(f"bad_result: {found.reason if found else 'it measured no throughput'}")
+
+
+def collective_in(folder: Path, hosts: Sequence[str], told: Mapping[str, tuple[State, str]]) -> Collective | None:
+    """The collective from its ranks' own lines; None where none was asked for. It passes when every rank has one."""
+    asked = read_json(folder / COLLECTIVE / "ranks.json")
+    if not isinstance(asked, dict) or not isinstance(asked.get("hosts"), list):
+        return None
+    ranks = tuple(host for host in hosts if host in asked["hosts"])
+    rows: list[tuple[str, State, str | None]] = []
+    found: dict[str, dict[str, Any]] = {}
+    for host in ranks:
+        try:
+            found[host] = _rank(folder / COLLECTIVE / f"{host}.json")
+            rows.append((host, State.PASS, None))
+        except FleetError as error:
+            state, reason = told.get(host, (State.NOT_RUN, ""))
+            rows.append((host, state, reason or str(error)))
+    bad = [(host, state, reason) for host, state, reason in rows if state is not State.PASS]
+    if bad or not found:
+        who = f"{len(bad)} of {len(ranks)} ranks without a result; {bad[0][0]}: {bad[0][2]}" if bad else "no rank"
+        return Collective(state=bad[0][1] if bad else State.NOT_RUN, reason=who, ranks=ranks, rows=tuple(rows))
+    return _together(ranks, found, rows)
+
+
+def _together(
+    ranks: tuple[str, ...], found: Mapping[str, dict[str, Any]], rows: Sequence[tuple[str, State, str | None]]
+) -> Collective:
+    """The slowest rank's time counts. Who arrives last waits least: its wait is compared with the median rank's."""
+    waits = {host: float(entry["wait_seconds"]) for host, entry in found.items()}
+    last = min(waits, key=lambda host: waits[host])
+    late = median(list(waits.values())) - waits[last]
+    seconds = max(float(entry["seconds"]) for entry in found.values())
+    size, n = int(next(iter(found.values()))["message_bytes"]), len(ranks)
+    return Collective(
+        state=State.PASS,
+        ranks=ranks,
+        message_bytes=size,
+        bus_bytes_per_second=size / seconds * 2 * (n - 1) / n,  # nccl-tests, PERFORMANCE.md: all-reduce
+        straggler=last if late > 0.1 * seconds else None,
+        straggler_late_seconds=late,
+        rows=tuple(rows),
+    )
+
+
+def _rank(path: Path) -> dict[str, Any]:
+    """A rank's line. Raises FleetError when it is absent or is none."""
+    try:
+        entry = json.loads(small_file(path, _MOST_RANK_BYTES))
+    except OSError as error:
+        raise FleetError(one_line(f"no_result: {why(error)}")) from error
+    except (ValueError, RecursionError) as error:
+        raise FleetError(one_line(f"bad_result: {path.name} is not JSON")) from error
+    trouble = trouble_of_rank(entry)
+    if trouble:
+        raise FleetError(trouble)
+    return dict(entry)
+
+
+def trouble_of_rank(entry: object) -> str | None:
+    """Why the object is no rank's result, None if it is one."""
+    if not isinstance(entry, dict):
+        return "bad_result: is no object"
+    for name in ("seconds", "wait_seconds", "message_bytes"):
+        value = entry.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e15:
+            return f"bad_result: {name} is not a number from 0"
+    return None if entry["seconds"] > 0 else "bad_result: seconds is zero"
+
+
+def shared_in(folder: Path, hosts: Sequence[str]) -> list[SharedStorage]:
+    """What one node alone, and each of all at once, read from the shared storage."""
+    asked = read_json(folder / SHARED / "asked.json")
+    if not isinstance(asked, dict):
+        return []
+    rates = {kind: _read_rates(folder / SHARED / kind, hosts) for kind in ("alone", "together")}
+    wanted = [host for host in asked.get("hosts", ()) if host in hosts]
+    missing = tuple(host for host in wanted if host not in rates["together"])
+    path = str(asked.get("path") or "?")[:4000]
+    return [SharedStorage(path=path, alone=rates["alone"], together=rates["together"], missing=missing)]
+
+
+def _read_rates(folder: Path, hosts: Sequence[str]) -> dict[str, float]:
+    found = {}
+    for host in hosts:
+        if (folder / f"{host}.json").exists():
+            try:
+                rates = [m.value for m in reading.load(folder / f"{host}.json", follow=False).find(_READ)]
+            except UnusableRun:
+                continue
+            if rates:
+                found[host] = max(rates)
+    return found

@@ -1,0 +1,344 @@
+"""A fleet run, phase after phase: contact, sweep, pairs, collective, late results, join.
+
+Every phase looks into the run's folder for what is there and does what is missing, so that to resume is to run again.
+A host that does not answer costs its phase ten seconds, and nobody else's result.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.fleet import extras, node_script
+from bench.fleet.engine import Engine, Kind
+from bench.fleet.errors import FleetError
+from bench.fleet.expected import same_host
+from bench.fleet.folder import AGAIN, FLEET, NODES, ROSTER, join_folder, read_json, write_bytes, write_json
+from bench.fleet.jobs import Job, Jobs, Listen, Log, Note
+from bench.fleet.join import Judgement
+from bench.fleet.node_script import Contacted, Frame
+from bench.fleet.plan import Plan, waves
+from bench.fleet.schedule import Round, ceiling, schedule, suspects
+from bench.judge.fleet_nouns import Fleet, State
+from bench.judge.outliers import ports
+from bench.model import Run
+from bench.store import reading
+from bench.store.errors import UnusableRun, one_line
+
+_CONTACT_SECONDS = 30.0
+_SERVER_SECONDS = 25.0
+_LATE = (State.LOST.value, State.CONTROLLER_TIMEOUT.value)
+
+
+@dataclass(slots=True)
+class Session:
+    """One controller at work on one run's folder. ``keep`` is given each node's run, for the store."""
+
+    folder: Path
+    plan: Plan
+    engine: Engine
+    listen: Listen = lambda _: None
+    keep: Callable[[Run], None] = lambda _: None
+    roster: dict[str, Contacted] = field(default_factory=dict)
+    log: Log = field(init=False)
+    jobs: Jobs = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.log = Log.of(self.folder)
+        self.jobs = Jobs(self.engine, self.log, self.plan.id, self.listen)
+
+    def run(self, by: Judgement) -> Fleet:
+        """Everything that is missing, then the fleet document. Raises FleetError, Interrupted."""
+        with _alone(self.folder):
+            self.contact()
+            self.sweep()
+            self.shared()
+            self.pairs()
+            self.collective()
+            self.late()
+            if self.plan.confirm:
+                self.confirm(by)
+            return self.conclude(by)
+
+    def conclude(self, by: Judgement) -> Fleet:
+        found = join_folder(self.folder, self.plan.hosts, by)
+        write_json(self.folder / FLEET, found.model_dump(mode="json", by_alias=True))
+        return found
+
+    # --- contact
+
+    def contact(self) -> None:
+        """Who is there, what it calls itself, which machine it is; nothing is measured."""
+        scripts = {host: node_script.contact(self.plan.variables[host].python) for host in self.plan.hosts}
+        replies = self.engine.each(scripts, _CONTACT_SECONDS)
+        machines: dict[str, str] = {}
+        rows = []
+        for host in self.plan.hosts:
+            reply = replies[host]
+            found = node_script.contacted(reply.stdout) if reply.kind is Kind.DONE else None
+            state, reason = self._met(host, reply.kind, reply.detail, found, machines)
+            rows.append({"phase": "contact", "key": host, "host": host, "state": state, "reason": reason})
+            self.listen(Note("contact", host, state or "here", reason))
+            if found is not None and state is None:
+                self.roster[host] = found
+        self.log.write(rows)
+        known = read_json(self.folder / ROSTER)
+        names = {host: {"hostname": f.hostname, "machine": f.machine} for host, f in self.roster.items()}
+        write_json(self.folder / ROSTER, {**(known if isinstance(known, dict) else {}), **names})
+
+    def _met(
+        self, host: str, kind: Kind, detail: str, found: Contacted | None, machines: dict[str, str]
+    ) -> tuple[str | None, str]:
+        """The state of a host that cannot take part, None for one that can."""
+        if kind is not Kind.DONE:
+            return (kind.value, f"{kind.value}: {detail}")
+        if found is None:
+            return State.BAD_RESULT.value, "bad_result: it ran the command, but did not say what it is"
+        if found.machine in machines:
+            return State.DUPLICATE.value, f"duplicate: is the same machine as {machines[found.machine]}"
+        machines[found.machine] = host
+        if self.plan.needs_bench and found.version is None:
+            python = self.plan.variables[host].python
+            return (
+                State.NOT_RUN.value,
+                f"not_installed: {python} there has no aiready-bench; name another with --python",
+            )
+        return None, ""
+
+    # --- sweep
+
+    def sweep(self) -> None:
+        """`bench run` on every host that has no result yet; at most ``at_once`` of one storage system at a time."""
+        missing = [host for host in self.roster if not (self.folder / NODES / f"{host}.json").exists()]
+        groups = {host: self.plan.variables[host].storage for host in missing}
+        for wave in waves(missing, groups, self.plan.at_once):
+            self.jobs.perform("sweep", {host: self._sweep_job(host) for host in wave})
+
+    def _sweep_job(self, host: str, folder: str = NODES, phase: str = "sweep") -> Job:
+        # The start is spread by the host's own name: the same host begins at the same time every night.
+        delay = random.Random(f"{self.plan.seed}-{host}").uniform(0, self.plan.spread) if phase == "sweep" else 0.0
+        command = self.plan.command(self.plan.sweep, host)
+        keep = self.folder / folder / f"{host}.json"
+        return Job(
+            key=host, host=host, command=command, budget=self.plan.budget, env=self.plan.env(host), delay=delay,
+            accept=lambda frame: self._accept_run(host, frame, keep), alone=True,
+        )  # fmt: skip
+
+    def _accept_run(self, host: str, frame: Frame, path: Path) -> str | None:
+        """Store the node's document, byte for byte, if it is a run of that host."""
+        try:
+            run = reading.parse(frame.out)
+        except UnusableRun as error:
+            return str(error)
+        if not same_host(self._hostname(host), run.node.hostname):
+            return f"says it is of {run.node.hostname!r}, not of {self._hostname(host)!r}"
+        write_bytes(path, frame.out)
+        self.keep(run)
+        return None
+
+    def _hostname(self, host: str) -> str:
+        return self.roster[host].hostname if host in self.roster else host
+
+    # --- shared storage
+
+    def shared(self) -> None:
+        """One node alone, then all at once: what each one gets when all read is the figure that counts."""
+        here = self._sound()
+        if not self.plan.shared or not here:
+            return
+        write_json(self.folder / extras.SHARED / "asked.json", {"path": self.plan.shared_path, "hosts": here})
+        for kind, hosts in (("alone", here[:1]), ("together", here)):
+            self._read_shared(
+                kind, [h for h in hosts if not (self.folder / extras.SHARED / kind / f"{h}.json").exists()]
+            )
+
+    def _read_shared(self, kind: str, hosts: Sequence[str]) -> None:
+        place = self.folder / extras.SHARED / kind
+        jobs = {
+            host: Job(
+                key=host, host=host, command=self.plan.command(self.plan.shared, host), budget=self.plan.budget,
+                env=self.plan.env(host), alone=True,
+                accept=lambda frame, host=host: self._accept_run(host, frame, place / f"{host}.json"),  # type: ignore[misc]
+            )
+            for host in hosts
+        }  # fmt: skip
+        if jobs:
+            self.jobs.perform(kind, jobs, width=len(jobs))
+
+    # --- pairs
+
+    def pairs(self) -> None:
+        """Round after round, what has no figure yet; nobody in two pairs at once. Above a size, suspects once more."""
+        if not self.plan.pair_client or self.plan.pairs == "none":
+            return
+        rounds = extras.rounds_in(self.folder) or schedule(self._named(), self.plan.pairs, self.plan.seed)
+        self._walk(rounds)
+        whole = len(self._named()) * (len(self._named()) - 1) // 2
+        if sum(len(one) for one in rounds) < whole and not any(self._pending(rounds)):
+            known = extras.pairs_in(self.folder, {}, {}).outcomes
+            accused = sorted({outlier.host for outlier in ports(known)})
+            good = [host for host in self._sound() if host not in accused]
+            seen = {frozenset(pair) for one in rounds for pair in one}
+            second = [tuple(p for p in one if frozenset(p) not in seen) for one in suspects(accused, good)]
+            self._walk([*rounds, *(one for one in second if one)])
+
+    def _walk(self, rounds: Sequence[Round]) -> None:
+        write_json(self.folder / extras.PAIRS, {"rounds": rounds})
+        pending = [one for one in self._pending(ceiling(rounds, self.plan.pairs_at_once)) if one]
+        if not pending:
+            return
+        servers = sorted({server for one in pending for _, server in one})
+        seconds = len(pending) * (self.plan.pair_budget + _SERVER_SECONDS)
+        stamp = f"{self.plan.id}.serve.{os.urandom(4).hex()}"
+        up = self._servers_up(servers, stamp, seconds)
+        try:
+            for one in pending:
+                self._round([(client, server) for client, server in one if server in up])
+        finally:
+            if up:
+                self.engine.each(dict.fromkeys(up, node_script.stop(stamp)), _SERVER_SECONDS)
+
+    def _pending(self, rounds: Sequence[Round]) -> Iterator[Round]:
+        """The pairs without a figure of which both ends are here."""
+        here = set(self._sound())
+        for one in rounds:
+            yield tuple(
+                (a, b)
+                for a, b in one
+                if {a, b} <= here and not (self.folder / extras.PAIR_FOLDER / extras.pair_file(a, b)).exists()
+            )
+
+    def _servers_up(self, hosts: Sequence[str], stamp: str, seconds: float) -> list[str]:
+        plan = self.plan
+        scripts = {
+            host: node_script.serve(
+                stamp, plan.command(plan.pair_server, host, plan.variables[host].address), plan.pair_ready, seconds,
+                plan.env(host),
+            )
+            for host in hosts
+        }  # fmt: skip
+        replies = self.engine.each(scripts, _SERVER_SECONDS + 5)
+        up = [h for h in hosts if node_script.marker(replies[h].stdout, stamp) == "SERVING"]
+        for host in set(hosts) - set(up):
+            self.listen(Note("pairs", host, State.NOT_RUN.value, f"its server did not start: {replies[host].detail}"))
+        return up
+
+    def _round(self, pairs: Sequence[tuple[str, str]]) -> None:
+        """One round: every client at once; the round is over when the last has answered or used up its time."""
+        here = set(self._sound())
+        jobs = {a: self._pair_job(a, b) for a, b in pairs if {a, b} <= here}
+        if jobs:
+            self.jobs.perform("pairs", jobs, width=len(jobs))
+
+    def _pair_job(self, client: str, server: str) -> Job:
+        plan = self.plan
+        path = self.folder / extras.PAIR_FOLDER / extras.pair_file(client, server)
+        numbers = "-".join(str(self.plan.hosts.index(host)) for host in (client, server))
+        return Job(
+            key=extras.pair_file(client, server), host=client, budget=plan.pair_budget, env=plan.env(client),
+            command=plan.command(plan.pair_client, client, plan.variables[server].address), claim=f".{numbers}",
+            accept=lambda frame: self._accept_pair(client, frame, path), alone=True,
+        )  # fmt: skip
+
+    def _accept_pair(self, client: str, frame: Frame, path: Path) -> str | None:
+        try:
+            run = reading.parse(frame.out)
+        except UnusableRun as error:
+            return str(error)
+        trouble = extras.trouble_of_pair(run, self._hostname(client))
+        if trouble is None:
+            write_bytes(path, frame.out)
+        return trouble
+
+    # --- collective
+
+    def collective(self) -> None:
+        """One rank on every survivor, all at once: fewer at a time than ranks would wait for each other for ever."""
+        here, place = self._sound(), self.folder / extras.COLLECTIVE
+        if not self.plan.collective or len(here) < 2:
+            return
+        asked = read_json(place / "ranks.json")
+        done = isinstance(asked, dict) and all((place / f"{h}.json").exists() for h in asked.get("hosts", ()))
+        if done and set(asked.get("hosts", ())) >= set(here):
+            return
+        attempt = 1 + (int(asked.get("attempt", 0)) if isinstance(asked, dict) else 0)
+        for host in here:
+            (place / f"{host}.json").unlink(missing_ok=True)
+        write_json(place / "ranks.json", {"hosts": here, "attempt": attempt})
+        self.jobs.perform(f"collective{attempt}", {h: self._rank_job(h, here) for h in here}, width=len(here))
+
+    def _rank_job(self, host: str, ranks: Sequence[str]) -> Job:
+        plan = self.plan
+        command = plan.command(
+            plan.collective, host, plan.variables[ranks[0]].address, rank=str(ranks.index(host)), world=str(len(ranks)),
+            own=plan.variables[host].address,
+        )  # fmt: skip
+        path = self.folder / extras.COLLECTIVE / f"{host}.json"
+        return Job(
+            key=host, host=host, command=command, budget=plan.collective_budget, env=plan.env(host), alone=True,
+            accept=lambda frame: _accept_rank(frame, path),
+        )  # fmt: skip
+
+    # --- late results, and a second look
+
+    def late(self) -> None:
+        """Hosts that were lost may be back, and may have finished: ask them once more."""
+        lost = [h for h in self.roster if self.log.ended.get(("sweep", h)) in _LATE]
+        for host, (job, _) in self.jobs.collect("sweep", {host: self._sweep_job(host) for host in lost}).items():
+            self.listen(Note("sweep", host, State.LOST.value, f"its job {job.key} has no result; resume this run"))
+
+    def confirm(self, by: Judgement) -> None:
+        """Measure once more those whom a single measurement accuses, and as many sound ones with them."""
+        fleet = join_folder(self.folder, self.plan.hosts, by)
+        acting = (o for o in fleet.outliers if o.level == "act" and not o.confirmed)
+        accused = sorted({o.host for o in acting} & set(self._sound()))
+        if not accused or (self.folder / AGAIN).exists():
+            return
+        good = [host for host in self._sound() if host not in accused]
+        both = [*accused, *good[: len(accused)]]
+        jobs = {host: self._sweep_job(host, AGAIN, "again") for host in both}
+        for wave in waves(both, {h: self.plan.variables[h].storage for h in both}, self.plan.at_once):
+            self.jobs.perform("again", {host: jobs[host] for host in wave})
+
+    # --- who takes part
+
+    def _named(self) -> list[str]:
+        """Every named host but those that are another one's machine."""
+        return [host for host in self.plan.hosts if self.log.ended.get(("contact", host)) != State.DUPLICATE.value]
+
+    def _sound(self) -> list[str]:
+        """Those who are here and were not lost on the way."""
+        lost = {h for h in self.roster if self.log.ended.get(("sweep", h)) in _LATE}
+        return [host for host in self.plan.hosts if host in self.roster and host not in lost]
+
+
+def _accept_rank(frame: Frame, path: Path) -> str | None:
+    try:
+        entry = json.loads(frame.out[: 1 << 20].decode("utf-8").strip().splitlines()[-1])
+    except (ValueError, IndexError, RecursionError):
+        return "no line of a rank"
+    trouble = extras.trouble_of_rank(entry)
+    if trouble is None:
+        write_json(path, entry)
+    return trouble
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One controller a run. Raises FleetError when another one works there."""
+    fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(fd)
+        raise FleetError(one_line(f"{folder}: another controller works on this run; wait for it")) from error
+    try:
+        yield
+    finally:
+        os.close(fd)
