@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _NIGHTS = 60
 _MOST = 8
+_POWER = 0.8
 
 
 def histories(store: Store, run: Run) -> list[History]:
@@ -79,8 +80,10 @@ def _normal(metric: str, values: Sequence[float]) -> tuple[float | None, float |
 
     By the nightly gate's own arithmetic (`bench.judge.prediction`); nothing before it has its fewest nights.
     """
+    from statistics import NormalDist
+
     from bench.cli.settings import declared_metrics
-    from bench.judge.prediction import Policy, base_of, z_quantile
+    from bench.judge.prediction import Policy, base_of
     from bench.judge.scale import scale_of
 
     policy, declared = Policy(), declared_metrics().get(metric)
@@ -89,5 +92,5 @@ def _normal(metric: str, values: Sequence[float]) -> tuple[float | None, float |
     scale = scale_of(declared, values)
     base = base_of([scale.of(value) for value in values[-policy.window :]], scale.floor(policy.scale_floor), None)
     edge = max(base.edge(policy.suspect_level), scale.effect(policy.effect, base.centre))
-    least = edge + z_quantile(0.8) * base.spread
+    least = edge + NormalDist().inv_cdf(_POWER) * base.spread
     return scale.back(base.centre), scale.back(base.centre - edge), scale.back(base.centre - least)

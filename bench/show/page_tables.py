@@ -70,7 +70,7 @@ def _why(found: Verdict) -> str:
     required = [f for f in found.findings if f.required]
     bad = [f for f in required if f.status is not Status.PASS]
     if not bad:
-        return f"Every one of its {plural(len(required), 'required gate')} passed."
+        return f"{plural(len(required), 'required gate')}, and every one passed."
     failed = [f for f in bad if f.status is Status.FAIL]
     if found.decision is Decision.NO_GO and failed:
         worst = failed[0]

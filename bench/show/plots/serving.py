@@ -25,7 +25,7 @@ def tokens(run: Run) -> str | None:
             axes.plot([low, high], [row, row], color=INK, linewidth=1.2)
             axes.text(max(m.value, high) + 0.01 * most, row, human(m.value, TOKENS), va="center", color=INK)
         axes.set_yticks(range(len(found)), [_named(m) for m in found])
-        axes.invert_yaxis()
+        axes.set_ylim(len(found) - 0.4, -0.6)
         axes.set_xlim(0, 1.25 * max(m.interval[1] for m in found))
         axes.grid(axis="y", visible=False)
         axes.set_xticks([])

@@ -50,7 +50,7 @@ def waterfall(run: Run) -> str | None:
             before = rate
         axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
         axes.invert_yaxis()
-        axes.set_xlim(0, 1.75)
+        axes.set_xlim(0, 2.0)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
         axes.grid(axis="y", visible=False)
         shares(axes)
