@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from bench.measure.probe import Failed
 from bench.model import Measurement
+from probes import _inference_efficiency as efficiency
 from probes import _inference_serving as serving
 from probes._inference_events import Event, number, numbers
 from probes._inference_figures import median, quantiles
+from probes._inference_node import RATES
 from probes._inference_validity import contended
 
+_RATES = {**RATES, "prefill": ("inference_tokens_per_second", "tokens")}
 #: A larger batch trades a user's waiting for throughput; its steps are no user's time between tokens.
 _MOST_INTERACTIVE = 32
 
@@ -20,10 +23,16 @@ def parse(found: Sequence[Event]) -> list[Measurement]:
     device = next((event for event in found if event["event"] == "device"), None)
     if device is None:
         raise Failed("garbage: the load never said what it runs on")
-    labels = device_labels(device)
-    made = [m for windows in _by_stage(found) for m in _stage(windows, labels)]
+    labels, stages = device_labels(device), _by_stage(found)
+    made = [m for windows in stages.values() for m in _stage(windows, labels)]
+    made += efficiency.parse(stages, str(device.get("name", "")), labels)
     made += serving.parse(found, labels)
-    return made
+    others = device.get("foreign_processes")
+    return [_voided(m, f"contended: {others} other programs use this GPU") for m in made] if others else made
+
+
+def _voided(measurement: Measurement, why: str) -> Measurement:
+    return measurement.model_copy(update={"invalid": measurement.invalid or why})
 
 
 def device_labels(device: Event) -> dict[str, str]:
@@ -35,12 +44,13 @@ def device_labels(device: Event) -> dict[str, str]:
     return labels
 
 
-def _by_stage(found: Sequence[Event]) -> list[list[Event]]:
+def _by_stage(found: Sequence[Event]) -> dict[tuple[str, object], list[Event]]:
+    """Windows by stage and batch (None where a stage has none)."""
     stages: dict[tuple[str, object], list[Event]] = {}
     for event in found:
         if event["event"] == "window":
-            stages.setdefault((str(event["stage"]), event.get("batch")), []).append(event)
-    return list(stages.values())
+            stages.setdefault((str(event.get("stage")), event.get("batch")), []).append(event)
+    return stages
 
 
 def _stage(windows: Sequence[Event], device: dict[str, str]) -> Iterator[Measurement]:
@@ -48,20 +58,13 @@ def _stage(windows: Sequence[Event], device: dict[str, str]) -> Iterator[Measure
     labels = {**device, "stage": name}
     if "batch" in windows[0]:
         labels["batch"] = str(windows[0]["batch"])
-    rate = _rates(windows, labels, invalid)
-    match name:
-        case "matmul":
-            yield rate("accelerator_matmul_flops_per_second", "flops")
-        case "copy":
-            yield rate("accelerator_copy_bytes_per_second", "bytes")
-        case "prefill":
-            yield rate("inference_tokens_per_second", "tokens")
-            if number(windows[0], "batch") == 1:
-                yield from quantiles("inference_first_token_seconds", _steps(windows), labels, invalid)
-        case "decode":
-            yield rate("inference_tokens_per_second", "tokens")
-            if number(windows[0], "batch") <= _MOST_INTERACTIVE:
-                yield from quantiles("inference_inter_token_seconds", _steps(windows), labels, invalid)
+    if name in _RATES:
+        metric, work = _RATES[name]
+        yield median(metric, [efficiency.rate(w, work) for w in windows], labels, invalid)
+    if name == "prefill" and number(windows[0], "batch") == 1:
+        yield from quantiles("inference_first_token_seconds", _steps(windows), labels, invalid)
+    if name == "decode" and number(windows[0], "batch") <= _MOST_INTERACTIVE:
+        yield from quantiles("inference_inter_token_seconds", _steps(windows), labels, invalid)
     busy = [min(1.0, number(w, "busy_seconds") / number(w, "seconds")) for w in windows]
     yield median("accelerator_busy_ratio", busy, labels, invalid)
     delays = [float(w["delay_ratio"]) for w in windows if isinstance(w.get("delay_ratio"), int | float)]
@@ -71,13 +74,3 @@ def _stage(windows: Sequence[Event], device: dict[str, str]) -> Iterator[Measure
 
 def _steps(windows: Sequence[Event]) -> list[float]:
     return [second for window in windows for second in numbers(window, "step_seconds")]
-
-
-def _rates(windows: Sequence[Event], labels: dict[str, str], invalid: str | None) -> Callable[[str, str], Measurement]:
-    """Work a second of each window: ``work`` of one step times the steps, over the window's wall seconds."""
-
-    def rate(metric: str, work: str) -> Measurement:
-        values = [number(w, work) * number(w, "steps") / number(w, "seconds") for w in windows]
-        return median(metric, values, labels, invalid)
-
-    return rate

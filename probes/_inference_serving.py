@@ -3,71 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
-from itertools import pairwise
 
 from bench.judge import statistics
 from bench.model import Measurement
 from probes._inference_events import Event, number, numbers
 from probes._inference_figures import exact, quantiles, share
 from probes._inference_validity import contended, late
+from probes.loads.serving_limits import Kept, Limits, Request
 
 _PARTS = 5  # of the window, as repeats for the interval of a rate
-
-
-class Kept(StrEnum):
-    """Did a request keep the limits? ``CENSORED``: the window closed before that could be said."""
-
-    KEPT = "kept"
-    VIOLATED = "violated"
-    CENSORED = "censored"
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Seconds: to the first token, and between tokens in the mean of a request."""
-
-    first_token: float
-    inter_token: float
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One request of the window. Seconds after its start; ``tokens`` when each token was there."""
-
-    scheduled: float
-    output: int
-    tokens: tuple[float, ...]
-    lag: float | None
-    failed: bool
-
-    @property
-    def finished(self) -> bool:
-        return len(self.tokens) >= self.output
-
-    @property
-    def first_token(self) -> float | None:
-        """Seconds from the *scheduled* arrival to the first token."""
-        return self.tokens[0] - self.scheduled if self.tokens else None
-
-    @property
-    def gaps(self) -> list[float]:
-        return [b - a for a, b in pairwise(self.tokens)]
-
-    def kept(self, limits: Limits, window: float) -> Kept:
-        """Failed, late to its first token or slower than the limit between tokens: violated, finished or not.
-
-        What had not come when the window closed counts as coming at that moment, which is the best it could do.
-        """
-        first = self.tokens[0] if self.tokens else window
-        last = self.tokens[-1] if self.finished else window
-        spoken = max(1, self.output - 1)
-        late_first = first - self.scheduled > limits.first_token
-        slow = self.output > 1 and bool(self.tokens) and (last - first) / spoken > limits.inter_token
-        if self.failed or late_first or slow:
-            return Kept.VIOLATED
-        return Kept.KEPT if self.finished else Kept.CENSORED
 
 
 def request(event: Event) -> Request:
@@ -95,6 +39,7 @@ def parse(found: Sequence[Event], device: Mapping[str, str]) -> list[Measurement
         *_rates(requests, serve, labels, invalid),
         *_goodput(requests, limits, serve, labels, invalid),
         *quantiles("inference_schedule_lag_seconds", lags, labels),
+        *_sustained(found, limits, labels, invalid),
         exact("accelerator_busy_ratio", _busy(serve), labels, invalid),
         *_delay(serve, labels),
     ]
@@ -139,14 +84,39 @@ def _goodput(
 ) -> Iterator[Measurement]:
     outcomes = [r.kept(limits, number(serve, "window")) for r in requests]
     kept, censored = outcomes.count(Kept.KEPT), outcomes.count(Kept.CENSORED)
-    named = {
+    named = _limited(labels, limits)
+    if len(outcomes) > censored:
+        yield share("inference_goodput_ratio", kept, len(outcomes) - censored, named, invalid)
+    yield exact("inference_unfinished_requests", float(censored), labels)
+
+
+def _limited(labels: Mapping[str, str], limits: Limits) -> dict[str, str]:
+    """The labels, with the limits that a figure stands on."""
+    return {
         **labels,
         "first_token_limit_seconds": f"{limits.first_token:g}",
         "inter_token_limit_seconds": f"{limits.inter_token:g}",
     }
-    if len(outcomes) > censored:
-        yield share("inference_goodput_ratio", kept, len(outcomes) - censored, named, invalid)
-    yield exact("inference_unfinished_requests", float(censored), labels)
+
+
+def _sustained(
+    found: Sequence[Event], limits: Limits, labels: Mapping[str, str], invalid: str | None
+) -> Iterator[Measurement]:
+    """The highest rate that kept the limits; its interval reaches to the lowest rate that did not."""
+    search = next((event for event in found if event["event"] == "search"), None)
+    if search is None or search.get("best") is None:
+        return
+    best = number(search, "best")
+    open_end = search.get("failed") is None
+    failed = best if open_end else max(best, number(search, "failed"))
+    why = contended([e for e in found if e["event"] == "trial"]) or invalid
+    if open_end:
+        why = why or "search_unfinished: no rate was found at which the limits are broken"
+    named = {**_limited(labels, limits), "share": f"{number(search, 'share'):g}"}
+    yield Measurement(
+        metric="inference_sustained_requests_per_second", value=best, interval=(best, failed),
+        samples=int(number(search, "trials")), labels=named, invalid=why,
+    )  # fmt: skip
 
 
 def _busy(serve: Event) -> float:

@@ -10,97 +10,57 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from bench.measure.probe import Check, Context, Probe, Tools, Unsupported
-from bench.model import Effort, Measurement, Metric, Request
-from probes._inference_events import Event, decoded, events, refusal
+from bench.measure.probe import Check, Completed, Context, Probe, Tools, Unsupported
+from bench.model import Effort, Measurement, Request
+from probes import _gpu_cards
+from probes import _inference_node as node
+from probes._inference_events import Event, decoded, events, number, refusal
+from probes._inference_metrics import METRICS
 from probes._inference_parse import parse
 
 MODULE = "probes.loads.inference"
+NODE_MODULE = "probes.loads.inference_node"
 _EXIT_SECONDS = 2.0  # kept back for ending the child
 _ROUNDS = {Effort.QUICK: 5, Effort.STANDARD: 6, Effort.THOROUGH: 10}
-
-_DEVICE = ("device", "shape", "stand_in")
-METRICS = (
-    Metric(
-        name="inference_tokens_per_second",
-        help="Tokens a second of the synthetic load: prefill and decode at full speed; serve carries what is offered.",
-        labels=("stage", "batch", *_DEVICE), better="higher",
-    ),
-    Metric(
-        name="inference_first_token_seconds",
-        help="Time to the first token: of one prompt (prefill), or from the scheduled arrival (serve).",
-        labels=("stage", "statistic", "batch", *_DEVICE), better="lower",
-    ),
-    Metric(
-        name="inference_inter_token_seconds",
-        help="Time between two tokens of a request.",
-        labels=("stage", "statistic", "batch", *_DEVICE), better="lower",
-    ),
-    Metric(
-        name="inference_longest_gap_seconds",
-        help="The longest pause between two tokens of a request, over the requests.",
-        labels=("stage", "statistic", *_DEVICE), better="lower",
-    ),
-    Metric(
-        name="inference_goodput_ratio",
-        help="Share of requests that kept the limits named in the labels; failed and late ones count against it.",
-        labels=("stage", "first_token_limit_seconds", "inter_token_limit_seconds", *_DEVICE), better="higher",
-    ),
-    Metric(
-        name="inference_unfinished_requests",
-        help="Requests that the end of the window cut off while they still kept the limits; left out of the goodput.",
-        labels=("stage", *_DEVICE),
-    ),
-    Metric(
-        name="inference_offered_requests_per_second", help="Mean rate of the arrivals, fixed before the start.",
-        labels=("stage", *_DEVICE),
-    ),
-    Metric(
-        name="inference_requests_per_second", help="Requests finished a second.", labels=("stage", *_DEVICE),
-        better="higher",
-    ),
-    Metric(
-        name="inference_schedule_lag_seconds",
-        help="How much later than possible a request was released; the stage is void when it is large.",
-        labels=("stage", "statistic", *_DEVICE), better="lower",
-    ),
-    Metric(
-        name="inference_run_delay_ratio",
-        help="Share of its time that the load waited for a CPU (run-queue delay); over 5 % the figures are void.",
-        labels=("stage", "batch", *_DEVICE), better="lower",
-    ),
-    Metric(
-        name="accelerator_busy_ratio",
-        help="Share of the stage's time in which the accelerator computed.",
-        labels=("stage", "batch", *_DEVICE), better="higher",
-    ),
-    Metric(
-        name="accelerator_matmul_flops_per_second",
-        help="Matrix-product ceiling in the load's own number format, random operands.",
-        labels=("stage", *_DEVICE), better="higher",
-    ),
-    Metric(
-        name="accelerator_copy_bytes_per_second",
-        help="Memory-copy ceiling; bytes read and bytes written both count.",
-        labels=("stage", *_DEVICE), better="higher",
-    ),
-)  # fmt: skip
 
 
 def measure(ctx: Context) -> Sequence[Measurement]:
     """Run the load in a child and parse what it printed. Raises Unsupported, Failed, TimedOut."""
     _refuse_emulated(ctx.request.accelerator)
-    with ExitStack() as stages:
-        done = ctx.tools.python(
-            MODULE, *_arguments(ctx), name="load", timeout=max(1.0, ctx.remaining() - _EXIT_SECONDS),
-            on_line=lambda line: _follow(ctx, stages, line),
-        )  # fmt: skip
+    done = _run(ctx, MODULE, "load", _arguments(ctx))
     found = events(done.stdout) if done.returncode == 0 else _readable(done.stdout)
     error = refusal(found, done.returncode, done.stderr)
     if error is not None:
         raise error
     _tell(ctx, found)
-    return parse(found)
+    return [*parse(found), *_beside_each_other(ctx, found)]
+
+
+def _beside_each_other(ctx: Context, found: Sequence[Event]) -> list[Measurement]:
+    """The node's cards alone and together, where there are several; its failure costs those figures only."""
+    device = next(event for event in found if event["event"] == "device")
+    workers = int(ctx.option("cpu_workers") or 0) if device["kind"] == "cpu" else int(device.get("devices") or 1)
+    if workers < 2:
+        return []
+    done = _run(ctx, NODE_MODULE, "node", [
+        "--accelerator", str(device["kind"]), "--workers", str(workers), "--seconds", f"{ctx.seconds:g}",
+    ])  # fmt: skip
+    beside = _readable(done.stdout)
+    error = refusal(beside, done.returncode, done.stderr)
+    if error is not None:
+        ctx.warn(f"the node's {workers} accelerators were not measured together: {error.reason}")
+    for lost in (event for event in beside if event["event"] == "lost"):
+        ctx.warn(f"accelerator {lost.get('device')} did not finish: {lost.get('reason')}")
+    return node.parse(beside)
+
+
+def _run(ctx: Context, module: str, name: str, words: Sequence[str]) -> Completed:
+    """A load to its end, its stages opened and closed as it goes through them."""
+    with ExitStack() as stages:
+        return ctx.tools.python(
+            module, *words, name=name, timeout=max(1.0, ctx.remaining() - _EXIT_SECONDS),
+            on_line=lambda line: _follow(ctx, stages, line),
+        )  # fmt: skip
 
 
 def _refuse_emulated(accelerator: str) -> None:
@@ -140,8 +100,10 @@ def _tell(ctx: Context, found: Sequence[Event]) -> None:
     for event in found:
         if event["event"] == "warmup" and not event.get("steady"):
             ctx.warn("the load's speed had not settled within 3 % when its time for warming up was over")
-        if event["event"] == "note":
-            ctx.warn(str(event.get("text")))
+        if event["event"] == "search" and event.get("best") is None:
+            ctx.warn(f"no rate down to {number(event, 'failed'):.3g} requests/s was shown to keep the limits")
+        if event["event"] == "device" and event["kind"] == "cuda" and _gpu_cards.find(str(event.get("name"))) is None:
+            ctx.warn(f"{event.get('name')} is not in the table of accelerators: compare it with its data sheet")
 
 
 def doctor(tools: Tools, request: Request) -> Sequence[Check]:

@@ -11,6 +11,7 @@ import sys
 import time
 from typing import Any
 
+from probes._nvml_survey import survey
 from probes.loads import inference_device
 from probes.loads.inference_device import Device, Refused
 from probes.loads.inference_events import say
@@ -40,20 +41,13 @@ def main(words: list[str]) -> int:
     try:
         torch = inference_device.import_torch()
         torch.set_num_threads(options.threads)
-        device = inference_device.choose(torch, options.accelerator, options.device, driver())
+        device = inference_device.choose(torch, options.accelerator, options.device, survey())
         run(torch, device, options, began + options.seconds)
     except Refused as refused:
         say("refused", outcome=refused.outcome, reason=refused.reason, remedy=refused.remedy)
         return 0
     say("done", seconds=time.monotonic() - began)
     return 0
-
-
-def driver() -> str | None:
-    """The NVIDIA driver's version, or None where none answers."""
-    from probes import _nvml
-
-    return _nvml.driver_version()
 
 
 def run(torch: Any, device: Device, options: argparse.Namespace, deadline: float) -> None:

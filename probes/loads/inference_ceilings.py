@@ -13,6 +13,7 @@ from typing import Any
 from probes.loads.inference_device import Device
 
 _MATRIX = {"cuda": 8192, "cpu": 768}
+_TRANSFER_BYTES = 256 << 20
 _COPY_BYTES = {"cuda": 4 << 30, "cpu": 128 << 20}
 
 
@@ -39,3 +40,16 @@ def copy(torch: Any, device: Device) -> Ceiling:
     source = torch.randn(count, device=device.torch_name, dtype=device.dtype)
     target = torch.empty_like(source)
     return Ceiling(lambda: target.copy_(source), {"bytes": 2 * count * device.element_bytes})
+
+
+def transfers(torch: Any, device: Device) -> dict[str, Ceiling]:
+    """Between pinned host memory and the card, by direction; nothing on a CPU, which has no such path."""
+    if device.kind != "cuda":
+        return {}
+    host = torch.empty(_TRANSFER_BYTES, dtype=torch.uint8, pin_memory=True).random_(0, 256)
+    card = torch.empty(_TRANSFER_BYTES, dtype=torch.uint8, device=device.torch_name)
+    work = {"bytes": _TRANSFER_BYTES}
+    return {
+        "host_to_device": Ceiling(lambda: card.copy_(host, non_blocking=True), work),
+        "device_to_host": Ceiling(lambda: host.copy_(card, non_blocking=True), work),
+    }

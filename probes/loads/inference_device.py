@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from probes._nvml_survey import Survey, energy_reader
+
 TORCH_REMEDY = "pip install torch"
 CUDA_REMEDY = "pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu128"
 _EVENTS_IN_FLIGHT = 16
@@ -53,23 +55,24 @@ class Device:
     torch_name: str
     dtype: Any
     facts: dict[str, Any]
+    energy: Callable[[], float | None] = lambda: None  # joules, cumulative
 
     @property
     def element_bytes(self) -> int:
         return int(self.dtype.itemsize)
 
 
-def choose(torch: Any, wanted: str, index: int, driver: str | None) -> Device:
+def choose(torch: Any, wanted: str, index: int, survey: Survey) -> Device:
     """``wanted``: auto, cuda or cpu. Raises Refused("unsupported") where a GPU is wanted and torch has none.
 
     With ``auto``, a node whose NVIDIA driver answers but whose torch has no CUDA is refused too: a CPU figure in the
     place of a GPU that is there would mislead.
     """
     if wanted != "cpu" and torch.cuda.is_available():
-        return _cuda(torch, index, driver)
-    if wanted == "cuda" or (wanted == "auto" and driver is not None):
-        raise _no_cuda(torch, driver)
-    return _cpu(torch, driver)
+        return _cuda(torch, index, survey)
+    if wanted == "cuda" or (wanted == "auto" and survey.driver is not None):
+        raise _no_cuda(torch, survey.driver)
+    return _cpu(torch, survey.driver)
 
 
 def _no_cuda(torch: Any, driver: str | None) -> Refused:
@@ -93,18 +96,28 @@ def _why(torch: Any) -> str:
     return ""
 
 
-def _cuda(torch: Any, index: int, driver: str | None) -> Device:
+def _cuda(torch: Any, index: int, survey: Survey) -> Device:
     if index >= torch.cuda.device_count():
         raise Refused("failed", f"gpu_missing: torch sees {torch.cuda.device_count()} GPUs, not number {index}")
     torch.cuda.set_device(index)
     properties = torch.cuda.get_device_properties(index)
     free, total = torch.cuda.mem_get_info(index)
+    uuid = str(getattr(properties, "uuid", ""))
+    seen = survey.by_uuid(uuid)
     facts = {
-        "name": properties.name, "torch": torch.__version__, "torch_cuda": torch.version.cuda, "driver": driver,
-        "memory_free_bytes": free, "memory_bytes": total, "multiprocessors": properties.multi_processor_count,
-        "capability": f"{properties.major}.{properties.minor}", "uuid": str(getattr(properties, "uuid", "")),
-    }  # fmt: skip
-    return Device("cuda", f"cuda:{index}", torch.bfloat16, facts)
+        "name": properties.name,
+        "torch": torch.__version__,
+        "torch_cuda": torch.version.cuda,
+        "driver": survey.driver,
+        "memory_free_bytes": free,
+        "memory_bytes": total,
+        "multiprocessors": properties.multi_processor_count,
+        "capability": f"{properties.major}.{properties.minor}",
+        "uuid": uuid,
+        "devices": torch.cuda.device_count(),
+        "foreign_processes": seen.processes if seen else None,
+    }
+    return Device("cuda", f"cuda:{index}", torch.bfloat16, facts, energy_reader(uuid))
 
 
 def _cpu(torch: Any, driver: str | None) -> Device:

@@ -29,8 +29,10 @@ def stage(name: str) -> Iterator[None]:
         say("end", stage=name)
 
 
-def measured(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """``work``'s fields, with what the load itself waited for a CPU meanwhile."""
-    before = inference_host.waited()
+def measured(work: Callable[[], dict[str, Any]], energy: Callable[[], float | None] = lambda: None) -> dict[str, Any]:
+    """``work``'s fields, with what the load itself waited for a CPU meanwhile, and the joules that it took."""
+    before, joules = inference_host.waited(), energy()
     fields = work()
-    return {**fields, **inference_host.waited().since(before)}
+    after = energy()
+    used = {} if joules is None or after is None else {"joules": after - joules}
+    return {**fields, **inference_host.waited().since(before), **used}

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from probes.loads.decoder import Decoder
 from probes.loads.inference_events import measured, say
 from probes.loads.serving import OpenLoop, Served, poisson_arrivals
+from probes.loads.serving_limits import Held, Kept, Limits, Request, held
+from probes.loads.serving_search import Trial, highest_rate
 
 if TYPE_CHECKING:
     from probes.loads.inference_stages import Sizes
 
 _SLEEP_AHEAD = 0.0005  # wake this much before an arrival and spin, because a sleep ends late
+SHARE = 0.9  # of the requests must keep the limits for a rate to be sustained
+_ENOUGH_REQUESTS = 90  # of a trial: 64 decide with one violation, 81 with two (exact binomial, 99 %)
+_SHORTEST_TRIAL = 2.0
 
 
 def service_seconds(prefill: float, decode: float, batch: int, output: int) -> float:
@@ -67,37 +75,90 @@ class DecoderServer:
         self.decoder.synchronize()
 
 
-def serve_at(
-    decoder: Decoder, draw: Any, sizes: Sizes, options: argparse.Namespace, rate: float, seconds: float
-) -> None:
-    """One open-loop window at ``rate`` requests a second, each request reported."""
-    arrivals = poisson_arrivals(rate, seconds, sizes.prompt, sizes.output, options.seed)
-    import torch
+@dataclass(slots=True)
+class Serving:
+    """Open-loop windows of one decoder."""
 
-    prompts = [
-        torch.randint(0, decoder.shape.vocabulary, (1, a.prompt), generator=draw).to(decoder.device) for a in arrivals
-    ]
-    slots = min(sizes.slots, 32)
-    server = DecoderServer(decoder, prompts, slots)
-    server.warm(sizes.prompt * 5 // 4 + sizes.output * 5 // 4)
-    loop: list[OpenLoop] = []
+    decoder: Decoder
+    draw: Any
+    sizes: Sizes
+    options: argparse.Namespace
+    energy: Callable[[], float | None]
 
-    def work() -> dict[str, Any]:
-        clock = WallClock()
-        loop.append(OpenLoop(clock, server, arrivals, sizes.chunk))
-        loop[0].run(seconds)
-        return {"seconds": clock.now(), "busy_seconds": loop[0].busy_seconds}
+    @property
+    def slots(self) -> int:
+        return min(self.sizes.slots, 32)
 
-    fields = measured(work)
-    for request in loop[0].requests:
-        report(request)
-    say(
-        "serve", rate=rate, window=seconds, slots=slots, chunk=sizes.chunk, prompt=sizes.prompt, output=sizes.output,
-        first_token_limit=options.first_token_limit, inter_token_limit=options.inter_token_limit, **fields,
-    )  # fmt: skip
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.options.first_token_limit, self.options.inter_token_limit)
+
+    def serve(self, rate: float, seconds: float) -> Trial:
+        """One window with every request reported; also the first trial of the search."""
+        sizes, limits = self.sizes, self.limits
+        loop, fields = self._window(rate, seconds, self.options.seed)
+        for request in loop.requests:
+            _report(request)
+        say(
+            "serve", rate=rate, window=seconds, slots=self.slots, chunk=sizes.chunk, prompt=sizes.prompt,
+            output=sizes.output, first_token_limit=limits.first_token, inter_token_limit=limits.inter_token, **fields,
+        )  # fmt: skip
+        return self._judged(rate, loop, seconds)
+
+    def search(self, first: Trial, deadline: float) -> None:
+        """Find the highest rate that keeps the limits, until the deadline (monotonic seconds), and report it."""
+
+        def trial(rate: float) -> Trial:
+            left = deadline - time.monotonic()
+            seconds = min(left, max(_SHORTEST_TRIAL, _ENOUGH_REQUESTS / rate))
+            loop, fields = self._window(rate, seconds, self.options.seed + len(tried))
+            tried.append(self._judged(rate, loop, seconds))
+            last = tried[-1]
+            say(
+                "trial",
+                rate=rate,
+                window=seconds,
+                kept=last.kept,
+                violated=last.violated,
+                outcome=last.outcome,
+                **fields,
+            )
+            return last
+
+        tried = [first]
+        found = highest_rate(first, trial, lambda: deadline - time.monotonic() > _SHORTEST_TRIAL)
+        say("search", best=found.best, failed=found.failed, share=SHARE, trials=len(found.trials))
+
+    def _window(self, rate: float, seconds: float, seed: int) -> tuple[OpenLoop, dict[str, Any]]:
+        arrivals = poisson_arrivals(rate, seconds, self.sizes.prompt, self.sizes.output, seed)
+        vocabulary = self.decoder.shape.vocabulary
+        drawn = [torch.randint(0, vocabulary, (1, a.prompt), generator=self.draw) for a in arrivals]
+        server = DecoderServer(self.decoder, [words.to(self.decoder.device) for words in drawn], self.slots)
+        server.warm((self.sizes.prompt + self.sizes.output) * 5 // 4)
+        loops: list[OpenLoop] = []
+
+        def work() -> dict[str, Any]:
+            clock = WallClock()
+            loops.append(OpenLoop(clock, server, arrivals, self.sizes.chunk))
+            loops[0].run(seconds)
+            return {"seconds": clock.now(), "busy_seconds": loops[0].busy_seconds}
+
+        fields = measured(work, self.energy)
+        return loops[0], fields
+
+    def _judged(self, rate: float, loop: OpenLoop, seconds: float) -> Trial:
+        requests = [_request(served) for served in loop.requests]
+        outcomes = [request.kept(self.limits, seconds) for request in requests]
+        kept, violated = outcomes.count(Kept.KEPT), outcomes.count(Kept.VIOLATED)
+        return Trial(rate, kept, violated, held(kept, violated, SHARE) if outcomes else Held.UNDECIDED)
 
 
-def report(request: Served) -> None:
+def _request(served: Served) -> Request:
+    lag = None if served.released is None else served.lag
+    return Request(served.arrival.at, served.arrival.output, tuple(served.tokens), lag, served.failed)
+
+
+def _report(request: Served) -> None:
     """Microsecond digits: a token takes a thousand of them."""
     say(
         "request", index=request.index, scheduled=round(request.arrival.at, 6), prompt=request.arrival.prompt,

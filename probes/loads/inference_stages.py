@@ -16,12 +16,14 @@ from probes.loads import inference_ceilings as ceilings
 from probes.loads.decoder import Decoder
 from probes.loads.inference_device import Device, timer
 from probes.loads.inference_events import measured, say, stage
-from probes.loads.inference_serve import serve_at, service_seconds
+from probes.loads.inference_serve import Serving, service_seconds
 from probes.loads.inference_shapes import Shape
 
 _STEADY_RATIO = 0.03  # three windows in a row within this are steady
 _MOST_STEPS_KEPT = 2000
-_SHARES = {"warm": 0.08, "rounds": 0.50, "serve": 0.40}  # of the time that is left after setting up
+_QUICK = {"warm": 0.08, "rounds": 0.50, "serve": 0.40, "search": 0.0}  # of the time that is left after setting up
+_SHARES = {"warm": 0.06, "rounds": 0.42, "serve": 0.25, "search": 0.25}
+_MOST_ROUNDS = {"cuda": 3, "cpu": 100}  # a GPU does not drift with its host; long windows serve its energy counter
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +71,11 @@ class Stages:
 
     def run(self) -> None:
         left = max(1.0, self.deadline - time.monotonic())
-        self.warm_up(left * _SHARES["warm"])
-        rates = self.rounds(left * _SHARES["rounds"])
-        self.serve(rates, max(0.5, min(left * _SHARES["serve"], self.deadline - time.monotonic() - 0.2)))
+        shares = _QUICK if self.options.quick else _SHARES
+        self.warm_up(left * shares["warm"])
+        took = self.rounds(left * shares["rounds"])
+        spare = self.deadline - time.monotonic() - left * shares["search"] - 0.2
+        self.serve(took, max(0.5, min(left * shares["serve"], spare)), left * shares["search"])
 
     # --- warm-up
 
@@ -95,29 +99,34 @@ class Stages:
 
     def rounds(self, seconds: float) -> dict[str, float]:
         """Every stage once a round. Returns the best guess of each stage's seconds a step, by stage name."""
-        gemm, copy = ceilings.matmul(self.torch, self.device), ceilings.copy(self.torch, self.device)
-        plan: list[tuple[str, Callable[[], None], dict[str, Any], float]] = [
-            ("matmul", gemm.step, gemm.work, 0.5),
-            ("copy", copy.step, copy.work, 0.5),
-            ("prefill", self.prefill_step, self.prefill_work(), 1.0),
-        ]
-        for batch in self.sizes.batches:
-            plan.append(("decode", self.decode_step(batch), self.decode_work(batch), 1.0))
-        for warm in (gemm.step, copy.step):
-            warm()
-        share = seconds / self.options.rounds / sum(weight for *_, weight in plan)
+        plan = self.plan()
+        rounds = min(self.options.rounds, _MOST_ROUNDS[self.device.kind])
+        share = seconds / rounds / sum(weight for *_, weight in plan)
         took: dict[str, float] = {}
-        for number in range(self.options.rounds):
+        for number in range(rounds):
             for name, step, work, weight in plan:
                 spent = self.window(name, step, work, number, share * weight)
                 took[f"{name}{work.get('batch', '')}"] = spent
         return took
 
+    def plan(self) -> list[tuple[str, Callable[[], None], dict[str, Any], float]]:
+        """(stage, step, the step's work, its share of the time), each made warm by one step."""
+        made = {
+            "matmul": ceilings.matmul(self.torch, self.device),
+            "copy": ceilings.copy(self.torch, self.device),
+            **ceilings.transfers(self.torch, self.device),
+        }
+        for ceiling in made.values():
+            ceiling.step()
+        plan = [(name, ceiling.step, ceiling.work, 0.5) for name, ceiling in made.items()]
+        plan.append(("prefill", self.prefill_step, self.prefill_work(), 1.0))
+        return plan + [("decode", self.decode_step(b), self.decode_work(b), 1.0) for b in self.sizes.batches]
+
     def window(self, name: str, step: Callable[[], None], work: dict[str, Any], number: int, seconds: float) -> float:
         """One repeat of one stage, reported. Returns the seconds of its median step."""
         with stage(f"inference.{name}"):
             self.start_decode()
-            fields = measured(lambda: self._timed(step, seconds))
+            fields = measured(lambda: self._timed(step, seconds), self.device.energy)
         say("window", stage=name, round=number, **work, **fields)
         steps = sorted(fields["step_seconds"])
         return float(steps[len(steps) // 2])
@@ -158,12 +167,14 @@ class Stages:
 
     # --- serving
 
-    def serve(self, took: dict[str, float], seconds: float) -> None:
-        sizes, slots = self.sizes, max(b for b in self.sizes.batches if b <= 32)
-        per_request = service_seconds(
-            took[f"prefill{self.prompt.shape[0]}"] / self.prompt.numel() * sizes.prompt,
-            took[f"decode{slots}"], slots, sizes.output,
-        )  # fmt: skip
-        rate = self.options.rate or 0.5 / per_request
+    def serve(self, took: dict[str, float], seconds: float, searching: float) -> None:
+        """At half of what the measured steps could carry; then, if there is time for it, the highest rate there is."""
+        sizes, batch = self.sizes, max(b for b in self.sizes.batches if b <= 32)
+        prefill = took[f"prefill{self.prompt.shape[0]}"] / self.prompt.numel() * sizes.prompt
+        rate = self.options.rate or 0.5 / service_seconds(prefill, took[f"decode{batch}"], batch, sizes.output)
+        serving = Serving(self.decoder, self.draw, sizes, self.options, self.device.energy)
         with stage("inference.serve"):
-            serve_at(self.decoder, self.draw, sizes, self.options, rate, seconds)
+            first = serving.serve(rate, seconds)
+        if searching > 0:
+            with stage("inference.search"):
+                serving.search(first, time.monotonic() + searching)

@@ -20,6 +20,8 @@ class VirtualClock:
 
     def wait(self, until: float) -> None:
         self.nanoseconds = max(self.nanoseconds, round(until / TICK))
+        while self.now() < until:
+            self.nanoseconds += 1
 
 
 class VirtualServer:

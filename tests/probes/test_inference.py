@@ -234,9 +234,10 @@ def test_an_output_that_stops_without_saying_done_is_a_failure() -> None:
 
 def test_every_metric_that_is_measured_is_declared() -> None:
     windows = [window(s, 0, flops=1e9, bytes=1e9) for s in ("matmul", "copy")]
-    windows += [window(s, 0, tokens=8, batch=1) for s in ("prefill", "decode")]
+    windows += [window(s, 0, tokens=8, batch=1, flops=1e9, bytes=1e9) for s in ("prefill", "decode")]
     requests = [request(i, i * 0.1, [i * 0.1 + 0.05, i * 0.1 + 0.06, i * 0.1 + 0.07]) for i in range(50)]
-    found = parse([CPU, *windows, *serve(requests)[1:]])
-    declared = {metric.name: metric for metric in inference.METRICS}
+    search = {"event": "search", "best": 5.0, "failed": 7.0, "share": 0.9, "trials": 4}
+    found = parse([{**CPU, "name": "NVIDIA H200"}, *windows, *serve(requests)[1:], search])
+    declared = {metric.name: metric for metric in inference.PROBE.metrics}
     for m in found:
         assert set(m.labels) <= {*declared[m.metric].labels, "stand_in"}, m
