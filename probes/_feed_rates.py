@@ -128,8 +128,8 @@ def _student(windows: Sequence[float], mean: float) -> Interval:
     return mean - half, mean + half
 
 
-def difference_interval(high: Interval, low: Interval, over: Interval) -> Interval:
-    """``max(0, high - low) / over`` by interval arithmetic: both ends at once, so it claims less, never more."""
+def difference_interval(high: Interval, low: Interval, over: Interval, least: float = -math.inf) -> Interval:
+    """``(high - low) / over``, at least ``least``, by interval arithmetic: both ends at once, so it claims less."""
     smallest = (high[0] - low[1]) / over[1] if over[1] > 0 else 0.0
     largest = (high[1] - low[0]) / over[0] if over[0] > 0 else 1.0
-    return smallest, max(smallest, largest)
+    return max(least, smallest), max(least, smallest, largest)

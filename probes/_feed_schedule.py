@@ -58,12 +58,20 @@ def schedule(effort: Effort, real: bool, readers: int, loader: bool, sweep: bool
     """
     rows = [_row(*arm) for arm in _ARMS[effort]]
     if loader:
+        rows = [_for_processes(row) for row in rows]
         seconds = _YARDSTICK_SECONDS[effort]
         rows.append(_row("yardstick", 1, 1.0, seconds, seconds * 2))
     if real:
         seconds = _RESIDENT_SECONDS[effort]
         rows = [_row("resident", 1, 0.5, seconds, seconds), *rows, _row("resident", 2, 0.3, seconds, seconds)]
     return rows + (mend_rows(effort, readers) if sweep else [])
+
+
+def _for_processes(row: dict[str, Any]) -> dict[str, Any]:
+    """Worker processes start slowly and each first fetches whole batches: twice as much is left out and looked at."""
+    if row["arm"] != "storage":
+        return row
+    return {**row, "warm": row["warm"] * 2, "shortest": row["shortest"] * 1.5, "longest": row["longest"] * 2}
 
 
 def mend_rows(effort: Effort, readers: int) -> Rows:

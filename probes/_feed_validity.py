@@ -20,13 +20,14 @@ RUN_QUEUE_RATIO = 0.10
 #: The accelerator before and after.
 RESIDENT_RATIO = 0.02
 RESIDENCY_RATIO = 0.01
+_FED = 0.99
 
 
 def reasons(ready: Mapping[str, Any], arms: Sequence[Arm], rates: Mapping[str, Sequence[float]]) -> list[str]:
     """Every reason against these arms; ``rates`` are the turns' rates by arm, in samples a second."""
     cold = [arm for arm in arms if arm["arm"] in ("fetch", "storage")]
     found = [_unwritten(ready), *(reason for arm in cold for reason in _cold(ready, arm))]
-    found += [_contended(arm) for arm in arms]
+    found += [_contended(arm) for arm in arms if not _fed(rates)]
     found += [_drifted(rates.get("resident", ())), _disagree(rates, _demand(rates))]
     found += [_not_flat(arm, _demand(rates)) for arm in cold]
     return list(dict.fromkeys(reason for reason in found if reason))
@@ -34,6 +35,12 @@ def reasons(ready: Mapping[str, Any], arms: Sequence[Arm], rates: Mapping[str, S
 
 def _demand(rates: Mapping[str, Sequence[float]]) -> float:
     return sum(rates["resident"]) / len(rates["resident"]) if rates.get("resident") else float("inf")
+
+
+def _fed(rates: Mapping[str, Sequence[float]]) -> bool:
+    """A busy host only makes the feed slower: an accelerator that it feeds all the same is fed."""
+    turns = rates.get("storage", ())
+    return bool(turns) and min(turns) >= _FED * _demand(rates)
 
 
 def _unwritten(ready: Mapping[str, Any]) -> str | None:

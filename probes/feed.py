@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bench.measure.probe import Context, Probe, ProbeError
 from bench.model import Effort, Measurement, Metric
@@ -20,50 +20,43 @@ from probes._feed_schedule import schedule
 from probes._feed_workloads import Accelerator, Workload, resolve
 
 _WHERE = ("path", "stand_in", "accelerator")
-METRICS = (
-    Metric(
-        name="inference_samples_per_second",
-        help="Samples a second by stage: input resident, transferred, preprocessed, fetched alone, from storage",
-        labels=("stage", *_WHERE),
-        better="higher",
-    ),
-    Metric(
-        name="starvation_ratio",
-        help="Share of its capability that the accelerator loses to waiting for data, in total and by component",
-        labels=("component", *_WHERE),
-        better="lower",
-    ),
-    Metric(
-        name="storage_headroom_ratio",
-        help="What the path delivers over what the accelerator demands: fetch / resident",
-        labels=_WHERE,
-        better="higher",
-    ),
-    Metric(
-        name="accelerators_feedable",
-        help="How many such accelerators the path can feed without keeping them waiting",
-        labels=_WHERE,
-        better="higher",
-    ),
-    Metric(name="feed_sample_bytes", help="Mean size of one sample that the feed reads", labels=_WHERE),
-    Metric(
-        name="feed_wait_seconds",
-        help="How long a step waited for its batch",
-        labels=("stage", "statistic", *_WHERE),
-        better="lower",
-    ),
-    Metric(
-        name="feed_consumed_bytes_per_second",
-        help="Time line: bytes that the accelerator consumed",
-        labels=("stage", *_WHERE),
-        better="higher",
-    ),
-    Metric(
-        name="feed_device_bytes_per_second",
-        help="Time line: bytes that the device delivered to the readers",
-        labels=("stage", *_WHERE),
-        better="none",
-    ),
+_More = tuple[tuple[str, str, tuple[str, ...], Literal["higher", "lower", "none"]], ...]
+#: name, help, labels beside the path's, what is better
+_DECLARED: _More = (
+    ("inference_samples_per_second",
+     "Samples a second by stage: input resident, transferred, preprocessed, fetched alone, from storage",
+     ("stage",), "higher"),
+    ("starvation_ratio",
+     "Share of its capability that the accelerator loses to waiting for data, in total and by component",
+     ("component",), "lower"),
+    ("storage_headroom_ratio",
+     "What the path delivers over what the accelerator demands: fetch / resident", (), "higher"),
+    ("accelerators_feedable",
+     "How many such accelerators the path can feed without keeping them waiting", (), "higher"),
+    ("feed_sample_bytes", "Mean size of one sample that the feed reads", (), "none"),
+    ("feed_wait_seconds", "How long a step waited for its batch", ("stage", "statistic"), "lower"),
+    ("feed_interference_ratio",
+     "How much slower the accelerator computes while it is also loaded: not idleness", (), "lower"),
+    ("feed_mlperf_utilization_ratio",
+     "Accelerator utilization as MLPerf Storage defines it, first batch left out", (), "higher"),
+    ("feed_preprocess_cores",
+     "CPU cores that preparing samples would keep busy at the accelerator's full rate", (), "lower"),
+    ("feed_available_cores", "CPU cores that the feed may use", (), "none"),
+    ("feed_yardstick_samples_per_second",
+     "With --loader: what our own reader feeds the accelerator with, on the same path", (), "higher"),
+    ("feed_loader_gap_ratio",
+     "With --loader: what that loader loses against our own reader, of the accelerator's capability",
+     ("loader", "workers"), "lower"),
+    ("feed_fetch_bytes_per_second",
+     "Reading alone, by number of readers, block size, and past or through the page cache",
+     ("readers", "block_bytes", "cache"), "higher"),
+    ("feed_consumed_bytes_per_second", "Time line: bytes that the accelerator consumed", ("stage",), "higher"),
+    ("feed_device_bytes_per_second", "Time line: bytes that the device delivered to the readers", ("stage",), "none"),
+    ("feed_utilization_ratio", "Time line: consumption over the accelerator's own rate", ("stage",), "higher"),
+    ("feed_pressure_ratio", "Time line: share of time in which a task of the node stalled for I/O", ("stage",), "lower"),
+)  # fmt: skip
+METRICS = tuple(
+    Metric(name=name, help=text, labels=(*labels, *_WHERE), better=better) for name, text, labels, better in _DECLARED
 )
 
 _DATA_BYTES = {Effort.QUICK: 512 << 20, Effort.STANDARD: 2 << 30, Effort.THOROUGH: 16 << 30}

@@ -1,4 +1,4 @@
-"""What consumes the blocks: a virtual clock that computes nothing, nothing at all, or a real step (`torch_accelerator`)."""
+"""What consumes the blocks: a virtual clock, nothing at all, or a real step (`torch_accelerator`)."""
 
 from __future__ import annotations
 

@@ -105,7 +105,8 @@ def _write_tar(file: Path, samples: list[bytes]) -> None:
 
 def _read_tar(file: Path) -> Iterator[Any]:
     webdataset = importlib.import_module("webdataset")
-    for sample in webdataset.WebDataset(str(file), shardshuffle=False, empty_check=False, nodesplitter=None):
+    shards = webdataset.WebDataset(str(file), shardshuffle=False, nodesplitter=None, workersplitter=None)
+    for sample in shards:  # each worker is given its own shards already, so nothing is split again
         yield _tensor(sample["bin"])
 
 
@@ -124,9 +125,8 @@ def _read_safetensors(file: Path) -> Iterator[Any]:
 def _write_parquet(file: Path, samples: list[bytes]) -> None:
     arrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     table = arrow.table({"data": arrow.array(samples, arrow.binary())})
-    parquet.write_table(
-        table, str(file), row_group_size=max(1, len(samples) // 8), compression="none", use_dictionary=False
-    )
+    group = max(1, len(samples) // 8)
+    parquet.write_table(table, str(file), row_group_size=group, compression="none", use_dictionary=False)
 
 
 def _read_parquet(file: Path) -> Iterator[Any]:

@@ -29,7 +29,7 @@ class Loader:
 
     def __init__(self, spec: Spec, batch: int) -> None:
         self.format = loader_formats.by_name(spec.loader or "")
-        self.name, self.workers = self.format.name, spec.readers
+        self.name, self.workers = self.format.name, min(spec.readers, max(2, cores()))
         self.batch = max(1, min(batch, _MOST_BATCH_BYTES // spec.sample_bytes))
         self._spec = spec
         folder = Path(spec.folder) / "loader"
@@ -76,7 +76,7 @@ def _samples_of(loader: Loader, spec: Spec, epoch: int) -> Any:
 
 
 class Running:
-    """A DataLoader at work: batches are taken from it at once and stamped, as a training loop's `next` would find them."""
+    """A DataLoader at work: batches are taken at once and stamped, as a training loop's `next` would find them."""
 
     def __init__(self, loader: Loader, spec: Spec, epoch: int) -> None:
         from torch.utils.data import DataLoader
