@@ -44,10 +44,12 @@ def against_baseline(
     from bench.store.index import Index
 
     policy = Policy() if asked is None else Policy(asked=asked)
-    keys = list(dict.fromkeys(key_of(m) for profile in profiles for _, m in gating(judged, profile, metrics)))
+    series = [[key_of(m) for _, m in gating(judged, profile, metrics)] for profile in profiles]
+    keys = list(dict.fromkeys(key for own in series for key in own))
+    deciding = {key for own in series for key in own[: policy.most_series]}
     try:
         with Index(store.root, warn=note) as index:
-            history = history_of(index, judged, keys)
+            history = history_of(index, judged, keys, deciding)
     except UnusableRun as error:
         raise CliError(str(error)) from error
     except ValueError as error:

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from bench.judge.prediction import Base, Policy, Prior, base_of, memory, z_quantile
+from bench.judge.prediction import Base, Policy, Prior, base_of, memory
+from bench.judge.quantiles import z_quantile
 from bench.judge.scale import Scale
 
 
@@ -118,14 +119,8 @@ class Track:
 
     def _before(self, end: int) -> list[float]:
         """The newest ``window`` normal nights among the first ``end``, the newest first."""
-        found: list[float] = []
-        for index in range(end - 1, -1, -1):
-            value = self._normal[index]
-            if value is not None:
-                found.append(value)
-                if len(found) == self.policy.window:
-                    break
-        return found
+        known = [value for value in reversed(self._normal[:end]) if value is not None]
+        return known[: self.policy.window]
 
     def _rolling(self, night: Night) -> Call:
         normal = self.normal
@@ -154,7 +149,8 @@ class Track:
         call = replace(self._compared(night, base, self._all[-1] if self._all else None), pinned=True)
         if call.state is State.OK or call.state is State.SUSPECT:
             for nights in self.policy.shifts:
-                if nights <= len(self._all) + 1 and self._shifted(night, nights, base, 0.0):
+                shift = self._shift(night, nights, centre) if nights <= len(self._all) + 1 else None
+                if shift is not None and shift > base.edge_lasting(self.policy.lasting_level, nights, 0.0):
                     return replace(call, state=State.REGRESSED, since=nights)
         return call
 
@@ -198,27 +194,28 @@ class Track:
             normal = self._before(len(self._all) + 1 - nights)
             if nights - 1 > len(self._all) or len(normal) < self.policy.fewest:
                 break
-            base = self._base(normal)
-            if self._shifted(night, nights, base, memory(normal, base.centre)):
+            centre = sum(normal) / len(normal)
+            shift = self._shift(night, nights, centre)
+            if shift is not None and shift > self._base(normal).edge_lasting(
+                self.policy.lasting_level, nights, memory(normal, centre)
+            ):
                 return nights
         return 0
 
-    def _shifted(self, night: Night, nights: int, base: Base, memory: float) -> bool:
-        """Is the mean of the last ``nights``, tonight among them, too low?
+    def _shift(self, night: Night, nights: int, centre: float) -> float | None:
+        """How far the mean of the last ``nights``, tonight among them, lies below ``centre``; None if not a shift.
 
-        Tonight (in each of its measurements) and the mean of the nights before must show at least half of the shift:
-        one outlier is no shift, and what has been mended is over at once.
+        Tonight (in each of its measurements) and the mean of the nights before must show at least half of it: one
+        outlier is no shift, and what has been mended is over at once. And it must be large enough to matter.
         """
         assert night.value is not None
         tonight = [night.value] if night.again is None else [night.value, night.again]
         before = self._all[1 - nights :]
-        shift = base.centre - (sum(tonight) / len(tonight) + sum(before)) / nights
-        if shift <= self.scale.effect(self.policy.effect, base.centre):
-            return False
-        half = base.centre - shift / 2.0
+        shift = centre - (sum(tonight) / len(tonight) + sum(before)) / nights
+        half = centre - shift / 2.0
         if max(tonight) >= half or sum(before) / len(before) >= half:
-            return False
-        return shift > base.edge_lasting(self.policy.lasting_level, nights, memory)
+            return None
+        return shift if shift > self.scale.effect(self.policy.effect, centre) else None
 
     def _clipped(self, value: float) -> float:
         """The value as it is taken in: no further out than the entry level's edge, so that no outlier rules a month."""

@@ -14,6 +14,7 @@ import math
 from collections.abc import Sequence
 
 from bench.judge.prediction import Prior
+from bench.judge.quantiles import digamma, trigamma
 
 #: So many siblings at least: the spread of two variances says nothing of how alike nodes are.
 FEWEST_SIBLINGS = 3
@@ -32,11 +33,11 @@ def prior_of(siblings: Sequence[Sequence[float]], floor: float, fewest: int = 7)
     logs = [_log_variance(nights, floor) for nights in counted]
     mean = sum(logs) / len(logs)
     spread = sum((log - mean) ** 2 for log in logs) / (len(logs) - 1)
-    sampling = sum(_trigamma((len(nights) - 1) / 2.0) for nights in counted) / len(counted)
+    sampling = sum(trigamma((len(nights) - 1) / 2.0) for nights in counted) / len(counted)
     df = _df(spread - sampling)
     if df <= 0.0:
         return None
-    return Prior(math.exp(mean + _digamma(df / 2.0) - math.log(df / 2.0)), df)
+    return Prior(math.exp(mean + digamma(df / 2.0) - math.log(df / 2.0)), df)
 
 
 def _log_variance(nights: Sequence[float], floor: float) -> float:
@@ -44,27 +45,15 @@ def _log_variance(nights: Sequence[float], floor: float) -> float:
     n = len(nights)
     mean = sum(nights) / n
     variance = max(sum((night - mean) ** 2 for night in nights) / (n - 1), floor**2)
-    return math.log(variance) - _digamma((n - 1) / 2.0) + math.log((n - 1) / 2.0)
+    return math.log(variance) - digamma((n - 1) / 2.0) + math.log((n - 1) / 2.0)
 
 
 def _df(excess: float) -> float:
     """The degrees of freedom d0 with trigamma(d0 / 2) = excess, at most `MOST_DF`, by bisection."""
-    if excess <= _trigamma(MOST_DF / 2.0):
+    if excess <= trigamma(MOST_DF / 2.0):
         return MOST_DF
     low, high = 0.0, MOST_DF
     for _ in range(40):
         middle = (low + high) / 2.0
-        low, high = (middle, high) if _trigamma(middle / 2.0) > excess else (low, middle)
+        low, high = (middle, high) if trigamma(middle / 2.0) > excess else (low, middle)
     return low
-
-
-def _digamma(x: float) -> float:
-    from scipy.special import digamma
-
-    return float(digamma(x))
-
-
-def _trigamma(x: float) -> float:
-    from scipy.special import polygamma
-
-    return float(polygamma(1, x))

@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+
+from bench.judge.quantiles import t_quantile
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,22 +71,6 @@ class Base:
         """The same for the mean of the last ``nights``, which remember each other."""
         own, others = _inflation(nights, memory) / nights, _inflation(self.n, memory) / self.n
         return t_quantile(level, self.df) * self.deviation * math.sqrt(own + others)
-
-
-@lru_cache(maxsize=4096)
-def t_quantile(level: float, df: float) -> float:
-    """The upper ``level`` quantile of Student's t with ``df`` degrees of freedom."""
-    from scipy.special import stdtrit
-
-    return -float(stdtrit(df, level))
-
-
-@lru_cache(maxsize=64)
-def z_quantile(share: float) -> float:
-    """The ``share`` quantile of the normal distribution."""
-    from scipy.special import ndtri
-
-    return float(ndtri(share))
 
 
 def base_of(values: Sequence[float], floor: float, prior: Prior | None = None) -> Base:

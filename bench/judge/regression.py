@@ -35,7 +35,7 @@ def with_regressions(verdict: Verdict, found: Sequence[Regression]) -> Verdict:
 
 
 def doubted(verdict: Verdict, reason: str) -> Verdict:
-    """The verdict when the whole run can decide nothing any more (it is stale): INCONCLUSIVE, every finding undecided."""
+    """The verdict of a run that can decide nothing any more (it is stale): INCONCLUSIVE, every finding undecided."""
     findings = tuple(
         finding.model_copy(update={"status": Status.UNDECIDED, "reason": reason}) for finding in verdict.findings
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench.judge.baseline import SAME_NIGHT_SECONDS, History, Key, Session
@@ -21,8 +21,11 @@ _MOST_SIBLINGS = 24
 _SIBLING_NIGHTS = 30
 
 
-def history_of(index: Index, run: Run, keys: Sequence[Key]) -> History:
-    """The run's past for these series. The run itself need not be stored. Raises UnusableRun (pins), ValueError."""
+def history_of(index: Index, run: Run, keys: Sequence[Key], pooled: Collection[Key] | None = None) -> History:
+    """The run's past for these series; siblings' values for the ``pooled`` ones only (default: for all).
+
+    The run itself need not be stored. Raises UnusableRun (the pins), ValueError (its start is not a time).
+    """
     host, at, epoch = run.node.hostname, seconds_of(run.started_at), epoch_of(run.node, run.request)
     decided = baselines.read(index.root, host)
     sessions = index.sessions(host, epoch, decided.through, at, LONGEST)
@@ -37,7 +40,11 @@ def history_of(index: Index, run: Run, keys: Sequence[Key]) -> History:
     return History(
         sessions=tuple(sessions + later),
         values={key: index.values(*key, host, known) for key in keys},
-        siblings={key: [index.recent(*key, other, like, _SIBLING_NIGHTS) for other in siblings] for key in keys},
+        siblings={
+            key: [index.recent(*key, other, like, _SIBLING_NIGHTS) for other in siblings]
+            for key in keys
+            if pooled is None or key in pooled
+        },
         pinned={key: list(index.values(*key, host, [p for p in pinned if p != run.id]).values()) for key in keys},
         opened=opened(index, run, at, epoch),
     )

@@ -78,8 +78,10 @@ class Writer:
         self._series: dict[tuple[str, str], int] = {
             (m, t): n for n, m, t in db.execute("SELECT number, metric, labels FROM series")
         }
+        self._met: dict[tuple[str, Labels], int] = {}  # the same, by labels as they came: making their text is slow
         self._next: int = db.execute("SELECT COALESCE(MAX(number), 0) + 1 FROM runs").fetchone()[0]
         self._points: list[tuple[object, ...]] = []
+        self._fingerprints: set[str] = set()
 
     def add(self, path: str, stamp: Stamp, run: Run | None) -> None:
         """A file that holds no usable run is remembered too, so that it is read and told of once."""
@@ -109,20 +111,25 @@ class Writer:
             json.dumps([(v.profile, v.digest, v.decision.value) for v in run.verdicts]),
         )
         self._db.execute(f"INSERT INTO runs VALUES ({','.join('?' * len(row))})", row)
-        self._db.execute(
-            "INSERT OR IGNORE INTO facts VALUES (?,?)", (run.node.fingerprint, json.dumps(telling(run.node.facts)))
-        )
+        if run.node.fingerprint not in self._fingerprints:
+            self._fingerprints.add(run.node.fingerprint)
+            known = run.node.fingerprint, json.dumps(telling(run.node.facts))
+            self._db.execute("INSERT OR IGNORE INTO facts VALUES (?,?)", known)
         for m in run.measurements():
-            series = self._number(m.metric, labels_text(tuple(m.labels.items())))
+            series = self._number(m.metric, tuple(m.labels.items()))
             self._points.append((series, number, m.value, *m.interval, m.invalid))
         return number
 
-    def _number(self, metric: str, text: str) -> int:
-        key = metric, text
-        if key not in self._series:
-            self._series[key] = len(self._series) + 1
-            self._db.execute("INSERT INTO series VALUES (?,?,?)", (self._series[key], metric, text))
-        return self._series[key]
+    def _number(self, metric: str, labels: Labels) -> int:
+        number = self._met.get((metric, labels))
+        if number is None:
+            key = metric, labels_text(labels)
+            number = self._series.get(key)
+            if number is None:
+                number = self._series[key] = len(self._series) + 1
+                self._db.execute("INSERT INTO series VALUES (?,?,?)", (number, *key))
+            self._met[metric, labels] = number
+        return number
 
     def flush(self) -> None:
         self._points.sort(key=lambda row: (row[0], row[1]))  # in the order of the tree: pages are filled, not split

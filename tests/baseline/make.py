@@ -92,7 +92,7 @@ def document(
 def store(root: Path, found: dict[str, Any]) -> Path:
     """Write the document where the contract says."""
     stamp = datetime.fromisoformat(found["started_at"]).strftime("%Y%m%dT%H%M%SZ")
-    folder = root / "runs" / found["node"]["hostname"]
+    folder = root / "runs" / str(found["node"]["hostname"])
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{stamp}-{found['id']}.json"
     path.write_text(json.dumps(found))
