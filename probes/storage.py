@@ -27,7 +27,7 @@ from probes._fio import MIB, Engine, Job, Reading
 from probes._place import Place
 
 REPEATS = 5
-JOBS = (
+JOBS: tuple[Job, ...] = (
     Job("read", MIB, 1),
     Job("read", MIB, 16),
     Job("randread", 4096, 1),
