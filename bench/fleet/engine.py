@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -38,6 +39,9 @@ _INSTALL = "pip install 'aiready-bench[fleet]'"
 _SITE = ("SSH_AUTH_SOCK", "SSH_AGENT_PID", "KRB5CCNAME", "SSH_ASKPASS", "DISPLAY")
 _MOST_HOSTS_AT_ONCE = 512  # of one start of ansible: its output is held in memory
 _CONFIG = "[defaults]\ninternal_poll_interval = 0.05\nretry_files_enabled = False\n"
+
+
+_BEFORE = re.compile(r"^(Task failed: |Failed to connect to the host via ssh: |ERROR! |\[ERROR\]: )+")
 
 
 class Kind(StrEnum):
@@ -280,5 +284,6 @@ def _complaint(done: Completed) -> str:
 
 
 def _last_line(text: str) -> str:
+    """The last line, without what ansible says before ssh's own words."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return one_line(lines[-1]) if lines else ""
+    return one_line(_BEFORE.sub("", lines[-1])) if lines else ""

@@ -107,6 +107,11 @@ class Jobs:
     log: Log
     prefix: str
     listen: Listen = lambda _: None
+    gone: dict[str, bool] = field(default_factory=dict)
+
+    def lost(self, host: str) -> bool:
+        """Whether the connection to that host was lost in this run, by what was said of it last."""
+        return self.gone.get(host, False)
 
     def perform(self, phase: str, jobs: Mapping[str, Job], width: int | None = None) -> None:
         """Do what has no result yet of these jobs (host -> its job). Raises FleetError, Interrupted."""
@@ -176,6 +181,7 @@ class Jobs:
     def _end(self, phase: str, job: Job, attempt: int, state: str, reason: str) -> str:
         row = {"phase": phase, "key": job.key, "host": job.host, "attempt": attempt, "state": state, "reason": reason}
         self.log.write([row])
+        self.gone[job.host] = state in (State.LOST.value, State.CONTROLLER_TIMEOUT.value)
         self.listen(Note(phase, job.host, state, reason))
         return state
 
@@ -202,6 +208,8 @@ class Jobs:
         trouble = job.accept(frame)
         if trouble is None:
             return ANSWERED, ""
+        if trouble.startswith("duplicate:"):
+            return State.DUPLICATE.value, trouble
         said = f"; it said: {' '.join(frame.stderr.split())[-200:]}" if frame.stderr.strip() else ""
         return State.BAD_RESULT.value, one_line(f"bad_result: status {frame.rc}: {trouble}{said}")
 

@@ -112,7 +112,7 @@ def _weigh(host: str, answer: Answer, by: Judgement, keys: Keys, network: Sequen
 
 def weigh(host: str, run: Run, by: Judgement, keys: Keys, network: Sequence[Measurement] = ()) -> Weighed:
     """One run, judged, with what its pairs say of its network. An interrupted run counts by what it measured."""
-    whole = with_network(run, network)
+    whole = with_network(run, network, by.owners)
     verdicts = [judge(whole, profile, by.owners) for profile in by.profiles]
     kind = rules.node_class(run.node.facts)
     outcome = NodeOutcome(
@@ -130,12 +130,13 @@ def weigh(host: str, run: Run, by: Judgement, keys: Keys, network: Sequence[Meas
     return Weighed(outcome, scores, tuple(figures_of(host, kind, run.measurements(), keys)), run.started_at)
 
 
-def with_network(run: Run, network: Sequence[Measurement]) -> Run:
+def with_network(run: Run, network: Sequence[Measurement], owners: Mapping[str, str]) -> Run:
     """The run with its network result from the pairs; alone, a node measures only its loopback."""
     if not network:
         return run
-    pairs = ProbeResult(probe="network", outcome=Outcome.OK, measurements=tuple(network))
-    return run.model_copy(update={"results": (*(r for r in run.results if r.probe != "network"), pairs)})
+    owner = owners.get(network[0].metric, "network")
+    pairs = ProbeResult(probe=owner, outcome=Outcome.OK, measurements=tuple(network))
+    return run.model_copy(update={"results": (*(r for r in run.results if r.probe != owner), pairs)})
 
 
 def _one(host: str, found: Sequence[Weighed], known: Known, newest: bool) -> Weighed:

@@ -24,15 +24,13 @@ from bench.fleet.jobs import Job, Jobs, Listen, Log, Note
 from bench.fleet.join import Judgement
 from bench.fleet.node_script import Contacted, Frame
 from bench.fleet.plan import Plan, waves
-from bench.fleet.schedule import Round, ceiling, schedule, suspects
+from bench.fleet.rounds import Rounds
 from bench.judge.fleet_nouns import Fleet, State
-from bench.judge.outliers import ports
 from bench.model import Run
 from bench.store import reading
 from bench.store.errors import UnusableRun, one_line
 
 _CONTACT_SECONDS = 30.0
-_SERVER_SECONDS = 25.0
 _LATE = (State.LOST.value, State.CONTROLLER_TIMEOUT.value)
 
 
@@ -135,7 +133,7 @@ class Session:
         try:
             run = reading.parse(frame.out)
         except UnusableRun as error:
-            return str(error)
+            return _twice(frame.out) or str(error)
         if not same_host(self._hostname(host), run.node.hostname):
             return f"says it is of {run.node.hostname!r}, not of {self._hostname(host)!r}"
         write_bytes(path, frame.out)
@@ -171,92 +169,12 @@ class Session:
         if jobs:
             self.jobs.perform(kind, jobs, width=len(jobs))
 
-    # --- pairs
+    # --- pairs, collective
 
     def pairs(self) -> None:
-        """Round after round, what has no figure yet; nobody in two pairs at once. Above a size, suspects once more."""
-        if not self.plan.pair_client or self.plan.pairs == "none":
-            return
-        rounds = extras.rounds_in(self.folder) or schedule(self._named(), self.plan.pairs, self.plan.seed)
-        self._walk(rounds)
-        whole = len(self._named()) * (len(self._named()) - 1) // 2
-        if sum(len(one) for one in rounds) < whole and not any(self._pending(rounds)):
-            known = extras.pairs_in(self.folder, {}, {}).outcomes
-            accused = sorted({outlier.host for outlier in ports(known)})
-            good = [host for host in self._sound() if host not in accused]
-            seen = {frozenset(pair) for one in rounds for pair in one}
-            second = [tuple(p for p in one if frozenset(p) not in seen) for one in suspects(accused, good)]
-            self._walk([*rounds, *(one for one in second if one)])
-
-    def _walk(self, rounds: Sequence[Round]) -> None:
-        write_json(self.folder / extras.PAIRS, {"rounds": rounds})
-        pending = [one for one in self._pending(ceiling(rounds, self.plan.pairs_at_once)) if one]
-        if not pending:
-            return
-        servers = sorted({server for one in pending for _, server in one})
-        seconds = len(pending) * (self.plan.pair_budget + _SERVER_SECONDS)
-        stamp = f"{self.plan.id}.serve.{os.urandom(4).hex()}"
-        up = self._servers_up(servers, stamp, seconds)
-        try:
-            for one in pending:
-                self._round([(client, server) for client, server in one if server in up])
-        finally:
-            if up:
-                self.engine.each(dict.fromkeys(up, node_script.stop(stamp)), _SERVER_SECONDS)
-
-    def _pending(self, rounds: Sequence[Round]) -> Iterator[Round]:
-        """The pairs without a figure of which both ends are here."""
-        here = set(self._sound())
-        for one in rounds:
-            yield tuple(
-                (a, b)
-                for a, b in one
-                if {a, b} <= here and not (self.folder / extras.PAIR_FOLDER / extras.pair_file(a, b)).exists()
-            )
-
-    def _servers_up(self, hosts: Sequence[str], stamp: str, seconds: float) -> list[str]:
-        plan = self.plan
-        scripts = {
-            host: node_script.serve(
-                stamp, plan.command(plan.pair_server, host, plan.variables[host].address), plan.pair_ready, seconds,
-                plan.env(host),
-            )
-            for host in hosts
-        }  # fmt: skip
-        replies = self.engine.each(scripts, _SERVER_SECONDS + 5)
-        up = [h for h in hosts if node_script.marker(replies[h].stdout, stamp) == "SERVING"]
-        for host in set(hosts) - set(up):
-            self.listen(Note("pairs", host, State.NOT_RUN.value, f"its server did not start: {replies[host].detail}"))
-        return up
-
-    def _round(self, pairs: Sequence[tuple[str, str]]) -> None:
-        """One round: every client at once; the round is over when the last has answered or used up its time."""
-        here = set(self._sound())
-        jobs = {a: self._pair_job(a, b) for a, b in pairs if {a, b} <= here}
-        if jobs:
-            self.jobs.perform("pairs", jobs, width=len(jobs))
-
-    def _pair_job(self, client: str, server: str) -> Job:
-        plan = self.plan
-        path = self.folder / extras.PAIR_FOLDER / extras.pair_file(client, server)
-        numbers = "-".join(str(self.plan.hosts.index(host)) for host in (client, server))
-        return Job(
-            key=extras.pair_file(client, server), host=client, budget=plan.pair_budget, env=plan.env(client),
-            command=plan.command(plan.pair_client, client, plan.variables[server].address), claim=f".{numbers}",
-            accept=lambda frame: self._accept_pair(client, frame, path), alone=True,
-        )  # fmt: skip
-
-    def _accept_pair(self, client: str, frame: Frame, path: Path) -> str | None:
-        try:
-            run = reading.parse(frame.out)
-        except UnusableRun as error:
-            return str(error)
-        trouble = extras.trouble_of_pair(run, self._hostname(client))
-        if trouble is None:
-            write_bytes(path, frame.out)
-        return trouble
-
-    # --- collective
+        """Every pair of the schedule that has no figure yet."""
+        if self.plan.pair_client and self.plan.pairs != "none":
+            Rounds(self.folder, self.plan, self.jobs, self._sound(), self._hostname).all(self._named())
 
     def collective(self) -> None:
         """One rank on every survivor, all at once: fewer at a time than ranks would wait for each other for ever."""
@@ -289,7 +207,7 @@ class Session:
 
     def late(self) -> None:
         """Hosts that were lost may be back, and may have finished: ask them once more."""
-        lost = [h for h in self.roster if self.log.ended.get(("sweep", h)) in _LATE]
+        lost = [host for host in self.roster if self.log.ended.get(("sweep", host)) in _LATE]
         for host, (job, _) in self.jobs.collect("sweep", {host: self._sweep_job(host) for host in lost}).items():
             self.listen(Note("sweep", host, State.LOST.value, f"its job {job.key} has no result; resume this run"))
 
@@ -314,8 +232,17 @@ class Session:
 
     def _sound(self) -> list[str]:
         """Those who are here and were not lost on the way."""
-        lost = {h for h in self.roster if self.log.ended.get(("sweep", h)) in _LATE}
-        return [host for host in self.plan.hosts if host in self.roster and host not in lost]
+        return [host for host in self.plan.hosts if host in self.roster and not self.jobs.lost(host)]
+
+
+def _twice(out: bytes) -> str | None:
+    """Several documents where one was asked for: nobody can say which is true."""
+    try:
+        text = out.decode("utf-8").strip()
+        rest = text[json.JSONDecoder().raw_decode(text)[1] :].strip()
+        return "duplicate: it answered twice" if rest and json.JSONDecoder().raw_decode(rest) else None
+    except (ValueError, RecursionError):
+        return None
 
 
 def _accept_rank(frame: Frame, path: Path) -> str | None:

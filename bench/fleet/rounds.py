@@ -1,0 +1,116 @@
+"""The phase of pairs: servers up, round after round without overlap, servers down whatever happened."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.fleet import extras, node_script
+from bench.fleet.folder import write_bytes, write_json
+from bench.fleet.jobs import Job, Jobs, Note
+from bench.fleet.node_script import Frame
+from bench.fleet.plan import Plan
+from bench.fleet.schedule import Round, ceiling, schedule, suspects
+from bench.judge.fleet_nouns import State
+from bench.judge.outliers import ports
+from bench.store import reading
+from bench.store.errors import UnusableRun
+
+_SERVER_SECONDS = 25.0
+
+
+@dataclass(slots=True)
+class Rounds:
+    """``here``: the hosts that can take part now. ``hostname`` says what a host calls itself."""
+
+    folder: Path
+    plan: Plan
+    jobs: Jobs
+    here: Sequence[str]
+    hostname: Callable[[str], str]
+
+    def all(self, named: Sequence[str]) -> None:
+        """Every pair without a figure. Above a size random pairs, and then the suspects against sound hosts."""
+        rounds = extras.rounds_in(self.folder) or schedule(named, self.plan.pairs, self.plan.seed)
+        self._walk(rounds)
+        whole = len(named) * (len(named) - 1) // 2
+        if sum(len(one) for one in rounds) < whole:
+            second = self._second_look(rounds)
+            if second:
+                self._walk([*rounds, *second])
+
+    def _second_look(self, rounds: Sequence[Round]) -> list[Round]:
+        """Those whom few pairs accuse, against sound hosts that they have not met."""
+        found = extras.pairs_in(self.folder, {}, {}).outcomes
+        accused = sorted({outlier.host for outlier in ports(found)} & set(self.here))
+        good = [host for host in self.here if host not in accused]
+        met = {frozenset(pair) for one in rounds for pair in one}
+        fresh = [tuple(pair for pair in one if frozenset(pair) not in met) for one in suspects(accused, good)]
+        return [one for one in fresh if one]
+
+    def _walk(self, rounds: Sequence[Round]) -> None:
+        write_json(self.folder / extras.PAIRS, {"rounds": rounds})
+        pending = [one for one in self._pending(ceiling(rounds, self.plan.pairs_at_once)) if one]
+        if not pending:
+            return
+        stamp = f"{self.plan.id}.serve.{os.urandom(4).hex()}"
+        seconds = len(pending) * (self.plan.pair_budget + _SERVER_SECONDS)
+        up = self._servers_up(sorted({server for one in pending for _, server in one}), stamp, seconds)
+        try:
+            for one in pending:
+                self._round([(client, server) for client, server in one if server in up])
+        finally:
+            if up:
+                self.jobs.engine.each(dict.fromkeys(up, node_script.stop(stamp)), _SERVER_SECONDS)
+
+    def _pending(self, rounds: Sequence[Round]) -> Iterator[Round]:
+        """The pairs without a figure of which both ends are here."""
+        here = set(self.here)
+        for one in rounds:
+            yield tuple((a, b) for a, b in one if {a, b} <= here and not self._file(a, b).exists())
+
+    def _file(self, client: str, server: str) -> Path:
+        return self.folder / extras.PAIR_FOLDER / extras.pair_file(client, server)
+
+    def _servers_up(self, hosts: Sequence[str], stamp: str, seconds: float) -> list[str]:
+        plan = self.plan
+        scripts = {
+            host: node_script.serve(
+                stamp, plan.command(plan.pair_server, host, plan.variables[host].address), plan.pair_ready, seconds,
+                plan.env(host),
+            )
+            for host in hosts
+        }  # fmt: skip
+        replies = self.jobs.engine.each(scripts, _SERVER_SECONDS + 5)
+        up = [host for host in hosts if node_script.marker(replies[host].stdout, stamp) == "SERVING"]
+        for host in set(hosts) - set(up):
+            self.jobs.listen(Note("pairs", host, State.NOT_RUN.value, f"no server: {replies[host].detail}"))
+        return up
+
+    def _round(self, pairs: Sequence[tuple[str, str]]) -> None:
+        """One round: every client at once; it is over when the last has answered or used up its time."""
+        gone = {pair for pair in pairs if {self.jobs.lost(host) for host in pair} != {False}}
+        jobs = {a: self._job(a, b) for a, b in pairs if (a, b) not in gone}
+        if jobs:
+            self.jobs.perform("pairs", jobs, width=len(jobs))
+
+    def _job(self, client: str, server: str) -> Job:
+        plan = self.plan
+        numbers = "-".join(str(plan.hosts.index(host)) for host in (client, server))
+        return Job(
+            key=extras.pair_file(client, server), host=client, budget=plan.pair_budget, env=plan.env(client),
+            command=plan.command(plan.pair_client, client, plan.variables[server].address), claim=f".{numbers}",
+            accept=lambda frame: self._accept(client, server, frame), alone=True,
+        )  # fmt: skip
+
+    def _accept(self, client: str, server: str, frame: Frame) -> str | None:
+        try:
+            run = reading.parse(frame.out)
+        except UnusableRun as error:
+            return str(error)
+        trouble = extras.trouble_of_pair(run, self.hostname(client))
+        if trouble is None:
+            write_bytes(self._file(client, server), frame.out)
+        return trouble

@@ -1,0 +1,68 @@
+"""The controller's side of a test: a fleet run of stand-in commands, begun or resumed, its document on stdout.
+
+``python -m tests.fleet.drive FOLDER OPTIONS``: the options, as JSON, are the plan's fields, and ``node``: words for
+every ``tests/fleet/node.py sweep``. Progress goes to standard error, one line a step with the seconds since the start.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.fleet.engine import Engine
+from bench.fleet.folder import make_folder
+from bench.fleet.jobs import Note
+from bench.fleet.plan import Plan, host_vars, load
+from bench.fleet.session import Session
+from bench.measure.signals import Signals
+from tests.fleet.make import judgement
+
+NODE = Path(__file__).with_name("node.py")
+
+
+def plan_of(folder: Path, inventory: str, options: dict[str, Any], engine: Engine) -> Plan:
+    python = sys.executable
+    words = " ".join(options.pop("node", []))
+    pair_bytes = options.pop("pair_bytes", 1 << 20)
+    found = engine.hosts()
+    values: dict[str, Any] = {
+        "id": folder.name, "inventory": (inventory,), "hosts": tuple(found),
+        "variables": {host: host_vars(host, values, {}, python) for host, values in found.items()},
+        "sweep": f"exec {python} {NODE} sweep {words}", "budget": 15.0,
+        "pair_client": f"exec {python} {NODE} pair {{address}} --bytes {pair_bytes}", "pair_budget": 20.0,
+        "pair_server": f"exec {python} {NODE} serve {{address}}", "pair_ready": "peer: ready",
+        "needs_bench": False, "confirm": False,
+    }  # fmt: skip
+    return Plan(**(values | options))
+
+
+def main() -> int:
+    folder, options = Path(sys.argv[1]), json.loads(sys.argv[2])
+    profile = options.pop("profile", None)
+    inventory = options.pop("inventory")
+    began = time.monotonic()
+
+    def listen(note: Note) -> None:
+        sys.stderr.write(f"{time.monotonic() - began:.2f} {note.phase} {note.host} {note.state} {note.reason}\n")
+        sys.stderr.flush()
+
+    with Signals() as signals:
+        engine = Engine([inventory], signals)
+        if (folder / "plan.json").exists():
+            plan = load(folder)
+        else:
+            make_folder(folder)
+            plan = plan_of(folder, inventory, options, engine)
+            plan.save(folder)
+        fleet = Session(folder, plan, engine, listen).run(judgement(profile) if profile else judgement())
+    sys.stdout.write(fleet.model_dump_json(by_alias=True))
+    return 0
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    sys.exit(main())

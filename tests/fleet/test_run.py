@@ -1,0 +1,167 @@
+"""A whole fleet run over four hosts with sshd: sweep, pairs, faults of every kind, resume.
+
+The hosts are namespaces of this machine; what they run is a stand-in that starts in 30 ms, so that what is tested is
+the engine. Wall times are bounded by the budget plus a minute, as the product promises, and never compared closer.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.judge.fleet_nouns import Fleet
+from bench.model import Decision
+from tests.fleet.testbed import Testbed
+
+ROOT = Path(__file__).resolve().parents[2]
+STORAGE_ONLY = """
+name = "storage-only"
+[[gate]]
+metric = "storage_read_bytes_per_second"
+min = 1e8
+source = "the test's own"
+"""
+
+
+def drive(hosts: Testbed, folder: Path, *, wait: float = 110, **options: Any) -> tuple[Fleet, str, float]:
+    """(the fleet, the progress lines, seconds)."""
+    began = time.monotonic()
+    words = json.dumps({"inventory": str(hosts.inventory), **options})
+    argv = [sys.executable, "-m", "tests.fleet.drive", str(folder), words]
+    done = hosts.controller(argv, timeout=wait, PYTHONPATH=str(ROOT))
+    sys.stdout.write(done.stderr)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return Fleet.model_validate_json(done.stdout), done.stderr, time.monotonic() - began
+
+
+def states(fleet: Fleet) -> dict[str, str]:
+    return {node.host: node.state.value for node in fleet.nodes}
+
+
+def starts(path: Path) -> dict[str, int]:
+    """How often each host was started."""
+    lines = path.read_text().split("\n") if path.exists() else []
+    hosts = [line.split()[0] for line in lines if line]
+    return {host: hosts.count(host) for host in hosts}
+
+
+def test_four_hosts_are_swept_and_paired_in_three_rounds_and_resumed_without_work(
+    hosts: Testbed, tmp_path: Path
+) -> None:
+    log = tmp_path / "starts"
+    fleet, _, _ = drive(hosts, tmp_path / "a", node=["--starts", str(log)])
+    assert states(fleet) == dict.fromkeys(hosts.names, "pass")
+    assert fleet.decision is Decision.GO
+    assert len(fleet.pairs) == 6 and {pair.round for pair in fleet.pairs} == {0, 1, 2}
+    assert all(pair.state.value == "pass" and pair.send_bytes_per_second for pair in fleet.pairs)
+    assert starts(log) == dict.fromkeys(hosts.names, 1)
+    again, progress, _ = drive(hosts, tmp_path / "a")
+    assert starts(log) == dict.fromkeys(hosts.names, 1)
+    assert " sweep " not in progress and " pairs " not in progress
+    assert again.nodes == fleet.nodes and again.pairs == fleet.pairs
+    left = [hosts.on(i, ["sh", "-c", "ps ax | grep -c '[n]ode.py'"]).stdout.strip() for i in hosts.numbers]
+    assert left == ["0"] * 4, "a server of the pairs was left running"
+
+
+@pytest.mark.timeout(300)
+def test_every_kind_of_fault_has_its_one_true_outcome_and_resume_completes(hosts: Testbed, tmp_path: Path) -> None:
+    """n001 is dead before, n002 hangs, n003's cable is cut in the middle, n004 returns garbage; then all are mended."""
+    faults, log = tmp_path / "faults", tmp_path / "starts"
+    faults.mkdir()
+    (faults / "n002").write_text("hang")
+    (faults / "n004").write_text("garbage")
+    words = ["--faults", str(faults), "--starts", str(log), "--seconds", "3"]
+    hosts.power_off(1)
+    cut = threading.Thread(target=_cut_when_started, args=(hosts, 3, log))
+    cut.start()
+    try:
+        fleet, progress, seconds = drive(hosts, tmp_path / "b", node=words, budget=8.0)
+    finally:
+        cut.join()
+        hosts.power_on(1)
+        hosts.link(3, True)
+    assert states(fleet) == {"n001": "unreachable", "n002": "node-timeout", "n003": "lost", "n004": "bad-result"}
+    assert fleet.decision is Decision.INCONCLUSIVE
+    assert seconds < 8 + 60, progress
+    assert hosts.on(2, ["pgrep", "-f", "node.py"]).returncode == 1, "the hung job outlived its bound"
+    for fault in faults.iterdir():
+        fault.unlink()
+    mended, progress, _ = drive(hosts, tmp_path / "b")
+    assert states(mended) == dict.fromkeys(hosts.names, "pass"), progress
+    assert mended.decision is Decision.GO
+    assert all(pair.state.value == "pass" for pair in mended.pairs) and len(mended.pairs) == 6
+    # n003 had finished behind the cut cable: its result was taken, it was not measured twice.
+    assert starts(log) == {"n001": 1, "n002": 2, "n003": 1, "n004": 2}
+
+
+def _cut_when_started(hosts: Testbed, i: int, log: Path) -> None:
+    end = time.monotonic() + 60
+    while time.monotonic() < end and hosts.name(i) not in (log.read_text() if log.exists() else ""):
+        time.sleep(0.1)
+    hosts.link(i, False)
+
+
+def test_frozen_twice_answering_and_two_names_of_one_machine(hosts: Testbed, tmp_path: Path) -> None:
+    """n001 accepts connections and says nothing, n002 answers twice, n003 has a second name, n004 says it is another."""
+    faults, log = tmp_path / "faults", tmp_path / "starts"
+    faults.mkdir()
+    (faults / "n002").write_text("twice")
+    (faults / "n004").write_text("wrong-host")
+    second = tmp_path / "two.ini"
+    second.write_text(
+        hosts.inventory.read_text().replace("[gpu:vars]", f"n9 ansible_host={hosts.address(3)}\n[gpu:vars]")
+    )
+    hosts.freeze(1)
+    try:
+        words = ["--faults", str(faults), "--starts", str(log)]
+        fleet, progress, seconds = drive(
+            hosts, tmp_path / "c", inventory=str(second), node=words, pairs="none", profile=STORAGE_ONLY
+        )
+    finally:
+        hosts.freeze(1, stopped=False)
+    expected = {"n001": "unreachable", "n002": "duplicate", "n003": "pass", "n004": "bad-result", "n9": "duplicate"}
+    assert states(fleet) == expected, progress
+    assert starts(log) == {"n002": 1, "n003": 1, "n004": 1}
+    assert seconds < 15 + 60
+
+
+def test_a_killed_controller_leaves_a_run_that_is_completed_once(hosts: Testbed, tmp_path: Path) -> None:
+    """SIGKILL in the middle of the sweep: what had begun ends on its node, is taken on resume, and runs only once."""
+    log = tmp_path / "starts"
+    words = json.dumps(
+        {"inventory": str(hosts.inventory), "node": ["--starts", str(log), "--seconds", "4"], "pairs": "none"}
+    )
+    argv = hosts.controller_argv([sys.executable, "-m", "tests.fleet.drive", str(tmp_path / "d"), words])
+    process = subprocess.Popen(
+        argv,
+        cwd=tmp_path,
+        env=hosts.environment(PYTHONPATH=str(ROOT)),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        end = time.monotonic() + 60
+        while len(starts(log)) < 4 and time.monotonic() < end:
+            time.sleep(0.1)
+    finally:
+        process.kill()
+        process.wait(10)
+    assert not list((tmp_path / "d" / "nodes").glob("*.json"))
+    fleet, _, _ = drive(hosts, tmp_path / "d", profile=STORAGE_ONLY)
+    assert states(fleet) == dict.fromkeys(hosts.names, "pass")
+    assert starts(log) == dict.fromkeys(hosts.names, 1)
+
+
+@pytest.mark.parametrize("options", [["-i", "absent.ini"], ["--resume", "nothing"], [], ["-i", "n1,", "--effort", "x"]])
+def test_wrong_usage_is_one_line_and_status_2(options: list[str], tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "bench", "fleet", "run", *options, "--results", str(tmp_path)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
