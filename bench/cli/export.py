@@ -11,6 +11,7 @@ import typer
 from bench.cli import settings
 from bench.cli.errors import CliError
 from bench.cli.gate import Results, RunArgument, find_run, open_store
+from bench.cli.generated import GENERATED, generated
 from bench.cli.output import emit, note
 
 if TYPE_CHECKING:
@@ -25,7 +26,11 @@ def export(
     run: RunArgument = None,
     format: Annotated[  # noqa: A002 - the option is called so
         str | None,
-        typer.Option("--format", "-f", help="openmetrics, junit, ctrf, markdown, nagios, npd, json, parquet or otlp."),
+        typer.Option(
+            "--format",
+            "-f",
+            help="openmetrics, junit, ctrf, markdown, nagios, npd, json, parquet, otlp; without a run: grafana, rules.",
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File to put in place, atomically; default: standard output.")
@@ -48,6 +53,8 @@ def export(
     Status 0 when it was written. nagios and npd are plugins: their exit status is the verdict, nagios 0, 2, 3, 3 and
     npd 0, 1, 2, 2 for GO, NO-GO, no verdict, INCONCLUSIVE.
 
+    Without a run, grafana is a dashboard and rules are Prometheus rules, both made from what the probes declare.
+
     Examples:  bench export -f openmetrics -o /var/lib/node_exporter/textfile/bench.prom
                bench export 3f9a -f junit -o bench.xml
                bench export -f markdown >> "$GITHUB_STEP_SUMMARY"
@@ -56,6 +63,9 @@ def export(
     if listen is not None:
         return _listen(listen, format, profile, results)
     name = _known(format)
+    if name in GENERATED:
+        _write(name, generated(name).encode(), output)
+        return 0
     try:
         found = _export(run, profile, results, max_age)
         data = _rendered(name, found)
@@ -68,9 +78,9 @@ def export(
 def _known(format: str | None) -> str:  # noqa: A002
     from bench.show.formats import FORMATS
 
-    if format in FORMATS:
-        return format
-    listed = ", ".join(FORMATS)
+    if format in (*FORMATS, *GENERATED):
+        return str(format)
+    listed = ", ".join((*FORMATS, *GENERATED))
     raise CliError(f"--format {format}: must be one of {listed}" if format else f"--format is needed: one of {listed}")
 
 

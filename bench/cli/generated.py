@@ -1,0 +1,28 @@
+"""What `bench export` makes without a run: the dashboard and the rules, from the declarations."""
+
+from __future__ import annotations
+
+from bench.cli import settings
+
+#: Name on the command line -> what is made.
+GENERATED = ("grafana", "rules")
+
+
+def generated(name: str) -> str:
+    """The dashboard (``grafana``) or the rules (``rules``) of this version. Raises KeyError for another name."""
+    return {"grafana": _dashboard, "rules": _rules}[name]()
+
+
+def _dashboard() -> str:
+    from bench.show.boards import Probe, dashboard
+    from probes import discover
+
+    return dashboard(Probe(p.name, p.help, p.metrics) for p in discover())
+
+
+def _rules() -> str:
+    from bench.show.boards import rules
+
+    metrics = settings.declared_metrics()
+    profiles = settings.load_profiles(list(settings.shipped_profiles()), metrics)
+    return rules((gate.metric for profile in profiles for gate in profile.gates), metrics)

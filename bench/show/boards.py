@@ -1,0 +1,281 @@
+"""A Grafana dashboard and Prometheus rules, made from what the probes declare and what `bench export` writes.
+
+Nothing here names a probe's metric by hand, so a metric that is added, renamed or removed changes both, and a test
+holds the files in docs/ to what this makes. Queries of measurements ask for ``invalid=""``: figures for the record only
+carry that label, and never count.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.judge.units import unit_of
+from bench.model import Metric
+
+#: Base unit -> Grafana's name for it.
+_UNITS = {
+    "bytes_per_second": "Bps",
+    "bytes": "decbytes",
+    "seconds": "s",
+    "ratio": "percentunit",
+    "watts": "watt",
+    "joules": "joule",
+    "celsius": "celsius",
+    "hertz": "hertz",
+    "operations_per_second": "iops",
+    "flops_per_second": "flops",
+    "per_second": "cps",
+    "tokens_per_second": "cps",
+    "samples_per_second": "cps",
+}
+_HERE = 'instance=~"$instance"'
+_STALE_SECONDS = 26 * 3600
+_COLUMNS, _HEIGHT = 24, 8
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What the board needs to know of a probe."""
+
+    name: str
+    help: str
+    metrics: Sequence[Metric]
+
+
+@dataclass(frozen=True, slots=True)
+class _Panel:
+    title: str
+    query: str
+    legend: str
+    unit: str = "none"
+    kind: str = "timeseries"
+    width: int = 8
+    help: str = ""
+
+
+# --- the dashboard
+
+
+def dashboard(probes: Iterable[Probe]) -> str:
+    """Grafana's JSON model; import it by hand, or provision the file."""
+    panels: list[dict[str, Any]] = []
+    top = 0
+    for title, group, folded in [("Readiness", _readiness(), False), *_rows(probes)]:
+        laid = list(_laid(group, top + 1, len(panels) + 1))
+        panels.append(_row(title, top, laid, folded, number=1000 + len(panels)))
+        if folded:
+            top += 1
+        else:
+            panels += laid
+            top += 1 + max(panel["gridPos"]["y"] + panel["gridPos"]["h"] - top - 1 for panel in laid)
+    board = {
+        "uid": "aiready-bench",
+        "title": "AI readiness of the nodes",
+        "description": "Made by `bench export --format grafana`; see docs/prometheus.md.",
+        "tags": ["aiready-bench"],
+        "editable": True,
+        "schemaVersion": 39,
+        "version": 1,
+        "refresh": "5m",
+        "time": {"from": "now-30d", "to": "now"},
+        "templating": {"list": _variables()},
+        "panels": panels,
+    }
+    return json.dumps(board, indent=1) + "\n"
+
+
+def queries(board: Mapping[str, Any]) -> list[str]:
+    """Every query of a dashboard, folded rows included."""
+    found = []
+    for panel in board["panels"]:
+        found += [target["expr"] for target in panel.get("targets", ())]
+        found += [target["expr"] for inner in panel.get("panels", ()) for target in inner["targets"]]
+    return found
+
+
+def _readiness() -> list[_Panel]:
+    both = f'{_HERE},profile=~"$profile"'
+    required = f'{both},required="true"'
+    whose, gate = "{{instance}} {{profile}}", "{{instance}} {{profile}} {{metric}} {{selector}}"
+    age = f"time() - bench_last_run_timestamp_seconds{{{_HERE}}}"
+    holes = f'bench_probe_outcome{{{_HERE},outcome!="ok"}} == 1'
+    waits = f"bench_bottleneck{{{_HERE}}} == 1"
+    reached = f"bench_gate_reached_ratio{{{required}}}"
+    spent = f"bench_probe_duration_seconds{{{_HERE}}}"
+    return [
+        _Panel("Verdict", f"bench_verdict{{{both}}} == 1", whose + ": {{decision}}", kind="stat", width=16),
+        _Panel("Age of the last run", age, "{{instance}}", "s", "stat"),
+        _Panel("GO over time", f'bench_verdict{{{both},decision="GO"}}', whose, width=12),
+        _Panel("Score", f"bench_score_ratio{{{both}}}", whose, "percentunit", width=12),
+        _Panel("Share of each requirement that was reached", reached, gate, "percentunit", width=12),
+        _Panel(
+            "Gates that did not pass", f'bench_gate{{{required},status!="pass"}} == 1', gate + ": {{status}}",
+            kind="table", width=12,
+        ),
+        _Panel("What the accelerator waits for", waits, "{{instance}}: {{bottleneck}}", kind="stat"),
+        _Panel("Demand", f"bench_demand_bytes_per_second{{{_HERE}}}", "{{instance}} {{path}}", "Bps"),
+        _Panel("Supply", f"bench_supply_bytes_per_second{{{_HERE}}}", "{{instance}} {{path}}", "Bps"),
+        _Panel("Probes that did not measure", holes, "{{instance}} {{probe}}: {{outcome}}", kind="table", width=12),
+        _Panel("Time of the probes", spent, "{{instance}} {{probe}}", "s", width=12),
+    ]  # fmt: skip
+
+
+def _rows(probes: Iterable[Probe]) -> Iterator[tuple[str, list[_Panel], bool]]:
+    for probe in probes:
+        panels = [_of_metric(metric) for metric in probe.metrics if metric.unit != "info"]
+        if panels:
+            yield f"{probe.name}: {probe.help}", panels, True
+
+
+def _of_metric(metric: Metric) -> _Panel:
+    labels = [name for name in metric.labels if name != "stand_in"]
+    legend = " ".join(["{{instance}}", *(f"{{{{{label}}}}}" for label in labels), "{{stand_in}}"])
+    better = "" if metric.better == "none" else f" ({metric.better} is better)"
+    unit = _UNITS.get(unit_of(metric.name), "none")
+    return _Panel(f"{metric.name}{better}", f'{metric.name}{{{_HERE},invalid=""}}', legend, unit, help=metric.help)
+
+
+def _laid(panels: Iterable[_Panel], top: int, first: int) -> Iterator[dict[str, Any]]:
+    """Left to right, then down."""
+    x, y = 0, top
+    for number, panel in enumerate(panels, first):
+        if x + panel.width > _COLUMNS:
+            x, y = 0, y + _HEIGHT
+        yield _panel(panel, number, {"h": _HEIGHT, "w": panel.width, "x": x, "y": y})
+        x += panel.width
+
+
+def _panel(panel: _Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
+    source = {"type": "prometheus", "uid": "${datasource}"}
+    instant = panel.kind in ("stat", "table")
+    target: dict[str, Any] = {"refId": "A", "datasource": source, "expr": panel.query, "legendFormat": panel.legend}
+    target |= {"instant": instant, "range": not instant} | ({"format": "table"} if panel.kind == "table" else {})
+    found: dict[str, Any] = {
+        "id": number,
+        "type": panel.kind,
+        "title": panel.title,
+        "description": panel.help,
+        "datasource": source,
+        "gridPos": place,
+        "fieldConfig": {"defaults": {"unit": panel.unit, "custom": {}}, "overrides": []},
+        "targets": [target],
+    }
+    if panel.kind == "stat":
+        names_only = panel.unit == "none"
+        found["options"] = {
+            "textMode": "name" if names_only else "value_and_name",
+            "reduceOptions": {"calcs": ["last"]},
+        }
+    return found
+
+
+def _row(title: str, top: int, panels: list[dict[str, Any]], folded: bool, number: int) -> dict[str, Any]:
+    place = {"h": 1, "w": _COLUMNS, "x": 0, "y": top}
+    return {
+        "id": number, "type": "row", "title": title, "gridPos": place, "collapsed": folded,
+        "panels": panels if folded else [],
+    }  # fmt: skip
+
+
+def _variables() -> list[dict[str, Any]]:
+    source = {"type": "prometheus", "uid": "${datasource}"}
+    chosen = {"text": "All", "value": "$__all"}
+    asked = (("instance", "bench_run_info"), ("profile", "bench_verdict"))
+    return [
+        {"name": "datasource", "type": "datasource", "query": "prometheus", "label": "Prometheus"},
+        *(
+            {
+                "name": name, "type": "query", "datasource": source, "query": f"label_values({family}, {name})",
+                "includeAll": True, "multi": True, "allValue": ".*", "current": chosen, "refresh": 2,
+            }
+            for name, family in asked
+        ),
+    ]  # fmt: skip
+
+
+# --- the rules
+
+
+@dataclass(frozen=True, slots=True)
+class _Alert:
+    name: str
+    query: str
+    wait: str
+    severity: str
+    summary: str
+    description: str
+
+
+_ALERTS = (
+    _Alert(
+        "AIReadyBenchNoGo", 'bench_verdict{decision="NO-GO"} == 1', "0m", "critical",
+        "{{ $labels.instance }} is not ready for {{ $labels.profile }}",
+        "A required gate failed. On the node: bench gate; bench report",
+    ),
+    _Alert(
+        "AIReadyBenchInconclusive", 'bench_verdict{decision="INCONCLUSIVE"} == 1', "1h", "warning",
+        "{{ $labels.instance }} could not be judged for {{ $labels.profile }}",
+        "A required gate has no data or could not be decided. On the node: bench doctor",
+    ),
+    _Alert(
+        "AIReadyBenchGateFailed", 'bench_gate{status="fail",required="true"} == 1', "0m", "info",
+        "{{ $labels.instance }}: {{ $labels.metric }} {{ $labels.selector }} fails for {{ $labels.profile }}",
+        "Its limit is {{ $labels.bound }} {{ $labels.limit }}, in the base unit of the metric's name.",
+    ),
+    _Alert(
+        "AIReadyBenchStarved", "bench_starved == 1 and bench_attribution_valid == 1", "0m", "warning",
+        "{{ $labels.instance }}: storage starves the accelerator ({{ $labels.path }})",
+        "bench_demand_bytes_per_second against bench_supply_bytes_per_second shows by how much.",
+    ),
+    _Alert(
+        "AIReadyBenchProbeBroken", 'bench_probe_outcome{outcome=~"failed|timed_out"} == 1', "0m", "warning",
+        "{{ $labels.instance }}: the probe {{ $labels.probe }} {{ $labels.outcome }}",
+        "It should have worked. On the node: bench explain",
+    ),
+    _Alert(
+        "AIReadyBenchStale", f"time() - bench_last_run_timestamp_seconds > {_STALE_SECONDS}", "15m", "warning",
+        "{{ $labels.instance }} was not measured for {{ $value | humanizeDuration }}",
+        "The nightly run did not end. On the node: bench schedule status",
+    ),
+)  # fmt: skip
+
+
+def rules(gated: Iterable[str], metrics: Mapping[str, Metric]) -> str:
+    """Prometheus rules, YAML: alerts on the verdict, and for each gated rate or time its ratio to its own median.
+
+    ``gated`` are the metrics that shipped profiles name. The ratio is above 1 where the metric got better.
+    """
+    lines = [
+        "# Made by `bench export --format rules`; see docs/prometheus.md.",
+        "groups:",
+        "- name: aiready-bench",
+        "  rules:",
+    ]
+    for alert in _ALERTS:
+        lines += [
+            f"  - alert: {alert.name}",
+            f"    expr: {json.dumps(alert.query)}",
+            f"    for: {alert.wait}",
+            f"    labels: {{severity: {alert.severity}}}",
+            "    annotations:",
+            f"      summary: {json.dumps(alert.summary)}",
+            f"      description: {json.dumps(alert.description)}",
+        ]
+    lines += ["- name: aiready-bench-ratios", "  interval: 5m", "  rules:"]
+    for name in dict.fromkeys(gated):
+        metric = metrics.get(name)
+        if metric is not None and metric.better != "none" and metric.unit.endswith(("second", "seconds")):
+            lines += [
+                f"  - record: aiready_bench:{name}:ratio_to_median_30d",
+                f"    expr: {json.dumps(_ratio(metric))}",
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def _ratio(metric: Metric) -> str:
+    now, usual = f'{metric.name}{{invalid=""}}', f'quantile_over_time(0.5, {metric.name}{{invalid=""}}[30d])'
+    above, below = (now, usual) if metric.better == "higher" else (usual, now)
+    return f"{above} / ({below} > 0)"
