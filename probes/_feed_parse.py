@@ -46,19 +46,23 @@ class Parsed:
     warnings: tuple[str, ...]
 
 
-def hear(text: str) -> Heard:
+def records_of(text: str) -> list[Mapping[str, Any]]:
     """The child's lines. Raises Unsupported, Failed or TimedOut: what it said went wrong, or that it made no sense."""
     records = [_record(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     for record in records:
         if record.get("kind") == "error":
             word = str(record.get("word", "failed"))
-            raise _ERRORS.get(word, Failed)(f"{word}: {record.get('text', '')}"[:4000], _REMEDIES.get(word))
-    ready = next((r for r in records if r.get("kind") == "ready"), None)
-    if ready is None or not any(r.get("kind") == "end" for r in records):
-        raise Failed(
-            "tool_output: the feed's load program ended before it had measured", "run it again with --effort quick"
-        )
-    return Heard(ready, tuple(r for r in records if r.get("kind") == "arm"))
+            said = " ".join(str(record.get("text", "")).split())
+            raise _ERRORS.get(word, Failed)(f"{word}: {said}"[:4000], _REMEDIES.get(word))
+    if not {"ready", "end"} <= {str(record.get("kind")) for record in records}:
+        raise Failed("tool_output: the feed's load program ended before it had measured", "run it with --effort quick")
+    return records
+
+
+def hear(text: str) -> Heard:
+    records = records_of(text)
+    ready = next(record for record in records if record.get("kind") == "ready")
+    return Heard(ready, tuple(record for record in records if record.get("kind") == "arm"))
 
 
 def _record(number: int, line: str) -> Mapping[str, Any]:
@@ -130,16 +134,16 @@ class Feed:
         return Parsed(tuple(found), tuple(_feed_beside.series(self)), tuple(_feed_beside.warnings(self)))
 
     def measurement(
-        self, metric: str, value: float, interval: Interval, rate: Rate | None = None, **labels: str
+        self, metric: str, value: float, interval: Interval, _rate: Rate | None = None, /, **labels: str
     ) -> Measurement:
         low, high = interval
         return Measurement(
             metric=metric,
             value=value,
             interval=(min(low, value), max(high, value)),
-            samples=max(1, len(rate.repeats)) if rate else 1,
+            samples=max(1, len(_rate.repeats)) if _rate else 1,
             labels={**self.labels, **labels},
-            repeats=rate.repeats if rate else (),
+            repeats=_rate.repeats if _rate else (),
             invalid="; ".join(self.doubts) or None,
         )
 

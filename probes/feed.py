@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.measure.probe import Context, Probe, ProbeError
+from bench.measure.probe import Context, Probe, ProbeError, Unsupported
 from bench.model import Effort, Measurement, Metric
 from probes._feed_parse import Parsed, parse
+from probes._feed_patterns import PATTERN_METRICS, PATTERNS, parse_pattern
 from probes._feed_schedule import schedule
 from probes._feed_workloads import Accelerator, Workload, resolve
 
@@ -53,11 +54,13 @@ _DECLARED: _More = (
     ("feed_consumed_bytes_per_second", "Time line: bytes that the accelerator consumed", ("stage",), "higher"),
     ("feed_device_bytes_per_second", "Time line: bytes that the device delivered to the readers", ("stage",), "none"),
     ("feed_utilization_ratio", "Time line: consumption over the accelerator's own rate", ("stage",), "higher"),
-    ("feed_pressure_ratio", "Time line: share of time in which a task of the node stalled for I/O", ("stage",), "lower"),
+    ("feed_pressure_ratio", "Time line: share of time in which a task stalled for I/O", ("stage",), "lower"),
 )  # fmt: skip
 METRICS = tuple(
-    Metric(name=name, help=text, labels=(*labels, *_WHERE), better=better) for name, text, labels, better in _DECLARED
+    Metric(name=name, help=text, labels=(*labels, *_WHERE), better=better)
+    for name, text, labels, better in (*_DECLARED, *PATTERN_METRICS)
 )
+LOADERS = ("torch", "webdataset", "safetensors", "parquet")
 
 _DATA_BYTES = {Effort.QUICK: 512 << 20, Effort.STANDARD: 2 << 30, Effort.THOROUGH: 16 << 30}
 _LAYOUT_SECONDS = {Effort.QUICK: 5.0, Effort.STANDARD: 15.0, Effort.THOROUGH: 120.0}
@@ -67,6 +70,7 @@ _START_SECONDS = 20.0  # Python, torch and a GPU's first context
 def measure(ctx: Context) -> Sequence[Measurement]:
     """Every directory in turn. One that cannot be measured is told as a warning, if another could."""
     accelerator = resolve(ctx.request.accelerator, ctx.option("workload"))
+    _check_options(ctx)
     found: list[Measurement] = []
     refused: list[ProbeError] = []
     for index, directory in enumerate(ctx.request.storage):
@@ -85,6 +89,14 @@ def measure(ctx: Context) -> Sequence[Measurement]:
     return found
 
 
+def _check_options(ctx: Context) -> None:
+    known = {"pattern": ("batch", "shards", *PATTERNS), "loader": LOADERS}
+    for option, names in known.items():
+        given = ctx.option(option)
+        if given is not None and given not in names:
+            raise Unsupported(f"unknown_{option}: {given!r} is not one of {', '.join(names)}", f"--{option} {names[0]}")
+
+
 def _measure_directory(ctx: Context, directory: str, accelerator: Accelerator, index: int) -> Parsed:
     path = str(Path(directory).absolute())
     need = _DATA_BYTES[ctx.effort] + (64 << 20)
@@ -93,6 +105,8 @@ def _measure_directory(ctx: Context, directory: str, accelerator: Accelerator, i
         spec = specification(ctx, str(folder), accelerator)
         seconds = spec["deadline_seconds"] + _START_SECONDS
         done = ctx.tools.python("probes.loads.feed", json.dumps(spec), name=f"feed-{index}", timeout=seconds + 30.0)
+    if ctx.option("pattern", "batch") in PATTERNS:
+        return parse_pattern(done.stdout, path, accelerator.label)
     return parse(done.stdout, path, accelerator.label)
 
 

@@ -35,6 +35,7 @@ class Ready:
     samples: float
     read_bytes: int
     buffer: Buffer
+    latency: float = 0.0
 
 
 class Source(Protocol):
@@ -126,8 +127,9 @@ class Reader:
         workers: int,
         buffers: Sequence[Buffer],
         decode: Decode | None = None,
+        once: bool = False,
     ) -> None:
-        self._source, self._order, self._decode = source, order, decode
+        self._source, self._order, self._decode, self._once = source, order, decode, once
         self._next = itertools.count()
         self._ready: queue.SimpleQueue[Ready | OSError] = queue.SimpleQueue()
         self._free: queue.SimpleQueue[Buffer | None] = queue.SimpleQueue()
@@ -149,7 +151,10 @@ class Reader:
         count = 0
         _prefer_this_thread()
         while (buffer := self._free.get()) is not None and not self._stopping:
-            block = self._order[next(self._next) % len(self._order)]
+            number = next(self._next)
+            if self._once and number >= len(self._order):
+                break
+            block = self._order[number % len(self._order)]
             try:
                 count += self._one(block, buffer)
             except OSError as error:
@@ -158,12 +163,14 @@ class Reader:
         self._account(count, waited)
 
     def _one(self, block: Block, buffer: Buffer) -> int:
+        asked = clock()
         done = self._source.read(block, buffer)
+        latency = clock() - asked
         if done != block.read_bytes:
             raise OSError(5, f"only {done} of {block.read_bytes} bytes at {block.offset} could be read")
         if self._decode is not None:
             self._decode(buffer[: block.read_bytes])
-        self._ready.put(Ready(clock(), block.samples, block.read_bytes, buffer))
+        self._ready.put(Ready(clock(), block.samples, block.read_bytes, buffer, latency))
         return done
 
     def _account(self, count: int, waited: float | None) -> None:
