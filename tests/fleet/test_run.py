@@ -109,7 +109,7 @@ def _cut_when_started(hosts: Testbed, i: int, log: Path) -> None:
 
 
 def test_frozen_twice_answering_and_two_names_of_one_machine(hosts: Testbed, tmp_path: Path) -> None:
-    """n001 accepts connections and says nothing, n002 answers twice, n003 has a second name, n004 says it is another."""
+    """n001 accepts connections and is silent, n002 answers twice, n003 has a second name, n004 says it is another."""
     faults, log = tmp_path / "faults", tmp_path / "starts"
     faults.mkdir()
     (faults / "n002").write_text("twice")

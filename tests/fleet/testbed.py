@@ -147,9 +147,9 @@ class Testbed:
         return run(self.controller_argv(argv), timeout=timeout, env=self.environment(**env), cwd=self.folder)
 
     def controller_argv(self, argv: Sequence[str]) -> list[str]:
-        return self._entering("ctl", ["ip", "netns", "exec", self._net("ctl"), *argv])
+        return self.entering("ctl", ["ip", "netns", "exec", self._net("ctl"), *argv])
 
-    def _entering(self, name: str, argv: Sequence[str]) -> list[str]:
+    def entering(self, name: str, argv: Sequence[str]) -> list[str]:
         return ["sh", "-c", _ENTER, " ".join(str(group) for group in self._cgroups(name)), *argv]
 
     def environment(self, **env: str) -> dict[str, str]:
@@ -220,7 +220,7 @@ class Testbed:
         inner = ["bash", "-c", _START, "_", name, str(place), str(self.folder), self.address(i)]
         with (place / "sshd.log").open("ab") as log:
             self.processes[i] = subprocess.Popen(
-                self._entering(name, ["ip", "netns", "exec", self._net(name), "unshare", "--uts", "--mount", "--pid",
+                self.entering(name, ["ip", "netns", "exec", self._net(name), "unshare", "--uts", "--mount", "--pid",
                                       "--fork", "--mount-proc", "--kill-child", *inner]),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
