@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from bench.show.formats import Export
 
 Words = list[str] | None
-_AGE = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def export(
@@ -105,20 +104,11 @@ def stale(run: Run, max_age: str | None) -> str | None:
     """Why the run is too old to speak for the node now, or None. Raises CliError for what is no age."""
     if max_age is None:
         return None
-    number, unit = max_age[:-1], max_age[-1:]
-    if unit not in _AGE or not number.isascii() or not number.isdigit():
-        raise CliError(f"--max-age {max_age}: must be a whole number with s, m, h or d: 26h")
     import time
 
-    from bench.show.formats.times import ended
+    from bench.cli.regression import duration, too_old
 
-    end = ended(run)
-    if end is None:
-        return "stale: the run does not say when it ended"
-    age = time.time() - end.timestamp()
-    if age < -300:
-        return "stale: the run is from the future; check the clocks"
-    return f"stale: the newest run is {age / 3600:.0f} h old" if age > int(number) * _AGE[unit] else None
+    return too_old(run, duration(max_age, "--max-age"), time.time())
 
 
 def _rendered(name: str, found: Export) -> bytes:

@@ -1,0 +1,163 @@
+"""The shipped Slurm files on a real Slurm of two nodes: who is drained, with which reason, and who is left alone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.model import Run
+from tests.export.sample import good, here, inconclusive, starved, stored
+from tests.integrations.monitoring import wait_for
+from tests.integrations.slurm import Slurm, cluster
+
+FILES = Path(__file__).parents[2] / "docs" / "integrations" / "slurm"
+REASON = "aiready-bench: NO-GO distributed-training: starvation (storage) 66 %, needs <= 10 %"
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(os.geteuid() != 0, reason="slurmd must be root"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Beside the cluster: one results folder a node, and the shipped script as slurm.conf names it."""
+    made = tmp_path_factory.mktemp("slurm")
+    made.chmod(0o755)
+    for program in ("health", "prolog"):
+        wrapper = made / f"{program}.sh"
+        wrapper.write_text(
+            "#!/bin/bash\n"
+            f"export AIREADY_SETTINGS={made}/$SLURMD_NODENAME.env SLURM_CONF={made}/slurm.conf\n"
+            f"exec {FILES}/aiready-bench-{program}\n"
+        )
+        wrapper.chmod(0o755)
+    command = made / "bench"
+    command.write_text(f'#!/bin/bash\ncd {Path.cwd()} && exec {sys.executable} -m bench "$@"\n')
+    command.chmod(0o755)
+    for node in ("n1", "n2"):
+        (made / node).mkdir()
+        settings(made, node)
+    return made
+
+
+def settings(folder: Path, node: str, **extra: str) -> None:
+    """The settings that /etc/aiready-bench/slurm.env would hold."""
+    found = {"BENCH": f"{folder}/bench", "BENCH_RESULTS": f"{folder}/{node}", "AIREADY_MAX_AGE": "99999h", **extra}
+    path = folder / f"{node}.env"
+    path.write_text("".join(f"{name}={value}\n" for name, value in found.items()))
+    path.chmod(0o644)
+
+
+@pytest.fixture(scope="module")
+def slurm(folder: Path) -> Iterator[Slurm]:
+    health = f"HealthCheckProgram={folder}/health.sh\nHealthCheckInterval=2\nHealthCheckNodeState=ANY\n"
+    with cluster(folder, f"{health}Prolog={folder}/prolog.sh\nPrologFlags=Alloc") as running:
+        yield running
+
+
+def measured(folder: Path, node: str, run: Run, moment: int) -> None:
+    """A newer run than all before."""
+    stored(
+        folder / node, run.model_copy(update={"id": f"run{moment}", "started_at": f"2026-11-22T12:{moment:02d}:00Z"})
+    )  # type: ignore[attr-defined]
+
+
+def becomes(slurm: Slurm, node: str, word: str) -> bool:
+    return wait_for(lambda: word in slurm.state(node)[0])
+
+
+def stays(slurm: Slurm, node: str, seconds: float = 5.0) -> bool:
+    """State and reason do not change over more than two health checks."""
+    before, end = slurm.state(node), time.monotonic() + seconds
+    while time.monotonic() < end:
+        if slurm.state(node) != before:
+            return False
+        time.sleep(0.3)
+    return True
+
+
+def test_no_go_drains_with_the_reason_and_go_does_not(slurm: Slurm, folder: Path) -> None:
+    measured(folder, "n1", starved(), 1)
+    measured(folder, "n2", good(), 1)
+    assert becomes(slurm, "n1", "DRAIN")
+    assert slurm.state("n1")[1] == REASON
+    assert stays(slurm, "n2")
+    assert slurm.state("n2") == ("IDLE", "")
+
+
+def test_go_again_resumes_our_own_drain(slurm: Slurm, folder: Path) -> None:
+    measured(folder, "n1", good(), 2)
+    assert wait_for(lambda: slurm.state("n1")[0] == "IDLE")
+
+
+def test_a_foreign_drain_is_left_alone_whatever_the_verdict(slurm: Slurm, folder: Path) -> None:
+    slurm.call("scontrol", "update", "nodename=n1", "state=drain", "reason=bad fan, ticket 12")
+    assert stays(slurm, "n1")
+    assert slurm.state("n1") == ("IDLE+DRAIN", "bad fan, ticket 12")
+    measured(folder, "n1", starved(), 3)
+    assert stays(slurm, "n1")
+    assert slurm.state("n1") == ("IDLE+DRAIN", "bad fan, ticket 12")
+    measured(folder, "n1", good(), 4)
+    assert stays(slurm, "n1")
+    slurm.call("scontrol", "update", "nodename=n1", "state=resume")
+    assert wait_for(lambda: slurm.state("n1")[0] == "IDLE")
+
+
+def test_inconclusive_and_no_run_at_all_drain_only_when_asked(slurm: Slurm, folder: Path) -> None:
+    measured(folder, "n1", inconclusive(), 5)
+    assert stays(slurm, "n1")
+    assert slurm.state("n1")[0] == "IDLE"
+    settings(folder, "n1", AIREADY_INCONCLUSIVE="drain")
+    assert becomes(slurm, "n1", "DRAIN")
+    assert slurm.state("n1")[1].startswith("aiready-bench: INCONCLUSIVE batch-inference: ")
+    settings(folder, "n1")
+    measured(folder, "n1", good(), 6)
+    assert wait_for(lambda: slurm.state("n1")[0] == "IDLE")
+
+
+def test_a_job_does_not_start_on_a_node_that_is_no_go(slurm: Slurm, folder: Path) -> None:
+    assert slurm.call("srun", "-w", "n2", "-n1", "echo", "started").strip() == "started"
+    slurm.call("scontrol", "update", "nodename=n2", "state=drain", "reason=keep the health check away")
+    slurm.call("scontrol", "update", "nodename=n2", "state=resume")
+    measured(folder, "n2", starved(), 7)
+    ended = subprocess.run(
+        ["srun", "-w", "n2", "-n1", "--immediate=8", "--no-requeue", "echo", "started"],
+        env=slurm.environment(), capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert ended.stdout == ""
+    assert becomes(slurm, "n2", "DRAIN")
+
+
+def test_dry_run_and_loose_settings_change_nothing(slurm: Slurm, folder: Path) -> None:
+    settings(folder, "n1", AIREADY_DRY_RUN="yes")
+    measured(folder, "n1", starved(), 8)
+    assert stays(slurm, "n1")
+    assert slurm.state("n1")[0] == "IDLE"
+    settings(folder, "n1")
+    (folder / "n1.env").chmod(0o666)  # anybody could have written it: not read, so there is no run and no verdict
+    assert stays(slurm, "n1")
+    assert slurm.state("n1")[0] == "IDLE"
+
+
+def test_the_answer_comes_within_a_second_or_so(folder: Path) -> None:
+    """Slurm ends a health check after 60 s; the median of five is far under that even on a busy machine."""
+    measured(folder, "n1", here(), 9)
+    times = []
+    for _ in range(5):
+        began = time.monotonic()
+        words = [str(folder / "bench"), "export", "-f", "npd", "--results", str(folder / "n1")]
+        assert subprocess.run(words, capture_output=True, timeout=60, check=False).returncode == 1
+        times.append(time.monotonic() - began)
+    assert sorted(times)[2] < 10
+
+
+def test_the_scripts_are_sound_shell() -> None:
+    for script in FILES.glob("aiready-bench-*"):
+        assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
+        assert os.access(script, os.X_OK)
