@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from bench.cli.errors import CliError
 from bench.cli.output import note
 
 if TYPE_CHECKING:
-    from bench.judge.baseline import Regression
+    from bench.judge.baseline import History, Key, Regression
     from bench.judge.profile import Profile
     from bench.model import Decision, Metric, Run
     from bench.store.runs import Store
@@ -29,35 +29,49 @@ class Compared:
 
 
 def against_baseline(
-    judged: Run, profiles: Sequence[Profile], store: Store, metrics: Mapping[str, Metric], asked: float | None = None
+    judged: Run,
+    profiles: Sequence[Profile],
+    store: Store,
+    metrics: Mapping[str, Metric],
+    asked: float | None = None,
+    *,
+    every: bool = False,
 ) -> Compared:
     """Compare a judged run with its node's nights in ``store``, and make its verdicts as bad as what is found.
 
-    ``asked``: the drop that must be seen (``--detect``), 0.2 unless told. The verdicts must be of the profiles, in
-    their order. Raises CliError when the pins cannot be read or the run's start is not a time.
+    ``asked``: the drop that must be seen (``--detect``), 0.2 unless told. ``every``: also the series that gate none of
+    the profiles. The verdicts must be of the profiles, in their order. Raises CliError when the pins cannot be read or
+    the run's start is not a time.
     """
-    from bench.judge.baseline import gating, key_of, regressions, worst
+    from bench.judge.baseline import gating, informative, judge_series, key_of, regressions, worst
     from bench.judge.prediction import Policy
     from bench.judge.regression import with_regressions
+
+    policy = Policy() if asked is None else Policy(asked=asked)
+    series = [[key_of(m) for _, m in gating(judged, profile, metrics)] for profile in profiles]
+    deciding = {key for own in series for key in own[: policy.most_series]}
+    others = informative(judged, profiles, metrics) if every else []
+    history = _history(store, judged, [*(key for own in series for key in own), *map(key_of, others)], deciding)
+    found = [regressions(judged, profile, history, metrics, policy) for profile in profiles]
+    pairs = zip(judged.verdicts, found, strict=True)
+    verdicts = tuple(with_regressions(verdict, entries) for verdict, entries in pairs)
+    shown = [judge_series(judged, m, profiles[0], history, metrics[m.metric], policy) for m in others]
+    entries = [*worst(found), *(entry.model_copy(update={"gating": False}) for entry in shown)]
+    return Compared(judged.model_copy(update={"verdicts": verdicts}), tuple(entries))
+
+
+def _history(store: Store, run: Run, keys: Sequence[Key], pooled: Collection[Key]) -> History:
     from bench.store.errors import UnusableRun
     from bench.store.history import history_of
     from bench.store.index import Index
 
-    policy = Policy() if asked is None else Policy(asked=asked)
-    series = [[key_of(m) for _, m in gating(judged, profile, metrics)] for profile in profiles]
-    keys = list(dict.fromkeys(key for own in series for key in own))
-    deciding = {key for own in series for key in own[: policy.most_series]}
     try:
         with Index(store.root, warn=note) as index:
-            history = history_of(index, judged, keys, deciding)
+            return history_of(index, run, list(dict.fromkeys(keys)), pooled)
     except UnusableRun as error:
         raise CliError(str(error)) from error
     except ValueError as error:
-        raise CliError(f"run {judged.id}: started_at is not an RFC 3339 time: {error}") from error
-    found = [regressions(judged, profile, history, metrics, policy) for profile in profiles]
-    pairs = zip(judged.verdicts, found, strict=True)
-    verdicts = tuple(with_regressions(verdict, entries) for verdict, entries in pairs)
-    return Compared(judged.model_copy(update={"verdicts": verdicts}), tuple(worst(found)))
+        raise CliError(f"run {run.id}: started_at is not an RFC 3339 time: {error}") from error
 
 
 def suspicious(compared: Compared, owners: Mapping[str, str]) -> list[str]:

@@ -122,6 +122,13 @@ def regressions(
     return tuple(found)
 
 
+def informative(run: Run, profiles: Sequence[Profile], metrics: Mapping[str, Metric]) -> list[Measurement]:
+    """The run's valid measurements of a better and a worse that gate none of the profiles."""
+    decisive = {key_of(m) for profile in profiles for _, m in gating(run, profile, metrics)}
+    directed = [m for m in run.measurements() if m.metric in metrics and metrics[m.metric].better != "none"]
+    return [m for m in directed if m.invalid is None and key_of(m) not in decisive]
+
+
 def judge_series(
     run: Run, measurement: Measurement, profile: Profile, history: History, metric: Metric, policy: Policy
 ) -> Regression:
@@ -143,15 +150,27 @@ def track_of(
     floor = scale.floor(policy.scale_floor)
     siblings = [[scale.of(v) for v in nights if _fits(v, scale)] for nights in history.siblings.get(key, ())]
     track = Track(policy, scale, prior_of(siblings, floor, policy.fewest))
-    for night in _nights(history.sessions, before, values, profile, scale):
+    for _, night in _nights(history.sessions, before, values, profile, scale):
         track.enter(night)
     return track
 
 
+def normal_runs(key: Key, history: History, profile: Profile, metric: Metric, policy: Policy) -> list[str]:
+    """The runs of the nights that were normal for this series, oldest first: not suspect, regressed or judged bad."""
+    values = history.values.get(key, {})
+    scale = scale_of(metric, values.values())
+    track = Track(policy, scale)
+    found = []
+    for run, night in _nights(history.sessions, None, values, profile, scale):
+        bad = track.enter(night).state in (State.SUSPECT, State.REGRESSED)
+        found += [run] if night.usable and not bad else []
+    return found
+
+
 def _nights(
     sessions: Iterable[Session], before: str | None, values: Mapping[str, float], profile: Profile, scale: Scale
-) -> Iterable[Night]:
-    """The sound nights that measured the series, each with its second measurement."""
+) -> Iterable[tuple[str, Night]]:
+    """The sound nights that measured the series, each with its run's id and its second measurement."""
     known = list(sessions)
     sound = [session for session in known if session.sound]
     again = {session.confirms: values[session.run] for session in sound if session.confirms and session.run in values}
@@ -162,7 +181,7 @@ def _nights(
         if session.sound and session.confirms is None and value is not None:
             second = again.get(session.run)
             usable = _fits(value, scale) and not judged_bad(session, profile)
-            yield Night(scale.of(value), None if second is None else scale.of(second), usable)
+            yield session.run, Night(scale.of(value), None if second is None else scale.of(second), usable)
 
 
 def judged_bad(session: Session, profile: Profile) -> bool:

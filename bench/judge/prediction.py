@@ -33,8 +33,8 @@ class Policy:
     suspect_level: float = 0.0075
     confirm_level: float = 0.05
     both_level: float = 0.0035
-    lasting_level: float = 0.0005
-    shifts: tuple[int, ...] = (2, 4, 7)
+    lasting_level: float = 0.0008
+    shifts: tuple[int, ...] = (2, 3, 5, 7)
     entry_level: float = 0.001
     effect: float = 0.05
     asked: float = 0.20

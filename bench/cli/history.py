@@ -1,0 +1,134 @@
+"""``bench history METRIC``: one metric over every stored run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bench.cli.errors import CliError
+from bench.cli.output import emit, note
+from bench.cli.stored import Json, NodeOption, Results
+from bench.store.errors import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    import pandas as pd
+
+    from bench.store.index import Index
+
+_BARS = "▁▂▃▄▅▆▇█"
+_ASCII = "_.-=+*#@"
+
+
+def history(
+    metric: Annotated[str, typer.Argument(help="A metric's name; `bench probes` lists them.")],
+    label: Annotated[list[str] | None, typer.Option(help="Only series with NAME=VALUE; again for more.")] = None,
+    node: NodeOption = None,
+    last: Annotated[int, typer.Option(min=1, help="The newest so many runs of each series.")] = 60,
+    results: Results = None,
+    json: Json = False,
+) -> int:
+    """How a metric went over the stored runs: a line a series, or every value with --json.
+
+    Examples:  bench history storage_read_bytes_per_second --label pattern=sequential
+    """
+    from bench.cli.gate import open_store
+    from bench.store.history import frame
+    from bench.store.index import Index
+
+    with Index(open_store(results).root, warn=note) as index:
+        rows = frame(index, metric, node)
+        if rows.empty:
+            raise CliError(_nothing(index, metric, node))
+    rows = _with_labels(rows, label or [])
+    if rows.empty:
+        raise CliError(f"no stored {metric} has the label {', '.join(label or [])}")
+    groups = [
+        _series(str(host), str(text), group.tail(last)) for (host, text), group in rows.groupby(["host", "labels"])
+    ]
+    if json:
+        from json import dumps
+
+        emit(dumps({"metric": metric, "series": groups}, indent=1, allow_nan=False))
+    else:
+        emit("\n".join(one_line(line, 1000) for line in _lines(metric, groups)))
+    return 0
+
+
+def _nothing(index: Index, metric: str, node: str | None) -> str:
+    import difflib
+
+    from bench.store.history import metrics_in
+
+    known = metrics_in(index)
+    if not known:
+        return f"no run is stored in {index.root}; measure with: bench run"
+    if metric in known:
+        return one_line(
+            f"--node {node}: no run of it is stored that has {metric}; there are {', '.join(index.hosts())}"
+        )
+    near = difflib.get_close_matches(metric, known, n=3) or known[:5]
+    return one_line(f"no stored run has the metric {metric}; nearest: {', '.join(near)}")
+
+
+def _with_labels(rows: pd.DataFrame, wanted: list[str]) -> pd.DataFrame:
+    from json import loads
+
+    pairs = []
+    for word in wanted:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise CliError(f"--label {word}: must be NAME=VALUE")
+        pairs.append((name, value))
+    matching = {text for text in rows["labels"].unique() if set(pairs) <= set(loads(text).items())}
+    return rows[rows["labels"].isin(matching)]
+
+
+def _series(host: str, text: str, group: pd.DataFrame) -> dict[str, Any]:
+    from json import loads
+
+    points = [_point(row) for row in group.to_dict("records")]
+    values = group["value"]
+    summary = {"median": float(values.median()), "min": float(values.min()), "max": float(values.max())}
+    return {"node": host, "labels": loads(text), "runs": len(points), **summary, "points": points}
+
+
+def _point(row: dict[Hashable, Any]) -> dict[str, Any]:
+    from datetime import UTC, datetime
+
+    return {
+        "run": row["run"],
+        "started_at": datetime.fromtimestamp(row["at"], UTC).isoformat().replace("+00:00", "Z"),
+        "value": row["value"],
+        "interval": [row["low"], row["high"]],
+        "invalid": row["invalid"] if isinstance(row["invalid"], str) else None,
+        "epoch": row["epoch"],
+    }
+
+
+def _lines(metric: str, groups: list[dict[str, Any]]) -> list[str]:
+    from bench.judge.units import human
+
+    lines = [metric]
+    for found in groups:
+        values = [point["value"] for point in found["points"]]
+        labels = ",".join(f"{name}={value}" for name, value in found["labels"].items())
+        lines.append(f"  {found['node']}  {labels}")
+        amounts = f"last {human(values[-1], metric)}, median {human(found['median'], metric)}"
+        extremes = f"{human(found['min'], metric)} to {human(found['max'], metric)}"
+        lines.append(f"    {sparkline(values)}  {amounts}, {extremes}, {len(values)} runs")
+    return lines
+
+
+def sparkline(values: list[float]) -> str:
+    """One character a value, from the smallest to the largest; plain ASCII where the terminal takes no other."""
+    import sys
+
+    encoding = (sys.stdout.encoding or "ascii").lower()
+    bars = _BARS if encoding.startswith("utf") else _ASCII
+    low, high = min(values), max(values)
+    if high <= low:
+        return bars[3] * len(values)
+    return "".join(bars[min(7, int((value - low) / (high - low) * 8))] for value in values)

@@ -1,0 +1,87 @@
+"""The worlds of the nightly gate's error rates: synthetic nights of a node and of its siblings, with known truth.
+
+Every metric's repeats vary by 3 to 8 % (uniform, drawn once a metric). 40 % of that variance is the night's, which all
+repeats of a night share; 30 % of the night's is the node's, which all its metrics share. A night's value is the median
+of five repeats. A second measurement in the same night keeps ``stays`` of the night's part. On top of that:
+
+- normal: nothing. autocorrelated: the night's part remembers the night before (0.5). heavy-tailed: Student's t with 4
+  degrees of freedom in place of every normal. mixed: a quarter of the metrics is bimodal (15 % of repeats 10 % slower)
+  and 2 % of all repeats are 10 to 50 % slower. slow night: mixed, and 2 % of metric-nights are 8 % slower all night; a
+  second measurement finds it still so with probability ``stays``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+WORLDS = ("normal", "autocorrelated", "heavy-tailed", "mixed", "slow night")
+METRICS, REPEATS, SIBLINGS = 8, 5, 8
+#: How much siblings' true scales differ (standard deviation of the logarithm).
+UNLIKE = 0.25
+_NIGHT, _NODE, _MEMORY = 0.4, 0.3, 0.5
+
+Array = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Logarithms. ``repeats``: gates x metrics x nights x repeats; ``first``: their medians; ``again``: the second
+    measurement of the nights after the baseline's; ``siblings``: gates x metrics x siblings x nights."""
+
+    repeats: Array
+    first: Array
+    again: Array
+    siblings: Array
+
+
+def draw(rng: np.random.Generator, world: str, gates: int, nights: int, extra: int, stays: float) -> Batch:
+    """``gates`` independent nodes with ``nights`` baseline nights and ``extra`` nights after them, nothing wrong."""
+    spread = rng.uniform(0.03, 0.08, (gates, METRICS, 1))
+    bimodal = rng.random((gates, METRICS, 1, 1)) < 0.25
+    repeats, again = _node(rng, world, spread, bimodal, nights, extra, stays)
+    others = []
+    for _ in range(SIBLINGS):
+        like = spread * np.exp(UNLIKE * rng.standard_normal(spread.shape))
+        others.append(np.median(_node(rng, world, like, bimodal, nights, 0, stays)[0], -1))
+    return Batch(repeats, np.median(repeats, -1), np.median(again, -1), np.stack(others, 2))
+
+
+def _node(
+    rng: np.random.Generator, world: str, spread: Array, bimodal: Flags, nights: int, extra: int, stays: float
+) -> tuple[Array, Array]:
+    gates, total = spread.shape[0], nights + extra
+    shape = (gates, METRICS, total)
+    night = np.sqrt(1 - _NODE) * _noise(rng, world, shape) + np.sqrt(_NODE) * _noise(rng, world, (gates, 1, total))
+    if world == "autocorrelated":
+        for t in range(1, total):
+            night[..., t] = _MEMORY * night[..., t - 1] + np.sqrt(1 - _MEMORY**2) * night[..., t]
+    slow = rng.random(shape) < (0.02 if world == "slow night" else 0.0)
+    lasting = np.sqrt(_NIGHT * stays) * night
+    passing = np.sqrt(_NIGHT * (1 - stays))
+    own = lasting + passing * _noise(rng, world, shape)
+    repeats = _repeats(rng, world, spread, own, bimodal, slow)
+    own = (lasting + passing * _noise(rng, world, shape))[..., nights:]
+    still = slow[..., nights:] & (rng.random((gates, METRICS, extra)) < stays)
+    return repeats, _repeats(rng, world, spread, own, bimodal, still)
+
+
+def _repeats(rng: np.random.Generator, world: str, spread: Array, night: Array, bimodal: Flags, slow: Flags) -> Array:
+    shape = (*night.shape, REPEATS)
+    found = (spread * night)[..., None] + (spread * np.sqrt(1 - _NIGHT))[..., None] * _noise(rng, world, shape)
+    if world in ("mixed", "slow night"):
+        found = found + np.where(bimodal & (rng.random(shape) < 0.15), np.log(0.9), 0.0)
+        found = found + np.where(rng.random(shape) < 0.02, np.log(1 - rng.uniform(0.1, 0.5, shape)), 0.0)
+    slower: Array = found + np.where(slow, np.log(0.92), 0.0)[..., None]
+    return slower
+
+
+def _noise(rng: np.random.Generator, world: str, shape: tuple[int, ...]) -> Array:
+    """Standard deviation one."""
+    if world == "heavy-tailed":
+        heavy: Array = rng.standard_t(4, shape) / np.sqrt(2.0)
+        return heavy
+    return rng.standard_normal(shape)
