@@ -65,7 +65,7 @@ def measured(folder: Path, node: str, run: Run, moment: int) -> None:
     """A newer run than all before."""
     stored(
         folder / node, run.model_copy(update={"id": f"run{moment}", "started_at": f"2026-11-22T12:{moment:02d}:00Z"})
-    )  # type: ignore[attr-defined]
+    )
 
 
 def becomes(slurm: Slurm, node: str, word: str) -> bool:
