@@ -46,6 +46,7 @@ def card_figures(
     yield from _links(samples, stages, index, facts)
     yield from _xids(samples, index, labels)
     yield from _foreign(samples, index, labels)
+    yield _drain_reasons(samples, index, gone)
     yield _info(samples, index, facts)
 
 
@@ -109,6 +110,31 @@ def _xids(samples: Sequence[Sample], index: str, labels: Mapping[str, str]) -> I
         found = [xid for xid in mine if (xid in APPLICATION_XIDS) is wanted]
         codes = ",".join(str(xid) for xid in sorted(set(found))) or "none"
         yield figure("accelerator_xid_errors", float(len(found)), {**labels, "kind": kind, "xid": codes}, n=len(heard))
+
+
+def _drain_reasons(samples: Sequence[Sample], index: str, gone: str | None) -> Measurement:
+    """How many of the states that forbid work this card was in; ``checked`` names those that could be looked at.
+
+    One number for one gate, because a driver before 570 has no recovery action and an old card no row remapping: what
+    such a card cannot say is in no one's way, and stands in the label.
+    """
+    rows = _readings(samples, index, "remapped")
+    actions = [int(code) for code in _readings(samples, index, "recovery_action")]
+    xids = [s["xids"] for s in samples if s.get("xids") is not None]
+    hardware = [x for heard in xids for card, x in heard if str(card) in (index, "-1") and x not in APPLICATION_XIDS]
+    found = {
+        "lost": gone is not None,
+        "pending_row_remap": any(row[2] for row in rows) if rows else None,
+        "failed_row_remap": any(row[3] for row in rows) if rows else None,
+        "recovery_action": any(actions) if actions else None,
+        "xid": bool(hardware) if xids else None,
+    }
+    labels = {
+        "device": index,
+        "reasons": ",".join(name for name, bad in found.items() if bad) or "none",
+        "checked": ",".join(name for name, bad in found.items() if bad is not None),
+    }
+    return figure("accelerator_drain_reasons", float(sum(bool(bad) for bad in found.values())), labels)
 
 
 def _foreign(samples: Sequence[Sample], index: str, labels: Mapping[str, str]) -> Iterator[Measurement]:

@@ -64,7 +64,7 @@ class GpuWatch:
 
     def __init__(self, worker: Worker | None = None) -> None:
         self._worker = worker or Worker()
-        self._depth = 0
+        self._depth, self._closed = 0, False
         try:
             self._worker.call(self._open)
         except TimeoutError as error:
@@ -82,6 +82,8 @@ class GpuWatch:
 
     def sample(self, event: str) -> Mapping[str, Any]:
         """``cards``: by index, the readings, ``errors``, ``lost``; ``cost``: seconds that all of it took."""
+        if self._closed:
+            return {}
         try:
             return dict(self._worker.call(lambda: self._sample(event)))
         except TimeoutError as error:
@@ -107,6 +109,7 @@ class GpuWatch:
         return {**found, "errors": dict(card.errors), "lost": card.lost}
 
     def close(self) -> None:
+        self._closed = True
         try:
             self._worker.call(self._close)
         except TimeoutError:

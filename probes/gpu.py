@@ -83,6 +83,10 @@ METRICS = (
         labels=("device", "kind", "xid"), better="lower",
     ),
     Metric(
+        name="accelerator_drain_reasons", labels=("device", "reasons", "checked"), better="lower",
+        help="What forbids work on the card: lost, row remap pending or failed, recovery asked for, hardware Xid.",
+    ),
+    Metric(
         name="accelerator_foreign_processes", help="Programs on the card that are not ours; they void the run.",
         labels=_D, better="lower",
     ),
