@@ -18,9 +18,13 @@ from bench.model import Effort, Measurement, Metric, Outcome, Request, Series
 
 
 class ProbeError(Exception):
-    """A probe ended without measurements. ``reason`` starts with a machine-readable word: ``tool_missing: ...``."""
+    """A probe ended without measurements. ``reason`` starts with a machine-readable word: ``tool_missing: ...``.
+
+    ``completed`` is what a tool had printed until then, where one was running.
+    """
 
     outcome = Outcome.FAILED
+    completed: Completed | None = None
 
     def __init__(self, reason: str, remedy: str | None = None) -> None:
         super().__init__(reason)
@@ -52,6 +56,8 @@ class TimedOut(ProbeError):
 
 class Interrupted(Exception):
     """SIGINT or SIGTERM arrived; the process tree below is already ended when this is raised."""
+
+    completed: Completed | None = None
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"signal {signum}")

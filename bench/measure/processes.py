@@ -99,7 +99,9 @@ def _alive(held: dict[int, int]) -> list[int]:
 
 def _running(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        # A leader that has ended is a zombie until its last thread has: one that hangs in the kernel still lives.
+        return state not in ("Z", "X") or len(os.listdir(f"/proc/{pid}/task")) > 1
     except (OSError, IndexError):
         return False
 

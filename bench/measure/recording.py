@@ -103,9 +103,8 @@ class LiveTools:
                 argv, timeout=self._bounded(timeout), signals=self.signals, stdin=stdin, env=env, on_line=on_line
             )
         except (TimedOut, Failed, Interrupted) as error:
-            partial: Completed | None = getattr(error, "completed", None)
-            if partial is not None and self.recorder is not None:
-                self.recorder.keep(self.probe, name, partial, f"{type(error).__name__}: {error}")
+            if error.completed is not None and self.recorder is not None:
+                self.recorder.keep(self.probe, name, error.completed, f"{type(error).__name__}: {error}")
             raise
         if self.recorder is not None:
             self.recorder.keep(self.probe, name, done)

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -100,8 +100,8 @@ def end(process: subprocess.Popen[bytes]) -> list[int]:
     """End the tree below ``process`` and what it left in its session; returns the ids of those that cannot be ended."""
     left = end_tree(process.pid) if process.poll() is None else []
     left += end_all(p for p in session_members(process.pid) if p not in left)
-    if not left:
-        process.wait()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(0.1 if left else 5.0)
     return left
 
 
@@ -123,22 +123,22 @@ def run(
     with _stdin_file(stdin) as feed:
         process = spawn(argv, stdin=feed, env=env)
     reader = _Reader(process, on_line)
+    error: TimedOut | Failed | Interrupted | None = None
     try:
         reader.read_until_end(started + timeout, signals)
         process.wait(max(0.1, started + timeout - time.monotonic()))
-    except subprocess.TimeoutExpired as error:
-        raise _with(TimedOut(_late(argv, timeout)), argv, process, reader, started) from error
-    except (TimedOut, Failed, Interrupted) as error:
-        message = TimedOut(_late(argv, timeout)) if isinstance(error, TimedOut) else error
-        raise _with(message, argv, process, reader, started) from None
+    except (TimedOut, subprocess.TimeoutExpired):
+        error = TimedOut(f"tool_timed_out: {Path(argv[0]).name} did not end within {timeout:.0f} s")
+    except (Failed, Interrupted) as caught:
+        error = caught
     finally:
         end(process)
         reader.close()
-    return _completed(argv, process, reader, started)
-
-
-def _late(argv: Sequence[str | Path], timeout: float) -> str:
-    return f"tool_timed_out: {Path(argv[0]).name} did not end within {timeout:.0f} s"
+    done = _completed(argv, process, reader, started)
+    if error is not None:
+        error.completed = done
+        raise error
+    return done
 
 
 def _completed(
@@ -147,18 +147,6 @@ def _completed(
     code = process.returncode if process.returncode is not None else -9
     words = tuple(str(word) for word in argv)
     return Completed(words, code, reader.stdout(), reader.stderr(), time.monotonic() - started)
-
-
-def _with(
-    error: TimedOut | Failed | Interrupted,
-    argv: Sequence[str | Path],
-    process: subprocess.Popen[bytes],
-    reader: _Reader,
-    started: float,
-) -> Exception:
-    end(process)
-    error.completed = _completed(argv, process, reader, started)  # type: ignore[union-attr]
-    return error
 
 
 @contextmanager

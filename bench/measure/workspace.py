@@ -121,15 +121,17 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _child(*arguments: str, timeout: float = _CHILD_TIMEOUT) -> str:
+def _child(*arguments: str) -> str:
     """Run one of the commands above in a child. Raises Unsupported with its line, TimedOut if the path hangs."""
     from bench.measure import tools
     from bench.measure.probe import TimedOut, Unsupported
 
     try:
-        done = tools.run([sys.executable, "-S", "-E", str(Path(__file__).resolve()), *arguments], timeout=timeout)
+        done = tools.run(
+            [sys.executable, "-S", "-E", str(Path(__file__).resolve()), *arguments], timeout=_CHILD_TIMEOUT
+        )
     except TimedOut as error:
-        raise TimedOut(f"path_hangs: {arguments[1]} did not answer within {timeout:.0f} s") from error
+        raise TimedOut(f"path_hangs: {arguments[1]} did not answer within {_CHILD_TIMEOUT:.0f} s") from error
     if done.returncode:
         reason = done.stdout.strip() or done.stderr.strip()[-300:]
         raise Unsupported(reason, f"give another directory: --storage DIR (this one: {arguments[1]})")

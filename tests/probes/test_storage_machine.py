@@ -215,7 +215,7 @@ def test_a_read_only_file_system_is_refused(tmp_path: Path) -> None:
 def test_a_path_that_stops_answering_in_the_middle_ends_in_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workspace._child, "__kwdefaults__", {"timeout": 3.0})  # not the 30 s, which only take time
+    monkeypatch.setattr(workspace, "_CHILD_TIMEOUT", 3.0)  # not the 30 s, which only take time
     with mounted(tmp_path, 256) as point:
 
         def freeze(step: Progress) -> None:
