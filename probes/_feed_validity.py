@@ -15,8 +15,10 @@ Arm = Mapping[str, Any]
 
 #: Device bytes over consumed bytes under which the reads were not cold.
 COLD_RATIO = 0.98
-#: A reader thread's own waiting for a CPU, as a share of the arm.
+#: A reader thread's own waiting for a CPU, as a share of the arm ...
 RUN_QUEUE_RATIO = 0.10
+#: ... which is the host's doing, and not our own threads' among themselves, if others used so much of its CPUs.
+OTHERS_RATIO = 0.10
 #: The accelerator before and after.
 RESIDENT_RATIO = 0.02
 RESIDENCY_RATIO = 0.01
@@ -70,8 +72,12 @@ def _not_resident(arm: Arm) -> bool:
 
 def _contended(arm: Arm) -> str | None:
     waited = arm.get("run_queue_wait_ratio")
-    if waited is not None and waited > RUN_QUEUE_RATIO:
-        return f"contended: the {arm['arm']} arm's threads waited {waited:.0%} of the time for a CPU"
+    others = arm.get("others_cpu_ratio", 1.0)
+    if waited is not None and waited > RUN_QUEUE_RATIO and others > OTHERS_RATIO:
+        return (
+            f"contended: the {arm['arm']} arm's threads waited {waited:.0%} of the time for a CPU, "
+            f"while other processes used {others:.0%} of them"
+        )
     return None
 
 

@@ -14,12 +14,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from bench.judge.mending import advice
 from bench.judge.profile import Profile
 from bench.judge.wording import sentence
 from bench.model import Attribution, Bottleneck, Components, Measurement, Outcome, ProbeResult
 
 RATE = "inference_samples_per_second"
 SAMPLE_BYTES = "feed_sample_bytes"
+BUSY = "accelerator_busy_ratio"
+INTERFERENCE = "feed_interference_ratio"
+_BESIDE = "feed_"
 STAGES = ("resident", "transfer", "preprocess", "fetch", "storage")
 #: Without one of these there is no attribution. A device that needs no copy (an emulated one) has no transfer arm.
 NEEDED = ("resident", "preprocess", "fetch", "storage")
@@ -83,6 +87,7 @@ class _Arms:
     sample_bytes: float | None
     stand_in: str | None
     doubt: str | None
+    beside: tuple[Measurement, ...] = ()
 
     def rate(self, stage: str) -> float:
         return self.rates[stage].value
@@ -90,7 +95,7 @@ class _Arms:
 
 def _arms(measurements: Sequence[Measurement]) -> list[_Arms]:
     """One for each path; a measurement without a path (the resident rate, say) belongs to all of them."""
-    ours = [m for m in measurements if m.metric in (RATE, SAMPLE_BYTES)]
+    ours = [m for m in measurements if m.metric in (RATE, SAMPLE_BYTES, BUSY) or m.metric.startswith(_BESIDE)]
     if not any(m.metric == RATE for m in ours):
         return []
     paths: list[str | None] = [*sorted({m.labels["path"] for m in ours if "path" in m.labels})]
@@ -108,7 +113,7 @@ def _arms_of(path: str | None, measurements: Sequence[Measurement]) -> _Arms:
     used = [*rates.values()]
     stand_ins = dict.fromkeys(m.stand_in for m in used if m.stand_in)
     size = next((m.value for m in measurements if m.metric == SAMPLE_BYTES and m.invalid is None), None)
-    return _Arms(path, rates, size, ", ".join(stand_ins) or None, twice or _doubt(rates))
+    return _Arms(path, rates, size, ", ".join(stand_ins) or None, twice or _doubt(rates), tuple(measurements))
 
 
 def _doubt(rates: Mapping[str, Measurement]) -> str | None:
@@ -144,7 +149,22 @@ def _attribute_path(arms: _Arms, limit: float) -> Attribution:
         path=arms.path,
         stand_in=arms.stand_in,
     )
-    return answer.model_copy(update={"explanation": sentence(answer, (c, f), limit, arms.doubt)})
+    slower = _slower(arms) if bottleneck == "accelerator" else None
+    mend = advice(bottleneck, arms.beside, answer.demand_bytes_per_second)
+    return answer.model_copy(update={"explanation": sentence(answer, (c, f), limit, arms.doubt, slower, mend)})
+
+
+def _slower(arms: _Arms) -> float | None:
+    """How much slower the accelerator computes while it is loaded, when that and not waiting is what it loses by.
+
+    It is not idle then: its busy share stays high while its rate falls, and no faster feed would mend it.
+    """
+    lost = 1.0 - arms.rate("storage") / arms.rate("resident")
+    busy = next((m for m in arms.beside if m.metric == BUSY and m.labels.get("stage") == "feed.storage"), None)
+    slower = next((m for m in arms.beside if m.metric == INTERFERENCE), None)
+    if lost < _NOT_STARVED or busy is None or slower is None or 1.0 - busy.value >= _NOT_STARVED:
+        return None
+    return slower.value
 
 
 def _parts(arms: _Arms) -> Components:
@@ -162,7 +182,7 @@ def _bottleneck(arms: _Arms, parts: Components, limit: float) -> Bottleneck:
     Storage that is the largest part but within the limit is a path that feeds its accelerator well enough.
     """
     c, p, f = arms.rate("resident"), arms.rate("preprocess"), arms.rate("fetch")
-    if 1.0 - arms.rate("storage") / c < _NOT_STARVED:
+    if 1.0 - arms.rate("storage") / c < _NOT_STARVED or _slower(arms) is not None:
         return "accelerator"
     if f < _FED * c and f < p and supply_gap(c, f) > limit:
         return "storage"

@@ -13,16 +13,33 @@ _STOOD_IN = {
 }
 
 
-def sentence(answer: Attribution, rates: Rates | None, limit: float, doubt: str | None) -> str:
+def sentence(
+    answer: Attribution,
+    rates: Rates | None,
+    limit: float,
+    doubt: str | None,
+    slower: float | None = None,
+    mend: str = "",
+) -> str:
     """What ``answer`` says, for a person; ``rates`` stand in for bytes where a sample's size is not known.
 
-    ``doubt`` is why it could not be decided. At most 4000 characters, as the document allows.
+    ``doubt`` is why it could not be decided, ``slower`` the share by which loading slows the accelerator when that is
+    all that it loses, ``mend`` what would help. At most 4000 characters, as the document allows.
     """
     if doubt is not None or rates is None:
         text = f"What the accelerator waits for could not be decided: {doubt or 'the feed was not measured'}."
+    elif slower is not None:
+        text = _slowed(answer, slower)
     else:
         text = _decided(answer, rates, limit)
-    return _finished(text, answer)[:4000]
+    return f"{_finished(text, answer)} {mend}".strip()[:4000]
+
+
+def _slowed(answer: Attribution, slower: float) -> str:
+    return (
+        f"The accelerator is not kept waiting, but computes {_percent(slower)} slower while data is loaded beside it "
+        f"(interference, not starvation): it loses {_percent(answer.starvation_ratio)} of its own rate."
+    )
 
 
 def _decided(answer: Attribution, rates: Rates, limit: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -76,6 +77,7 @@ def run(
     Raises TimeoutError when the path hangs, OSError when a read fails.
     """
     watch, log = Witness(device), Consumption()
+    cpu = _Cpu()
     watch.start()
     consumer.begin()
     feed = make_feed()
@@ -89,8 +91,22 @@ def run(
         watch.stop()
     return {
         **_record(name, turn, length, log, feed.started, ended),
-        "read_bytes": feed.read_bytes, "seconds": round(seconds, 4), **_waits(log), **_kernel(watch, feed, seconds),
+        "read_bytes": feed.read_bytes, "seconds": round(seconds, 4), **_waits(log), **_kernel(watch, feed, seconds), **cpu.shares(),
     }  # fmt: skip
+
+
+class _Cpu:
+    """How much of the node's CPUs this program and everybody else used since it was made."""
+
+    def __init__(self) -> None:
+        self._begin = (clock(), witness.cpu_seconds_of_node(), witness.own_cpu_seconds())
+
+    def shares(self) -> dict[str, Any]:
+        began, node, own = self._begin
+        ours = witness.own_cpu_seconds() - own
+        others = max(0.0, witness.cpu_seconds_of_node() - node - ours)
+        whole = max(1e-9, (clock() - began) * (os.cpu_count() or 1))
+        return {"own_cpu_ratio": round(ours / whole, 4), "others_cpu_ratio": round(others / whole, 4)}
 
 
 def resident(consumer: Consumer, turn: int, length: Length) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import time
 import zlib
 from collections.abc import Callable
 
-from probes.loads.reader import Buffer, Decode, clock
+from probes.loads.reader import Buffer, Decode
 
 NAMES = ("none", "crc32", "normalize", "spin:SECONDS", "sleep:SECONDS")
 
@@ -14,8 +14,8 @@ NAMES = ("none", "crc32", "normalize", "spin:SECONDS", "sleep:SECONDS")
 def by_name(name: str, samples: float) -> Decode | None:
     """The decode of one block that holds ``samples`` samples; None for ``none``. Raises ValueError for other names.
 
-    ``crc32``: the checksum that record readers verify. ``normalize``: bytes to floats from 0 to 1. ``spin`` and
-    ``sleep``: a known cost for each sample, with and without a CPU.
+    ``crc32``: the checksum that record readers verify. ``normalize``: bytes to floats from 0 to 1. ``spin``: a known
+    CPU time for each sample. ``sleep``: a known time without a CPU.
     """
     kind, _, seconds = name.partition(":")
     if kind == "none":
@@ -40,9 +40,9 @@ def _normalize(buffer: Buffer) -> None:
 
 
 def _spin(seconds: float) -> None:
-    until = clock() + seconds
-    while clock() < until:
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
         zlib.crc32(_SPIN)
 
 
-_SPIN = bytes(64 << 10)
+_SPIN = bytes(16 << 10)

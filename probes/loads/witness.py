@@ -52,6 +52,18 @@ def thread_run_queue_wait() -> float | None:
         return None
 
 
+def cpu_seconds_of_node() -> float:
+    """CPU seconds spent on this node since boot by everybody, the kernel included, waiting for I/O left out."""
+    fields = [int(word) for word in Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]]
+    return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
+
+
+def own_cpu_seconds() -> float:
+    """CPU seconds spent by this process and its live and ended children."""
+    own = os.times()
+    return own.user + own.system + own.children_user + own.children_system
+
+
 def pressure(resource: str) -> float | None:
     """Seconds since boot in which some task of the node stalled for ``cpu`` or ``io`` (PSI); None without PSI."""
     try:
