@@ -72,7 +72,7 @@ def becomes(slurm: Slurm, node: str, word: str) -> bool:
     return wait_for(lambda: word in slurm.state(node)[0])
 
 
-def stays(slurm: Slurm, node: str, seconds: float = 5.0) -> bool:
+def stays(slurm: Slurm, node: str, seconds: float = 4.2) -> bool:
     """State and reason do not change over more than two health checks."""
     before, end = slurm.state(node), time.monotonic() + seconds
     while time.monotonic() < end:
