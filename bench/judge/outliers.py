@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from bench.judge.fleet_nouns import Level, Outlier, PairOutcome
@@ -49,6 +50,8 @@ class Key(NamedTuple):
     metric: str
     labels: tuple[tuple[str, str], ...]
 
+
+_unit = lru_cache(maxsize=1000)(unit_of)  # asked a million times for a large fleet
 
 Table = dict[Key, list[Sample]]
 Keys = dict[Key, Key]
@@ -123,7 +126,7 @@ def _accused(key: Key, samples: Sequence[Sample], better: Literal["higher", "low
 
 def comparable(measurement: Measurement) -> bool:
     """Valid, with a base unit (counts have no share to deviate by), and no tail."""
-    if measurement.invalid is not None or not unit_of(measurement.metric):
+    if measurement.invalid is not None or not _unit(measurement.metric):
         return False
     return measurement.labels.get("statistic") not in _TAILS
 
@@ -137,11 +140,14 @@ def figures(host: str, node_class: str, measurements: Iterable[Measurement], key
             part = f"GPU {m.labels['device']}" if "device" in m.labels else ""
             key = Key(node_class, m.metric, labels)
             groups[keys.setdefault(key, key), part].append(m)
-    found = []
-    for (key, part), same in groups.items():
-        value, low, high = (median(column) for column in zip(*((m.value, *m.interval) for m in same), strict=True))
-        found.append((key, Sample(host, value, low, high, part)))
-    return found
+    return [(key, _pooled(host, part, same)) for (key, part), same in groups.items()]
+
+
+def _pooled(host: str, part: str, same: Sequence[Measurement]) -> Sample:
+    if len(same) == 1:
+        return Sample(host, same[0].value, *same[0].interval, part)
+    value, low, high = (median(column) for column in zip(*((m.value, *m.interval) for m in same), strict=True))
+    return Sample(host, value, low, high, part)
 
 
 def part_of(metric: str, labels: Mapping[str, str]) -> str:

@@ -59,7 +59,7 @@ def trial(hosts: Testbed, seed: int, folder: Path) -> tuple[set[tuple[str, str]]
     with burden(hosts, faults["cpu"]):
         fleet, _, _ = drive(
             hosts, folder, node=["--data", str(hosts.folder), "--cpu"], budget=40.0, confirm=True, profile=_PROFILE,
-            pair_bytes=2 << 20, wait=200,
+            pair_bytes=2 << 20, wait=200, echo=False,
         )  # fmt: skip
     return laid, {(o.host, o.part) for o in fleet.outliers if o.level == "act" and o.confirmed}, fleet
 
@@ -90,7 +90,7 @@ def files(hosts: Testbed) -> None:
 def main() -> int:
     trials = int(sys.argv[1]) if len(sys.argv) > 1 else TRIALS
     reason = reason_for_none()
-    folder = Path(tempfile.mkdtemp(prefix="fa", dir="/var/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="fa", dir="/tmp"))
     hosts = Testbed(folder, 4)
     if reason or not hosts.has_cgroups:
         print(f"not run: {reason or 'no cgroup v1 here'}")

@@ -30,13 +30,16 @@ source = "the test's own"
 """
 
 
-def drive(hosts: Testbed, folder: Path, *, wait: float = 110, **options: Any) -> tuple[Fleet, str, float]:
+def drive(
+    hosts: Testbed, folder: Path, *, wait: float = 110, echo: bool = True, **options: Any
+) -> tuple[Fleet, str, float]:
     """(the fleet, the progress lines, seconds)."""
     began = time.monotonic()
     words = json.dumps({"inventory": str(hosts.inventory), **options})
     argv = [sys.executable, "-m", "tests.fleet.drive", str(folder), words]
     done = hosts.controller(argv, timeout=wait, PYTHONPATH=str(ROOT))
-    sys.stdout.write(done.stderr)
+    if echo:  # pytest shows it with a failure
+        sys.stdout.write(done.stderr)
     assert done.returncode == 0, done.stderr[-3000:]
     return Fleet.model_validate_json(done.stdout), done.stderr, time.monotonic() - began
 
