@@ -23,10 +23,13 @@ def reader(index: str, key: str) -> Callable[[Sample], Any]:
     return lambda sample: card(sample).get(key)
 
 
-def stage_figures(stage: Stage, index: str) -> Iterator[Measurement]:
-    """Everything that is known of one card in one stage; what could not be read is simply not there."""
+def stage_figures(stage: Stage, index: str, source: str) -> Iterator[Measurement]:
+    """Everything that is known of one card in one stage; what could not be read is simply not there.
+
+    ``source`` is the interface that was read, nvml or amdsmi.
+    """
     labels = {"device": index, "stage": stage.name}
-    yield from _utilization(stage, index, labels)
+    yield from _utilization(stage, index, {**labels, "source": source})
     yield from _gpm(stage, index, labels)
     yield from _levels(stage, index, labels)
     yield from _power(stage, index, labels)
@@ -35,18 +38,18 @@ def stage_figures(stage: Stage, index: str) -> Iterator[Measurement]:
 
 
 def _utilization(stage: Stage, index: str, labels: Labels) -> Iterator[Measurement]:
-    """NVML's "a kernel was running": from the driver's own buffer where it has one, else from polling it."""
+    """The driver's "a kernel was running": from the driver's own buffer where it has one, else from polling it."""
     buffers = [b for w in stage.windows for s in w.samples[1:] if (b := card_of(index)(s).get("buffer"))]
     counts = [finite(b[0]) or 0.0 for b in buffers]
     if sum(counts) > 0:
         value = sum(n * (finite(b[1]) or 0.0) for n, b in zip(counts, buffers, strict=True)) / sum(counts)
         n = int(sum(counts))
-        yield figure("accelerator_utilization_ratio", value, {**labels, "source": "nvml", "method": "buffer"}, n=n)
+        yield figure("accelerator_utilization_ratio", value, {**labels, "method": "buffer"}, n=n)
         return
     polled = stage.values(reader(index, "utilization"))
     if polled:
         value, ends = sum(polled) / len(polled), (min(polled), max(polled))
-        named = {**labels, "source": "nvml", "method": "polled"}
+        named = {**labels, "method": "polled"}
         yield figure("accelerator_utilization_ratio", value, named, ends, len(polled))
 
 

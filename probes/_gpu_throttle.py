@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 
 from bench.judge import statistics
 from bench.model import Measurement
+from probes._gpu_amd import VIOLATIONS
 from probes._nvml_card import THROTTLE_FIELDS
 from probes._watch_windows import Stage
 
@@ -28,7 +29,10 @@ BITS = {
     0x200: "board_limit",
     0x400: "reliability",
 }
-FAULTS = ("hw_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown", "sw_thermal_slowdown")
+FAULTS = (
+    "hw_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown", "sw_thermal_slowdown",
+    "memory_thermal_slowdown", "voltage_regulator_thermal_slowdown",
+)  # fmt: skip
 _NO_LIMIT = ("gpu_idle", "display_clock")
 
 
@@ -40,7 +44,7 @@ def names(bits: int) -> list[str]:
 def figures(stage: Stage, index: str, labels: Mapping[str, str]) -> Iterator[Measurement]:
     """By reason, the share of the stage: from cumulative counters where there are any, else from the bits polled."""
     counted = set()
-    for reason in THROTTLE_FIELDS:
+    for reason in dict.fromkeys([*THROTTLE_FIELDS, *VIOLATIONS]):
         held = stage.growth(lambda s, r=reason: s.get("cards", {}).get(index, {}).get(r))  # type: ignore[misc]
         if held is not None:
             counted.add(reason)

@@ -122,7 +122,7 @@ def parse(samples: Sequence[Sample], ctx: Context) -> Sequence[Measurement]:
     made: list[Measurement] = []
     for index, card in facts["cards"].items():
         known = {**card, "driver": facts.get("driver")}
-        made += [m for stage in found for m in stage_figures(stage, index)]
+        made += [m for stage in found for m in stage_figures(stage, index, str(facts.get("source", "nvml")))]
         made += health.card_figures(samples, found, index, known)
         for doubt in health.doubts(samples, index):
             ctx.warn(doubt)

@@ -1,0 +1,182 @@
+"""Single readings, by a Python stand-in behind pynvml's own wrappers: no compiler, no process."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pynvml
+import pytest
+
+from probes._gpu_throttle import names
+from probes._gpu_watch import Worker
+from probes._nvml_card import Card
+from probes._nvml_gpm import Gpm
+
+
+class FakeLibrary:
+    """``answers``: by function, a return code or a callable on its arguments. An absent function is an old driver's."""
+
+    def __init__(self, **answers: Any) -> None:
+        self.answers = {
+            "nvmlDeviceGetHandleByIndex_v2": self._handle,
+            "nvmlErrorString": lambda code: b"fake",
+            **answers,
+        }
+        self.calls: list[str] = []
+
+    def _handle(self, index: Any, ref: Any) -> int:
+        ctypes.cast(ref, ctypes.POINTER(ctypes.c_void_p))[0] = 0x1000 + index.value
+        return 0
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self.answers:
+            raise AttributeError(name)
+
+        def call(*arguments: Any) -> Any:
+            self.calls.append(name)
+            answer = self.answers[name]
+            return answer(*arguments) if callable(answer) else answer
+
+        return call
+
+
+@pytest.fixture
+def library(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    def install(**answers: Any) -> FakeLibrary:
+        made = FakeLibrary(**answers)
+        monkeypatch.setattr(pynvml, "nvmlLib", made)
+        pynvml._nvmlGetFunctionPointer_cache.clear()
+        return made
+
+    yield install
+    pynvml._nvmlGetFunctionPointer_cache.clear()
+
+
+def out(value: Any) -> Any:
+    def answer(handle: Any, ref: Any) -> int:
+        ref._obj.value = value
+        return 0
+
+    return answer
+
+
+def test_what_can_never_be_answered_is_asked_once(library: Any) -> None:
+    lib = library(nvmlDeviceGetPowerUsage=3, nvmlDeviceGetTotalEnergyConsumption=999)
+    card = Card(pynvml, 0)
+    for _ in range(3):
+        card.fast()
+    assert lib.calls.count("nvmlDeviceGetPowerUsage") == 1  # not supported: for ever
+    assert lib.calls.count("nvmlDeviceGetTotalEnergyConsumption") == 3  # unknown error: it may come back
+    assert card.errors["power"] == "NotSupported" and card.errors["energy"] == "Unknown"
+    assert card.errors["memory_used"] == "FunctionNotFound"
+
+
+def test_an_error_that_passes_is_forgotten(library: Any) -> None:
+    codes = iter([999, 0])
+
+    def sometimes(handle: Any, ref: Any) -> int:
+        ref._obj.value = 412_000
+        return next(codes)
+
+    library(nvmlDeviceGetPowerUsage=sometimes)
+    card = Card(pynvml, 0)
+    assert "power" not in card.fast() and "power" in card.errors
+    assert card.fast()["power"] == 412.0 and "power" not in card.errors
+
+
+def test_a_lost_card_is_not_asked_again(library: Any) -> None:
+    lib = library(nvmlDeviceGetPowerUsage=15, nvmlDeviceGetTotalEnergyConsumption=out(1))
+    card = Card(pynvml, 2)
+    card.fast()
+    asked = len(lib.calls)
+    assert card.lost == "GpuIsLost" and card.fast() == {} and len(lib.calls) == asked
+
+
+def test_units_are_base_units(library: Any) -> None:
+    library(
+        nvmlDeviceGetPowerUsage=out(700_500),
+        nvmlDeviceGetTotalEnergyConsumption=out(5_000),
+        nvmlDeviceGetClockInfo=lambda h, kind, ref: out(1980)(h, ref),
+    )
+    found = Card(pynvml, 0).fast()
+    assert (found["power"], found["energy"], found["sm_clock"]) == (700.5, 5.0, 1.98e9)
+
+
+def gpm(values: dict[int, float], codes: dict[int, int] | None = None) -> dict[str, Any]:
+    def metrics(ref: Any) -> int:
+        asked = ref._obj
+        for place in range(asked.numMetrics):
+            metric = asked.metrics[place]
+            metric.nvmlReturn = (codes or {}).get(metric.metricId, 0)
+            metric.value = values.get(metric.metricId, math.nan)
+        return 0
+
+    def support(handle: Any, ref: Any) -> int:
+        ref._obj.isSupportedDevice = 1
+        return 0
+
+    def alloc(ref: Any) -> int:
+        ctypes.cast(ref, ctypes.POINTER(ctypes.c_void_p))[0] = 0x2000
+        return 0
+
+    return {
+        "nvmlGpmQueryDeviceSupport": support,
+        "nvmlGpmSampleAlloc": alloc,
+        "nvmlGpmSampleGet": 0,
+        "nvmlGpmSampleFree": 0,
+        "nvmlGpmMetricsGet": metrics,
+    }
+
+
+def test_gpm_gives_shares_and_bytes_and_leaves_out_what_is_nan_or_failed(library: Any) -> None:
+    library(**gpm({2: 40.0, 5: 30.0, 10: math.nan, 21: 2.0}, {5: 3}))
+    pair = Gpm(Card(pynvml, 0))
+    pair.begin()
+    assert pair.end() == {"sm": 0.4, "pcie_receive": 2.0 * 2**20}
+
+
+def test_gpm_pairs_nest_and_none_is_left_open(library: Any) -> None:
+    lib = library(**gpm({2: 40.0}))
+    pair = Gpm(Card(pynvml, 0))
+    pair.begin()
+    pair.begin()
+    assert pair.end()["sm"] == 0.4
+    pair.begin()
+    pair.close()
+    assert pair.end() == {}
+    assert lib.calls.count("nvmlGpmSampleAlloc") == lib.calls.count("nvmlGpmSampleFree")
+
+
+def test_reasons_by_name() -> None:
+    assert names(0) == []
+    assert names(0x8 | 0x40) == ["hw_slowdown", "hw_thermal_slowdown"]
+    assert names(0x1 | 0x10000) == ["gpu_idle", "unknown_0x10000"]
+
+
+def test_a_call_that_hangs_is_given_up_and_every_later_one_at_once() -> None:
+    let_go = threading.Event()
+    worker = Worker(limit=0.1)
+    assert worker.call(lambda: 5) == 5
+    with pytest.raises(TimeoutError):
+        worker.call(let_go.wait)
+    started = time.monotonic()
+    with pytest.raises(TimeoutError, match="hung before"):
+        worker.call(lambda: 6)
+    assert time.monotonic() - started < 0.1
+    let_go.set()
+
+
+def test_an_error_of_a_call_is_raised_where_it_was_asked() -> None:
+    def fail() -> None:
+        raise KeyError("x")
+
+    worker = Worker()
+    with pytest.raises(KeyError):
+        worker.call(fail)
+    assert worker.call(lambda: 1) == 1
+    worker.close()
