@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import typer
 
 from bench import __version__
-from bench.cli import baseline, catalogue, compare, doctor, explain, export, gate, history, peer, report
+from bench.cli import baseline, catalogue, compare, doctor, explain, export, gate, history, peer, report, schedule
 from bench.cli import fleet as fleet_command
 from bench.cli import run as run_command
 from bench.cli.errors import CliError
@@ -47,6 +47,7 @@ app.command("compare")(compare.compare)
 app.command("history")(history.history)
 app.command("export")(export.export)
 app.add_typer(baseline.baseline, name="baseline")
+app.add_typer(schedule.schedule, name="schedule")
 app.command("doctor")(doctor.doctor)
 app.command("peer")(peer.peer)
 app.add_typer(fleet_command.fleet, name="fleet")

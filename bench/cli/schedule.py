@@ -1,0 +1,183 @@
+"""``bench schedule``: the nightly run, installed, asked after, removed; and old nights pruned."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.cli import settings
+from bench.cli.errors import CliError
+from bench.cli.output import emit
+from bench.cli.stored import Json, Results
+
+if TYPE_CHECKING:
+    from bench.measure.units import Nightly
+
+schedule = typer.Typer(no_args_is_help=True, help="The nightly run, as a systemd timer.", rich_markup_mode=None)
+
+Words = Annotated[list[str] | None, typer.Option(help="As for bench run; again for more.")]
+Word = Annotated[str | None, typer.Option(help="As for bench run.")]
+User = Annotated[
+    bool | None, typer.Option("--user/--system", help="A unit of your own, or of the system (root's default).")
+]
+_KEEP = 400
+
+
+@schedule.command("install")
+def install(
+    storage: Words = None,
+    peer: Words = None,
+    profile: Words = None,
+    accelerator: Word = None,
+    effort: Word = None,
+    results: Results = None,
+    at: Annotated[str, typer.Option(help="When, HH:MM of the node's own clock.")] = "02:00",
+    delay: Annotated[str, typer.Option(help="Spread the nodes over this long, each by a fixed part.")] = "90m",
+    keep: Annotated[int, typer.Option(min=30, help="Nights to keep; pinned ones are never removed.")] = _KEEP,
+    account: Annotated[str | None, typer.Option(help="The account that the system unit runs as; default root.")] = None,
+    user: User = None,
+    show: Annotated[bool, typer.Option("--print", help="Print the files; install nothing.")] = False,
+) -> int:
+    """Measure every night and compare with the nights before.
+
+    Examples:  bench schedule install --storage /data --peer 10.0.0.2    bench schedule install --user --at 03:30
+    """
+    from bench.measure import schedule as nightly_run
+    from bench.measure import units
+
+    where = nightly_run.place(_user(user))
+    if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", at):
+        raise CliError(f"--at {at}: must be HH:MM, 02:00 say")
+    if account is not None and not re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", account):
+        raise CliError(f"--account {account!r}: is not the name of an account")
+    given = {"--storage": storage, "--peer": peer, "--profile": profile}
+    options = [word for name, words in given.items() for value in words or [] for word in (name, _fixed(name, value))]
+    options += [
+        word
+        for name, value in (("--accelerator", accelerator), ("--effort", effort))
+        if value
+        for word in (name, value)
+    ]
+    nightly = _nightly(options, settings.results_root(results), storage or ["."], at, delay, keep, account, where.user)
+    try:
+        if show:
+            emit(f"# {units.NAME}.service\n{units.service(nightly)}\n# {units.NAME}.timer\n{units.timer(nightly)}")
+        else:
+            for folder in nightly.writes:  # a folder that is not there when the unit starts stays read-only for it
+                folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+            emit(nightly_run.install(nightly, where))
+    except (nightly_run.ScheduleError, ValueError, OSError) as error:
+        raise CliError(str(error)) from error
+    return 0
+
+
+@schedule.command("status")
+def status(user: User = None, results: Results = None, json: Json = False) -> int:
+    """When it last ran, how it ended, when it runs next. Status 0 when it is installed, 3 when it is not."""
+    from dataclasses import asdict
+
+    from bench.measure import schedule as nightly_run
+
+    try:
+        found = nightly_run.status(nightly_run.place(_user(user)))
+    except nightly_run.ScheduleError as error:
+        raise CliError(str(error)) from error
+    verdicts = _last_verdicts(settings.results_root(results))
+    if json:
+        from json import dumps
+
+        emit(dumps({**asdict(found), "last_run": verdicts}, indent=2))
+    elif found.installed is None:
+        emit("not installed: bench schedule install")
+    else:
+        ended = (
+            "never"
+            if found.last_ended is None
+            else f"{found.last_ended}, status {found.last_status} ({found.last_result})"
+        )
+        emit(f"installed: {found.installed}\nlast started: {found.last_started or 'never'}\nlast ended: {ended}")
+        emit(f"next: {found.next_start or 'not known'}\nnewest run: {verdicts or 'none'}")
+    return 0 if found.installed else 3
+
+
+@schedule.command("remove")
+def remove(user: User = None) -> int:
+    """Stop it and remove every file of it. Stored runs stay."""
+    from bench.measure import schedule as nightly_run
+
+    try:
+        files = nightly_run.remove(nightly_run.place(_user(user)))
+    except nightly_run.ScheduleError as error:
+        raise CliError(str(error)) from error
+    emit("\n".join(f"removed {path}" for path in files) or "nothing was installed")
+    return 0
+
+
+@schedule.command("prune")
+def prune(
+    keep: Annotated[int, typer.Option(min=30, help="Nights of this node to keep; pinned ones always are.")] = _KEEP,
+    results: Results = None,
+) -> int:
+    """Remove this node's oldest runs. The nightly unit does it after each run, when the disk is idle."""
+    import socket
+
+    from bench.store.errors import StoreError, UnusableRun
+    from bench.store.prune import prune as remove_old
+
+    try:
+        removed = remove_old(settings.results_root(results), socket.gethostname(), keep)
+    except (StoreError, UnusableRun) as error:
+        raise CliError(str(error)) from error
+    emit(f"removed {len(removed)} runs; the newest {keep} nights and pinned ones stay")
+    return 0
+
+
+def _user(asked: bool | None) -> bool:
+    return os.geteuid() != 0 if asked is None else asked
+
+
+def _fixed(option: str, value: str) -> str:
+    """A folder or a file as it is from everywhere; other words as they are."""
+    is_path = option == "--storage" or (option == "--profile" and Path(value).suffix == ".toml")
+    return str(Path(value).absolute()) if is_path else value
+
+
+def _nightly(
+    options: list[str], root: Path, storage: list[str], at: str, delay: str, keep: int, account: str | None, user: bool
+) -> Nightly:
+    from bench.cli.regression import duration
+    from bench.measure.units import Nightly
+    from bench.store.index import cache_folder
+
+    results = root.absolute()
+    bench = (sys.executable, "-m", "bench")
+    folders = [Path(word).absolute() for word in storage]
+    if "--storage" not in options:
+        options = [*options, "--storage", str(folders[0])]
+    writes = (results, *folders) if account else (results, *folders, cache_folder())
+    return Nightly(
+        run=(*bench, "run", "--baseline", "--quiet", *options, "--results", str(results)),
+        prune=(*bench, "schedule", "prune", "--keep", str(keep), "--results", str(results)),
+        writes=writes,
+        at=at,
+        delay_minutes=max(1, int(duration(delay, "--delay") // 60)),
+        user=user,
+        account=account,
+    )
+
+
+def _last_verdicts(root: Path) -> str | None:
+    """``20260101T020000Z-3f9a: GO batch-inference, ...`` of this node's newest run; None without one."""
+    import socket
+
+    from bench.store.runs import Store
+
+    run = Store(root, warn=lambda _: None).newest(socket.gethostname())
+    if run is None:
+        return None
+    return f"{run.started_at}: " + ", ".join(f"{v.decision.value} {v.profile}" for v in run.verdicts)
