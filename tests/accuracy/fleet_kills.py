@@ -1,0 +1,106 @@
+"""The controller killed at random moments, and resumed: nothing runs twice, nothing finished is lost, nothing is left.
+
+``python -m tests.accuracy.fleet_kills [KILLS]``: each time a fleet run over four hosts (sweep and pairs) is killed with
+SIGKILL, with everything below it, at a moment that a seed chooses between its start and its usual end. Then it is
+resumed. The claim: every host has its one result, every host measured once, every pair has a figure, and at the end of
+the jobs' own bound no process of them is left on any host.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from bench.measure.processes import descendants
+from tests.fleet.test_run import ROOT, drive, starts, states
+from tests.fleet.testbed import Testbed, reason_for_none
+
+KILLS = 20
+_SPAN_SECONDS = 14.0  # what such a run takes
+_BUDGET = 6.0
+
+
+def killed(hosts: Testbed, folder: Path, log: Path, after: float) -> str:
+    """Start a run, kill it after so many seconds; which phase it was in."""
+    options = {"inventory": str(hosts.inventory), "node": ["--starts", str(log), "--seconds", "2"], "budget": _BUDGET}
+    argv = [sys.executable, "-m", "tests.fleet.drive", str(folder), json.dumps(options)]
+    process = subprocess.Popen(
+        hosts.controller_argv(argv), cwd=hosts.folder, env=hosts.environment(PYTHONPATH=str(ROOT)),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    time.sleep(after)
+    below = descendants(process.pid)
+    for pid in (process.pid, *below):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    process.wait(10)
+    entries = (folder / "log.jsonl").read_text().splitlines() if (folder / "log.jsonl").exists() else []
+    return str(json.loads(entries[-1])["phase"]) if entries else "before contact"
+
+
+def left_over(hosts: Testbed) -> list[str]:
+    """Processes of jobs that are still there when every bound is over."""
+    end = time.monotonic() + _BUDGET + 10
+    while time.monotonic() < end:
+        found = [name for i, name in zip(hosts.numbers, hosts.names, strict=True) if _busy(hosts, i)]
+        if not found:
+            return []
+        time.sleep(0.5)
+    return found
+
+
+def _busy(hosts: Testbed, i: int) -> bool:
+    return hosts.on(i, ["pgrep", "-f", "node.py sweep|node.py pair"]).returncode == 0
+
+
+def one(hosts: Testbed, seed: int) -> bool:
+    folder, log = hosts.folder / f"kill{seed}", hosts.folder / f"starts{seed}"
+    after = random.Random(seed).uniform(0.3, _SPAN_SECONDS)
+    phase = killed(hosts, folder, log, after)
+    kept = {path.name: path.read_bytes() for path in (folder / "nodes").glob("*.json")} if folder.exists() else {}
+    options = {} if (folder / "plan.json").exists() else {"node": ["--starts", str(log), "--seconds", "2"]}
+    fleet, _, _ = drive(hosts, folder, echo=False, wait=150, **options)
+    lost = [name for name, data in kept.items() if (folder / "nodes" / name).read_bytes() != data]
+    twice = {host: number for host, number in starts(log).items() if number != 1}
+    missing = [host for host, state in states(fleet).items() if state != "pass"]
+    pairs = sum(pair.state.value == "pass" for pair in fleet.pairs)
+    left = left_over(hosts)
+    held = not (lost or twice or missing or left) and pairs == 6 and set(starts(log)) == set(hosts.names)
+    print(
+        f"kill {seed:2} after {after:4.1f} s ({phase}): {len(kept)} kept, {4 - len(missing)} of 4 nodes, {pairs} of 6 "
+        f"pairs, twice: {twice or 'none'}, lost: {lost or 'none'}, left: {left or 'none'}: {'holds' if held else 'WRONG'}",
+        flush=True,
+    )
+    return held
+
+
+def main() -> int:
+    kills = int(sys.argv[1]) if len(sys.argv) > 1 else KILLS
+    reason = reason_for_none()
+    if reason:
+        print(f"not run: {reason}")
+        return 2
+    folder = Path(tempfile.mkdtemp(prefix="fk", dir="/tmp"))
+    hosts = Testbed(folder, 4)
+    try:
+        hosts.up()
+        held = [one(hosts, seed) for seed in range(kills)]
+    finally:
+        hosts.down()
+        shutil.rmtree(folder, ignore_errors=True)
+    print(f"fleet kills: {sum(held)} of {kills} completed once")
+    return 0 if all(held) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
