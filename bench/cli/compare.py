@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,14 +26,19 @@ def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="A run file, an id or its beginning: the one before.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The one after.")],
     all_series: Annotated[bool, typer.Option("--all", help="Also what differs by no more than noise.")] = False,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write it as a page (HTML) there.")] = None,
     results: Results = None,
     json: Json = False,
 ) -> int:
     """Two stored runs side by side. Noise is that of the node's own nights where seven are stored.
 
-    Example:  bench compare 3f9a 77d0
+    Examples:  bench compare 3f9a 77d0    bench compare 3f9a 77d0 -o before-after.html
     """
     store = open_store(results)
+    if output is not None:
+        from bench.cli.report import shown, write_page
+
+        write_page([shown(store, a), shown(store, b)], output, store)
     found = compared(find_run(store, a), find_run(store, b), store)
     if json:
         from json import dumps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,22 +33,31 @@ def report(
 
     Examples:  bench report -o report.html    bench report 3f9a 7c21 -o before-after.html
     """
+    store = open_store(results)
+    references: list[str | None] = [*runs] if runs else [None]
+    found = [shown(store, reference) for reference in references]
+    write_page(found, output, store)
+    return 0
+
+
+def write_page(found: Sequence[Shown], output: Path, store: Store) -> None:
+    """Put the page of these runs in place. Raises CliError when it cannot be written."""
     from bench import __version__
+    from bench.cli.compare import compared
     from bench.show.files import write_atomically
     from bench.show.page import render
 
-    store = open_store(results)
-    references: list[str | None] = [*runs] if runs else [None]
-    page = render([_shown(store, reference) for reference in references], __version__)
+    apart = compared(found[0].run, found[1].run, store)["differences"] if len(found) == 2 else None
+    page = render(found, __version__, apart)
     try:
         write_atomically(output, page.encode("utf-8", "replace"))
     except OSError as error:
         raise CliError(f"{output}: cannot be written: {error.strerror or error}") from error
     note(f"{output}: {len(page.encode()) // 1000} kB")
-    return 0
 
 
-def _shown(store: Store, reference: str | None) -> Shown:
+def shown(store: Store, reference: str | None) -> Shown:
+    """A stored run with what the page tells beside it. Raises CliError when it is not there."""
     from bench.cli.past import histories
     from bench.show.explain import explain
     from bench.show.page import Shown

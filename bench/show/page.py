@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from bench.judge.comparison import Difference
 from bench.model import Decision, Run
 from bench.show import page_tables as tables
 from bench.show.plots.history import History, histories
@@ -30,15 +31,18 @@ class Shown:
     descriptions: Mapping[str, str] = field(default_factory=dict)
 
 
-def render(shown: Sequence[Shown], version: str = "") -> str:
-    """The page of one run, or of several side by side."""
+def render(shown: Sequence[Shown], version: str = "", differences: Sequence[Difference] | None = None) -> str:
+    """The page of one run, or of several side by side.
+
+    ``differences``: what `bench compare` found between two runs; without it the intervals alone tell what is noise.
+    """
     environment = _environment()
     styles, _, _ = environment.loader.get_source(environment, "report.css")
     return str(
         environment.get_template("report.html.j2").render(
             styles=_trusted(styles),
             runs=[_run(one) for one in shown],
-            several=tables.comparison([one.run for one in shown]) if len(shown) > 1 else None,
+            several=tables.comparison([one.run for one in shown], differences) if len(shown) > 1 else None,
             title=_title(shown),
             version=version,
         )
@@ -106,7 +110,7 @@ _Drawing = Callable[[Run], str | None]
 def _drawings(one: Shown) -> Sequence[tuple[str, str, _Drawing]]:
     from bench.show.plots import budget, latency, serving, timeline, waterfall
 
-    feed = "Each bar is a ceiling measured on the same data; red is what that part of the way costs."
+    feed = "Each bar is a ceiling measured on the same data; red is what that part of the way costs. Pale: not valid."
     asked = "What the accelerator would consume if it were never kept waiting, and what the path delivers."
     nights = (
         "Band: where a night is expected. Dashed: a drop to there would be seen with 80 % power. Red: the limit. "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from bench.judge.comparison import Difference
 from bench.judge.units import human
 from bench.model import Decision, Finding, Measurement, Outcome, Run, Status, Verdict
 from bench.show.text import clean
@@ -213,14 +214,31 @@ def _figure(m: Measurement) -> Row:
 # --- several runs
 
 
-def comparison(runs: Sequence[Run]) -> dict[str, Any]:
-    """Verdicts side by side, facts of the nodes that differ, figures that differ by more than their intervals."""
+def comparison(runs: Sequence[Run], differences: Sequence[Difference] | None = None) -> dict[str, Any]:
+    """Verdicts side by side, facts of the nodes that differ, figures that differ by more than noise."""
+    apart = list(_differences(runs)) if differences is None else list(_compared(differences))
     return {
         "heads": [[clean(run.node.hostname, 60), when(run.started_at), clean(run.id, 20)] for run in runs],
         "verdicts": _decisions(runs),
         "facts": list(_facts(runs)),
-        "figures": list(_differences(runs))[:_MOST_DIFFERENCES],
+        "header": ["figure", *(clean(r.node.hostname, 60) for r in runs), *([] if differences is None else _CHANGE)],
+        "figures": apart[:_MOST_DIFFERENCES],
+        "more": max(0, len(apart) - _MOST_DIFFERENCES),
+        "basis": _BASIS if differences is None else "",
     }
+
+
+_CHANGE = ["change", "", "by"]
+_BASIS = "Their 95 % intervals have no point in common. What is for the record only is left out."
+
+
+def _compared(differences: Sequence[Difference]) -> Iterator[Row]:
+    for d in differences:
+        if d.verdict != "same":
+            words = ", ".join(label_words(k, v) for k, v in d.labels.items() if k not in ("path", "stand_in"))
+            name = title(d.metric) + (f" ({words})" if words else "")
+            change = "" if d.change_ratio is None else f"{100 * d.change_ratio:+.1f} %"
+            yield [name, human(d.a, d.metric), human(d.b, d.metric), change, d.verdict, clean(d.basis)]
 
 
 def _decisions(runs: Sequence[Run]) -> list[list[Any]]:

@@ -175,3 +175,19 @@ def test_history_comes_from_the_nodes_own_nights(results: Path, tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     assert "<h3>History of the gating metrics</h3>" in target.read_text()
     assert clean(done.stderr).startswith(clean(str(target)))
+
+
+def test_compare_writes_the_page_with_its_own_judgement_of_noise(results: Path, tmp_path: Path) -> None:
+    slow = starved()
+    stored(results, slow)
+    read = slow.results[0].measurements[0]
+    fast = read.model_copy(update={"value": 3 * read.value, "interval": (2.9 * read.value, 3.1 * read.value)})
+    result = slow.results[0].model_copy(update={"measurements": (fast, *slow.results[0].measurements[1:])})
+    other = {"id": "second", "started_at": "2026-11-23T10:51:03Z", "results": (result, *slow.results[1:])}
+    stored(results, slow.model_copy(update=other))
+    target = tmp_path / "c.html"
+    done = bench("compare", slow.id, "second", "-o", target, "--results", results, cwd=results)
+    assert done.returncode == 0, done.stderr
+    top = target.read_text().partition('<section class="run">')[0]
+    assert "<td>+200.0 %</td><td>better</td>" in top
+    assert len(re.findall(r"<td>(?:better|worse|different)</td>", top)) == 1

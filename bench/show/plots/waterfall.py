@@ -32,19 +32,20 @@ def rates(run: Run, path: str | None = None) -> dict[str, float]:
 
 
 def waterfall(run: Run) -> str | None:
-    """As SVG; None when the feed was not measured."""
+    """As SVG, pale where the measurement's conditions did not hold; None when the feed was not measured."""
     path = run.attribution.path if run.attribution else None
     found = rates(run, path)
     if found.get("resident", 0.0) <= 0.0 or "storage" not in found:
         return None
+    alpha = 0.4 if run.attribution is not None and not run.attribution.valid else 1.0
     rows = [(name, found[stage], part) for name, stage, part in _STEPS if stage in found]
     with drawing(0.42 * len(rows) + 0.6) as (figure, axes):
         whole, before = found["resident"], found["resident"]
         for row, (_, rate, part) in enumerate(rows):
-            axes.barh(row, rate / whole, color=FIRST, height=0.62)
+            axes.barh(row, rate / whole, color=FIRST, height=0.62, alpha=alpha)
             lost = (before - rate) / whole
             if part and lost > 0.0:
-                axes.barh(row, lost, left=rate / whole, color=BAD, height=0.62, alpha=0.85)
+                axes.barh(row, lost, left=rate / whole, color=BAD, height=0.62, alpha=0.85 * alpha)
             cost = f", {part} costs {100 * lost:.1f} %" if part and lost > 0.0005 else ""
             axes.text(max(rate, before) / whole + 0.01, row, f"{human(rate, RATE)}{cost}", va="center", color=INK)
             before = rate

@@ -1,0 +1,30 @@
+"""What is generated from the declarations, by the file that holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from bench.cli import settings
+from bench.cli.generated import generated
+from bench.show.boards import Probe
+from bench.show.reference import metrics_page, profiles_page
+from probes import discover
+
+ROOT = Path(__file__).parents[2]
+
+
+def _metrics() -> str:
+    return metrics_page([Probe(p.name, p.help, p.metrics) for p in discover()])
+
+
+def _profiles() -> str:
+    return profiles_page(settings.load_profiles(list(settings.shipped_profiles()), settings.declared_metrics()))
+
+
+FILES: Mapping[str, Callable[[], str]] = {
+    "docs/metrics.md": _metrics,
+    "docs/profiles.md": _profiles,
+    "docs/integrations/prometheus/dashboard.json": lambda: generated("grafana"),
+    "docs/integrations/prometheus/rules.yml": lambda: generated("rules"),
+}
