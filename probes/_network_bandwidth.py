@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from bench.judge.statistics import binomial_interval, median_interval
 from bench.measure.probe import Context, Failed
@@ -26,7 +27,10 @@ from probes._network_plan import Plan
 from probes.loads.peer_counters import parse as parse_counters
 
 DIRECTIONS = ("send", "receive")
-STREAMS = 4
+#: One stream measures a link most exactly, if it fills it; a long path, or many cores, needs more.
+STREAMS = (1, 4, 8)
+#: More streams are used only if they bring so much more.
+MORE_BY = 1.03
 #: Without one named, the two ends could run different ones, and the figure would depend on a sysctl.
 CONGESTION = "cubic"
 #: A UDP test at a rate that no link of a GPU node should feel, and never more than half of what TCP reached.
@@ -41,9 +45,10 @@ CEILING_SHARE = 0.85
 
 @dataclass(frozen=True, slots=True)
 class Bandwidth:
-    """All rounds of both directions, and the segment size they ran with (bytes of payload)."""
+    """All rounds of both directions, with the number of streams that was chosen and the segment size (bytes)."""
 
     flows: tuple[Flow, ...]
+    streams: Mapping[str, int]
     segment: int | None
 
     def rates(self, direction: str) -> list[float]:
@@ -54,20 +59,50 @@ class Bandwidth:
         return median_interval(self.rates(direction))[0]
 
 
-def measure_tcp(link: Link, plan: Plan, streams: int = STREAMS) -> Bandwidth:
-    """Rounds of send and receive in turn, so that a change in the network strikes both."""
-    flows: list[Flow] = []
+def streams_next(tried: Mapping[int, Sequence[float]]) -> int:
+    """How many streams the next round should have: the fewest that no larger number beats by `MORE_BY`."""
+    best = {streams: max(rates) for streams, rates in tried.items()}
+    for fewer, more in pairwise(STREAMS):
+        if fewer not in best:
+            return fewer
+        if more not in best:
+            return more
+        if best[more] <= MORE_BY * best[fewer]:
+            return fewer
+    return STREAMS[-1]
+
+
+def measure_tcp(link: Link, plan: Plan) -> Bandwidth:
+    """Rounds of send and receive in turn, so that a change in the network strikes both.
+
+    The first round of each number of streams tries whether it fills the link; the figures are those of the number that
+    was settled on.
+    """
+    found: dict[str, dict[int, list[Flow]]] = {direction: {} for direction in DIRECTIONS}
     docs = []
     for number in range(plan.tcp_rounds):
-        for direction in DIRECTIONS:
-            link.ctx.progress(f"{link.name}: TCP, {direction}", 0.4 * number / plan.tcp_rounds)
+        for direction, flows in found.items():
+            link.ctx.progress(f"{link.name}: TCP, {direction}", 0.1 + 0.35 * number / plan.tcp_rounds)
+            streams = streams_next(_rates(flows)) if plan.tcp_rounds > len(STREAMS) else STREAMS[1]
             docs.append(_tcp(link, plan, direction, streams))
-            flows += tcp_flows(docs[-1], direction)
-    return Bandwidth(tuple(flows), mean_segment(docs))
+            flows.setdefault(streams, []).extend(tcp_flows(docs[-1], direction))
+    settled = {direction: streams_settled(_rates(flows)) for direction, flows in found.items()}
+    kept = tuple(flow for direction, flows in found.items() for flow in flows[settled[direction]])
+    return Bandwidth(kept, settled, mean_segment(docs))
 
 
-def measure_both(link: Link, plan: Plan, streams: int = STREAMS) -> list[Flow]:
-    """Both directions at once."""
+def _rates(flows: Mapping[int, Sequence[Flow]]) -> dict[int, list[float]]:
+    return {streams: [flow.bytes_per_second for flow in some] for streams, some in flows.items()}
+
+
+def streams_settled(tried: Mapping[int, Sequence[float]]) -> int:
+    """Of the numbers that were tried, the one that `streams_next` would go on with."""
+    wanted = streams_next(tried)
+    return wanted if wanted in tried else max(tried, key=lambda streams: max(tried[streams]))
+
+
+def measure_both(link: Link, plan: Plan, streams: int) -> list[Flow]:
+    """Both directions at once. iperf3 3.9 and 3.10 may not say what arrived; there is no figure then."""
     flows: list[Flow] = []
     for _ in range(plan.both_rounds):
         flows += tcp_flows(_tcp(link, plan, "both", streams), "both")

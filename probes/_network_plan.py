@@ -41,8 +41,8 @@ class Plan:
 
 _LOADS = (0.5, 0.8, 0.95)
 PEER = {
-    Effort.QUICK: Plan(3, 2, 1, 1, 2, 400, loaded_packets=600),
-    Effort.STANDARD: Plan(5, 3, 1, 2, 4, 1500, both_rounds=1, fine_packets=2500, loads=_LOADS, loaded_packets=600),
+    Effort.QUICK: Plan(4, 2, 1, 1, 2, 300, loaded_packets=600),
+    Effort.STANDARD: Plan(6, 3, 1, 2, 3, 1500, both_rounds=1, fine_packets=2500, loads=_LOADS, loaded_packets=600),
     Effort.THOROUGH: Plan(7, 8, 2, 3, 8, 12000, both_rounds=3, fine_packets=10000, loads=_LOADS, loaded_packets=2000),
 }
 _SHORT = Plan(2, 1, 0, 1, 1, 60)

@@ -39,7 +39,7 @@ def measure(ctx: Context) -> Sequence[Measurement]:
     failures: list[ProbeError] = []
     for peer in ctx.request.peers:
         try:
-            found += _one(ctx, peer, {}, plan)
+            found += measure_one(ctx, peer, {}, plan)
         except ProbeError as error:
             failures.append(error)
             ctx.warn(error.reason)
@@ -51,7 +51,7 @@ def measure(ctx: Context) -> Sequence[Measurement]:
 def _loopback(ctx: Context) -> list[Measurement]:
     ctx.warn("no --peer was named: only the loopback was measured, which is not a network")
     with _own_peer(ctx) as peer:
-        return _one(ctx, peer, {"stand_in": "loopback", "peer": "loopback"}, LOOPBACK[ctx.effort])
+        return measure_one(ctx, peer, {"stand_in": "loopback", "peer": "loopback"}, LOOPBACK[ctx.effort])
 
 
 @contextmanager
@@ -65,7 +65,7 @@ def _own_peer(ctx: Context) -> Iterator[str]:
         yield f"127.0.0.1:{port}"
 
 
-def _one(ctx: Context, peer: str, labels: Mapping[str, str], plan: Plan) -> list[Measurement]:
+def measure_one(ctx: Context, peer: str, labels: Mapping[str, str], plan: Plan) -> list[Measurement]:
     with connected(ctx, peer, labels, plan.seconds * 2 + _SLACK_SECONDS) as link:
         if link.problem:
             raise Unsupported(f"{link.problem} ({peer})", "install iperf3 on the peer")
@@ -90,7 +90,7 @@ def _measured(link: Link, plan: Plan) -> list[Measurement]:
     quick = fine(link, plan) if link.echo_port else None
     tcp = measure_tcp(link, plan)
     found = throughput(tcp, link.labels, link.iperf3.max_bits_per_second)
-    found += both_ways(measure_both(link, plan), link.labels)
+    found += both_ways(measure_both(link, plan, max(tcp.streams.values())), link.labels)
     udp, overflows = measure_udp(link, plan, {d: tcp.median(d) for d in DIRECTIONS})
     found += datagrams(udp, link.labels, overflows)
     if quiet is None:
@@ -117,7 +117,7 @@ def _metric(name: str, text: str, *labels: str, better: str = "lower") -> Metric
 METRICS = (
     _metric(
         "network_throughput_bytes_per_second",
-        "TCP payload that arrived a second (iperf3, cubic, 4 streams), the median of the rounds",
+        "TCP payload that arrived a second (iperf3, cubic, as many streams as fill the link), the median of the rounds",
         "direction",
         "limited_by",
         better="higher",

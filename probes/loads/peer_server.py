@@ -20,7 +20,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench import __version__
+from bench.measure import tools
 from bench.measure.signals import Signals
+from probes.loads import peer_ranks
 from probes.loads.peer_bandwidth import Bandwidth, free_port
 from probes.loads.peer_counters import udp_counters
 from probes.loads.peer_echo import Responder
@@ -29,6 +31,7 @@ from probes.loads.peer_protocol import GREETING, MAX_LEASE_SECONDS, MAX_LINE_BYT
 MOST_CONNECTIONS = 64
 _HELLO_SECONDS = 10.0
 _TICK_SECONDS = 0.25
+_RANK_SECONDS = 900.0
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -56,6 +59,7 @@ class Connection:
     token: int | None = None
     bandwidth: Bandwidth | None = None
     pidfd: int | None = None
+    rank: Any = None  # the process of this peer's rank in an all-reduce
 
 
 class Peer:
@@ -157,6 +161,8 @@ class Peer:
             return
         if request.get("op") == "lease":
             answer = self._lease(connection, request)
+        elif request.get("op") == "rank":
+            answer = self._rank(connection, request)
         elif request.get("op") == "counters":
             answer = {"ok": True, "udp": udp_counters()}
         else:
@@ -180,6 +186,15 @@ class Peer:
             "iperf3_problem": problem,
             "max_bits_per_second": self.settings.max_bits_per_second,
         }
+
+    def _rank(self, connection: Connection, request: dict[str, Any]) -> dict[str, Any]:
+        words = peer_ranks.checked(request)
+        if isinstance(words, str) or connection.rank is not None:
+            return {"ok": False, "error": words if isinstance(words, str) else "garbage: one rank a connection"}
+        connection.until = time.monotonic() + _RANK_SECONDS
+        connection.rank = peer_ranks.start(words, str(self.address[0]))
+        _log(f"a rank of an all-reduce for {connection.who}")
+        return {"ok": True}
 
     # --- iperf3
 
@@ -224,6 +239,8 @@ class Peer:
         self._forget_pidfd(connection)
         if connection.bandwidth is not None:
             connection.bandwidth.end()
+        if connection.rank is not None:
+            tools.end(connection.rank)
         if connection.token is not None:
             self.echo.close(connection.token)
         self.last_used = time.monotonic()

@@ -1,7 +1,11 @@
-"""One echo of any length and pace against a peer, through the probe's own code.
+"""Parts of the network probe through its own code, at any length: for truths that one run would not have time for.
 
-usage: driver.py PEER PACKETS INTERVAL_SECONDS FOLDER. Prints one JSON object: ``measurements`` and each packet's
-round trip (``trips``, null when lost).
+usage: driver.py echo PEER FOLDER PACKETS INTERVAL_SECONDS
+       driver.py tcp PEER FOLDER ROUNDS SECONDS
+       driver.py whole PEER FOLDER PLAN_AS_JSON
+
+Prints one JSON object: ``measurements``; ``echo`` also each packet's round trip (``trips``, null when lost), the
+events and the losses.
 """
 
 from __future__ import annotations
@@ -9,22 +13,26 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from bench.measure.probe import Context
 from bench.measure.recording import LiveTools, Recorder
 from bench.model import Effort, Request
 from probes._echo import base, events
 from probes._echo_figures import idle_or_loaded
+from probes._network_bandwidth import measure_tcp, throughput
 from probes._network_echo import paced
 from probes._network_link import connected
+from probes._network_plan import Plan
+from probes.network import measure_one
 
 
-def main() -> None:
-    peer, packets, interval, folder = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), Path(sys.argv[4])
-    end = time.monotonic() + 600
-    context = Context(
+def context(peer: str, folder: Path) -> Context:
+    end = time.monotonic() + 900
+    return Context(
         request=Request(effort=Effort.STANDARD, probes=("network",), peers=(peer,)),
         tools=LiveTools("network", Recorder(folder)),
         seconds=600,
@@ -33,18 +41,37 @@ def main() -> None:
         stage=lambda _: nullcontext(),
         progress=lambda *_: None,
     )
-    with connected(context, peer, {}, 600) as link:
-        echo = paced(link, "echo", packets, interval)
-    usual = base(echo)
-    found = idle_or_loaded([echo], usual, {"peer": peer, "state": "idle"})
-    answer = {
-        "measurements": [m.model_dump() for m in found],
-        "trips": [p.round_trip if p else None for p in echo.packets],
-        "events": [[e.place, e.first, e.last, e.excess] for e in events(echo, usual, 0.02)],
-        "doubt": echo.doubt,
-        "lost": [echo.lost_sending, echo.lost_receiving],
+
+
+def echo(ctx: Context, peer: str, packets: str, interval: str) -> dict[str, Any]:
+    with connected(ctx, peer, {}, 900) as link:
+        got = paced(link, "echo", int(packets), float(interval))
+    usual = base(got)
+    return {
+        "measurements": [m.model_dump() for m in idle_or_loaded([got], usual, {"peer": peer, "state": "idle"})],
+        "trips": [p.round_trip if p else None for p in got.packets],
+        "events": [[e.place, e.first, e.last, e.excess] for e in events(got, usual, 0.02)],
+        "doubt": got.doubt,
+        "lost": [got.lost_sending, got.lost_receiving],
     }
-    print(json.dumps(answer))
+
+
+def tcp(ctx: Context, peer: str, rounds: str, seconds: str) -> dict[str, Any]:
+    with connected(ctx, peer, {}, 900) as link:
+        found = throughput(measure_tcp(link, Plan(int(rounds), int(seconds), 1, 0, 0, 0)), link.labels, 0.0)
+    return {"measurements": [m.model_dump() for m in found]}
+
+
+def whole(ctx: Context, peer: str, plan: str) -> dict[str, Any]:
+    settings = json.loads(plan)
+    settings["loads"] = tuple(settings.get("loads", ()))
+    return {"measurements": [m.model_dump() for m in measure_one(ctx, peer, {}, Plan(**settings))]}
+
+
+def main() -> None:
+    what, peer, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+    parts: dict[str, Callable[..., dict[str, Any]]] = {"echo": echo, "tcp": tcp, "whole": whole}
+    print(json.dumps(parts[what](context(peer, folder), peer, *sys.argv[4:])))
 
 
 if __name__ == "__main__":

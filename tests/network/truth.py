@@ -40,7 +40,7 @@ class Compared:
 def start_echo(net: Net, packets: int, interval: float, peer: str = PEER) -> Any:
     """The echo on host ``a``, running; its output is one JSON object."""
     folder = net.folder / f"raw-{len(net.started)}"
-    return net.start(net.python("a", "tests.network.driver", peer, str(packets), str(interval), str(folder)))
+    return net.start(net.python("a", "tests.network.driver", "echo", peer, str(folder), str(packets), str(interval)))
 
 
 def echo(net: Net, packets: int, interval: float, peer: str = PEER) -> dict[str, Any]:

@@ -34,7 +34,8 @@ def text(rows: Sequence[Row], interval: float = 20, seen: int | None = None, **h
     back = sum(len(one) > 1 for one in rows)
     first = {
         "kind": "echo", "count": len(rows), "interval": round(interval * MS),
-        "peer_seen": back if seen is None else seen, "reordered": 0, "duplicates": 0, "seconds": 10.0, "clock_step": 0, "pressure_ratio": 0.0, **head,
+        "peer_seen": back if seen is None else seen, "reordered": 0,
+        "duplicates": 0, "seconds": 10.0, "clock_step": 0, "pressure_ratio": 0.0, **head,
     }  # fmt: skip
     return json.dumps(first) + "\n" + json.dumps({"kind": "packets", "rows": list(rows)}) + "\n"
 

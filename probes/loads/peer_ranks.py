@@ -1,0 +1,41 @@
+"""The far end's rank of an all-reduce: our own program and no other, with numbers that were checked."""
+
+from __future__ import annotations
+
+import importlib.util
+import ipaddress
+import os
+from typing import Any
+
+from bench.measure import tools
+from probes.loads.peer_protocol import number
+
+MOST_RANKS, MOST_BYTES, MOST_ITERATIONS = 4096, 1 << 34, 10_000
+
+
+def checked(request: dict[str, Any]) -> list[str] | str:
+    """The rank program's arguments, or why the request is refused: ``word: sentence``."""
+    world = number(request.get("world"), 2, MOST_RANKS)
+    rank = number(request.get("rank"), 1, MOST_RANKS)
+    port = number(request.get("port"), 1, 65535)
+    iterations = number(request.get("iterations"), 1, MOST_ITERATIONS)
+    device, sizes = request.get("device"), str(request.get("sizes"))[:400].split(",")
+    if None in (world, rank, port, iterations) or device not in ("cpu", "cuda"):
+        return "garbage: a rank needs its number, the world, a port, iterations and a device"
+    if not all(size.isascii() and size.isdigit() and 4 <= int(size) <= MOST_BYTES for size in sizes):
+        return "garbage: sizes are bytes, separated by commas"
+    try:
+        master = ipaddress.ip_address(str(request.get("master")).partition("%")[0])
+    except ValueError:
+        return "garbage: the master is not an address"
+    if importlib.util.find_spec("torch") is None:
+        return "tool_missing: torch is not installed on the peer"
+    numbers = {"rank": rank, "world": world, "port": port, "iterations": iterations}
+    words = [word for name, value in numbers.items() for word in (f"--{name}", str(int(value or 0)))]
+    return [*words, "--master", str(master), "--sizes", ",".join(sizes), "--device", str(device)]
+
+
+def start(words: list[str], address: str) -> Any:
+    argv = tools.python_argv("probes.loads.collective_rank", *words, "--address", address)
+    with open(os.devnull, "wb") as nowhere:
+        return tools.spawn(argv, stdout=nowhere, stderr=nowhere, env=tools.python_environment())
