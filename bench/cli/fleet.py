@@ -38,6 +38,9 @@ def join(
         str | None, typer.Option(help="The hosts that were named: a file with one a line, or HOST,HOST,...")
     ] = None,
     newest: Annotated[bool, typer.Option("--newest", help="Of several runs of a host the newest counts.")] = False,
+    against: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="An earlier fleet run: tell what moved on all nodes together.")
+    ] = None,
     profile: Profiles = None,
     page: Annotated[Path | None, typer.Option(help="Write the fleet page (HTML) there.")] = None,
     json: Json = False,
@@ -52,7 +55,7 @@ def join(
     from bench.fleet.folder import join_folder
 
     try:
-        found = join_folder(folder, _expected(expect), judgement(profile), newest=newest)
+        found = join_folder(folder, _expected(expect), judgement(profile), newest=newest, against=against)
     except FleetError as error:
         raise CliError(str(error)) from error
     return conclude(found, page=page, json=json, quiet=quiet, exit_zero=exit_zero, where=str(page or folder))

@@ -84,12 +84,26 @@ def expected_in(folder: Path) -> list[str]:
     raise FleetError(one_line(f"{folder}: does not say which hosts were named; give them with --expect FILE"))
 
 
-def join_folder(folder: Path, expected: Sequence[str] | None, by: Judgement, *, newest: bool = False) -> Fleet:
-    """The fleet document of a folder, from any launcher. Raises FleetError."""
+def join_folder(
+    folder: Path,
+    expected: Sequence[str] | None,
+    by: Judgement,
+    *,
+    newest: bool = False,
+    against: Path | None = None,
+) -> Fleet:
+    """The fleet document of a folder, from any launcher. ``against``: the folder of an earlier run of the same hosts.
+
+    Raises FleetError.
+    """
     if not folder.is_dir():
         raise FleetError(one_line(f"{folder}: is not a folder; name the one with the nodes' run documents"))
+    if against is not None and not against.is_dir():
+        raise FleetError(one_line(f"{against}: is not a folder; name that of an earlier fleet run"))
     hosts = list(expected) if expected is not None else expected_in(folder)
-    return join(folder, hosts, by, known_in(folder, hosts), newest=newest)
+    known = known_in(folder, hosts)
+    known.before = against
+    return join(folder, hosts, by, known, newest=newest)
 
 
 def known_in(folder: Path, hosts: Sequence[str]) -> Known:

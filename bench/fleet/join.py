@@ -16,9 +16,19 @@ from pathlib import Path
 from bench import __version__
 from bench.fleet.gather import Answer, Sorter, files, machine, read
 from bench.judge import fleet as rules
-from bench.judge.fleet_nouns import ANSWERED, Collective, Fleet, NodeOutcome, Outlier, PairOutcome, SharedStorage, State
+from bench.judge.fleet_nouns import (
+    ANSWERED,
+    Collective,
+    Fleet,
+    NodeOutcome,
+    Outlier,
+    PairOutcome,
+    SharedStorage,
+    Shift,
+    State,
+)
 from bench.judge.gate import decide, judge
-from bench.judge.outliers import Figure, Keys, Table, outliers, ports
+from bench.judge.outliers import Figure, Keys, Table, outliers, ports, shifts
 from bench.judge.outliers import figures as figures_of
 from bench.judge.profile import Profile
 from bench.model import Measurement, Metric, Outcome, ProbeResult, Run
@@ -41,6 +51,7 @@ class Known:
 
     ``network`` holds what a host's pairs say of its network, which counts in place of what its sweep said of it.
     ``again`` is the folder of a second, separate measurement: an outlier is confirmed when it is one there too.
+    ``before`` is that of an earlier run of the same hosts, which tells what moved on all of them.
     """
 
     states: dict[str, tuple[State, str]] = field(default_factory=dict)
@@ -51,6 +62,7 @@ class Known:
     collective: Collective | None = None
     shared: Sequence[SharedStorage] = ()
     again: Path | None = None
+    before: Path | None = None
     holes: Sequence[str] = ()
 
 
@@ -218,6 +230,7 @@ def _document(fleet_id: str, found: Sequence[Weighed], strangers: Sequence[str],
         collective=known.collective,
         shared=tuple(known.shared),
         outliers=tuple(accused),
+        shifts=tuple(_shifts(found, by, known)),
         verdicts=verdicts,
         decision=rules.worst(verdict.decision for verdict in verdicts),
         reasons=tuple(dict.fromkeys(reason for verdict in verdicts for reason in verdict.reasons)),
@@ -226,7 +239,7 @@ def _document(fleet_id: str, found: Sequence[Weighed], strangers: Sequence[str],
 
 def accusations(found: Sequence[Weighed], by: Judgement, known: Known) -> list[Outlier]:
     """Outliers of the sweep and of the pairs; confirmed where the second measurement says the same."""
-    second = {weighed.outcome.host: weighed for weighed in _again(found, by, known)}
+    second = {weighed.outcome.host: weighed for weighed in _measured_in(known.again, found, by, known)}
     both = [second.get(weighed.outcome.host, weighed) for weighed in found]
     again = {_mark(o) for o in outliers(_table(both), by.metrics) if o.level == "act" and o.host in second}
     first = outliers(_table(found), by.metrics)
@@ -234,13 +247,18 @@ def accusations(found: Sequence[Weighed], by: Judgement, known: Known) -> list[O
     return [*swept, *ports(known.pairs)]
 
 
-def _again(found: Sequence[Weighed], by: Judgement, known: Known) -> list[Weighed]:
-    """The second measurement of those who were measured twice."""
-    if known.again is None or not known.again.is_dir():
+def _measured_in(folder: Path | None, found: Sequence[Weighed], by: Judgement, known: Known) -> list[Weighed]:
+    """What the same hosts measured at another time."""
+    if folder is None or not folder.is_dir():
         return []
     sorter, keys = Sorter([weighed.outcome.host for weighed in found], known.hostnames), Keys()
-    placed = (sorter.place(read(path)) for path in files(known.again))
+    placed = (sorter.place(read(path)) for path in files(folder))
     return [_weigh(host, answer, by, keys) for host, answer in placed if host is not None]
+
+
+def _shifts(found: Sequence[Weighed], by: Judgement, known: Known) -> list[Shift]:
+    before = _measured_in(known.before, found, by, known)
+    return shifts(_table(found), _table(before), by.metrics) if before else []
 
 
 def _table(found: Iterable[Weighed]) -> Table:

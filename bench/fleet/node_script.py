@@ -58,6 +58,9 @@ n=0; while alive && [ $n -lt @WAIT@ ]; do sleep 1; n=$((n+1)); done
 if [ -f "$d/rc" ]; then frame; elif alive; then echo 'AIREADY-RUNNING @CLAIM@'; else echo 'AIREADY-DIED @CLAIM@'; fi
 """
 _SERVE = """\
+for old in "$b/@FAMILY@."*/pid; do
+  read -r p s <"$old" && [ "$(born "$p")" = "$s" ] && kill "$p" && sleep 0.5
+done 2>/dev/null
 mkdir "$d" 2>/dev/null || exit 75
 cd "$d" || exit 74
 @ENV@setsid timeout -k @KILL@ @LIMIT@ sh -c @COMMAND@ >out 2>&1 </dev/null &
@@ -111,9 +114,11 @@ def collect(claim: str, wait: float = 0.0) -> str:
 
 
 def serve(claim: str, command: str, ready: str, limit: float, env: Mapping[str, str], wait: float = 20.0) -> str:
-    """Leave a server running, for at most ``limit`` seconds, that has printed ``ready``."""
+    """Leave a server running, for at most ``limit`` seconds, that has printed ``ready``. One that a killed controller
+    left, whose claim differs only behind the last dot, is ended first.
+    """
     return _script(_HEAD + _SERVE, claim, LIMIT=f"{limit:g}", COMMAND=shlex.quote(command), ENV=_exports(env),
-                   READY=shlex.quote(ready), WAIT=f"{wait * 5:.0f}")  # fmt: skip
+                   READY=shlex.quote(ready), FAMILY=claim.rpartition(".")[0], WAIT=f"{wait * 5:.0f}")  # fmt: skip
 
 
 def stop(claim: str) -> str:

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from bench.judge.fleet_nouns import Level, Outlier, PairOutcome
-from bench.judge.statistics import median
+from bench.judge.fleet_nouns import Level, Outlier, PairOutcome, Shift
+from bench.judge.statistics import median, median_interval
 from bench.judge.units import unit_of
 from bench.model import Measurement, Metric
 
@@ -66,23 +66,25 @@ def scale(values: Sequence[float]) -> float:
 
 
 def deviations(
-    samples: Sequence[Sample], better: Literal["higher", "lower"]
+    samples: Sequence[Sample], better: Literal["higher", "lower"], of_one: bool = False
 ) -> list[tuple[Sample, float, float, float]]:
     """(sample, expected, deviation towards worse as a share of expected, modified z); empty when it cannot be said.
 
-    The scale is never taken below what the siblings' own intervals say of a single figure.
+    ``of_one``: the figures are shares, whose difference itself counts: a starvation of 3 % is not three times worse
+    than one of 1 %. The scale is never taken below what the siblings' own intervals say of a single figure.
     """
     values = [sample.value for sample in samples]
     if len(values) < FEWEST_SIBLINGS:
         return []
     expected = median(values)
-    if expected <= 0.0:
+    base = 1.0 if of_one else expected
+    if base <= 0.0:
         return []
     own = median([(sample.high - sample.low) / 2.0 for sample in samples]) / 1.96
     sigma = max(scale(values), own)
     sign = -1.0 if better == "higher" else 1.0
     worse = [(sample, sign * (sample.value - expected)) for sample in samples]
-    return [(sample, expected, by / expected, _z(by, sigma)) for sample, by in worse]
+    return [(sample, expected, by / base, _z(by, sigma)) for sample, by in worse]
 
 
 def _z(by: float, sigma: float) -> float:
@@ -92,10 +94,13 @@ def _z(by: float, sigma: float) -> float:
     return min(max(z, -_LARGEST_Z), _LARGEST_Z)
 
 
-def level_of(sample: Sample, expected: float, ratio: float, z: float, better: str) -> Level | None:
+def level_of(
+    sample: Sample, expected: float, ratio: float, z: float, better: str, of_one: bool = False
+) -> Level | None:
     """``act``, ``warn`` or nothing, by the three rules of this module."""
     near = sample.high if better == "higher" else sample.low
-    surely = abs(near - expected) / expected if (near < expected) == (better == "higher") else 0.0
+    base = 1.0 if of_one else expected
+    surely = abs(near - expected) / base if (near < expected) == (better == "higher") else 0.0
     if z <= Z_LIMIT:
         return None
     if ratio >= ACT_RATIO and surely >= WARN_RATIO:
@@ -114,8 +119,9 @@ def outliers(table: Table, metrics: Mapping[str, Metric]) -> list[Outlier]:
 
 
 def _accused(key: Key, samples: Sequence[Sample], better: Literal["higher", "lower"]) -> Iterable[Outlier]:
-    for sample, expected, ratio, z in deviations(samples, better):
-        level = level_of(sample, expected, ratio, z, better)
+    of_one = _unit(key.metric) == "ratio"
+    for sample, expected, ratio, z in deviations(samples, better, of_one):
+        level = level_of(sample, expected, ratio, z, better, of_one)
         if level is not None:
             yield Outlier(
                 host=sample.host, part=sample.part or part_of(key.metric, dict(key.labels)), metric=key.metric,
@@ -161,6 +167,33 @@ def part_of(metric: str, labels: Mapping[str, str]) -> str:
     if metric.startswith(("host_", "cpu_", "memory_")) or labels.get("stage") == "preprocess":
         return "CPU"
     return "disk" if labels.get("stage") in ("fetch", "storage") else "node"
+
+
+# --- the whole fleet
+
+
+def shifts(now: Table, before: Table, metrics: Mapping[str, Metric]) -> list[Shift]:
+    """What moved on all siblings together since an earlier measurement of the same hosts: the fleet's doing, or that of
+    what it shares, and no single node's. One node's own drop does not move the median of many.
+
+    Named from 3.5 % on when the 95 % interval of the hosts' median ratio does not hold 1 (`median_interval`).
+    ``shift_ratio`` is towards worse.
+    """
+    found = []
+    for key, samples in now.items():
+        better = metrics[key.metric].better if key.metric in metrics else "none"
+        past = {(sample.host, sample.part): sample.value for sample in before.get(key, ())}
+        both = [(s.value, past[s.host, s.part]) for s in samples if past.get((s.host, s.part), 0.0) > 0.0]
+        if better == "none" or len(both) < FEWEST_SIBLINGS:
+            continue
+        sign = -1.0 if better == "higher" else 1.0
+        middle, (low, high) = median_interval([sign * (value / old - 1.0) for value, old in both])
+        if abs(middle) >= WARN_RATIO and not low <= 0.0 <= high:
+            labels = dict(key.labels)
+            found.append(
+                Shift(node_class=key.node_class, metric=key.metric, labels=labels, shift_ratio=middle, nodes=len(both))
+            )
+    return sorted(found, key=lambda shift: -shift.shift_ratio)
 
 
 # --- the matrix of pairs

@@ -77,9 +77,10 @@ def outlier_line(o: Outlier) -> str:
     labels = ", ".join(clean(value, 40) for key, value in o.labels.items() if key != "path")
     what = f"{title(o.metric)}{f' ({labels})' if labels else ''}"
     sure = "confirmed" if o.confirmed else "measured once"
+    points = "points" if o.metric.endswith("_ratio") else "%"
     return (
         f"{clean(o.host, 60)}: {clean(o.part, 60)}: {what} {human(o.observed, o.metric)}, "
-        f"expected {human(o.expected, o.metric)} ({100 * o.deviation_ratio:.0f} % worse; {o.level}, {sure})"
+        f"expected {human(o.expected, o.metric)} ({100 * o.deviation_ratio:.0f} {points} worse; {o.level}, {sure})"
     )
 
 

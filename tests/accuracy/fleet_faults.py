@@ -24,7 +24,8 @@ from tests.fleet.testbed import Testbed, reason_for_none
 TRIALS = 10
 _PORT_MBIT, _PORT_SHARE = 200.0, 0.2
 _DISK_BYTES, _DISK_SHARE = 40_000_000, 0.5
-_PERIOD, _QUOTA = 10_000, 3_000  # microseconds: three tenths of a core for each host
+_PERIOD, _QUOTA = 10_000, 2_000  # microseconds: a fifth of a core for each host,
+_SHARES = 20_480  # which it gets whatever else this machine does: the truth must hold
 _PROFILE = """
 name = "any"
 [[gate]]
@@ -42,6 +43,7 @@ def lay_faults(hosts: Testbed, seed: int) -> dict[str, int]:
         hosts.shape(i, _PORT_MBIT * (_PORT_SHARE if i == port else 1.0))
         rate = int(_DISK_BYTES * (_DISK_SHARE if i == disk else 1.0))
         hosts.limit(i, "blkio", "blkio.throttle.read_bps_device", f"{device} {rate}")
+        hosts.limit(i, "cpu", "cpu.shares", str(_SHARES))
         hosts.limit(i, "cpu", "cpu.cfs_period_us", str(_PERIOD))
         hosts.limit(i, "cpu", "cpu.cfs_quota_us", str(_QUOTA))
     return {"port": port, "disk": disk, "cpu": cpu}

@@ -60,7 +60,7 @@ def left_over(hosts: Testbed) -> list[str]:
 
 
 def _busy(hosts: Testbed, i: int) -> bool:
-    return hosts.on(i, ["pgrep", "-f", "node.py sweep|node.py pair"]).returncode == 0
+    return hosts.on(i, ["pgrep", "-f", "[n]ode.py"]).returncode == 0
 
 
 def one(hosts: Testbed, seed: int) -> bool:
@@ -78,7 +78,7 @@ def one(hosts: Testbed, seed: int) -> bool:
     held = not (lost or twice or missing or left) and pairs == 6 and set(starts(log)) == set(hosts.names)
     print(
         f"kill {seed:2} after {after:4.1f} s ({phase}): {len(kept)} kept, {4 - len(missing)} of 4 nodes, {pairs} of 6 "
-        f"pairs, twice: {twice or 'none'}, lost: {lost or 'none'}, left: {left or 'none'}: {'holds' if held else 'WRONG'}",
+        f"pairs, twice {twice or 'none'}, lost {lost or 'none'}, left {left or 'none'}: {'holds' if held else 'WRONG'}",
         flush=True,
     )
     return held

@@ -98,7 +98,8 @@ class Slurm:
         lines = [
             "ClusterName=test", "SlurmctldHost=ctl(10.77.255.1)", "AuthType=auth/munge", "CredType=cred/munge",
             f"AuthInfo=socket={place}/munge/s", "SlurmUser=root", "SlurmdUser=root", f"StateSaveLocation={place}/state",
-            f"SlurmdSpoolDir={place}/spool.%n", f"SlurmctldPidFile={place}/ctld.pid", f"SlurmdPidFile={place}/slurmd.%n.pid",
+            f"SlurmdSpoolDir={place}/spool.%n", f"SlurmctldPidFile={place}/ctld.pid",
+            f"SlurmdPidFile={place}/slurmd.%n.pid",
             f"SlurmctldLogFile={place}/ctld.log", f"SlurmdLogFile={place}/slurmd.%n.log", "TaskPlugin=task/none",
             "ProctrackType=proctrack/linuxproc", "SelectType=select/linear", "MpiDefault=none", "ReturnToService=1",
             "SlurmdTimeout=15", "MessageTimeout=10", "InactiveLimit=0", "KillWait=5", "CompleteWait=0",

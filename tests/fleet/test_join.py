@@ -218,3 +218,21 @@ def test_the_page_stands_alone_and_escapes(folder: Path, tmp_path: Path) -> None
     text = page.read_text()
     assert "n2" in text and "bad-result" in text
     assert "<script" not in text and "http" not in text
+
+
+def test_a_fleet_that_moved_is_told_apart_from_a_node_that_moved(tmp_path: Path) -> None:
+    before, all_slow, one_slow = tmp_path / "before", tmp_path / "all", tmp_path / "one"
+    hosts = [f"n{i}" for i in range(8)]
+    for host in hosts:
+        lay(before, run_of(host))
+        lay(all_slow, run_of(host, read=0.8e9, seed=1))
+        lay(one_slow, run_of(host, read=0.8e9 if host == "n3" else 1e9, seed=1))
+    moved = join_folder(all_slow, hosts, judgement(), against=before)
+    assert [(s.metric, round(s.shift_ratio, 1), s.nodes) for s in moved.shifts] == [
+        ("storage_read_bytes_per_second", 0.2, 8)
+    ]
+    assert not moved.outliers and moved.decision is Decision.GO
+    single = join_folder(one_slow, hosts, judgement(), against=before)
+    assert not single.shifts
+    assert [(o.host, o.part, o.level) for o in single.outliers] == [("n3", "disk /data", "act")]
+    assert single.decision is Decision.INCONCLUSIVE, "one measurement alone is a suspicion"

@@ -16,7 +16,9 @@ from tests.fleet.make import figure
 
 READ = "storage_read_bytes_per_second"
 LATENCY = "storage_read_latency_seconds"
+STARVED = "starvation_ratio"
 METRICS = {
+    STARVED: Metric(name=STARVED, help="h", better="lower"),
     READ: Metric(name=READ, help="h", better="higher"),
     LATENCY: Metric(name=LATENCY, help="h", better="lower"),
 }
@@ -69,6 +71,13 @@ def test_an_interval_that_reaches_back_accuses_nobody() -> None:
     assert level_of(wide, 1e9, 0.15, 9.0, "higher") is None
     sure = Sample("n3", 0.85e9, 0.8e9, 0.9e9)
     assert level_of(sure, 1e9, 0.15, 9.0, "higher") == "act"
+
+
+def test_shares_deviate_by_their_difference() -> None:
+    """A starvation of 3 % is not three times worse than one of 1 %; one of 30 % is worse by 29 points."""
+    assert not accused([0.01, 0.01, 0.011, 0.03], STARVED)
+    found = accused([0.01, 0.01, 0.011, 0.30], STARVED)
+    assert [(o.host, round(o.deviation_ratio, 2)) for o in found] == [("n3", 0.29)]
 
 
 def test_two_nodes_cannot_accuse_each_other() -> None:
