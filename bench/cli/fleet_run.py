@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _PORT, _COLLECTIVE_PORT = 5201, 5301
 _COLLECTIVE_SECONDS = 120.0
+_WITH_PEERS = ("network", "collective")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +171,11 @@ def _bench(asked: Asked, words: list[str], open_words: str = "") -> str:
 
 
 def _sweep(asked: Asked) -> str:
-    """Alone, a node measures only its loopback: where pairs are measured the network is left to them."""
+    """Alone, a node measures only its loopback: where pairs are measured what needs a peer is left to them."""
     from probes import discover
 
-    every = [probe.name for probe in discover()]
-    chosen = asked.probe or ([name for name in every if name != "network"] if asked.pairs != "none" else [])
+    alone = [probe.name for probe in discover() if probe.name not in _WITH_PEERS]
+    chosen = asked.probe or (alone if asked.pairs != "none" else [])
     words = [word for probe in chosen for word in ("--probe", probe)]
     words += [word for path in asked.storage for word in ("--storage", path)]
     words += ["--accelerator", asked.accelerator] if asked.accelerator else []
@@ -184,7 +185,7 @@ def _sweep(asked: Asked) -> str:
 def _collective(asked: Asked) -> str:
     device = asked.accelerator if asked.accelerator in ("cuda", "cpu") else "auto"
     return (
-        "exec {python} -m probes.loads.collective --rank {rank} --world {world} --address {own} "
+        "exec {python} -m probes.loads.fleet_rank --rank {rank} --world {world} --address {own} "
         f"--master {{address}} --port {_COLLECTIVE_PORT} --device {device} --effort {asked.effort}"
     )
 

@@ -12,7 +12,7 @@ from tests.fleet.test_run import ROOT, STORAGE_ONLY, drive
 from tests.fleet.testbed import Testbed
 
 COMMAND = (
-    f"PYTHONPATH={ROOT} exec {sys.executable} -m probes.loads.collective --rank {{rank}} --world {{world}} "
+    f"PYTHONPATH={ROOT} exec {sys.executable} -m probes.loads.fleet_rank --rank {{rank}} --world {{world}} "
     "--address {own} --master {address} --device cpu --bytes 1048576 --iterations 10"
 )
 
