@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from bench.model import Effort, ProbeResult
 
 _LINE_SECONDS = 10.0
+#: Columns of the live view that are not the text: the probe, a bar, the time used, the time left, gaps.
+_BESIDE = 10 + 20 + 7 + 7 + 4
+_SHORTEST_TEXT = 12
 
 
 class Step(Protocol):
@@ -98,7 +101,8 @@ def _live(probes: Sequence[Planned], effort: Effort) -> Iterator[Listener]:
         TimeRemainingColumn(),
         TextColumn("{task.description}", markup=False),
     )
-    with Progress(*columns, console=Console(stderr=True), refresh_per_second=4) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, refresh_per_second=4) as progress:
         tasks = {
             probe.name: progress.add_task("", total=probe.seconds[effort], start=False, probe=probe.name)
             for probe in probes
@@ -113,6 +117,7 @@ def _live(probes: Sequence[Planned], effort: Effort) -> Iterator[Listener]:
             total = next(p.seconds[effort] for p in probes if p.name == step.probe)
             done = now - began[step.probe] if step.fraction is None else step.fraction * total
             text = summary(step.ended) if step.ended is not None else clean(step.text)
-            progress.update(task, completed=min(total, done), description=text)
+            room = max(_SHORTEST_TEXT, console.width - _BESIDE)  # else the text would take the other columns' place
+            progress.update(task, completed=min(total, done), description=clean(text, room))
 
         yield listen
