@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from bench.judge.statistics import median, median_interval
@@ -80,10 +81,10 @@ def bus_bandwidths(ranks: Ranks, size: int) -> list[float]:
     """Bytes per second of each iteration: size / time * 2 (n - 1) / n.
 
     By nccl-tests (doc/PERFORMANCE.md), so that it can be compared with a link's speed whatever the number of ranks.
-    The time is that of the rank that waited longest.
+    The time is the mean of the ranks' own, as there (``--average 1``).
     """
     n = len(ranks.names)
-    return [size / max(iteration) * 2 * (n - 1) / n for iteration in zip(*ranks.seconds[size], strict=True)]
+    return [size / fmean(iteration) * 2 * (n - 1) / n for iteration in zip(*ranks.seconds[size], strict=True)]
 
 
 def waits(ranks: Ranks, size: int) -> list[float]:

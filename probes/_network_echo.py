@@ -24,7 +24,7 @@ SETTLE_SECONDS = 2.5
 SATURATING_STREAMS = 8
 #: A batch load is safe while it adds at most so much to the round trip's p99, and loses at most so many packets.
 SAFE_ADDED_SECONDS, SAFE_LOSS_RATIO = 0.020, 0.01
-_MOST_POINTS = 1000
+_MOST_POINTS = 2000
 TCP = "tcp8"
 
 

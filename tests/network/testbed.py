@@ -66,6 +66,17 @@ class Net:
         for host, last in ((first, 1), (second, 2)):
             self.address(host, "e0", f"{subnet}.{last}/24", mtu)
 
+    def switch(self, hosts: Sequence[str], subnet: str = "10.96.0") -> None:
+        """A bridge; each host gets .1, .2, ... on its e0, and the bridge's port to it is called p-HOST."""
+        self.host("switch")
+        sh("ip", "-n", name_of("switch"), "link", "add", "br0", "type", "bridge")
+        sh("ip", "-n", name_of("switch"), "link", "set", "br0", "up")
+        for number, host in enumerate(hosts, 1):
+            ends = ("netns", name_of(host), "type", "veth", "peer", "name", f"p-{host}", "netns", name_of("switch"))
+            sh("ip", "link", "add", "e0", *ends)
+            sh("ip", "-n", name_of("switch"), "link", "set", f"p-{host}", "master", "br0", "up")
+            self.address(host, "e0", f"{subnet}.{number}/24")
+
     def address(self, host: str, device: str, address: str, mtu: int = 1500) -> None:
         sh("ip", "-n", name_of(host), "addr", "add", address, "dev", device)
         sh("ip", "-n", name_of(host), "link", "set", device, "mtu", str(mtu), "up")
