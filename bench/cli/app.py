@@ -12,6 +12,7 @@ from bench.cli import baseline, catalogue, compare, doctor, explain, export, gat
 from bench.cli import fleet as fleet_command
 from bench.cli import run as run_command
 from bench.cli.errors import CliError
+from bench.cli.helping import show_examples
 
 #: typer carries click inside of itself or beside itself, by version; the base class is found either way.
 _ClickError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
@@ -53,6 +54,7 @@ app.command("peer")(peer.peer)
 app.add_typer(fleet_command.fleet, name="fleet")
 app.command("probes")(catalogue.probes)
 app.command("profiles")(catalogue.profiles)
+show_examples(app)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -89,7 +89,10 @@ def pin(
 
 @baseline.command("unpin")
 def unpin(node: NodeOption = None, reason: Reason = "", results: Results = None) -> int:
-    """Give up the acceptance baseline. The last thirty nights are compared with as before."""
+    """Give up the acceptance baseline. The last thirty nights are compared with as before.
+
+    Example:  bench baseline unpin --reason "the rack was rebuilt"
+    """
     from bench.store.baselines import read, write
 
     store = open_store(results)

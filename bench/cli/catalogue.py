@@ -13,7 +13,10 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on standar
 
 
 def probes(json: Json = False) -> int:
-    """The probes, and every metric that each can measure, with unit and labels."""
+    """The probes, and every metric that each can measure, with unit and labels.
+
+    Examples:  bench probes    bench probes --json | jq -r .[].metrics[].name
+    """
     from bench.show.tables import probes_table
     from probes import discover
 
@@ -32,7 +35,10 @@ def probes(json: Json = False) -> int:
 
 
 def profiles(json: Json = False) -> int:
-    """The shipped profiles, and the gates of each with their limits and sources."""
+    """The shipped profiles, and the gates of each with their limits and sources.
+
+    Examples:  bench profiles    bench profiles --json
+    """
     from bench.show.tables import profiles_table
 
     found = settings.load_profiles([], settings.declared_metrics())

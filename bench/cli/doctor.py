@@ -35,6 +35,8 @@ def doctor(
     """What can be measured here, what cannot, and the command that mends it.
 
     Status 0 if every probe can measure, 3 if one cannot, 2 if no run could be stored.
+
+    Examples:  bench doctor    bench doctor --storage /data --peer 10.0.0.2
     """
     from bench.model import Effort, Request
     from probes import discover

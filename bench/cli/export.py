@@ -13,6 +13,7 @@ from bench.cli.errors import CliError
 from bench.cli.gate import Results, RunArgument, find_run, open_store
 from bench.cli.generated import GENERATED, generated
 from bench.cli.output import emit, note
+from bench.show.formats import FORMATS
 
 if TYPE_CHECKING:
     from bench.model import Run
@@ -28,6 +29,7 @@ def export(
         typer.Option(
             "--format",
             "-f",
+            autocompletion=lambda: [*FORMATS, *GENERATED],
             help="openmetrics, junit, ctrf, markdown, nagios, npd, json, parquet, otlp; without a run: grafana, rules.",
         ),
     ] = None,
@@ -75,8 +77,6 @@ def export(
 
 
 def _known(format: str | None) -> str:  # noqa: A002
-    from bench.show.formats import FORMATS
-
     if format in (*FORMATS, *GENERATED):
         return str(format)
     listed = ", ".join((*FORMATS, *GENERATED))

@@ -78,7 +78,10 @@ def install(
 
 @schedule.command("status")
 def status(user: User = None, results: Results = None, json: Json = False) -> int:
-    """When it last ran, how it ended, when it runs next. Status 0 when it is installed, 3 when it is not."""
+    """When it last ran, how it ended, when it runs next. Status 0 when it is installed, 3 when it is not.
+
+    Example:  bench schedule status --json
+    """
     from dataclasses import asdict
 
     from bench.measure import schedule as nightly_run
@@ -107,7 +110,10 @@ def status(user: User = None, results: Results = None, json: Json = False) -> in
 
 @schedule.command("remove")
 def remove(user: User = None) -> int:
-    """Stop it and remove every file of it. Stored runs stay."""
+    """Stop it and remove every file of it. Stored runs stay.
+
+    Example:  bench schedule remove
+    """
     from bench.measure import schedule as nightly_run
 
     try:
@@ -123,7 +129,10 @@ def prune(
     keep: Annotated[int, typer.Option(min=30, help="Nights of this node to keep; pinned ones always are.")] = _KEEP,
     results: Results = None,
 ) -> int:
-    """Remove this node's oldest runs. The nightly unit does it after each run, when the disk is idle."""
+    """Remove this node's oldest runs. The nightly unit does it after each run, when the disk is idle.
+
+    Example:  bench schedule prune --keep 100
+    """
     import socket
 
     from bench.store.errors import StoreError, UnusableRun

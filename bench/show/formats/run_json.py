@@ -1,9 +1,14 @@
-"""The run document itself, with its verdicts: what `bench run --json` printed, or would print today."""
+"""The run document itself, with its verdicts: what `bench run --json` printed, or would print today.
+
+ASCII only: a control character of a foreign name is an escape here, so that the document may be looked at on a terminal.
+"""
 
 from __future__ import annotations
+
+import json
 
 from bench.show.formats import Export
 
 
 def render(export: Export) -> str:
-    return export.run.model_dump_json(indent=2) + "\n"
+    return json.dumps(export.run.model_dump(mode="json"), indent=2, allow_nan=False) + "\n"
