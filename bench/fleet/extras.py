@@ -84,10 +84,12 @@ def _measured(pair: PairOutcome, run: Run, hostname: str) -> PairOutcome:
     values = {way: median([m.value for m in found]) for way, found in rates.items() if found}
     stand_in = next((m.stand_in for found in rates.values() for m in found if m.stand_in), None)
     reason = trouble_of_pair(run, hostname) or (f"stand_in: {stand_in} is no pair" if stand_in else None)
-    if reason is None and not values:
-        reason = "bad_result: its throughput is not valid"
     if reason:
         return pair.model_copy(update={"state": State.BAD_RESULT, "reason": reason, "stand_in": stand_in})
+    if not values:
+        doubts = [m.invalid for m in run.find(_RATE) if m.invalid]
+        reason = f"invalid: {doubts[0] if doubts else 'neither direction was measured'}"
+        return pair.model_copy(update={"state": State.INCONCLUSIVE, "reason": reason})
     sent, received = values.get("send"), values.get("receive")
     return pair.model_copy(
         update={"state": State.PASS, "send_bytes_per_second": sent, "receive_bytes_per_second": received}

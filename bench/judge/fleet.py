@@ -38,12 +38,12 @@ def node_class(facts: Mapping[str, Any]) -> str:
 
 
 def failed_gates(verdicts: Iterable[Verdict]) -> tuple[str, ...]:
-    """The required gates that did not pass, in short, without repetition."""
+    """The required gates that did not pass, in short, without repetition; those that failed before those undecided."""
+    findings = [finding for verdict in verdicts for finding in verdict.findings]
     found = (
         f"{finding.metric}{_labels(finding.labels)}: {finding.status.value}"
         + (f" ({finding.reason})" if finding.reason and finding.status is not Status.FAIL else "")
-        for verdict in verdicts
-        for finding in verdict.findings
+        for finding in sorted(findings, key=lambda finding: finding.status is not Status.FAIL)
         if finding.required and finding.status is not Status.PASS
     )
     return tuple(text[:300] for text in dict.fromkeys(found))[:_MOST_REASONS]

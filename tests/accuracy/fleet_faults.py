@@ -22,9 +22,9 @@ from tests.fleet.test_run import drive
 from tests.fleet.testbed import Testbed, reason_for_none
 
 TRIALS = 10
-_PORT_MBIT, _PORT_SHARE = 200.0, 0.2
+_PORT_MBIT, _PORT_SHARE = 100.0, 0.2
 _DISK_BYTES, _DISK_SHARE = 40_000_000, 0.5
-_PERIOD, _QUOTA = 10_000, 2_000  # microseconds: a fifth of a core for each host,
+_PERIOD, _QUOTA = 10_000, 3_000  # microseconds: three tenths of a core for each host,
 _SHARES = 20_480  # which it gets whatever else this machine does: the truth must hold
 _PROFILE = """
 name = "any"
@@ -61,7 +61,7 @@ def trial(hosts: Testbed, seed: int, folder: Path) -> tuple[set[tuple[str, str]]
     with burden(hosts, faults["cpu"]):
         fleet, _, _ = drive(
             hosts, folder, node=["--data", str(hosts.folder), "--cpu"], budget=40.0, confirm=True, profile=_PROFILE,
-            pair_bytes=2 << 20, wait=200, echo=False,
+            pair_bytes=1 << 20, wait=200, echo=False,
         )  # fmt: skip
     return laid, {(o.host, o.part) for o in fleet.outliers if o.level == "act" and o.confirmed}, fleet
 

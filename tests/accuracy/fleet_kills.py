@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 from bench.measure.processes import descendants
-from tests.fleet.test_run import ROOT, drive, starts, states
+from tests.fleet.test_run import ROOT, drive, starts
 from tests.fleet.testbed import Testbed, reason_for_none
 
 KILLS = 20
@@ -72,12 +72,12 @@ def one(hosts: Testbed, seed: int) -> bool:
     fleet, _, _ = drive(hosts, folder, echo=False, wait=150, **options)
     lost = [name for name, data in kept.items() if (folder / "nodes" / name).read_bytes() != data]
     twice = {host: number for host, number in starts(log).items() if number != 1}
-    missing = [host for host, state in states(fleet).items() if state != "pass"]
+    missing = [f"{node.host} {node.state.value} {node.reason}" for node in fleet.nodes if node.state.value != "pass"]
     pairs = sum(pair.state.value == "pass" for pair in fleet.pairs)
     left = left_over(hosts)
     held = not (lost or twice or missing or left) and pairs == 6 and set(starts(log)) == set(hosts.names)
     print(
-        f"kill {seed:2} after {after:4.1f} s ({phase}): {len(kept)} kept, {4 - len(missing)} of 4 nodes, {pairs} of 6 "
+        f"kill {seed:2} after {after:4.1f} s ({phase}): {len(kept)} kept, without a result {missing or 'none'}, {pairs} of 6 "
         f"pairs, twice {twice or 'none'}, lost {lost or 'none'}, left {left or 'none'}: {'holds' if held else 'WRONG'}",
         flush=True,
     )
