@@ -84,7 +84,7 @@ def confirm(
     first: Run,
     compare: Callable[[Run], Compared],
     owners: Mapping[str, str],
-    again: Callable[[Sequence[str]], Run],
+    again: Callable[[Sequence[str]], None],
     pause: Callable[[], None],
 ) -> Compared:
     """The first run against the baseline; and when it is suspect, a second measurement of the probes concerned.

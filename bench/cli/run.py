@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli import settings
+from bench.cli import nightly, settings
+from bench.cli.asking import Asked, request_of
 from bench.cli.errors import CliError
 from bench.cli.output import emit, emit_run, note
 
 if TYPE_CHECKING:
+    from bench.cli.regression import Compared
     from bench.judge.profile import Profile
     from bench.measure.probe import Probe
     from bench.measure.recording import Recording
@@ -23,9 +25,6 @@ if TYPE_CHECKING:
     from bench.model import Node, Request, Run
     from bench.store.runs import Store
 
-_PEER = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9][A-Za-z0-9._-]*|[0-9A-Fa-f:]+)(:\d{1,5})?")
-_ACCELERATOR = re.compile(r"auto|cuda|cpu|emulated(:[A-Za-z0-9._*-]+)?")
-_EFFORTS = ("quick", "standard", "thorough")
 _MAX_SECONDS = {"quick": 600.0, "standard": 1800.0, "thorough": 4 * 3600.0}
 
 Words = list[str] | None
@@ -71,6 +70,16 @@ def run(
     ] = None,
     workload: Annotated[str | None, typer.Option(help="Published workload by name: unet3d, resnet50, ...")] = None,
     key_file: Annotated[Path | None, typer.Option(help="Shared key of the peer's echo, in a file.")] = None,
+    baseline: Annotated[
+        bool, typer.Option("--baseline", help="Compare with this node's nights; measure what is worse once more.")
+    ] = False,
+    precision: Annotated[
+        str | None, typer.Option(help="Repeat within the effort's time until medians are known to 3%, say.")
+    ] = None,
+    wait_quiet: Annotated[
+        str | None, typer.Option(help="Wait as long as 10m, say, for a node that others keep busy.")
+    ] = None,
+    confirms: Annotated[str | None, typer.Option(hidden=True)] = None,
     print_schema: Annotated[
         bool, typer.Option("--print-schema", callback=_schema, is_eager=True, help="Print the JSON Schema of a run.")
     ] = False,
@@ -81,31 +90,22 @@ def run(
     """
     from bench.measure.signals import Signals
 
-    asked = _Asked(profile or [], probe or [], storage or [], peer or [], accelerator, effort, results, replay)
+    asked = Asked(profile or [], probe or [], storage or [], peer or [], accelerator, effort, results, replay)
     options = {"loader": loader, "pattern": pattern, "workload": workload, "key_file": key_file and str(key_file)}
+    options["confirms"] = confirms
     with Signals() as signals:  # until the verdict is stored: what was finished is not lost to a signal
         job = _prepare(asked, {name: value for name, value in options.items() if value is not None})
+        job.patience, job.precision, job.baseline = nightly.patience(wait_quiet), nightly.precision(precision), baseline
         done = _measure(job, signals, progress=not (quiet or json))
-        judged = _conclude(job, done)
+        compared = _conclude(job, done, signals)
+    judged = compared.run
     if json:
         emit(_as_json(judged))
     else:
         emit_run(judged, job.profiles, quiet=quiet, all_gates=all_gates)
+        if more := _more(job, compared):
+            emit("\n".join(more))
     return 128 + signals.caught if signals.caught else _status(judged, exit_zero)
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """What the command line said; what it left open comes from the site's settings, then from the defaults."""
-
-    profile: list[str]
-    probe: list[str]
-    storage: list[Path]
-    peer: list[str]
-    accelerator: str | None
-    effort: str | None
-    results: Path | None
-    replay: Path | None
 
 
 @dataclass(slots=True)
@@ -119,9 +119,12 @@ class _Job:
     owners: dict[str, str]
     recording: Recording | None
     replay_of: str | None
+    patience: float | None = None
+    precision: float | None = None
+    baseline: bool = False
 
 
-def _prepare(asked: _Asked, options: dict[str, Any]) -> _Job:
+def _prepare(asked: Asked, options: dict[str, Any]) -> _Job:
     """Everything that can be wrong before a minute is spent on measuring. Raises CliError."""
     from bench.cli import ownership
     from bench.measure.node import this_node
@@ -135,7 +138,7 @@ def _prepare(asked: _Asked, options: dict[str, Any]) -> _Job:
     profiles = settings.load_profiles(asked.profile or site.get("profile", []), settings.declared_metrics())
     store = Store(settings.results_root(asked.results, site), warn=note)
     recording, original = _recorded(asked.replay, store)
-    request = original.request if original else _request(asked, site, found, options)
+    request = original.request if original else request_of(asked, site, found, options)
     node = original.node if original else this_node([Path(path) for path in request.storage])
     try:
         store.check(node.hostname)
@@ -164,54 +167,10 @@ def _recorded(folder: Path | None, store: Store) -> tuple[Recording | None, Run 
         raise CliError(f"--replay {folder}: the run document beside it is needed: {error}") from error
 
 
-def _request(asked: _Asked, site: dict[str, Any], found: Sequence[Probe], options: dict[str, Any]) -> Request:
-    from bench.model import Effort, Request
-
-    effort = asked.effort or site.get("effort", "standard")
-    if effort not in _EFFORTS:
-        raise CliError(f"--effort {effort}: must be one of {', '.join(_EFFORTS)}")
-    accelerator = asked.accelerator or site.get("accelerator", "auto")
-    if not _ACCELERATOR.fullmatch(accelerator):
-        raise CliError(f"--accelerator {accelerator}: must be auto, cuda, cpu or emulated[:NAME]")
-    names = _probe_names(asked.probe or site.get("probe", []), found)
-    storage = [_directory(path) for path in asked.storage or [Path(p) for p in site.get("storage", ["."])]]
-    peers = asked.peer or site.get("peer", [])
-    for peer in peers:
-        if not _PEER.fullmatch(peer):
-            raise CliError(f"--peer {peer}: must be HOST or HOST:PORT ([ADDRESS]:PORT for IPv6)")
-    return Request(
-        effort=Effort(effort),
-        probes=tuple(names),
-        storage=tuple(dict.fromkeys(storage)),
-        peers=tuple(dict.fromkeys(peers)),
-        accelerator=accelerator,
-        options=options,
-    )
-
-
-def _probe_names(wanted: Sequence[str], found: Sequence[Probe]) -> list[str]:
-    known = [probe.name for probe in found]
-    for name in wanted:
-        if name not in known:
-            raise CliError(f"--probe {name}: no such probe; there are {', '.join(known)}")
-    return [name for name in known if name in wanted] if wanted else known
-
-
-def _directory(path: Path) -> str:
-    absolute = Path(path).absolute()
-    try:
-        is_directory = absolute.is_dir()
-    except OSError as error:
-        raise CliError(f"--storage {path}: {error.strerror}") from error
-    if not is_directory:
-        raise CliError(f"--storage {path}: is not a directory; give one on the storage to be measured")
-    return str(absolute)
-
-
 def _measure(job: _Job, signals: Signals, progress: bool) -> Run:
     """Measure and store. Raises CliError: 3 when another run measures here, 2 when the run cannot be stored."""
-    from bench.cli.conclude import to_repeat
     from bench.measure import lock, runner
+    from bench.measure.quiet import marked
     from bench.show.progress import listener
     from bench.store.errors import StoreError
 
@@ -223,16 +182,19 @@ def _measure(job: _Job, signals: Signals, progress: bool) -> Run:
         evidence=Path(),
         replay=job.recording,
         replay_of=job.replay_of,
-        again=to_repeat(job.profiles, job.owners),
+        again=_again(job),
         signals=signals,
         max_seconds=_MAX_SECONDS[job.request.effort],
     )
     alone: AbstractContextManager[None] = nullcontext() if job.recording else lock.one_run()
     try:
-        with alone, listener(job.probes, job.request.effort, shown=progress) as listen:
-            plan.evidence = job.store.evidence_folder(job.node.hostname, plan.started_at, plan.id)
-            plan.listen = listen
-            done = _with_skipped(runner.execute(plan), job.skipped)
+        with alone:
+            busy = () if job.recording else nightly.busy_now(job.request.effort, signals, job.patience)
+            plan.started, plan.started_at = time.monotonic(), runner.now()
+            with listener(job.probes, job.request.effort, shown=progress) as listen:
+                plan.evidence = job.store.evidence_folder(job.node.hostname, plan.started_at, plan.id)
+                plan.listen = listen
+                done = marked(_with_skipped(runner.execute(plan), job.skipped), busy)
         job.store.save(done)
     except lock.Busy as error:
         raise CliError(str(error), status=3) from error
@@ -250,16 +212,40 @@ def _with_skipped(done: Run, skipped: Sequence[Probe]) -> Run:
     return done.model_copy(update={"results": (*done.results, *extra)})
 
 
-def _conclude(job: _Job, done: Run) -> Run:
+def _again(job: _Job) -> Callable[[Run], Sequence[str]]:
+    """Which probes to repeat: those whose interval straddles a limit, and with --precision those that are too wide."""
+    from bench.cli.conclude import to_repeat
+
+    straddling = to_repeat(job.profiles, job.owners)
+    if job.precision is None:
+        return straddling
+    wide = nightly.to_converge(job.profiles, job.owners, job.precision)
+    return lambda run: [*straddling(run), *wide(run)]
+
+
+def _conclude(job: _Job, done: Run, signals: Signals) -> Compared:
+    """Judge, compare with the node's nights where that is asked for, and store what was concluded."""
     from bench.cli.conclude import concluded
+    from bench.cli.regression import Compared
     from bench.store.errors import StoreError, UnusableRun
 
-    judged = concluded(done, job.profiles, job.owners)
+    compared = Compared(concluded(done, job.profiles, job.owners))
+    if job.baseline and done.interrupted_by is None:
+        metrics = settings.declared_metrics()
+        compared = nightly.compared(compared.run, job.profiles, job.store, job.owners, signals, metrics)
     try:
-        job.store.complete(judged)
+        job.store.complete(compared.run)
     except (StoreError, UnusableRun) as error:
         raise CliError(f"measured and stored, but the verdict could not be added: {error}") from error
-    return judged
+    return compared
+
+
+def _more(job: _Job, compared: Compared) -> list[str]:
+    """What stands below the verdicts for --precision and --baseline."""
+    from bench.cli.regression import lines
+
+    found = nightly.convergence(compared.run, job.profiles, job.precision) if job.precision is not None else []
+    return found + (lines(compared) if job.baseline else [])
 
 
 def _as_json(run: Run) -> str:

@@ -32,8 +32,8 @@ class Policy:
     most_series: int = 8
     suspect_level: float = 0.0075
     confirm_level: float = 0.05
-    both_level: float = 0.0035
-    lasting_level: float = 0.0008
+    both_level: float = 0.003
+    lasting_level: float = 0.0005
     shifts: tuple[int, ...] = (2, 3, 5, 7)
     entry_level: float = 0.001
     effect: float = 0.05
