@@ -94,7 +94,9 @@ def _argv(request: Request, probes: Sequence[str]) -> list[str]:
     words = ["run", "--quiet", "--exit-zero", "--effort", request.effort.value, "--accelerator", request.accelerator]
     for option, values in (("--probe", probes), ("--storage", request.storage), ("--peer", request.peers)):
         words += [word for value in values for word in (option, value)]
-    options: dict[str, Any] = {k: v for k, v in request.options.items() if isinstance(v, str) and k != "confirms"}
+    own = ("confirms", "quiet_check")
+    options: dict[str, Any] = {k: v for k, v in request.options.items() if isinstance(v, str) and k not in own}
+    words += ["--no-quiet-check"] if request.options.get("quiet_check") == "off" else []
     return words + [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
 
 

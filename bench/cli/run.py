@@ -79,6 +79,14 @@ def run(
     wait_quiet: Annotated[
         str | None, typer.Option(help="Wait as long as 10m, say, for a node that others keep busy.")
     ] = None,
+    quiet_check: Annotated[
+        bool,
+        typer.Option(
+            "--quiet-check/--no-quiet-check",
+            envvar="BENCH_QUIET_CHECK",
+            help="Look first whether others are busy here.",
+        ),
+    ] = True,
     confirms: Annotated[str | None, typer.Option(hidden=True)] = None,
     print_schema: Annotated[
         bool, typer.Option("--print-schema", callback=_schema, is_eager=True, help="Print the JSON Schema of a run.")
@@ -92,7 +100,7 @@ def run(
 
     asked = Asked(profile or [], probe or [], storage or [], peer or [], accelerator, effort, results, replay)
     options = {"loader": loader, "pattern": pattern, "workload": workload, "key_file": key_file and str(key_file)}
-    options["confirms"] = confirms
+    options |= {"confirms": confirms, "quiet_check": None if quiet_check else "off"}
     with Signals() as signals:  # until the verdict is stored: what was finished is not lost to a signal
         job = _prepare(asked, {name: value for name, value in options.items() if value is not None})
         job.patience, job.precision, job.baseline = nightly.patience(wait_quiet), nightly.precision(precision), baseline
@@ -189,7 +197,8 @@ def _measure(job: _Job, signals: Signals, progress: bool) -> Run:
     alone: AbstractContextManager[None] = nullcontext() if job.recording else lock.one_run()
     try:
         with alone:
-            busy = () if job.recording else nightly.busy_now(job.request.effort, signals, job.patience)
+            looked = job.recording is None and job.request.options.get("quiet_check") != "off"
+            busy = nightly.busy_now(job.request.effort, signals, job.patience) if looked else ()
             plan.started, plan.started_at = time.monotonic(), runner.now()
             with listener(job.probes, job.request.effort, shown=progress) as listen:
                 plan.evidence = job.store.evidence_folder(job.node.hostname, plan.started_at, plan.id)
