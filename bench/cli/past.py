@@ -24,6 +24,8 @@ def histories(store: Store, run: Run) -> list[History]:
 
     Empty where the store's past cannot be read: the report is worth having without it.
     """
+    import sqlite3
+
     from bench.store.errors import StoreError, UnusableRun
     from bench.store.history import history_of
     from bench.store.index import Index
@@ -32,7 +34,7 @@ def histories(store: Store, run: Run) -> list[History]:
     try:
         with Index(store.root, warn=note) as index:
             known = history_of(index, run, list(gating))
-    except (StoreError, UnusableRun, ValueError, OSError) as error:
+    except (StoreError, UnusableRun, sqlite3.Error, ValueError, OSError) as error:
         note(f"no history on the page: {error}")
         return []
     found = [_history(key, m, finding, known) for key, (finding, m) in gating.items()]

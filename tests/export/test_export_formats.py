@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -13,7 +14,7 @@ from xml.etree import ElementTree
 import pytest
 
 from bench.model import Decision, Run, Verdict
-from bench.show.formats import FORMATS, Export, render
+from bench.show.formats import FORMATS, Export, ExportError, render
 from tests.export.sample import HOSTILE, good, hostile, inconclusive, starved
 
 HERE = Path(__file__).parent
@@ -244,3 +245,9 @@ def test_every_decision_has_its_place() -> None:
         assert (json.loads(text("ctrf", changed))["results"]["tests"][0]["status"] == "passed") is green
     assert isinstance(run.verdicts[0], Verdict)
     assert HOSTILE.startswith("\x1b")
+
+
+def test_without_pyarrow_parquet_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ExportError, match=r"pip install 'aiready-bench\[parquet\]'"):
+        render("parquet", export(good()))

@@ -1,6 +1,6 @@
 """The run document itself, with its verdicts: what `bench run --json` printed, or would print today.
 
-ASCII only: a control character of a foreign name is an escape here, so that the document may be looked at on a terminal.
+ASCII only: a control character of a foreign name is an escape here, so that a terminal may show the document.
 """
 
 from __future__ import annotations
