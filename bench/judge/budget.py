@@ -70,8 +70,10 @@ def part(name: str, measurements: Sequence[Measurement]) -> Part | None:
     return Part(name, tuple(known), max(m.samples for m in measurements), first.stand_in, invalid)
 
 
-def part_of_samples(name: str, values: Sequence[float], stand_in: str | None = None, invalid: str | None = None) -> Part:
-    """A part from all of its values, which knows its tail better than a few quantiles do. Raises ValueError for none."""
+def part_of_samples(
+    name: str, values: Sequence[float], stand_in: str | None = None, invalid: str | None = None
+) -> Part:
+    """A part from all of its values: it knows its tail better than a few quantiles do. Raises ValueError for none."""
     shares = [share for share in _FINE if (1.0 - share) * len(values) >= 1.0]
     known = [(share, *_around(values, share)) for share in shares]
     largest = max(values)

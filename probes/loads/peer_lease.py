@@ -46,6 +46,9 @@ def main() -> None:
     except (NoPeer, UnusableKey) as error:
         _print(_nothing(error) | {"local": local})
         return
+    except OSError as error:
+        _print(_nothing(NoPeer(f"peer_gone: it closed the connection ({error.strerror})")) | {"local": local})
+        return
     if hello["kind"] == "iperf3":
         sock.close()  # It serves one connection at a time, and this one is in the way.
     _print({"hello": hello, "local": local, "address": _peer_address(sock, asked.host)})
