@@ -14,6 +14,7 @@ from typing import Any
 from bench.judge.comparison import Difference
 from bench.model import Decision, Run
 from bench.show import page_tables as tables
+from bench.show.page_comparison import comparison
 from bench.show.plots.history import History, histories
 from bench.show.text import clean
 from bench.show.words import score, when
@@ -42,7 +43,7 @@ def render(shown: Sequence[Shown], version: str = "", differences: Sequence[Diff
         environment.get_template("report.html.j2").render(
             styles=_trusted(styles),
             runs=[_run(one) for one in shown],
-            several=tables.comparison([one.run for one in shown], differences) if len(shown) > 1 else None,
+            several=comparison([one.run for one in shown], differences) if len(shown) > 1 else None,
             title=_title(shown),
             version=version,
         )

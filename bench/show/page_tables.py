@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from bench.judge.comparison import Difference
+from bench.judge.budget import response
 from bench.judge.units import human
 from bench.model import Decision, Finding, Measurement, Outcome, Run, Status, Verdict
 from bench.show.text import clean
@@ -21,12 +21,10 @@ from bench.show.words import (
     reason_text,
     score,
     title,
-    when,
 )
 
 Row = Sequence[str]
 _ORDER = (Status.FAIL, Status.UNDECIDED, Status.NO_DATA, Status.PASS)
-_MOST_DIFFERENCES = 60
 _PATHS = ("path",)
 
 
@@ -108,8 +106,46 @@ def _gate(f: Finding) -> dict[str, str]:
 
 
 def health(run: Run) -> list[dict[str, Any]]:
-    """The GPUs before and after, and the node in each stage: heading, header and rows; a word where there is none."""
-    return [_gpu_table(run), _host_table(run)]
+    """The whole answer's budget, the GPUs before and after, the node in each stage: heading, header and rows, or why
+    there are none.
+    """
+    return [_response_table(run), _gpu_table(run), _host_table(run)]
+
+
+_RESPONSE = ["until", "p50", "p99", "over the budget", "left at p99", "shares of the mean", ""]
+
+
+def _response_table(run: Run) -> dict[str, Any]:
+    """Network and model put together (`bench.judge.budget`): the stored answer, else composed now."""
+    names = ("response_seconds", "response_over_budget_ratio", "response_left_seconds", "response_part_ratio")
+    found = [m for m in run.measurements() if m.metric in names] or response(run)
+    ends = dict.fromkeys(m.labels.get("until", "") for m in found)
+    return {
+        "heading": "A whole answer against the 200 ms budget",
+        "header": _RESPONSE,
+        "rows": [_answer(end, [m for m in found if m.labels.get("until", "") == end]) for end in ends],
+        "empty": "Network or model was not measured, so there is no whole answer.",
+    }
+
+
+def _answer(until: str, found: Sequence[Measurement]) -> Row:
+    def one(metric: str, **labels: str) -> str:
+        same = [m for m in found if m.metric == metric and labels.items() <= m.labels.items()]
+        return quantity(same[0].value, same[0].interval, metric) if same else "–"
+
+    shares = [m for m in found if m.metric == "response_part_ratio"]
+    doubt = next((m.stand_in for m in found if m.stand_in), None)
+    notes = [f"stand-in: {clean(doubt, 40)}"] if doubt else []
+    notes += ["for the record only"] if any(m.invalid is not None for m in found) else []
+    return [
+        " ".join(until.split("_")),
+        one("response_seconds", statistic="p50"),
+        one("response_seconds", statistic="p99"),
+        one("response_over_budget_ratio"),
+        one("response_left_seconds"),
+        ", ".join(f"{clean(m.labels.get('part', ''), 40)} {human(m.value, m.metric)}" for m in shares),
+        ", ".join(notes),
+    ]
 
 
 def _gpu_table(run: Run) -> dict[str, Any]:
@@ -209,78 +245,3 @@ def _figure(m: Measurement) -> Row:
     words = ", ".join(f"{key}={clean(value, 60)}" for key, value in m.labels.items() if key not in _PATHS)
     shown = quantity(m.value, m.interval, m.metric)
     return [m.metric, words, shown, str(m.samples), "for the record only" if m.invalid is not None else ""]
-
-
-# --- several runs
-
-
-def comparison(runs: Sequence[Run], differences: Sequence[Difference] | None = None) -> dict[str, Any]:
-    """Verdicts side by side, facts of the nodes that differ, figures that differ by more than noise."""
-    apart = list(_differences(runs)) if differences is None else list(_compared(differences))
-    return {
-        "heads": [[clean(run.node.hostname, 60), when(run.started_at), clean(run.id, 20)] for run in runs],
-        "verdicts": _decisions(runs),
-        "facts": list(_facts(runs)),
-        "header": ["figure", *(clean(r.node.hostname, 60) for r in runs), *([] if differences is None else _CHANGE)],
-        "figures": apart[:_MOST_DIFFERENCES],
-        "more": max(0, len(apart) - _MOST_DIFFERENCES),
-        "basis": _BASIS if differences is None else "",
-    }
-
-
-_CHANGE = ["change", "", "by"]
-_BASIS = "Their 95 % intervals have no point in common. What is for the record only is left out."
-
-
-def _compared(differences: Sequence[Difference]) -> Iterator[Row]:
-    for d in differences:
-        if d.verdict != "same":
-            words = ", ".join(label_words(k, v) for k, v in d.labels.items() if k not in ("path", "stand_in"))
-            name = title(d.metric) + (f" ({words})" if words else "")
-            change = "" if d.change_ratio is None else f"{100 * d.change_ratio:+.1f} %"
-            yield [name, human(d.a, d.metric), human(d.b, d.metric), change, d.verdict, clean(d.basis)]
-
-
-def _decisions(runs: Sequence[Run]) -> list[list[Any]]:
-    profiles = dict.fromkeys(v.profile for run in runs for v in run.verdicts)
-    rows = []
-    for profile in profiles:
-        found = [next((v for v in run.verdicts if v.profile == profile), None) for run in runs]
-        rows.append(
-            [clean(profile, 80), [(v.decision.value, score(v.score)) if v else ("", "not judged") for v in found]]
-        )
-    return rows
-
-
-def _facts(runs: Sequence[Run]) -> Iterator[Row]:
-    flat = [dict(_flat(run.node.facts)) for run in runs]
-    for name in dict.fromkeys(name for facts in flat for name in facts):
-        values = [facts.get(name, "–") for facts in flat]
-        if len(set(values)) > 1 and name.split(".")[0] not in ("boot_id", "machine_id"):
-            yield [name, *values]
-
-
-def _flat(facts: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in facts.items():
-        name = f"{before}{clean(str(key), 80)}"
-        if isinstance(value, dict):
-            yield from _flat(value, f"{name}.")
-        else:
-            yield name, clean(str(value), 120)
-
-
-def _differences(runs: Sequence[Run]) -> Iterator[Row]:
-    """Two figures differ when their 95 % intervals have no point in common. Those for the record only do not count."""
-    tables = [{_key(m): m for m in run.measurements() if m.invalid is None} for run in runs]
-    for key in dict.fromkeys(key for table in tables for key in table):
-        found = [table.get(key) for table in tables]
-        known = [m for m in found if m is not None]
-        if len(known) > 1 and max(m.interval[0] for m in known) > min(m.interval[1] for m in known):
-            metric, labels = key
-            words = ", ".join(label_words(k, v) for k, v in labels if k not in ("path", "stand_in"))
-            cells = ["–" if m is None else quantity(m.value, m.interval, metric) for m in found]
-            yield [title(metric) + (f" ({words})" if words else ""), *cells]
-
-
-def _key(m: Measurement) -> tuple[str, tuple[tuple[str, str], ...]]:
-    return m.metric, tuple(sorted(m.labels.items()))

@@ -149,6 +149,18 @@ def test_several_runs_stand_side_by_side() -> None:
     assert rows == ["storage read (1 MiB, sequential, deep)"], "only what differs by more than its intervals"
 
 
+def test_a_whole_answer_is_put_together_from_network_and_model() -> None:
+    run = full()
+    tokens = [measurement("inference_first_token_seconds", value, 0.01, stage="serve", statistic=quantile)
+              for quantile, value in (("p50", 0.05), ("p99", 0.3), ("max", 0.4))]  # fmt: skip
+    extra = ProbeResult(probe="inference", outcome=Outcome.OK, measurements=tuple(tokens))
+    found = page(run.model_copy(update={"results": (*run.results, extra)}))
+    row = re.search(r"<tr><td>first token</td>(.*?)</tr>", found)
+    assert row is not None
+    assert "network " in row[1]
+    assert "Network or model was not measured" in page(full(good).model_copy(update={"results": ()}))
+
+
 def test_history_shows_band_limit_and_the_smallest_visible_drop() -> None:
     found = page(good(), history=history())
     assert "a drop to there would be seen with 80 % power" in found
