@@ -7,6 +7,7 @@ the oldest prompt that has a place, then one token for each request that was alr
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 
@@ -31,9 +32,19 @@ def one_at_a_time(requests: list[tuple[int, int, int]], prefill: int, decode: in
 
 
 def batched(
-    requests: list[tuple[int, int, int]], prefill: int, decode: int, slots: int, chunk: int, window: int
+    requests: list[tuple[int, int, int]],
+    prefill: int,
+    decode: int,
+    slots: int,
+    chunk: int,
+    window: int,
+    spent: Iterator[int] | None = None,
 ) -> list[Truth]:
-    """The same with ``slots`` places, chunks, and a decode step of ``decode`` ns for each request in it."""
+    """The same with ``slots`` places, chunks, and a decode step of ``decode`` ns for each request in it.
+
+    ``spent``: what each step really took, in order, where the server was a real one; the known times after that.
+    """
+    really = spent or iter(())
     truths = [Truth(arrival, []) for arrival, _, _ in requests]
     left = [prompt for _, prompt, _ in requests]
     outputs = [output for _, _, output in requests]
@@ -51,14 +62,14 @@ def batched(
         if filling >= 0:
             part = min(chunk, left[filling])
             left[filling] -= part
-            now += part * prefill
+            now += next(really, part * prefill)
             if left[filling] == 0:
                 truths[filling].tokens.append(now)
                 if outputs[filling] > 1:
                     active.append(filling)
                 filling = -1
         if speaking:
-            now += decode * len(speaking)
+            now += next(really, decode * len(speaking))
             for index in speaking:
                 truths[index].tokens.append(now)
                 if len(truths[index].tokens) == outputs[index]:
