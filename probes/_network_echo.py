@@ -13,7 +13,8 @@ from bench.model import Measurement, Series
 from probes._echo import Echo, base, load_alone, parse
 from probes._echo_figures import idle_or_loaded, quantiles
 from probes._iperf3 import Server, document, tcp_arguments, tcp_flows, udp_arguments, udp_datagrams
-from probes._network_bandwidth import CONGESTION, DIRECTIONS, SOCKET_BUFFER, UDP_PAYLOAD, Bandwidth, of_repeats
+from probes._network_bandwidth import CONGESTION, DIRECTIONS, SOCKET_BUFFER, UDP_PAYLOAD, Bandwidth
+from probes._network_figures import of_repeats
 from probes._network_link import Link
 from probes._network_plan import Plan
 

@@ -45,7 +45,7 @@ PEER = {
     Effort.STANDARD: Plan(6, 3, 1, 2, 3, 1500, both_rounds=1, fine_packets=2500, loads=_LOADS, loaded_packets=600),
     Effort.THOROUGH: Plan(7, 8, 2, 3, 8, 12000, both_rounds=3, fine_packets=10000, loads=_LOADS, loaded_packets=2000),
 }
-_SHORT = Plan(2, 1, 0, 1, 1, 60)
+_SHORT = Plan(2, 1, 0, 1, 1, 50)
 _LONGER = Plan(3, 2, 0, 2, 1, 250, fine_packets=500)
 LOOPBACK = {Effort.QUICK: _SHORT, Effort.STANDARD: _LONGER, Effort.THOROUGH: _LONGER}
 

@@ -13,16 +13,9 @@ from contextlib import contextmanager
 
 from bench.measure.probe import Check, Context, Failed, Probe, ProbeError, Tools, Unsupported
 from bench.model import Measurement, Metric, Request
-from probes._network_bandwidth import (
-    DIRECTIONS,
-    both_ways,
-    datagrams,
-    measure_both,
-    measure_tcp,
-    measure_udp,
-    throughput,
-)
+from probes._network_bandwidth import DIRECTIONS, measure_both, measure_tcp, measure_udp
 from probes._network_echo import figures, fine, idle, loaded, reason_for_none
+from probes._network_figures import both_ways, datagrams, throughput, utilization
 from probes._network_link import Link, connected, python_argv
 from probes._network_plan import LOOPBACK, PEER, Plan, for_peers
 
@@ -90,6 +83,7 @@ def _measured(link: Link, plan: Plan) -> list[Measurement]:
     quick = fine(link, plan) if link.echo_port else None
     tcp = measure_tcp(link, plan)
     found = throughput(tcp, link.labels, link.iperf3.max_bits_per_second)
+    found += utilization(tcp, link.interface, link.labels)
     found += both_ways(measure_both(link, plan, max(tcp.streams.values())), link.labels)
     udp, overflows = measure_udp(link, plan, {d: tcp.median(d) for d in DIRECTIONS})
     found += datagrams(udp, link.labels, overflows)
@@ -119,7 +113,14 @@ METRICS = (
         "network_throughput_bytes_per_second",
         "TCP payload that arrived a second (iperf3, cubic, as many streams as fill the link), the median of the rounds",
         "direction",
+        "congestion",
         "limited_by",
+        better="higher",
+    ),
+    _metric(
+        "network_link_utilization_ratio",
+        "that throughput over what this node's link can carry of it, by its speed and MTU",
+        "direction",
         better="higher",
     ),
     _metric("network_retransmits", "TCP segments sent again in one round (iperf3)", "direction"),

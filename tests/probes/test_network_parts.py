@@ -15,6 +15,7 @@ from bench.measure.probe import Failed, TimedOut
 from bench.model import Effort
 from probes import _collective as collective
 from probes import _network_bandwidth as bandwidth
+from probes import _network_figures as figures
 from probes._iperf3 import Datagrams, Flow
 from probes._network_plan import LOOPBACK, PEER, for_peers
 from probes.loads import echo_packet, peer_counters, peer_protocol
@@ -135,7 +136,7 @@ def flow(rate: float, cpu: float = 0.1, retransmits: int | None = 0) -> Flow:
 def through(*flows: Flow, ceiling: float = 0.0) -> list[Any]:
     both = (*flows, *(Flow("receive", f.bytes_per_second, 2.0, 0) for f in flows))
     found = bandwidth.Bandwidth(both, {"send": 1, "receive": 1}, 1448)
-    return [m for m in bandwidth.throughput(found, {"peer": "p"}, ceiling) if m.labels["direction"] == "send"]
+    return [m for m in figures.throughput(found, {"peer": "p"}, ceiling) if m.labels["direction"] == "send"]
 
 
 def test_a_core_that_is_full_is_named() -> None:
@@ -159,12 +160,20 @@ def test_loss_in_the_receivers_own_socket_is_not_the_networks() -> None:
     results = [Datagrams("receive", 1000, 40, (1e-5,), 1e6, 1.0), Datagrams("send", 1000, 1, (1e-5,), 1e6, 1.0)]
     found = {
         (m.metric, m.labels["direction"]): m
-        for m in bandwidth.datagrams(results, {"peer": "p"}, {"receive": 40, "send": 0})
+        for m in figures.datagrams(results, {"peer": "p"}, {"receive": 40, "send": 0})
     }
     lost = found["network_loss_ratio", "receive"]
     assert lost.value == 0.04 and lost.interval[0] < 0.04 < lost.interval[1]
     assert (lost.invalid or "").startswith("receiver_socket: 40 ")
     assert found["network_loss_ratio", "send"].invalid is None
+
+
+def test_a_link_is_measured_against_its_own_speed() -> None:
+    rate = 100e9 / 8 * 1448 / 1538
+    found = bandwidth.Bandwidth((flow(rate), Flow("receive", rate / 2, 2.0)), {"send": 1, "receive": 1}, 1448)
+    shares = figures.utilization(found, {"bits_per_second": 100_000_000_000, "mtu": 1500}, {})
+    assert [m.value for m in shares] == pytest.approx([1.0, 0.5])
+    assert figures.utilization(found, {"mtu": 1500}, {}) == [], "a virtual device tells no speed"
 
 
 def test_kernel_counters() -> None:
