@@ -26,13 +26,17 @@ _FED = 0.99
 
 
 def reasons(ready: Mapping[str, Any], arms: Sequence[Arm], rates: Mapping[str, Sequence[float]]) -> list[str]:
-    """Every reason against these arms; ``rates`` are the turns' rates by arm, in samples a second."""
+    """The reasons against these arms, one of each kind; ``rates`` are the turns' rates by arm, in samples a second."""
     cold = [arm for arm in arms if arm["arm"] in ("fetch", "storage")]
     found = [_unwritten(ready), *(reason for arm in cold for reason in _cold(ready, arm))]
     found += [_contended(arm) for arm in arms if not _fed(rates)]
     found += [_drifted(rates.get("resident", ())), _disagree(rates, _demand(rates))]
     found += [_not_flat(arm, _demand(rates)) for arm in cold]
-    return list(dict.fromkeys(reason for reason in found if reason))
+    by_word: dict[str, str] = {}
+    for reason in found:
+        if reason:
+            by_word.setdefault(reason.partition(":")[0], reason)
+    return list(by_word.values())
 
 
 def _demand(rates: Mapping[str, Sequence[float]]) -> float:

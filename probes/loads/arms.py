@@ -91,7 +91,8 @@ def run(
         watch.stop()
     return {
         **_record(name, turn, length, log, feed.started, ended),
-        "read_bytes": feed.read_bytes, "seconds": round(seconds, 4), **_waits(log), **_kernel(watch, feed, seconds), **cpu.shares(),
+        "read_bytes": feed.read_bytes, "seconds": round(seconds, 4), **_waits(log), **_kernel(watch, feed, seconds),
+        **cpu.shares(),
     }  # fmt: skip
 
 

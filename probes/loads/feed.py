@@ -22,6 +22,8 @@ from probes.loads.reader import Buffer, FileSource, MemorySource, Reader, Source
 
 _MOST_AHEAD_BYTES = 256 << 20
 _LEAST_AHEAD_BLOCKS = 4
+#: Read ahead two batches as loaders do, and at least for so long, so that a late wake-up of ours starves nobody.
+_AHEAD_SECONDS = 0.25
 _FED = 0.95  # of the demand: above it there is nothing to mend
 
 
@@ -74,7 +76,9 @@ class Program:
     def _buffers(self) -> Sequence[Buffer]:
         size = max(block.read_bytes for block in self.data.blocks)
         per_batch = self.consumer.batch / max(self.data.blocks[0].samples, 1e-9)
-        ahead = int(min(max(_LEAST_AHEAD_BLOCKS, 2 * per_batch), max(_LEAST_AHEAD_BLOCKS, _MOST_AHEAD_BYTES // size)))
+        smooth = (self.spec.demand or 0.0) * _AHEAD_SECONDS / max(self.data.blocks[0].samples, 1e-9)
+        wanted = max(_LEAST_AHEAD_BLOCKS, 2 * per_batch, smooth)
+        ahead = int(min(wanted, max(_LEAST_AHEAD_BLOCKS, _MOST_AHEAD_BYTES // size)))
         if self.consumer.kind != "emulated":
             ahead = max(ahead, int(per_batch) + 1)
         buffers = self.consumer.buffers(size, self.spec.workers + ahead)

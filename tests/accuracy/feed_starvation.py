@@ -1,0 +1,56 @@
+"""Starvation by a read limit of known size: ``python -m tests.accuracy.feed_starvation [quick|standard|hogs ...]``.
+
+Storage is limited by a cgroup to what leaves a ResNet-50 on an H100 short of 20, 50 and 80 %; the truth is
+``1 - rate / demand``. Claims: within 1 point with standard effort and 3 with quick, under 1 when nothing is limited,
+and the bottleneck right in every case; with a busy loop on every core within 2 points, or INCONCLUSIVE.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+
+from tests.accuracy._feed import DEMAND, bench, hogs, read_limit, starvation
+
+CASES = (0.8, 0.5, 0.2, 0.0)
+POINTS = {"quick": 0.03, "standard": 0.01, "hogs": 0.02}
+
+
+def measure(folder: Path, missing: float, kind: str) -> bool:
+    """One line of the table; whether the claim held."""
+    effort = "standard" if kind == "standard" else "quick"
+    rate = (1.0 - missing) * DEMAND if missing else None
+    with read_limit(folder, rate) as prefix, hogs() if kind == "hogs" else nullcontext():
+        document = bench(
+            folder, "--effort", effort, "--accelerator", "emulated:resnet50-h100", "--profile", "batch-inference",
+            prefix=prefix,
+        )  # fmt: skip
+    value, doubt = starvation(document)
+    found = document["attribution"]
+    error = abs(value - missing) if value is not None else float("inf")
+    limit = POINTS[kind] if missing else 0.01
+    expected = "storage" if missing else "accelerator"
+    decided = not doubt and found["valid"]
+    right = decided and error <= limit and found["bottleneck"] == expected
+    held = right or (kind == "hogs" and not decided)
+    shown = "-" if value is None else f"{100 * value:8.2f}"
+    print(
+        f"{kind:9s} {100 * missing:6.0f} {shown} {100 * error:7.2f}  {found['bottleneck']:12s} "
+        f"{'holds' if held else 'FAILS'} {doubt}",
+        flush=True,
+    )
+    return held
+
+
+def main() -> int:
+    kinds = [kind for kind in sys.argv[1:] if kind in POINTS] or list(POINTS)
+    print("effort     truth  measured   error  bottleneck   (per cent, points)")
+    with tempfile.TemporaryDirectory() as name:
+        held = [measure(Path(name), missing, kind) for kind in kinds for missing in CASES]
+    return 0 if all(held) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
