@@ -57,10 +57,12 @@ alive() { [ ! -f "$d/rc" ] && read -r p s <"$d/pid" 2>/dev/null && [ "$(born "$p
 n=0; while alive && [ $n -lt @WAIT@ ]; do sleep 1; n=$((n+1)); done
 if [ -f "$d/rc" ]; then frame; elif alive; then echo 'AIREADY-RUNNING @CLAIM@'; else echo 'AIREADY-DIED @CLAIM@'; fi
 """
-_SERVE = """\
+_END_OLD = """\
 for old in "$b/@FAMILY@."*/pid; do
   read -r p s <"$old" && [ "$(born "$p")" = "$s" ] && kill "$p" && sleep 0.5
 done 2>/dev/null
+"""
+_SERVE = """\
 mkdir "$d" 2>/dev/null || exit 75
 cd "$d" || exit 74
 @ENV@setsid timeout -k @KILL@ @LIMIT@ sh -c @COMMAND@ >out 2>&1 </dev/null &
@@ -72,10 +74,6 @@ n=0; while [ $n -lt @WAIT@ ]; do
 done
 kill $! 2>/dev/null
 tail -c 600 out >&2; exit 1
-"""
-_STOP = """\
-read -r p s <"$d/pid" 2>/dev/null && [ "$(born "$p")" = "$s" ] && kill "$p"
-exit 0
 """
 CONTACT = """\
 printf 'AIREADY-NODE %s %s %s\\n' "$(uname -n)" "$(cat /etc/machine-id 2>/dev/null | sha256sum | cut -c1-16)" \
@@ -114,16 +112,17 @@ def collect(claim: str, wait: float = 0.0) -> str:
 
 
 def serve(claim: str, command: str, ready: str, limit: float, env: Mapping[str, str], wait: float = 20.0) -> str:
-    """Leave a server running, for at most ``limit`` seconds, that has printed ``ready``. One that a killed controller
+    """Leave a server running, at most ``limit`` seconds, that has printed ``ready``. One that a killed controller
     left, whose claim differs only behind the last dot, is ended first.
     """
-    return _script(_HEAD + _SERVE, claim, LIMIT=f"{limit:g}", COMMAND=shlex.quote(command), ENV=_exports(env),
-                   READY=shlex.quote(ready), FAMILY=claim.rpartition(".")[0], WAIT=f"{wait * 5:.0f}")  # fmt: skip
+    family = claim.rpartition(".")[0]
+    return _script(_HEAD + _END_OLD + _SERVE, claim, LIMIT=f"{limit:g}", COMMAND=shlex.quote(command),
+                   ENV=_exports(env), READY=shlex.quote(ready), FAMILY=family, WAIT=f"{wait * 5:.0f}")  # fmt: skip
 
 
-def stop(claim: str) -> str:
-    """End the server of that claim, if it is still that process."""
-    return _script(_HEAD + _STOP, claim)
+def stop(family: str) -> str:
+    """End every server whose claim begins so, if it is still the process that was started."""
+    return _script(_HEAD + _END_OLD + "exit 0\n", family, FAMILY=family)
 
 
 def contact(python: str) -> str:

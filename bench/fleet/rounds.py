@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.fleet import extras, node_script
+from bench.fleet.engine import Kind
 from bench.fleet.folder import write_bytes, write_json
 from bench.fleet.jobs import Job, Jobs, Note
 from bench.fleet.node_script import Frame
@@ -19,6 +20,7 @@ from bench.store import reading
 from bench.store.errors import UnusableRun
 
 _SERVER_SECONDS = 25.0
+_SERVE = "serve"
 
 
 @dataclass(slots=True)
@@ -33,6 +35,7 @@ class Rounds:
 
     def all(self, named: Sequence[str]) -> None:
         """Every pair without a figure. Above a size random pairs, and then the suspects against sound hosts."""
+        self._end_servers()
         rounds = extras.rounds_in(self.folder) or schedule(named, self.plan.pairs, self.plan.seed)
         self._walk(rounds)
         whole = len(named) * (len(named) - 1) // 2
@@ -55,15 +58,13 @@ class Rounds:
         pending = [one for one in self._pending(ceiling(rounds, self.plan.pairs_at_once)) if one]
         if not pending:
             return
-        stamp = f"{self.plan.id}.serve.{os.urandom(4).hex()}"
         seconds = len(pending) * (self.plan.pair_budget + _SERVER_SECONDS)
-        up = self._servers_up(sorted({server for one in pending for _, server in one}), stamp, seconds)
+        up = self._servers_up(sorted({server for one in pending for _, server in one}), seconds)
         try:
             for one in pending:
                 self._round([(client, server) for client, server in one if server in up])
         finally:
-            if up:
-                self.jobs.engine.each(dict.fromkeys(up, node_script.stop(stamp)), _SERVER_SECONDS)
+            self._end_servers()
 
     def _pending(self, rounds: Sequence[Round]) -> Iterator[Round]:
         """The pairs without a figure of which both ends are here."""
@@ -74,8 +75,25 @@ class Rounds:
     def _file(self, client: str, server: str) -> Path:
         return self.folder / extras.PAIR_FOLDER / extras.pair_file(client, server)
 
-    def _servers_up(self, hosts: Sequence[str], stamp: str, seconds: float) -> list[str]:
-        plan = self.plan
+    def _end_servers(self) -> None:
+        """Those of this run, and those that a killed controller left: the log says on which hosts."""
+        rows = self.jobs.log
+        open_ = [
+            host for host in self.plan.hosts if (_SERVE, host) in rows.started and (_SERVE, host) not in rows.ended
+        ]
+        there = [host for host in open_ if host in self.here]
+        if there:
+            replies = self.jobs.engine.each(dict.fromkeys(there, node_script.stop(self._family)), _SERVER_SECONDS)
+            done = [host for host in there if replies[host].kind is Kind.DONE]
+            rows.write([{"phase": _SERVE, "key": host, "host": host, "state": "ended"} for host in done])
+
+    @property
+    def _family(self) -> str:
+        return f"{self.plan.id}.{_SERVE}"
+
+    def _servers_up(self, hosts: Sequence[str], seconds: float) -> list[str]:
+        plan, stamp = self.plan, f"{self._family}.{os.urandom(4).hex()}"
+        self.jobs.log.write([{"phase": _SERVE, "key": host, "host": host, "attempt": 1} for host in hosts])
         scripts = {
             host: node_script.serve(
                 stamp, plan.command(plan.pair_server, host, plan.variables[host].address), plan.pair_ready, seconds,

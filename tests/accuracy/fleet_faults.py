@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -94,6 +95,7 @@ def main() -> int:
     reason = reason_for_none()
     folder = Path(tempfile.mkdtemp(prefix="fa", dir="/tmp"))
     hosts = Testbed(folder, 4)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was made is removed
     if reason or not hosts.has_cgroups:
         print(f"not run: {reason or 'no cgroup v1 here'}")
         return 2

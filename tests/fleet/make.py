@@ -19,7 +19,7 @@ min = 1e8
 source = "the test's own"
 [[gate]]
 metric = "network_throughput_bytes_per_second"
-min = 1e8
+min = 1e5
 source = "the test's own"
 """
 

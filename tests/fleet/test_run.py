@@ -18,6 +18,7 @@ import pytest
 
 from bench.judge.fleet_nouns import Fleet
 from bench.model import Decision
+from bench.show import fleet_page
 from tests.fleet.testbed import Testbed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,20 +56,38 @@ def starts(path: Path) -> dict[str, int]:
     return {host: hosts.count(host) for host in hosts}
 
 
-def test_four_hosts_are_swept_and_paired_in_three_rounds_and_resumed_without_work(
-    hosts: Testbed, tmp_path: Path
-) -> None:
-    log = tmp_path / "starts"
-    fleet, _, _ = drive(hosts, tmp_path / "a", node=["--starts", str(log)])
+RANK = (
+    f"{sys.executable} -m probes.loads.fleet_rank --rank {{rank}} --world {{world}} --address {{own}} "
+    "--master {address} --device cpu --bytes 1048576 --iterations 10"
+)
+#: n003's rank is stopped for two thirds of the time: it computes at a third of the others' pace.
+COLLECTIVE = f"""
+export PYTHONPATH={ROOT}
+[ {{host}} = n003 ] || exec {RANK}
+{RANK} & p=$!
+while grep -q 'State:.[RSD]' /proc/$p/status; do kill -STOP $p; sleep 0.06; kill -CONT $p; sleep 0.03; done
+wait $p
+"""
+
+
+@pytest.mark.timeout(240)
+def test_four_hosts_six_pairs_in_three_rounds_a_collective_one_verdict_and_page(hosts: Testbed, tmp_path: Path) -> None:
+    folder, log, page = tmp_path / "a", tmp_path / "starts", tmp_path / "fleet.html"
+    words = ["--starts", str(log)]
+    fleet, progress, _ = drive(hosts, folder, node=words, collective=COLLECTIVE, collective_budget=100.0, wait=200)
     assert states(fleet) == dict.fromkeys(hosts.names, "pass")
     assert fleet.decision is Decision.GO
     assert len(fleet.pairs) == 6 and {pair.round for pair in fleet.pairs} == {0, 1, 2}
     assert all(pair.state.value == "pass" and pair.send_bytes_per_second for pair in fleet.pairs)
+    found = fleet.collective
+    assert found is not None and found.state.value == "pass", progress
+    assert found.ranks == tuple(hosts.names) and found.bus_bytes_per_second and found.straggler == "n003"
+    page.write_text(fleet_page.render(fleet))
+    assert "n003" in page.read_text() and "hsl(" in page.read_text()
+    again, progress, _ = drive(hosts, folder)
     assert starts(log) == dict.fromkeys(hosts.names, 1)
-    again, progress, _ = drive(hosts, tmp_path / "a")
-    assert starts(log) == dict.fromkeys(hosts.names, 1)
-    assert " sweep " not in progress and " pairs " not in progress
-    assert again.nodes == fleet.nodes and again.pairs == fleet.pairs
+    assert " sweep " not in progress and " pairs " not in progress and " collective" not in progress
+    assert again.nodes == fleet.nodes and again.pairs == fleet.pairs and again.collective == found
     left = [hosts.on(i, ["sh", "-c", "ps ax | grep -c '[n]ode.py'"]).stdout.strip() for i in hosts.numbers]
     assert left == ["0"] * 4, "a server of the pairs was left running"
 
