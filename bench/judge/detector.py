@@ -173,7 +173,7 @@ class Track:
         call = Call(State.OK, base.n, base.centre, base.centre - night.value, least)
         if self._is_bad(base, night.value):
             return replace(call, state=self._confirmed(night, base, effect, before))
-        asked = self.scale.effect(self.policy.asked, base.centre)
+        asked = self.scale.asked(self.policy.asked, base.centre)
         return replace(call, state=State.UNDETECTABLE) if least > asked else call
 
     def _confirmed(self, night: Night, base: Base, effect: float, before: float | None) -> State:

@@ -78,6 +78,14 @@ class Scale:
             return max(abs(centre) * ratio, LEAST_POINTS)
         return _LEAST_ROOT
 
+    def asked(self, ratio: float, centre: float) -> float:
+        """The drop that must be seen, on the scale. For a share half of ``ratio`` in points (10 where 20 % are asked:
+        the starvation that MLPerf Storage allows); of a count nothing is asked, because none is expected.
+        """
+        if self.kind is Kind.RATIO:
+            return self.effect(ratio, centre)
+        return ratio / 2.0 if self.kind is Kind.POINTS else math.inf
+
     def floor(self, ratio: float) -> float:
         """The least standard deviation to be believed, on the scale."""
         if self.kind is Kind.RATIO:

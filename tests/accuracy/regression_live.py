@@ -1,0 +1,112 @@
+"""The nightly gate on this machine's real disk: eight nights, a read limit lowered by 30 %, and lifted again.
+
+Every night is a real ``bench run`` of fio. A cgroup limits reads from the start, so that the truth is known; lowering
+the limit must be REGRESSED, with reads named and writes not, and lifting it must be well again. Needs root and a disk
+that a cgroup can limit; takes about six minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tests.accuracy._feed import ROOT, read_limit
+
+LIMIT, LOWERED = 60e6, 0.70
+NIGHTS = 8
+PROFILE = """
+name = "live"
+[[gate]]
+metric = "storage_read_bytes_per_second"
+labels = { pattern = "sequential" }
+min = 1.0
+source = "a demonstration"
+[[gate]]
+metric = "storage_write_bytes_per_second"
+labels = { pattern = "sequential" }
+min = 1.0
+source = "a demonstration"
+"""
+
+
+def bench(home: Path, rate: float | None, *words: str) -> subprocess.CompletedProcess[str]:
+    """One command with reads from the disk below ``home`` limited."""
+    env = {**os.environ, "BENCH_LOCK": f"{home}/lock", "BENCH_CACHE": f"{home}/cache", "BENCH_QUIET_CHECK": "0"}
+    with read_limit(home, rate) as prefix:
+        argv = [
+            *prefix,
+            sys.executable,
+            "-m",
+            "bench",
+            *words,
+            "--results",
+            f"{home}/results",
+            "--profile",
+            f"{home}/p.toml",
+        ]
+        done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=400, check=False)
+    if done.returncode not in (0, 1, 3):
+        raise SystemExit(f"bench {words[0]} ended with {done.returncode}: {done.stderr[-1500:]}")
+    return done
+
+
+def night(home: Path, rate: float, *more: str) -> int:
+    """One stored run; its exit status."""
+    words = ("run", "--probe", "storage", "--effort", "quick", "--storage", str(home), "--quiet", *more)
+    return bench(home, rate, *words).returncode
+
+
+def judged(home: Path) -> tuple[int, dict[str, list[dict[str, Any]]]]:
+    """``bench gate --baseline`` on the newest night: its status, and its gating series by their state."""
+    done = bench(home, None, "gate", "--baseline", "--json", *_newest(home), "--detect", "60%")
+    found: dict[str, list[dict[str, Any]]] = {}
+    for entry in json.loads(done.stdout)["regressions"]:
+        found.setdefault(entry["status"], []).append(entry)
+    return done.returncode, found
+
+
+def _newest(home: Path) -> list[str]:
+    """The newest night that confirms no other: the last run but for second measurements."""
+    runs = sorted((home / "results/runs").glob("*/*.json"))
+    own = [path for path in runs if "confirms" not in json.loads(path.read_text())["request"]["options"]]
+    return [str(own[-1])]
+
+
+def main() -> int:
+    if os.geteuid() != 0:
+        print("not shown: limiting a disk takes root")
+        return 0
+    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="bench-live-") as folder:
+        home = Path(folder)
+        (home / "p.toml").write_text(PROFILE)
+        for number in range(NIGHTS):
+            night(home, LIMIT, "--exit-zero")
+            print(f"night {number + 1} of {NIGHTS} at {LIMIT / 1e6:.0f} MB/s", flush=True)
+        healthy, _ = judged(home)
+        lowered = night(home, LIMIT * LOWERED, "--baseline")
+        _, bad = judged(home)
+        lifted = night(home, LIMIT, "--baseline")
+        status, after = judged(home)
+    named = {entry["metric"] for entry in bad.get("regressed", [])}
+    for entry in bad.get("regressed", []):
+        print(
+            f"REGRESSED {entry['metric']} {entry['labels'].get('block_bytes')}: {100 * entry['drop_ratio']:.1f} % worse"
+        )
+    claims = {
+        "a healthy night is not NO-GO": healthy in (0, 3),
+        "30 % less is NO-GO in the run itself, measured twice": lowered == 1,
+        "reads are named, writes are not": named == {"storage_read_bytes_per_second"},
+        "lifted, nothing is regressed": "regressed" not in after and lifted in (0, 3) and status in (0, 3),
+    }
+    for claim, good in claims.items():
+        print(f"{'ok  ' if good else 'FAIL'} {claim}")
+    return 0 if all(claims.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
