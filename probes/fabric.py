@@ -1,0 +1,184 @@
+"""The fabric watcher: InfiniBand, RoCE and Ethernet ports by sysfs, while everything else runs.
+
+A cable that drops bits, a port that came up at a fifth of its rate, a link that flaps once an hour: none of it needs a
+test, the kernel counts it. Error counters and flaps are what was added during the run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.measure.probe import Check, Context, Probe, Tools, Unsupported
+from bench.model import Effort, Measurement, Metric, Request
+
+SYSFS = Path("/sys/class")
+#: linux/Documentation/ABI/stable/sysfs-class-infiniband; ``link_downed`` counts flaps and is told apart.
+_IB_ERRORS = (
+    "symbol_error", "link_error_recovery", "port_rcv_errors", "port_rcv_remote_physical_errors",
+    "port_rcv_switch_relay_errors", "port_xmit_discards", "port_xmit_constraint_errors",
+    "port_rcv_constraint_errors", "local_link_integrity_errors", "excessive_buffer_overrun_errors",
+)  # fmt: skip
+_IB_HARDWARE = (
+    "out_of_sequence",
+    "packet_seq_err",
+    "local_ack_timeout_err",
+    "rnr_nak_retry_err",
+    "rx_icrc_encapsulated",
+)
+#: linux/Documentation/ABI/testing/sysfs-class-net-statistics.
+_NET_ERRORS = ("rx_errors", "tx_errors", "rx_crc_errors", "rx_fifo_errors", "tx_carrier_errors")
+_RATE = re.compile(r"([\d.]+)\s*Gb/sec(?:\s*\((\d+)X)?")
+Port = dict[str, Any]
+
+
+class FabricWatch:
+    """One object a sample: every port's state and counters as they stand."""
+
+    def __init__(self, root: Path = SYSFS) -> None:
+        self.root = root
+        if not self.ports():
+            raise Unsupported("no_ports: this node has no network port of real hardware")
+
+    def sample(self, event: str) -> Mapping[str, Any]:
+        return {"ports": self.ports()}
+
+    def ports(self) -> dict[str, Port]:
+        """By ``device/port``: ``active``, ``bytes_per_second``, ``lanes``, ``flaps``, ``errors`` since boot."""
+        return {**dict(self._infiniband()), **dict(self._ethernet())}
+
+    def _infiniband(self) -> Iterator[tuple[str, Port]]:
+        for folder in sorted(self.root.glob("infiniband/*/ports/*")):
+            rate = _RATE.match(_text(folder / "rate"))
+            counters = {name: _number(folder / "counters" / name) for name in _IB_ERRORS}
+            counters |= {name: _number(folder / "hw_counters" / name) for name in _IB_HARDWARE}
+            yield (
+                f"{folder.parent.parent.name}/{folder.name}",
+                {
+                    "kind": _text(folder / "link_layer").lower() or "infiniband",
+                    "active": "ACTIVE" in _text(folder / "state"),
+                    "bytes_per_second": float(rate[1]) * 1e9 / 8 if rate else None,
+                    "lanes": int(rate[2]) if rate and rate[2] else None,
+                    "flaps": _number(folder / "counters" / "link_downed"),
+                    "errors": {name: value for name, value in counters.items() if value is not None},
+                },
+            )
+
+    def _ethernet(self) -> Iterator[tuple[str, Port]]:
+        for folder in sorted(self.root.glob("net/*")):
+            if not (folder / "device").exists():
+                continue
+            speed = _number(folder / "speed")
+            counters = {name: _number(folder / "statistics" / name) for name in _NET_ERRORS}
+            yield (
+                folder.name,
+                {
+                    "kind": "ethernet",
+                    "active": _text(folder / "operstate") == "up",
+                    "bytes_per_second": speed * 1e6 / 8 if speed and speed > 0 else None,
+                    "lanes": None,
+                    "flaps": _number(folder / "carrier_changes"),
+                    "errors": {name: value for name, value in counters.items() if value is not None},
+                },
+            )
+
+    def close(self) -> None:
+        return None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii", errors="replace")[:4096].strip()
+    except OSError:
+        return ""
+
+
+def _number(path: Path) -> int | None:
+    text = _text(path)
+    return int(text) if re.fullmatch(r"-?\d{1,20}", text) else None
+
+
+def parse(samples: Sequence[Mapping[str, Any]], ctx: Context) -> list[Measurement]:
+    """What each port was and what was added to its counters. A port that was never up is a warning and no figure."""
+    seen = [s["ports"] for s in samples if isinstance(s.get("ports"), Mapping)]
+    found: list[Measurement] = []
+    for name in dict.fromkeys(name for ports in seen for name in ports):
+        states = [ports[name] for ports in seen if name in ports]
+        if not any(state.get("active") for state in states):
+            ctx.warn(f"port {name} was down for the whole run")
+            continue
+        found += _port(name, states, len(seen))
+    return found
+
+
+def _port(name: str, states: Sequence[Port], samples: int) -> Iterator[Measurement]:
+    labels = {"port": name, "kind": str(states[0].get("kind"))}
+    up = sum(bool(state.get("active")) for state in states) / samples
+    yield _of("fabric_up_ratio", up, samples, labels)
+    for metric, key in (("fabric_link_bytes_per_second", "bytes_per_second"), ("fabric_link_lanes", "lanes")):
+        values = [float(state[key]) for state in states if state.get(key) is not None]
+        if values:
+            yield _of(metric, min(values), samples, labels)
+    if (flaps := _added([state.get("flaps") for state in states])) is not None:
+        yield _of("fabric_flaps", flaps, samples, labels)
+    for counter in dict.fromkeys(counter for state in states for counter in state.get("errors", ())):
+        if (errors := _added([state["errors"].get(counter) for state in states])) is not None:
+            yield _of("fabric_errors", errors, samples, {**labels, "counter": counter})
+
+
+def _added(values: Sequence[Any]) -> float | None:
+    """What a counter grew by; one that fell was cleared, and what it shows since then counts. None if never read."""
+    known = [int(value) for value in values if value is not None]
+    if not known:
+        return None
+    steps = itertools.pairwise(known)
+    return float(sum(after - before if after >= before else after for before, after in steps))
+
+
+def _of(metric: str, value: float, samples: int, labels: Mapping[str, str]) -> Measurement:
+    return Measurement(metric=metric, value=value, interval=(value, value), samples=samples, labels=dict(labels))
+
+
+def doctor(tools: Tools, request: Request) -> Sequence[Check]:
+    """Which ports there are, and which of them are up."""
+    try:
+        ports = FabricWatch().ports()
+    except Unsupported as error:
+        return [Check("fabric", False, error.reason)]
+    named = [f"{name} {'up' if port['active'] else 'down'}" for name, port in ports.items()]
+    return [Check("fabric", any(port["active"] for port in ports.values()), ", ".join(named))]
+
+
+PROBE = Probe(
+    name="fabric",
+    help="Watches each InfiniBand, RoCE and Ethernet port by sysfs: rate, width, errors and flaps during the run.",
+    metrics=(
+        Metric(
+            name="fabric_up_ratio", help="Share of the run in which the port was up.",
+            labels=("port", "kind"), better="higher",
+        ),
+        Metric(
+            name="fabric_link_bytes_per_second", help="The rate that the link came up at, the lowest seen.",
+            labels=("port", "kind"), better="higher",
+        ),
+        Metric(
+            name="fabric_link_lanes", help="The width of an InfiniBand link, in lanes.",
+            labels=("port", "kind"), better="higher",
+        ),
+        Metric(
+            name="fabric_flaps", help="Times that the link went down, during the run.",
+            labels=("port", "kind"), better="lower",
+        ),
+        Metric(
+            name="fabric_errors", help="What the port's error counter grew by, during the run.",
+            labels=("port", "kind", "counter"), better="lower",
+        ),
+    ),
+    seconds={Effort.QUICK: 0.0, Effort.STANDARD: 0.0, Effort.THOROUGH: 0.0},
+    watch=lambda ctx: FabricWatch(),
+    parse=parse,
+    doctor=doctor,
+)  # fmt: skip
