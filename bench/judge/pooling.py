@@ -34,7 +34,7 @@ def prior_of(siblings: Sequence[Sequence[float]], floor: float, fewest: int = 7)
     mean = sum(logs) / len(logs)
     spread = sum((log - mean) ** 2 for log in logs) / (len(logs) - 1)
     sampling = sum(trigamma((len(nights) - 1) / 2.0) for nights in counted) / len(counted)
-    df = _df(spread - sampling)
+    df = math.floor(2.0 * _df(spread - sampling)) / 2.0  # halves: few enough that their quantiles are made once
     if df <= 0.0:
         return None
     return Prior(math.exp(mean + digamma(df / 2.0) - math.log(df / 2.0)), df)
