@@ -27,6 +27,7 @@ _COUNTERS = {
     "replays": "accelerator_pcie_replays",
     "nvlink_recoveries": "accelerator_nvlink_recoveries",
 }
+DRAIN = "accelerator_drain_reasons"
 _LOADED = ("inference.", "feed.")  # stages in which a link is not asleep
 
 
@@ -43,10 +44,11 @@ def card_figures(
         yield from _counter(samples, index, key, metric, gone)
     yield from _rows(samples, index, labels)
     yield from _recovery(samples, index, labels)
-    yield from _links(samples, stages, index, facts)
+    links = list(_links(samples, stages, index, facts))
+    yield from links
     yield from _xids(samples, index, labels)
     yield from _foreign(samples, index, labels)
-    yield _drain_reasons(samples, index, gone)
+    yield _drain_reasons(samples, index, gone, links)
     yield _info(samples, index, facts)
 
 
@@ -112,29 +114,41 @@ def _xids(samples: Sequence[Sample], index: str, labels: Mapping[str, str]) -> I
         yield figure("accelerator_xid_errors", float(len(found)), {**labels, "kind": kind, "xid": codes}, n=len(heard))
 
 
-def _drain_reasons(samples: Sequence[Sample], index: str, gone: str | None) -> Measurement:
+def _drain_reasons(
+    samples: Sequence[Sample], index: str, gone: str | None, links: Sequence[Measurement]
+) -> Measurement:
     """How many of the states that forbid work this card was in; ``checked`` names those that could be looked at.
 
     One number for one gate, because a driver before 570 has no recovery action and an old card no row remapping: what
-    such a card cannot say is in no one's way, and stands in the label.
+    such a card cannot say is in no one's way, and stands in the label. Others on the card void a clean answer.
     """
     rows = _readings(samples, index, "remapped")
     actions = [int(code) for code in _readings(samples, index, "recovery_action")]
     xids = [s["xids"] for s in samples if s.get("xids") is not None]
     hardware = [x for heard in xids for card, x in heard if str(card) in (index, "-1") and x not in APPLICATION_XIDS]
+    slow = [m.value < 1.0 for m in links if m.metric == "accelerator_pcie_link_ratio"]
     found = {
         "lost": gone is not None,
         "pending_row_remap": any(row[2] for row in rows) if rows else None,
         "failed_row_remap": any(row[3] for row in rows) if rows else None,
         "recovery_action": any(actions) if actions else None,
         "xid": bool(hardware) if xids else None,
+        "pcie_link": any(slow) if slow else None,
     }
     labels = {
         "device": index,
         "reasons": ",".join(name for name, bad in found.items() if bad) or "none",
         "checked": ",".join(name for name, bad in found.items() if bad is not None),
     }
-    return figure("accelerator_drain_reasons", float(sum(bool(bad) for bad in found.values())), labels)
+    number, others = sum(bool(bad) for bad in found.values()), _others(samples, index)
+    invalid = f"contended: {others} other programs use this GPU" if others and not number else None
+    return figure(DRAIN, float(number), labels, invalid=invalid)
+
+
+def _others(samples: Sequence[Sample], index: str) -> int | None:
+    """The most programs of others that were seen at once; None where they cannot be listed."""
+    seen = [set(pids) for pids in _readings(samples, index, "processes")]
+    return max(len(pids) for pids in seen) if seen else None
 
 
 def _foreign(samples: Sequence[Sample], index: str, labels: Mapping[str, str]) -> Iterator[Measurement]:
@@ -142,11 +156,10 @@ def _foreign(samples: Sequence[Sample], index: str, labels: Mapping[str, str]) -
 
     Others on the card void the run rather than fail it: the card is contended, not broken.
     """
-    seen = [set(pids) for pids in _readings(samples, index, "processes")]
-    if seen:
-        others = max(len(pids) for pids in seen)
+    others = _others(samples, index)
+    if others is not None:
         invalid = f"contended: {others} other programs use this GPU" if others else None
-        yield figure("accelerator_foreign_processes", float(others), labels, n=len(seen), invalid=invalid)
+        yield figure("accelerator_foreign_processes", float(others), labels, invalid=invalid)
 
 
 def _info(samples: Sequence[Sample], index: str, facts: Mapping[str, Any]) -> Measurement:

@@ -84,7 +84,7 @@ METRICS = (
     ),
     Metric(
         name="accelerator_drain_reasons", labels=("device", "reasons", "checked"), better="lower",
-        help="What forbids work on the card: lost, row remap pending or failed, recovery asked for, hardware Xid.",
+        help="What forbids work on the card: lost, row remap pending or failed, recovery, Xid, a slow PCIe link.",
     ),
     Metric(
         name="accelerator_foreign_processes", help="Programs on the card that are not ours; they void the run.",
@@ -124,6 +124,9 @@ def parse(samples: Sequence[Sample], ctx: Context) -> Sequence[Measurement]:
         known = {**card, "driver": facts.get("driver")}
         made += [m for stage in found for m in stage_figures(stage, index, str(facts.get("source", "nvml")))]
         made += health.card_figures(samples, found, index, known)
+        for reasons in (m.labels["reasons"] for m in made if m.metric == health.DRAIN and m.labels["device"] == index):
+            if reasons != "none":
+                ctx.warn(f"GPU {index}: drain it for {reasons}")
         for doubt in health.doubts(samples, index):
             ctx.warn(doubt)
         _plot(samples, index, ctx)
