@@ -110,7 +110,7 @@ PROBE = Probe(
         ),
         _metric("collective_straggler_info", "1 for a rank that holds the others up", "rank host cause", "none"),
     ),
-    seconds={Effort.QUICK: 5.0, Effort.STANDARD: 20.0, Effort.THOROUGH: 60.0},
+    seconds={Effort.QUICK: 1.0, Effort.STANDARD: 10.0, Effort.THOROUGH: 60.0},
     peer_seconds={Effort.QUICK: 20.0, Effort.STANDARD: 40.0, Effort.THOROUGH: 180.0},
     measure=measure,
     order=45,

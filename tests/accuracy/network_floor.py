@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import time
 
 from tests.accuracy._network import Claims, hosts, main
 from tests.network.testbed import Net
@@ -19,7 +20,8 @@ def at(values: list[float], share: float) -> float:
 
 def irtt(net: Net) -> tuple[float, float]:
     """Round trip p99 and p99.9, seconds."""
-    net.start(net.command("b", "irtt", "server", "-b", "10.98.0.2:2112"), "")
+    net.start(net.command("b", "irtt", "server", "-b", "10.98.0.2:2112"))
+    time.sleep(1)
     out = net.folder / "irtt.json"
     words = ["irtt", "client", "-i", "20ms", "-d", f"{PACKETS * INTERVAL:.0f}s", "-l", "172", "-q", "-o", str(out)]
     net.run(net.command("a", *words, "10.98.0.2:2112"), 120)
@@ -29,7 +31,8 @@ def irtt(net: Net) -> tuple[float, float]:
 
 def sockperf(net: Net) -> tuple[float, float]:
     """It prints half of the round trip in microseconds."""
-    net.start(net.command("b", "sockperf", "server", "-i", "10.98.0.2", "-p", "11111"), "")
+    net.start(net.command("b", "sockperf", "server", "-i", "10.98.0.2", "-p", "11111"))
+    time.sleep(1)
     words = [
         "sockperf",
         "under-load",
