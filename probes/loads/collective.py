@@ -49,11 +49,11 @@ def _arguments() -> argparse.Namespace:
 
 
 def _measure(asked: argparse.Namespace, connections: list[socket.socket], children: list[Any]) -> None:
-    import torch.distributed as dist
-
     peers: list[str] = json.loads(asked.peers)
     for peer in peers:
         connections.append(connect(*address(peer)))
+    import torch.distributed as dist  # seconds long: not before the peers are known to be there
+
     ours = connections[0].getsockname()[0] if connections else LOOPBACK
     world = 1 + len(peers) + asked.local
     store = dist.TCPStore(ours, 0, world, is_master=True, timeout=TIMEOUT, wait_for_workers=False)

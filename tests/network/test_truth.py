@@ -88,10 +88,10 @@ def stall(pid: int, seconds: float) -> None:
         os.kill(pid, signal.SIGCONT)
 
 
-def child_of(pid: int, word: str) -> int:
+def child_of(pid: int, word: str, seconds: float = 10.0) -> int:
     from bench.measure.processes import descendants
 
-    end = time.monotonic() + 10
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
         for child in descendants(pid):
             try:
