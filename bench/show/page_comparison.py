@@ -1,4 +1,4 @@
-"""Several runs on one page: verdicts side by side, and what differs of nodes and figures. Plain text for the template."""
+"""Several runs on one page: verdicts side by side, and what differs of nodes and figures, as plain text."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -251,3 +252,30 @@ def test_without_pyarrow_parquet_says_what_to_install(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ExportError, match=r"pip install 'aiready-bench\[parquet\]'"):
         render("parquet", export(good()))
+
+
+def test_markdown_of_a_hostile_run_holds_only_our_own_markup() -> None:
+    """Through a CommonMark parser with raw HTML on: what is left are tables, emphasis and the folds."""
+    markdown_it = pytest.importorskip("markdown_it")
+    parser = markdown_it.MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+    for make in RUNS.values():
+        found = parser.render(text("markdown", make()))
+        tags = set(re.findall(r"<\s*/?\s*([a-zA-Z][a-zA-Z0-9]*)", re.sub(r"<!--.*?-->", "", found)))
+        ours = {
+            "h2",
+            "p",
+            "table",
+            "thead",
+            "tbody",
+            "tr",
+            "th",
+            "td",
+            "strong",
+            "code",
+            "ul",
+            "li",
+            "details",
+            "summary",
+        }
+        assert tags <= ours
+        assert "alert(1)" not in found or "&lt;script&gt;" in found
