@@ -94,6 +94,9 @@ def run(
     ] = 0.0,
     budget: Annotated[float | None, typer.Option(min=1, help="Seconds a node may take; default by the effort.")] = None,
     python: Annotated[str, typer.Option(help="Python on the nodes that has aiready-bench.")] = "python3",
+    stage: Annotated[
+        bool, typer.Option("--stage", help="Bring the product to nodes that lack it: same Python, about 70 MB.")
+    ] = False,
     node_env: Annotated[
         Words, typer.Option(help="NAME=VALUE for the nodes' commands, nothing secret; {host} is the node's name.")
     ] = None,
@@ -116,7 +119,7 @@ def run(
         inventory=inventory or [], limit=limit, effort=effort, probe=probe or [], storage=storage or [],
         profile=profile or [], accelerator=accelerator, pairs=pairs, collective=collective, at_once=at_once,
         pairs_at_once=pairs_at_once, spread=spread, budget=budget, python=python, node_env=node_env or [],
-        confirm=confirm, shared=shared,
+        confirm=confirm, shared=shared, stage=stage,
     )  # fmt: skip
     root = settings.results_root(results)
     if dry_run:

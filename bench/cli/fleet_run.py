@@ -45,6 +45,7 @@ class Asked:
     node_env: list[str]
     confirm: bool
     shared: str | None
+    stage: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +159,7 @@ def make_plan(asked: Asked, engine: Engine) -> Plan:
         pairs_at_once=asked.pairs_at_once,
         spread=asked.spread,
         confirm=asked.confirm,
+        stage=asked.stage,
     )
 
 

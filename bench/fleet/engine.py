@@ -4,7 +4,7 @@ every named host out.
 Behind it ansible-core works over OpenSSH, driven by ansible-runner. Both are started as programs: ansible-core is
 GPL, and nothing of it is imported. The inventory, keys, bastions, become and vault are the site's own. The traps that
 these settings avoid were each reproduced: ssh retries start a command twice, a tty kills what was just started in the
-background, ``async`` does not see a lost host for minutes.
+background, ``async`` does not see a lost host for minutes (`bench.fleet.site`).
 """
 
 from __future__ import annotations
@@ -14,31 +14,24 @@ import json
 import os
 import re
 import shlex
-import shutil
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from bench.fleet.errors import FleetError
+from bench.fleet.site import CONNECT_SECONDS, INSTALL, environment, private, program
 from bench.measure import tools
 from bench.measure.probe import Completed, Failed, ProbeError, TimedOut
 from bench.measure.signals import Signals
 from bench.store.errors import one_line
 
-CONNECT_SECONDS = 10
-_KEEP_ALIVE = "-o ServerAliveInterval=5 -o ServerAliveCountMax=3"  # a lost host is seen after 15 s
 _TASK = "job"
+_OWN_WORD = "{{ aiready_words[inventory_hostname] }}"
 _START_SECONDS, _HOST_SECONDS = 30.0, 15.0
-_INSTALL = "pip install 'aiready-bench[fleet]'"
-_SITE = ("SSH_AUTH_SOCK", "SSH_AGENT_PID", "KRB5CCNAME", "SSH_ASKPASS", "DISPLAY")
 _MOST_HOSTS_AT_ONCE = 512  # of one start of ansible: its output is held in memory
-_CONFIG = "[defaults]\ninternal_poll_interval = 0.05\nretry_files_enabled = False\n"
 
 
 _BEFORE = re.compile(r"^(Task failed: |Failed to connect to the host via ssh: |ERROR! |\[ERROR\]: )+")
@@ -81,9 +74,9 @@ class Engine:
     def hosts(self, pattern: str = "all") -> dict[str, dict[str, Any]]:
         """The hosts that the pattern names, in the inventory's order, with their variables. Raises FleetError."""
         argv = [program("ansible-inventory"), *self._inventory(), "--list", "--limit", pattern]
-        with _private() as folder:
+        with private() as folder:
             try:
-                done = tools.run(argv, timeout=120, signals=self.signals, env=_environment(folder))
+                done = tools.run(argv, timeout=120, signals=self.signals, env=environment(folder))
             except ProbeError as error:
                 raise FleetError(one_line(f"inventory: {error.reason}")) from error
         if done.returncode:
@@ -110,12 +103,31 @@ class Engine:
             replies |= self._batch(some, limit, width or self.width(len(some)), listen)
         return replies
 
+    def put(
+        self, source: Path, places: Mapping[str, str], pythons: Mapping[str, str], limit: float
+    ) -> dict[str, Reply]:
+        """Copy a file to every host in ``places`` (host -> the path there), with that host's Python."""
+        task = {
+            "ansible.builtin.copy": {"src": str(source), "dest": _OWN_WORD, "mode": "0600"},
+            "vars": {"aiready_pythons": dict(pythons),
+                     "ansible_python_interpreter": "{{ aiready_pythons[inventory_hostname] }}"},
+        }  # fmt: skip
+        return self._play(task, places, limit, self.width(len(places)), lambda _: None)
+
     def _batch(self, commands: Mapping[str, str], limit: float, width: int, listen: Listen) -> dict[str, Reply]:
-        hearing = _Hearing(set(commands), listen)
-        waves = -(-len(commands) // width)
+        """Each host's script travels in base64, so that nothing in it is a template or a quote."""
+        scripts = {host: base64.b64encode(script.encode()).decode() for host, script in commands.items()}
+        raw = f"""sh -c "$(echo {_OWN_WORD} | base64 -d)" """
+        return self._play({"ansible.builtin.raw": raw.strip(), "failed_when": False}, scripts, limit, width, listen)
+
+    def _play(
+        self, task: Mapping[str, Any], words: Mapping[str, str], limit: float, width: int, listen: Listen
+    ) -> dict[str, Reply]:
+        hearing = _Hearing(set(words), listen)
+        waves = -(-len(words) // width)
         deadline = (limit + CONNECT_SECONDS + _HOST_SECONDS) * waves + _START_SECONDS
-        with _private() as folder:
-            _write_plays(folder, commands, limit)
+        with private() as folder:
+            _write_plays(folder, task, words, limit)
             argv = [
                 program("ansible-runner"), "run", str(folder), "-p", "plays.json", "--ident", "r", "-j",
                 "--omit-env-files", "--forks", str(width), f"--cmdline={shlex.join(self._inventory())}",
@@ -127,14 +139,14 @@ class Engine:
         """Why there may be hosts without a reply. Raises FleetError when ansible could not even begin."""
         try:
             done = tools.run(
-                argv, timeout=deadline, signals=self.signals, env=_environment(folder), on_line=hearing.line
+                argv, timeout=deadline, signals=self.signals, env=environment(folder), on_line=hearing.line
             )
         except TimedOut:
             return f"the controller's limit of {deadline:.0f} s was reached"
         except Failed as error:
             return error.reason
         except ProbeError as error:
-            raise FleetError(one_line(f"{error.reason}; {_INSTALL}")) from error
+            raise FleetError(one_line(f"{error.reason}; {INSTALL}")) from error
         if not hearing.begun:
             raise FleetError(one_line(f"ansible did not begin: {_complaint(done)}"))
         return "ansible ended before it came to this host"
@@ -170,7 +182,7 @@ class _Hearing:
             return
         after = time.monotonic() - self._started
         detail = _last_line(str(result.get("stderr") or result.get("msg") or ""))
-        rc = result.get("rc")
+        rc = result.get("rc", 0 if kind == "runner_on_ok" else None)
         if kind == "runner_on_unreachable":
             reply = Reply(host, Kind.UNREACHABLE, detail=detail, after=after)
         elif "timedout" in result:
@@ -192,66 +204,12 @@ class _Hearing:
         return self.replies
 
 
-def program(name: str) -> str:
-    """The absolute path of a program of the extra ``fleet``: beside this Python, else on PATH. Raises FleetError."""
-    beside = Path(sys.executable).parent / name
-    path = str(beside) if beside.is_file() else shutil.which(name)
-    if path is None:
-        raise FleetError(f"{name} is not installed; {_INSTALL}")
-    return path
-
-
-@contextmanager
-def _private() -> Iterator[Path]:
-    """A 0700 folder, in memory where the system has such a place, for what ansible writes; gone afterwards."""
-    places = (os.environ.get("XDG_RUNTIME_DIR"), "/dev/shm", tempfile.gettempdir())
-    base = next(place for place in places if place and os.access(place, os.W_OK | os.X_OK))
-    with tempfile.TemporaryDirectory(prefix="aiready-fleet-", dir=base, ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    """The site's own ansible and ssh settings, and ours where they must be so."""
-    site = {k: v for k, v in os.environ.items() if k in _SITE or k.startswith("ANSIBLE_")}
-    config = _site_config()
-    if config is None:
-        config = folder / "ansible.cfg"
-        config.write_text(_CONFIG, encoding="utf-8")
-        site.setdefault("ANSIBLE_SSH_ARGS", f"-o ControlMaster=no {_KEEP_ALIVE}")
-    else:
-        site.setdefault("ANSIBLE_SSH_EXTRA_ARGS", _KEEP_ALIVE)  # ssh takes the first that is given: the site's stand
-    ours = {
-        "ANSIBLE_CONFIG": str(config),
-        "ANSIBLE_SSH_RETRIES": "0",
-        "ANSIBLE_SSH_USETTY": "False",
-        "ANSIBLE_PIPELINING": "True",
-        "ANSIBLE_GATHERING": "explicit",
-        "ANSIBLE_NOCOLOR": "True",
-        "ANSIBLE_SSH_CONTROL_PATH_DIR": str(folder / "c"),
-        "ANSIBLE_LOCAL_TEMP": str(folder / "t"),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-    }
-    return {**site, "ANSIBLE_TIMEOUT": site.get("ANSIBLE_TIMEOUT", str(CONNECT_SECONDS)), **ours}
-
-
-def _site_config() -> Path | None:
-    """The configuration that ansible itself would take, seen from where the user stands."""
-    given = os.environ.get("ANSIBLE_CONFIG")
-    places = (given, "ansible.cfg", str(Path.home() / ".ansible.cfg"), "/etc/ansible/ansible.cfg")
-    return next((Path(place).resolve() for place in places if place and Path(place).is_file()), None)
-
-
-def _write_plays(folder: Path, commands: Mapping[str, str], limit: float) -> None:
-    """One play of one task; each host's script travels in base64, so that nothing in it is a template or a quote."""
-    scripts = {host: base64.b64encode(script.encode()).decode() for host, script in commands.items()}
-    raw = """sh -c "$(echo {{ aiready_scripts[inventory_hostname] }} | base64 -d)" """
-    task = {
-        "name": _TASK, "ansible.builtin.raw": raw.strip(), "timeout": int(limit) + 1,
-        "failed_when": False, "changed_when": False,
-    }  # fmt: skip
+def _write_plays(folder: Path, task: Mapping[str, Any], words: Mapping[str, str], limit: float) -> None:
+    """One play of one task; ``words`` is what the task needs, by host."""
+    whole = {"name": _TASK, "timeout": int(limit) + 1, "changed_when": False, **task}
     play = {
-        "name": "fleet", "hosts": list(commands), "gather_facts": False, "strategy": "linear",
-        "vars": {"aiready_scripts": scripts}, "tasks": [task],
+        "name": "fleet", "hosts": list(words), "gather_facts": False, "strategy": "linear",
+        "vars": {"aiready_words": dict(words)}, "tasks": [whole],
     }  # fmt: skip
     project = folder / "project"
     project.mkdir()

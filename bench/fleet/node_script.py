@@ -78,6 +78,7 @@ tail -c 600 out >&2; exit 1
 CONTACT = """\
 printf 'AIREADY-NODE %s %s %s\\n' "$(uname -n)" "$(cat /etc/machine-id 2>/dev/null | sha256sum | cut -c1-16)" \
 "$(cat /proc/sys/kernel/random/boot_id 2>/dev/null || echo -)"
+@PYTHON@ -c 'import sys, os; print("AIREADY-PYTHON", "%d.%d" % sys.version_info[:2], os.uname()[4])' 2>/dev/null
 @PYTHON@ -c 'import bench; print("AIREADY-BENCH", bench.__version__)' 2>/dev/null
 exit 0
 """
@@ -198,10 +199,13 @@ class Contacted:
     hostname: str
     machine: str
     version: str | None
+    python: str | None = None
 
 
 def contacted(stdout: str) -> Contacted | None:
     """None when it is not the answer of `contact`."""
     node = re.search(r"^AIREADY-NODE (\S{1,255}) ([0-9a-f]{16}) (\S{1,64})\r?$", stdout, re.M)
     version = re.search(r"^AIREADY-BENCH (\S{1,64})\r?$", stdout, re.M)
-    return Contacted(node[1], f"{node[2]}/{node[3]}", version[1] if version else None) if node else None
+    python = re.search(r"^AIREADY-PYTHON (\d+\.\d+ \S{1,40})\r?$", stdout, re.M)
+    words = (found[1] if found else None for found in (version, python))
+    return Contacted(node[1], f"{node[2]}/{node[3]}", *words) if node else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,7 @@ class Plan:
     spread: float = 0.0
     confirm: bool = True
     needs_bench: bool = True
+    stage: bool = False
     seed: int = 7
 
     def save(self, folder: Path) -> None:
@@ -69,6 +70,12 @@ class Plan:
         """The command for that host."""
         known = {"host": host, "address": address, "python": self.variables[host].python, **words}
         return re.sub(r"\{([a-z]+)\}", lambda m: shlex.quote(known[m[1]]) if m[1] in known else m[0], text)
+
+    def with_product(self, places: Mapping[str, str]) -> Plan:
+        """The plan with the folders in which hosts have the product, for their Python."""
+        found = {host: replace(v, env={**v.env, "PYTHONPATH": places[host]}) if host in places else v
+                 for host, v in self.variables.items()}  # fmt: skip
+        return replace(self, variables=found)
 
     def env(self, host: str) -> dict[str, str]:
         """The environment of that host's commands; ``{host}`` in a value is its name."""

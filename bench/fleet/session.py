@@ -10,12 +10,12 @@ import fcntl
 import json
 import os
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.fleet import extras, node_script
+from bench.fleet import extras, node_script, stage
 from bench.fleet.engine import Engine, Kind
 from bench.fleet.errors import FleetError
 from bench.fleet.expected import same_host
@@ -77,10 +77,11 @@ class Session:
         replies = self.engine.each(scripts, _CONTACT_SECONDS)
         machines: dict[str, str] = {}
         rows = []
+        answers = {h: node_script.contacted(r.stdout) if r.kind is Kind.DONE else None for h, r in replies.items()}
+        staged = self._stage(answers)
         for host in self.plan.hosts:
-            reply = replies[host]
-            found = node_script.contacted(reply.stdout) if reply.kind is Kind.DONE else None
-            state, reason = self._met(host, reply.kind, reply.detail, found, machines)
+            reply, found = replies[host], answers[host]
+            state, reason = self._met(host, reply.kind, staged.get(host, reply.detail), found, machines)
             rows.append({"phase": "contact", "key": host, "host": host, "state": state, "reason": reason})
             self.listen(Note("contact", host, state or "here", reason))
             if found is not None and state is None:
@@ -101,13 +102,25 @@ class Session:
         if found.machine in machines:
             return State.DUPLICATE.value, f"duplicate: is the same machine as {machines[found.machine]}"
         machines[found.machine] = host
-        if self.plan.needs_bench and found.version is None:
+        if self.plan.needs_bench and found.version is None and "PYTHONPATH" not in self.plan.variables[host].env:
             python = self.plan.variables[host].python
-            return (
-                State.NOT_RUN.value,
-                f"not_installed: {python} there has no aiready-bench; name another with --python",
-            )
+            hint = detail or f"{python} there has no aiready-bench; name another with --python, or give --stage"
+            return State.NOT_RUN.value, f"not_installed: {hint}"
         return None, ""
+
+    def _stage(self, answers: Mapping[str, Contacted | None]) -> dict[str, str]:
+        """Bring the product to those who lack it, if that was asked for. Why it could not be brought, by host."""
+        lacking = {host: found for host, found in answers.items() if found is not None and found.version is None}
+        if not self.plan.stage or not lacking:
+            return {}
+        fit = [host for host, found in lacking.items() if found.python == stage.fits()]
+        like = {host: self.plan.variables[host].python for host in fit}
+        why = {
+            h: f"cannot_stage: its Python is {f.python or 'absent'}, ours {stage.fits()}" for h, f in lacking.items()
+        }
+        brought = stage.bring(self.engine, like, self.folder / stage.STAGE) if like else {}
+        self.plan = self.plan.with_product({host: place for host, (place, _) in brought.items() if place})
+        return why | {host: reason for host, (_, reason) in brought.items()}
 
     # --- sweep
 

@@ -19,6 +19,7 @@ import pytest
 from bench.judge.fleet_nouns import Fleet
 from bench.model import Decision
 from bench.show import fleet_page
+from bench.store.runs import Store
 from tests.fleet.testbed import Testbed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -179,6 +180,30 @@ def test_a_killed_controller_leaves_a_run_that_is_completed_once(hosts: Testbed,
     fleet, _, _ = drive(hosts, tmp_path / "d", profile=STORAGE_ONLY)
     assert states(fleet) == dict.fromkeys(hosts.names, "pass")
     assert starts(log) == dict.fromkeys(hosts.names, 1)
+
+
+@pytest.mark.timeout(240)
+def test_the_command_runs_the_product_itself_on_every_node_and_stores_their_runs(
+    hosts: Testbed, tmp_path: Path
+) -> None:
+    """`bench run` on four hosts that have no GPU to probe: measured and INCONCLUSIVE, every document in the store."""
+    results = tmp_path / "results"
+    words = ["--probe", "gpu", "--pairs", "none", "--no-collective", "--results", str(results)]
+    command = [sys.executable, "-m", "bench", "fleet", "run"]
+    env = {"PYTHONPATH": str(ROOT)}
+    done = hosts.controller([*command, "-i", str(hosts.inventory), *words, "--json"], timeout=200, **env)
+    assert done.returncode == 3, done.stderr
+    fleet = Fleet.model_validate_json(done.stdout)
+    assert states(fleet) == dict.fromkeys(hosts.names, "inconclusive")
+    stored = Store(results)
+    assert {stored.find(node.run or "").node.hostname for node in fleet.nodes} == set(hosts.names)
+    folder = results / "fleet" / json.loads(next((results / "fleet").glob("*/plan.json")).read_text())["id"]
+    assert json.loads((folder / "fleet.json").read_text())["decision"] == "INCONCLUSIVE"
+    assert "INCONCLUSIVE" in (folder / "fleet.html").read_text()
+    again = hosts.controller(
+        [*command, "--resume", folder.name, "--results", str(results), "--quiet"], timeout=100, **env
+    )
+    assert again.returncode == 3 and again.stdout.count("INCONCLUSIVE") == 3
 
 
 @pytest.mark.parametrize("options", [["-i", "absent.ini"], ["--resume", "nothing"], [], ["-i", "n1,", "--effort", "x"]])

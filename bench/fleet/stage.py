@@ -1,0 +1,187 @@
+"""The product brought to nodes that do not have it: one archive, versioned and checked, unpacked beside the jobs.
+
+It holds the product and the installed packages that a measurement needs, as they are on the controller; so it fits
+nodes with the same Python (3.11, say) and the same processor. torch, fio and iperf3 are the node's own or its
+container's. Nothing is installed there: jobs find it by PYTHONPATH, and it is removed with the jobs' folders.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import platform
+import re
+import sys
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import bench
+from bench.fleet.engine import Engine
+from bench.fleet.errors import FleetError
+from bench.store.errors import one_line, why
+
+_OURS = "aiready-bench"
+#: Reports and plots are made on the controller.
+_NOT_FOR_NODES = frozenset({"pandas", "matplotlib", "pyarrow"})
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+STAGE = "stage"
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """``name`` has the version, the Python and the processor it is for, and the beginning of its digest."""
+
+    path: Path
+    name: str
+    sha256: str
+
+
+def fits() -> str:
+    """The Python and the processor that an archive of this controller is for: ``3.11 x86_64``."""
+    return f"{sys.version_info[0]}.{sys.version_info[1]} {platform.machine()}"
+
+
+def pack(folder: Path) -> Archive:
+    """Make the archive in ``folder``. The same packages give the same bytes. Raises FleetError."""
+    temp = folder / "stage.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (
+            temp.open("wb") as raw,
+            gzip.GzipFile("", "wb", 1, raw, mtime=0) as packed,
+            tarfile.open(fileobj=packed, mode="w|", format=tarfile.GNU_FORMAT) as archive,
+        ):
+            for name, path in sorted(_files().items()):
+                archive.add(path, name, recursive=False, filter=_plain)
+        digest = _digest(temp)
+        name = f"{_OURS}-{bench.__version__}-{fits().replace(' ', '-')}-{digest[:12]}"
+        return Archive(temp.rename(folder / f"{name}.tar.gz"), name, digest)
+    except OSError as error:
+        raise FleetError(one_line(f"{folder}: cannot make the archive for the nodes: {why(error)}")) from error
+
+
+def _files() -> dict[str, Path]:
+    """Name in the archive -> file."""
+    root = Path(bench.__file__).resolve().parent.parent
+    found: dict[str, Path] = {}
+    for package in ("bench", "probes"):
+        found |= {str(p.relative_to(root)): p for p in (root / package).rglob("*") if _wanted(p)}
+    for distribution in _needed():
+        for file in distribution.files or ():
+            path = Path(str(distribution.locate_file(file)))
+            if not str(file).startswith("..") and _wanted(path):
+                found[str(file)] = path
+    return found
+
+
+def _wanted(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink() and "__pycache__" not in path.parts and "tests" not in path.parts
+
+
+def _needed() -> Iterator[metadata.Distribution]:
+    """The product's requirements without extras, and theirs."""
+    queue, seen = list(_requirements(_OURS)), set(_NOT_FOR_NODES)
+    while queue:
+        name = queue.pop()
+        key = re.sub(r"[-_.]+", "-", name).lower()
+        if key in seen:
+            continue
+        seen.add(key)
+        try:
+            found = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            continue  # a requirement of another platform
+        queue += _requirements(name)
+        yield found
+
+
+def _requirements(name: str) -> Sequence[str]:
+    try:
+        lines = metadata.requires(name) or []
+    except metadata.PackageNotFoundError as error:
+        raise FleetError(
+            f"{name} is not installed here as a package, so it cannot be staged: pip install it"
+        ) from error
+    plain = (line for line in lines if "extra ==" not in line.replace("extra==", "extra =="))
+    return [match[0] for line in plain if (match := _NAME.match(line))]
+
+
+def _plain(info: tarfile.TarInfo) -> tarfile.TarInfo:
+    """No owner and no time of this machine."""
+    info.uid = info.gid = info.mtime = 0
+    info.uname = info.gname = ""
+    info.mode = 0o755 if info.mode & 0o100 else 0o644
+    return info
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def bring(
+    engine: Engine, pythons: Mapping[str, str], folder: Path, limit: float = 300.0
+) -> dict[str, tuple[str | None, str]]:
+    """Host -> (the folder with the product there, or None, and why not). The archive goes only where it is missing.
+
+    ``pythons``: the Python of each host.
+    """
+    archive, hosts = pack(folder), list(pythons)
+    asked = engine.each(dict.fromkeys(hosts, ready_script(archive)), 30.0)
+    there = {host: staged(asked[host].stdout) for host in hosts}
+    wanted = {host: place_of(asked[host].stdout) for host in hosts if there[host] is None}
+    places = {host: f"{place}/{archive.name}.tar.gz" for host, place in wanted.items() if place}
+    sent = engine.put(archive.path, places, pythons, limit) if places else {}
+    arrived = [host for host in places if sent[host].rc == 0]
+    done = engine.each(dict.fromkeys(arrived, unpack_script(archive)), limit) if arrived else {}
+    there |= {host: staged(done[host].stdout) for host in arrived}
+    last = {**asked, **sent, **done}
+    return {host: (there[host], "" if there[host] else f"cannot_stage: {last[host].detail}") for host in hosts}
+
+
+def ready_script(archive: Archive) -> str:
+    """Answers ``AIREADY-STAGED PATH`` when it is unpacked there already, else makes room for it."""
+    return _BASE + _READY.replace("@NAME@", archive.name)
+
+
+def unpack_script(archive: Archive) -> str:
+    """Check the digest, unpack, answer ``AIREADY-STAGED PATH``."""
+    return (_BASE + _UNPACK).replace("@NAME@", archive.name).replace("@SHA@", archive.sha256)
+
+
+def staged(stdout: str) -> str | None:
+    """The folder on the node, None when it is not there."""
+    found = re.search(r"^AIREADY-STAGED (/\S{1,400})\r?$", stdout, re.M)
+    return found[1] if found else None
+
+
+def place_of(stdout: str) -> str | None:
+    """Where the node wants the archive."""
+    found = re.search(r"^AIREADY-PLACE (/\S{1,400})\r?$", stdout, re.M)
+    return found[1] if found else None
+
+
+_BASE = """\
+umask 077
+b=/var/tmp/aiready-bench-$(id -u)
+mkdir -m 700 "$b" 2>/dev/null
+if [ -L "$b" ] || [ ! -d "$b" ] || [ ! -O "$b" ]; then echo "$b is not a folder of ours" >&2; exit 74; fi
+s="$b/stage"; mkdir -p "$s"
+"""
+_READY = """\
+if [ -d "$s/@NAME@" ]; then echo "AIREADY-STAGED $s/@NAME@"; else echo "AIREADY-PLACE $s"; fi
+"""
+_UNPACK = """\
+f="$s/@NAME@.tar.gz"; t="$s/.@NAME@.$$"
+[ "$(sha256sum <"$f" | cut -d' ' -f1)" = @SHA@ ] || { echo "the archive is not what was sent" >&2; rm -f "$f"; exit 1; }
+mkdir "$t" && tar -xzf "$f" -C "$t" && { mv -T "$t" "$s/@NAME@" 2>/dev/null || [ -d "$s/@NAME@" ]; }
+ok=$?; rm -rf "$t" "$f"
+[ $ok -eq 0 ] && echo "AIREADY-STAGED $s/@NAME@"
+exit $ok
+"""
