@@ -1,0 +1,114 @@
+"""The archive for nodes without the product, ansible's absence, what is left on disk, and the live table."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from bench.fleet import site, stage
+from bench.fleet.errors import FleetError
+from bench.fleet.jobs import Note
+from bench.show.fleet_progress import _Table, listener
+
+
+@pytest.fixture
+def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> stage.Archive:
+    source = tmp_path / "module.py"
+    source.write_text("WORD = 'staged'\n")
+    monkeypatch.setattr(stage, "_files", lambda: {"package/module.py": source})
+    return stage.pack(tmp_path / "out")
+
+
+def here(script: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_same_packages_make_the_same_bytes(archive: stage.Archive, tmp_path: Path) -> None:
+    os.utime(tmp_path / "module.py", (1, 1))
+    again = stage.pack(tmp_path / "other")
+    assert again.path.read_bytes() == archive.path.read_bytes() and again.name == archive.name
+    assert archive.sha256 == hashlib.sha256(archive.path.read_bytes()).hexdigest()
+    with tarfile.open(archive.path) as found:
+        assert [(m.name, m.uid, m.mtime) for m in found] == [("package/module.py", 0, 0)]
+
+
+def test_what_the_product_needs_is_in_it_and_what_it_does_not_is_not() -> None:
+    names = stage._files()
+    tops = {name.split("/")[0] for name in names}
+    assert {"bench", "probes", "pydantic", "typer", "numpy", "scipy", "psutil"} <= tops
+    assert not {"torch", "pandas", "matplotlib", "ansible", "pytest"} & tops
+    assert not [name for name in names if "__pycache__" in name or name.startswith(("/", ".."))]
+
+
+def test_a_node_unpacks_only_what_was_sent(archive: stage.Archive) -> None:
+    place = stage.place_of(here(stage.ready_script(archive)).stdout)
+    assert place is not None
+    try:
+        sent = Path(place) / f"{archive.name}.tar.gz"
+        sent.write_bytes(archive.path.read_bytes() + b"x")
+        refused = here(stage.unpack_script(archive))
+        assert refused.returncode == 1 and "not what was sent" in refused.stderr and not sent.exists()
+        sent.write_bytes(archive.path.read_bytes())
+        folder = stage.staged(here(stage.unpack_script(archive)).stdout)
+        assert folder is not None and (Path(folder) / "package/module.py").read_text() == "WORD = 'staged'\n"
+        assert stage.staged(here(stage.ready_script(archive)).stdout) == folder
+        assert [path.name for path in Path(place).iterdir() if archive.name in path.name] == [archive.name]
+    finally:
+        shutil.rmtree(Path(place) / archive.name, ignore_errors=True)
+
+
+def test_without_ansible_one_line_says_what_installs_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(FleetError, match=r"ansible-runner is not installed; pip install 'aiready-bench\[fleet\]'"):
+        site.program("ansible-runner")
+
+
+def test_private_folders_are_private_and_a_dead_controllers_are_removed() -> None:
+    with site.private() as folder:
+        assert folder.stat().st_mode & 0o777 == 0o700
+        left = folder.parent / "aiready-fleet-4194999-x"  # above the highest process id there can be
+        left.mkdir()
+        assert "hunter2" not in str(site.environment(folder))
+    assert not folder.exists()
+    with site.private():
+        assert not left.exists()
+
+
+def test_only_the_sites_own_ssh_and_ansible_words_reach_ansible(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+    monkeypatch.setenv("SSH_AUTH_SOCK", "/run/agent")
+    monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", "/etc/vault")
+    monkeypatch.setenv("ANSIBLE_SSH_RETRIES", "5")
+    monkeypatch.delenv("ANSIBLE_CONFIG", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ansible.cfg").write_text("[defaults]\n")
+    found = site.environment(tmp_path)
+    assert found["SSH_AUTH_SOCK"] == "/run/agent" and found["ANSIBLE_VAULT_PASSWORD_FILE"] == "/etc/vault"
+    assert found["ANSIBLE_CONFIG"] == str(tmp_path / "ansible.cfg"), "the site's own configuration stands"
+    assert found["ANSIBLE_SSH_RETRIES"] == "0", "a retry would start a job twice"
+    assert "AWS_SECRET_ACCESS_KEY" not in found
+
+
+def test_the_live_table_shows_hostile_names_as_text() -> None:
+    table = _Table(40)
+    for i in range(30):
+        table(Note("sweep", f"n{i}", "answered"))
+    table(Note("sweep", "n[red]x\x1b[31m", "lost", "connection \x07lost"))
+    out = io.StringIO()
+    Console(file=out, width=100).print(table.render())
+    text = out.getvalue()
+    assert "n[red]x" in text and "lost" in text and "more of 40" in text and "\x07" not in text
+    with listener(3, shown=False) as listen:
+        listen(Note("sweep", "n1", None))
