@@ -20,7 +20,7 @@ from probes._iperf3 import (
     udp_arguments,
     udp_datagrams,
 )
-from probes._network_link import Link
+from probes._network_link import Link, rate_option
 from probes._network_plan import Plan
 from probes.loads.peer_counters import parse as parse_counters
 from probes.loads.peer_protocol import parse as parse_object
@@ -129,7 +129,8 @@ def measure_udp(link: Link, plan: Plan, capacity: Mapping[str, float]) -> tuple[
     for number in range(plan.udp_rounds):
         for direction in DIRECTIONS:
             link.ctx.progress(f"{link.name}: UDP, {direction}", 0.5 + 0.1 * number / plan.udp_rounds)
-            rate = min(UDP_BITS_PER_SECOND, UDP_SHARE * 8 * capacity[direction])
+            asked = rate_option(link.ctx, "udp_rate", UDP_BITS_PER_SECOND)
+            rate = min(asked, UDP_SHARE * 8 * capacity[direction])
             results.append(_udp(link, plan, direction, rate))
     lost = {direction: any(one.lost for one in results if one.direction == direction) for direction in DIRECTIONS}
     overflows = {

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.measure.probe import Context, Failed, ProbeError, TimedOut
-from probes._iperf3 import Busy, Refused, Server, document
+from probes._iperf3 import Busy, Refused, Server, bits, document
 from probes.loads.peer_protocol import address
 
 _BUSY_PAUSE, _RESTART_PAUSE, _RESTARTS = 1.0, 0.15, 40
@@ -125,7 +125,7 @@ def _refusal(kind: str, reason: str) -> ProbeError:
 def _link(ctx: Context, peer: str, labels: Mapping[str, str], answer: Mapping[str, Any], port: int, host: str) -> Link:
     hello = answer["hello"]
     leased = hello["kind"] == "bench-peer"
-    ceiling = _lowest(float(hello.get("max_bits_per_second") or 0.0), float(ctx.option("max_rate", 0.0)))
+    ceiling = _lowest(float(hello.get("max_bits_per_second") or 0.0), rate_option(ctx, "max_rate", 0.0))
     iperf3_port = hello.get("iperf3_port") if leased else port
     return Link(
         ctx=ctx,
@@ -140,6 +140,15 @@ def _link(ctx: Context, peer: str, labels: Mapping[str, str], answer: Mapping[st
         problem=hello.get("iperf3_problem"),
         key_file=str(ctx.option("key_file")) if ctx.option("key_file") else None,
     )
+
+
+def rate_option(ctx: Context, name: str, default: float) -> float:
+    """An option in bits per second, ``500M`` say. Raises Failed."""
+    value = ctx.option(name)
+    try:
+        return bits(str(value)) if value else default
+    except ValueError as error:
+        raise Failed(f"bad_option: {name}: {error}", "give a rate as 500M or 1G") from error
 
 
 def _lowest(first: float, second: float) -> float:

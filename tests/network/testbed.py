@@ -92,10 +92,14 @@ class Net:
     def python(self, host: str, module: str, *words: str) -> list[str]:
         return self.command(host, sys.executable, "-m", module, *words)
 
+    def environment(self) -> dict[str, str]:
+        """The hosts stand for nodes of their own, so a run of this machine's must not hold theirs up."""
+        return {**environment(), "BENCH_LOCK": str(self.folder / "lock")}
+
     def start(self, argv: Sequence[str], ready: str = "") -> subprocess.Popen[str]:
         """A program that is killed when the network goes; waits for a line of its output that contains ``ready``."""
         process = subprocess.Popen(
-            list(argv), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment()
+            list(argv), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=self.environment()
         )
         self.started.append(process)
         self.stack.callback(_end, process)
@@ -109,7 +113,7 @@ class Net:
 
     def run(self, argv: Sequence[str], timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            list(argv), capture_output=True, text=True, timeout=timeout, cwd=ROOT, env=environment(), check=False
+            list(argv), capture_output=True, text=True, timeout=timeout, cwd=ROOT, env=self.environment(), check=False
         )
 
     def peer(self, host: str, address: str, *words: str) -> subprocess.Popen[str]:
