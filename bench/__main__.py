@@ -14,9 +14,9 @@ def _terminated(signum: int, _frame: object) -> None:
 def main() -> None:
     """Run the command line and exit with the contract's status."""
     signal.signal(signal.SIGTERM, _terminated)
-    from bench.cli.app import run
-
     try:
+        from bench.cli.app import run
+
         status = run(sys.argv[1:])
         sys.stdout.flush()
     except KeyboardInterrupt:

@@ -104,7 +104,7 @@ def run(
     with Signals() as signals:  # until the verdict is stored: what was finished is not lost to a signal
         job = _prepare(asked, {name: value for name, value in options.items() if value is not None})
         job.patience, job.precision, job.baseline = nightly.patience(wait_quiet), nightly.precision(precision), baseline
-        done = _measure(job, signals, progress=not (quiet or json))
+        done = _measure(job, signals, progress=not quiet)
         compared = _conclude(job, done, signals)
     judged = compared.run
     if json:
@@ -203,7 +203,8 @@ def _measure(job: _Job, signals: Signals, progress: bool) -> Run:
             with listener(job.probes, job.request.effort, shown=progress) as listen:
                 plan.evidence = job.store.evidence_folder(job.node.hostname, plan.started_at, plan.id)
                 plan.listen = listen
-                done = marked(_with_skipped(runner.execute(plan), job.skipped), busy)
+                measuring = {probe.name for probe in job.probes if probe.measure}
+                done = marked(_with_skipped(runner.execute(plan), job.skipped), busy, measuring)
         job.store.save(done)
     except lock.Busy as error:
         raise CliError(str(error), status=3) from error

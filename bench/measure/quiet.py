@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,8 +120,11 @@ def wait_until_quiet(
     return ()
 
 
-def marked(run: Run, busy: tuple[str, ...]) -> Run:
-    """The run with every measurement invalid because of what was busy; the same run when nothing was."""
+def marked(run: Run, busy: tuple[str, ...], probes: Container[str]) -> Run:
+    """The run with the figures of these probes invalid because of what was busy; the same run when nothing was.
+
+    What a watcher saw (an uncorrected error, a lost card) is true on a busy node as well: it is not in ``probes``.
+    """
     if not busy:
         return run
     why = f"contended: {', '.join(busy)}"[:4000]
@@ -131,6 +134,8 @@ def marked(run: Run, busy: tuple[str, ...]) -> Run:
                 "measurements": tuple(m.model_copy(update={"invalid": m.invalid or why}) for m in result.measurements)
             }
         )
+        if result.probe in probes
+        else result
         for result in run.results
     )
     return run.model_copy(update={"results": results})

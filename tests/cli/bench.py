@@ -17,7 +17,13 @@ def bench(
 ) -> subprocess.CompletedProcess[str]:
     words = [sys.executable, "-m", "bench", *(str(word) for word in arguments)]
     return subprocess.run(
-        words, cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=timeout, check=False
+        words,
+        cwd=cwd,
+        env={"BENCH_QUIET_CHECK": "0", **os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
     )
 
 

@@ -122,8 +122,8 @@ def test_a_contended_run_is_inconclusive_and_never_fails() -> None:
         results=(ProbeResult(probe="storage", outcome=Outcome.OK, measurements=(measured,)),),
     )
     gate = Gate(metric="storage_read_bytes_per_second", min=1e9, source="a test")
-    assert quiet.marked(run, ()) is run
-    found = judge_gate(quiet.marked(run, ("processors 75 % busy (backup)",)), gate, {}).finding
+    assert quiet.marked(run, (), {"storage"}) is run
+    found = judge_gate(quiet.marked(run, ("processors 75 % busy (backup)",), {"storage"}), gate, {}).finding
     assert found.status is not Status.PASS
     assert found.status is Status.UNDECIDED
     assert found.reason is not None and "contended: processors 75 % busy (backup)" in found.reason
