@@ -257,5 +257,3 @@ def _item(text: str, width: int, indent: int = 2) -> list[Line]:
 def _text(label: str, text: str, width: int) -> list[Line]:
     first, *rest = fold(label + text, width)
     return [((first[: len(label)], "bold"), (first[len(label) :], "")), *(((line, ""),) for line in rest)]
-
-

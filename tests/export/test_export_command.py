@@ -73,6 +73,19 @@ def test_the_file_is_put_in_place_whole_and_readable_by_an_exporter(results: Pat
     assert [path.name for path in results.iterdir() if path.name.startswith(".bench")] == []
 
 
+def test_a_device_stays_a_device_and_a_link_a_link(results: Path) -> None:
+    stored(results, good())
+    real, link = results / "real.prom", results / "link.prom"
+    real.write_text("old")
+    link.symlink_to(real)
+    for target in (link, Path("/dev/null")):
+        done = bench("export", "-f", "openmetrics", "-o", target, "--results", results, cwd=results)
+        assert done.returncode == 0, done.stderr
+    assert link.is_symlink()
+    assert real.read_text().endswith("# EOF\n")
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+
+
 def test_a_target_that_cannot_be_written_is_one_line_and_leaves_nothing(results: Path) -> None:
     stored(results, good())
     target = results / "taken"
