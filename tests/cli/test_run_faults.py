@@ -1,4 +1,4 @@
-"""``bench run`` when things go wrong: the status of the contract, one clear line, finished work stored, nothing left."""
+"""``bench run`` when things go wrong: the status of the contract, one clear line, finished work stored, none left."""
 
 from __future__ import annotations
 
