@@ -60,6 +60,10 @@ class _Maker:
         drawn = torch.empty(rows, columns, device=self.device, dtype=self.dtype)
         return drawn.normal_(0.0, 1.0 / math.sqrt(columns), generator=self.generator)
 
+    def normal(self, shape: tuple[int, ...]) -> Any:
+        """What a cache holds before its first prompt: not zeros, for the same reason as the weights."""
+        return torch.empty(shape, device=self.device, dtype=self.dtype).normal_(generator=self.generator)
+
     def ones(self, size: int) -> Any:
         return torch.ones(size, device=self.device, dtype=self.dtype)
 
@@ -79,8 +83,7 @@ class Decoder:
         self.head = self.embedding if shape.tied else make.matrix(shape.vocabulary, shape.dim)
         self.norm = make.ones(shape.dim)
         cache = (shape.layers, slots, shape.kv_heads, length, shape.head_dim)
-        self.keys = torch.zeros(cache, device=self.device, dtype=dtype)
-        self.values = torch.zeros_like(self.keys)
+        self.keys, self.values = make.normal(cache), make.normal(cache)
         self.tokens = torch.zeros(slots, dtype=torch.long, device=self.device)
         self.positions = torch.zeros(slots, dtype=torch.long, device=self.device)
         self._cos, self._sin = self._rotations()
@@ -90,8 +93,8 @@ class Decoder:
         half = torch.arange(0, self.shape.head_dim, 2, device=self.device, dtype=torch.float32)
         inverse = _ROPE_BASE ** (-half / self.shape.head_dim)
         angles = torch.outer(torch.arange(self.length, device=self.device, dtype=torch.float32), inverse)
-        both = torch.cat((angles, angles), dim=-1)
-        return both.cos().to(self.dtype), both.sin().to(self.dtype)
+        cos, sin = angles.cos(), angles.sin()
+        return torch.cat((cos, cos), -1).to(self.dtype), torch.cat((-sin, sin), -1).to(self.dtype)
 
     def synchronize(self) -> None:
         """Wait until the device has done all that it was given."""
@@ -115,8 +118,7 @@ class Decoder:
         cos, sin = self._cos[start : start + count], self._sin[start : start + count]
         mask = self._chunk_mask(start, count) if start else None
         for index, layer in enumerate(self.layers):
-            q, k, v = self._project(layer, x)
-            q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
+            q, k, v = self._project(layer, x, cos, sin)
             self.keys[index, rows, :, start : start + count] = k
             self.values[index, rows, :, start : start + count] = v
             if start:
@@ -163,40 +165,50 @@ class Decoder:
         positions = self.positions[:batch]
         x = F.embedding(self.tokens[:batch], self.embedding)[:, None]
         cos, sin = self._cos[positions][:, None, None], self._sin[positions][:, None, None]
-        seen = torch.arange(length, device=self.device)[None] <= positions[:, None]
+        bias = self._bias(torch.arange(length, device=self.device)[None] <= positions[:, None])[:, None, None]
         place = positions.view(batch, 1, 1, 1).expand(batch, self.shape.kv_heads, 1, self.shape.head_dim)
         for index, layer in enumerate(self.layers):
-            q, k, v = self._project(layer, x)
+            q, k, v = self._project(layer, x, cos, sin)
             keys, values = self.keys[index, :batch], self.values[index, :batch]
-            keys.scatter_(2, place, _rotate(k, cos, sin))
+            keys.scatter_(2, place, k)
             values.scatter_(2, place, v)
-            mixed = self._attend(_rotate(q, cos, sin), keys[:, :, :length], values[:, :, :length], seen)
+            mixed = self._attend(q, keys[:, :, :length], values[:, :, :length], bias)
             x = self._finish(layer, x, mixed)
         self.tokens[:batch] = self._next(x[:, 0])
         positions.add_(1).clamp_(max=self.length - 1)  # a slot without a request stays inside of the cache
 
-    def _attend(self, q: Any, keys: Any, values: Any, seen: Any) -> Any:
+    def _attend(self, q: Any, keys: Any, values: Any, bias: Any) -> Any:
         """Heads that share keys become rows of one query, so that the cache is read once and never widened."""
         batch, heads, _, size = q.shape
         grouped = q.view(batch, self.shape.kv_heads, heads // self.shape.kv_heads, size)
-        mixed = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=seen[:, None, None])
+        mixed = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=bias)
         return mixed.reshape(batch, 1, heads * size)
 
     # --- parts
 
-    def _project(self, layer: Layer, x: Any) -> tuple[Any, Any, Any]:
+    def _project(self, layer: Layer, x: Any, cos: Any, sin: Any) -> tuple[Any, Any, Any]:
+        """Queries and keys, rotated in one go, and values: [batch, heads, tokens, size] each.
+
+        A decode step is hundreds of small kernels between the reads of the weights; each one saved is felt.
+        """
         shape = self.shape
         normed = F.rms_norm(x, (shape.dim,), layer.norm_attention, _NORM_EPSILON)
-        sizes = [n * shape.head_dim for n in (shape.heads, shape.kv_heads, shape.kv_heads)]
-        parts = F.linear(normed, layer.qkv).split(sizes, -1)
-        q, k, v = (part.view(*part.shape[:2], -1, shape.head_dim).transpose(1, 2) for part in parts)
-        return q, k, v
+        heads = F.linear(normed, layer.qkv).view(*x.shape[:2], -1, shape.head_dim).transpose(1, 2)
+        turned, values = heads.split((shape.heads + shape.kv_heads, shape.kv_heads), 1)
+        turned = torch.addcmul(turned * cos, turned.roll(shape.head_dim // 2, -1), sin)
+        queries, keys = turned.split((shape.heads, shape.kv_heads), 1)
+        return queries, keys, values
 
     def _finish(self, layer: Layer, x: Any, mixed: Any) -> Any:
-        x = x + F.linear(mixed, layer.out)
-        normed = F.rms_norm(x, (self.shape.dim,), layer.norm_mlp, _NORM_EPSILON)
+        """The rest of a layer; each sum is made by the matrix product itself."""
+        flat = torch.addmm(x.flatten(0, 1), mixed.flatten(0, 1), layer.out.t())
+        normed = F.rms_norm(flat, (self.shape.dim,), layer.norm_mlp, _NORM_EPSILON)
         gate, up = F.linear(normed, layer.gate_up).chunk(2, -1)
-        return x + F.linear(F.silu(gate) * up, layer.down)
+        return torch.addmm(flat, F.silu(gate) * up, layer.down.t()).view_as(x)
+
+    def _bias(self, seen: Any) -> Any:
+        """0 where a token is seen, minus infinity where it is not."""
+        return torch.zeros_like(seen, dtype=self.dtype).masked_fill_(~seen, float("-inf"))
 
     def _next(self, x: Any) -> Any:
         return F.linear(F.rms_norm(x, (self.shape.dim,), self.norm, _NORM_EPSILON), self.head).argmax(-1)
@@ -205,8 +217,3 @@ class Decoder:
         """[count, start + count]: a token sees what is before it and itself."""
         seen = torch.arange(start + count, device=self.device)[None]
         return seen <= torch.arange(start, start + count, device=self.device)[:, None]
-
-
-def _rotate(x: Any, cos: Any, sin: Any) -> Any:
-    first, second = x.chunk(2, -1)
-    return x * cos + torch.cat((-second, first), -1) * sin

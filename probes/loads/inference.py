@@ -46,8 +46,21 @@ def main(words: list[str]) -> int:
     except Refused as refused:
         say("refused", outcome=refused.outcome, reason=refused.reason, remedy=refused.remedy)
         return 0
+    except (RuntimeError, MemoryError) as error:  # torch's own: out of memory, a lost card, a kernel that failed
+        say(
+            "refused",
+            outcome="failed",
+            reason=f"load_failed: {first_line(error)}",
+            remedy="nvidia-smi; free its memory",
+        )
+        return 0
     say("done", seconds=time.monotonic() - began)
     return 0
+
+
+def first_line(error: BaseException) -> str:
+    """What torch says of it, without the pages that follow."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
 
 
 def run(torch: Any, device: Device, options: argparse.Namespace, deadline: float) -> None:

@@ -33,10 +33,14 @@ def matmul(torch: Any, device: Device) -> Ceiling:
     return Ceiling(lambda: torch.matmul(a, b, out=c), {"flops": 2 * n**3})
 
 
+def copy_bytes(device: Device) -> int:
+    """Bytes of one of the copy's two buffers: far beyond any cache, and little of what is free."""
+    return min(_COPY_BYTES[device.kind], int(device.facts["memory_free_bytes"]) // 16)
+
+
 def copy(torch: Any, device: Device) -> Ceiling:
     """Device to device; the bytes read and the bytes written both count, as STREAM's copy counts them."""
-    free = int(device.facts["memory_free_bytes"])
-    count = min(_COPY_BYTES[device.kind], free // 16) // device.element_bytes
+    count = copy_bytes(device) // device.element_bytes
     source = torch.randn(count, device=device.torch_name, dtype=device.dtype)
     target = torch.empty_like(source)
     return Ceiling(lambda: target.copy_(source), {"bytes": 2 * count * device.element_bytes})

@@ -18,6 +18,7 @@ from probes._nvml_survey import Survey, energy_reader
 TORCH_REMEDY = "pip install torch"
 CUDA_REMEDY = "pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu128"
 _EVENTS_IN_FLIGHT = 16
+_GROUP_SECONDS = 0.05
 
 
 class Refused(Exception):
@@ -157,16 +158,18 @@ def _time_on_host(step: Callable[[], None], seconds: float) -> Timed:
 
 
 def _time_on_cuda(torch: Any, step: Callable[[], None], seconds: float) -> Timed:
-    """Steps are launched ahead in groups; the host waits once a group, so it never runs far in front."""
+    """Short steps are launched ahead in groups; the host waits once a group, so it never runs far in front."""
     steps: list[float] = []
+    group = 1
     torch.cuda.synchronize()
     began = time.perf_counter()
     while not steps or time.perf_counter() - began < seconds:
-        marks = [torch.cuda.Event(enable_timing=True) for _ in range(_EVENTS_IN_FLIGHT + 1)]
+        marks = [torch.cuda.Event(enable_timing=True) for _ in range(group + 1)]
         marks[0].record()
         for mark in marks[1:]:
             step()
             mark.record()
         marks[-1].synchronize()
         steps += [a.elapsed_time(b) / 1e3 for a, b in pairwise(marks)]
+        group = max(1, min(_EVENTS_IN_FLIGHT, int(_GROUP_SECONDS / max(steps[-1], 1e-6))))
     return Timed(time.perf_counter() - began, sum(steps), steps)

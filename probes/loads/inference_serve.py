@@ -50,8 +50,8 @@ class WallClock:
 class DecoderServer:
     """Prompts are drawn before the start. Each call returns when the tokens have come back to the host."""
 
-    def __init__(self, decoder: Decoder, prompts: Sequence[Any], slots: int) -> None:
-        self.decoder, self.prompts, self.slots = decoder, prompts, slots
+    def __init__(self, decoder: Decoder, prompts: Sequence[Any], slots: int, longest: int) -> None:
+        self.decoder, self.prompts, self.slots, self.longest = decoder, prompts, slots, longest
 
     def prefill(self, request: Served, count: int) -> None:
         assert request.slot is not None
@@ -62,15 +62,21 @@ class DecoderServer:
     def decode(self, running: Sequence[Served]) -> None:
         highest = max(request.slot or 0 for request in running)
         batch = min(self.slots, 1 << highest.bit_length())
-        self.decoder.decode(batch, max(request.held for request in running))
+        self.decoder.decode(batch, self._length(running))
         self.decoder.tokens[:batch].tolist()
 
-    def warm(self, longest: int) -> None:
+    def _length(self, running: Sequence[Served]) -> int:
+        """How much of the cache a step looks at: on a GPU always the same, because its step is captured for that."""
+        if self.decoder.device.type == "cuda":
+            return self.longest
+        return max(request.held for request in running)
+
+    def warm(self) -> None:
         """Every batch size once, so that nothing is captured while requests wait."""
         batch = 1
         while batch <= self.slots:
-            self.decoder.positions.fill_(longest - 1)
-            self.decoder.decode(batch, longest - 1)
+            self.decoder.positions.fill_(self.longest - 1)
+            self.decoder.decode(batch, self.longest)
             batch *= 2
         self.decoder.synchronize()
 
@@ -133,8 +139,9 @@ class Serving:
         arrivals = poisson_arrivals(rate, seconds, self.sizes.prompt, self.sizes.output, seed)
         vocabulary = self.decoder.shape.vocabulary
         drawn = [torch.randint(0, vocabulary, (1, a.prompt), generator=self.draw) for a in arrivals]
-        server = DecoderServer(self.decoder, [words.to(self.decoder.device) for words in drawn], self.slots)
-        server.warm((self.sizes.prompt + self.sizes.output) * 5 // 4)
+        longest = (self.sizes.prompt + self.sizes.output) * 5 // 4
+        server = DecoderServer(self.decoder, [words.to(self.decoder.device) for words in drawn], self.slots, longest)
+        server.warm()
         loops: list[OpenLoop] = []
 
         def work() -> dict[str, Any]:

@@ -19,6 +19,7 @@ from probes.loads.inference_events import measured, say, stage
 from probes.loads.inference_serve import Serving, service_seconds
 from probes.loads.inference_shapes import Shape
 
+_SPARE_BYTES = 6_000_000_000  # activations of a prefill, captured graphs, the libraries' own
 _STEADY_RATIO = 0.03  # three windows in a row within this are steady
 _MOST_STEPS_KEPT = 2000
 _QUICK = {"warm": 0.08, "rounds": 0.50, "serve": 0.40, "search": 0.0}  # of the time that is left after setting up
@@ -45,7 +46,8 @@ def sizes(device: Device, shape: Shape, quick: bool) -> Sizes:
     if device.kind == "cpu":
         return Sizes(64, 16, 64, 256, 16, (1, 8) if quick else (1, 8, 16), 1, 64)
     length = 2048
-    room = int(device.facts["memory_free_bytes"]) - shape.weight_bytes(device.element_bytes) - 6_000_000_000
+    free = int(device.facts["memory_free_bytes"])
+    room = free - shape.weight_bytes(device.element_bytes) - 2 * ceilings.copy_bytes(device) - _SPARE_BYTES
     fits = max(1, room // (length * shape.kv_bytes(device.element_bytes)))
     largest = min(256, 1 << (fits.bit_length() - 1))
     batches = (*(b for b in (1, 8, 32) if b < largest), largest)
