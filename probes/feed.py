@@ -8,13 +8,15 @@ use them to decide whether storage, the decode, the copy or the loader must beco
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.measure.probe import Context, Probe, ProbeError, Unsupported
-from bench.model import Effort, Measurement, Metric
+from bench.measure.probe import Check, Context, Probe, ProbeError, Tools, Unsupported
+from bench.model import Effort, Measurement, Metric, Request
+from probes._feed_calibrate import calibrate as calibrate
 from probes._feed_parse import Parsed, parse
 from probes._feed_patterns import PATTERN_METRICS, PATTERNS, parse_pattern
 from probes._feed_schedule import schedule
@@ -64,6 +66,7 @@ LOADERS = ("torch", "webdataset", "safetensors", "parquet")
 
 _DATA_BYTES = {Effort.QUICK: 512 << 20, Effort.STANDARD: 2 << 30, Effort.THOROUGH: 16 << 30}
 _LAYOUT_SECONDS = {Effort.QUICK: 5.0, Effort.STANDARD: 15.0, Effort.THOROUGH: 120.0}
+_TORCH_REMEDY = "pip install 'aiready-bench[torch]', or use --accelerator emulated:resnet50-h100"
 _START_SECONDS = 20.0  # Python, torch and a GPU's first context
 
 
@@ -137,11 +140,43 @@ def specification(ctx: Context, folder: str, accelerator: Accelerator) -> dict[s
     }
 
 
+def doctor(tools: Tools, request: Request) -> Sequence[Check]:
+    """Is there an accelerator to feed, and storage below each directory?"""
+    try:
+        accelerator = resolve(request.accelerator)
+    except ProbeError as error:
+        return [Check("feed", False, error.reason, error.remedy)]
+    checks = [_torch_check()] if accelerator.kind != "emulated" else []
+    return [*checks, *(_storage_check(tools, directory) for directory in request.storage)]
+
+
+def _torch_check() -> Check:
+    if importlib.util.find_spec("torch") is None:
+        return Check("feed", False, "torch is not installed: only emulated accelerators can be fed", _TORCH_REMEDY)
+    return Check("feed", True, "torch is there")
+
+
+def _storage_check(tools: Tools, directory: str) -> Check:
+    name = f"feed from {directory}"
+    try:
+        done = tools.python("probes.loads.feed", "--check", directory, name="check", timeout=_START_SECONDS)
+        answer = json.loads(done.stdout)
+        memory = answer["memory"]
+    except ProbeError as error:
+        return Check(name, False, error.reason, "look at the mount and its server")
+    except (ValueError, KeyError, TypeError):
+        return Check(name, False, f"{directory} cannot be used", "give a directory that exists: --storage DIR")
+    if memory:
+        return Check(name, False, f"on {memory}: no storage below it", "give a directory on a disk: --storage DIR")
+    return Check(name, True, "on storage")
+
+
 PROBE = Probe(
     name="feed",
     help="what the accelerator waits for: storage, the decode, the copy or the loader, and by how much",
     metrics=METRICS,
     seconds={Effort.QUICK: 24.0, Effort.STANDARD: 75.0, Effort.THOROUGH: 600.0},
     measure=measure,
+    doctor=doctor,
     order=70,
 )

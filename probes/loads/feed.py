@@ -33,7 +33,7 @@ class Program:
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
         self.started = time.monotonic()
-        self.data = self._lay_out()
+        self.data = self._past_cache()
         self.device = witness.device_of(spec.folder) if spec.bucket is None else None
         self.order = list(self.data.blocks) if spec.sequential else shuffled(self.data.blocks, spec.seed)
         self.consumer = self._accelerator()
@@ -46,7 +46,7 @@ class Program:
 
             self.loader = Loader(spec, self.consumer.batch)
 
-    def _lay_out(self) -> layout.DataSet:
+    def _data(self) -> layout.DataSet:
         spec = self.spec
         if spec.bucket is None and (memory := witness.memory_file_system(spec.folder)):
             raise Refused("in_memory", f"{spec.folder} is on {memory}: there is no storage below it to measure")
@@ -58,6 +58,10 @@ class Program:
         if spec.files:
             return layout.existing(spec.files, blocks[0].read_bytes, blocks[0].samples)
         return layout.write(spec.folder, blocks, spec.seed, time.monotonic() + spec.layout_seconds)
+
+    def _past_cache(self) -> layout.DataSet:
+        data = self._data()
+        return layout.through_cache(data) if self.spec.buffered else data
 
     def _accelerator(self) -> Consumer:
         spec = self.spec
@@ -200,8 +204,18 @@ def say(record: Mapping[str, Any]) -> None:
     print(json.dumps(record, allow_nan=False), flush=True)
 
 
+def _check(folder: str) -> int:
+    try:
+        say({"kind": "check", "memory": witness.memory_file_system(folder)})
+    except OSError as error:
+        say({"kind": "check", "error": f"{folder}: {error.strerror}"})
+    return 0
+
+
 def main(arguments: list[str]) -> int:
     sys.setswitchinterval(0.001)  # the interpreter's lock changes hands sooner than the default 5 ms
+    if arguments[:1] == ["--check"]:
+        return _check(arguments[1])
     try:
         spec = Spec.parse(arguments[0])
         if spec.pattern in ("batch", "shards"):

@@ -39,7 +39,7 @@ class Spec:
     """What to measure. Bytes and seconds; ``demand`` in samples a second, None for a real accelerator.
 
     ``bucket`` (bytes a second, burst bytes) reads from an exact software rate in place of files: calibration.
-    ``files`` are existing files to read in place of our own.
+    ``files`` are existing files to read in place of our own; ``buffered`` leaves O_DIRECT out, as where there is none.
     """
 
     folder: str
@@ -63,6 +63,7 @@ class Spec:
     seed: int = 7
     bucket: tuple[float, float] | None = None
     files: tuple[str, ...] = ()
+    buffered: bool = False
 
     @staticmethod
     def parse(text: str) -> Spec:

@@ -22,7 +22,10 @@ _ARMS = (
     ("fetch", 2, 0.4, 1.2, 1.8),
     ("storage", 2, 0.4, 1.8, 3.0),
 )
-FAST = [dict(zip(("arm", "turn", "warm", "shortest", "longest"), arm, strict=True)) for arm in _ARMS]
+_ROW = ("arm", "turn", "warm", "shortest", "longest")
+FAST = [dict(zip(_ROW, arm, strict=True)) for arm in _ARMS]
+#: Long enough to see which bytes came from where, too short for an exact rate.
+SHORT = [{**row, "warm": 0.1, "shortest": 0.5, "longest": 0.5} for row in FAST[:4]]
 
 
 def specification(folder: Path, **changes: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 
 from bench.model import Measurement
 from probes._feed_parse import Parsed, parse
-from tests.feed.conftest import DEMAND, SAMPLE
+from tests.feed.conftest import DEMAND, SAMPLE, SHORT
 
 Child = Callable[..., str]
 
@@ -41,7 +41,7 @@ def test_a_path_that_outruns_the_demand_starves_nobody(child: Child) -> None:
 
 
 def test_every_figure_names_its_path_and_what_stood_in(child: Child) -> None:
-    parsed = parse(child(bucket=[DEMAND * SAMPLE, 0.0]), "/data", "resnet50-h100")
+    parsed = parse(child(bucket=[DEMAND * SAMPLE, 0.0], schedule=SHORT), "/data", "resnet50-h100")
     for measurement in parsed.measurements:
         assert measurement.labels["path"] == "/data"
         assert measurement.labels["accelerator"] == "resnet50-h100"
@@ -51,7 +51,7 @@ def test_every_figure_names_its_path_and_what_stood_in(child: Child) -> None:
 def test_real_files_are_written_whole_and_read_from_the_device(child: Child) -> None:
     import json
 
-    lines = [json.loads(line) for line in child().splitlines()]
+    lines = [json.loads(line) for line in child(schedule=SHORT).splitlines()]
     ready = lines[0]
     assert ready["unwritten_bytes"] == 0
     assert ready["data_bytes"] == 64 << 20
