@@ -25,6 +25,8 @@ KILL_AFTER_SECONDS = 10
 _CLAIM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,150}")
 _ENV = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
 _KEEP_DAYS = 7
+#: A run of 32 MiB of text packs to a few; what does not is no run, and would fill the controller's memory.
+MOST_PACKED_BYTES = 4 << 20
 
 _HEAD = """\
 umask 077
@@ -36,7 +38,8 @@ born() { cut -d' ' -f22 "/proc/$1/stat" 2>/dev/null; }
 frame() {
   sum=$(sha256sum <"$d/out" | cut -d' ' -f1)
   printf 'AIREADY %s %s %s %s\\n' '@CLAIM@' "$(cat "$d/rc")" "$sum" "$(wc -c <"$d/out")"
-  head -c @MOST@ "$d/out" | gzip -c | base64
+  head -c @MOST@ "$d/out" | gzip -c >"$d/gz"
+  if [ "$(wc -c <"$d/gz")" -gt @PACKED@ ]; then echo 'AIREADY-TOO-LARGE'; else base64 "$d/gz"; fi
   printf 'AIREADY-STDERR %s\\n' "$(tail -c 600 "$d/err" | base64 | tr -d '\\n')"
   echo 'AIREADY-END @CLAIM@'
 }
@@ -134,7 +137,13 @@ def contact(python: str) -> str:
 def _script(text: str, claim: str, **words: str) -> str:
     if not _CLAIM.fullmatch(claim):
         raise ValueError(f"not a claim: {claim!r}")
-    fixed = {"CLAIM": claim, "MOST": str(MAX_BYTES + 1), "KILL": str(KILL_AFTER_SECONDS), "DAYS": str(_KEEP_DAYS)}
+    fixed = {
+        "CLAIM": claim,
+        "MOST": str(MAX_BYTES + 1),
+        "PACKED": str(MOST_PACKED_BYTES),
+        "KILL": str(KILL_AFTER_SECONDS),
+        "DAYS": str(_KEEP_DAYS),
+    }
     return re.sub(r"@([A-Z]+)@", lambda match: (fixed | words)[match[1]], text)
 
 
@@ -160,6 +169,8 @@ def parse(stdout: str, claim: str) -> Frame:
     if f"AIREADY-END {claim}" not in body or len(words) != 5 or not words[2].isdigit() or not words[4].isdigit():
         raise BadFrame("its answer is torn")
     body = body[: body.index(f"AIREADY-END {claim}")]
+    if "AIREADY-TOO-LARGE" in body:
+        raise BadFrame("it printed more than any run is")
     errors = [line for line in body if line.startswith("AIREADY-STDERR ")]
     out = _unpacked("".join(line for line in body if not line.startswith("AIREADY-")))
     if int(words[4]) != len(out) or hashlib.sha256(out).hexdigest() != words[3]:

@@ -122,6 +122,13 @@ def test_a_job_runs_once_is_bounded_and_is_collected_later(claim: str) -> None:
     assert node_script.marker(on_this_node(node_script.collect(f"{claim}.c")).stdout, f"{claim}.c") == "NONE"
 
 
+def test_a_flood_of_garbage_does_not_come_back(claim: str) -> None:
+    done = on_this_node(node_script.run(claim, "head -c 50000000 /dev/urandom", 30, {}))
+    assert len(done.stdout) < 10_000
+    with pytest.raises(BadFrame, match="more than any run is"):
+        node_script.parse(done.stdout, claim)
+
+
 def test_a_job_that_died_with_its_machine_is_told_from_one_that_runs(claim: str) -> None:
     place = Path(f"/var/tmp/aiready-bench-{os.getuid()}") / claim
     place.mkdir(mode=0o700, parents=True)

@@ -20,6 +20,7 @@ from bench.judge.fleet_nouns import Fleet
 from bench.model import Decision
 from bench.show import fleet_page
 from bench.store.runs import Store
+from tests.fleet.drive import NODE
 from tests.fleet.testbed import Testbed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,11 +72,12 @@ wait $p
 """
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 def test_four_hosts_six_pairs_in_three_rounds_a_collective_one_verdict_and_page(hosts: Testbed, tmp_path: Path) -> None:
     folder, log, page = tmp_path / "a", tmp_path / "starts", tmp_path / "fleet.html"
     words = ["--starts", str(log)]
-    fleet, progress, _ = drive(hosts, folder, node=words, collective=COLLECTIVE, collective_budget=100.0, wait=200)
+    more: dict[str, Any] = {"collective": COLLECTIVE, "collective_budget": 100.0, "shared_path": "/data"}
+    fleet, progress, _ = drive(hosts, folder, node=words, shared=f"{sys.executable} {NODE} sweep", wait=200, **more)
     assert states(fleet) == dict.fromkeys(hosts.names, "pass")
     assert fleet.decision is Decision.GO
     assert len(fleet.pairs) == 6 and {pair.round for pair in fleet.pairs} == {0, 1, 2}
@@ -83,6 +85,8 @@ def test_four_hosts_six_pairs_in_three_rounds_a_collective_one_verdict_and_page(
     found = fleet.collective
     assert found is not None and found.state.value == "pass", progress
     assert found.ranks == tuple(hosts.names) and found.bus_bytes_per_second and found.straggler == "n003"
+    assert len(fleet.shared) == 1 and fleet.shared[0].path == "/data"
+    assert list(fleet.shared[0].alone) == ["n001"] and list(fleet.shared[0].together) == hosts.names
     page.write_text(fleet_page.render(fleet))
     assert "n003" in page.read_text() and "hsl(" in page.read_text()
     again, progress, _ = drive(hosts, folder)
@@ -93,7 +97,7 @@ def test_four_hosts_six_pairs_in_three_rounds_a_collective_one_verdict_and_page(
     assert left == ["0"] * 4, "a server of the pairs was left running"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)
 def test_every_kind_of_fault_has_its_one_true_outcome_and_resume_completes(hosts: Testbed, tmp_path: Path) -> None:
     """n001 is dead before, n002 hangs, n003's cable is cut in the middle, n004 returns garbage; then all are mended."""
     faults, log = tmp_path / "faults", tmp_path / "starts"
@@ -182,7 +186,7 @@ def test_a_killed_controller_leaves_a_run_that_is_completed_once(hosts: Testbed,
     assert starts(log) == dict.fromkeys(hosts.names, 1)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 def test_the_command_runs_the_product_itself_on_every_node_and_stores_their_runs(
     hosts: Testbed, tmp_path: Path
 ) -> None:
