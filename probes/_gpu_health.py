@@ -26,6 +26,7 @@ _COUNTERS = {
     "ecc_corrected": "accelerator_corrected_errors",
     "replays": "accelerator_pcie_replays",
     "nvlink_recoveries": "accelerator_nvlink_recoveries",
+    "nvlink_errors": "accelerator_nvlink_errors",
 }
 DRAIN = "accelerator_drain_reasons"
 _LOADED = ("inference.", "feed.")  # stages in which a link is not asleep

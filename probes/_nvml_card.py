@@ -118,6 +118,7 @@ class Card:
             "mig": lambda h: list(n.nvmlDeviceGetMigMode(h)),
             "processes": lambda h: [p.pid for p in n.nvmlDeviceGetComputeRunningProcesses(h)],
             "nvlinks": self._nvlinks,
+            "nvlink_errors": self._nvlink_errors,
         })  # fmt: skip
         return {**found, **self.fields({"recovery_action": _RECOVERY_ACTION, "nvlink_recoveries": _NVLINK_RECOVERIES})}
 
@@ -184,6 +185,13 @@ class Card:
                     raise
                 break
         return states
+
+    def _nvlink_errors(self, handle: Any) -> int:
+        """Replays, recoveries and CRC errors of all active links together."""
+        n = self.nvml
+        kinds = (n.NVML_NVLINK_ERROR_DL_REPLAY, n.NVML_NVLINK_ERROR_DL_RECOVERY, n.NVML_NVLINK_ERROR_DL_CRC_FLIT)
+        links = [link for link, active in enumerate(self._nvlinks(handle)) if active]
+        return sum(int(n.nvmlDeviceGetNvLinkErrorCounter(handle, link, kind)) for link in links for kind in kinds)
 
 
 def _text(value: Any) -> str:

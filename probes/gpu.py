@@ -62,6 +62,10 @@ METRICS = (
     Metric(name="accelerator_pcie_replays", help="PCIe packets sent again during the run.", labels=_D, better="lower"),
     Metric(name="accelerator_nvlink_recoveries", help="NVLink recoveries during the run.", labels=_D, better="lower"),
     Metric(
+        name="accelerator_nvlink_errors", help="NVLink replays, recoveries and CRC errors during the run.", labels=_D,
+        better="lower",
+    ),
+    Metric(
         name="accelerator_nvlink_inactive_links", help="NVLinks of the card that are not active.", labels=_D,
         better="lower",
     ),

@@ -147,6 +147,13 @@ u32 nvmlDeviceGetNvLinkState(void *h, u32 link, u32 *active) {
     return 0;
 }
 
+u32 nvmlDeviceGetNvLinkErrorCounter(void *h, u32 link, u32 kind, u64 *out) {
+    (void)link; (void)kind;
+    CHECK(h);
+    *out = (u64)counter(h, "nvlink_errors", 0);
+    return 0;
+}
+
 #ifndef OLD_DRIVER
 u32 nvmlDeviceGetGpuMaxPcieLinkGeneration(void *h, u32 *out) { CHECK(h); *out = 5; return 0; }
 u32 nvmlDeviceGetNumaNodeId(void *h, u32 *out) { CHECK(h); *out = (u32)card(h, "numa", 0); return 0; }

@@ -204,8 +204,9 @@ def test_modes_that_a_person_should_know_are_told(fake: Fake) -> None:
 
 
 def test_an_nvlink_that_is_down_is_counted(fake: Fake) -> None:
-    run = observed(fake, {"nvlinks": 18, "nvlinks_down": 2})
+    run = observed(fake, {"nvlinks": 18, "nvlinks_down": 2}, {"nvlink_errors": 5})
     assert value(run, "accelerator_nvlink_inactive_links").value == 2.0
+    assert value(run, "accelerator_nvlink_errors").value == 16 * 3 * 5  # links that are up, kinds, errors
 
 
 def test_the_drain_reason_is_named(fake: Fake) -> None:
