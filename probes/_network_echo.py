@@ -224,4 +224,3 @@ def time_line(echo: Echo, labels: Mapping[str, str]) -> Series:
 
 def reason_for_none(link: Link) -> str:
     return f"{link.name} is a plain iperf3 server: no round trips, no spikes; start `bench peer` there to have them"
-

@@ -15,7 +15,7 @@ from probes.loads.peer_protocol import address
 _BUSY_PAUSE, _RESTART_PAUSE, _RESTARTS = 1.0, 0.15, 40
 _RESERVE_SECONDS = 5.0
 #: A full queue and the exchange of results after the test; more is a peer that hangs.
-_GRACE_SECONDS = 8.0
+_GRACE_SECONDS = 6.0
 _REMEDIES = {
     "peer_refused": "start `bench peer --bind ADDRESS` (or `iperf3 -s`) there, and open its port in the firewall",
     "peer_timed_out": "check the address, the route and the firewall between the two nodes",

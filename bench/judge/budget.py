@@ -19,7 +19,7 @@ from bench.model import Measurement, Run
 BUDGET_SECONDS = 0.2
 #: Speech synthesis can begin with the first words, not with the first token: about five tokens.
 FIRST_WORDS_TOKENS = 5
-_CELLS = 24
+_CELLS = 120  # in all of a part
 _SHARES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
 _FINE = (*(n / 20 for n in range(1, 20)), 0.96, 0.97, 0.98, 0.985, 0.99, 0.992, 0.994, 0.996, 0.998, 0.999, 0.9995)
 Atom = tuple[float, float]  # seconds, probability
@@ -112,13 +112,14 @@ def compose(parts: Sequence[Part], budget: float = BUDGET_SECONDS) -> Composed:
 
 def _curve(one: Part) -> list[Atom]:
     """Cells between two known quantiles: their values evenly spaced, their weights those of an exponential tail."""
+    cells = max(2, _CELLS // len(one.quantiles))
     atoms = [(one.quantiles[0][2], one.quantiles[0][0])]
     for (a, _, from_value, _), (b, _, to_value, _) in pairwise(one.quantiles):
         least = 0.5 / max(one.samples, 1)  # of n samples the largest stands for the last half of 1/n
         above, beyond = 1.0 - a, max(1.0 - b, min(least, (1.0 - a) / 2))
-        edges = [above * (beyond / above) ** (n / _CELLS) for n in range(_CELLS)] + [1.0 - b]
+        edges = [above * (beyond / above) ** (n / cells) for n in range(cells)] + [1.0 - b]
         for n, (more, less) in enumerate(pairwise(edges)):
-            atoms.append((from_value + (n + 0.5) * (to_value - from_value) / _CELLS, more - less))
+            atoms.append((from_value + (n + 0.5) * (to_value - from_value) / cells, more - less))
     return atoms
 
 

@@ -20,7 +20,7 @@ from probes.loads.peer_protocol import GREETING, MAX_LINE_BYTES, UnusableKey, pa
 
 CONNECT_SECONDS = 5.0
 #: A `bench peer` speaks first and at once; who is silent for so long is an idle iperf3 server, or hangs.
-GREETING_SECONDS = 2.0
+GREETING_SECONDS = 3.0
 _IPERF3_BUSY = b"\xff"  # ACCESS_DENIED, the one byte with which a busy iperf3 server answers (esnet/iperf, iperf_api.h)
 
 

@@ -192,7 +192,7 @@ class Peer:
         if isinstance(words, str) or connection.rank is not None:
             return {"ok": False, "error": words if isinstance(words, str) else "garbage: one rank a connection"}
         connection.until = time.monotonic() + _RANK_SECONDS
-        connection.rank = peer_ranks.start(words, str(self.address[0]))
+        connection.rank = peer_ranks.start(words, str(connection.socket.getsockname()[0]))
         _log(f"a rank of an all-reduce for {connection.who}")
         return {"ok": True}
 
