@@ -164,7 +164,11 @@ def part_of(metric: str, labels: Mapping[str, str]) -> str:
         return "port"
     if metric.startswith("accelerator_") or labels.get("stage") in ("resident", "transfer"):
         return f"GPU {labels['device']}" if "device" in labels else "GPU"
-    if metric.startswith(("host_", "cpu_", "memory_")) or labels.get("stage") == "preprocess":
+    if "resource" in labels:
+        return {"cpu": "CPU", "io": "disk", "memory": "memory"}.get(labels["resource"], "node")
+    if metric.startswith("host_memory_"):
+        return "memory"
+    if metric.startswith("host_cpu_") or labels.get("stage") == "preprocess":
         return "CPU"
     return "disk" if labels.get("stage") in ("fetch", "storage") else "node"
 

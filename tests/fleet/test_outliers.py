@@ -120,6 +120,9 @@ def test_parts_are_named_as_people_name_them() -> None:
     assert part_of("network_throughput_bytes_per_second", {}) == "port"
     assert part_of("accelerator_busy_ratio", {"device": "3"}) == "GPU 3"
     assert part_of("inference_samples_per_second", {"stage": "preprocess"}) == "CPU"
+    assert part_of("host_pressure_ratio", {"resource": "cpu", "stage": "storage.read"}) == "CPU"
+    assert part_of("host_pressure_ratio", {"resource": "io"}) == "disk"
+    assert part_of("host_memory_available_bytes", {}) == "memory"
 
 
 # --- the matrix
