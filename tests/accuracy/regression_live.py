@@ -1,8 +1,8 @@
 """The nightly gate on this machine's real disk: eight nights, a read limit lowered by 30 %, and lifted again.
 
-Every night is a real ``bench run`` of fio. A cgroup limits reads from the start, so that the truth is known; lowering
-the limit must be REGRESSED, with reads named and writes not, and lifting it must be well again. Needs root and a disk
-that a cgroup can limit; takes about six minutes.
+Every night is a real ``bench run`` of fio. A cgroup limits reads and writes from the start, so that the truth is known;
+lowering that of reads must be REGRESSED, with reads named and writes not, and lifting it must be well again. Needs root
+and a disk that a cgroup can limit; takes about six minutes.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.accuracy._feed import ROOT, read_limit
+from tests.accuracy._feed import BLKIO, ROOT, UNIFIED, device_of
 
 LIMIT, LOWERED = 60e6, 0.70
+WRITES = 40e6
 NIGHTS = 8
 PROFILE = """
 name = "live"
@@ -34,10 +37,34 @@ source = "a demonstration"
 """
 
 
+@contextmanager
+def limited(folder: Path, reads: float | None) -> Iterator[Sequence[str]]:
+    """A command's prefix under which reads from the folder's disk are limited so, and writes to it to `WRITES`."""
+    if reads is None:
+        yield []
+        return
+    group = (BLKIO if BLKIO.is_dir() else UNIFIED) / f"aiready-bench-live-{os.getpid()}"
+    group.mkdir()
+    try:
+        _limit(group, device_of(folder), int(reads))
+        yield ["sh", "-c", f'echo $$ > {group}/cgroup.procs; exec "$@"', "sh"]
+    finally:
+        group.rmdir()
+
+
+def _limit(group: Path, device: str, reads: int) -> None:
+    if (group / "blkio.throttle.read_bps_device").exists():
+        (group / "blkio.throttle.read_bps_device").write_text(f"{device} {reads}")
+        (group / "blkio.throttle.write_bps_device").write_text(f"{device} {int(WRITES)}")
+    else:
+        (group.parent / "cgroup.subtree_control").write_text("+io")
+        (group / "io.max").write_text(f"{device} rbps={reads} wbps={int(WRITES)}")
+
+
 def bench(home: Path, rate: float | None, *words: str) -> subprocess.CompletedProcess[str]:
     """One command with reads from the disk below ``home`` limited."""
     env = {**os.environ, "BENCH_LOCK": f"{home}/lock", "BENCH_CACHE": f"{home}/cache", "BENCH_QUIET_CHECK": "0"}
-    with read_limit(home, rate) as prefix:
+    with limited(home, rate) as prefix:
         argv = [
             *prefix,
             sys.executable,
@@ -92,6 +119,8 @@ def main() -> int:
         _, bad = judged(home)
         lifted = night(home, LIMIT, "--baseline")
         status, after = judged(home)
+    for entry in [entry for state, entries in after.items() for entry in entries if state != "ok"]:
+        print(f"lifted: {entry['metric']}: {entry['reason']}")
     named = {entry["metric"] for entry in bad.get("regressed", [])}
     for entry in bad.get("regressed", []):
         print(
