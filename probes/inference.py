@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from bench.measure.probe import Check, Completed, Context, Probe, Tools, Unsupported
+from bench.measure.probe import Check, Completed, Context, Probe, ProbeError, Tools, Unsupported
 from bench.model import Effort, Measurement, Request
 from probes import _gpu_cards
 from probes import _inference_node as node
@@ -42,9 +42,12 @@ def _beside_each_other(ctx: Context, found: Sequence[Event]) -> list[Measurement
     workers = int(ctx.option("cpu_workers") or 0) if device["kind"] == "cpu" else int(device.get("devices") or 1)
     if workers < 2:
         return []
-    done = _run(ctx, NODE_MODULE, "node", [
-        "--accelerator", str(device["kind"]), "--workers", str(workers), "--seconds", f"{ctx.seconds:g}",
-    ])  # fmt: skip
+    words = ["--accelerator", str(device["kind"]), "--workers", str(workers), "--seconds", f"{ctx.seconds:g}"]
+    try:
+        done = _run(ctx, NODE_MODULE, "node", words)
+    except ProbeError as late:
+        ctx.warn(f"the node's {workers} accelerators were not measured together: {late.reason}")
+        return []
     beside = _readable(done.stdout)
     error = refusal(beside, done.returncode, done.stderr)
     if error is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bench.measure.probe import Completed, Context, Failed, ProbeError, Unsupported
+from bench.measure.probe import Completed, Context, Failed, ProbeError, TimedOut, Unsupported
 from bench.model import Effort, Measurement, Request
 from probes import inference
 from probes._inference_events import Event, events
@@ -241,3 +241,60 @@ def test_every_metric_that_is_measured_is_declared() -> None:
     declared = {metric.name: metric for metric in inference.PROBE.metrics}
     for m in found:
         assert set(m.labels) <= {*declared[m.metric].labels, "stand_in"}, m
+
+
+class NodeTools(Tools):
+    """A node of two cards: the load first, then all cards beside each other."""
+
+    def __init__(self, beside: list[Event], returncode: int = 0) -> None:
+        gpu = {"event": "device", "kind": "cuda", "index": 0, "shape": "8b", "name": "NVIDIA H200", "devices": 2}
+        super().__init__([gpu, *decode([10, 11], bytes=1e9)[1:], {"event": "done"}])
+        self.beside, self.code = beside, returncode
+        self.modules: list[str] = []
+
+    def python(
+        self, module: str, *arguments: str, name: str, timeout: float, on_line: Callable[[str], None] | None = None
+    ) -> Completed:
+        self.modules.append(module)
+        if module != inference.NODE_MODULE:
+            return super().python(module, *arguments, name=name, timeout=timeout, on_line=on_line)
+        text = "".join(json.dumps(line) + "\n" for line in self.beside)
+        return Completed((module, *arguments), self.code, text, "CUDA error", 1.0)
+
+
+def beside(seconds: float, device: str) -> Event:
+    return {**window("matmul", 0, flops=700e12), "seconds": seconds, "phase": "alone", "device": device, "steps": 1}
+
+
+def test_a_node_of_two_cards_is_measured_beside_each_other() -> None:
+    node: list[Event] = [{"event": "node", "kind": "cuda", "names": []}, beside(1.0, "0"), beside(1.25, "1")]
+    tools = NodeTools([*node, {"event": "done"}])
+    found = inference.measure(context(tools))
+    assert tools.modules == [inference.MODULE, inference.NODE_MODULE]
+    assert one(list(found), "accelerator_spread_ratio").value == pytest.approx(0.8 / 0.9)
+
+
+def test_cards_that_fail_beside_each_other_cost_only_those_figures() -> None:
+    node: list[Event] = [
+        {"event": "node", "kind": "cuda", "names": []},
+        {"event": "lost", "device": "1", "reason": "its process ended"},
+        beside(1.0, "0"),
+    ]
+    ctx = context(NodeTools(node, returncode=1))
+    found = list(inference.measure(ctx))
+    assert one(found, "inference_tokens_per_second", stage="decode")
+    assert one(found, "accelerator_matmul_flops_per_second", device="0", stage="alone")
+    text = "\n".join(ctx.warnings)
+    assert "were not measured together" in text and "accelerator 1 did not finish: its process ended" in text
+
+
+def test_cards_that_take_too_long_beside_each_other_cost_only_those_figures() -> None:
+    class Late(NodeTools):
+        def python(self, module: str, *arguments: str, **kwargs: Any) -> Completed:
+            if module == inference.NODE_MODULE:
+                raise TimedOut("tool_timed_out: python did not end within 30 s")
+            return super().python(module, *arguments, **kwargs)
+
+    ctx = context(Late([]))
+    assert one(list(inference.measure(ctx)), "inference_tokens_per_second", stage="decode")
+    assert "tool_timed_out" in "\n".join(ctx.warnings)
