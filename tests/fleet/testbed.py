@@ -69,6 +69,7 @@ class Testbed:
 
     def up(self) -> Testbed:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._cgroups("ctl")
         self._keys()
         self._network()
         for i in self.numbers:
