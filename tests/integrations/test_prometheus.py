@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -146,3 +148,17 @@ def test_the_files_in_docs_are_what_the_declarations_make(name: str, file: str) 
 def test_every_declared_metric_has_a_panel() -> None:
     board = generated("grafana")
     assert [m.name for m in declared_metrics().values() if m.unit != "info" and f'"{m.name}{{' not in board] == []
+
+
+def test_the_unit_of_the_exporter_is_valid_and_confined(tmp_path: Path) -> None:
+    text = (PINNED / "aiready-bench-exporter.service").read_text()
+    (command,) = re.findall(r"^ExecStart=\S+/bench (.*)$", text, re.M)
+    assert command.startswith("export --listen 127.0.0.1:")
+    unit = tmp_path / "aiready-bench-exporter.service"
+    unit.write_text(text.replace("/opt/aiready-bench/bin/bench", sys.executable))
+    analyze = tool("systemd-analyze")
+    verified = subprocess.run([analyze, "verify", "--man=no", str(unit)], capture_output=True, text=True, check=False)
+    assert (verified.returncode, unit.name in verified.stderr) == (0, False), verified.stderr
+    words = [analyze, "security", "--offline=true", "--threshold=25", "--no-pager", str(unit)]
+    confined = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert confined.returncode == 0, confined.stdout[-300:]
