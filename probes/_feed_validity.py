@@ -23,13 +23,15 @@ OTHERS_RATIO = 0.10
 RESIDENT_RATIO = 0.02
 RESIDENCY_RATIO = 0.01
 _FED = 0.99
+#: Arms that answer other questions than the rates do.
+_BESIDE = ("mend", "yardstick")
 
 
 def reasons(ready: Mapping[str, Any], arms: Sequence[Arm], rates: Mapping[str, Sequence[float]]) -> list[str]:
     """The reasons against these arms, one of each kind; ``rates`` are the turns' rates by arm, in samples a second."""
     cold = [arm for arm in arms if arm["arm"] in ("fetch", "storage")]
     found = [_unwritten(ready), *(reason for arm in cold for reason in _cold(ready, arm))]
-    found += [_contended(arm) for arm in arms if not _fed(rates)]
+    found += [_contended(arm) for arm in arms if arm["arm"] not in _BESIDE and not _fed(rates)]
     found += [_drifted(rates.get("resident", ())), _disagree(rates, _demand(rates))]
     found += [_not_flat(arm, _demand(rates)) for arm in cold]
     by_word: dict[str, str] = {}

@@ -63,7 +63,7 @@ class FileSource:
 
     def read(self, block: Block, buffer: Buffer) -> int:
         fd = self._files[block.file]
-        done = os.preadv(fd, [buffer[: block.read_bytes]], block.offset)
+        done = _read_whole(fd, buffer[: block.read_bytes], block.offset)
         if not self._direct:
             os.posix_fadvise(fd, block.offset, block.read_bytes, os.POSIX_FADV_DONTNEED)
         return done
@@ -71,6 +71,17 @@ class FileSource:
     def close(self) -> None:
         for fd in self._files:
             os.close(fd)
+
+
+def _read_whole(fd: int, buffer: Buffer, offset: int) -> int:
+    """A read may come back in parts; it ends short only at the file's end."""
+    done = os.preadv(fd, [buffer], offset)
+    while 0 < done < len(buffer):
+        more = os.preadv(fd, [buffer[done:]], offset + done)
+        if more == 0:
+            break
+        done += more
+    return done
 
 
 class MemorySource:

@@ -110,7 +110,8 @@ def case(command: Path, work: Path, share: float | None, busy: bool) -> bool:
     ours = None if value is None else 100.0 * (1.0 - value)
     held = bool(doubt) or (ours is not None and abs(ours - truth) <= 2.0)
     cells = (
-        "none" if rate is None else f"{rate / 1e6:.0f} MB/s", "busy" if busy else "quiet", f"{truth:.0f}", f"{theirs:.1f}",
+        "none" if rate is None else f"{rate / 1e6:.0f} MB/s", "busy" if busy else "quiet",
+        f"{truth:.0f}", f"{theirs:.1f}",
         "-" if ours is None else f"{ours:.1f}", "-" if storage is None else f"{100 * storage:.1f}",
         document["attribution"]["bottleneck"], doubt[:60],
     )  # fmt: skip
