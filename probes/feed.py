@@ -130,7 +130,7 @@ def specification(ctx: Context, folder: str, accelerator: Accelerator) -> dict[s
         "data_bytes": _DATA_BYTES[ctx.effort],
         "layout_seconds": _LAYOUT_SECONDS[ctx.effort],
         "schedule": schedule(ctx.effort, real, work.readers, loader is not None, True),
-        "deadline_seconds": ctx.seconds,
+        "deadline_seconds": 0.9 * ctx.seconds,
         "decode": ctx.option("decode", "crc32" if real else "none"),
         "seed": ctx.seed,
         "readers": work.readers,

@@ -78,7 +78,7 @@ class Program:
         return max(1, round(max(1.0, -(-batch // each)) * each))
 
     def _buffers(self) -> Sequence[Buffer]:
-        size = max(block.read_bytes for block in self.data.blocks)
+        size = self._largest()
         per_batch = self.consumer.batch / max(self.data.blocks[0].samples, 1e-9)
         smooth = (self.spec.demand or 0.0) * _AHEAD_SECONDS / max(self.data.blocks[0].samples, 1e-9)
         wanted = max(_LEAST_AHEAD_BLOCKS, 2 * per_batch, smooth)
@@ -98,7 +98,7 @@ class Program:
             "demand": spec.demand, "count": spec.count, "sample_bytes": spec.sample_bytes, "data_bytes": data.bytes,
             "data_seconds": round(data.seconds, 3), "direct": data.direct, "workers": spec.workers,
             "unwritten_bytes": sum(layout.unwritten_bytes(path) for path in data.paths),
-            "block_bytes": max(block.read_bytes for block in data.blocks), "device": self.device,
+            "block_bytes": self._largest(), "device": self.device,
             "decode": spec.decode, "bucket": spec.bucket is not None, "loader": self.loader and self.loader.name,
             "loader_workers": self.loader and self.loader.workers, "cores": len(os.sched_getaffinity(0)),
         }  # fmt: skip
@@ -159,6 +159,9 @@ class Program:
             return TokenBucket(*self.spec.bucket)
         return FileSource(self.data, sequential=self.spec.sequential)
 
+    def _largest(self) -> int:
+        return max(block.read_bytes for block in self.data.blocks)
+
     # --- what would mend it
 
     def _worth(self, row: Row) -> bool:
@@ -170,11 +173,11 @@ class Program:
     def _mend_length(self, row: Row) -> Length:
         """Warm for twice the time that the reads in flight take at the rate known so far (Little's law)."""
         rate = self.rates.get("fetch", 0.0) * self.spec.sample_bytes
-        in_flight = (row.workers or self.spec.workers) * (row.block_bytes or self.data.blocks[0].read_bytes)
+        in_flight = (row.workers or self.spec.workers) * (row.block_bytes or self._largest())
         return Length(max(row.warm, 2.0 * in_flight / rate) if rate > 0 else row.warm, row.shortest, row.shortest)
 
     def _mend(self, row: Row) -> dict[str, Any]:
-        size = row.block_bytes or self.data.blocks[0].read_bytes
+        size = row.block_bytes or self._largest()
         blocks = layout.cut(self.data, size, self.spec.sample_bytes) if row.block_bytes else self.data.blocks
         workers = row.workers or self.spec.workers
         data = self.data if not row.buffered else layout.through_cache(self.data)
