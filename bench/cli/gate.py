@@ -36,12 +36,19 @@ def find_run(store: Store, reference: str | None) -> Run:
     from bench.store.errors import UnusableRun
 
     try:
-        found = store.find(reference) if reference else store.newest(socket.gethostname())
+        found = store.find(reference) if reference else _newest(store)
     except UnusableRun as error:
         raise CliError(str(error)) from error
     if found is None:
         raise CliError(f"no run of this node is stored in {store.root}; measure with: bench run")
     return found
+
+
+def _newest(store: Store) -> Run | None:
+    """This node's newest run; where that one measured only some probes, to confirm another, that other one."""
+    found = store.newest(socket.gethostname())
+    first = found.request.options.get("confirms") if found else None
+    return store.find(first) if isinstance(first, str) else found
 
 
 def gate(

@@ -136,7 +136,10 @@ class Index:
 
     def newest(self, host: str) -> tuple[str, float, str] | None:
         """That node's newest own run, confirmations apart: its id, start and path below ``runs/``; None without one."""
-        query = "SELECT id, at, path FROM runs WHERE host=? AND sound=1 ORDER BY at DESC, path DESC LIMIT 1"
+        query = (
+            "SELECT id, at, path FROM runs WHERE host=? AND sound=1 AND confirms IS NULL "
+            "ORDER BY at DESC, path DESC LIMIT 1"
+        )
         found: tuple[str, float, str] | None = self.db.execute(query, (host,)).fetchone()
         return found
 

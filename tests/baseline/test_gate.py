@@ -95,6 +95,17 @@ def test_a_run_made_to_confirm_decides_the_first_ones_night(bench: Bench, again:
     assert (entry["status"], entry["nights"]) == ("ok", 14 if status == "regressed" else 15)  # not a night of its own
 
 
+def test_the_newest_run_is_the_whole_night_not_its_second_measurement(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "node01")
+    first = Nights(bench.root).add()
+    request = {**first["request"], "options": {"confirms": first["id"]}}
+    store(bench.root, document(99, [measurement(READ, 1e9, SEQUENTIAL)], request=request))
+    status, out = bench("gate", "--json")
+    assert (status, json.loads(out)["run"]) == (0, first["id"])
+
+
 def test_a_later_run_of_the_same_night_is_a_second_measurement(bench: Bench) -> None:
     nights = Nights(bench.root)
     nights.add_many(14)
