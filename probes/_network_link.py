@@ -113,11 +113,12 @@ def _answer(line: str, peer: str) -> dict[str, Any]:
         raise Failed(f"peer_failed: no answer about {peer} could be had ({line[:80]!r})") from error
     if kind not in ("bench-peer", "iperf3"):
         text, host = str(hello.get("error")), address(peer)[0]
-        raise _refusal(kind, f"{kind}: {text}" if host in text else f"{kind}: {peer}: {text}")
+        raise refusal(kind, f"{kind}: {text}" if host in text else f"{kind}: {peer}: {text}")
     return dict(answer)
 
 
-def _refusal(kind: str, reason: str) -> ProbeError:
+def refusal(kind: str, reason: str) -> ProbeError:
+    """The error for a peer that cannot be used, with what to do about it."""
     remedy = _REMEDIES.get(kind)
     return TimedOut(reason, remedy) if kind == "peer_timed_out" else Failed(reason, remedy)
 

@@ -34,6 +34,8 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--key-file")
+    parser.add_argument("--tool", help="lease a perftest server of this kind instead")
+    parser.add_argument("--words", default="[]", help="its options, as JSON")
     asked = parser.parse_args()
     try:
         sock = connect(asked.host, asked.port)
@@ -42,7 +44,7 @@ def main() -> None:
         return
     local = interface_of(sock.getsockname()[0])
     try:
-        hello = greet(sock, {"op": "lease", "seconds": asked.seconds}, read_key(asked.key_file))
+        hello = greet(sock, _request(asked), read_key(asked.key_file))
     except (NoPeer, UnusableKey) as error:
         _print(_nothing(error) | {"local": local})
         return
@@ -53,6 +55,12 @@ def main() -> None:
         sock.close()  # It serves one connection at a time, and this one is in the way.
     _print({"hello": hello, "local": local, "address": _peer_address(sock, asked.host)})
     _hold(sock, asked.seconds)
+
+
+def _request(asked: argparse.Namespace) -> dict[str, Any]:
+    if asked.tool:
+        return {"op": "rdma", "seconds": asked.seconds, "tool": asked.tool, "words": json.loads(asked.words)}
+    return {"op": "lease", "seconds": asked.seconds}
 
 
 def _print(answer: dict[str, Any]) -> None:

@@ -1,10 +1,12 @@
-"""The far end's rank of an all-reduce: our own program and no other, with numbers that were checked."""
+"""What else the far end starts for a client, with arguments that were checked: a rank, a perftest server."""
 
 from __future__ import annotations
 
 import importlib.util
 import ipaddress
 import os
+import re
+import shutil
 from typing import Any
 
 from bench.measure import tools
@@ -39,3 +41,26 @@ def start(words: list[str], address: str) -> Any:
     argv = tools.python_argv("probes.loads.collective_rank", *words, "--address", address)
     with open(os.devnull, "wb") as nowhere:
         return tools.spawn(argv, stdout=nowhere, stderr=nowhere, env=tools.python_environment())
+
+
+# --- perftest
+
+RDMA_TOOLS = ("ib_write_bw", "ib_write_lat")
+_WORD = re.compile(r"-D|-n|--report_gbits|\d{1,6}")
+
+
+def checked_rdma(request: dict[str, Any]) -> list[str] | str:
+    """The server's command line without its port, or why the request is refused: ``word: sentence``."""
+    tool, words = request.get("tool"), request.get("words")
+    if tool not in RDMA_TOOLS or not isinstance(words, list) or len(words) > 8:
+        return "garbage: a perftest server needs its tool and a few options"
+    if not all(isinstance(word, str) and _WORD.fullmatch(word) for word in words):
+        return "garbage: an option of perftest that a client may not choose"
+    if shutil.which(str(tool)) is None:
+        return f"tool_missing: {tool} is not installed on the peer"
+    return [str(tool), *words]
+
+
+def start_rdma(argv: list[str], port: int) -> Any:
+    with open(os.devnull, "wb") as nowhere:
+        return tools.spawn([argv[0], "-p", str(port), *argv[1:]], stdout=nowhere, stderr=nowhere)

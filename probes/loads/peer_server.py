@@ -59,7 +59,7 @@ class Connection:
     token: int | None = None
     bandwidth: Bandwidth | None = None
     pidfd: int | None = None
-    rank: Any = None  # the process of this peer's rank in an all-reduce
+    other: Any = None  # the process of a rank or of a perftest server
 
 
 class Peer:
@@ -163,6 +163,8 @@ class Peer:
             answer = self._lease(connection, request)
         elif request.get("op") == "rank":
             answer = self._rank(connection, request)
+        elif request.get("op") == "rdma":
+            answer = self._rdma(connection, request)
         elif request.get("op") == "counters":
             answer = {"ok": True, "udp": udp_counters()}
         else:
@@ -189,20 +191,34 @@ class Peer:
 
     def _rank(self, connection: Connection, request: dict[str, Any]) -> dict[str, Any]:
         words = peer_ranks.checked(request)
-        if isinstance(words, str) or connection.rank is not None:
+        if isinstance(words, str) or connection.other is not None:
             return {"ok": False, "error": words if isinstance(words, str) else "garbage: one rank a connection"}
         connection.until = time.monotonic() + _RANK_SECONDS
-        connection.rank = peer_ranks.start(words, str(connection.socket.getsockname()[0]))
+        connection.other = peer_ranks.start(words, str(connection.socket.getsockname()[0]))
         _log(f"a rank of an all-reduce for {connection.who}")
         return {"ok": True}
+
+    def _rdma(self, connection: Connection, request: dict[str, Any]) -> dict[str, Any]:
+        argv = peer_ranks.checked_rdma(request)
+        port = free_port(self.family, self.address, self._taken())
+        seconds = number(request.get("seconds"), 1, MAX_LEASE_SECONDS)
+        if isinstance(argv, str) or connection.other is not None or seconds is None:
+            return {"ok": False, "error": argv if isinstance(argv, str) else "garbage: one server a connection"}
+        if port is None:
+            return {"ok": False, "error": f"peer_busy: no port above {self.settings.port} is free on the peer"}
+        connection.until = time.monotonic() + seconds
+        connection.other = peer_ranks.start_rdma(argv, port)
+        return {"ok": True, "port": port}
+
+    def _taken(self) -> set[int]:
+        return {c.bandwidth.port for c in self.connections if c.bandwidth}
 
     # --- iperf3
 
     def _start_bandwidth(self, connection: Connection) -> str | None:
         if shutil.which("iperf3") is None:
             return "tool_missing: iperf3 is not installed on the peer"
-        taken = {c.bandwidth.port for c in self.connections if c.bandwidth}
-        port = free_port(self.family, self.address, taken)
+        port = free_port(self.family, self.address, self._taken())
         if port is None:
             return f"peer_busy: no port above {self.settings.port} is free on the peer"
         connection.bandwidth = Bandwidth(str(self.address[0]), port, self.settings.max_bits_per_second)
@@ -239,8 +255,8 @@ class Peer:
         self._forget_pidfd(connection)
         if connection.bandwidth is not None:
             connection.bandwidth.end()
-        if connection.rank is not None:
-            tools.end(connection.rank)
+        if connection.other is not None:
+            tools.end(connection.other)
         if connection.token is not None:
             self.echo.close(connection.token)
         self.last_used = time.monotonic()

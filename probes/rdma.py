@@ -1,0 +1,162 @@
+"""RDMA between this node and each peer: what InfiniBand or RoCE really carries, by perftest.
+
+Needs an RDMA device and perftest (``ib_write_bw``, ``ib_write_lat``) on both ends, and `bench peer` on the other one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from bench.measure.probe import Context, Failed, Probe, ProbeError, Unsupported
+from bench.model import Effort, Measurement, Metric
+from probes._network_figures import of_repeats
+from probes._network_link import python_argv, refusal
+from probes.loads.peer_protocol import address
+
+_DEVICES = "/sys/class/infiniband"
+SECONDS = {Effort.QUICK: 3, Effort.STANDARD: 5, Effort.THOROUGH: 20}
+ROUNDS = {Effort.QUICK: 2, Effort.STANDARD: 3, Effort.THOROUGH: 6}
+_TABLE = re.compile(r"^\s*#bytes\b.*$", re.MULTILINE)
+_INSTALL = "apt-get install -y perftest"
+
+
+def measure(ctx: Context) -> Sequence[Measurement]:
+    """Bandwidth and latency of RDMA writes to every peer; one that fails is a warning if another one answered."""
+    if not ctx.request.peers:
+        raise Unsupported("no_peer: RDMA is measured against a peer", "name one with --peer HOST")
+    _require_device(ctx)
+    for tool in ("ib_write_bw", "ib_write_lat"):
+        _require_tool(ctx, tool)
+    found: list[Measurement] = []
+    failures: list[ProbeError] = []
+    for peer in ctx.request.peers:
+        try:
+            found += _one(ctx, peer)
+        except ProbeError as error:
+            failures.append(error)
+            ctx.warn(error.reason)
+    if failures and not found:
+        raise failures[0]
+    return found
+
+
+def _require_device(ctx: Context) -> None:
+    done = ctx.tools.run(["find", _DEVICES, "-mindepth", "1", "-maxdepth", "1"], name="devices", timeout=5)
+    if done.returncode or not done.stdout.strip():
+        raise Unsupported("no_device: this node has no InfiniBand or RoCE device")
+
+
+def _require_tool(ctx: Context, tool: str) -> None:
+    try:
+        ctx.tools.require(tool)
+    except Unsupported as error:
+        raise Unsupported(f"tool_missing: {tool} is not installed", _INSTALL) from error
+
+
+def _one(ctx: Context, peer: str) -> list[Measurement]:
+    seconds, rounds = SECONDS[ctx.effort], ROUNDS[ctx.effort]
+    rates, latencies = [], []
+    for number in range(rounds):
+        ctx.progress(f"{peer}: RDMA writes for {seconds} s", number / rounds)
+        rates.append(bandwidth(_run(ctx, peer, "ib_write_bw", ["-D", str(seconds), "--report_gbits"], seconds)))
+        latencies.append(latency(_run(ctx, peer, "ib_write_lat", ["-n", "5000"], seconds)))
+    found = [of_repeats("rdma_write_bytes_per_second", rates, {"peer": peer})]
+    for statistic in latencies[0]:
+        values = [one[statistic] for one in latencies if statistic in one]
+        found.append(of_repeats("rdma_write_latency_seconds", values, {"peer": peer, "statistic": statistic}))
+    return found
+
+
+def _run(ctx: Context, peer: str, tool: str, words: list[str], seconds: float) -> str:
+    host, port = address(peer)
+    lease = ["--host", host, "--port", str(port), "--seconds", str(seconds + 30), "--tool", tool]
+    lease += ["--words", json.dumps(words)]
+    if ctx.option("key_file"):
+        lease += ["--key-file", str(ctx.option("key_file"))]
+    argv = python_argv("probes.loads.peer_lease", *lease)
+    with ctx.tools.serve(argv, name=f"lease-{tool}", ready='{"hello"', timeout=20) as line:
+        server = _server(line, peer)
+        ctx.tools.sleep(0.5)  # perftest's server says nothing when it is ready
+        done = ctx.tools.run([tool, host, "-p", str(server), *words], name=tool, timeout=seconds + 20)
+    if done.returncode:
+        last = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()[-1]
+        raise Failed(f"rdma_failed: {tool} against {peer}: {last.strip()[:200]}")
+    return done.stdout
+
+
+def _server(line: str, peer: str) -> int:
+    try:
+        hello: dict[str, Any] = json.loads(line)["hello"]
+        kind = str(hello["kind"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise Failed(f"peer_failed: no answer about {peer} could be had ({line[:80]!r})") from error
+    if kind == "bench-peer" and isinstance(hello.get("port"), int):
+        return int(hello["port"])
+    if kind in ("bench-peer", "iperf3"):
+        raise Failed(f"peer_without_rdma: {peer} starts no perftest server", "start this version's `bench peer` there")
+    raise refusal(kind, f"{kind}: {peer}: {hello.get('error')}")
+
+
+# --- reading perftest's tables
+
+
+def bandwidth(text: str) -> float:
+    """Bytes per second: the average of ``--report_gbits``' table. Raises Failed."""
+    names, values = _row(text)
+    column = next((n for n, name in enumerate(names) if name.startswith("BW average[Gb")), None)
+    if column is None or column >= len(values) or values[column] <= 0:
+        raise Failed("tool_output: ib_write_bw printed no average in Gb/sec")
+    return values[column] * 1e9 / 8
+
+
+def latency(text: str) -> dict[str, float]:
+    """Seconds by statistic: perftest's own half round trip. Raises Failed."""
+    names, values = _row(text)
+    wanted = {"t_typical[usec]": "p50", "99% percentile[usec]": "p99", "99.9% percentile[usec]": "p99.9",
+              "t_max[usec]": "max"}  # fmt: skip
+    by_name = dict(zip(names, values, strict=False))
+    found = {statistic: by_name[name] / 1e6 for name, statistic in wanted.items() if by_name.get(name, 0.0) > 0}
+    if not found:
+        raise Failed("tool_output: ib_write_lat printed no latencies")
+    return found
+
+
+def _row(text: str) -> tuple[list[str], list[float]]:
+    """The names of the last table's columns, and its first row."""
+    heads = list(_TABLE.finditer(text))
+    if not heads:
+        raise Failed("tool_output: perftest printed no table")
+    names = re.split(r"\s{2,}|\t+", heads[-1][0].strip().replace("#iterations", "  #iterations  "))
+    for line in text[heads[-1].end() :].splitlines():
+        words = line.split()
+        try:
+            values = [float(word) for word in words]
+        except ValueError:
+            continue
+        if len(values) >= 3 and all(math.isfinite(value) for value in values):
+            return [name.strip() for name in names if name.strip()], values
+    raise Failed("tool_output: perftest's table has no row")
+
+
+PROBE = Probe(
+    name="rdma",
+    help="RDMA write bandwidth and latency to each --peer over InfiniBand or RoCE (perftest).",
+    metrics=(
+        Metric(
+            name="rdma_write_bytes_per_second", help="RDMA writes of 64 KiB, average of a test (ib_write_bw).",
+            labels=("peer",), better="higher",
+        ),
+        Metric(
+            name="rdma_write_latency_seconds", help="RDMA writes of 2 bytes, half of the round trip (ib_write_lat).",
+            labels=("peer", "statistic"), better="lower",
+        ),
+    ),
+    seconds={Effort.QUICK: 0.0, Effort.STANDARD: 0.0, Effort.THOROUGH: 0.0},
+    peer_seconds={Effort.QUICK: 12.0, Effort.STANDARD: 30.0, Effort.THOROUGH: 150.0},
+    measure=measure,
+    order=42,
+)  # fmt: skip

@@ -1,0 +1,68 @@
+"""perftest's tables as version 4.5 prints them (its own format strings), and who may start what at the peer."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.measure.probe import Failed
+from probes.loads.peer_ranks import checked_rdma
+from probes.rdma import bandwidth, latency
+
+HEAD = """---------------------------------------------------------------------------------------
+                    RDMA_Write BW Test
+ Dual-port       : OFF          Device         : mlx5_0
+ Link type       : IB
+---------------------------------------------------------------------------------------
+ local address: LID 0x02 QPN 0x0127 PSN 0x6b33c2 RKey 0x017fff VAddr 0x007f6e1f4d0000
+---------------------------------------------------------------------------------------
+"""
+RATE = HEAD + (
+    " #bytes     #iterations    BW peak[Gb/sec]    BW average[Gb/sec]   MsgRate[Mpps]\n"
+    f" {65536:<7}    {1767700:<10}       {0.0:<7.2f}            {375.25:<7.2f}\t\t   {0.715733:<7.6f}\n"
+    "---------------------------------------------------------------------------------------\n"
+)
+TIMES = HEAD + (
+    " #bytes #iterations    t_min[usec]    t_max[usec]  t_typical[usec]    t_avg[usec]    t_stdev[usec]"
+    "   99% percentile[usec]   99.9% percentile[usec] \n"
+    f" {2:<7} {5000}          {1.05:<7.2f}        {9.1:<7.2f}      {1.09:<7.2f}  \t       {1.1:<7.2f}"
+    f"     \t{0.08:<7.2f}\t\t{1.25:<7.2f} \t\t{3.5:<7.2f}\n"
+)
+
+
+def test_bandwidth_is_the_average_in_bytes() -> None:
+    assert bandwidth(RATE) == pytest.approx(375.25e9 / 8)
+
+
+def test_latencies_are_seconds() -> None:
+    assert latency(TIMES) == pytest.approx({"p50": 1.09e-6, "p99": 1.25e-6, "p99.9": 3.5e-6, "max": 9.1e-6})
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", HEAD, RATE.replace("Gb/sec", "MB/sec"), RATE.partition(" 65536")[0], RATE.replace("375.25", "0.00  "),
+     RATE.replace("375.25", "nan   "), "Couldn't connect to 10.0.0.2:18515\n"],
+)  # fmt: skip
+def test_no_figure_is_made_up(text: str) -> None:
+    with pytest.raises(Failed, match=r"^tool_output: "):
+        bandwidth(text)
+
+
+def test_no_latency_is_made_up() -> None:
+    for text in ("", HEAD, RATE, TIMES.replace("1.09", "x.xx")):
+        with pytest.raises(Failed, match=r"^tool_output: "):
+            latency(text)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"tool": "bash", "words": []},
+        {"tool": "ib_write_bw", "words": ["--out_json_file=/etc/passwd"]},
+        {"tool": "ib_write_bw", "words": ["-D", "5", "; reboot"]},
+        {"tool": "ib_write_bw", "words": "-D 5"},
+        {"tool": "ib_write_bw", "words": ["-n"] * 9},
+        {"tool": None},
+    ],
+)
+def test_the_peer_starts_nothing_else(request_: dict[str, object]) -> None:
+    assert isinstance(checked_rdma(dict(request_)), str)
