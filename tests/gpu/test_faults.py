@@ -63,12 +63,16 @@ def test_a_healthy_card_passes_every_gate(fake: Fake) -> None:
     assert decision is GO, findings
     assert watched(run).warnings == ()
     assert value(run, "accelerator_power_watts", stage="inference.decode").value == pytest.approx(450, rel=0.4)
-    assert value(run, "accelerator_utilization_ratio", stage="inference.decode", source="gpm").value == 0.5
+    assert value(run, "accelerator_utilization_ratio", stage="inference.decode", source="gpm").value == pytest.approx(
+        0.5
+    )
     assert value(run, "accelerator_utilization_ratio", stage="inference.decode", source="nvml").value == pytest.approx(
         0.97
     )
     assert value(run, "accelerator_info").labels["driver"] == "570.00.fake"
-    assert value(run, "accelerator_pcie_receive_bytes_per_second", stage="load", source="gpm").value == 50 * 2**20
+    assert value(run, "accelerator_pcie_receive_bytes_per_second", stage="load", source="gpm").value == pytest.approx(
+        50 * 2**20
+    )
 
 
 @dataclass(frozen=True)
