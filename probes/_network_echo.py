@@ -16,12 +16,10 @@ from probes._iperf3 import Server, document, tcp_arguments, tcp_flows, udp_argum
 from probes._network_bandwidth import CONGESTION, DIRECTIONS, SOCKET_BUFFER, UDP_PAYLOAD, Bandwidth
 from probes._network_figures import of_repeats
 from probes._network_link import Link
-from probes._network_plan import Plan
+from probes._network_plan import FINE_INTERVAL, LOADED_INTERVAL, SETTLE_SECONDS, VOICE_INTERVAL, Plan
 
 #: G.711 voice in RTP: 160 bytes of sound and 12 of header, every 20 ms.
-VOICE_INTERVAL, VOICE_BYTES = 0.020, 172
-FINE_INTERVAL, LOADED_INTERVAL = 0.002, 0.005
-SETTLE_SECONDS = 2.5
+VOICE_BYTES = 172
 SATURATING_STREAMS = 8
 #: A batch load is safe while it adds at most so much to the round trip's p99, and loses at most so many packets.
 SAFE_ADDED_SECONDS, SAFE_LOSS_RATIO = 0.020, 0.01
@@ -73,7 +71,7 @@ class Load:
 
 
 def _beside(link: Link, plan: Plan, bandwidth: Bandwidth, load: Load) -> Loaded:
-    seconds = math.ceil(SETTLE_SECONDS + plan.loaded_packets * LOADED_INTERVAL + 1)
+    seconds = plan.load_seconds
     if load.name == TCP:
         words = tcp_arguments(link.iperf3, load.direction, seconds, 0, SATURATING_STREAMS, CONGESTION)
     else:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from bench.model import Effort
+
+#: Seconds between echo packets: a voice stream's (RTP, G.711), a tenth of it, and beside loads.
+VOICE_INTERVAL, FINE_INTERVAL, LOADED_INTERVAL = 0.020, 0.002, 0.005
+SETTLE_SECONDS = 2.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +32,25 @@ class Plan:
 
     @property
     def bandwidth_seconds(self) -> int:
-        """How long TCP runs as fast as it can, both directions together."""
-        one = self.tcp_seconds + self.tcp_omit
-        return one * (2 * self.tcp_rounds + self.both_rounds)
+        """How long TCP runs as fast as it can, both directions together, loads beside the echo not counted."""
+        return (self.tcp_seconds + self.tcp_omit) * (2 * self.tcp_rounds + self.both_rounds)
+
+    @property
+    def load_seconds(self) -> int:
+        """How long one load runs beside an echo: its queues fill, the echo takes its time, and a second is left."""
+        return math.ceil(SETTLE_SECONDS + self.loaded_packets * LOADED_INTERVAL + 1) if self.loaded_packets else 0
+
+    @property
+    def link_seconds(self) -> float:
+        """Seconds at the link's full rate that all tests together amount to, at most."""
+        shares = sum(self.loads) + 1.0
+        return self.bandwidth_seconds + self.both_rounds * self.tcp_seconds + 2 * shares * self.load_seconds
 
     @property
     def seconds(self) -> float:
         """About how long the whole takes, starts of programs included."""
-        echo = self.idle_packets * 0.02 + self.fine_packets * 0.002 + 1.5
-        loaded = 2 * (len(self.loads) + 1) * (self.loaded_packets * 0.005 + 4.0) if self.loaded_packets else 0.0
+        echo = self.idle_packets * VOICE_INTERVAL + self.fine_packets * FINE_INTERVAL + 1.5
+        loaded = 2 * (len(self.loads) + 1) * (self.load_seconds + 0.5) if self.loaded_packets else 0.0
         return self.bandwidth_seconds * 1.1 + 2 * self.udp_rounds * (self.udp_seconds + 0.4) + echo + loaded
 
 

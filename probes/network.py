@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from bench.measure.probe import Check, Context, Failed, Probe, ProbeError, Tools, Unsupported
 from bench.model import Measurement, Metric, Request
@@ -68,13 +69,19 @@ def measure_one(ctx: Context, peer: str, labels: Mapping[str, str], plan: Plan) 
 
 def _announce(link: Link, plan: Plan) -> None:
     """Courtesy: how much will be sent, before it is."""
-    ceiling = link.iperf3.max_bits_per_second
-    rate = f"at most {ceiling / 1e6:.0f} Mbit/s" if ceiling else "as fast as the link allows"
-    link.ctx.progress(
-        f"{link.name}: TCP for {plan.bandwidth_seconds} s {rate}, then UDP at 10 Mbit/s or less; "
-        f"about {plan.seconds:.0f} s in all",
-        0.0,
+    link.ctx.progress(f"{link.name}: {announcement(plan, link.iperf3.max_bits_per_second, link.interface)}", 0.0)
+
+
+def announcement(plan: Plan, ceiling: float, interface: Mapping[str, Any]) -> str:
+    """For people. Bytes at the ceiling, else at the link's own speed, else for each Gbit/s that the link carries."""
+    speed = ceiling or float(interface.get("bits_per_second") or 0.0)
+    most = (
+        f"up to {speed / 8 * plan.link_seconds / 1e9:.1f} GB"
+        if speed
+        else (f"{plan.link_seconds / 8:.1f} GB for each Gbit/s of the link")
     )
+    rate = f"at most {ceiling / 1e6:.0f} Mbit/s" if ceiling else "as fast as the link allows"
+    return f"sends and receives {most}, {rate}, in about {plan.seconds:.0f} s"
 
 
 def _measured(link: Link, plan: Plan) -> list[Measurement]:

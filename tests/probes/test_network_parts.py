@@ -21,6 +21,7 @@ from probes._network_plan import LOOPBACK, PEER, for_peers
 from probes.loads import echo_packet, peer_counters, peer_protocol
 from probes.loads.collective_rank import rounds
 from probes.loads.peer_ranks import checked
+from probes.network import announcement
 
 # --- addresses and keys
 
@@ -119,6 +120,16 @@ def test_more_effort_is_more_time_and_never_less_of_anything() -> None:
         for less, more in pairwise(plans[effort] for effort in Effort):
             assert less.seconds <= more.seconds
             assert less.idle_packets <= more.idle_packets and less.tcp_rounds <= more.tcp_rounds
+
+
+def test_it_says_how_much_it_will_send() -> None:
+    plan = PEER[Effort.QUICK]
+    assert plan.link_seconds == pytest.approx(24 + 2 * plan.load_seconds)
+    assert f"{plan.link_seconds * 0.1 / 8:.1f} GB, at most 100 Mbit/s" in announcement(plan, 100e6, {})
+    assert f"up to {plan.link_seconds * 100 / 8:.1f} GB" in announcement(
+        plan, 0.0, {"bits_per_second": 100_000_000_000}
+    )
+    assert "for each Gbit/s" in announcement(plan, 0.0, {})
 
 
 def test_many_peers_get_a_plan_that_fits() -> None:
