@@ -71,7 +71,8 @@ def deviations(
     """(sample, expected, deviation towards worse as a share of expected, modified z); empty when it cannot be said.
 
     ``of_one``: the figures are shares, whose difference itself counts: a starvation of 3 % is not three times worse
-    than one of 1 %. The scale is never taken below what the siblings' own intervals say of a single figure.
+    than one of 1 %. The scale is never taken below what the siblings' own intervals say of a single figure, on
+    the side on which the accused lies.
     """
     values = [sample.value for sample in samples]
     if len(values) < FEWEST_SIBLINGS:
@@ -80,7 +81,8 @@ def deviations(
     base = 1.0 if of_one else expected
     if base <= 0.0:
         return []
-    own = median([(sample.high - sample.low) / 2.0 for sample in samples]) / 1.96
+    arms = [s.value - s.low if better == "higher" else s.high - s.value for s in samples]
+    own = median(arms) / 1.96
     sigma = max(scale(values), own)
     sign = -1.0 if better == "higher" else 1.0
     worse = [(sample, sign * (sample.value - expected)) for sample in samples]

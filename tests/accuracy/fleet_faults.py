@@ -24,7 +24,7 @@ from tests.fleet.testbed import Testbed, reason_for_none
 
 TRIALS = 10
 _PORT_MBIT, _PORT_SHARE = 100.0, 0.2
-_DISK_BYTES, _DISK_SHARE = 12_000_000, 0.5  # far below what the disk does, whoever else uses it
+_DISK_BYTES, _DISK_SHARE = 24_000_000, 0.5  # far below what the disk does, whoever else uses it
 _PERIOD, _QUOTA = 10_000, 3_000  # microseconds: three tenths of a core for each host,
 _SHARES = 20_480  # which it gets whatever else this machine does: the truth must hold
 _PROFILE = """
@@ -85,7 +85,7 @@ def files(hosts: Testbed) -> None:
     """A file of its own for each host's disk, on the real file system."""
     for name in hosts.names:
         with (hosts.folder / f"{name}.bin").open("wb") as file:
-            file.write(os.urandom(4 << 20))
+            file.write(os.urandom(8 << 20))
             file.flush()
             os.fsync(file.fileno())
 

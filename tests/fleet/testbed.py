@@ -25,8 +25,8 @@ _SSHD = "/usr/sbin/sshd"
 _ENTER = 'for g in $0; do echo $$ > "$g/cgroup.procs"; done; exec "$@"'
 _START = """
 hostname "$1"; ip link set lo up
-mkdir -p /root/.ansible /run/sshd /run/lock
-for place in /root/.ansible /var/tmp /run/lock; do mount -t tmpfs -o size=256m tmpfs $place; done
+mkdir -p "$HOME/.ansible" /run/sshd /run/lock
+for place in "$HOME/.ansible" /var/tmp /run/lock; do mount -t tmpfs -o size=256m tmpfs $place; done
 mount --bind "$2/machine-id" /etc/machine-id
 mount --bind "$2/boot-id" /proc/sys/kernel/random/boot_id
 exec /usr/sbin/sshd -D -e -f "$3/sshd_config" -o ListenAddress="$4:22" -o PidFile=none
