@@ -19,6 +19,7 @@ from tests.integrations.slurm import Slurm, cluster
 FILES = Path(__file__).parents[2] / "docs" / "integrations" / "slurm"
 REASON = "aiready-bench: NO-GO distributed-training: starvation (storage) 66 %, needs <= 10 %"
 pytestmark = [
+    pytest.mark.timeout(300),
     pytest.mark.root,
     pytest.mark.skipif(os.geteuid() != 0, reason="slurmd must be root"),
 ]
@@ -47,12 +48,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def settings(folder: Path, node: str, **extra: str) -> None:
-    """The settings that /etc/aiready-bench/slurm.env would hold."""
-    found = {"BENCH": f"{folder}/bench", "BENCH_RESULTS": f"{folder}/{node}", "AIREADY_MAX_AGE": "99999h", **extra}
-    path = folder / f"{node}.env"
-    path.write_text("".join(f"{name}={value}\n" for name, value in found.items()))
-    path.chmod(0o644)
+def settings(folder: Path, node: str, mode: int = 0o644, **extra: str) -> None:
+    """The settings that /etc/aiready-bench/slurm.env would hold, put in place at once."""
+    found = {"BENCH": f"{folder}/bench", "BENCH_RESULTS": f"{folder}/{node}", "AIREADY_MAX_AGE": "99999h",
+             "AIREADY_LOCK": str(folder), "AIREADY_TIMEOUT": "60", **extra}  # fmt: skip
+    path, new = folder / f"{node}.env", folder / f"{node}.new"
+    new.write_text("".join(f"{name}={value}\n" for name, value in found.items()))
+    new.chmod(mode)
+    new.replace(path)
 
 
 @pytest.fixture(scope="module")
@@ -76,15 +79,21 @@ def becomes(slurm: Slurm, node: str, word: str) -> bool:
 
 
 def stays(slurm: Slurm, node: str) -> bool:
-    """State and reason do not change over two more health checks of that node, however long these take."""
+    """Drain and reason do not change over two more health checks of that node, however long these take."""
     counted = slurm.folder.parent / f"health.{node}"
 
     def checks() -> int:
         return len(counted.read_text().split()) if counted.exists() else 0
 
-    before, first = slurm.state(node), checks()
-    assert wait_for(lambda: checks() >= first + 2, 60), "the health check did not run"
-    return slurm.state(node) == before
+    before, first = drained(slurm, node), checks()
+    assert wait_for(lambda: checks() >= first + 2, 90), "the health check did not run"
+    return drained(slurm, node) == before
+
+
+def drained(slurm: Slurm, node: str) -> tuple[bool, str]:
+    """What the script decides about; a busy machine may make a node COMPLETING or NOT_RESPONDING for a while."""
+    state, reason = slurm.state(node)
+    return "DRAIN" in state, reason
 
 
 def test_no_go_drains_with_the_reason_and_go_does_not(slurm: Slurm, folder: Path) -> None:
@@ -93,37 +102,37 @@ def test_no_go_drains_with_the_reason_and_go_does_not(slurm: Slurm, folder: Path
     assert becomes(slurm, "n1", "DRAIN")
     assert slurm.state("n1")[1] == REASON
     assert stays(slurm, "n2")
-    assert slurm.state("n2") == ("IDLE", "")
+    assert drained(slurm, "n2") == (False, "")
 
 
 def test_go_again_resumes_our_own_drain(slurm: Slurm, folder: Path) -> None:
     measured(folder, "n1", good(), 2)
-    assert wait_for(lambda: slurm.state("n1")[0] == "IDLE", 60)
+    assert wait_for(lambda: not drained(slurm, "n1")[0], 60)
 
 
 def test_a_foreign_drain_is_left_alone_whatever_the_verdict(slurm: Slurm, folder: Path) -> None:
     slurm.call("scontrol", "update", "nodename=n1", "state=drain", "reason=bad fan, ticket 12")
     assert stays(slurm, "n1")
-    assert slurm.state("n1") == ("IDLE+DRAIN", "bad fan, ticket 12")
+    assert drained(slurm, "n1") == (True, "bad fan, ticket 12")
     measured(folder, "n1", starved(), 3)
     assert stays(slurm, "n1")
-    assert slurm.state("n1") == ("IDLE+DRAIN", "bad fan, ticket 12")
+    assert drained(slurm, "n1") == (True, "bad fan, ticket 12")
     measured(folder, "n1", good(), 4)
     assert stays(slurm, "n1")
     slurm.call("scontrol", "update", "nodename=n1", "state=resume")
-    assert wait_for(lambda: slurm.state("n1")[0] == "IDLE", 60)
+    assert wait_for(lambda: not drained(slurm, "n1")[0], 60)
 
 
 def test_inconclusive_and_no_run_at_all_drain_only_when_asked(slurm: Slurm, folder: Path) -> None:
     measured(folder, "n1", inconclusive(), 5)
     assert stays(slurm, "n1")
-    assert slurm.state("n1")[0] == "IDLE"
+    assert not drained(slurm, "n1")[0]
     settings(folder, "n1", AIREADY_INCONCLUSIVE="drain")
     assert becomes(slurm, "n1", "DRAIN")
     assert slurm.state("n1")[1].startswith("aiready-bench: INCONCLUSIVE batch-inference: ")
     settings(folder, "n1")
     measured(folder, "n1", good(), 6)
-    assert wait_for(lambda: slurm.state("n1")[0] == "IDLE", 60)
+    assert wait_for(lambda: not drained(slurm, "n1")[0], 60)
 
 
 def test_a_job_does_not_start_on_a_node_that_is_no_go(slurm: Slurm, folder: Path) -> None:
@@ -143,11 +152,10 @@ def test_dry_run_and_loose_settings_change_nothing(slurm: Slurm, folder: Path) -
     settings(folder, "n1", AIREADY_DRY_RUN="yes")
     measured(folder, "n1", starved(), 8)
     assert stays(slurm, "n1")
-    assert slurm.state("n1")[0] == "IDLE"
-    settings(folder, "n1")
-    (folder / "n1.env").chmod(0o666)  # anybody could have written it: not read, so there is no run and no verdict
+    assert not drained(slurm, "n1")[0]
+    settings(folder, "n1", 0o666)  # anybody could have written it: not read, so there is no run and no verdict
     assert stays(slurm, "n1")
-    assert slurm.state("n1")[0] == "IDLE"
+    assert not drained(slurm, "n1")[0]
 
 
 def test_the_nightly_run_measures_inside_its_reservation_and_joins(slurm: Slurm, folder: Path) -> None:
@@ -165,7 +173,7 @@ def test_the_nightly_run_measures_inside_its_reservation_and_joins(slurm: Slurm,
     env = {**slurm.environment(), "BENCH": str(fake), "BENCH_RESULTS": str(folder / "night"), "AIREADY_MINUTES": "1"}
     try:
         for words in (["reserve", "now", "5"], ["run"]):
-            done = subprocess.run([nightly, *words], env=env, capture_output=True, text=True, timeout=60, check=False)
+            done = subprocess.run([nightly, *words], env=env, capture_output=True, text=True, timeout=150, check=False)
             assert done.returncode == 0, done.stderr
         assert sorted(path.name for path in seen.iterdir()) == ["fleet.login", "hosts", "run.n1", "run.n2"]
         assert (seen / "run.n1").read_text() == f"run --quiet --results {folder}/night\n"
@@ -175,16 +183,19 @@ def test_the_nightly_run_measures_inside_its_reservation_and_joins(slurm: Slurm,
         subprocess.run([nightly, "remove"], env=env, capture_output=True, timeout=60, check=True)
 
 
-def test_the_answer_comes_within_a_second_or_so(folder: Path) -> None:
-    """Slurm ends a health check after 60 s; the median of five is far under that even on a busy machine."""
+def test_the_answer_costs_no_more_than_a_few_starts_of_python(folder: Path) -> None:
+    """Well under a second where nothing else runs; told as a ratio, taken in turns, because here much else does."""
     measured(folder, "n1", here(), 30)
-    times = []
-    for _ in range(5):
-        began = time.monotonic()
-        words = [str(folder / "bench"), "export", "-f", "npd", "--results", str(folder / "n1")]
-        assert subprocess.run(words, capture_output=True, timeout=60, check=False).returncode == 1
-        times.append(time.monotonic() - began)
-    assert sorted(times)[2] < 10
+    answer = [str(folder / "bench"), "export", "-f", "npd", "--results", str(folder / "n1")]
+    least = [sys.executable, "-c", "import typer, pydantic"]
+    ratios = sorted(_seconds(answer, 1) / _seconds(least, 0) for _ in range(5))
+    assert ratios[2] < 5
+
+
+def _seconds(words: list[str], status: int) -> float:
+    began = time.monotonic()
+    assert subprocess.run(words, capture_output=True, timeout=60, check=False).returncode == status
+    return time.monotonic() - began
 
 
 def test_the_scripts_are_sound_shell() -> None:
