@@ -82,13 +82,15 @@ def _equal_blocks(size: int, samples: float, share: int, files: int) -> list[Blo
 
 
 def _sample_blocks(sizes: Sequence[int], files: int) -> list[Block]:
-    blocks, ends = [], [0] * files
+    """A large sample in pieces. A piece counts by its bytes over the mean sample's, so that a window in which large
+    samples happen to come is no slower window."""
+    blocks, ends, mean = [], [0] * files, sum(sizes) / len(sizes)
     for number, size in enumerate(sizes):
         file = number % files
         pieces = -(-size // _LARGEST_READ)
         for piece in range(pieces):
             length = min(_LARGEST_READ, size - piece * _LARGEST_READ)
-            blocks.append(Block(file, ends[file], _aligned(length), length / size))
+            blocks.append(Block(file, ends[file], _aligned(length), length / mean))
             ends[file] += _aligned(length)
     return blocks
 

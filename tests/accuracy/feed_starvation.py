@@ -15,6 +15,7 @@ from pathlib import Path
 from tests.accuracy._feed import DEMAND, bench, hogs, read_limit, starvation
 
 CASES = (0.8, 0.5, 0.2, 0.0)
+CPU_RATES = (10e6, 25e6)
 POINTS = {"quick": 0.03, "standard": 0.01, "hogs": 0.02}
 
 
@@ -44,6 +45,26 @@ def measure(folder: Path, missing: float, kind: str) -> bool:
     return held
 
 
+def cpu(folder: Path, rate: float) -> bool:
+    """The CPU as a stand-in: what it demands is measured in the same run, and with it the truth."""
+    with read_limit(folder, rate) as prefix:
+        document = bench(folder, "--effort", "quick", "--accelerator", "cpu", prefix=prefix)
+    value, doubt = starvation(document)
+    demand = document["attribution"]["demand_bytes_per_second"]
+    if value is None or demand is None:
+        print(f"cpu       FAILS {doubt}")
+        return False
+    truth = 1.0 - rate / demand
+    held = bool(doubt) or abs(value - truth) <= POINTS["quick"]
+    found = document["attribution"]["bottleneck"]
+    print(
+        f"cpu       {100 * truth:6.2f} {100 * value:8.2f} {100 * abs(value - truth):7.2f}  {found:12s} "
+        f"{'holds' if held else 'FAILS'} {doubt}",
+        flush=True,
+    )
+    return held
+
+
 def measured_again(folder: Path, missing: float, kind: str) -> bool:
     """Once more if it did not hold: a host that others kept busy for the length of one run is not the instrument."""
     return measure(folder, missing, kind) or measure(folder, missing, kind)
@@ -54,6 +75,7 @@ def main() -> int:
     print("effort     truth  measured   error  bottleneck   (per cent, points)")
     with tempfile.TemporaryDirectory() as name:
         held = [measured_again(Path(name), missing, kind) for kind in kinds for missing in CASES]
+        held += [cpu(Path(name), rate) for rate in CPU_RATES]
     return 0 if all(held) else 1
 
 
