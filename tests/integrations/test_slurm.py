@@ -173,7 +173,9 @@ def test_the_nightly_run_measures_inside_its_reservation_and_joins(slurm: Slurm,
     env = {**slurm.environment(), "BENCH": str(fake), "BENCH_RESULTS": str(folder / "night"), "AIREADY_MINUTES": "1"}
     try:
         for words in (["reserve", "now", "5"], ["run"]):
-            done = subprocess.run([nightly, *words], env=env, capture_output=True, text=True, timeout=150, check=False)
+            done = subprocess.run(
+                ["timeout", "-k", "5", "140", nightly, *words], env=env, capture_output=True, text=True, check=False
+            )
             assert done.returncode == 0, done.stderr
         assert sorted(path.name for path in seen.iterdir()) == ["fleet.login", "hosts", "run.n1", "run.n2"]
         assert (seen / "run.n1").read_text() == f"run --quiet --results {folder}/night\n"
