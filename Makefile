@@ -29,6 +29,9 @@ format: $(DEV_STAMP)
 
 accuracy: $(DEV_STAMP) tools test-tools ## injected faults against known truth: a table a claim
 	$(BIN)/python -m tests.accuracy $(ARGS)
+ifdef PEERS
+	$(BIN)/python -m tests.accuracy peers_dlio
+endif
 
 perf: $(DEV_STAMP) tools ## speed claims, as ratios measured side by side
 	$(BIN)/python -m tests.perf $(ARGS)
