@@ -156,29 +156,46 @@ class Feed:
 
     def _starvation(self) -> Iterator[Measurement]:
         """The contract's parts, each with an interval by interval arithmetic on the rates'."""
-        rates = self.rates
-        if any(name not in rates for name in ARMS):
+        if any(name not in self.rates for name in ARMS):
             return
-        c, t, p, f, s = (rates[name] for name in ARMS)
-        parts = components(c.value, t.value, p.value, f.value, s.value)
-        lower = (min(p.interval[0], f.interval[0]), min(p.interval[1], f.interval[1]))
-        intervals = {
-            "transfer": difference_interval(c.interval, t.interval, c.interval),
-            "preprocess": difference_interval(t.interval, p.interval, c.interval),
-            "storage": difference_interval(p.interval, f.interval, c.interval, least=0.0),
-            "overlap": difference_interval(lower, s.interval, c.interval),
+        c, t, p, f, s = (self.rates[name].value for name in ARMS)
+        values = {"total": 1.0 - s / c, **components(c, t, p, f, s).model_dump()}
+        intervals, windows = self._part_intervals(), self._part_windows()
+        for name, value in values.items():
+            rate = Rate(value, intervals[name], windows[name], 0.0)
+            yield self.measurement("starvation_ratio", value, intervals[name], rate, component=name)
+
+    def _part_intervals(self) -> dict[str, Interval]:
+        c, t, p, f, s = (self.rates[name].interval for name in ARMS)
+        lower = (min(p[0], f[0]), min(p[1], f[1]))
+        return {
+            "total": difference_interval(c, s, c),
+            "transfer": difference_interval(c, t, c),
+            "preprocess": difference_interval(t, p, c),
+            "storage": difference_interval(p, f, c, least=0.0),
+            "overlap": difference_interval(lower, s, c),
         }
-        total = difference_interval(c.interval, s.interval, c.interval)
-        yield self.measurement("starvation_ratio", 1.0 - s.value / c.value, total, component="total")
-        for name, interval in intervals.items():
-            yield self.measurement("starvation_ratio", getattr(parts, name), interval, component=name)
+
+    def _part_windows(self) -> dict[str, tuple[float, ...]]:
+        """Each part by each window of the arm that makes the difference, so that a repetition can be pooled."""
+        c, t, p, f, _ = (self.rates[name].value for name in ARMS)
+        floor = min(p, f)
+        repeats = {name: self.rates[name].repeats for name in ARMS}
+        return {
+            "total": tuple(1.0 - value / c for value in repeats["storage"]),
+            "transfer": tuple((c - value) / c for value in repeats["transfer"]),
+            "preprocess": tuple((t - value) / c for value in repeats["preprocess"]),
+            "storage": tuple((p - min(p, value)) / c for value in repeats["fetch"]),
+            "overlap": tuple((floor - value) / c for value in repeats["storage"]),
+        }
 
     def _headroom(self) -> Iterator[Measurement]:
         if "fetch" not in self.rates:
             return
         c, f = self.rates["resident"], self.rates["fetch"]
         low, high = f.interval[0] / c.interval[1], f.interval[1] / c.interval[0]
-        yield self.measurement("storage_headroom_ratio", f.value / c.value, (low, high))
+        windows = Rate(f.value / c.value, (low, high), tuple(value / c.value for value in f.repeats), 0.0)
+        yield self.measurement("storage_headroom_ratio", windows.value, windows.interval, windows)
         count = float(self.ready.get("count") or 1)
         feedable = [float(math.floor(ratio * count + 1e-9)) for ratio in (f.value / c.value, low, high)]
         yield self.measurement("accelerators_feedable", feedable[0], (feedable[1], feedable[2]))

@@ -32,7 +32,7 @@ def _storage(beside: Sequence[Measurement], demand: float | None) -> Iterator[st
     ways = [m for m in beside if m.metric == WAYS]
     if len(ways) < 2:
         return
-    usual, *others = sorted(ways, key=lambda m: -m.samples if len(m.repeats) else 0)
+    usual, *others = ways  # the fetch arm's own way comes first
     fewer = [m for m in others if _readers(m) < _readers(usual) and m.value < _WORSE * usual.value]
     if fewer:
         least = min(fewer, key=_readers)
