@@ -18,10 +18,20 @@ from probes.loads import arms, decoding, layout, witness
 from probes.loads.accelerators import Consumer, Drain, Emulated, Feed
 from probes.loads.arms import Length
 from probes.loads.feed_spec import Refused, Row, Spec
-from probes.loads.reader import Buffer, FileSource, MemorySource, Reader, Source, TokenBucket, make_buffers, shuffled
+from probes.loads.reader import (
+    Buffer,
+    FileSource,
+    MemorySource,
+    Reader,
+    Source,
+    TokenBucket,
+    make_buffers,
+    prefer_this_thread,
+    shuffled,
+)
 
 _MOST_AHEAD_BYTES = 256 << 20
-_LEAST_AHEAD_BLOCKS = 4
+_LEAST_AHEAD_BLOCKS = 16  # as many as there are readers: a consumer that wakes late holds none of them up
 #: Read ahead two batches as loaders do, and at least for so long, so that a late wake-up of ours starves nobody.
 _AHEAD_SECONDS = 0.25
 _FED = 0.95  # of the demand: above it there is nothing to mend
@@ -37,6 +47,8 @@ class Program:
         self.device = witness.device_of(spec.folder) if spec.bucket is None else None
         self.order = list(self.data.blocks) if spec.sequential else shuffled(self.data.blocks, spec.seed)
         self.consumer = self._accelerator()
+        if self.consumer.kind == "emulated":
+            prefer_this_thread()  # it only keeps the books
         self.demand = spec.demand if spec.demand is not None else float("inf")
         self.buffers = self._buffers()
         self.rates: dict[str, float] = {}

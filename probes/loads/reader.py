@@ -160,7 +160,7 @@ class Reader:
     def _work(self) -> None:
         waited = witness.thread_run_queue_wait()
         count = 0
-        _prefer_this_thread()
+        prefer_this_thread()
         while (buffer := self._free.get()) is not None and not self._stopping:
             number = next(self._next)
             if self._once and number >= len(self._order):
@@ -230,7 +230,7 @@ def make_buffers(size: int, count: int) -> list[Buffer]:
     return buffers
 
 
-def _prefer_this_thread() -> None:
+def prefer_this_thread() -> None:
     """Run before other people's work where that is allowed: the yardstick is for the path, not for the scheduler."""
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), -10)
