@@ -51,6 +51,14 @@ def states(fleet: Fleet) -> dict[str, str]:
     return {node.host: node.state.value for node in fleet.nodes}
 
 
+def slowness() -> float:
+    """How much slower than alone this machine is now: what ansible takes to say its version, against 0.8 s."""
+    began = time.monotonic()
+    argv = [str(Path(sys.executable).parent / "ansible-inventory"), "--version"]
+    subprocess.run(argv, check=True, capture_output=True, timeout=60)
+    return max(1.0, (time.monotonic() - began) / 0.8)
+
+
 def starts(path: Path) -> dict[str, int]:
     """How often each host was started."""
     lines = path.read_text().split("\n") if path.exists() else []
@@ -116,7 +124,8 @@ def test_every_kind_of_fault_has_its_one_true_outcome_and_resume_completes(hosts
         hosts.link(3, True)
     assert states(fleet) == {"n001": "unreachable", "n002": "node-timeout", "n003": "lost", "n004": "bad-result"}
     assert fleet.decision is Decision.INCONCLUSIVE
-    assert seconds < 8 + 10 + 60, progress  # the node's bound, the one round's that could be walked, and a minute
+    # The node's bound, that of the one round which could be walked, and a minute of this machine's time.
+    assert seconds < 8 + 10 + 60 * slowness(), progress
     assert hosts.on(2, ["pgrep", "-f", "node.py"]).returncode == 1, "the hung job outlived its bound"
     for fault in faults.iterdir():
         fault.unlink()
@@ -156,7 +165,7 @@ def test_frozen_twice_answering_and_two_names_of_one_machine(hosts: Testbed, tmp
     expected = {"n001": "unreachable", "n002": "duplicate", "n003": "pass", "n004": "bad-result", "n9": "duplicate"}
     assert states(fleet) == expected, progress
     assert starts(log) == {"n002": 1, "n003": 1, "n004": 1}
-    assert seconds < 15 + 60
+    assert seconds < 15 + 60 * slowness()
 
 
 def test_a_killed_controller_leaves_a_run_that_is_completed_once(hosts: Testbed, tmp_path: Path) -> None:
