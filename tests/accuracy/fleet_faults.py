@@ -2,12 +2,14 @@
 
 ``python -m tests.accuracy.fleet_faults [TRIALS]``: each trial lays the three on hosts that its seed chooses, runs the
 fleet, and prints whom it accuses of what. The claim: each fault is named as what it is, on its host, and nobody else
-is accused, in every trial. Known truth: token buckets on both ends of a port, the kernel's block throttle, a busy loop
+is accused, in every trial. A trial in which others of this machine took the disk away, so that a host read less than
+its throttle let it, is made once more: there the truth was not what was laid. Known truth: token buckets on both ends of a port, the kernel's block throttle, a busy loop
 inside of the host's own CPU quota.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -27,6 +29,7 @@ _PORT_MBIT, _PORT_SHARE = 100.0, 0.2
 _DISK_BYTES, _DISK_SHARE = 24_000_000, 0.5  # far below what the disk does, whoever else uses it
 _PERIOD, _QUOTA = 10_000, 3_000  # microseconds: three tenths of a core for each host,
 _SHARES = 20_480  # which it gets whatever else this machine does: the truth must hold
+_MOST_ATTEMPTS = 3
 _PROFILE = """
 name = "any"
 [[gate]]
@@ -67,6 +70,17 @@ def trial(hosts: Testbed, seed: int, folder: Path) -> tuple[set[tuple[str, str]]
     return laid, {(o.host, o.part) for o in fleet.outliers if o.level == "act" and o.confirmed}, fleet
 
 
+def disturbed(hosts: Testbed, disk: int, folder: Path) -> str | None:
+    """Who else used the disk so much that what was laid was not so: a host that read less than its throttle let it."""
+    for i, name in zip(hosts.numbers, hosts.names, strict=True):
+        laid = _DISK_BYTES * (_DISK_SHARE if i == disk else 1.0)
+        run = json.loads((folder / "nodes" / f"{name}.json").read_text())
+        read = run["results"][0]["measurements"][0]["value"]
+        if read < 0.9 * laid:
+            return f"{name} read {read / 1e6:.1f} of the {laid / 1e6:.0f} MB/s that were laid"
+    return None
+
+
 class burden:  # noqa: N801 - a context manager, used as a word
     """Something else that computes on the host, within the host's own share of the CPU."""
 
@@ -105,7 +119,13 @@ def main() -> int:
         files(hosts)
         for seed in range(trials):
             began = time.monotonic()
-            laid, accused, fleet = trial(hosts, seed, folder / f"run{seed}")
+            for attempt in range(_MOST_ATTEMPTS):
+                run = folder / f"run{seed}-{attempt}"
+                laid, accused, fleet = trial(hosts, seed, run)
+                why = disturbed(hosts, random.Random(seed).sample(list(hosts.numbers), 3)[1], run)
+                if why is None:
+                    break
+                print(f"trial {seed}: others of this machine disturbed it, once more: {why}", flush=True)
             right += laid == accused
             alone = {(o.host, o.part) for o in fleet.outliers if o.level == "act"} - accused
             print(f"trial {seed}: laid {_text(laid)}; accused {_text(accused)}; once only {_text(alone)}; "
