@@ -3,8 +3,8 @@
 ``python -m tests.accuracy.fleet_faults [TRIALS]``: each trial lays the three on hosts that its seed chooses, runs the
 fleet, and prints whom it accuses of what. The claim: each fault is named as what it is, on its host, and nobody else
 is accused, in every trial. A trial in which others of this machine took the disk away, so that a host read less than
-its throttle let it, is made once more: there the truth was not what was laid. Known truth: token buckets on both ends of a port, the kernel's block throttle, a busy loop
-inside of the host's own CPU quota.
+its throttle let it, is made once more: there the truth was not what was laid. Known truth: token buckets on both ends
+of a port, the kernel's block throttle, a busy loop inside of the host's own CPU quota.
 """
 
 from __future__ import annotations
