@@ -20,7 +20,7 @@ from typing import Any
 from tests.accuracy._feed import BLKIO, ROOT, UNIFIED, device_of
 
 LIMIT, LOWERED = 60e6, 0.70
-WRITES = 40e6
+WRITES = 150e6
 NIGHTS = 8
 PROFILE = """
 name = "live"
