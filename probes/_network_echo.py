@@ -52,14 +52,22 @@ def fine(link: Link, plan: Plan) -> Echo | None:
     return paced(link, "echo-fine", plan.fine_packets, FINE_INTERVAL)
 
 
-def loaded(link: Link, plan: Plan, bandwidth: Bandwidth) -> list[Loaded]:
-    """The echo beside each load, one direction at a time: UDP at shares of the capacity, and eight TCP streams."""
+def loaded(link: Link, plan: Plan, bandwidth: Bandwidth, quiet: Echo) -> list[Loaded]:
+    """The echo beside each load, one direction at a time: UDP at shares of the capacity, and eight TCP streams.
+
+    A UDP load that is not safe is tried once more, and the calmer one counts: iperf3 makes up for every moment in
+    which this host held it up, and such a burst is the host's, not the load's.
+    """
     found: list[Loaded] = []
     levels = [*((f"{share:.0%}", share) for share in plan.loads), (TCP, 1.0)] if plan.loaded_packets else []
     for number, (name, share) in enumerate(levels):
         for direction in DIRECTIONS:
             link.ctx.progress(f"{link.name}: paced echo beside {name} load, {direction}", 0.65 + 0.3 * number / 4)
-            found.append(_beside(link, plan, bandwidth, Load(name, share, direction)))
+            load = Load(name, share, direction)
+            one = _beside(link, plan, bandwidth, load)
+            if name != TCP and not is_safe(one, quiet):
+                one = min(one, _beside(link, plan, bandwidth, load), key=lambda tried: p99(tried.echo))
+            found.append(one)
     return found
 
 

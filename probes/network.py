@@ -97,7 +97,7 @@ def _measured(link: Link, plan: Plan) -> list[Measurement]:
     if quiet is None:
         link.ctx.warn(reason_for_none(link))
         return found
-    return found + figures(link, quiet, quick, loaded(link, plan, tcp))
+    return found + figures(link, quiet, quick, loaded(link, plan, tcp, quiet))
 
 
 def doctor(tools: Tools, request: Request) -> Sequence[Check]:
