@@ -1,8 +1,9 @@
 """Claim: telemetry on or off changes tokens a second by less than 1 %.
 
 The load decodes in a process of its own; the watchers (host, and the GPU watcher on the fake NVML library or the real
-one) sample once a second and at stage ends in this process, in every second block of half a second. Neighbouring
-blocks make a pair, so the host's drift falls out. ``python -m tests.accuracy.telemetry_overhead [SECONDS]``
+one) sample in this process as in a run, once a second and at a stage's ends, in every second block of one second.
+Neighbouring blocks make a pair, so the host's drift falls out; the ends of a block do not count, because the load pauses
+there in a run. ``python -m tests.accuracy.telemetry_overhead [SECONDS]``
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ while (now := time.monotonic()) < end:
     decoder.decode(1, 64)
     print(json.dumps([now, time.monotonic() - now]))
 """
-BLOCK = 0.5
+BLOCK, ENDS = 1.0, 0.05
 
 
 def with_a_library() -> None:
@@ -55,13 +56,14 @@ def with_a_library() -> None:
 
 
 def watched_blocks(observers: Observers, end: float) -> list[tuple[float, bool]]:
-    """Half-second blocks: in every second one, a tick (as once a second) and a stage's two ends; off on off on."""
+    """Blocks of a second: in every second one, a tick (as once a second) and a stage's two ends; off on off on."""
     starts: list[tuple[float, bool]] = []
     while (now := time.monotonic()) < end:
         on = len(starts) % 2 == 1
         starts.append((now, on))
         if on:
             with observers.staged("inference.decode"):
+                time.sleep(BLOCK / 2)
                 observers._sample("tick")
                 time.sleep(max(0.0, now + BLOCK - time.monotonic()))
         else:
@@ -73,7 +75,7 @@ def ratios(steps: list[tuple[float, float]], starts: list[tuple[float, bool]]) -
     """Tokens a second with telemetry over without, of neighbouring blocks."""
     rates: list[float] = []
     for index, (begin, _) in enumerate(starts[:-1]):
-        inside = [took for at, took in steps if begin + 0.02 <= at < starts[index + 1][0] - 0.02]
+        inside = [took for at, took in steps if begin + ENDS <= at < starts[index + 1][0] - ENDS]
         rates.append(1 / statistics.fmean(inside) if inside else 0.0)
     pairs = [(rates[i], rates[i + 1], rates[i + 2]) for i in range(0, len(rates) - 2, 2)]
     return [2 * on / (before + after) for before, on, after in pairs if before and after and on]
@@ -102,6 +104,9 @@ def main(seconds: float) -> int:
     costs = sum(w.cost_seconds for w in watching) / max(1, sum(len(w.samples) for w in watching) / len(watching))
     print(f"tokens a second with telemetry over without: {middle:.4f} +- {1.96 * error:.4f} over {len(found)} pairs "
           f"(within {MOST:.0%} of 1); one sample of 8 cards and the host takes {costs * 1e3:.1f} ms")  # fmt: skip
+    if 1.96 * error >= MOST:
+        print("NOT SHOWN: this machine was too busy to tell 1 %")
+        return 1
     return int(abs(middle - 1.0) >= MOST)
 
 
