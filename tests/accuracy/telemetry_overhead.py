@@ -2,8 +2,8 @@
 
 The load decodes in a process of its own; the watchers (host, and the GPU watcher on the fake NVML library or the real
 one) sample in this process as in a run, once a second and at a stage's ends, in every second block of one second.
-Neighbouring blocks make a pair, so the host's drift falls out; the ends of a block do not count, because the load pauses
-there in a run. ``python -m tests.accuracy.telemetry_overhead [SECONDS]``
+Neighbouring blocks make a pair, so the host's drift falls out; the ends of a block do not count, because the load
+pauses there in a run. ``python -m tests.accuracy.telemetry_overhead [SECONDS]``
 """
 
 from __future__ import annotations
@@ -40,19 +40,17 @@ while (now := time.monotonic()) < end:
 BLOCK, ENDS = 1.0, 0.05
 
 
-def with_a_library() -> None:
-    """Start again with the fake NVML library in the way, where there is no real one."""
-    if _nvml.driver_version() is not None:
-        return
-    folder = Path(tempfile.mkdtemp(prefix="fake-nvml-"))
-    library = folder / "libnvidia-ml.so.1"
-    subprocess.run(
-        ["cc", "-O1", "-shared", "-fPIC", "-Wl,-soname,libnvidia-ml.so.1", "-o", str(library), str(SOURCE), "-lm"],
-        check=True,
-    )
-    (folder / "answers").write_text("count 8\n")
-    os.environ |= {"LD_LIBRARY_PATH": str(folder), "BENCH_FAKE_NVML_FILE": str(folder / "answers")}
-    os.execv(sys.executable, [sys.executable, "-m", "tests.accuracy.telemetry_overhead", *sys.argv[1:]])
+def with_a_library() -> int:
+    """The demonstration again, with the fake NVML library in the way; its status."""
+    with tempfile.TemporaryDirectory(prefix="fake-nvml-") as folder:
+        library = str(Path(folder) / "libnvidia-ml.so.1")
+        words = ["cc", "-O1", "-shared", "-fPIC", "-Wl,-soname,libnvidia-ml.so.1", "-o", library, str(SOURCE), "-lm"]
+        subprocess.run(words, check=True)
+        answers = Path(folder, "answers")
+        answers.write_text("count 8\n")
+        environment = {**os.environ, "LD_LIBRARY_PATH": folder, "BENCH_FAKE_NVML_FILE": str(answers)}
+        argv = [sys.executable, "-m", "tests.accuracy.telemetry_overhead", *sys.argv[1:]]
+        return subprocess.run(argv, env=environment, check=False).returncode
 
 
 def watched_blocks(observers: Observers, end: float) -> list[tuple[float, bool]]:
@@ -82,7 +80,8 @@ def ratios(steps: list[tuple[float, float]], starts: list[tuple[float, bool]]) -
 
 
 def main(seconds: float) -> int:
-    with_a_library()
+    if _nvml.driver_version() is None:
+        return with_a_library()
     watching = [Watching(host.PROBE, host.HostWatch()), Watching(gpu.PROBE, GpuWatch())]
     observers = Observers(watching)  # not started: the blocks do the sampling
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
