@@ -178,5 +178,7 @@ PROBE = Probe(
     seconds={Effort.QUICK: 24.0, Effort.STANDARD: 75.0, Effort.THOROUGH: 600.0},
     measure=measure,
     doctor=doctor,
+    guards_itself=True,
+    calibrate=calibrate,
     order=70,
 )

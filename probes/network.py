@@ -204,5 +204,6 @@ PROBE = Probe(
     peer_seconds={effort: round(plan.seconds) for effort, plan in PEER.items()},
     measure=measure,
     doctor=doctor,
+    guards_itself=True,
     order=40,
 )

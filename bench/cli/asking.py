@@ -76,3 +76,14 @@ def _directory(path: Path) -> str:
     if not is_directory:
         raise CliError(f"--storage {path}: is not a directory; give one on the storage to be measured")
     return str(absolute)
+
+
+def probe_options(words: Sequence[str]) -> dict[str, str]:
+    """``NAME=VALUE`` words as options that single probes read. Raises CliError for any other form."""
+    found = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not value or not re.fullmatch(r"[a-z][a-z_]*", name):
+            raise CliError(f"--option {word}: must be NAME=VALUE")
+        found[name] = value
+    return found

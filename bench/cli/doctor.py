@@ -30,6 +30,9 @@ def doctor(
     ] = None,
     accelerator: Annotated[str, typer.Option(help="auto, cuda, cpu or emulated[:NAME].")] = "auto",
     results: Results = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Run the instruments against known truths; prints their error here.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> int:
     """What can be measured here, what cannot, and the command that mends it.
@@ -49,7 +52,11 @@ def doctor(
         accelerator=accelerator,
     )
     own = list(_own_checks(results))
-    found = [*own, *(check for probe in discover() for check in _of_probe(probe, request))]
+    probes = discover()
+    if calibrate:
+        found = [check for probe in probes for check in _calibrated(probe)]
+    else:
+        found = [*own, *(check for probe in probes for check in _of_probe(probe, request))]
     _show(found, json)
     if not all(check.ok for check in own):
         return 2
@@ -87,6 +94,12 @@ def _of_probe(probe: Probe, request: Request) -> list[Check]:
         return list(probe.doctor(LiveTools(probe.name, None), request))
     except ProbeError as error:
         return [Check(probe.name, False, error.reason, error.remedy)]
+
+
+def _calibrated(probe: Probe) -> list[Check]:
+    from bench.measure.recording import LiveTools
+
+    return list(probe.calibrate(LiveTools(probe.name, None))) if probe.calibrate is not None else []
 
 
 def _show(found: list[Check], json: bool) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli import nightly, settings
+from bench.cli import asking, nightly, settings
 from bench.cli.asking import Asked, request_of
 from bench.cli.errors import CliError
 from bench.cli.output import emit, emit_run, note
@@ -87,6 +87,9 @@ def run(
             help="Look first whether others are busy here.",
         ),
     ] = True,
+    option: Annotated[
+        Words, typer.Option(metavar="NAME=VALUE", help="An option that one probe reads (docs); again for more.")
+    ] = None,
     confirms: Annotated[str | None, typer.Option(hidden=True)] = None,
     print_schema: Annotated[
         bool, typer.Option("--print-schema", callback=_schema, is_eager=True, help="Print the JSON Schema of a run.")
@@ -100,6 +103,7 @@ def run(
 
     asked = Asked(profile or [], probe or [], storage or [], peer or [], accelerator, effort, results, replay)
     options = {"loader": loader, "pattern": pattern, "workload": workload, "key_file": key_file and str(key_file)}
+    options |= asking.probe_options(option or [])
     options |= {"confirms": confirms, "quiet_check": None if quiet_check else "off"}
     with Signals() as signals:  # until the verdict is stored: what was finished is not lost to a signal
         job = _prepare(asked, {name: value for name, value in options.items() if value is not None})
@@ -203,7 +207,7 @@ def _measure(job: _Job, signals: Signals, progress: bool) -> Run:
             with listener(job.probes, job.request.effort, shown=progress) as listen:
                 plan.evidence = job.store.evidence_folder(job.node.hostname, plan.started_at, plan.id)
                 plan.listen = listen
-                measuring = {probe.name for probe in job.probes if probe.measure}
+                measuring = {p.name for p in job.probes if p.measure and not p.guards_itself}
                 done = marked(_with_skipped(runner.execute(plan), job.skipped), busy, measuring)
         job.store.save(done)
     except lock.Busy as error:

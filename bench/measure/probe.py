@@ -177,7 +177,9 @@ class Probe:
 
     ``seconds`` by effort is the time that the probe should take without waiting for anything; the runner ends it at
     twice that and 30 s. ``order``: light probes run before heavy ones. ``parse`` turns a watcher's recorded samples
-    into measurements (pure). ``doctor`` says what can be measured here. ``accelerated``: it uses the accelerator.
+    into measurements (pure). ``doctor`` says what can be measured here. ``guards_itself``: it tells a contended host
+    from what it measures, more sharply than a look at the node before the run, which then does not void its figures.
+    ``calibrate`` runs the instrument against a known truth and says its error on this machine, within a minute.
     """
 
     name: str
@@ -190,6 +192,8 @@ class Probe:
     doctor: Callable[[Tools, Request], Sequence[Check]] | None = None
     order: int = 50
     peer_seconds: Mapping[Effort, float] | None = None
+    guards_itself: bool = False
+    calibrate: Callable[[Tools], Sequence[Check]] | None = None
 
     def time(self, request: Request) -> float:
         """Seconds that it should take for this request: ``peer_seconds`` for each peer, where that is given."""
