@@ -115,6 +115,20 @@ def _metric(name: str, text: str, *labels: str, better: str = "lower") -> Metric
     return Metric(name=name, help=text, labels=("peer", *labels, "stand_in"), better=better)  # type: ignore[arg-type]
 
 
+def _response(name: str, text: str, *labels: str, better: str = "lower") -> Metric:
+    return Metric(name=name, help=text, labels=("until", *labels, "stand_in"), better=better)  # type: ignore[arg-type]
+
+
+#: What a speaker waits for: `bench.judge.budget` puts these round trips and the inference probe's times together.
+RESPONSE = (
+    _response(
+        "response_over_budget_ratio", "how likely an answer takes more than the budget of 200 ms", "budget_seconds"
+    ),
+    _response("response_seconds", "time of an answer: network and model put together", "statistic"),
+    _response("response_left_seconds", "what the budget leaves at the 99th percentile", better="higher"),
+    _response("response_part_ratio", "share of one part in the mean time of an answer", "part", better="none"),
+)
+
 METRICS = (
     _metric(
         "network_throughput_bytes_per_second",
@@ -194,6 +208,7 @@ METRICS = (
         "direction",
         better="higher",
     ),
+    *RESPONSE,
 )
 
 PROBE = Probe(

@@ -8,7 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-NOT_FOR_ALL = ("error_rates", "peers_dlio")  # minutes long, or they need packages of their own: `make` names them
+#: Minutes long, or they need packages of their own: name them.
+NOT_FOR_ALL = ("error_rates", "peers_dlio", "fleet_faults", "fleet_kills")
 
 
 def run_all(package: str, folder: Path, wanted: list[str]) -> int:

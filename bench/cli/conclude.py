@@ -5,15 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from bench.judge.attribution import attribute, gap_limit
+from bench.judge.budget import response
 from bench.judge.gate import judge
 from bench.judge.profile import Profile
-from bench.model import Run, Status
+from bench.model import Outcome, ProbeResult, Run, Status
+
+RESPONSE = "response"
+
+
+def composed(run: Run) -> Run:
+    """The run with the whole answer put together from its network and its model, where both were measured."""
+    if any(result.probe == RESPONSE for result in run.results):
+        return run
+    found = response(run)
+    extra = [ProbeResult(probe=RESPONSE, outcome=Outcome.OK, measurements=tuple(found))] if found else []
+    return run.model_copy(update={"results": (*run.results, *extra)})
 
 
 def concluded(run: Run, profiles: Sequence[Profile], owners: Mapping[str, str]) -> Run:
     """The same run with its attribution and one verdict a profile. ``owners``: metric -> its probe."""
     attribution = attribute(run.results, gap_limit(profiles), owners)
-    verdicts = tuple(judge(run, profile, owners) for profile in profiles)
+    whole = composed(run)
+    verdicts = tuple(judge(whole, profile, owners) for profile in profiles)
     return run.model_copy(update={"attribution": attribution, "verdicts": verdicts})
 
 

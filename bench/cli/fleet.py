@@ -153,14 +153,17 @@ def judgement(profile: Sequence[str] | None) -> Judgement:
 
 def conclude(found: Fleet, *, page: Path | None, json: bool, quiet: bool, exit_zero: bool, where: str) -> int:
     """Show the fleet; the contract's exit status."""
+    from json import dumps
+
     from bench.judge.gate import exit_status
+    from bench.show import words
 
     if page is not None:
         _write_page(found, page)
     if json:
-        emit(found.model_dump_json(indent=2))
+        emit(dumps(found.model_dump(mode="json"), indent=2, allow_nan=False))
     elif quiet:
-        emit("\n".join(f"{v.decision.value} {v.profile} score {v.score:.0f}" for v in found.verdicts))
+        emit("\n".join(f"{v.decision.value} {v.profile} score {words.score(v.score)}" for v in found.verdicts))
     else:
         from bench.show.fleet_screen import render
 

@@ -181,6 +181,7 @@ def _recorded(folder: Path | None, store: Store) -> tuple[Recording | None, Run 
 
 def _measure(job: _Job, signals: Signals, progress: bool) -> Run:
     """Measure and store. Raises CliError: 3 when another run measures here, 2 when the run cannot be stored."""
+    from bench.cli.conclude import composed
     from bench.measure import lock, runner
     from bench.measure.quiet import marked
     from bench.show.progress import listener
@@ -208,7 +209,7 @@ def _measure(job: _Job, signals: Signals, progress: bool) -> Run:
                 plan.evidence = job.store.evidence_folder(job.node.hostname, plan.started_at, plan.id)
                 plan.listen = listen
                 measuring = {p.name for p in job.probes if p.measure and not p.guards_itself}
-                done = marked(_with_skipped(runner.execute(plan), job.skipped), busy, measuring)
+                done = composed(marked(_with_skipped(runner.execute(plan), job.skipped), busy, measuring))
         job.store.save(done)
     except lock.Busy as error:
         raise CliError(str(error), status=3) from error

@@ -243,20 +243,20 @@ STARVED = {"resident": 100.0, "transfer": 100.0, "preprocess": 100.0, "fetch": 4
 
 def test_another_way_to_read_that_is_faster_is_named_with_what_it_gives() -> None:
     tried = ways((16, 1 << 20, "past", 40e6), (64, 1 << 20, "past", 70e6), (16, 4 << 20, "past", 41e6))
-    answer = of(*arms(**STARVED), *tried)
+    answer = of(*feed(STARVED, "/data", size=1e6), *tried)
     assert answer.bottleneck == "storage"
     assert "64 readers" in answer.explanation and "70 MB/s" in answer.explanation
     assert "then the path itself is the limit" in answer.explanation
 
 
 def test_a_way_that_is_enough_says_so() -> None:
-    answer = of(*arms(**STARVED), *ways((16, 1 << 20, "past", 40e6), (64, 1 << 20, "past", 130e6)))
+    answer = of(*feed(STARVED, "/data", size=1e6), *ways((16, 1 << 20, "past", 40e6), (64, 1 << 20, "past", 130e6)))
     assert "which is enough" in answer.explanation
 
 
 def test_ways_that_are_no_faster_leave_the_path_as_the_limit() -> None:
     tried = ways((16, 1 << 20, "past", 40e6), (64, 1 << 20, "past", 41e6), (16, 1 << 20, "through", 39e6))
-    answer = of(*arms(**STARVED), *tried)
+    answer = of(*feed(STARVED, "/data", size=1e6), *tried)
     assert "No other way to read was faster" in answer.explanation
     assert "page cache" in answer.explanation
 
@@ -267,7 +267,7 @@ def test_a_decode_that_lacks_cores_says_how_many() -> None:
         measurement("feed_preprocess_cores", 3.6, labels={"path": "/data"}),
         measurement("feed_available_cores", 2.0, labels={"path": "/data"}),
     ]
-    answer = of(*arms(**slow), *cores)
+    answer = of(*feed(slow, "/data", size=1e6), *cores)
     assert answer.bottleneck == "preprocess"
     assert "2 more cores" in answer.explanation
 
@@ -275,7 +275,7 @@ def test_a_decode_that_lacks_cores_says_how_many() -> None:
 def test_another_loader_that_loses_is_software_and_named() -> None:
     low = {"resident": 100.0, "transfer": 100.0, "preprocess": 100.0, "fetch": 300.0, "storage": 60.0}
     gap = measurement("feed_loader_gap_ratio", 0.4, labels={"path": "/data", "loader": "torch", "workers": "4"})
-    answer = of(*arms(**low), gap)
+    answer = of(*feed(low, "/data", size=1e6), gap)
     assert answer.bottleneck == "loader"
     assert "software, not hardware" in answer.explanation and "torch with 4 workers" in answer.explanation
 
@@ -286,8 +286,12 @@ def test_an_accelerator_that_is_slower_but_not_idle_is_not_starved() -> None:
         measurement("accelerator_busy_ratio", 0.995, labels={"path": "/data", "stage": "feed.storage"}),
         measurement("feed_interference_ratio", 0.12, labels={"path": "/data"}),
     ]
-    answer = of(*arms(**low), *beside)
+    answer = of(*feed(low, "/data", size=1e6), *beside)
     assert answer.bottleneck == "accelerator" and answer.starved is False
     assert "interference" in answer.explanation
-    idle = of(*arms(**low), beside[1], measurement("accelerator_busy_ratio", 0.88, labels={"stage": "feed.storage"}))
+    idle = of(
+        *feed(low, "/data", size=1e6),
+        beside[1],
+        measurement("accelerator_busy_ratio", 0.88, labels={"stage": "feed.storage"}),
+    )
     assert idle.bottleneck != "accelerator"

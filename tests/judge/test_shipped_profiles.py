@@ -32,6 +32,7 @@ LABELS = {
     "accelerator_uncorrected_errors": ("device",),
     "accelerator_throttle_ratio": ("device",),
     "accelerator_drain_reasons": ("device",),
+    "response_over_budget_ratio": ("until",),
 }
 METRICS = {name: Metric(name=name, help="h", labels=labels) for name, labels in LABELS.items()}
 
