@@ -202,7 +202,8 @@ def test_markdown_tables_have_even_rows() -> None:
 
 @each_run
 def test_parquet_has_the_same_numbers(make: Callable[[], Run]) -> None:
-    pandas = pytest.importorskip("pandas")
+    import pandas
+
     run = make()
     frame = pandas.read_parquet(io.BytesIO(render("parquet", export(run))))
     assert list(frame["value"]) == [m.value for m in run.measurements()]
@@ -256,7 +257,8 @@ def test_without_pyarrow_parquet_says_what_to_install(monkeypatch: pytest.Monkey
 
 def test_markdown_of_a_hostile_run_holds_only_our_own_markup() -> None:
     """Through a CommonMark parser with raw HTML on: what is left are tables, emphasis and the folds."""
-    markdown_it = pytest.importorskip("markdown_it")
+    import markdown_it
+
     parser = markdown_it.MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
     for make in RUNS.values():
         found = parser.render(text("markdown", make()))
