@@ -15,12 +15,12 @@ import os
 import re
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from bench.fleet.door import Kind, Listen, Reply
 from bench.fleet.errors import FleetError
 from bench.fleet.site import CONNECT_SECONDS, INSTALL, environment, private, program
 from bench.measure import tools
@@ -35,28 +35,6 @@ _MOST_HOSTS_AT_ONCE = 512  # of one start of ansible: its output is held in memo
 
 
 _BEFORE = re.compile(r"^(Task failed: |Failed to connect to the host via ssh: |ERROR! |\[ERROR\]: )+")
-
-
-class Kind(StrEnum):
-    DONE = "done"  # the command ended by itself; ``rc`` is its own status
-    LATE = "controller-timeout"  # the task's limit was reached
-    UNREACHABLE = "unreachable"  # no connection, or it was lost
-    NOT_RUN = "not-run"  # ansible ended before it came to this host
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What became of a host's command. ``after`` in seconds since the start."""
-
-    host: str
-    kind: Kind
-    rc: int | None = None
-    stdout: str = ""
-    detail: str = ""
-    after: float = 0.0
-
-
-Listen = Callable[[Reply], None]
 
 
 @dataclass(slots=True)

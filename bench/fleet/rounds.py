@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.fleet import extras, node_script
-from bench.fleet.engine import Kind
+from bench.fleet.door import Kind
 from bench.fleet.folder import write_bytes, write_json
 from bench.fleet.jobs import Job, Jobs, Note
 from bench.fleet.node_script import Frame

@@ -6,6 +6,7 @@ A host that does not answer costs its phase ten seconds, and nobody else's resul
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -16,8 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.fleet import extras, node_script, stage
-from bench.fleet.engine import Engine, Kind
-from bench.fleet.errors import FleetError
+from bench.fleet.door import Door, Kind
+from bench.fleet.engine import Engine
+from bench.fleet.errors import FleetError, Occupied
 from bench.fleet.expected import same_host
 from bench.fleet.folder import AGAIN, FLEET, NODES, ROSTER, join_folder, read_json, write_bytes, write_json
 from bench.fleet.jobs import Job, Jobs, Listen, Log, Note
@@ -28,9 +30,10 @@ from bench.fleet.rounds import Rounds
 from bench.judge.fleet_nouns import Fleet, State
 from bench.model import Run
 from bench.store import reading
-from bench.store.errors import UnusableRun, one_line
+from bench.store.errors import UnusableRun, one_line, why
 
 _CONTACT_SECONDS = 30.0
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 _LATE = (State.LOST.value, State.CONTROLLER_TIMEOUT.value)
 
 
@@ -40,7 +43,7 @@ class Session:
 
     folder: Path
     plan: Plan
-    engine: Engine
+    engine: Door
     listen: Listen = lambda _: None
     keep: Callable[[Run], None] = lambda _: None
     roster: dict[str, Contacted] = field(default_factory=dict)
@@ -111,7 +114,7 @@ class Session:
     def _stage(self, answers: Mapping[str, Contacted | None]) -> dict[str, str]:
         """Bring the product to those who lack it, if that was asked for. Why it could not be brought, by host."""
         lacking = {host: found for host, found in answers.items() if found is not None and found.version is None}
-        if not self.plan.stage or not lacking:
+        if not self.plan.stage or not lacking or not isinstance(self.engine, Engine):
             return {}
         fit = [host for host, found in lacking.items() if found.python == stage.fits()]
         like = {host: self.plan.variables[host].python for host in fit}
@@ -271,13 +274,17 @@ def _accept_rank(frame: Frame, path: Path) -> str | None:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """One controller a run. Raises FleetError when another one works there."""
+    """One controller a run. Raises Occupied when another one works there."""
     fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(fd)
-        raise FleetError(one_line(f"{folder}: another controller works on this run; wait for it")) from error
+        raise Occupied(one_line(f"{folder}: another controller works on this run; wait for it")) from error
+    except OSError as error:  # shared storage may be mounted without locks; a job still runs once, by its claim
+        if error.errno not in _NO_LOCKS:
+            os.close(fd)
+            raise FleetError(one_line(f"{folder / 'lock'}: {why(error)}")) from error
     try:
         yield
     finally:
