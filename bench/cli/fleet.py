@@ -1,4 +1,6 @@
-"""``bench fleet``: many nodes, one verdict. ``run`` measures them; ``join`` judges what any launcher produced."""
+"""``bench fleet``: many nodes, one verdict. ``run`` measures them over ssh, ``member`` where the site's own launcher has
+started it on each; ``join`` judges what either of them, or anything else, has produced.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli import settings
+from bench.cli import fleet_member, settings
+from bench.cli import fleet_options as options
 from bench.cli.errors import CliError
 from bench.cli.output import emit
 
 if TYPE_CHECKING:
     from bench.fleet.join import Judgement
     from bench.judge.fleet_nouns import Fleet
-
-Words = list[str] | None
 
 fleet = typer.Typer(
     name="fleet",
@@ -25,9 +26,7 @@ fleet = typer.Typer(
     rich_markup_mode=None,
 )
 
-Profiles = Annotated[Words, typer.Option("--profile", envvar="BENCH_PROFILE", help="Profile by name or file; again.")]
 Json = Annotated[bool, typer.Option("--json", help="The fleet document on standard output, nothing else.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="One line a profile.")]
 ExitZero = Annotated[bool, typer.Option("--exit-zero", help="Status 0 whatever the verdict.")]
 
 
@@ -41,10 +40,10 @@ def join(
     against: Annotated[
         Path | None, typer.Option(metavar="DIR", help="An earlier fleet run: tell what moved on all nodes together.")
     ] = None,
-    profile: Profiles = None,
+    profile: options.Profiles = None,
     page: Annotated[Path | None, typer.Option(help="Write the fleet page (HTML) there.")] = None,
     json: Json = False,
-    quiet: Quiet = False,
+    quiet: options.Quiet = False,
     exit_zero: ExitZero = False,
 ) -> int:
     """Judge what srun, an Indexed Job, Ray or `bench fleet run` left in DIR. Nothing is measured.
@@ -64,49 +63,33 @@ def join(
 @fleet.command("run")
 def run(
     inventory: Annotated[
-        Words,
+        options.Words,
         typer.Option("-i", "--inventory", help="Any ansible inventory: file, plugin, or 'HOST,'; again for more."),
     ] = None,
     limit: Annotated[str, typer.Option(help="Which hosts of it: an ansible pattern, 'gpu:!n7'.")] = "all",
     resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with that run: its folder or id.")] = None,
-    effort: Annotated[str, typer.Option(envvar="BENCH_EFFORT", help="quick, standard or thorough.")] = "quick",
-    profile: Profiles = None,
-    probe: Annotated[Words, typer.Option(help="Only this probe in the sweep; again for more.")] = None,
-    storage: Annotated[
-        Words, typer.Option(envvar="BENCH_STORAGE", help="Directory on the nodes to measure; again for more.")
-    ] = None,
-    shared: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Shared storage: read it from one node, then from all at once.")
-    ] = None,
-    accelerator: Annotated[
-        str | None, typer.Option(envvar="BENCH_ACCELERATOR", help="auto, cuda, cpu or emulated[:NAME].")
-    ] = None,
-    pairs: Annotated[str, typer.Option(help="Which pairs: auto (all up to 32 nodes), all, random, none.")] = "auto",
-    collective: Annotated[
-        bool, typer.Option("--collective/--no-collective", help="An all-reduce over all nodes; needs torch there.")
-    ] = True,
-    at_once: Annotated[
-        int | None, typer.Option(min=1, help="At most so many nodes measure one storage system at a time.")
-    ] = None,
-    pairs_at_once: Annotated[int | None, typer.Option(min=1, help="At most so many pairs at a time.")] = None,
-    spread: Annotated[
-        float, typer.Option(min=0, help="Begin within so many seconds, each host at its own moment.")
-    ] = 0.0,
-    budget: Annotated[float | None, typer.Option(min=1, help="Seconds a node may take; default by the effort.")] = None,
+    effort: options.Effort = "quick",
+    profile: options.Profiles = None,
+    probe: options.Probes = None,
+    storage: options.Storage = None,
+    shared: options.Shared = None,
+    accelerator: options.Accelerator = None,
+    pairs: options.Pairs = "auto",
+    collective: options.Collective = True,
+    at_once: options.AtOnce = None,
+    pairs_at_once: options.PairsAtOnce = None,
+    spread: options.Spread = 0.0,
+    budget: options.Budget = None,
     python: Annotated[str, typer.Option(help="Python on the nodes that has aiready-bench.")] = "python3",
     stage: Annotated[
         bool, typer.Option("--stage", help="Bring the product to nodes that lack it: same Python, about 70 MB.")
     ] = False,
-    node_env: Annotated[
-        Words, typer.Option(help="NAME=VALUE for the nodes' commands, nothing secret; {host} is the node's name.")
-    ] = None,
-    confirm: Annotated[
-        bool, typer.Option("--confirm/--no-confirm", help="Measure once more who is slower than its siblings.")
-    ] = True,
+    node_env: options.NodeEnv = None,
+    confirm: options.Confirm = True,
     results: Annotated[Path | None, typer.Option(envvar="BENCH_RESULTS", help="Where runs are stored.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be sent and written where.")] = False,
     json: Json = False,
-    quiet: Quiet = False,
+    quiet: options.Quiet = False,
     exit_zero: ExitZero = False,
 ) -> int:
     """Measure every node, every pair and all together; one verdict. Needs ssh, and aiready-bench[fleet] here.
@@ -129,6 +112,9 @@ def run(
     done = fleet_run.measure(asked, root, resume, by, progress=not (quiet or json))
     page = done.folder / "fleet.html"
     return conclude(done.fleet, page=page, json=json, quiet=quiet, exit_zero=exit_zero, where=str(page))
+
+
+fleet.command("member")(fleet_member.member)
 
 
 def _expected(expect: str | None) -> list[str] | None:

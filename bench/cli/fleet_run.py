@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from bench.cli.output import note
 if TYPE_CHECKING:
     from bench.fleet.engine import Engine
     from bench.fleet.join import Judgement
-    from bench.fleet.plan import Plan
+    from bench.fleet.plan import HostVars, Plan
     from bench.judge.fleet_nouns import Fleet
     from bench.measure.signals import Signals
     from bench.model import Run
@@ -128,22 +129,32 @@ def _inventory(asked: Asked) -> list[str]:
 
 def make_plan(asked: Asked, engine: Engine) -> Plan:
     """The plan by the inventory. Raises FleetError, CliError."""
-    from bench.fleet.plan import BUDGET_SECONDS, PAIR_SECONDS, Plan, checked_env, host_vars
+    from bench.fleet.plan import checked_env, host_vars
+
+    env = checked_env(asked.node_env)
+    hosts = engine.hosts(asked.limit)
+    if not hosts:
+        raise CliError(f"-i {' '.join(asked.inventory)}: names no host for {asked.limit!r}")
+    variables = {host: host_vars(host, values, env, asked.python) for host, values in hosts.items()}
+    return plan_for(asked, list(hosts), variables, engine.inventory)
+
+
+def plan_for(
+    asked: Asked, hosts: Sequence[str], variables: Mapping[str, HostVars], inventory: Sequence[str] = ()
+) -> Plan:
+    """What the command line asks for, on these hosts. Raises CliError."""
+    from bench.fleet.plan import BUDGET_SECONDS, PAIR_SECONDS, Plan
     from bench.store.runs import Store
 
     if asked.effort not in BUDGET_SECONDS:
         raise CliError(f"--effort {asked.effort}: must be one of {', '.join(BUDGET_SECONDS)}")
     if asked.pairs not in ("auto", "all", "random", "none"):
         raise CliError(f"--pairs {asked.pairs}: must be auto, all, random or none")
-    env = checked_env(asked.node_env)
-    hosts = engine.hosts(asked.limit)
-    if not hosts:
-        raise CliError(f"-i {' '.join(asked.inventory)}: names no host for {asked.limit!r}")
     return Plan(
         id=Store.new_id(),
-        inventory=tuple(engine.inventory),
+        inventory=tuple(inventory),
         hosts=tuple(hosts),
-        variables={host: host_vars(host, values, env, asked.python) for host, values in hosts.items()},
+        variables=dict(variables),
         sweep=_sweep(asked),
         budget=asked.budget or BUDGET_SECONDS[asked.effort],
         pairs=asked.pairs,
