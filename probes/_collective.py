@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from bench.judge.statistics import median, median_interval
+from bench.measure.lines import objects, understood
 from bench.measure.probe import Failed, TimedOut
 from bench.model import Measurement
 
@@ -16,6 +16,7 @@ from bench.model import Measurement
 WAIT_SHARE = 0.2
 #: A port is slow when it carries less than this share of what the median link does.
 SLOW_SHARE = 0.67
+_WHO = "the all-reduce"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,29 +31,16 @@ class Ranks:
 
 def parse(text: str) -> Ranks:
     """The program's output. Raises Failed or TimedOut with the reason that it gave."""
-    names: tuple[str, ...] = ()
-    times: dict[int, dict[str, Any]] = {}
-    for line in text.splitlines():
-        value = _object(line)
-        if value.get("kind") == "error":
-            raise _failure(str(value.get("error")))
-        if value.get("kind") == "ranks":
-            names = tuple(str(name) for name in value["names"])
-        elif value.get("kind") == "times":
-            times[int(value["rank"])] = value
+    said = objects(text, _WHO, "kind")
+    error = next((one for one in said if one["kind"] == "error"), None)
+    if error is not None:
+        raise _failure(str(error.get("error")))
+    with understood(_WHO):
+        names = tuple(str(name) for one in said if one["kind"] == "ranks" for name in one["names"])
+        times = {int(one["rank"]): one for one in said if one["kind"] == "times"}
     if not names or set(times) != set(range(len(names))):
         raise Failed(f"tool_output: the all-reduce told the times of {len(times)} of {len(names) or 'its'} ranks")
     return _ranks(names, [times[rank] for rank in range(len(names))])
-
-
-def _object(line: str) -> dict[str, Any]:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise Failed(f"tool_output: the all-reduce printed {line[:60]!r}")
-    return value
 
 
 def _failure(error: str) -> Failed | TimedOut:
@@ -64,14 +52,12 @@ def _failure(error: str) -> Failed | TimedOut:
 
 
 def _ranks(names: tuple[str, ...], times: Sequence[Mapping[str, Any]]) -> Ranks:
-    try:
+    with understood(_WHO):
         sizes = [int(size) for size in times[0]["sizes"]]
         seconds = {size: [[float(s) for s in one["sizes"][str(size)]] for one in times] for size in sizes}
         links = {
             (int(source), rank): float(rate) for rank, one in enumerate(times) for source, rate in one["links"].items()
         }
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise Failed(f"tool_output: the ranks' times cannot be read ({error})") from error
     if not seconds or any(len({len(rank) for rank in ranks}) != 1 or not ranks[0] for ranks in seconds.values()):
         raise Failed("tool_output: the ranks told of different numbers of iterations")
     return Ranks(names, str(times[0].get("backend")), seconds, links)

@@ -7,13 +7,13 @@ The round trip counts network and egress, because a full queue is a full link wh
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bench.judge.statistics import median, quantile
+from bench.measure.lines import objects, understood
 from bench.measure.probe import Failed
 
 PLACES = ("network", "egress", "host", "peer")
@@ -22,6 +22,7 @@ LATE_SECONDS = 0.020
 #: Or later than a quarter of that while work waited for a CPU nearly all the time (PSI "some"). Pressure alone spoils
 #: nothing: at 0.9 the kernel's stamps still have a p99 under 50 us.
 LATE_UNDER_PRESSURE_SECONDS, STARVED_PRESSURE = 0.005, 0.9
+_WHO = "the echo"
 UNSTAMPED_SHARE = 0.01
 _CLOCK_STEP_SECONDS, _CLOCK_SLEW = 0.001, 0.001
 _NANO = 1e-9
@@ -75,6 +76,11 @@ class Echo:
 def parse(text: str) -> Echo:
     """The echo program's output. Raises Failed when it is damaged or when nothing came back."""
     head, rows, load = _read(text)
+    with understood(_WHO):
+        return _echo(head, rows, load)
+
+
+def _echo(head: dict[str, Any], rows: list[list[Any]], load: dict[str, Any] | None) -> Echo:
     late = tuple(row[0] * _NANO for row in rows)
     packets = [_packet(row) for row in rows]
     back = [p for p in packets if p is not None]
@@ -101,22 +107,12 @@ def parse(text: str) -> Echo:
 
 
 def _read(text: str) -> tuple[dict[str, Any], list[list[Any]], dict[str, Any] | None]:
-    head: dict[str, Any] = {}
-    rows: list[list[Any]] = []
-    load = None
-    for line in text.splitlines():
-        try:
-            value = json.loads(line)
-            kind = value["kind"]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise Failed(f"tool_output: the echo printed {line[:60]!r}") from error
-        if kind == "echo":
-            head = value
-        elif kind == "packets":
-            rows += value["rows"]
-        elif kind == "load":
-            load = value
-    if head and len(rows) == head["count"] > 0:
+    said = objects(text, _WHO, "kind")
+    head: dict[str, Any] = next((one for one in said if one["kind"] == "echo"), {})
+    load = next((one for one in said if one["kind"] == "load"), None)
+    with understood(_WHO):
+        rows: list[list[Any]] = [row for one in said if one["kind"] == "packets" for row in one["rows"]]
+    if head and len(rows) == head.get("count") and rows:
         return head, rows, load
     if load is not None:
         return {}, [], load

@@ -30,7 +30,7 @@ def rate(window: Event, work: str) -> float:
     """Work a second of one window, in the work's own unit. Raises Failed for a window without it."""
     seconds = number(window, "seconds")
     if seconds <= 0:
-        raise Failed(f"garbage: a window of the load lasted {seconds} s")
+        raise Failed(f"tool_output: a window of the load lasted {seconds} s")
     return number(window, work) * number(window, "steps") / seconds
 
 

@@ -1,39 +1,31 @@
-"""What the load printed, checked: JSON lines to events. Pure; a line that is not one costs the run, by name."""
+"""What the load printed, checked: JSON lines to events, each named by its ``event``. Pure."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from bench.measure import lines
 from bench.measure.probe import Failed, ProbeError, Unsupported
 
 Event = Mapping[str, Any]
+_KEY = "event"
 
 
 def events(text: str) -> list[Event]:
-    """The events of a whole output. Raises Failed for garbage, with the line's number."""
-    return list(_each(text))
+    """The events of a whole output. Raises Failed for a line that is none, with its number."""
+    return list(lines.objects(text, "the inference load", _KEY))
 
 
-def _each(text: str) -> Iterator[Event]:
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        event = decoded(line)
-        if event is None:
-            raise Failed(f"garbage: line {number} of the load's output is not an event: {line[:80]!r}")
-        yield event
+def readable(text: str) -> list[Event]:
+    """The events of an output that was cut off, as far as they can be read."""
+    return list(lines.readable(text, _KEY))
 
 
 def decoded(line: str) -> Event | None:
     """One line's event, or None when it is none."""
-    try:
-        event = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
+    return lines.decoded(line, _KEY)
 
 
 def refusal(found: list[Event], returncode: int, stderr: str) -> ProbeError | None:
@@ -52,7 +44,7 @@ def number(event: Event, key: str) -> float:
     """A finite number of an event. Raises Failed, naming what is wrong."""
     value = event.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise Failed(f"garbage: {event.get('event')} of the load has no number {key!r}: {str(value)[:40]}")
+        raise Failed(f"tool_output: {event.get('event')} of the load has no number {key!r}: {str(value)[:40]}")
     return float(value)
 
 
@@ -60,5 +52,5 @@ def numbers(event: Event, key: str) -> list[float]:
     """A list of finite numbers of an event. Raises Failed."""
     values = event.get(key)
     if not isinstance(values, list):
-        raise Failed(f"garbage: {event.get('event')} of the load has no list {key!r}")
+        raise Failed(f"tool_output: {event.get('event')} of the load has no list {key!r}")
     return [number({"event": event.get("event"), key: value}, key) for value in values]

@@ -22,7 +22,7 @@ def parse(found: Sequence[Event]) -> list[Measurement]:
     """All measurements of one device's load. Raises Failed when there is none to make."""
     device = next((event for event in found if event["event"] == "device"), None)
     if device is None:
-        raise Failed("garbage: the load never said what it runs on")
+        raise Failed("tool_output: the load never said what it runs on")
     labels, stages = device_labels(device), _by_stage(found)
     made = [m for windows in stages.values() for m in _stage(windows, labels)]
     made += efficiency.parse(stages, str(device.get("name", "")), labels)

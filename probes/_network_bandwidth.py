@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from bench.judge.statistics import median_interval
+from bench.measure.lines import decoded
 from bench.measure.probe import Context
 from probes._iperf3 import (
     Datagrams,
@@ -23,7 +24,6 @@ from probes._iperf3 import (
 from probes._network_link import Link, rate_option
 from probes._network_plan import Plan
 from probes.loads.peer_counters import parse as parse_counters
-from probes.loads.peer_protocol import parse as parse_object
 
 DIRECTIONS = ("send", "receive")
 #: One stream measures a link most exactly, if it fills it; a long path, or many cores, needs more.
@@ -165,7 +165,7 @@ def _peer_overflows(link: Link) -> int:
     words = ["--host", link.iperf3.host, "--port", str(link.control_port)]
     words += ["--key-file", link.key_file] if link.key_file else []
     done = link.ctx.tools.python("probes.loads.peer_ask", *words, name="peer-counters", timeout=20)
-    found = parse_object(done.stdout) or {}
+    found = decoded(done.stdout) or {}
     counters = found.get("udp")
     value = counters.get("RcvbufErrors", 0) if isinstance(counters, dict) else 0
     return value if isinstance(value, int) else 0

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.measure.probe import Context, Failed, ProbeError, TimedOut
+from bench.measure.lines import decoded, refusal
+from bench.measure.probe import Context, Failed, TimedOut
 from probes._iperf3 import Busy, Refused, Server, bits, document
 from probes.loads.peer_protocol import address
 
@@ -84,7 +84,7 @@ def connected(ctx: Context, peer: str, labels: Mapping[str, str], seconds: float
     except ValueError as error:
         raise Failed(f"peer_unknown: {error}") from error
     with _lease(ctx, host, port, seconds) as line:
-        answer = _answer(line, peer)
+        answer = answered(line, peer)
         yield _link(ctx, peer, labels, answer, port, host)
 
 
@@ -104,23 +104,17 @@ def python_argv(module: str, *arguments: str) -> list[str]:
     return argv(module, *arguments)
 
 
-def _answer(line: str, peer: str) -> dict[str, Any]:
-    try:
-        answer = json.loads(line)
-        hello = answer["hello"]
-        kind = str(hello["kind"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise Failed(f"peer_failed: no answer about {peer} could be had ({line[:80]!r})") from error
+def answered(line: str, peer: str) -> dict[str, Any]:
+    """What the lease program said: ``hello`` of a ``kind`` that can be used. Raises Failed or TimedOut."""
+    answer = decoded(line) or {}
+    hello = answer.get("hello")
+    if not isinstance(hello, dict) or "kind" not in hello:
+        raise Failed(f"peer_failed: no answer about {peer} could be had ({line[:80]!r})")
+    kind = str(hello["kind"])
     if kind not in ("bench-peer", "iperf3"):
         text, host = str(hello.get("error")), address(peer)[0]
-        raise refusal(kind, f"{kind}: {text}" if host in text else f"{kind}: {peer}: {text}")
-    return dict(answer)
-
-
-def refusal(kind: str, reason: str) -> ProbeError:
-    """The error for a peer that cannot be used, with what to do about it."""
-    remedy = _REMEDIES.get(kind)
-    return TimedOut(reason, remedy) if kind == "peer_timed_out" else Failed(reason, remedy)
+        raise refusal(kind, text if host in text else f"{peer}: {text}", {"peer_timed_out": TimedOut}, _REMEDIES)
+    return answer
 
 
 def _link(ctx: Context, peer: str, labels: Mapping[str, str], answer: Mapping[str, Any], port: int, host: str) -> Link:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.measure.lines import decoded
 from bench.measure.probe import Check, Completed, Failed, ProbeError, TimedOut, Tools, Unsupported
 
 ANOTHER = "give another directory: --storage DIR"
@@ -55,10 +55,9 @@ def _refuse_unprintable(directory: str) -> None:
 
 
 def _answer(done: Completed) -> dict[str, Any]:
-    with suppress(ValueError, RecursionError):
-        known = json.loads(done.stdout)
-        if done.returncode == 0 and isinstance(known, dict):
-            return known
+    known = decoded(done.stdout)
+    if done.returncode == 0 and known is not None:
+        return known
     said = (done.stderr or done.stdout).strip()[-200:]
     raise Failed(f"place_output: no answer on the directory (status {done.returncode}): {said!r}")
 

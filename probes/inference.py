@@ -14,7 +14,7 @@ from bench.measure.probe import Check, Completed, Context, Probe, ProbeError, To
 from bench.model import Effort, Measurement, Request
 from probes import _gpu_cards
 from probes import _inference_node as node
-from probes._inference_events import Event, decoded, events, number, refusal
+from probes._inference_events import Event, decoded, events, number, readable, refusal
 from probes._inference_metrics import METRICS
 from probes._inference_parse import parse
 
@@ -28,7 +28,7 @@ def measure(ctx: Context) -> Sequence[Measurement]:
     """Run the load in a child and parse what it printed. Raises Unsupported, Failed, TimedOut."""
     _refuse_emulated(ctx.request.accelerator)
     done = _run(ctx, MODULE, "load", _arguments(ctx))
-    found = events(done.stdout) if done.returncode == 0 else _readable(done.stdout)
+    found = events(done.stdout) if done.returncode == 0 else readable(done.stdout)
     error = refusal(found, done.returncode, done.stderr)
     if error is not None:
         raise error
@@ -48,7 +48,7 @@ def _beside_each_other(ctx: Context, found: Sequence[Event]) -> list[Measurement
     except ProbeError as late:
         ctx.warn(f"the node's {workers} accelerators were not measured together: {late.reason}")
         return []
-    beside = _readable(done.stdout)
+    beside = readable(done.stdout)
     error = refusal(beside, done.returncode, done.stderr)
     if error is not None:
         ctx.warn(f"the node's {workers} accelerators were not measured together: {error.reason}")
@@ -82,11 +82,6 @@ def _arguments(ctx: Context) -> list[str]:
     return words
 
 
-def _readable(text: str) -> list[Event]:
-    """The events of an output that was cut off, as far as they can be read."""
-    return [event for event in map(decoded, text.splitlines()) if event is not None]
-
-
 def _follow(ctx: Context, stages: ExitStack, line: str) -> None:
     """Stage marks open and close the watchers' stages while the child runs."""
     event = decoded(line)
@@ -114,7 +109,7 @@ def doctor(tools: Tools, request: Request) -> Sequence[Check]:
     if request.accelerator.partition(":")[0] == "emulated":
         return [Check("inference", False, "an emulated accelerator computes nothing", "--accelerator auto")]
     done = tools.python(MODULE, "--accelerator", request.accelerator, "--check", name="doctor", timeout=60.0)
-    found = _readable(done.stdout)
+    found = readable(done.stdout)
     error = refusal(found, done.returncode, done.stderr)
     if error is not None:
         return [Check("inference", False, str(error), error.remedy)]

@@ -7,11 +7,11 @@ Bandwidth tests go only to addresses that the operator named, for a time set by 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from bench.measure.lines import decoded
 from bench.measure.probe import Check, Context, Failed, Probe, ProbeError, Tools, Unsupported
 from bench.model import Measurement, Metric, Request
 from probes._network_bandwidth import DIRECTIONS, measure_both, measure_tcp, measure_udp
@@ -52,10 +52,9 @@ def _loopback(ctx: Context) -> list[Measurement]:
 def _own_peer(ctx: Context) -> Iterator[str]:
     argv = python_argv("probes.loads.peer_loopback")
     with ctx.tools.serve(argv, name="loopback", ready='{"loopback"', timeout=20) as line:
-        try:
-            port = int(json.loads(line)["loopback"])
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise Failed(f"loopback_failed: no peer of our own could be started ({line[:80]!r})") from error
+        port = (decoded(line) or {}).get("loopback")
+        if not isinstance(port, int):
+            raise Failed(f"loopback_failed: no peer of our own could be started ({line[:80]!r})")
         yield f"127.0.0.1:{port}"
 
 

@@ -9,12 +9,11 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from bench.measure.probe import Context, Failed, Probe, ProbeError, Unsupported
 from bench.model import Effort, Measurement, Metric
 from probes._network_figures import of_repeats
-from probes._network_link import python_argv, refusal
+from probes._network_link import answered, python_argv
 from probes.loads.peer_protocol import address
 
 _DEVICES = "/sys/class/infiniband"
@@ -89,16 +88,10 @@ def _run(ctx: Context, peer: str, tool: str, words: list[str], seconds: float) -
 
 
 def _server(line: str, peer: str) -> int:
-    try:
-        hello: dict[str, Any] = json.loads(line)["hello"]
-        kind = str(hello["kind"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise Failed(f"peer_failed: no answer about {peer} could be had ({line[:80]!r})") from error
-    if kind == "bench-peer" and isinstance(hello.get("port"), int):
-        return int(hello["port"])
-    if kind in ("bench-peer", "iperf3"):
+    port = answered(line, peer)["hello"].get("port")
+    if not isinstance(port, int):
         raise Failed(f"peer_without_rdma: {peer} starts no perftest server", "start this version's `bench peer` there")
-    raise refusal(kind, f"{kind}: {peer}: {hello.get('error')}")
+    return port
 
 
 # --- reading perftest's tables

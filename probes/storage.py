@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench.judge.statistics import median_interval
+from bench.measure.lines import decoded, understood
 from bench.measure.probe import Check, Completed, Context, Probe, ProbeError, TimedOut, Tools, Unsupported
 from bench.model import Effort, Measurement, Metric, Request
 from probes import _fio, _place
@@ -177,8 +178,9 @@ class _Directory:
             cpus=self.place.cpus,
         )
         # Recorded, so that a replay holds the answers against the seconds that were asked for then.
-        kept = json.loads(self.ctx.tools.record("plan", json.dumps(asdict(plan))))
-        return Plan(**{**kept, "engine": Engine(**kept["engine"])})
+        kept = decoded(self.ctx.tools.record("plan", json.dumps(asdict(plan)))) or {}
+        with understood("the recorded plan"):
+            return Plan(**{**kept, "engine": Engine(**kept["engine"])})
 
     def _round(self, folder: str, plan: Plan, number: int) -> dict[str, Reading]:
         self._say(f"round {number} of {REPEATS}", number / (REPEATS + 1))

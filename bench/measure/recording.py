@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.measure import tools
+from bench.measure.lines import decoded
 from bench.measure.probe import Completed, Failed, Interrupted, Skipped, TimedOut, Unsupported
 from bench.measure.signals import Signals
 from bench.model import Evidence
@@ -148,11 +149,10 @@ class Recording:
         self.folder = folder
         self._calls: dict[tuple[str, str], deque[Mapping[str, Any]]] = {}
         for number, line in enumerate(self._lines(), 1):
-            try:
-                entry = json.loads(line)
-                self._calls.setdefault((entry["probe"], entry["name"]), deque()).append(entry)
-            except (ValueError, KeyError, TypeError) as error:
-                raise Failed(f"replay_unusable: {folder / INDEX}:{number}: not a recorded call ({error})") from error
+            entry = decoded(line) or {}
+            if not {"probe", "name", "stdout", "returncode"} <= entry.keys():
+                raise Failed(f"replay_unusable: {folder / INDEX}:{number}: not a recorded call")
+            self._calls.setdefault((str(entry["probe"]), str(entry["name"])), deque()).append(entry)
 
     def _lines(self) -> list[str]:
         path = self.folder / INDEX

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.measure.lines import objects
 from bench.measure.probe import Probe, ProbeError, Watch
 
 PERIOD_SECONDS = 1.0
@@ -93,4 +94,5 @@ def to_lines(samples: Sequence[Mapping[str, Any]]) -> str:
 
 
 def from_lines(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text.splitlines() if line.strip()]
+    """Raises Failed where a line is no sample."""
+    return objects(text, "the recorded samples")

@@ -8,7 +8,6 @@ folder are read, and links are not followed.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shlex
 import stat
@@ -16,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from bench.measure.lines import decoded
 from bench.model import Evidence, Finding, Measurement, ProbeResult, Run, Verdict
 from bench.show.text import clean
 from bench.show.words import (
@@ -175,11 +175,8 @@ def _calls(result: ProbeResult, folder: Path | None) -> Iterator[dict[str, Any]]
         return
     for place in dict.fromkeys(PurePosixPath(item.path).parent for item in result.evidence):
         for line in (_read(folder, str(place / _INDEX)) or b"").splitlines():
-            try:
-                call = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(call, dict) and call.get("probe") == result.probe and isinstance(call.get("argv"), list):
+            call = decoded(line)
+            if call is not None and call.get("probe") == result.probe and isinstance(call.get("argv"), list):
                 yield call
 
 

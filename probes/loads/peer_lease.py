@@ -15,8 +15,9 @@ import socket
 import time
 from typing import Any
 
+from bench.measure.lines import decoded
 from probes.loads.peer_interface import interface_of
-from probes.loads.peer_protocol import GREETING, MAX_LINE_BYTES, UnusableKey, parse, read_key, sign
+from probes.loads.peer_protocol import GREETING, MAX_LINE_BYTES, UnusableKey, read_key, sign
 
 CONNECT_SECONDS = 5.0
 #: A `bench peer` speaks first and at once; who is silent for so long is an idle iperf3 server, or hangs.
@@ -102,7 +103,7 @@ def greet(sock: socket.socket, request: dict[str, Any], key: bytes) -> dict[str,
     if first in (b"", _IPERF3_BUSY):
         return {"kind": "iperf3"}
     text = first.decode("utf-8", "replace")
-    hello = parse(text.removeprefix(GREETING)) if text.startswith(GREETING) else None
+    hello = decoded(text.removeprefix(GREETING)) if text.startswith(GREETING) else None
     if hello is None:
         raise NoPeer(f"peer_garbage: it is neither a bench peer nor an iperf3 server: it says {text[:60]!r}")
     if "error" in hello:
@@ -110,7 +111,7 @@ def greet(sock: socket.socket, request: dict[str, Any], key: bytes) -> dict[str,
     if hello.get("key") and not key:
         raise NoPeer("key_needed: this peer asks for a key")
     sock.sendall(sign(request, str(hello.get("nonce")), key))
-    answer = parse(_line(sock, CONNECT_SECONDS))
+    answer = decoded(_line(sock, CONNECT_SECONDS))
     if answer is None:
         raise NoPeer("peer_garbage: it greeted like a bench peer, and then answered with something else")
     if not answer.get("ok"):

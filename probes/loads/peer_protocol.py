@@ -14,6 +14,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from bench.measure.lines import decoded
+
 GREETING = "aiready-bench-peer/1 "
 DEFAULT_PORT = 5201
 MAX_LINE_BYTES = 4096
@@ -59,22 +61,13 @@ def sign(request: dict[str, Any], nonce: str, key: bytes) -> bytes:
 
 def verify(line: bytes, nonce: str, key: bytes) -> dict[str, Any] | None:
     """The request, or None when it is no JSON object or was not signed with this key for this nonce."""
-    request = parse(line)
+    request = decoded(line)
     if request is None:
         return None
     mac = request.pop("mac", None)
     if key and not (isinstance(mac, str) and hmac.compare_digest(mac.encode(), _mac(request, nonce, key).encode())):
         return None
     return request
-
-
-def parse(line: bytes | str) -> dict[str, Any] | None:
-    """A JSON object, or None."""
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def number(value: Any, low: float, high: float) -> float | None:

@@ -136,12 +136,12 @@ def test_no_request_at_all_is_no_goodput_rather_than_a_perfect_one() -> None:
     ["hello", "[1]", '{"event": 3}', '{"event": "window", "stage": "decode", "seconds": NaN}', "[" * 100_000],
 )
 def test_garbage_is_one_line_and_no_traceback(line: str) -> None:
-    with pytest.raises(Failed, match=r"^garbage: "):
+    with pytest.raises(Failed, match=r"^tool_output: "):
         parse(events(json.dumps(CPU) + "\n" + line + "\n"))
 
 
 def test_an_event_without_its_numbers_is_named() -> None:
-    with pytest.raises(Failed, match=r"garbage: window of the load has no number 'tokens'"):
+    with pytest.raises(Failed, match=r"tool_output: window of the load has no number 'tokens'"):
         parse([CPU, window("decode", 0, batch=1)])
 
 

@@ -58,6 +58,8 @@ def test_a_request_is_bound_to_its_nonce_and_key() -> None:
     assert peer_protocol.verify(line, "n1", b"x" * 16) is None
     assert peer_protocol.verify(line.replace(b"lease", b"other"), "n1", b"k" * 16) is None
     assert peer_protocol.verify(b'{"op": "lease"}', "n1", b"k" * 16) is None
+    digits = b"9" * 400
+    assert peer_protocol.verify(b'{"op": "lease", "seconds": ' + digits + b"}", "n1", b"") is None, "no double holds it"
 
 
 def test_a_short_key_is_refused(tmp_path: Path) -> None:
