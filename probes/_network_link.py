@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.measure.lines import decoded, refusal
-from bench.measure.probe import Context, Failed, TimedOut
+from bench.measure.probe import Context, Failed, TimedOut, python_argv
 from probes._iperf3 import Busy, Refused, Server, bits, document
 from probes.loads.peer_protocol import address
 
@@ -96,12 +96,6 @@ def _lease(ctx: Context, host: str, port: int, seconds: float) -> Iterator[str]:
     argv = python_argv("probes.loads.peer_lease", *words)
     with ctx.tools.serve(argv, name="lease", ready='{"hello"', timeout=20) as line:
         yield line
-
-
-def python_argv(module: str, *arguments: str) -> list[str]:
-    from bench.measure.tools import python_argv as argv
-
-    return argv(module, *arguments)
 
 
 def answered(line: str, peer: str) -> dict[str, Any]:

@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from bench.measure.lines import decoded
-from bench.measure.probe import Check, Context, Failed, Probe, ProbeError, Tools, Unsupported
+from bench.measure.probe import Check, Context, Failed, Probe, ProbeError, Tools, Unsupported, python_argv
 from bench.model import Measurement, Metric, Request
 from probes._network_bandwidth import DIRECTIONS, measure_both, measure_tcp, measure_udp
 from probes._network_echo import figures, fine, idle, loaded, reason_for_none
 from probes._network_figures import both_ways, datagrams, throughput, utilization
-from probes._network_link import Link, connected, python_argv
+from probes._network_link import Link, connected
 from probes._network_plan import LOOPBACK, PEER, Plan, for_peers
 
 _SLACK_SECONDS = 30.0

@@ -10,10 +10,10 @@ import math
 import re
 from collections.abc import Sequence
 
-from bench.measure.probe import Context, Failed, Probe, ProbeError, Unsupported
+from bench.measure.probe import Context, Failed, Probe, ProbeError, Unsupported, python_argv
 from bench.model import Effort, Measurement, Metric
 from probes._network_figures import of_repeats
-from probes._network_link import answered, python_argv
+from probes._network_link import answered
 from probes.loads.peer_protocol import address
 
 _DEVICES = "/sys/class/infiniband"

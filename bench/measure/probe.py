@@ -8,6 +8,8 @@ from it.
 
 from __future__ import annotations
 
+import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -85,12 +87,40 @@ class Check:
     remedy: str | None = None
 
 
-class Tools(Protocol):
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One tool to run. ``name`` labels its recorded output; ``timeout`` in seconds; no standard input by default.
+
+    ``env`` is added to the few names that every tool sees. ``on_line`` is told each line of standard output at once.
+    """
+
+    argv: tuple[str, ...]
+    name: str
+    timeout: float
+    stdin: str | None = None
+    env: Mapping[str, str] | None = None
+    on_line: Callable[[str], None] | None = None
+
+
+def python_argv(module: str, *arguments: str) -> list[str]:
+    """This Python with ``-m module``."""
+    return [sys.executable, "-m", module, *arguments]
+
+
+class Tools(ABC):
     """The door to processes, as a probe sees it. Every call is bounded, recorded, and answered again by a replay."""
 
+    @abstractmethod
     def require(self, tool: str) -> str:
         """The absolute path of an executable. Raises Unsupported with the command that installs it."""
-        ...
+
+    @abstractmethod
+    def call(self, call: Call) -> Completed:
+        """Run it to the end.
+
+        Raises Unsupported if the tool is missing, TimedOut (the tree is ended first), Interrupted.
+        A return code other than 0 is the caller's to judge: tools lie in both directions.
+        """
 
     def run(
         self,
@@ -102,17 +132,21 @@ class Tools(Protocol):
         env: Mapping[str, str] | None = None,
         on_line: Callable[[str], None] | None = None,
     ) -> Completed:
-        """Run to the end; ``name`` labels the recorded output. ``on_line`` sees each line of standard output at once.
+        """`call`, its words given one by one."""
+        return self.call(Call(tuple(map(str, argv)), name, timeout, stdin, env, on_line))
 
-        Raises Unsupported if the tool is missing, TimedOut (the tree is ended first), Interrupted.
-        A return code other than 0 is the caller's to judge: tools lie in both directions.
-        """
-        ...
-
-    def python(self, module: str, *arguments: str, name: str, timeout: float, **kwargs: Any) -> Completed:
+    def python(
+        self,
+        module: str,
+        *arguments: str,
+        name: str,
+        timeout: float,
+        on_line: Callable[[str], None] | None = None,
+    ) -> Completed:
         """``run`` with this Python and ``-m module``: how the programs in ``probes/loads/`` are started."""
-        ...
+        return self.run(python_argv(module, *arguments), name=name, timeout=timeout, on_line=on_line)
 
+    @abstractmethod
     def serve(
         self, argv: Sequence[str | Path], *, name: str, ready: str, timeout: float
     ) -> AbstractContextManager[str]:
@@ -120,15 +154,14 @@ class Tools(Protocol):
 
         Raises Failed when it ends before, TimedOut when it is not ready in time.
         """
-        ...
 
+    @abstractmethod
     def record(self, name: str, text: str) -> str:
         """Keep ``text`` as evidence. A replay answers with the recorded text in place of the one given."""
-        ...
 
+    @abstractmethod
     def sleep(self, seconds: float) -> None:
         """Sleep, but wake for a signal (Interrupted) and never past the probe's deadline (TimedOut)."""
-        ...
 
 
 class Watch(Protocol):

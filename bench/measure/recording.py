@@ -13,15 +13,15 @@ import re
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.measure import tools
 from bench.measure.lines import decoded
-from bench.measure.probe import Completed, Failed, Interrupted, Skipped, TimedOut, Unsupported
+from bench.measure.probe import Call, Completed, Failed, Interrupted, Skipped, TimedOut, Tools, Unsupported
 from bench.measure.signals import Signals
 from bench.model import Evidence
 
@@ -72,7 +72,7 @@ class Recorder:
 
 
 @dataclass(slots=True)
-class LiveTools:
+class LiveTools(Tools):
     """The door for one probe: real processes, bounded by the probe's deadline (monotonic seconds), recorded."""
 
     probe: str
@@ -89,37 +89,25 @@ class LiveTools:
             raise TimedOut("probe_timed_out: no time is left for this probe")
         return min(timeout, left)
 
-    def run(
-        self,
-        argv: Sequence[str | Path],
-        *,
-        name: str,
-        timeout: float,
-        stdin: str | None = None,
-        env: Mapping[str, str] | None = None,
-        on_line: Callable[[str], None] | None = None,
-    ) -> Completed:
+    def call(self, call: Call) -> Completed:
         try:
             done = tools.run(
-                argv, timeout=self._bounded(timeout), signals=self.signals, stdin=stdin, env=env, on_line=on_line
-            )
+                call.argv, timeout=self._bounded(call.timeout), signals=self.signals, stdin=call.stdin,
+                env={**_environment(call.argv), **(call.env or {})}, on_line=call.on_line,
+            )  # fmt: skip
         except (TimedOut, Failed, Interrupted) as error:
             if error.completed is not None and self.recorder is not None:
-                self.recorder.keep(self.probe, name, error.completed, f"{type(error).__name__}: {error}")
+                self.recorder.keep(self.probe, call.name, error.completed, f"{type(error).__name__}: {error}")
             raise
         if self.recorder is not None:
-            self.recorder.keep(self.probe, name, done)
+            self.recorder.keep(self.probe, call.name, done)
         return done
-
-    def python(self, module: str, *arguments: str, name: str, timeout: float, **kwargs: Any) -> Completed:
-        env = {**tools.python_environment(), **(kwargs.pop("env", None) or {})}
-        return self.run(tools.python_argv(module, *arguments), name=name, timeout=timeout, env=env, **kwargs)
 
     @contextmanager
     def serve(self, argv: Sequence[str | Path], *, name: str, ready: str, timeout: float) -> Iterator[str]:
         started = time.monotonic()
         words = [str(word) for word in argv]
-        env = tools.python_environment() if words[1:2] == ["-m"] else None
+        env = _environment(words)
         with tempfile.TemporaryFile() as output:
             try:
                 with tools.serve(
@@ -140,6 +128,11 @@ class LiveTools:
     def sleep(self, seconds: float) -> None:
         tools.pause(self._bounded(seconds), self.signals)
         self._bounded(0.0)
+
+
+def _environment(argv: Sequence[str]) -> Mapping[str, str]:
+    """What a Python module needs to be found, and nothing for other tools."""
+    return tools.python_environment() if tuple(argv[1:2]) == ("-m",) else {}
 
 
 class Recording:
@@ -188,7 +181,7 @@ _ERRORS = {"TimedOut": TimedOut, "Failed": Failed, "Unsupported": Unsupported}
 
 
 @dataclass(slots=True)
-class ReplayTools:
+class ReplayTools(Tools):
     """The same door, answered from a Recording. Nothing is started and nothing is waited for."""
 
     probe: str
@@ -198,36 +191,19 @@ class ReplayTools:
     def require(self, tool: str) -> str:
         return tool
 
-    def run(
-        self,
-        argv: Sequence[str | Path],
-        *,
-        name: str,
-        timeout: float,
-        stdin: str | None = None,
-        env: Mapping[str, str] | None = None,
-        on_line: Callable[[str], None] | None = None,
-    ) -> Completed:
-        done, error = self.recording.next(self.probe, name)
+    def call(self, call: Call) -> Completed:
+        done, error = self.recording.next(self.probe, call.name)
         if self.recorder is not None:
-            self.recorder.keep(self.probe, name, done, error)
-        for line in done.stdout.splitlines() if on_line else ():
-            on_line(line)  # type: ignore[misc]
+            self.recorder.keep(self.probe, call.name, done, error)
+        for line in done.stdout.splitlines() if call.on_line else ():
+            call.on_line(line)  # type: ignore[misc]
         if error:
             kind, _, reason = error.partition(": ")
             raise _ERRORS.get(kind, Failed)(reason)
         return done
 
-    def python(self, module: str, *arguments: str, name: str, timeout: float, **kwargs: Any) -> Completed:
-        return self.run((module, *arguments), name=name, timeout=timeout, on_line=kwargs.get("on_line"))
-
-    def serve(
-        self, argv: Sequence[str | Path], *, name: str, ready: str, timeout: float
-    ) -> AbstractContextManager[str]:
-        return self._served(name, ready)
-
     @contextmanager
-    def _served(self, name: str, ready: str) -> Iterator[str]:
+    def serve(self, argv: Sequence[str | Path], *, name: str, ready: str, timeout: float) -> Iterator[str]:
         done = self.run((), name=name, timeout=0)
         yield next((line for line in done.stdout.splitlines() if ready in line), "")
 

@@ -59,10 +59,6 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**kept, "LC_ALL": "C.UTF-8", **(extra or {})}
 
 
-def python_argv(module: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", module, *arguments]
-
-
 def python_environment() -> dict[str, str]:
     """So that ``-m bench...`` and ``-m probes...`` are found from any working directory, unbuffered."""
     root = str(Path(__file__).resolve().parents[2])

@@ -13,6 +13,7 @@ import socket
 from typing import Any
 
 from bench.measure import tools
+from bench.measure.probe import python_argv
 from probes.loads.collective_rank import TIMEOUT, take_part
 from probes.loads.peer_lease import NoPeer, connect, greet
 from probes.loads.peer_protocol import address, read_key
@@ -79,7 +80,7 @@ def _ask(peer: str, sock: socket.socket, request: dict[str, Any], key: bytes) ->
 
 def _start(job: dict[str, Any]) -> Any:
     words = [word for name, value in job.items() for word in (f"--{name}", str(value))]
-    argv = tools.python_argv("probes.loads.collective_rank", *words)
+    argv = python_argv("probes.loads.collective_rank", *words)
     with open(os.devnull, "wb") as nowhere:
         return tools.spawn(argv, stdout=nowhere, stderr=nowhere, env=tools.python_environment())
 

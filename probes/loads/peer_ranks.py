@@ -10,6 +10,7 @@ import shutil
 from typing import Any
 
 from bench.measure import tools
+from bench.measure.probe import python_argv
 from probes.loads.peer_protocol import number
 
 MOST_RANKS, MOST_BYTES, MOST_ITERATIONS = 4096, 1 << 34, 10_000
@@ -38,7 +39,7 @@ def checked(request: dict[str, Any]) -> list[str] | str:
 
 
 def start(words: list[str], address: str) -> Any:
-    argv = tools.python_argv("probes.loads.collective_rank", *words, "--address", address)
+    argv = python_argv("probes.loads.collective_rank", *words, "--address", address)
     with open(os.devnull, "wb") as nowhere:
         return tools.spawn(argv, stdout=nowhere, stderr=nowhere, env=tools.python_environment())
 

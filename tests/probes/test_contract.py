@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench.measure.probe import Completed, Context, Failed, Probe, ProbeError, TimedOut, Unsupported
+from bench.measure.probe import Call, Completed, Context, Failed, Probe, ProbeError, TimedOut, Tools, Unsupported
 from bench.model import Effort, Measurement, Outcome, ProbeResult, Request
 from probes import discover
 
@@ -34,7 +34,7 @@ GARBAGE = [
 ]
 
 
-class ScriptedTools:
+class ScriptedTools(Tools):
     """A door behind which every tool answers the same, or raises the same."""
 
     def __init__(self, text: str = "", error: ProbeError | None = None, missing: bool = False) -> None:
@@ -45,25 +45,13 @@ class ScriptedTools:
             raise Unsupported(f"tool_missing: {tool} is not installed", f"apt-get install {tool}")
         return tool
 
-    def run(
-        self,
-        argv: Sequence[str | Path],
-        *,
-        name: str,
-        timeout: float,
-        stdin: str | None = None,
-        env: Mapping[str, str] | None = None,
-        on_line: Callable[[str], None] | None = None,
-    ) -> Completed:
-        self.require(str(argv[0]))
+    def call(self, call: Call) -> Completed:
+        self.require(call.argv[0])
         if self.error is not None:
             raise self.error
-        for line in self.text.splitlines() if on_line is not None else ():
-            on_line(line)  # type: ignore[misc]
-        return Completed(tuple(map(str, argv)), 0, self.text, "", 0.1)
-
-    def python(self, module: str, *arguments: str, name: str, timeout: float, **kwargs: Any) -> Completed:
-        return self.run((module, *arguments), name=name, timeout=timeout, on_line=kwargs.get("on_line"))
+        for line in self.text.splitlines() if call.on_line is not None else ():
+            call.on_line(line)  # type: ignore[misc]
+        return Completed(call.argv, 0, self.text, "", 0.1)
 
     @contextmanager
     def serve(self, argv: Sequence[str | Path], *, name: str, ready: str, timeout: float) -> Iterator[str]:
