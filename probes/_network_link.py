@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.measure.lines import decoded, refusal
-from bench.measure.probe import Context, Failed, TimedOut, python_argv
+from bench.measure.probe import Context, Failed, ProbeError, TimedOut, python_argv
+from bench.model import Measurement
 from probes._iperf3 import Busy, Refused, Server, bits, document
 from probes.loads.peer_protocol import address
 
@@ -74,6 +75,21 @@ class Link:
             reason = f"peer_timed_out: {self.name} stopped answering in the middle of an iperf3 test"
             raise TimedOut(reason, _REMEDIES["peer_timed_out"]) from late
         return document(done.stdout, self.iperf3, done.stderr)
+
+
+def each_peer(ctx: Context, measure: Callable[[str], list[Measurement]]) -> list[Measurement]:
+    """Every peer in turn; one that fails is a warning as long as another one answered, else the first one's error."""
+    found: list[Measurement] = []
+    failures: list[ProbeError] = []
+    for peer in ctx.request.peers:
+        try:
+            found += measure(peer)
+        except ProbeError as error:
+            failures.append(error)
+            ctx.warn(error.reason)
+    if failures and not found:
+        raise failures[0]
+    return found
 
 
 @contextmanager

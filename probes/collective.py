@@ -10,8 +10,9 @@ import json
 from collections.abc import Sequence
 
 from bench.measure.probe import Context, Failed, Probe, TimedOut, Unsupported
-from bench.model import Effort, Measurement, Metric
+from bench.model import Effort, Measurement
 from probes._collective import measurements, parse, stragglers
+from probes._metrics import metrics
 
 SIZES = {
     Effort.QUICK: (1 << 20, 16 << 20),
@@ -75,41 +76,26 @@ def _broken(last: str) -> Failed | Unsupported:
     return Failed(f"collective_failed: {last[:300]}")
 
 
-def _metric(name: str, text: str, labels: str, better: str) -> Metric:
-    return Metric(name=name, help=text, labels=(*labels.split(), "stand_in"), better=better)  # type: ignore[arg-type]
-
+METRICS = metrics(
+    ("collective_bus_bytes_per_second",
+     "all-reduce bus bandwidth by nccl-tests' definition, median of the iterations",
+     "backend size_bytes ranks", "higher"),
+    ("collective_iteration_seconds",
+     "one all-reduce as one rank saw it, from its arrival to the result",
+     "backend size_bytes ranks rank host", "lower"),
+    ("collective_wait_seconds", "how long a rank waited for the last one to arrive", "rank host", "none"),
+    ("collective_link_bytes_per_second",
+     "what one rank sent to another while neither talked to a third", "source destination", "higher"),
+    ("collective_port_ratio",
+     "what a rank's links carry, over what the median link of all ranks does", "rank host direction", "higher"),
+    ("collective_straggler_info", "1 for a rank that holds the others up", "rank host cause", "none"),
+    last="stand_in",
+)  # fmt: skip
 
 PROBE = Probe(
     name="collective",
     help="All-reduce bus bandwidth between this node and its peers or its GPUs, every link of it, and the straggler.",
-    metrics=(
-        _metric(
-            "collective_bus_bytes_per_second",
-            "all-reduce bus bandwidth by nccl-tests' definition, median of the iterations",
-            "backend size_bytes ranks",
-            "higher",
-        ),
-        _metric(
-            "collective_iteration_seconds",
-            "one all-reduce as one rank saw it, from its arrival to the result",
-            "backend size_bytes ranks rank host",
-            "lower",
-        ),
-        _metric("collective_wait_seconds", "how long a rank waited for the last one to arrive", "rank host", "none"),
-        _metric(
-            "collective_link_bytes_per_second",
-            "what one rank sent to another while neither talked to a third",
-            "source destination",
-            "higher",
-        ),
-        _metric(
-            "collective_port_ratio",
-            "what a rank's links carry, over what the median link of all ranks does",
-            "rank host direction",
-            "higher",
-        ),
-        _metric("collective_straggler_info", "1 for a rank that holds the others up", "rank host cause", "none"),
-    ),
+    metrics=METRICS,
     seconds={Effort.QUICK: 1.0, Effort.STANDARD: 10.0, Effort.THOROUGH: 60.0},
     peer_seconds={Effort.QUICK: 20.0, Effort.STANDARD: 40.0, Effort.THOROUGH: 180.0},
     measure=measure,

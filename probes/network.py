@@ -13,11 +13,12 @@ from typing import Any
 
 from bench.measure.lines import decoded
 from bench.measure.probe import Check, Context, Failed, Probe, ProbeError, Tools, Unsupported, python_argv
-from bench.model import Measurement, Metric, Request
+from bench.model import Measurement, Request
+from probes._metrics import metrics
 from probes._network_bandwidth import DIRECTIONS, measure_both, measure_tcp, measure_udp
 from probes._network_echo import figures, fine, idle, loaded, reason_for_none
 from probes._network_figures import both_ways, datagrams, throughput, utilization
-from probes._network_link import Link, connected
+from probes._network_link import Link, connected, each_peer
 from probes._network_plan import LOOPBACK, PEER, Plan, for_peers
 
 _SLACK_SECONDS = 30.0
@@ -29,17 +30,7 @@ def measure(ctx: Context) -> Sequence[Measurement]:
     if not ctx.request.peers:
         return _loopback(ctx)
     plan = for_peers(ctx.effort, len(ctx.request.peers), ctx.remaining() - _SLACK_SECONDS)
-    found: list[Measurement] = []
-    failures: list[ProbeError] = []
-    for peer in ctx.request.peers:
-        try:
-            found += measure_one(ctx, peer, {}, plan)
-        except ProbeError as error:
-            failures.append(error)
-            ctx.warn(error.reason)
-    if failures and not found:
-        raise failures[0]
-    return found
+    return each_peer(ctx, lambda peer: measure_one(ctx, peer, {}, plan))
 
 
 def _loopback(ctx: Context) -> list[Measurement]:
@@ -110,105 +101,59 @@ def doctor(tools: Tools, request: Request) -> Sequence[Check]:
     return [*checks, Check("peer", bool(named), named or "no peer was named", None if named else remedy)]
 
 
-def _metric(name: str, text: str, *labels: str, better: str = "lower") -> Metric:
-    return Metric(name=name, help=text, labels=("peer", *labels, "stand_in"), better=better)  # type: ignore[arg-type]
-
-
-def _response(name: str, text: str, *labels: str, better: str = "lower") -> Metric:
-    return Metric(name=name, help=text, labels=("until", *labels, "stand_in"), better=better)  # type: ignore[arg-type]
-
-
 #: What a speaker waits for: `bench.judge.budget` puts these round trips and the inference probe's times together.
-RESPONSE = (
-    _response(
-        "response_over_budget_ratio", "how likely an answer takes more than the budget of 200 ms", "budget_seconds"
-    ),
-    _response("response_seconds", "time of an answer: network and model put together", "statistic"),
-    _response("response_left_seconds", "what the budget leaves at the 99th percentile", better="higher"),
-    _response("response_part_ratio", "share of one part in the mean time of an answer", "part", better="none"),
-)
-
-METRICS = (
-    _metric(
-        "network_throughput_bytes_per_second",
-        "TCP payload that arrived a second (iperf3, cubic, as many streams as fill the link), the median of the rounds",
-        "direction",
-        "congestion",
-        "limited_by",
-        better="higher",
-    ),
-    _metric(
-        "network_link_utilization_ratio",
-        "that throughput over what this node's link can carry of it, by its speed and MTU",
-        "direction",
-        better="higher",
-    ),
-    _metric("network_retransmits", "TCP segments sent again in one round (iperf3)", "direction"),
-    _metric("network_retransmit_ratio", "share of TCP segments that were sent again (iperf3)", "direction"),
-    _metric(
-        "network_duplex_throughput_bytes_per_second",
-        "TCP payload that arrived a second while the other direction was full as well",
-        "direction",
-        better="higher",
-    ),
-    _metric("network_jitter_seconds", "UDP interarrival jitter at the receiver (iperf3, RFC 3550)", "direction"),
-    _metric("network_loss_ratio", "share of UDP datagrams that did not arrive (iperf3)", "direction"),
-    _metric(
-        "network_round_trip_seconds",
-        "round trip of a voice packet by the kernels' time stamps, without either host's share (paced echo)",
-        "state",
-        "statistic",
-        "stamps",
-    ),
-    _metric(
-        "network_application_round_trip_seconds",
-        "the same as an application sees it, from the slot in which the packet was due",
-        "state",
-        "statistic",
-    ),
-    _metric("network_delay_variation_seconds", "round trip less the smallest (RFC 5481)", "state", "statistic"),
-    _metric(
-        "network_place_delay_seconds",
-        "time a packet spent in this node's egress queue, on this host, on the peer's host",
-        "state",
-        "place",
-        "statistic",
-    ),
-    _metric("network_echo_loss_ratio", "share of the echo's packets lost on the way", "state", "direction"),
-    _metric("network_lost_burst_packets", "the longest run of lost echo packets", "state"),
-    _metric("network_reordered_packets", "echo packets that came back after a later one", "state"),
-    _metric("network_duplicate_packets", "echo packets that came back twice", "state"),
-    _metric("network_missed_send_slots", "echo packets that this host sent after the next one was due", "state"),
-    _metric(
-        "network_spike_events",
-        "runs of packets later than usual by more than the threshold, each laid at one place",
-        "state",
-        "place",
-        "threshold_seconds",
-    ),
-    _metric(
-        "network_spike_rate_upper_bound_per_second",
-        "the largest rate of the network's own spikes above 20 ms that is still plausible (Poisson, 95 %)",
-        "state",
-    ),
-    _metric("network_fine_round_trip_seconds", "the idle round trip with a packet every 2 ms", "statistic", "stamps"),
-    _metric(
-        "network_load_round_trip_seconds",
-        "round trip beside a load: UDP at a share of the capacity, or eight TCP streams",
-        "direction",
-        "load",
-        "statistic",
-    ),
-    _metric("network_added_delay_seconds", "what a load adds to the round trip's p99", "direction", "load"),
-    _metric("network_load_bytes_per_second", "what the load itself brought across", "direction", "load", better="none"),
-    _metric(
-        "network_voice_safe_load_ratio",
-        "voice-safe headroom: the largest batch load, as a share of the capacity, that adds at most 20 ms to p99",
-        "direction",
-        better="higher",
-    ),
-    *RESPONSE,
-)
+RESPONSE = metrics(
+    ("response_over_budget_ratio",
+     "how likely an answer takes more than the budget of 200 ms", "budget_seconds", "lower"),
+    ("response_seconds", "time of an answer: network and model put together", "statistic", "lower"),
+    ("response_left_seconds", "what the budget leaves at the 99th percentile", "", "higher"),
+    ("response_part_ratio", "share of one part in the mean time of an answer", "part", "none"),
+    first="until", last="stand_in",
+)  # fmt: skip
+_OWN = metrics(
+    ("network_throughput_bytes_per_second",
+     "TCP payload that arrived a second (iperf3, cubic, as many streams as fill the link), the median of the rounds",
+     "direction congestion limited_by", "higher"),
+    ("network_link_utilization_ratio",
+     "that throughput over what this node's link can carry of it, by its speed and MTU", "direction", "higher"),
+    ("network_retransmits", "TCP segments sent again in one round (iperf3)", "direction", "lower"),
+    ("network_retransmit_ratio", "share of TCP segments that were sent again (iperf3)", "direction", "lower"),
+    ("network_duplex_throughput_bytes_per_second",
+     "TCP payload that arrived a second while the other direction was full as well", "direction", "higher"),
+    ("network_jitter_seconds", "UDP interarrival jitter at the receiver (iperf3, RFC 3550)", "direction", "lower"),
+    ("network_loss_ratio", "share of UDP datagrams that did not arrive (iperf3)", "direction", "lower"),
+    ("network_round_trip_seconds",
+     "round trip of a voice packet by the kernels' time stamps, without either host's share (paced echo)",
+     "state statistic stamps", "lower"),
+    ("network_application_round_trip_seconds",
+     "the same as an application sees it, from the slot in which the packet was due", "state statistic", "lower"),
+    ("network_delay_variation_seconds", "round trip less the smallest (RFC 5481)", "state statistic", "lower"),
+    ("network_place_delay_seconds",
+     "time a packet spent in this node's egress queue, on this host, on the peer's host",
+     "state place statistic", "lower"),
+    ("network_echo_loss_ratio", "share of the echo's packets lost on the way", "state direction", "lower"),
+    ("network_lost_burst_packets", "the longest run of lost echo packets", "state", "lower"),
+    ("network_reordered_packets", "echo packets that came back after a later one", "state", "lower"),
+    ("network_duplicate_packets", "echo packets that came back twice", "state", "lower"),
+    ("network_missed_send_slots", "echo packets that this host sent after the next one was due", "state", "lower"),
+    ("network_spike_events",
+     "runs of packets later than usual by more than the threshold, each laid at one place",
+     "state place threshold_seconds", "lower"),
+    ("network_spike_rate_upper_bound_per_second",
+     "the largest rate of the network's own spikes above 20 ms that is still plausible (Poisson, 95 %)",
+     "state", "lower"),
+    ("network_fine_round_trip_seconds", "the idle round trip with a packet every 2 ms", "statistic stamps", "lower"),
+    ("network_load_round_trip_seconds",
+     "round trip beside a load: UDP at a share of the capacity, or eight TCP streams",
+     "direction load statistic", "lower"),
+    ("network_added_delay_seconds", "what a load adds to the round trip's p99", "direction load", "lower"),
+    ("network_load_bytes_per_second", "what the load itself brought across", "direction load", "none"),
+    ("network_voice_safe_load_ratio",
+     "voice-safe headroom: the largest batch load, as a share of the capacity, that adds at most 20 ms to p99",
+     "direction", "higher"),
+    first="peer", last="stand_in",
+)  # fmt: skip
+METRICS = (*_OWN, *RESPONSE)
 
 PROBE = Probe(
     name="network",

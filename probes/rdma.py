@@ -10,10 +10,10 @@ import math
 import re
 from collections.abc import Sequence
 
-from bench.measure.probe import Context, Failed, Probe, ProbeError, Unsupported, python_argv
+from bench.measure.probe import Context, Failed, Probe, Unsupported, python_argv
 from bench.model import Effort, Measurement, Metric
 from probes._network_figures import of_repeats
-from probes._network_link import answered
+from probes._network_link import answered, each_peer
 from probes.loads.peer_protocol import address
 
 _DEVICES = "/sys/class/infiniband"
@@ -30,17 +30,7 @@ def measure(ctx: Context) -> Sequence[Measurement]:
     _require_device(ctx)
     for tool in ("ib_write_bw", "ib_write_lat"):
         _require_tool(ctx, tool)
-    found: list[Measurement] = []
-    failures: list[ProbeError] = []
-    for peer in ctx.request.peers:
-        try:
-            found += _one(ctx, peer)
-        except ProbeError as error:
-            failures.append(error)
-            ctx.warn(error.reason)
-    if failures and not found:
-        raise failures[0]
-    return found
+    return each_peer(ctx, lambda peer: _one(ctx, peer))
 
 
 def _require_device(ctx: Context) -> None:

@@ -22,9 +22,10 @@ from pathlib import Path
 from bench.judge.statistics import median_interval
 from bench.measure.lines import decoded, understood
 from bench.measure.probe import Check, Completed, Context, Probe, ProbeError, TimedOut, Tools, Unsupported
-from bench.model import Effort, Measurement, Metric, Request
+from bench.model import Effort, Measurement, Request
 from probes import _fio, _place
 from probes._fio import MIB, Engine, Job, Reading
+from probes._metrics import metrics
 from probes._place import Place
 
 REPEATS = 5
@@ -52,7 +53,7 @@ _COLD_RATIO = 0.95  # the device must have delivered this share of what fio read
 _COUNTED_RATIO = 0.5  # of the layout, seen by the device's counters, or they do not count this path
 #: The fewest operations in a repeat that hold a value beyond the quantile: 1 / (1 - q).
 _LEAST_OPERATIONS = {"p50": 2, "p99": 100, "p99.9": 1000}
-_LABELS = ("path", "pattern", "block_bytes", "queue_depth", "io")
+_LABELS = "path pattern block_bytes queue_depth io"
 _LATENCY = "from before the submission to the completion; a quantile within a repeat, the median of the repeats"
 
 
@@ -274,26 +275,13 @@ def doctor(tools: Tools, request: Request) -> list[Check]:
 PROBE = Probe(
     name="storage",
     help="Throughput, operations and latency of each --storage directory (fio, O_DIRECT)",
-    metrics=(
-        Metric(
-            name="storage_read_bytes_per_second", help="Bytes read per second, cold", labels=_LABELS, better="higher"
-        ),
-        Metric(name="storage_write_bytes_per_second", help="Bytes written per second", labels=_LABELS, better="higher"),
-        Metric(
-            name="storage_read_operations_per_second", help="Reads completed a second", labels=_LABELS, better="higher"
-        ),
-        Metric(
-            name="storage_read_latency_seconds",
-            help=f"Time of one read, {_LATENCY}",
-            labels=(*_LABELS, "statistic"),
-            better="lower",
-        ),
-        Metric(
-            name="storage_write_latency_seconds",
-            help=f"Time of one write, {_LATENCY}",
-            labels=(*_LABELS, "statistic"),
-            better="lower",
-        ),
+    metrics=metrics(
+        ("storage_read_bytes_per_second", "Bytes read per second, cold", "", "higher"),
+        ("storage_write_bytes_per_second", "Bytes written per second", "", "higher"),
+        ("storage_read_operations_per_second", "Reads completed a second", "", "higher"),
+        ("storage_read_latency_seconds", f"Time of one read, {_LATENCY}", "statistic", "lower"),
+        ("storage_write_latency_seconds", f"Time of one write, {_LATENCY}", "statistic", "lower"),
+        first=_LABELS,
     ),
     seconds={Effort.QUICK: 26, Effort.STANDARD: 75, Effort.THOROUGH: 300},
     measure=measure,
