@@ -205,7 +205,7 @@ def _measure(job: _Job, signals: Signals, progress: bool) -> Run:
             looked = job.recording is None and job.request.options.get("quiet_check") != "off"
             busy = nightly.busy_now(job.request.effort, signals, job.patience) if looked else ()
             plan.started, plan.started_at = time.monotonic(), runner.now()
-            with listener(job.probes, job.request.effort, shown=progress) as listen:
+            with listener(job.probes, job.request, shown=progress) as listen:
                 plan.evidence = job.store.evidence_folder(job.node.hostname, plan.started_at, plan.id)
                 plan.listen = listen
                 measuring = {p.name for p in job.probes if p.measure and not p.guards_itself}

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from bench.show.text import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from bench.model import Effort, ProbeResult
+    from bench.model import ProbeResult, Request
 
 _LINE_SECONDS = 10.0
 #: Columns of the live view that are not the text: the probe, a bar, the time used, the time left, gaps.
@@ -40,22 +38,21 @@ class Planned(Protocol):
     @property
     def name(self) -> str: ...
     @property
-    def seconds(self) -> Mapping[Effort, float]: ...
-    @property
     def measure(self) -> object: ...
+    def time(self, request: Request) -> float: ...
 
 
 Listener = Callable[[Step], None]
 
 
 @contextmanager
-def listener(probes: Sequence[Planned], effort: Effort, *, shown: bool = True) -> Iterator[Listener]:
+def listener(probes: Sequence[Planned], request: Request, *, shown: bool = True) -> Iterator[Listener]:
     """Something to tell of progress, for as long as the ``with`` lasts."""
     measuring = [probe for probe in probes if probe.measure is not None]
     if not shown:
         yield lambda _: None
     elif sys.stderr.isatty():
-        with _live(measuring, effort) as listen:
+        with _live({probe.name: probe.time(request) for probe in measuring}) as listen:
             yield listen
     else:
         yield _Lines()
@@ -90,7 +87,8 @@ class _Lines:
 
 
 @contextmanager
-def _live(probes: Sequence[Planned], effort: Effort) -> Iterator[Listener]:
+def _live(seconds: Mapping[str, float]) -> Iterator[Listener]:
+    """``seconds``: what each probe should take, by name."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -103,10 +101,7 @@ def _live(probes: Sequence[Planned], effort: Effort) -> Iterator[Listener]:
     )
     console = Console(stderr=True)
     with Progress(*columns, console=console, refresh_per_second=4) as progress:
-        tasks = {
-            probe.name: progress.add_task("", total=probe.seconds[effort], start=False, probe=probe.name)
-            for probe in probes
-        }
+        tasks = {name: progress.add_task("", total=total, start=False, probe=name) for name, total in seconds.items()}
         began: dict[str, float] = {}
 
         def listen(step: Step) -> None:
@@ -114,7 +109,7 @@ def _live(probes: Sequence[Planned], effort: Effort) -> Iterator[Listener]:
             if step.probe not in began:
                 began[step.probe] = now
                 progress.start_task(task)
-            total = next(p.seconds[effort] for p in probes if p.name == step.probe)
+            total = seconds[step.probe]
             done = now - began[step.probe] if step.fraction is None else step.fraction * total
             text = summary(step.ended) if step.ended is not None else clean(step.text)
             room = max(_SHORTEST_TEXT, console.width - _BESIDE)  # else the text would take the other columns' place

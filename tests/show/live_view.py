@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from bench.model import Effort, Outcome, ProbeResult
+from bench.model import Effort, Outcome, ProbeResult, Request
 from bench.show.progress import listener
 from tests.export.sample import HOSTILE
 
@@ -13,8 +13,10 @@ from tests.export.sample import HOSTILE
 @dataclass
 class Planned:
     name: str
-    seconds: dict[Effort, float] = field(default_factory=lambda: dict.fromkeys(Effort, 1.0))
     measure: object = True
+
+    def time(self, request: Request) -> float:
+        return 1.0 * len(request.peers)
 
 
 @dataclass
@@ -27,7 +29,8 @@ class Step:
 
 def main() -> None:
     failed = ProbeResult(probe="inference", outcome=Outcome.FAILED, reason=f"x: {HOSTILE} {'long ' * 40}")
-    with listener([Planned("storage"), Planned("inference")], Effort.QUICK) as listen:
+    request = Request(effort=Effort.QUICK, probes=(), peers=("a", "b"))
+    with listener([Planned("storage"), Planned("inference")], request) as listen:
         listen(Step("storage", f"{HOSTILE} {'long ' * 40}", 0.2))
         time.sleep(0.3)
         listen(Step("storage", "sequential read: 1.2 GB/s", 0.5))
