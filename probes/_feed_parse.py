@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.judge.attribution import components
+from bench.judge.statistics import median
 from bench.measure.probe import Failed, TimedOut, Unsupported
 from bench.model import Measurement, Series
 from probes import _feed_beside
-from probes._feed_rates import Interval, Rate, Steady, difference_interval, pool, steady
+from probes._feed_rates import Interval, Rate, Steady, difference_interval, each_step, own, pool, steady
 from probes._feed_validity import reasons
 
 ARMS = ("resident", "transfer", "preprocess", "fetch", "storage")
@@ -104,7 +105,8 @@ class Feed:
                 self.rates[name] = self._rate(name)
             self.demand = self.rates["resident"].value
         means = {name: [sum(turn) / len(turn) for turn in found] for name, found in self.turns.items()}
-        self.doubts = reasons(self.ready, self.arms, {**means, "resident": means["resident"] or [self.demand]})
+        capability = [median(turn) for turn in self.turns["resident"]] or [self.demand]
+        self.doubts = reasons(self.ready, self.arms, {**means, "resident": capability})
 
     def of(self, name: str) -> list[Mapping[str, Any]]:
         return [arm for arm in self.arms if arm["arm"] == name]
@@ -113,7 +115,9 @@ class Feed:
         return steady(arm["curve"], arm["grid_seconds"], arm["warm_seconds"], arm["shortest_seconds"], self.demand)
 
     def _windows(self, arm: Mapping[str, Any]) -> Sequence[float]:
-        """The rates of the thirds of the arm's steady window."""
+        """The rates of the thirds of the arm's steady window; of an accelerator left alone, of its short ones."""
+        if arm["arm"] == "resident":
+            return each_step(arm["curve"], arm["grid_seconds"], arm["warm_seconds"])
         found = self.steady(arm)
         return found.thirds if found else ()
 
@@ -123,7 +127,8 @@ class Feed:
             return Rate(exact, (exact, exact), (exact,), 0.0)
         if not self.turns[name]:
             raise ValueError(f"no {name} arm is long enough")
-        return pool(self.turns[name], sum(arm["seconds"] for arm in self.of(name)))
+        seconds = sum(arm["seconds"] for arm in self.of(name))
+        return own(self.turns[name], seconds) if name == "resident" else pool(self.turns[name], seconds)
 
     def parsed(self) -> Parsed:
         size = float(self.ready["sample_bytes"])

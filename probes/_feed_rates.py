@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from bench.judge.statistics import median, median_interval
+
 Interval = tuple[float, float]
 
 #: Thirds of a window that differ by no more are flat: a burst credit of storage would show in the first of them.
@@ -115,6 +117,23 @@ def pool(turns: Sequence[Sequence[float]], seconds: float) -> Rate:
     value = sum(windows) / len(windows)
     low, high = _student(windows, value)
     return Rate(value, (max(0.0, min(low, *means, value)), max(high, *means, value)), tuple(windows), seconds)
+
+
+def own(turns: Sequence[Sequence[float]], seconds: float) -> Rate:
+    """What an accelerator consumes that is never kept waiting: the median of short windows, not their mean.
+
+    It is a capability: a moment in which something else had the CPU is the host's, and would make two turns differ.
+    The interval is that of the median by order statistics (`median_interval`), widened to hold each turn's own.
+    """
+    windows = [value for turn in turns for value in turn]
+    medians = [median(turn) for turn in turns if turn]
+    value, (low, high) = median_interval(windows)
+    return Rate(value, (min(low, *medians, value), max(high, *medians, value)), tuple(windows), seconds)
+
+
+def each_step(curve: Sequence[float], step: float, warm: float) -> tuple[float, ...]:
+    """The rate between each two neighbours of the curve after ``warm`` seconds."""
+    return tuple((after - before) / step for before, after in pairwise(curve[math.ceil(warm / step) :]))
 
 
 def _student(windows: Sequence[float], mean: float) -> Interval:

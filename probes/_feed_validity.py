@@ -30,7 +30,10 @@ _BESIDE = ("mend", "yardstick")
 def reasons(ready: Mapping[str, Any], arms: Sequence[Arm], rates: Mapping[str, Sequence[float]]) -> list[str]:
     """The reasons against these arms, one of each kind; ``rates`` are the turns' rates by arm, in samples a second."""
     cold = [arm for arm in arms if arm["arm"] in ("fetch", "storage")]
-    found = [_unwritten(ready), *(reason for arm in cold for reason in _cold(ready, arm))]
+    found = [
+        _unwritten(ready),
+        *(reason for arm in cold for reason in _cold(ready, arm, _others_bytes(arms, arm.get("seconds", 0.0)))),
+    ]
     found += [_contended(arm) for arm in arms if arm["arm"] not in _BESIDE and not _fed(rates)]
     found += [_drifted(rates.get("resident", ())), _disagree(rates, _demand(rates))]
     found += [_not_flat(arm, _demand(rates)) for arm in cold]
@@ -57,15 +60,23 @@ def _unwritten(ready: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _cold(ready: Mapping[str, Any], arm: Arm) -> Iterable[str | None]:
-    """The reader's own device bytes, else those of the device below the path, else what the page cache holds."""
+def _others_bytes(arms: Sequence[Arm], seconds: float) -> float:
+    """What the network brings others in so many seconds: seen in the arm that reads from memory only."""
+    quiet = [arm.get("network_bytes", 0) / arm["seconds"] for arm in arms if arm["arm"] == "preprocess"]
+    return max(quiet, default=0.0) * seconds
+
+
+def _cold(ready: Mapping[str, Any], arm: Arm, others: float) -> Iterable[str | None]:
+    """The reader's own device bytes, else those of the device below the path, else the network's; or what the page
+    cache holds, where the file system has none of them."""
     if ready.get("bucket") or not arm["read_bytes"]:
         return
     own, device = arm["own_device_bytes"], arm.get("device_bytes")
-    came = own if own > 0 or device is None else device
-    ratio = came / arm["read_bytes"]
+    came = own if own > 0 else arm.get("network_bytes", 0) - others if device is None else device
+    ratio = max(0.0, came / arm["read_bytes"])
     if ratio < COLD_RATIO and not (own == 0 and device is None and _not_resident(arm)):
-        yield f"not_cold: only {ratio:.0%} of the bytes that the {arm['arm']} arm read came from the device"
+        below = "network" if own == 0 and device is None else "device"
+        yield f"not_cold: only {ratio:.0%} of the bytes that the {arm['arm']} arm read came from the {below}"
     resident = arm.get("resident_ratio")
     if resident is not None and resident > RESIDENCY_RATIO:
         yield f"not_cold: {resident:.0%} of the files lay in the page cache before the {arm['arm']} arm"

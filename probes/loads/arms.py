@@ -35,10 +35,13 @@ class Length:
 
 @dataclass(slots=True)
 class Witness:
-    """A thread that notes, ten times a second, what the kernel says (see `witness`)."""
+    """A thread that notes, ten times a second, what the kernel says (see `witness`).
 
-    device: str | None
-    rows: list[tuple[float, int, int | None, float | None, float | None]] = field(default_factory=list)
+    Rows: clock, bytes that came, and the seconds stalled for CPUs and for I/O.
+    """
+
+    delivered: witness.Delivered
+    rows: list[tuple[float, int, float | None, float | None]] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
@@ -52,9 +55,7 @@ class Witness:
             self._note()
 
     def _note(self) -> None:
-        device = witness.device_read_bytes(self.device)
-        row = (clock(), witness.own_read_bytes(), device, witness.pressure("cpu"), witness.pressure("io"))
-        self.rows.append(row)
+        self.rows.append((clock(), self.delivered.best(), witness.pressure("cpu"), witness.pressure("io")))
 
     def stop(self) -> None:
         self._stop.set()
@@ -76,7 +77,8 @@ def run(
 
     Raises TimeoutError when the path hangs, OSError when a read fails.
     """
-    watch, log = Witness(device), Consumption()
+    delivered, log = witness.Delivered(device), Consumption()
+    watch = Witness(delivered)
     cpu = _Cpu()
     watch.start()
     consumer.begin()
@@ -92,7 +94,7 @@ def run(
     return {
         **_record(name, turn, length, log, feed.started, ended),
         "read_bytes": feed.read_bytes, "seconds": round(seconds, 4), **_waits(log), **_kernel(watch, feed, seconds),
-        **cpu.shares(),
+        **_delivered(delivered, feed), **cpu.shares(),
     }  # fmt: skip
 
 
@@ -186,19 +188,23 @@ def _waits(log: Consumption) -> dict[str, Any]:
     return {"waits": len(ordered), "wait_p50_seconds": round(pick[0], 6), "wait_p99_seconds": round(pick[1], 6)}
 
 
+def _delivered(delivered: witness.Delivered, feed: Feed) -> dict[str, Any]:
+    own, device, network = delivered.each()
+    if feed.device_bytes is not None:
+        own = feed.device_bytes
+    return {"own_device_bytes": own, "device_bytes": device, "network_bytes": network}
+
+
 def _kernel(watch: Witness, feed: Feed, seconds: float) -> dict[str, Any]:
     first, last = watch.rows[0], watch.rows[-1]
     waits = feed.wait_seconds
-    own = last[1] - first[1] if feed.device_bytes is None else feed.device_bytes
     return {
-        "own_device_bytes": own,
-        "device_bytes": None if last[2] is None or first[2] is None else last[2] - first[2],
         "run_queue_wait_ratio": round(sum(waits) / len(waits) / seconds, 5) if waits and seconds > 0 else None,
         "reader_cpu_seconds": round(feed.cpu_seconds, 4),
-        "cpu_pressure_ratio": _share(first[3], last[3], last[0] - first[0]),
-        "io_pressure_ratio": _share(first[4], last[4], last[0] - first[0]),
+        "cpu_pressure_ratio": _share(first[2], last[2], last[0] - first[0]),
+        "io_pressure_ratio": _share(first[3], last[3], last[0] - first[0]),
         "device_curve": _rates([(row[0], float(row[1])) for row in watch.rows]),
-        "pressure_curve": _rates([(row[0], row[4]) for row in watch.rows if row[4] is not None]),
+        "pressure_curve": _rates([(row[0], row[3]) for row in watch.rows if row[3] is not None]),
     }
 
 

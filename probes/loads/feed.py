@@ -35,6 +35,8 @@ _LEAST_AHEAD_BLOCKS = 16  # as many as there are readers: a consumer that wakes 
 #: Read ahead two batches as loaders do, and at least for so long, so that a late wake-up of ours starves nobody.
 _AHEAD_SECONDS = 0.25
 _FED = 0.95  # of the demand: above it there is nothing to mend
+#: Samples of one step of a CPU: about a block. With 32 a starved window of two seconds held 8 steps, give or take one.
+_CPU_BATCH = 8
 
 
 class Program:
@@ -82,7 +84,7 @@ class Program:
         from probes.loads.torch_accelerator import TorchCpu, TorchCuda
 
         if _torch_device(spec.accelerator) == "cpu":
-            return TorchCpu(self._whole_blocks(min(spec.batch, 32)), spec.sample_bytes)
+            return TorchCpu(self._whole_blocks(min(spec.batch, _CPU_BATCH)), spec.sample_bytes)
         return TorchCuda(self._whole_blocks(min(spec.batch, 128)), spec.sample_bytes)
 
     def _whole_blocks(self, batch: int) -> int:

@@ -50,7 +50,7 @@ def _lay_out(spec: Spec, piece: int) -> DataSet:
 
 def _read_all(data: DataSet, order: Sequence[Block], workers: int, consume: Callable[[Any], None]) -> dict[str, Any]:
     """Every block once; seconds from the first request to the last byte consumed."""
-    own = witness.own_read_bytes()
+    delivered = witness.Delivered(witness.device_of(data.paths[0]))
     buffers = make_buffers(order[0].read_bytes, workers * 2)
     reader = Reader(FileSource(data), [*order], workers=workers, buffers=buffers, once=True)
     latencies = []
@@ -61,7 +61,7 @@ def _read_all(data: DataSet, order: Sequence[Block], workers: int, consume: Call
         reader.give_back(item.buffer)
     seconds = clock() - reader.started
     reader.close()
-    came = witness.own_read_bytes() - own
+    came = delivered.best()
     size = sum(block.read_bytes for block in order)
     return {"seconds": seconds, "bytes": size, "device_bytes": came, "latencies": latencies}
 
@@ -125,13 +125,13 @@ def _safetensors(spec: Spec, consume: Callable[[Any], None]) -> dict[str, Any] |
         with open(path, "rb") as file:
             os.fsync(file.fileno())
     witness.evict([path])
-    own, started, size = witness.own_read_bytes(), clock(), 0
+    delivered, started, size = witness.Delivered(witness.device_of(path)), clock(), 0
     with safe_open(path, framework="numpy") as tensors:
         for name in tensors.keys():  # noqa: SIM118 - not a dict
             weights = tensors.get_tensor(name)
             consume(memoryview(weights))
             size += weights.nbytes
-    return {"seconds": clock() - started, "bytes": size, "device_bytes": witness.own_read_bytes() - own}
+    return {"seconds": clock() - started, "bytes": size, "device_bytes": delivered.best()}
 
 
 def _kv_cache(spec: Spec, say: Say, until: float) -> None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
-import mmap
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from bench.model import Measurement
 from probes._feed_parse import parse
 from probes.loads import layout, witness
 from tests.feed.conftest import DEMAND, SAMPLE, SHORT
+from tests.feed.held_in_memory import held_in_memory
 
 Child = Callable[..., str]
 SIZE = 64 << 20
@@ -33,22 +31,6 @@ def written(path: Path, size: int = SIZE) -> Path:
     os.fsync(fd)
     os.close(fd)
     return path
-
-
-@contextmanager
-def held_in_memory(path: Path) -> Iterator[None]:
-    """Pages that are locked into memory cannot be dropped from the cache by anybody's advice."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.mmap.restype = ctypes.c_void_p
-    size = ctypes.c_size_t(path.stat().st_size)
-    with path.open("rb") as file:
-        at = libc.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, file.fileno(), ctypes.c_long(0))
-    address = ctypes.c_void_p(at)
-    assert libc.mlock(address, size) == 0
-    try:
-        yield
-    finally:
-        libc.munmap(address, size)
 
 
 def test_a_sparse_file_is_no_storage(child: Child, tmp_path: Path) -> None:
