@@ -24,6 +24,7 @@ from bench.store.errors import one_line
 
 _MOST_OUTPUT = 8 << 20
 _MOST_DETAIL = 600
+_BEATS_TO_TELL = 2.5
 
 
 @dataclass(slots=True)
@@ -57,14 +58,14 @@ class Agent:
     _reply: dict[str, Any] | None = None
 
     def begin(self) -> None:
-        """Show that this node is here."""
+        """Show that this node is here. Raises Occupied when another process beats for it already."""
         self._before = self.mail.get(f"beat.{self.rank}")
+        if self._before is not None and not self._before.get("left"):  # killed, or still at work
+            tools.pause(_BEATS_TO_TELL * beat_seconds(self.members))
+            if self.mail.get(f"beat.{self.rank}") != self._before:
+                raise self._occupied()
         self.mail.put(f"reply.{self.rank}", {})  # there from the beginning: "no such file" is cached for long by NFS
         self._beat()
-
-    @property
-    def busy(self) -> bool:
-        return self._running is not None
 
     def step(self) -> None:
         """A beat when one is due, the end of the script that runs, the next letter. Raises Occupied."""
@@ -93,18 +94,19 @@ class Agent:
         return {**self.card, "who": self.who, "born": self._born, "count": self._count}
 
     def _beat(self) -> None:
-        """Raises Occupied when an earlier process beats for this node as well."""
+        """Raises Occupied when a process that began earlier beats for this node as well."""
         self._beaten = time.monotonic()
         other = self.mail.get(f"beat.{self.rank}")
         if other is not None and other.get("who") != self.who and other != self._before and not other.get("left"):
             born = other.get("born")
             if isinstance(born, int) and born < self._born:
-                raise Occupied(
-                    one_line(f"{self.mail.path.parent}: another process takes part as {self.card['host']}; "
-                             "start one task a node, and one run at a time in a folder")
-                )  # fmt: skip
+                raise self._occupied()
         with suppress(FleetError):  # storage may fail for a moment; for longer, and the others hear the silence
             self.mail.put(f"beat.{self.rank}", self._about())
+
+    def _occupied(self) -> Occupied:
+        where = f"{self.mail.path.parent}: another process takes part as {self.card['host']}"
+        return Occupied(one_line(f"{where}; start one task a node, and one run at a time in a folder"))
 
     def _read(self) -> None:
         letter = self.mail.get(f"job.{self.rank}")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -62,12 +63,12 @@ class Member:
         self._watch = Watch(self._mail, self.hosts)
         card = {"host": self.host, "address": self.variables.address, "python": self.variables.python}
         self._agent = Agent(self._mail, self.hosts.index(self.host), card, len(self.hosts))
-        try:
+        with closing(self._mail):
             self._agent.begin()
-            return self._follow()
-        finally:
-            self._agent.close()
-            self._mail.close()
+            try:
+                return self._follow()
+            finally:
+                self._agent.close()
 
     def _follow(self) -> Fleet | None:
         """Do what the leader says; lead when nobody before this one can."""

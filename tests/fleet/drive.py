@@ -16,7 +16,7 @@ from typing import Any
 from bench.fleet.engine import Engine
 from bench.fleet.folder import make_folder
 from bench.fleet.jobs import Note
-from bench.fleet.plan import Plan, host_vars, load
+from bench.fleet.plan import HostVars, Plan, host_vars, load
 from bench.fleet.session import Session
 from bench.measure.signals import Signals
 from tests.fleet.make import judgement
@@ -24,20 +24,21 @@ from tests.fleet.make import judgement
 NODE = Path(__file__).with_name("node.py")
 
 
-def plan_of(folder: Path, inventory: str, options: dict[str, Any], engine: Engine) -> Plan:
-    python = sys.executable
-    words = " ".join(options.pop("node", []))
-    pair_bytes = options.pop("pair_bytes", 1 << 20)
-    found = engine.hosts()
+def plan_of(
+    folder: Path, variables: dict[str, HostVars], options: dict[str, Any], inventory: tuple[str, ...] = ()
+) -> Plan:
+    """The plan of stand-in commands for these hosts; ``options`` are what differs from it."""
+    python, rest = sys.executable, dict(options)
+    words = " ".join(rest.pop("node", []))
+    pair_bytes = rest.pop("pair_bytes", 1 << 20)
     values: dict[str, Any] = {
-        "id": folder.name, "inventory": (inventory,), "hosts": tuple(found),
-        "variables": {host: host_vars(host, values, {}, python) for host, values in found.items()},
+        "id": folder.name, "inventory": inventory, "hosts": tuple(variables), "variables": variables,
         "sweep": f"exec {python} {NODE} sweep {words}", "budget": 15.0,
         "pair_client": f"exec {python} {NODE} pair {{address}} --bytes {pair_bytes}", "pair_budget": 20.0,
         "pair_server": f"exec {python} {NODE} serve {{address}}", "pair_ready": "peer: ready",
         "needs_bench": False, "confirm": False,
     }  # fmt: skip
-    return Plan(**(values | options))
+    return Plan(**(values | rest))
 
 
 def main() -> int:
@@ -56,7 +57,8 @@ def main() -> int:
             plan = load(folder)
         else:
             make_folder(folder)
-            plan = plan_of(folder, inventory, options, engine)
+            variables = {host: host_vars(host, values, {}, sys.executable) for host, values in engine.hosts().items()}
+            plan = plan_of(folder, variables, options, (inventory,))
             plan.save(folder)
         fleet = Session(folder, plan, engine, listen).run(judgement(profile) if profile else judgement())
     sys.stdout.write(fleet.model_dump_json(by_alias=True))

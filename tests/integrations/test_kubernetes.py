@@ -30,10 +30,12 @@ def validated(version: str, *paths: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_strictly_valid(version: str) -> None:
-    done = validated(version, FILES / "job.yaml", FILES / "npd-config.yaml")
+def test_strictly_valid(version: str, tmp_path: Path) -> None:
+    fleet = tmp_path / "fleet-job.yaml"
+    fleet.write_text((FILES / "fleet-job.yaml").read_text().replace("NODES", "4"))
+    done = validated(version, FILES / "job.yaml", fleet, FILES / "npd-config.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (done.stdout + done.stderr).count("passed for resource") == 2
+    assert (done.stdout + done.stderr).count("passed for resource") == 3
 
 
 def test_the_validation_can_fail(tmp_path: Path) -> None:
@@ -42,8 +44,15 @@ def test_the_validation_can_fail(tmp_path: Path) -> None:
     assert validated(VERSIONS[-1], wrong).returncode != 0
 
 
-def test_no_container_is_privileged() -> None:
-    (job,) = documents("job.yaml")
+@pytest.mark.parametrize(
+    ("name", "mounts"),
+    [
+        ("job.yaml", {"/results", "/scratch", "/tmp"}),
+        ("fleet-job.yaml", {"/shared", "/scratch", "/tmp", "/var/tmp"}),
+    ],
+)
+def test_no_container_is_privileged(name: str, mounts: set[str]) -> None:
+    (job,) = documents(name)
     pod = job["spec"]["template"]["spec"]
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["automountServiceAccountToken"] is False
@@ -53,7 +62,7 @@ def test_no_container_is_privileged() -> None:
         assert context["capabilities"] == {"drop": ["ALL"]}
         assert "privileged" not in context
     written = {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
-    assert written == {"/results", "/scratch", "/tmp"}
+    assert written == mounts
 
 
 def test_the_rule_taints_nothing_until_it_is_told_to() -> None:
