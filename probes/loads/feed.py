@@ -17,6 +17,7 @@ from probes._feed_rates import steady
 from probes.loads import arms, decoding, layout, witness
 from probes.loads.accelerators import Consumer, Drain, Emulated, Feed
 from probes.loads.arms import Length
+from probes.loads.extents import unwritten_bytes
 from probes.loads.feed_spec import Refused, Row, Spec
 from probes.loads.reader import (
     Buffer,
@@ -71,7 +72,8 @@ class Program:
             return layout.DataSet((), tuple(blocks), True, 0, 0.0)
         if spec.files:
             return layout.existing(spec.files, blocks[0].read_bytes, blocks[0].samples)
-        return layout.write(spec.folder, blocks, spec.seed, time.monotonic() + spec.layout_seconds)
+        apart = layout.is_apart(spec.sample_bytes, spec.samples_per_file)
+        return layout.write(spec.folder, blocks, spec.seed, time.monotonic() + spec.layout_seconds, apart)
 
     def _past_cache(self) -> layout.DataSet:
         data = self._data()
@@ -111,8 +113,8 @@ class Program:
             "kind": "ready", "accelerator": consumer.kind, "name": consumer.name, "batch": consumer.batch,
             "demand": spec.demand, "count": spec.count, "sample_bytes": spec.sample_bytes, "data_bytes": data.bytes,
             "data_seconds": round(data.seconds, 3), "direct": data.direct, "workers": spec.workers,
-            "unwritten_bytes": sum(layout.unwritten_bytes(path) for path in data.paths),
-            "block_bytes": self._largest(), "device": self.device,
+            "unwritten_bytes": sum(unwritten_bytes(path) for path in data.paths),
+            "block_bytes": self._largest(), "device": self.device, "files": len(data.paths), "apart": data.apart,
             "decode": spec.decode, "bucket": spec.bucket is not None, "loader": self.loader and self.loader.name,
             "loader_workers": self.loader and self.loader.workers, "cores": len(os.sched_getaffinity(0)),
         }  # fmt: skip
@@ -182,6 +184,8 @@ class Program:
         """Only when storage is what lacks, and while there is time for one more, with its reads in flight."""
         if self.spec.bucket is not None or self.rates.get("fetch", 0.0) >= _FED * self.demand:
             return False
+        if self.data.apart and row.block_bytes:
+            return False  # a small file is one read
         return self._left() > self._mend_length(row).warm + row.shortest + 1.0
 
     def _mend_length(self, row: Row) -> Length:

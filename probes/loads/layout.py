@@ -7,14 +7,12 @@ seen); so every byte is written with random data, past the cache where the file 
 from __future__ import annotations
 
 import errno
-import fcntl
 import mmap
 import os
-import struct
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -24,9 +22,8 @@ _CHUNK_BYTES = 4 << 20
 _WRITERS = 4
 _LARGEST_READ = 4 << 20
 _COALESCED_READ = 1 << 20
-_FS_IOC_FIEMAP = 0xC020660B
-_FIEMAP_UNWRITTEN = 0x800
-_FIEMAP_LAST = 0x1
+#: More files than that are not laid out: each costs the file system a creation.
+_MOST_FILES = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +38,18 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """Files and the blocks in which they are read. ``direct``: O_DIRECT works here."""
+    """Files and the blocks in which they are read. ``direct``: O_DIRECT works here.
+
+    ``apart``: each sample is a file of its own, which a loader opens for every read; to a file server that is most of
+    the work where samples are small.
+    """
 
     paths: tuple[str, ...]
     blocks: tuple[Block, ...]
     direct: bool
     bytes: int
     seconds: float
+    apart: bool = False
 
 
 def _aligned(size: float) -> int:
@@ -66,15 +68,24 @@ def plan_blocks(sample_bytes: int, deviation: int, per_file: int, total: int, fi
     """The reads of about ``total`` bytes over ``files`` files of equal length.
 
     Small samples that share a file are read together, about 1 MiB at once, as a record reader does; a large sample is
-    read in pieces of 4 MiB; a sample with a file of its own is one read.
+    read in pieces of 4 MiB; a small one that has a file of its own has one here too, and is one read.
     """
     share = total // files
     if per_file > 1 and sample_bytes * 2 <= _COALESCED_READ:
         each = max(1, _COALESCED_READ // sample_bytes)
         return _equal_blocks(_aligned(each * sample_bytes), float(each), share, files)
+    if is_apart(sample_bytes, per_file):
+        sizes = sizes_of_samples(sample_bytes, deviation, max(files, min(_MOST_FILES, total // sample_bytes)), seed)
+        mean = sum(sizes) / len(sizes)
+        return [Block(number, 0, _aligned(size), size / mean) for number, size in enumerate(sizes)]
     if sample_bytes <= _LARGEST_READ and deviation <= 0:
         return _equal_blocks(_aligned(sample_bytes), 1.0, share, files)
     return _sample_blocks(sizes_of_samples(sample_bytes, deviation, max(files, total // sample_bytes), seed), files)
+
+
+def is_apart(sample_bytes: int, per_file: int) -> bool:
+    """Whether each sample lies in a file of its own; of large ones the opening costs nothing beside the reading."""
+    return per_file == 1 and sample_bytes <= _LARGEST_READ
 
 
 def _equal_blocks(size: int, samples: float, share: int, files: int) -> list[Block]:
@@ -95,23 +106,25 @@ def _sample_blocks(sizes: Sequence[int], files: int) -> list[Block]:
     return blocks
 
 
-def write(folder: str, blocks: Sequence[Block], seed: int, deadline: float) -> DataSet:
+def write(folder: str, blocks: Sequence[Block], seed: int, deadline: float, apart: bool = False) -> DataSet:
     """Lay the blocks' bytes out. Past ``deadline`` (monotonic seconds) the rest is left out, if an eighth is there.
 
     Raises OSError as the file system does (no space, an I/O error).
     """
     started = time.monotonic()
-    direct = can_be_direct(folder)
     lengths: dict[int, int] = {}
     for block in blocks:
         lengths[block.file] = max(lengths.get(block.file, 0), block.offset + block.read_bytes)
-    paths = [os.path.join(folder, f"data.{index}") for index in sorted(lengths)]
-    writers = [_Writer(path, lengths[i], direct, seed + i, deadline) for i, path in enumerate(paths)]
-    for group in range(0, len(writers), _WRITERS):
-        _together(writers[group : group + _WRITERS])
-    written = [writer.written for writer in writers]
-    kept = tuple(block for block in blocks if block.offset + block.read_bytes <= written[block.file])
-    return DataSet(tuple(paths), kept, direct, sum(written), time.monotonic() - started)
+    paths = {file: os.path.join(folder, f"data.{file}") for file in sorted(lengths)}
+    job = _Job(iter([(paths[file], lengths[file]) for file in paths]), can_be_direct(folder), apart, deadline)
+    job.least = sum(lengths.values()) // 8
+    _together([_Writer(job, seed + number) for number in range(_WRITERS)])
+    kept = tuple(block for block in blocks if block.offset + block.read_bytes <= job.written.get(paths[block.file], 0))
+    there = {file: number for number, file in enumerate(sorted({block.file for block in kept}))}
+    return DataSet(
+        tuple(map(paths.__getitem__, there)), tuple(replace(block, file=there[block.file]) for block in kept),
+        job.direct, sum(job.written.values()), time.monotonic() - started, apart,
+    )  # fmt: skip
 
 
 def _together(writers: Sequence[_Writer]) -> None:
@@ -124,47 +137,71 @@ def _together(writers: Sequence[_Writer]) -> None:
             raise writer.error
 
 
-class _Writer(threading.Thread):
-    """Writes one file of random bytes, then flushes it."""
+@dataclass(slots=True)
+class _Job:
+    """What several writers do together: files yet to be begun (path, length), and how far each has come."""
 
-    def __init__(self, path: str, length: int, direct: bool, seed: int, deadline: float) -> None:
+    files: Iterator[tuple[str, int]]
+    direct: bool
+    apart: bool
+    deadline: float
+    least: int = 0
+    written: dict[str, int] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def next(self) -> tuple[str, int] | None:
+        with self.lock:
+            return None if self.is_late() else next(self.files, None)
+
+    def is_late(self) -> bool:
+        return time.monotonic() > self.deadline and sum(self.written.values()) >= self.least
+
+
+class _Writer(threading.Thread):
+    """Writes files of random bytes, one after another, and flushes them."""
+
+    def __init__(self, job: _Job, seed: int) -> None:
         super().__init__(daemon=True)
-        self.path, self.length, self.direct, self.deadline = path, length, direct, deadline
-        self.written = 0
+        self._job = job
         self.error: OSError | None = None
         self._random = np.random.default_rng([seed, os.getpid(), time.time_ns()])
 
     def run(self) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | (os.O_DIRECT if self.direct else 0)
         try:
-            fd = os.open(self.path, flags, 0o600)
-            try:
-                self._fill(fd)
-                os.fsync(fd)
-                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-            finally:
-                os.close(fd)
+            while (file := self._job.next()) is not None:
+                self._write(*file)
         except OSError as error:
             self.error = error
 
-    def _fill(self, fd: int) -> None:
-        with mmap.mmap(-1, _CHUNK_BYTES) as memory:
+    def _write(self, path: str, length: int) -> None:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | (os.O_DIRECT if self._job.direct else 0), 0o600)
+        try:
+            self._fill(fd, path, length)
+            if not (self._job.direct and self._job.apart):  # thousands of flushes would take longer than the reading
+                os.fsync(fd)
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(fd)
+
+    def _fill(self, fd: int, path: str, length: int) -> None:
+        done = 0
+        with mmap.mmap(-1, min(_CHUNK_BYTES, length)) as memory:
             words = np.frombuffer(memory, np.uint64)
             try:
-                while self.written < self.length:
-                    if time.monotonic() > self.deadline and self.written * 8 >= self.length:
-                        return
+                while done < length and not (done and self._job.is_late()):
                     words[:] = self._random.integers(0, 1 << 64, words.size, np.uint64)
-                    self._put(fd, memoryview(memory)[: min(_CHUNK_BYTES, self.length - self.written)])
+                    done += _put(fd, memoryview(memory)[: min(_CHUNK_BYTES, length - done)], done, path)
+                    self._job.written[path] = done
             finally:
                 del words
 
-    def _put(self, fd: int, data: memoryview) -> None:
-        with data:
-            done = os.pwrite(fd, data, self.written)
-            if done != len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path)
-            self.written += done
+
+def _put(fd: int, data: memoryview, offset: int, path: str) -> int:
+    with data:
+        done = os.pwrite(fd, data, offset)
+        if done != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        return done
 
 
 def existing(paths: Sequence[str], block_bytes: int, samples: float) -> DataSet:
@@ -226,55 +263,3 @@ def can_be_direct(folder: str) -> bool:
     finally:
         os.close(fd)
         os.unlink(path)
-
-
-def unwritten_bytes(path: str) -> int:
-    """Bytes of a file that no disk holds: holes, and extents that were allocated but never written.
-
-    Holes by SEEK_HOLE; unwritten extents by FIEMAP, where the file system answers it (ext4, xfs, btrfs).
-    """
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        size = os.fstat(fd).st_size
-        return _holes(fd, size) + _unwritten_extents(fd)
-    finally:
-        os.close(fd)
-
-
-def _holes(fd: int, size: int) -> int:
-    total = position = 0
-    try:
-        while position < size:
-            hole = os.lseek(fd, position, os.SEEK_HOLE)
-            if hole >= size:
-                break
-            try:
-                position = os.lseek(fd, hole, os.SEEK_DATA)
-            except OSError as error:
-                if error.errno != errno.ENXIO:
-                    raise
-                position = size
-            total += position - hole
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
-            raise
-    return total
-
-
-def _unwritten_extents(fd: int) -> int:
-    total, start = 0, 0
-    while True:
-        # struct fiemap: start, length, flags, mapped, count, reserved; then extents of 56 bytes each.
-        request = bytearray(struct.pack("=QQIIII", start, (1 << 64) - 1 - start, 0, 0, 128, 0) + bytes(56 * 128))
-        try:
-            fcntl.ioctl(fd, _FS_IOC_FIEMAP, request)
-        except OSError:
-            return 0  # not known here: the bytes that came from the device are the second witness
-        mapped = struct.unpack_from("=I", request, 20)[0]
-        for index in range(mapped):
-            logical, _, length = struct.unpack_from("=QQQ", request, 32 + 56 * index)
-            flags = struct.unpack_from("=I", request, 32 + 56 * index + 40)[0]
-            total += length if flags & _FIEMAP_UNWRITTEN else 0
-            start = logical + length
-        if mapped == 0 or flags & _FIEMAP_LAST:
-            return total

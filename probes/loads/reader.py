@@ -49,22 +49,37 @@ class Source(Protocol):
 
 
 class FileSource:
-    """The files of a data set, past the page cache (O_DIRECT), else dropped from it behind each read."""
+    """The files of a data set, past the page cache (O_DIRECT), else dropped from it behind each read.
+
+    A file that is one sample is opened for its read and closed after it, as a loader does.
+    """
 
     def __init__(self, data: DataSet, sequential: bool = False) -> None:
-        self._direct = data.direct
-        flags = os.O_RDONLY | (os.O_DIRECT if data.direct else 0)
+        self._data = data
+        self._flags = os.O_RDONLY | (os.O_DIRECT if data.direct else 0)
+        self._advice = os.POSIX_FADV_SEQUENTIAL if sequential else os.POSIX_FADV_RANDOM
         if not data.direct:
             witness.evict(data.paths)
-        self._files = [os.open(path, flags) for path in data.paths]
-        advice = os.POSIX_FADV_SEQUENTIAL if sequential else os.POSIX_FADV_RANDOM
-        for fd in [] if data.direct else self._files:
-            os.posix_fadvise(fd, 0, 0, advice)
+        self._files = [] if data.apart else [self._open(path) for path in data.paths]
+
+    def _open(self, path: str) -> int:
+        fd = os.open(path, self._flags)
+        if not self._data.direct:
+            os.posix_fadvise(fd, 0, 0, self._advice)
+        return fd
 
     def read(self, block: Block, buffer: Buffer) -> int:
-        fd = self._files[block.file]
+        if not self._data.apart:
+            return self._read(self._files[block.file], block, buffer)
+        fd = self._open(self._data.paths[block.file])
+        try:
+            return self._read(fd, block, buffer)
+        finally:
+            os.close(fd)
+
+    def _read(self, fd: int, block: Block, buffer: Buffer) -> int:
         done = _read_whole(fd, buffer[: block.read_bytes], block.offset)
-        if not self._direct:
+        if not self._data.direct:
             os.posix_fadvise(fd, block.offset, block.read_bytes, os.POSIX_FADV_DONTNEED)
         return done
 

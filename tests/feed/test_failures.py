@@ -92,7 +92,7 @@ def _measured_but_not_in_memory(_ctx: object, directory: str, _accelerator: obje
 
 def test_without_o_direct_the_files_are_flushed_and_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layout, "can_be_direct", lambda _folder: False)
-    blocks = layout.plan_blocks(131_072, 0, 1, 16 << 20, 2, 1)
+    blocks = layout.plan_blocks(131_072, 0, 1000, 16 << 20, 2, 1)
     data = layout.write(str(tmp_path), blocks, 1, time.monotonic() + 30.0)
     assert not data.direct and data.bytes == 16 << 20
     from probes.loads import witness
@@ -105,12 +105,12 @@ def test_a_file_that_shrinks_in_the_middle_is_an_error_not_a_figure(tmp_path: Pa
     from probes.loads.arms import Length
     from probes.loads.reader import FileSource, Reader, make_buffers
 
-    blocks = layout.plan_blocks(131_072, 0, 1, 16 << 20, 1, 1)
+    blocks = layout.plan_blocks(131_072, 0, 1000, 16 << 20, 1, 1)
     data = layout.write(str(tmp_path), blocks, 1, time.monotonic() + 30.0)
     os.truncate(data.paths[0], 4 << 20)
 
     def make() -> Reader:
-        return Reader(FileSource(data), data.blocks, workers=2, buffers=make_buffers(131_072, 4))
+        return Reader(FileSource(data), data.blocks, workers=2, buffers=make_buffers(1 << 20, 4))
 
     with pytest.raises(OSError, match="bytes"):
         arms.run("fetch", 1, Drain(), make, Length(0.1, 1.0, 1.0), None)

@@ -12,7 +12,8 @@ import pytest
 
 from bench.model import Measurement
 from probes._feed_parse import parse
-from probes.loads import layout, witness
+from probes.loads import witness
+from probes.loads.extents import unwritten_bytes
 from tests.feed.conftest import DEMAND, SAMPLE, SHORT
 from tests.feed.held_in_memory import held_in_memory
 
@@ -52,8 +53,8 @@ def test_unwritten_bytes_are_counted(tmp_path: Path) -> None:
         file.write(os.urandom(4 << 20))
         file.truncate(8 << 20)
         os.fsync(file.fileno())
-    assert layout.unwritten_bytes(str(tmp_path / "half")) == 4 << 20
-    assert layout.unwritten_bytes(str(written(tmp_path / "whole", 4 << 20))) == 0
+    assert unwritten_bytes(str(tmp_path / "half")) == 4 << 20
+    assert unwritten_bytes(str(written(tmp_path / "whole", 4 << 20))) == 0
 
 
 @pytest.mark.parametrize("buffered", [False, True])
