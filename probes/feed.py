@@ -73,7 +73,7 @@ _START_SECONDS = 20.0  # Python, torch and a GPU's first context
 def measure(ctx: Context) -> Sequence[Measurement]:
     """Every directory in turn. One that cannot be measured is told as a warning, if another could."""
     accelerator = resolve(ctx.request.accelerator, ctx.option("workload"))
-    _check_options(ctx)
+    check(ctx.request)
     found: list[Measurement] = []
     refused: list[ProbeError] = []
     for index, directory in enumerate(ctx.request.storage):
@@ -92,10 +92,12 @@ def measure(ctx: Context) -> Sequence[Measurement]:
     return found
 
 
-def _check_options(ctx: Context) -> None:
+def check(request: Request) -> None:
+    """Raises Unsupported for an accelerator, a workload, a pattern or a loader that there is not."""
+    resolve(request.accelerator, request.options.get("workload"))
     known = {"pattern": ("batch", "shards", *PATTERNS), "loader": LOADERS}
     for option, names in known.items():
-        given = ctx.option(option)
+        given = request.options.get(option)
         if given is not None and given not in names:
             raise Unsupported(f"unknown_{option}: {given!r} is not one of {', '.join(names)}", f"--{option} {names[0]}")
 
@@ -180,5 +182,6 @@ PROBE = Probe(
     doctor=doctor,
     guards_itself=True,
     calibrate=calibrate,
+    check=check,
     order=70,
 )

@@ -49,7 +49,7 @@ def request_of(asked: Asked, site: dict[str, Any], found: Sequence[Probe], optio
     for peer in peers:
         if not _PEER.fullmatch(peer):
             raise CliError(f"--peer {peer}: must be HOST or HOST:PORT ([ADDRESS]:PORT for IPv6)")
-    return Request(
+    request = Request(
         effort=Effort(effort),
         probes=tuple(names),
         storage=tuple(dict.fromkeys(storage)),
@@ -57,6 +57,20 @@ def request_of(asked: Asked, site: dict[str, Any], found: Sequence[Probe], optio
         accelerator=accelerator,
         options=options,
     )
+    _check([probe for probe in found if probe.name in names], request)
+    return request
+
+
+def _check(probes: Sequence[Probe], request: Request) -> None:
+    """Each probe's own look at what it was asked. Raises CliError."""
+    from bench.measure.probe import ProbeError
+
+    for probe in probes:
+        try:
+            if probe.check is not None:
+                probe.check(request)
+        except ProbeError as error:
+            raise CliError(f"{probe.name}: {error.reason.partition(': ')[2] or error.reason}") from error
 
 
 def _probe_names(wanted: Sequence[str], found: Sequence[Probe]) -> list[str]:

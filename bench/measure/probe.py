@@ -213,6 +213,7 @@ class Probe:
     into measurements (pure). ``doctor`` says what can be measured here. ``guards_itself``: it tells a contended host
     from what it measures, more sharply than a look at the node before the run, which then does not void its figures.
     ``calibrate`` runs the instrument against a known truth and says its error on this machine, within a minute.
+    ``check`` raises ProbeError for a request that no machine could measure (a name that is none): wrong usage.
     """
 
     name: str
@@ -227,6 +228,7 @@ class Probe:
     peer_seconds: Mapping[Effort, float] | None = None
     guards_itself: bool = False
     calibrate: Callable[[Tools], Sequence[Check]] | None = None
+    check: Callable[[Request], None] | None = None
 
     def time(self, request: Request) -> float:
         """Seconds that it should take for this request: ``peer_seconds`` for each peer, where that is given."""

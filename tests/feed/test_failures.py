@@ -48,6 +48,25 @@ def test_an_unknown_option_names_what_there_is(tmp_path: Path, option: str, valu
     assert result.reason is not None and f"unknown_{option}" in result.reason
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--accelerator", "emulated:resnet50-h10"], "emulated:resnet50-h100"),
+        (["--loader", "troch"], "torch"),
+        (["--pattern", "batsh"], "batch"),
+        (["--workload", "resnet5"], "resnet50"),
+        (["--workload", "/no/such.toml"], "/no/such.toml"),
+    ],
+)
+def test_a_name_that_is_none_is_wrong_usage_and_measures_nothing(tmp_path: Path, words: list[str], said: str) -> None:
+    argv = [sys.executable, "-m", "bench", "run", "--storage", str(tmp_path), "--results", str(tmp_path / "r"), *words]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2 and not done.stdout
+    (line,) = done.stderr.strip().splitlines()
+    assert said in line
+    assert not list(tmp_path.glob("r/runs/*/*"))
+
+
 def test_a_directory_in_memory_is_refused_and_left_empty(tmp_path: Path) -> None:
     if not os.path.ismount("/dev/shm"):
         pytest.fail("this machine has no /dev/shm to refuse")
