@@ -275,7 +275,10 @@ def _accept_rank(frame: Frame, path: Path) -> str | None:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """One controller a run. Raises Occupied when another one works there."""
-    fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+    try:
+        fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+    except OSError as error:
+        raise FleetError(one_line(f"{folder / 'lock'}: {why(error)}")) from error
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
