@@ -162,7 +162,7 @@ def _nothing(run: Run, gate: Gate, probes: Mapping[str, str]) -> _Answer:
     failed: ProbeResult | None = next((r for r in results if r.outcome is not Outcome.OK), None)
     if failed is None:
         reason = f"not_measured: the probe {probe} ran, and measured no {_name(gate)}"
-        return _Answer(Status.NO_DATA, None, reason, results[0].remedy)
+        return _Answer(Status.NO_DATA, None, reason, results[0].remedy or gate.remedy)
     return _Answer(Status.NO_DATA, None, f"probe_{failed.outcome}: {failed.reason}", failed.remedy)
 
 

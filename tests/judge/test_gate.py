@@ -127,11 +127,12 @@ def test_a_probe_that_did_not_deliver_is_quoted(outcome: Outcome) -> None:
 
 
 def test_a_probe_that_did_not_run_or_measured_something_else() -> None:
-    one = profile(gate("a_ratio", max=1.0, labels={"path": "/a"}))
+    one = profile(gate("a_ratio", max=1.0, labels={"path": "/a"}, remedy="mend it"))
     nothing = judge(run(), one, {"a_ratio": "host"}).findings[0]
     assert nothing.reason == "not_measured: the probe host did not run"
     other = judge(run(result("host", [measurement("b_ratio", 0.0)])), one, {"a_ratio": "host"}).findings[0]
     assert other.reason == "not_measured: the probe host ran, and measured no a_ratio with path=/a"
+    assert (nothing.remedy, other.remedy) == ("add --probe host", "mend it")
     unknown = judge(run(), one).findings[0]
     assert unknown.reason == "not_measured: this run has no a_ratio with path=/a"
 
