@@ -64,6 +64,8 @@ class Observers:
             self._sample("tick")
 
     def _sample(self, event: str) -> None:
+        if not self.watching:
+            return
         with self._lock:
             now = time.monotonic() - self._started
             for one in self.watching:
@@ -84,7 +86,8 @@ class Observers:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(5)
-        for one in self.watching:
+        closing, self.watching = self.watching, []  # what is parsed after this is no stage that they could be asked of
+        for one in closing:
             one.watch.close()
 
 

@@ -171,6 +171,7 @@ class Thermometer:
         self.fails_at = fails_at
 
     def sample(self, event: str) -> Mapping[str, Any]:
+        assert not self.closed, f"sampled ({event}) after it was closed"
         self.count += 1
         if self.count == self.fails_at:
             raise Failed("lost: it fell off")
@@ -206,6 +207,7 @@ def test_a_watcher_sees_both_ends_of_a_stage_and_is_closed(tmp_path: Path) -> No
     assert of_busy[-1] == "end"
     assert "tick" in of_busy
     assert run.find(HEAT.name)[0].samples == len(of_busy)
+    assert {event["stage"] for event in events} <= {"idle", "p", "busy"}, "its own parsing is no stage of the run"
 
 
 def test_a_watcher_is_replayed_from_its_samples(tmp_path: Path) -> None:
