@@ -63,8 +63,8 @@ def columns(verdicts: Iterable[Verdict], width: int, all_gates: bool, places: bo
     )
 
 
-def lines(verdict: Verdict, shape: Columns, all_gates: bool = False) -> list[Line]:
-    """Every gate of the verdict is in one of the lines."""
+def lines(verdict: Verdict, shape: Columns, all_gates: bool = False, proved: Sequence[str] = ()) -> list[Line]:
+    """Every gate of the verdict is in one of the lines; after them ``proved``, what else its decision rests on."""
     found: list[Line] = []
     for status in _ORDER:
         same = sorted((f for f in verdict.findings if f.status is status), key=lambda f: not f.required)
@@ -72,7 +72,7 @@ def lines(verdict: Verdict, shape: Columns, all_gates: bool = False) -> list[Lin
         found += [line for finding in rows for line in _row(finding, shape)]
         folded = [f for f in same if not _own_line(f, all_gates)]
         found += _passes(folded, shape) if status is Status.PASS else _no_data(folded, shape)
-    return found
+    return [*found, *(line for text in proved for line in _hanging("", "", text, shape.indent, shape.width))]
 
 
 def _own_line(finding: Finding, all_gates: bool) -> bool:

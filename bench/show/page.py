@@ -16,6 +16,7 @@ from bench.model import Decision, Run
 from bench.show import page_tables as tables
 from bench.show.page_comparison import comparison
 from bench.show.plots.history import History, histories
+from bench.show.spikes import proved
 from bench.show.text import clean
 from bench.show.words import score, when
 
@@ -91,7 +92,7 @@ def _run(one: Shown) -> dict[str, Any]:
         "when": when(run.started_at),
         "decision": worst(run).value,
         "about": tables.about(run),
-        "verdicts": [tables.verdict(v, one.descriptions.get(v.profile, "")) for v in run.verdicts],
+        "verdicts": [tables.verdict(v, one.descriptions.get(v.profile, ""), proved(run, v)) for v in run.verdicts],
         "attribution": run.attribution,
         "pictures": _pictures(one),
         "tables": tables.health(run),

@@ -52,8 +52,8 @@ def about(run: Run) -> list[tuple[str, str]]:
     return [(name, text) for name, text in found.items() if text]
 
 
-def verdict(found: Verdict, description: str) -> dict[str, Any]:
-    """One card: the decision, the score, why, and every gate in a table."""
+def verdict(found: Verdict, description: str, proved: Sequence[str] = ()) -> dict[str, Any]:
+    """One card: the decision, the score, why, what else was ``proved``, and every gate in a table."""
     gates = sorted(found.findings, key=lambda f: (_ORDER.index(f.status), not f.required))
     return {
         "profile": clean(found.profile, 80),
@@ -61,6 +61,7 @@ def verdict(found: Verdict, description: str) -> dict[str, Any]:
         "decision": found.decision.value,
         "score": score(found.score),
         "why": _why(found),
+        "proved": [f"{text[:1].upper()}{text[1:]}." for text in proved],
         "gates": [_gate(f) for f in gates],
     }
 

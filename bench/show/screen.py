@@ -15,6 +15,7 @@ from typing import TextIO
 from bench.model import Decision, Finding, Outcome, Run, Status, Verdict
 from bench.show import gates
 from bench.show.gates import Line
+from bench.show.spikes import proved
 from bench.show.text import clean, fold
 from bench.show.words import bare_name, for_the_record, plural, reason_text, score, when
 
@@ -140,7 +141,8 @@ def _verdicts(run: Run, width: int, all_gates: bool, descriptions: Mapping[str, 
     several = len(run.request.storage) > 1 or len(run.request.peers) > 1
     shape = gates.columns(run.verdicts, width, all_gates, several)
     return [
-        [*_title(verdict, descriptions, width), *gates.lines(verdict, shape, all_gates)] for verdict in run.verdicts
+        [*_title(verdict, descriptions, width), *gates.lines(verdict, shape, all_gates, proved(run, verdict))]
+        for verdict in run.verdicts
     ]
 
 

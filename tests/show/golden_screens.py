@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bench.show.explain import explain
 from bench.show.screen import render
-from tests.show.sample import DESCRIPTIONS, cpu_run
+from tests.show.sample import DESCRIPTIONS, cpu_run, talking_run
 
 FOLDER = Path(__file__).parent / "golden"
 
@@ -18,6 +18,7 @@ def screens() -> dict[str, str]:
         "screen-80.txt": render(run, width=80, colour=False, descriptions=DESCRIPTIONS),
         "screen-120.txt": render(run, width=120, colour=False, descriptions=DESCRIPTIONS),
         "screen-120-all.txt": render(run, width=120, colour=False, all_gates=True),
+        "screen-80-go.txt": render(talking_run(), width=80, colour=False, descriptions=DESCRIPTIONS),
         "explain.txt": explain(run),
     }
 

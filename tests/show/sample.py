@@ -130,6 +130,40 @@ def results() -> tuple[ProbeResult, ...]:
     )  # fmt: skip
 
 
+def talking_run(**changes: Any) -> Run:
+    """A node that may serve a conversation: a GO that rests on round trips, with what the echo saw of spikes."""
+    trip = measurement("network_round_trip_seconds", 0.0004, peer="node-18", state="loaded", statistic="p99")
+    network = ProbeResult(
+        probe="network", outcome=Outcome.OK, duration_seconds=150.0,
+        measurements=(trip, *spikes(0, 300.0, state="idle"), *spikes(2, 300.0, state="loaded")),
+    )  # fmt: skip
+    gate = finding(trip.metric, Status.PASS, trip, labels={"statistic": "p99"}, max=0.05)
+    values: dict[str, Any] = {
+        "request": Request(effort=Effort.THOROUGH, probes=("network",), peers=("node-18",)),
+        "results": (network,),
+        "attribution": None,
+        "verdicts": (verdict("realtime-inference", Decision.GO, 100.0, (gate,)),),
+    }
+    return cpu_run(**(values | changes))
+
+
+def spikes(seen: int, seconds: float, **labels: str) -> tuple[Measurement, ...]:
+    """The echo's events of the network's own, and the bound of their rate (Poisson, 95 %: 3.00 for 0, 6.30 for 2)."""
+    bound, named = {0: 2.996, 2: 6.296}[seen] / seconds, {"peer": "node-18", **labels}
+    rate = Measurement(
+        metric="network_spike_rate_upper_bound_per_second", value=bound, interval=(bound, bound), samples=500,
+        labels=named,
+    )  # fmt: skip
+    events = [
+        Measurement(
+            metric="network_spike_events", value=number, interval=(number, number), samples=500,
+            labels={**named, "place": place, "threshold_seconds": threshold},
+        )
+        for threshold, number, place in (("0.1", 0, "network"), ("0.02", seen, "network"), ("0.02", 7, "host"))
+    ]  # fmt: skip
+    return (rate, *events)
+
+
 def cpu_run(**changes: Any) -> Run:
     values: dict[str, Any] = {
         "id": "3f2a9c1b77de",
