@@ -5,15 +5,17 @@ Brief: one or a few jobs of 0.12 s, two rounds, 64 MiB. Prints each step as it b
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from bench.measure.recording import Recording
 from bench.measure.runner import Plan, Progress, execute
-from bench.model import Effort, Node, Request, Run
+from bench.model import Effort, Node, ProbeResult, Request, Run
 from probes import storage
 from probes._fio import MIB, Job
 
@@ -42,6 +44,21 @@ def run(
     return execute(
         Plan(id="t", request=request, probes=[probe], node=node, evidence=evidence, listen=listen, replay=replay)
     )
+
+
+def only(run: Run) -> ProbeResult:
+    (result,) = run.results
+    return result
+
+
+def left_in(folder: Path) -> list[str]:
+    """What is left there, and the processes that work there."""
+    found = [entry.name for entry in folder.iterdir() if entry.name != "lost+found"]
+    for process in Path("/proc").iterdir():
+        with suppress(OSError):
+            if process.name.isdigit() and os.readlink(process / "cwd").startswith(str(folder)):
+                found.append(f"process {process.name}")
+    return found
 
 
 if __name__ == "__main__":
