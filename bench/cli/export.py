@@ -65,14 +65,14 @@ def export(
         return _listen(listen, format, profile, results)
     name = _known(format)
     if name in GENERATED:
-        _write(name, generated(name).encode(), output)
+        write(name, generated(name).encode(), output)
         return 0
     try:
         found = _export(run, profile, results, max_age)
         data = _rendered(name, found)
     except CliError as error:
         return _no_answer(name, error)
-    _write(name, data, output)
+    write(name, data, output)
     return _status(name, found)
 
 
@@ -131,7 +131,8 @@ def _no_answer(name: str, error: CliError) -> int:
     return PLUGIN_STATUS[name][2]
 
 
-def _write(name: str, data: bytes, output: Path | None) -> None:
+def write(name: str, data: bytes, output: Path | None) -> None:
+    """Into the file, or to standard output. Raises CliError."""
     from bench.show.files import write_atomically
     from bench.show.formats import BINARY
 

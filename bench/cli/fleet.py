@@ -1,5 +1,5 @@
-"""``bench fleet``: many nodes, one verdict. ``run`` measures them over ssh, ``member`` where the site's own launcher has
-started it on each; ``join`` judges what either of them, or anything else, has produced.
+"""``bench fleet``: many nodes, one verdict. ``run`` measures them over ssh, ``member`` where the site's own launcher
+has started it on each; ``join`` judges what either of them, or anything else, has produced.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli import fleet_member, settings
+from bench.cli import fleet_export, fleet_member, settings
 from bench.cli import fleet_options as options
 from bench.cli.errors import CliError
 from bench.cli.output import emit
@@ -38,7 +38,10 @@ def join(
     ] = None,
     newest: Annotated[bool, typer.Option("--newest", help="Of several runs of a host the newest counts.")] = False,
     against: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="An earlier fleet run: tell what moved on all nodes together.")
+        Path | None, typer.Option(metavar="DIR", help="An earlier fleet run: judge what moved on all nodes together.")
+    ] = None,
+    again: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A second measurement of the same hosts, which confirms.")
     ] = None,
     profile: options.Profiles = None,
     page: Annotated[Path | None, typer.Option(help="Write the fleet page (HTML) there.")] = None,
@@ -54,10 +57,14 @@ def join(
     from bench.fleet.folder import join_folder
 
     try:
-        found = join_folder(folder, _expected(expect), judgement(profile), newest=newest, against=against)
+        by = judgement(profile)
+        found = join_folder(folder, expected(expect), by, newest=newest, against=against, again=again)
     except FleetError as error:
         raise CliError(str(error)) from error
     return conclude(found, page=page, json=json, quiet=quiet, exit_zero=exit_zero, where=str(page or folder))
+
+
+fleet.command("export")(fleet_export.export)
 
 
 @fleet.command("run")
@@ -117,7 +124,7 @@ def run(
 fleet.command("member")(fleet_member.member)
 
 
-def _expected(expect: str | None) -> list[str] | None:
+def expected(expect: str | None) -> list[str] | None:
     """The hosts of ``--expect``; None when it was not given and the folder itself must say."""
     from bench.fleet.expected import checked, read_hosts
 

@@ -155,12 +155,17 @@ def ratio(text: str, option: str) -> float:
 
 def too_old(run: Run, max_age_seconds: float, now: float) -> str | None:
     """Why a stored run may not answer any more: ``stale: ...``; None when it is fresh. A run of the future is not."""
+    return too_old_since(run.started_at, f"run {run.id}", max_age_seconds, now)
+
+
+def too_old_since(started_at: str, whose: str, max_age_seconds: float, now: float) -> str | None:
+    """The same for anything that began at that time (RFC 3339)."""
     from bench.store.indexing import seconds_of
 
     try:
-        age = now - seconds_of(run.started_at)
+        age = now - seconds_of(started_at)
     except ValueError:
-        return f"stale: started_at of run {run.id} is not a time"
+        return f"stale: started_at of {whose} is not a time"
     if age > max_age_seconds:
         return f"stale: measured {age / 3600.0:.1f} h ago, at most {max_age_seconds / 3600.0:.1f} h are allowed"
     if age < -300.0:

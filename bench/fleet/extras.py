@@ -42,6 +42,13 @@ def rounds_in(folder: Path) -> list[tuple[tuple[str, str], ...]]:
         raise FleetError(one_line(message)) from error
 
 
+def first_rounds_in(folder: Path, otherwise: int) -> int:
+    """How many of the schedule's rounds are the first pass; behind them come the suspects'."""
+    found = read_json(folder / PAIRS)
+    number = found.get("first") if isinstance(found, dict) else None
+    return number if isinstance(number, int) and 0 <= number <= otherwise else otherwise
+
+
 @dataclass(frozen=True, slots=True)
 class Pairs:
     """One outcome for every pair of the schedule, and by host what its pairs say of its network."""

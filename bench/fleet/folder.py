@@ -91,18 +91,21 @@ def join_folder(
     *,
     newest: bool = False,
     against: Path | None = None,
+    again: Path | None = None,
 ) -> Fleet:
-    """The fleet document of a folder, from any launcher. ``against``: the folder of an earlier run of the same hosts.
+    """The fleet document of a folder, from any launcher. ``against``: the folder of an earlier run of the same hosts;
+    ``again``: that of a second, separate measurement of them, where it is not in the folder itself.
 
     Raises FleetError.
     """
     if not folder.is_dir():
         raise FleetError(one_line(f"{folder}: is not a folder; name the one with the nodes' run documents"))
-    if against is not None and not against.is_dir():
-        raise FleetError(one_line(f"{against}: is not a folder; name that of an earlier fleet run"))
+    for other in (against, again):
+        if other is not None and not other.is_dir():
+            raise FleetError(one_line(f"{other}: is not a folder; name that of another fleet run"))
     hosts = list(expected) if expected is not None else expected_in(folder)
     known = known_in(folder, hosts)
-    known.before = against
+    known.before, known.again = against, again or known.again
     return join(folder, hosts, by, known, newest=newest)
 
 

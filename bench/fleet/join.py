@@ -7,31 +7,30 @@ Only figures are kept of a run, so that ten thousand of them fit into memory.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from bench import __version__
-from bench.fleet.gather import Answer, Sorter, files, machine, read
+from bench.fleet.accuse import accused_of
+from bench.fleet.gather import Sorter, files, read
+from bench.fleet.weigh import Weighed, weigh_answer
 from bench.judge import fleet as rules
 from bench.judge.fleet_nouns import (
     ANSWERED,
     Collective,
     Fleet,
     NodeOutcome,
-    Outlier,
     PairOutcome,
     SharedStorage,
-    Shift,
     State,
 )
-from bench.judge.gate import decide, judge
-from bench.judge.outliers import Figure, Keys, Table, outliers, ports, shifts
-from bench.judge.outliers import figures as figures_of
+from bench.judge.outliers import Keys
 from bench.judge.profile import Profile
-from bench.model import Measurement, Metric, Outcome, ProbeResult, Run
+from bench.model import Measurement, Metric
+from bench.store.indexing import seconds_of
 
 _MOST_STRANGERS = 20
 
@@ -50,8 +49,8 @@ class Known:
     """What a launcher knows beyond the files. A host without a file has its state from here, else it is lost.
 
     ``network`` holds what a host's pairs say of its network, which counts in place of what its sweep said of it.
-    ``again`` is the folder of a second, separate measurement: an outlier is confirmed when it is one there too.
-    ``before`` is that of an earlier run of the same hosts, which tells what moved on all of them.
+    ``again`` is the folder of a second, separate measurement: an outlier, or a shift, is confirmed when it is one there
+    too. ``before`` is that of an earlier run of the same hosts, which tells what moved on all of them.
     """
 
     states: dict[str, tuple[State, str]] = field(default_factory=dict)
@@ -64,16 +63,6 @@ class Known:
     again: Path | None = None
     before: Path | None = None
     holes: Sequence[str] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Weighed:
-    """A run with all but its figures thrown away; or, with ``outcome.state`` bad-result, why it is none."""
-
-    outcome: NodeOutcome
-    scores: dict[str, float] = field(default_factory=dict)
-    figures: tuple[Figure, ...] = ()
-    started_at: str = ""
 
 
 def join(
@@ -95,7 +84,7 @@ def join(
         for number, path in enumerate(files(folder), 1):
             host, answer = sorter.place(read(path))
             if host is not None:
-                weighed.setdefault(host, []).append(_weigh(host, answer, by, keys, known.network.get(host, ())))
+                weighed.setdefault(host, []).append(weigh_answer(host, answer, by, keys, known.network.get(host, ())))
             elif len(strangers) < _MOST_STRANGERS:
                 strangers.append(answer.trouble or f"{path}: cannot be used")
             progress(number)
@@ -115,42 +104,6 @@ def _without_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _weigh(host: str, answer: Answer, by: Judgement, keys: Keys, network: Sequence[Measurement] = ()) -> Weighed:
-    if answer.run is None:
-        reason = f"bad_result: {answer.trouble}"
-        return Weighed(NodeOutcome(host=host, state=State.BAD_RESULT, reason=reason))
-    return weigh(host, answer.run, by, keys, network)
-
-
-def weigh(host: str, run: Run, by: Judgement, keys: Keys, network: Sequence[Measurement] = ()) -> Weighed:
-    """One run, judged, with what its pairs say of its network. An interrupted run counts by what it measured."""
-    whole = with_network(run, network, by.owners)
-    verdicts = [judge(whole, profile, by.owners) for profile in by.profiles]
-    kind = rules.node_class(run.node.facts)
-    outcome = NodeOutcome(
-        host=host,
-        state=rules.state_of(decide(verdicts)),
-        hostname=run.node.hostname,
-        machine=machine(run),
-        node_class=kind,
-        run=run.id,
-        decisions={verdict.profile: verdict.decision for verdict in verdicts},
-        score=min((verdict.score for verdict in verdicts), default=0.0),
-        failed=rules.failed_gates(verdicts),
-    )
-    scores = {verdict.profile: verdict.score for verdict in verdicts}
-    return Weighed(outcome, scores, tuple(figures_of(host, kind, run.measurements(), keys)), run.started_at)
-
-
-def with_network(run: Run, network: Sequence[Measurement], owners: Mapping[str, str]) -> Run:
-    """The run with its network result from the pairs; alone, a node measures only its loopback."""
-    if not network:
-        return run
-    owner = owners.get(network[0].metric, "network")
-    pairs = ProbeResult(probe=owner, outcome=Outcome.OK, measurements=tuple(network))
-    return run.model_copy(update={"results": (*(r for r in run.results if r.probe != owner), pairs)})
-
-
 def _one(host: str, found: Sequence[Weighed], known: Known, newest: bool) -> Weighed:
     """The one true outcome of a host that has none, one or several files."""
     usable = [w for w in found if w.outcome.state in ANSWERED]
@@ -160,7 +113,7 @@ def _one(host: str, found: Sequence[Weighed], known: Known, newest: bool) -> Wei
         return _hole(host, *told, known)
     if chosen is not None:
         attempt = known.attempts.get(host, 1)
-        return Weighed(chosen.outcome.model_copy(update={"attempt": attempt}), chosen.scores, chosen.figures)
+        return replace(chosen, outcome=chosen.outcome.model_copy(update={"attempt": attempt}))
     if usable:
         runs = ", ".join(w.outcome.run or "" for w in usable[:3])
         return _hole(host, State.DUPLICATE, f"duplicate: {len(usable)} runs came from it ({runs}); none counts", known)
@@ -207,8 +160,9 @@ def _no_machine_twice(found: Sequence[Weighed]) -> list[Weighed]:
 
 def _document(fleet_id: str, found: Sequence[Weighed], strangers: Sequence[str], by: Judgement, known: Known) -> Fleet:
     nodes = tuple(weighed.outcome for weighed in found)
-    accused = accusations(found, by, known)
+    accused, moved = accused_of(found, by, known)
     holes = [*known.holes, *rules.pair_holes(known.pairs), *_collective_hole(known.collective)]
+    holes += rules.shared_holes(known.shared)
     verdicts = tuple(
         rules.verdict(
             profile.name,
@@ -217,12 +171,14 @@ def _document(fleet_id: str, found: Sequence[Weighed], strangers: Sequence[str],
             {w.outcome.host: w.scores[profile.name] for w in found if profile.name in w.scores},
             accused,
             holes,
+            moved,
         )
         for profile in by.profiles
     )
     return Fleet(
         id=fleet_id,
         joined_at=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        measured_at=min((w.started_at for w in found if w.started_at), key=_moment, default=None),
         bench_version=__version__,
         nodes=nodes,
         strangers=tuple(strangers),
@@ -230,47 +186,19 @@ def _document(fleet_id: str, found: Sequence[Weighed], strangers: Sequence[str],
         collective=known.collective,
         shared=tuple(known.shared),
         outliers=tuple(accused),
-        shifts=tuple(_shifts(found, by, known)),
+        shifts=tuple(moved),
         verdicts=verdicts,
         decision=rules.worst(verdict.decision for verdict in verdicts),
         reasons=tuple(dict.fromkeys(reason for verdict in verdicts for reason in verdict.reasons)),
     )
 
 
-def accusations(found: Sequence[Weighed], by: Judgement, known: Known) -> list[Outlier]:
-    """Outliers of the sweep and of the pairs; confirmed where the second measurement says the same."""
-    second = {weighed.outcome.host: weighed for weighed in _measured_in(known.again, found, by, known)}
-    both = [second.get(weighed.outcome.host, weighed) for weighed in found]
-    again = {_mark(o) for o in outliers(_table(both), by.metrics) if o.level == "act" and o.host in second}
-    first = outliers(_table(found), by.metrics)
-    swept = [o.model_copy(update={"confirmed": True}) if _mark(o) in again else o for o in first]
-    return [*swept, *ports(known.pairs)]
-
-
-def _measured_in(folder: Path | None, found: Sequence[Weighed], by: Judgement, known: Known) -> list[Weighed]:
-    """What the same hosts measured at another time."""
-    if folder is None or not folder.is_dir():
-        return []
-    sorter, keys = Sorter([weighed.outcome.host for weighed in found], known.hostnames), Keys()
-    placed = (sorter.place(read(path)) for path in files(folder))
-    return [_weigh(host, answer, by, keys) for host, answer in placed if host is not None]
-
-
-def _shifts(found: Sequence[Weighed], by: Judgement, known: Known) -> list[Shift]:
-    before = _measured_in(known.before, found, by, known)
-    return shifts(_table(found), _table(before), by.metrics) if before else []
-
-
-def _table(found: Iterable[Weighed]) -> Table:
-    table: Table = {}
-    for weighed in found:
-        for key, sample in weighed.figures:
-            table.setdefault(key, []).append(sample)
-    return table
-
-
-def _mark(outlier: Outlier) -> tuple[str, str, str, tuple[tuple[str, str], ...]]:
-    return outlier.host, outlier.part, outlier.metric, tuple(sorted(outlier.labels.items()))
+def _moment(text: str) -> float:
+    """Seconds since the epoch; what is no time is older than all, so that nothing passes for fresh by it."""
+    try:
+        return seconds_of(text)
+    except ValueError:
+        return float("-inf")
 
 
 def _collective_hole(collective: Collective | None) -> list[str]:

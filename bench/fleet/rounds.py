@@ -9,13 +9,13 @@ from pathlib import Path
 
 from bench.fleet import extras, node_script
 from bench.fleet.door import Kind
-from bench.fleet.folder import write_bytes, write_json
+from bench.fleet.folder import hostnames_in, write_bytes, write_json
 from bench.fleet.jobs import Job, Jobs, Note
 from bench.fleet.node_script import Frame
 from bench.fleet.plan import Plan
-from bench.fleet.schedule import Round, ceiling, schedule, suspects
+from bench.fleet.schedule import Round, ceiling, schedule, second_pass
 from bench.judge.fleet_nouns import State
-from bench.judge.outliers import ports
+from bench.judge.ports import ports
 from bench.store import reading
 from bench.store.errors import UnusableRun
 
@@ -37,24 +37,24 @@ class Rounds:
         """Every pair without a figure. Above a size random pairs, and then the suspects against sound hosts."""
         self._end_servers()
         rounds = extras.rounds_in(self.folder) or schedule(named, self.plan.pairs, self.plan.seed)
-        self._walk(rounds)
+        first = extras.first_rounds_in(self.folder, len(rounds))
+        self._walk(rounds, first)
         whole = len(named) * (len(named) - 1) // 2
-        if sum(len(one) for one in rounds) < whole:
-            second = self._second_look(rounds)
+        if sum(len(one) for one in rounds[:first]) < whole:
+            second = self._second_look(rounds, first)
             if second:
-                self._walk([*rounds, *second])
+                self._walk([*rounds, *second], first)
 
-    def _second_look(self, rounds: Sequence[Round]) -> list[Round]:
+    def _second_look(self, rounds: Sequence[Round], first: int) -> list[Round]:
         """Those whom few pairs accuse, against sound hosts that they have not met."""
-        found = extras.pairs_in(self.folder, {}, {}).outcomes
-        accused = sorted({outlier.host for outlier in ports(found)} & set(self.here))
-        good = [host for host in self.here if host not in accused]
-        met = {frozenset(pair) for one in rounds for pair in one}
-        fresh = [tuple(pair for pair in one if frozenset(pair) not in met) for one in suspects(accused, good)]
-        return [one for one in fresh if one]
+        found = extras.pairs_in(self.folder, hostnames_in(self.folder), {}).outcomes
+        measured = {host for pair in found if pair.state is State.PASS for host in (pair.client, pair.server)}
+        here = [host for host in self.here if host in measured and not self.jobs.lost(host)]
+        accused = {outlier.host for outlier in ports(found)}
+        return second_pass(rounds, first, [host for host in here if host in accused], here)
 
-    def _walk(self, rounds: Sequence[Round]) -> None:
-        write_json(self.folder / extras.PAIRS, {"rounds": rounds})
+    def _walk(self, rounds: Sequence[Round], first: int) -> None:
+        write_json(self.folder / extras.PAIRS, {"rounds": rounds, "first": first})
         pending = [one for one in self._pending(ceiling(rounds, self.plan.pairs_at_once)) if one]
         if not pending:
             return

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 Pair = tuple[str, str]
 Round = tuple[Pair, ...]
@@ -16,6 +16,8 @@ Round = tuple[Pair, ...]
 #: Up to here every pair is measured: 31 rounds. Above it, random pairs and a second pass of suspects.
 MOST_FOR_ALL = 32
 RANDOM_ROUNDS = 3
+#: With how many more sound hosts a suspect is measured: then most of its pairs have a sound other end.
+SECOND_PAIRS = 2
 
 
 def circle(hosts: Sequence[str]) -> list[Round]:
@@ -56,16 +58,33 @@ def at_random(hosts: Sequence[str], rounds: int, seed: int) -> list[Round]:
     return [one for one in found if one]
 
 
-def suspects(accused: Sequence[str], good: Sequence[str], rounds: int = 2) -> list[Round]:
-    """Each accused host against ``rounds`` different sound ones; nobody twice in a round. Empty without sound ones."""
-    found = []
-    for number in range(rounds):
-        pairs, free = [], list(good[number:]) + list(good[:number])
-        for host in accused:
-            if free:
-                pairs.append((host, free.pop(0)))
+def suspects(wanted: Mapping[str, int], good: Sequence[str], met: Iterable[Pair] = ()) -> list[Round]:
+    """Each suspect against so many sound hosts that it has not met; nobody twice in a round. The sound ones take turns,
+    so that none of them is measured mostly against suspects. Fewer where there are not so many sound ones.
+    """
+    known, turns, left, found = {frozenset(pair) for pair in met}, Counter[str](), dict(wanted), list[Round]()
+    while True:
+        free, pairs = sorted(good, key=lambda host: turns[host]), []
+        for host in (host for host, number in left.items() if number > 0):
+            other = next((one for one in free if frozenset((host, one)) not in known), None)
+            if other is not None:
+                free.remove(other)
+                pairs.append((host, other))
+                known.add(frozenset((host, other)))
+                turns[other] += 1
+                left[host] -= 1
+        if not pairs:
+            return found
         found.append(tuple(pairs))
-    return [one for one in dict.fromkeys(found) if one]
+
+
+def second_pass(rounds: Sequence[Round], first: int, accused: Sequence[str], good: Sequence[str]) -> list[Round]:
+    """What is still to be added for those whom few pairs accuse. The first ``first`` rounds are those at random; what
+    was added behind them before, for the same suspects, counts: a run that goes on adds nothing twice.
+    """
+    done = Counter(suspect for one in rounds[first:] for suspect, _ in one)
+    wanted = {host: SECOND_PAIRS - done[host] for host in accused}
+    return suspects(wanted, [host for host in good if host not in wanted], [pair for one in rounds for pair in one])
 
 
 def schedule(hosts: Sequence[str], mode: str, seed: int = 7) -> list[Round]:

@@ -1,7 +1,8 @@
 """Many nodes' outcomes -> one verdict. What is missing is missing, and never passes.
 
-A profile is NO-GO for the fleet when one node is NO-GO for it or a confirmed outlier acts; INCONCLUSIVE when a named
-host has no result, could not be decided, or is accused by a single measurement; GO only when every named host is GO.
+A profile is NO-GO for the fleet when one node is NO-GO for it, a confirmed outlier acts or all nodes moved
+towards worse and a second measurement says so too; INCONCLUSIVE when a named host has no result, could not be decided,
+or somebody is accused by a single measurement; GO only when every named host is GO.
 """
 
 from __future__ import annotations
@@ -10,7 +11,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bench.judge.fleet_nouns import ANSWERED, FleetVerdict, NodeOutcome, Outlier, PairOutcome, State
+from bench.judge.fleet_nouns import (
+    ANSWERED,
+    FleetVerdict,
+    NodeOutcome,
+    Outlier,
+    PairOutcome,
+    SharedStorage,
+    Shift,
+    State,
+)
 from bench.model import Decision, Status, Verdict
 
 _STATE = {Decision.GO: State.PASS, Decision.NO_GO: State.FAIL, Decision.INCONCLUSIVE: State.INCONCLUSIVE}
@@ -60,12 +70,13 @@ def verdict(
     scores: Mapping[str, float],
     outliers: Sequence[Outlier] = (),
     holes: Sequence[str] = (),
+    shifts: Sequence[Shift] = (),
 ) -> FleetVerdict:
     """One profile's answer. ``scores`` by host; ``holes`` are other things that are missing (pairs, a collective)."""
     counts = Counter(_word(node, profile) for node in nodes)
     reasons = [*_missing(nodes), *_undecided(nodes, profile), *holes]
-    bad = [*_no_go(nodes, profile), *_accused(outliers, confirmed=True)]
-    suspects = _accused(outliers, confirmed=False)
+    bad = [*_no_go(nodes, profile), *_accused(outliers, confirmed=True), *_moved(shifts, confirmed=True)]
+    suspects = [*_accused(outliers, confirmed=False), *_moved(shifts, confirmed=False)]
     complete = bool(nodes) and counts[Decision.GO.value] == len(nodes)
     if bad:
         decision = Decision.NO_GO
@@ -116,10 +127,30 @@ def _accused(outliers: Sequence[Outlier], confirmed: bool) -> list[str]:
     ]
 
 
+def _moved(shifts: Sequence[Shift], confirmed: bool) -> list[str]:
+    """What all nodes do worse than before, by the words that the gate has for one node."""
+    word = "regressed" if confirmed else "suspect"
+    return [
+        f"{word}: {s.metric}{_labels(s.labels)} is {100 * s.shift_ratio:.0f} {_unit(s.metric)} worse than before "
+        f"on all of {s.nodes} nodes"
+        for s in shifts
+        if s.level == "act" and s.confirmed is confirmed
+    ]
+
+
+def _unit(metric: str) -> str:
+    return "points" if metric.endswith("_ratio") else "%"
+
+
 def pair_holes(pairs: Sequence[PairOutcome]) -> list[str]:
     """Pairs that were to be measured and were not."""
     missing = [f"{pair.client}-{pair.server}" for pair in pairs if pair.state is not State.PASS]
     return [f"pairs: {len(missing)} of {len(pairs)} without a figure ({names(missing)})"] if missing else []
+
+
+def shared_holes(shared: Sequence[SharedStorage]) -> list[str]:
+    """Hosts that were to read the shared storage with all others at once and have no figure."""
+    return [f"shared storage: without a figure: {names(one.missing)}" for one in shared if one.missing]
 
 
 def names(hosts: Sequence[str]) -> str:

@@ -91,21 +91,31 @@ class Outlier(Noun):
 
 
 class Shift(Noun):
-    """All siblings of a class moved together against their baseline: the fleet changed, not one node."""
+    """All siblings of a class moved together against their baseline: the fleet changed, not one node.
+
+    ``shift_ratio`` is towards worse; ``level`` is ``act`` where it decides, ``confirmed`` when a second and separate
+    measurement of the same hosts shows it too.
+    """
 
     node_class: Text
     metric: Name
     labels: dict[Name, Label] = Field(default_factory=dict)
     shift_ratio: FiniteFloat
     nodes: int
+    level: Level = "warn"
+    confirmed: bool = False
 
 
 class Collective(Noun):
-    """An all-reduce over the survivors. ``bus_bytes_per_second`` by the definition of nccl-tests."""
+    """An all-reduce over the survivors. ``bus_bytes_per_second`` by the definition of nccl-tests, over all ranks.
+
+    ``ranks`` are the hosts that took part, ``world`` is how many ranks they had together (0: unknown).
+    """
 
     state: State
     reason: Text | None = None
     ranks: tuple[Host, ...] = ()
+    world: int = 0
     message_bytes: int = 0
     bus_bytes_per_second: FiniteFloat | None = None
     straggler: Text | None = None
@@ -134,12 +144,16 @@ class SharedStorage(Noun):
 
 
 class Fleet(Noun):
-    """Everything that is known of one fleet run. Every expected host is in ``nodes``, once, in the order named."""
+    """Everything that is known of one fleet run. Every expected host is in ``nodes``, once, in the order named.
+
+    ``measured_at`` is when the oldest of the runs that count began, for whoever asks whether they still speak.
+    """
 
     schema_name: Annotated[Literal["aiready-bench/fleet"], Field(alias="schema")] = "aiready-bench/fleet"
     schema_version: int = SCHEMA_VERSION
     id: Text
     joined_at: Text | None = None
+    measured_at: Text | None = None
     bench_version: Text | None = None
     nodes: tuple[NodeOutcome, ...]
     strangers: tuple[Text, ...] = ()

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from bench.judge.fleet_nouns import Level, Outlier, PairOutcome, Shift
+from bench.judge.fleet_nouns import Level, Outlier, Shift
 from bench.judge.statistics import median, median_interval
 from bench.judge.units import unit_of
 from bench.model import Measurement, Metric
@@ -86,10 +86,11 @@ def deviations(
     sigma = max(scale(values), own)
     sign = -1.0 if better == "higher" else 1.0
     worse = [(sample, sign * (sample.value - expected)) for sample in samples]
-    return [(sample, expected, by / base, _z(by, sigma)) for sample, by in worse]
+    return [(sample, expected, by / base, z_of(by, sigma)) for sample, by in worse]
 
 
-def _z(by: float, sigma: float) -> float:
+def z_of(by: float, sigma: float) -> float:
+    """The modified z of a deviation, finite."""
     if by == 0.0:
         return 0.0
     z = by / sigma if sigma > abs(by) / _LARGEST_Z else _LARGEST_Z
@@ -116,11 +117,12 @@ def outliers(table: Table, metrics: Mapping[str, Metric]) -> list[Outlier]:
     for key, samples in table.items():
         better = metrics[key.metric].better if key.metric in metrics else "none"
         if better != "none":
-            found += _accused(key, samples, better)
+            found += accused(key, samples, better)
     return sorted(found, key=lambda outlier: (outlier.level, -outlier.deviation_ratio))
 
 
-def _accused(key: Key, samples: Sequence[Sample], better: Literal["higher", "lower"]) -> Iterable[Outlier]:
+def accused(key: Key, samples: Sequence[Sample], better: Literal["higher", "lower"]) -> Iterable[Outlier]:
+    """Who of the siblings of one key is accused."""
     of_one = _unit(key.metric) == "ratio"
     for sample, expected, ratio, z in deviations(samples, better, of_one):
         level = level_of(sample, expected, ratio, z, better, of_one)
@@ -178,96 +180,40 @@ def part_of(metric: str, labels: Mapping[str, str]) -> str:
 # --- the whole fleet
 
 
-def shifts(now: Table, before: Table, metrics: Mapping[str, Metric]) -> list[Shift]:
+def shifts(now: Table, before: Table, metrics: Mapping[str, Metric], again: Table | None = None) -> list[Shift]:
     """What moved on all siblings together since an earlier measurement of the same hosts: the fleet's doing, or that of
     what it shares, and no single node's. One node's own drop does not move the median of many.
 
-    Named from 3.5 % on when the 95 % interval of the hosts' median ratio does not hold 1 (`median_interval`).
-    ``shift_ratio`` is towards worse.
+    Named from 3.5 % on when the 95 % interval of the hosts' median ratio does not hold 1 (`median_interval`); it acts,
+    like one node's deviation, from 7 % towards worse on with an interval beyond 3.5 %. ``shift_ratio`` is towards
+    worse; shares move by points. ``again``: a second, separate measurement of the hosts; what acts there too is
+    confirmed.
     """
     found = []
     for key, samples in now.items():
-        better = metrics[key.metric].better if key.metric in metrics else "none"
-        past = {(sample.host, sample.part): sample.value for sample in before.get(key, ())}
-        both = [(s.value, past[s.host, s.part]) for s in samples if past.get((s.host, s.part), 0.0) > 0.0]
-        if better == "none" or len(both) < FEWEST_SIBLINGS:
-            continue
-        sign = -1.0 if better == "higher" else 1.0
-        middle, (low, high) = median_interval([sign * (value / old - 1.0) for value, old in both])
-        if abs(middle) >= WARN_RATIO and not low <= 0.0 <= high:
-            labels = dict(key.labels)
-            found.append(
-                Shift(node_class=key.node_class, metric=key.metric, labels=labels, shift_ratio=middle, nodes=len(both))
-            )
+        shift = _shift(key, samples, before.get(key, ()), metrics)
+        if shift is not None and shift.level == "act" and again is not None:
+            second = _shift(key, again.get(key, ()), before.get(key, ()), metrics)
+            shift = shift.model_copy(update={"confirmed": second is not None and second.level == "act"})
+        found += [shift] if shift is not None else []
     return sorted(found, key=lambda shift: -shift.shift_ratio)
 
 
-# --- the matrix of pairs
-
-
-def ports(pairs: Sequence[PairOutcome]) -> list[Outlier]:
-    """Slow ports by rows (what a node sends) and columns (what it receives), and slow paths between sound ports.
-
-    A pair runs at the slower of its two ports. A sound node has one slow pair for each faulty node, a faulty node has
-    nothing else: so a node's figure is the median of its pairs, in each direction, and is compared with its siblings'.
-    A path is accused when it is slower than both of its ports by the median say.
-    """
-    sends, receives = _rates(pairs)
-    slow = [o for direction, rates in (("send", sends), ("receive", receives)) for o in _slow_ports(rates, direction)]
-    return slow + _slow_paths(pairs, sends, receives, {o.host for o in slow})
-
-
-def _rates(pairs: Sequence[PairOutcome]) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """By host: the rates at which it sent, and at which it received."""
-    sends: dict[str, list[float]] = defaultdict(list)
-    receives: dict[str, list[float]] = defaultdict(list)
-    for pair in pairs:
-        if pair.send_bytes_per_second is not None:
-            sends[pair.client].append(pair.send_bytes_per_second)
-            receives[pair.server].append(pair.send_bytes_per_second)
-        if pair.receive_bytes_per_second is not None:
-            sends[pair.server].append(pair.receive_bytes_per_second)
-            receives[pair.client].append(pair.receive_bytes_per_second)
-    return sends, receives
-
-
-def _slow_ports(rates: Mapping[str, list[float]], direction: str) -> Iterable[Outlier]:
-    samples = [Sample(host, median(found), median(found), max(found)) for host, found in rates.items()]
-    for outlier in _accused(_PORT, [s._replace(high=s.value) for s in samples], "higher"):
-        found = rates[outlier.host]
-        labels = {"direction": direction}
-        yield outlier.model_copy(update={"labels": labels, "confirmed": len(found) > 1})
-
-
-_PORT = Key("", "network_throughput_bytes_per_second", ())
-
-
-def _slow_paths(
-    pairs: Sequence[PairOutcome], sends: Mapping[str, list[float]], receives: Mapping[str, list[float]], known: set[str]
-) -> list[Outlier]:
-    """Pairs below 1 - 7 % of the slower of their two ports although neither port is accused."""
-    flat = [
-        (pair, a, b, rate, name)
-        for pair in pairs
-        for a, b, rate, name in (
-            (pair.client, pair.server, pair.send_bytes_per_second, "send"),
-            (pair.server, pair.client, pair.receive_bytes_per_second, "receive"),
-        )
-        if rate is not None and not {a, b} & known
-    ]
-    found = []
-    for pair, a, b, rate, name in flat:
-        if len(sends[a]) < FEWEST_SIBLINGS or len(receives[b]) < FEWEST_SIBLINGS:
-            continue  # a median of two is no witness
-        expected = min(median(sends[a]), median(receives[b]))
-        sigma = max(scale(sends[a]), scale(receives[b]))
-        by = expected - rate
-        if expected > 0 and by / expected >= ACT_RATIO and _z(by, sigma) > Z_LIMIT:
-            found.append(
-                Outlier(
-                    host=pair.client, part=f"path to {pair.server}", metric=_PORT.metric, labels={"direction": name},
-                    observed=rate, expected=expected, deviation_ratio=by / expected, modified_z=_z(by, sigma),
-                    siblings=len(sends[a]), level="act",
-                )
-            )  # fmt: skip
-    return found
+def _shift(key: Key, now: Sequence[Sample], before: Sequence[Sample], metrics: Mapping[str, Metric]) -> Shift | None:
+    """How far the siblings of one key moved; None when they did not, or when it cannot be said."""
+    better = metrics[key.metric].better if key.metric in metrics else "none"
+    of_one = _unit(key.metric) == "ratio"
+    past = {(sample.host, sample.part): sample.value for sample in before}
+    both = [(s.value, past[s.host, s.part]) for s in now if (s.host, s.part) in past]
+    both = [(value, old) for value, old in both if of_one or old > 0.0]
+    if better == "none" or len(both) < FEWEST_SIBLINGS:
+        return None
+    sign = -1.0 if better == "higher" else 1.0
+    middle, (low, high) = median_interval([sign * (value - old) / (1.0 if of_one else old) for value, old in both])
+    if abs(middle) < WARN_RATIO or low <= 0.0 <= high:
+        return None
+    acts = middle >= ACT_RATIO and low >= WARN_RATIO
+    return Shift(
+        node_class=key.node_class, metric=key.metric, labels=dict(key.labels), shift_ratio=middle, nodes=len(both),
+        level="act" if acts else "warn",
+    )  # fmt: skip

@@ -10,7 +10,17 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
-from bench.judge.fleet_nouns import ANSWERED, Collective, Fleet, NodeOutcome, Outlier, PairOutcome, State
+from bench.judge.fleet_nouns import (
+    ANSWERED,
+    Collective,
+    Fleet,
+    NodeOutcome,
+    Outlier,
+    PairOutcome,
+    SharedStorage,
+    Shift,
+    State,
+)
 from bench.judge.units import human
 from bench.model import Decision
 from bench.show.text import clean, fold, pad
@@ -33,8 +43,11 @@ def render(fleet: Fleet, where: str = "") -> str:
     """The screen as text that ends with a newline."""
     parts = [
         _head(fleet), _verdicts(fleet), _holes(fleet.nodes), _failing(fleet.nodes), _outliers(fleet.outliers),
-        _pairs(fleet.pairs), _collective(fleet.collective), _shared(fleet), _shifts(fleet), _strangers(fleet.strangers),
-        [f"See {clean(where)}"] if where else [],
+        _pairs(fleet.pairs),
+        [f"Collective: {collective_line(fleet.collective)}"] if fleet.collective else [],
+        _section("Shared storage", [f"  {shared_line(one)}" for one in fleet.shared], _MOST_PAIRS),
+        _section("The whole fleet moved (+ is worse)", [f"  {shift_line(s)}" for s in fleet.shifts], _MOST_OUTLIERS),
+        _strangers(fleet.strangers), [f"See {clean(where)}"] if where else [],
     ]  # fmt: skip
     return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
 
@@ -97,33 +110,33 @@ def _pairs(pairs: Sequence[PairOutcome]) -> list[str]:
     )
 
 
-def _collective(found: Collective | None) -> list[str]:
-    if found is None:
-        return []
+def collective_line(found: Collective) -> str:
+    """``all-reduce over 16 ranks of 2 nodes at 300 GB/s bus bandwidth, n3 GPU 5 arrives last``, or why not."""
     if found.bus_bytes_per_second is None:
-        return [f"Collective: {found.state.value}: {clean(found.reason or 'no figure', 200)}"]
+        return f"{found.state.value}: {clean(found.reason or 'no figure', 200)}"
     late = f", {clean(found.straggler, 60)} arrives last" if found.straggler else ""
     rate = human(found.bus_bytes_per_second, "collective_bus_bytes_per_second")
-    return [f"Collective: all-reduce over {len(found.ranks)} ranks at {rate} bus bandwidth{late}"]
+    nodes = f" of {plural(len(found.ranks), 'node')}" if found.world > len(found.ranks) else ""
+    return f"all-reduce over {found.world or len(found.ranks)} ranks{nodes} at {rate} bus bandwidth{late}"
 
 
-def _shared(fleet: Fleet) -> list[str]:
-    lines = []
-    for one in fleet.shared:
-        least = min(one.together.values(), default=None)
-        alone = max(one.alone.values(), default=None)
-        texts = [human(rate, "storage_read_bytes_per_second") if rate is not None else "?" for rate in (alone, least)]
-        together = f"the least of {len(one.together)} at once {texts[1]}"
-        lines.append(f"  {clean(one.path)}: one node alone {texts[0]}, {together}")
-    return _section("Shared storage", lines, _MOST_PAIRS)
+def shared_line(one: SharedStorage) -> str:
+    """``/data: one node alone 2 GB/s, the least of 8 at once 0.4 GB/s``."""
+    least = min(one.together.values(), default=None)
+    alone = max(one.alone.values(), default=None)
+    texts = [human(rate, "storage_read_bytes_per_second") if rate is not None else "?" for rate in (alone, least)]
+    missing = f", {plural(len(one.missing), 'node')} without a figure" if one.missing else ""
+    together = f"the least of {len(one.together)} at once {texts[1]}{missing}"
+    return f"{clean(one.path)}: one node alone {texts[0]}, {together}"
 
 
-def _shifts(fleet: Fleet) -> list[str]:
-    lines = [
-        f"  {title(s.metric)}: {100 * s.shift_ratio:+.0f} % on {plural(s.nodes, 'node')} ({clean(s.node_class, 48)})"
-        for s in fleet.shifts
-    ]
-    return _section("The whole fleet moved", lines, _MOST_OUTLIERS)
+def shift_line(s: Shift) -> str:
+    """``storage read: +20 % on 8 nodes (64 x CPU, ...; act, measured once)``."""
+    labels = ", ".join(clean(value, 40) for value in s.labels.values())
+    points = "points" if s.metric.endswith("_ratio") else "%"
+    sure = f"; {s.level}, {'confirmed' if s.confirmed else 'measured once'}" if s.level == "act" else ""
+    what = f"{title(s.metric)}{f' ({labels})' if labels else ''}"
+    return f"{what}: {100 * s.shift_ratio:+.0f} {points} on {plural(s.nodes, 'node')} ({clean(s.node_class, 48)}{sure})"
 
 
 def _strangers(found: Iterable[str]) -> list[str]:

@@ -13,7 +13,8 @@ from bench.fleet.errors import FleetError
 from bench.fleet.expected import read_hosts, same_host
 from bench.fleet.folder import join_folder
 from bench.judge.fleet_nouns import Fleet, State
-from bench.model import Decision
+from bench.judge.outliers import Key, Sample, shifts
+from bench.model import Decision, Metric
 from tests.fleet.make import PROFILE, judgement, lay, run_of
 
 HOSTS = ["n1", "n2", "n3", "n4"]
@@ -231,8 +232,51 @@ def test_a_fleet_that_moved_is_told_apart_from_a_node_that_moved(tmp_path: Path)
     assert [(s.metric, round(s.shift_ratio, 1), s.nodes) for s in moved.shifts] == [
         ("storage_read_bytes_per_second", 0.2, 8)
     ]
-    assert not moved.outliers and moved.decision is Decision.GO
+    assert not moved.outliers and moved.decision is Decision.INCONCLUSIVE, "one measurement alone is a suspicion"
+    assert moved.reasons[0].startswith("suspect: storage_read_bytes_per_second")
     single = join_folder(one_slow, hosts, judgement(), against=before)
     assert not single.shifts
     assert [(o.host, o.part, o.level) for o in single.outliers] == [("n3", "disk /data", "act")]
     assert single.decision is Decision.INCONCLUSIVE, "one measurement alone is a suspicion"
+
+
+def test_a_shift_of_the_whole_fleet_is_regressed_when_a_second_separate_measurement_says_so_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hosts, rates = [f"n{i}" for i in range(8)], {"before": 1e9, "now": 0.8e9, "slow": 0.8e9, "well": 1e9}
+    for seed, (name, read) in enumerate(rates.items()):
+        for host in hosts:
+            lay(tmp_path / name, run_of(host, read=read, seed=seed))
+
+    def joined_with(again: str | None, before: str = "before", now: str = "now") -> Fleet:
+        second = tmp_path / again if again else None
+        return join_folder(tmp_path / now, hosts, judgement(), against=tmp_path / before, again=second)
+
+    regressed = joined_with("slow")
+    assert regressed.decision is Decision.NO_GO and regressed.reasons[0].startswith("regressed: storage_read")
+    assert [(s.level, s.confirmed) for s in regressed.shifts] == [("act", True)]
+    assert joined_with("well").decision is Decision.INCONCLUSIVE, "the second one does not say so"
+    assert joined_with("now").decision is Decision.INCONCLUSIVE, "the same runs are no second measurement"
+    better = joined_with(None, before="now", now="before")
+    assert better.decision is Decision.GO and round(better.shifts[0].shift_ratio, 1) == -0.2
+    assert joined_with(None, now="before").shifts == (), "the same folder has not moved"
+    assert "20 % worse than before on all of 8 nodes" in regressed.reasons[0]
+    words = ["fleet", "join", str(tmp_path / "now"), "--expect", ",".join(hosts), "--profile", profile_file(tmp_path)]
+    assert bench([*words, "--against", str(tmp_path / "before"), "--again", str(tmp_path / "slow")]) == 1
+    assert "The whole fleet moved" in capsys.readouterr().out
+
+
+def test_a_small_shift_is_shown_and_does_not_decide_and_shares_move_by_points(tmp_path: Path) -> None:
+    hosts = [f"n{i}" for i in range(16)]
+    for host in hosts:
+        lay(tmp_path / "before", run_of(host))
+        lay(tmp_path / "now", run_of(host, read=0.95e9, seed=1))
+    fleet = join_folder(tmp_path / "now", hosts, judgement(), against=tmp_path / "before")
+    assert [(s.metric, s.level) for s in fleet.shifts] == [("storage_read_bytes_per_second", "warn")]
+    assert fleet.decision is Decision.GO
+    share = Metric(name="starvation_ratio", help="h", better="lower")
+    key, metrics = Key("c", "starvation_ratio", ()), {"starvation_ratio": share}
+    tables = [{key: [Sample(host, value, value, value) for host in hosts]} for value in (0.01, 0.03, 0.31)]
+    assert not shifts(tables[1], tables[0], metrics), "a starvation of 3 % is not three times worse than one of 1 %"
+    (shift,) = shifts(tables[2], tables[0], metrics)
+    assert (round(shift.shift_ratio, 2), shift.level) == (0.3, "act")

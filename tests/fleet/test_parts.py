@@ -50,9 +50,14 @@ def test_random_rounds_are_disjoint_seeded_and_hardly_repeat() -> None:
 
 
 def test_suspects_meet_sound_hosts_and_a_ceiling_cuts_rounds() -> None:
-    second = suspects(["s1", "s2"], ["a", "b", "c"])
-    assert [set(one) for one in second] == [{("s1", "a"), ("s2", "b")}, {("s1", "b"), ("s2", "c")}]
-    assert suspects(["s1"], []) == []
+    second = suspects({"s1": 2, "s2": 2}, ["a", "b", "c"], [("b", "s1")])
+    met = [pair for one in second for pair in one]
+    assert len({sound for _, sound in met}) == 3, "the sound ones take turns"
+    assert ("s1", "b") not in met and Counter(a for a, _ in met) == {"s1": 2, "s2": 2}
+    for one in second:
+        assert len({host for pair in one for host in pair}) == 2 * len(one), "nobody twice in a round"
+    assert suspects({"s1": 2}, []) == [] and suspects({"s1": 0}, ["a"]) == []
+    assert suspects({"s1": 2}, ["a"]) == [(("s1", "a"),)], "as many as there are"
     cut = ceiling(circle([f"n{i}" for i in range(8)]), 3)
     assert max(len(one) for one in cut) == 3 and sum(len(one) for one in cut) == 28
 

@@ -7,7 +7,7 @@ passes as a case and what it missed is told beside it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,13 +15,13 @@ from bench.model import Decision, Finding, Run, Status, Verdict
 from bench.show.text import clean
 from bench.show.words import gate_name, margin, needed, observed, plural, score
 
-State = Literal["pass", "failure", "error"]
-_BY_DECISION: dict[Decision, State] = {
+CaseState = Literal["pass", "failure", "error"]
+BY_DECISION: dict[Decision, CaseState] = {
     Decision.GO: "pass",
     Decision.NO_GO: "failure",
     Decision.INCONCLUSIVE: "error",
 }
-_BY_STATUS: dict[Status, State] = {
+_BY_STATUS: dict[Status, CaseState] = {
     Status.PASS: "pass",
     Status.FAIL: "failure",
     Status.NO_DATA: "error",
@@ -34,7 +34,7 @@ class Case:
     """``raw`` is our own word (``NO-GO``, ``no_data``); ``message`` is one line; ``details`` are lines."""
 
     name: str
-    state: State
+    state: CaseState
     raw: str
     message: str
     details: tuple[str, ...] = ()
@@ -48,7 +48,7 @@ class Suite:
     cases: tuple[Case, ...]
     notes: tuple[str, ...] = ()
 
-    def count(self, state: State) -> int:
+    def count(self, state: CaseState) -> int:
         return sum(case.state == state for case in self.cases)
 
 
@@ -65,7 +65,7 @@ def seconds(run: Run) -> float:
 
 
 def _suite(verdict: Verdict) -> Suite:
-    cases = (_whole(verdict), *_numbered([_gate(finding) for finding in verdict.findings]))
+    cases = (_whole(verdict), *numbered([_gate(finding) for finding in verdict.findings]))
     missed = [f for f in verdict.findings if not f.required and f.status is not Status.PASS]
     notes = tuple(f"optional, does not decide: {gate_name(f)}: {_said(f)}" for f in missed)
     return Suite(clean(verdict.profile, 200) or "profile", cases, notes)
@@ -78,7 +78,7 @@ def _whole(verdict: Verdict) -> Case:
     if bad:
         message += f": {len(bad)} of {plural(len(required), 'required gate')} did not pass"
     lines = tuple(f"{gate_name(f)}: {_said(f)}" for f in bad)
-    return Case("verdict", _BY_DECISION[verdict.decision], verdict.decision.value, message, lines)
+    return Case("verdict", BY_DECISION[verdict.decision], verdict.decision.value, message, lines)
 
 
 def _gate(finding: Finding) -> Case:
@@ -108,7 +108,7 @@ def _details(finding: Finding) -> Iterator[str]:
             yield f"{name}: {clean(text)}"
 
 
-def _numbered(cases: list[Case]) -> Iterator[Case]:
+def numbered(cases: Sequence[Case]) -> Iterator[Case]:
     """Two gates on one metric have one name in CI: the second is told apart by its limit's number."""
     seen: dict[str, int] = {}
     for case in cases:

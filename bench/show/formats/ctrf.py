@@ -7,11 +7,13 @@ so INCONCLUSIVE is ``failed`` with our own word in ``rawStatus``.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from bench.model import Run
 from bench.show.formats import Export
-from bench.show.formats.cases import Case, suites
+from bench.show.formats.cases import Case, Suite, suites
 from bench.show.formats.times import ended, milliseconds, moment
 from bench.show.text import clean
 
@@ -20,28 +22,35 @@ SPEC_VERSION = "0.0.0"
 
 def render(export: Export) -> str:
     run = export.run
-    found = suites(run)
+    return document(suites(run), (moment(run.started_at), ended(run)), run.bench_version, _environment(run))
+
+
+def document(
+    found: Sequence[Suite],
+    times: tuple[datetime | None, datetime | None],
+    version: str | None,
+    environment: Mapping[str, str],
+) -> str:
+    """Suites as one JSON text. ``times``: when it began and ended; ``environment``: foreign texts by name."""
     tests = [_test(suite.name, case) for suite in found for case in suite.cases]
     report = {
         "reportFormat": "CTRF",
         "specVersion": SPEC_VERSION,
         "generatedBy": "aiready-bench",
         "results": {
-            "tool": _tool(run),
-            "summary": _summary(run, tests, len(found)),
+            "tool": {"name": "aiready-bench"} | ({"version": clean(version)} if version else {}),
+            "summary": _summary(times, tests, len(found)),
             "tests": tests,
-            "environment": {"extra": _environment(run)},
+            "environment": {"extra": {key: clean(value) for key, value in environment.items()}},
         },
     }
     return json.dumps(report, indent=2, ensure_ascii=False) + "\n"
 
 
-def _tool(run: Run) -> dict[str, Any]:
-    return {"name": "aiready-bench"} | ({"version": clean(run.bench_version)} if run.bench_version else {})
-
-
-def _summary(run: Run, tests: list[dict[str, Any]], suites_: int) -> dict[str, int]:
-    start, stop = milliseconds(moment(run.started_at)), milliseconds(ended(run))
+def _summary(
+    times: tuple[datetime | None, datetime | None], tests: list[dict[str, Any]], suites_: int
+) -> dict[str, int]:
+    start, stop = (milliseconds(time) for time in times)
     failed = sum(test["status"] == "failed" for test in tests)
     counts = {"tests": len(tests), "passed": len(tests) - failed, "failed": failed}
     never = {"skipped": 0, "pending": 0, "other": 0}
@@ -61,11 +70,10 @@ def _test(suite: str, case: Case) -> dict[str, Any]:
 
 
 def _environment(run: Run) -> dict[str, str]:
-    found = {
+    return {
         "hostname": run.node.hostname,
         "run": run.id,
         "fingerprint": run.node.fingerprint,
         "accelerator": run.request.accelerator,
         "effort": run.request.effort.value,
     }
-    return {key: clean(value) for key, value in found.items()}

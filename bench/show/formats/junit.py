@@ -6,6 +6,7 @@ attributes are those of the Windy Road JUnit schema, the strictest of those in u
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from xml.etree import ElementTree
 
@@ -19,29 +20,37 @@ from bench.show.words import when
 
 def render(export: Export) -> str:
     run = export.run
+    return document(suites(run), run.node.hostname, run.started_at, seconds(run), _facts(run))
+
+
+def document(
+    found: Sequence[Suite], host: str, started_at: str | None, took: float, properties: Mapping[str, str]
+) -> str:
+    """Suites as one XML text. ``took`` in seconds; all texts but those of the suites may be foreign."""
     root = ElementTree.Element("testsuites")
-    for number, suite in enumerate(suites(run)):
-        _suite(root, number, suite, run)
+    for number, suite in enumerate(found):
+        attributes = {
+            "name": suite.name,
+            "package": "bench",
+            "id": str(number),
+            "timestamp": _timestamp(started_at),
+            "hostname": clean(host, 255) or "localhost",
+            "tests": str(len(suite.cases)),
+            "failures": str(suite.count("failure")),
+            "errors": str(suite.count("error")),
+            "skipped": "0",
+            "time": f"{took:.3f}",
+        }
+        _suite(ElementTree.SubElement(root, "testsuite", attributes), suite, properties)
     ElementTree.indent(root)
     body = ElementTree.tostring(root, encoding="unicode")
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{body}\n'
 
 
-def _suite(root: ElementTree.Element, number: int, suite: Suite, run: Run) -> None:
-    attributes = {
-        "name": suite.name,
-        "package": "bench",
-        "id": str(number),
-        "timestamp": _timestamp(run.started_at),
-        "hostname": clean(run.node.hostname, 255) or "localhost",
-        "tests": str(len(suite.cases)),
-        "failures": str(suite.count("failure")),
-        "errors": str(suite.count("error")),
-        "skipped": "0",
-        "time": f"{seconds(run):.3f}",
-    }
-    element = ElementTree.SubElement(root, "testsuite", attributes)
-    _properties(element, run)
+def _suite(element: ElementTree.Element, suite: Suite, properties: Mapping[str, str]) -> None:
+    known = ElementTree.SubElement(element, "properties")
+    for name, value in properties.items():
+        ElementTree.SubElement(known, "property", {"name": name, "value": clean(value)})
     for case in suite.cases:
         _case(element, suite.name, case)
     out = ElementTree.SubElement(element, "system-out")
@@ -49,8 +58,7 @@ def _suite(root: ElementTree.Element, number: int, suite: Suite, run: Run) -> No
     ElementTree.SubElement(element, "system-err")
 
 
-def _properties(suite: ElementTree.Element, run: Run) -> None:
-    properties = ElementTree.SubElement(suite, "properties")
+def _facts(run: Run) -> dict[str, str]:
     found = {
         "run": run.id,
         "started_at": when(run.started_at),
@@ -62,8 +70,7 @@ def _properties(suite: ElementTree.Element, run: Run) -> None:
     if run.attribution is not None:
         found["bottleneck"] = run.attribution.bottleneck
         found["explanation"] = run.attribution.explanation
-    for name, value in found.items():
-        ElementTree.SubElement(properties, "property", {"name": name, "value": clean(value)})
+    return found
 
 
 def _case(suite: ElementTree.Element, classname: str, case: Case) -> None:
@@ -74,6 +81,6 @@ def _case(suite: ElementTree.Element, classname: str, case: Case) -> None:
         answer.text = "\n".join(case.details) or None
 
 
-def _timestamp(text: str) -> str:
+def _timestamp(text: str | None) -> str:
     """Without a zone, as the schema wants it; in UTC. What is no time is the epoch: there is no "unknown"."""
     return f"{moment(text) or datetime.fromtimestamp(0, UTC):%Y-%m-%dT%H:%M:%S}"

@@ -14,7 +14,7 @@ from bench.show.formats import Export
 from bench.show.text import clean
 from bench.show.words import STATUS, gate_name, margin, needed, observed, reason_text, score, when
 
-_MARK = {Decision.GO: "✅", Decision.NO_GO: "❌", Decision.INCONCLUSIVE: "❔"}
+MARK = {Decision.GO: "✅", Decision.NO_GO: "❌", Decision.INCONCLUSIVE: "❔"}
 #: Foreign characters that Markdown or GitHub gives a meaning, and what shows them as themselves. The empty comment
 #: keeps ``@name`` and ``#12`` from becoming a mention or a reference, which GitHub makes after Markdown is done.
 _PLAIN = {
@@ -39,7 +39,7 @@ def render(export: Export) -> str:
     lines = [f"## AI readiness of {escape(run.node.hostname, 100)}", "", _about(run), "", *_verdicts(run)]
     if run.attribution is not None:
         lines += ["", f"**Starvation.** {escape(run.attribution.explanation)}"]
-    lines += _section("To do", _to_do(run)) + _section("Not measured", _not_measured(run))
+    lines += section("To do", _to_do(run)) + section("Not measured", _not_measured(run))
     for verdict in run.verdicts:
         lines += ["", *_gates(verdict)]
     return "\n".join(lines) + "\n"
@@ -66,7 +66,7 @@ def _verdicts(run: Run) -> Iterator[str]:
     yield "| profile | decision | score | why |"
     yield "| --- | --- | ---: | --- |"
     for v in run.verdicts:
-        yield f"| {escape(v.profile, 80)} | {_MARK[v.decision]} **{v.decision.value}** | {score(v.score)} | {_why(v)} |"
+        yield f"| {escape(v.profile, 80)} | {MARK[v.decision]} **{v.decision.value}** | {score(v.score)} | {_why(v)} |"
 
 
 def _why(verdict: Verdict) -> str:
@@ -92,7 +92,8 @@ def _gates(verdict: Verdict) -> Iterator[str]:
     yield "</details>"
 
 
-def _section(title: str, items: list[str]) -> list[str]:
+def section(title: str, items: list[str]) -> list[str]:
+    """A heading and a list; nothing for no items, which are Markdown already."""
     return ["", f"**{title}**", "", *(f"- {item}" for item in items)] if items else []
 
 

@@ -16,7 +16,7 @@ from bench.show.formats.plugin import headline, scores
 from bench.show.text import clean
 from bench.show.words import STATUS, gate_name, needed, observed, reason_text
 
-_STATE = {Decision.GO: "OK", Decision.NO_GO: "CRITICAL", Decision.INCONCLUSIVE: "UNKNOWN"}
+STATE = {Decision.GO: "OK", Decision.NO_GO: "CRITICAL", Decision.INCONCLUSIVE: "UNKNOWN"}
 _UOM = {"seconds": "s", "bytes": "B"}
 
 
@@ -24,17 +24,17 @@ def render(export: Export) -> str:
     if export.stale:
         return unknown(export.stale)
     decision, text = headline(export.run)
-    first = f"BENCH {_STATE[decision]}: {text}"
+    first = f"BENCH {STATE[decision]}: {text}"
     figures = " ".join(_figures(export.run))
-    lines = [_plain(first) + (f" | {figures}" if figures else ""), *map(_plain, _more(export.run))]
+    lines = [plain(first) + (f" | {figures}" if figures else ""), *map(plain, _more(export.run))]
     return "\n".join(lines) + "\n"
 
 
-def unknown(why: str) -> str:
-    return f"BENCH UNKNOWN: {_plain(why)}\n"
+def unknown(why: str, service: str = "BENCH") -> str:
+    return f"{service} UNKNOWN: {plain(why)}\n"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """``|`` begins the performance data, so it may not stand in text."""
     return clean(text).replace("|", "/")
 

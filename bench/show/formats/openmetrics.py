@@ -8,15 +8,13 @@ Measurements keep the contract's names and their labels; what bench says of itse
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 
 from bench.judge.score import FULL, share
-from bench.judge.units import unit_of
 from bench.model import Attribution, Decision, Finding, Measurement, Outcome, Run, Status
 from bench.show.formats import Export, ExportError
+from bench.show.formats.exposition import Family, Labels, Sample, of_values, written
 from bench.show.formats.times import ended
-from bench.show.text import clean
 
 OWN = "bench_"
 BOTTLENECKS = ("storage", "preprocess", "transfer", "loader", "accelerator", "undetermined")
@@ -42,30 +40,10 @@ FAMILIES: Mapping[str, str] = {
 }
 _FACTS = ("kernel", "os", "architecture", "nvidia_driver", "governor")
 
-Labels = Mapping[str, str]
-
-
-@dataclass(slots=True)
-class _Family:
-    help: str
-    samples: dict[tuple[tuple[str, str], ...], float] = field(default_factory=dict)
-
-    def add(self, labels: Labels, value: float) -> None:
-        """A second sample with the same labels would make the whole file unreadable: it is told apart."""
-        key, number = _key(labels), 1
-        while key in self.samples:
-            number += 1
-            key = _key({**labels, "again": str(number)})
-        self.samples[key] = value
-
-
-def _key(labels: Labels) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted((name, clean(value, 500)) for name, value in labels.items()))
-
 
 def render(export: Export) -> str:
     """Raises ExportError when a measurement has a name that is bench's own."""
-    families = {name: _Family(text) for name, text in FAMILIES.items()}
+    families = {name: Family(text) for name, text in FAMILIES.items()}
     for name, labels, value in _own(export.run):
         families[name].add(labels, value)
     for result in export.run.results:
@@ -74,8 +52,8 @@ def render(export: Export) -> str:
                 raise ExportError(f"run {export.run.id}: a measurement may not be called {m.metric}")
             declared = export.metrics.get(m.metric)
             text = declared.help if declared else f"Measured by the probe {result.probe}."
-            families.setdefault(m.metric, _Family(text)).add(_labels(m), m.value)
-    return "".join(_family(name, family) for name, family in families.items() if family.samples) + "# EOF\n"
+            families.setdefault(m.metric, Family(text)).add(_labels(m), m.value)
+    return written(families)
 
 
 def _labels(m: Measurement) -> dict[str, str]:
@@ -85,20 +63,17 @@ def _labels(m: Measurement) -> dict[str, str]:
     return dict(m.labels) | ({"invalid": "true"} if m.invalid is not None else {})
 
 
-Sample = tuple[str, Labels, float]
-
-
 def _own(run: Run) -> Iterator[Sample]:
     yield from _run(run)
     for verdict in run.verdicts:
         profile = {"profile": verdict.profile}
-        yield from _state("bench_verdict", profile, "decision", Decision, verdict.decision)
+        yield from of_values("bench_verdict", profile, "decision", Decision, verdict.decision)
         yield "bench_score_ratio", profile, verdict.score / FULL
         for finding in verdict.findings:
             yield from _gate(profile, finding)
     for result in run.results:
         probe = {"probe": result.probe}
-        yield from _state("bench_probe_outcome", probe, "outcome", Outcome, result.outcome)
+        yield from of_values("bench_probe_outcome", probe, "outcome", Outcome, result.outcome)
         yield "bench_probe_duration_seconds", probe, result.duration_seconds
     if run.attribution is not None:
         yield from _attribution(run.attribution)
@@ -125,17 +100,12 @@ def _run(run: Run) -> Iterator[Sample]:
     yield "bench_run_duration_seconds", {}, sum(result.duration_seconds for result in run.results)
 
 
-def _state(name: str, labels: Labels, key: str, values: Iterable[str], now: str) -> Iterator[Sample]:
-    for value in values:
-        yield name, {**labels, key: str(value)}, float(value == now)
-
-
 def _gate(profile: Labels, finding: Finding) -> Iterator[Sample]:
     selector = ",".join(f"{key}={value}" for key, value in sorted(finding.labels.items()))
     bound, limit = ("min", finding.limit.min) if finding.limit.min is not None else ("max", finding.limit.max)
     labels = {**profile, "metric": finding.metric, "selector": selector, "required": str(finding.required).lower()}
     labels |= {"bound": bound, "limit": "" if limit is None else f"{limit!r}"}
-    yield from _state("bench_gate", labels, "status", Status, finding.status)
+    yield from of_values("bench_gate", labels, "status", Status, finding.status)
     if limit is not None:
         yield "bench_gate_limit", labels, limit
     if finding.observed is not None:
@@ -145,7 +115,7 @@ def _gate(profile: Labels, finding: Finding) -> Iterator[Sample]:
 
 def _attribution(found: Attribution) -> Iterator[Sample]:
     labels = {key: value for key, value in (("path", found.path), ("stand_in", found.stand_in)) if value}
-    yield from _state("bench_bottleneck", labels, "bottleneck", BOTTLENECKS, found.bottleneck)
+    yield from of_values("bench_bottleneck", labels, "bottleneck", BOTTLENECKS, found.bottleneck)
     yield "bench_attribution_valid", labels, float(found.valid)
     numbers = {
         "bench_starved": None if found.starved is None else float(found.starved),
@@ -155,30 +125,3 @@ def _attribution(found: Attribution) -> Iterator[Sample]:
     for name, value in numbers.items():
         if value is not None:  # absent is not zero
             yield name, labels, value
-
-
-def _family(name: str, family: _Family) -> str:
-    unit = unit_of(name)
-    lines = [f"# HELP {name} {_help(family.help)}", f"# TYPE {name} gauge"]
-    if unit and unit != "info":
-        lines.append(f"# UNIT {name} {unit}")
-    lines += [f"{name}{_braces(key)} {_number(value)}" for key, value in family.samples.items()]
-    return "\n".join(lines) + "\n"
-
-
-def _braces(key: tuple[tuple[str, str], ...]) -> str:
-    inside = ",".join(f'{name}="{_escape(value)}"' for name, value in key)
-    return f"{{{inside}}}" if inside else ""
-
-
-def _escape(value: str) -> str:
-    """Label values: backslash, quote and newline, in this order (exposition formats)."""
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-
-def _help(text: str) -> str:
-    return _escape(clean(text))
-
-
-def _number(value: float) -> str:
-    return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)

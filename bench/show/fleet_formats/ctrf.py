@@ -1,0 +1,15 @@
+"""The fleet as Common Test Report Format; what is missing or suspected is ``failed`` with our own word beside it."""
+
+from __future__ import annotations
+
+from bench.show.fleet_formats import FleetExport
+from bench.show.fleet_formats.cases import suites
+from bench.show.fleet_formats.junit import facts
+from bench.show.formats import ctrf
+from bench.show.formats.times import moment
+
+
+def render(export: FleetExport) -> str:
+    fleet = export.fleet
+    times = (moment(fleet.measured_at or fleet.joined_at), moment(fleet.joined_at))
+    return ctrf.document(suites(fleet), times, fleet.bench_version, facts(fleet))
