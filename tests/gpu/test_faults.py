@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -135,23 +136,6 @@ FAULTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_each_fault_has_its_finding_status_and_remedy(fake: Fake, fault: Fault) -> None:
-    run = observed(fake, fault.before, fault.during)
-    assert watched(run).outcome is Outcome.OK
-    decision, findings = verdict(run)
-    finding = findings[fault.gate]
-    assert finding.status is fault.status, finding
-    lost = any(m.value for m in run.find("accelerator_lost_devices"))
-    assert decision is (NO_GO if lost else fault.decision)
-    if fault.status is Status.NO_DATA:  # no number: the reason names the metric, the warning the reading
-        assert finding.reason and fault.gate in finding.reason
-        assert any("not readable" in warning for warning in watched(run).warnings)
-    else:
-        assert finding.remedy and fault.remedy in finding.remedy
-        assert finding.status is Status.FAIL or finding.reason
-
-
 HARMLESS: list[tuple[str, dict[str, float], dict[str, float]]] = [
     ("power limit reached", {}, {"field.74.per_second": 9e8, "reasons": 0x4}),
     ("clocks set by somebody", {}, {"reasons": 0x2}),
@@ -174,12 +158,41 @@ HARMLESS: list[tuple[str, dict[str, float], dict[str, float]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("during", "before"), [c[1:] for c in HARMLESS], ids=[c[0] for c in HARMLESS])
-def test_what_is_no_fault_costs_its_own_figure_and_nothing_else(
-    fake: Fake, during: dict[str, float], before: dict[str, float]
-) -> None:
-    run = observed(fake, before, during)
+@pytest.fixture(scope="module")
+def runs(new_driver: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """The runs of all faults and of all that is none, by name; three at a time, because they mostly wait."""
+    asked = [(fault.name, fault.before, fault.during) for fault in FAULTS]
+    asked += [(name, before, during) for name, during, before in HARMLESS]
+    folder = tmp_path_factory.mktemp("answers")
+
+    def made(number: int) -> Run:
+        _, before, during = asked[number]
+        return observed(Fake(new_driver, folder / f"{number}.txt"), before, during)
+
+    with ThreadPoolExecutor(3) as pool:
+        return dict(zip((name for name, *_ in asked), pool.map(made, range(len(asked))), strict=True))
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_each_fault_has_its_finding_status_and_remedy(runs: dict[str, Run], fault: Fault) -> None:
+    run = runs[fault.name]
+    assert watched(run).outcome is Outcome.OK
     decision, findings = verdict(run)
+    finding = findings[fault.gate]
+    assert finding.status is fault.status, finding
+    lost = any(m.value for m in run.find("accelerator_lost_devices"))
+    assert decision is (NO_GO if lost else fault.decision)
+    if fault.status is Status.NO_DATA:  # no number: the reason names the metric, the warning the reading
+        assert finding.reason and fault.gate in finding.reason
+        assert any("not readable" in warning for warning in watched(run).warnings)
+    else:
+        assert finding.remedy and fault.remedy in finding.remedy
+        assert finding.status is Status.FAIL or finding.reason
+
+
+@pytest.mark.parametrize("name", [name for name, *_ in HARMLESS])
+def test_what_is_no_fault_costs_its_own_figure_and_nothing_else(runs: dict[str, Run], name: str) -> None:
+    decision, findings = verdict(runs[name])
     assert decision is GO, findings
 
 

@@ -12,7 +12,8 @@ from tests.network.testbed import Net, network, pair, unusable
 _REASON: list[str | None] = []
 
 
-def _needed() -> None:
+def needed() -> None:
+    """Leave the test out where no network can be made, and say why."""
     if not _REASON:
         _REASON.append(unusable())
     if _REASON[0]:
@@ -22,7 +23,7 @@ def _needed() -> None:
 @pytest.fixture
 def cable(tmp_path: Path) -> Iterator[Net]:
     """Hosts ``a`` 10.98.0.1 and ``b`` 10.98.0.2."""
-    _needed()
+    needed()
     with pair(tmp_path) as net:
         yield net
 
@@ -30,7 +31,7 @@ def cable(tmp_path: Path) -> Iterator[Net]:
 @pytest.fixture
 def hosts(tmp_path: Path) -> Iterator[Net]:
     """Hosts ``a`` and ``b`` without a cable."""
-    _needed()
+    needed()
     with network(tmp_path) as net:
         for name in ("a", "b"):
             net.host(name)

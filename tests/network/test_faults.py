@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.network.testbed import Net, bench_run, name_of
+from tests.network.conftest import needed
+from tests.network.testbed import Net, name_of, network
 
 GARBAGE_SERVER = """
 import socket, sys
@@ -51,88 +56,151 @@ def wait_for(host: str, word: str, wanted: bool, seconds: float = 15.0) -> None:
         time.sleep(0.05)
 
 
-def result(document: dict[str, Any]) -> tuple[str, str]:
-    (one,) = (r for r in document["results"] if r["probe"] == "network")
-    assert "\n" not in one["reason"]
-    assert document["status"] == 3, document["stderr"]
-    assert running("a") == []
-    return one["outcome"], one["reason"]
+# --- peers that are of no use: each on a cable of its own, four at a time, because they mostly wait
 
 
-def test_absent(cable: Net) -> None:
-    started = time.monotonic()
-    outcome, reason = result(bench_run(cable, "a", "--effort", "quick", "--peer", "10.98.0.77"))
-    assert outcome in ("failed", "timed_out")
-    assert reason.startswith(("peer_unreachable: 10.98.0.77", "peer_timed_out: 10.98.0.77"))
-    assert time.monotonic() - started < 20
+@dataclass(frozen=True)
+class Ended:
+    """A run that came to its end; ``left``: what runs on its host after it."""
+
+    status: int
+    result: dict[str, Any]
+    seconds: float
+    left: list[str]
+
+    @property
+    def outcome(self) -> str:
+        return str(self.result["outcome"])
+
+    @property
+    def reason(self) -> str:
+        return str(self.result["reason"])
 
 
-def test_no_such_name(cable: Net) -> None:
-    outcome, reason = result(bench_run(cable, "a", "--effort", "quick", "--peer", "no-such-host.invalid"))
-    assert (outcome, reason.partition(":")[0]) == ("failed", "peer_unknown")
+Run = subprocess.Popen[str]
+#: Given the network and its two hosts, starts the run and does to its peer what the case is about.
+Act = Callable[[Net, str, str], Run]
 
 
-def test_refuses(cable: Net) -> None:
-    document = bench_run(cable, "a", "--effort", "quick", "--peer", "10.98.0.2:5299")
-    outcome, reason = result(document)
-    assert outcome == "failed"
-    assert reason == "peer_refused: nothing listens at 10.98.0.2 port 5299"
-    (remedy,) = (r["remedy"] for r in document["results"] if r["probe"] == "network")
-    assert "bench peer" in remedy
+def no_peer(peer: str) -> Act:
+    return lambda net, a, b: start_run(net, a, peer)
+
+
+def garbage(kind: str) -> Act:
+    def act(net: Net, a: str, b: str) -> Run:
+        net.start(net.command(b, sys.executable, "-c", GARBAGE_SERVER, "10.98.0.2", kind), "ready")
+        return start_run(net, a)
+
+    return act
+
+
+def hangs(net: Net, a: str, b: str) -> Run:
+    server = net.start(net.command(b, "iperf3", "-s"))
+    run = start_run(net, a)
+    wait_for(a, "iperf3 -c", True)
+    time.sleep(0.7)
+    server.send_signal(signal.SIGSTOP)
+    return run
+
+
+def vanishes(net: Net, a: str, b: str) -> Run:
+    peer = net.peer(b, "10.98.0.2")
+    run = start_run(net, a)
+    wait_for(a, "iperf3 -c", True)
+    time.sleep(0.7)
+    peer.kill()
+    wait_for(b, "iperf3", False, 5)  # the peer's servers died with it
+    return run
+
+
+CASES: dict[str, Act] = {
+    "silent": garbage("silent"), "hangs": hangs, "vanishes": vanishes, "turncoat": garbage("turncoat"),
+    "liar": garbage("liar"), "absent": no_peer("10.98.0.77"), "page": garbage("page"), "closer": garbage("closer"),
+    "no-name": no_peer("no-such-host.invalid"), "refuses": no_peer("10.98.0.2:5299"),
+}  # fmt: skip
+
+
+def end_of(folder: Path, case: str) -> Ended:
+    a, b = f"{case}-a", f"{case}-b"
+    with network(folder) as net:
+        for host in (a, b):
+            net.host(host)
+        net.link(a, b)
+        run = CASES[case](net, a, b)
+        started = time.monotonic()
+        out, err = run.communicate(timeout=60)
+        assert out.strip(), err
+        (result,) = (r for r in json.loads(out)["results"] if r["probe"] == "network")
+        return Ended(run.returncode, result, time.monotonic() - started, running(a))
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
+    needed()
+    folders = [tmp_path_factory.mktemp(case) for case in CASES]
+    with ThreadPoolExecutor(4) as pool:
+        return dict(zip(CASES, pool.map(end_of, folders, CASES), strict=True))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_it_is_one_line_inconclusive_and_nothing_runs_on(ended: dict[str, Ended], case: str) -> None:
+    got = ended[case]
+    assert got.outcome in ("failed", "timed_out")
+    assert "\n" not in got.reason and ": " in got.reason
+    assert got.status == 3
+    assert got.left == []
+
+
+def test_absent(ended: dict[str, Ended]) -> None:
+    got = ended["absent"]
+    assert got.reason.startswith(("peer_unreachable: 10.98.0.77", "peer_timed_out: 10.98.0.77"))
+    assert got.seconds < 20
+
+
+def test_no_such_name(ended: dict[str, Ended]) -> None:
+    got = ended["no-name"]
+    assert (got.outcome, got.reason.partition(":")[0]) == ("failed", "peer_unknown")
+
+
+def test_refuses(ended: dict[str, Ended]) -> None:
+    got = ended["refuses"]
+    assert (got.outcome, got.reason) == ("failed", "peer_refused: nothing listens at 10.98.0.2 port 5299")
+    assert "bench peer" in got.result["remedy"]
 
 
 @pytest.mark.parametrize("kind", ["page", "turncoat", "closer"])
-def test_talks_garbage(cable: Net, kind: str) -> None:
-    cable.start(cable.command("b", sys.executable, "-c", GARBAGE_SERVER, "10.98.0.2", kind), "ready")
-    outcome, reason = result(bench_run(cable, "a", "--effort", "quick", "--peer", "10.98.0.2"))
-    assert outcome == "failed"
-    assert reason.startswith(("peer_garbage: ", "peer_gone: "))
+def test_talks_garbage(ended: dict[str, Ended], kind: str) -> None:
+    got = ended[kind]
+    assert got.outcome == "failed"
+    assert got.reason.startswith(("peer_garbage: ", "peer_gone: "))
 
 
-def test_lies_to_iperf3(cable: Net) -> None:
-    cable.start(cable.command("b", sys.executable, "-c", GARBAGE_SERVER, "10.98.0.2", "liar"), "ready")
-    outcome, reason = result(bench_run(cable, "a", "--effort", "quick", "--peer", "10.98.0.2"))
-    assert outcome in ("failed", "timed_out")
-    assert "10.98.0.2" in reason
+def test_lies_to_iperf3(ended: dict[str, Ended]) -> None:
+    assert "10.98.0.2" in ended["liar"].reason
 
 
-def test_never_says_a_word(cable: Net) -> None:
+def test_never_says_a_word(ended: dict[str, Ended]) -> None:
     """It accepts, and that is all: like an idle iperf3 server, until iperf3 itself waits in vain."""
-    cable.start(cable.command("b", sys.executable, "-c", GARBAGE_SERVER, "10.98.0.2", "silent"), "ready")
-    outcome, reason = result(bench_run(cable, "a", "--effort", "quick", "--peer", "10.98.0.2"))
-    assert outcome == "timed_out"
-    assert reason.startswith("peer_timed_out: 10.98.0.2")
+    got = ended["silent"]
+    assert got.outcome == "timed_out"
+    assert got.reason.startswith("peer_timed_out: 10.98.0.2")
 
 
-def test_hangs_in_the_middle(cable: Net) -> None:
-    server = cable.start(cable.command("b", "iperf3", "-s"))
-    run = _start_run(cable)
-    wait_for("a", "iperf3 -c", True)
-    time.sleep(0.7)
-    server.send_signal(signal.SIGSTOP)
-    out, _ = run.communicate(timeout=60)
-    assert run.returncode == 3
-    assert '"timed_out"' in out and "stopped answering in the middle" in out
-    assert running("a") == []
+def test_hangs_in_the_middle(ended: dict[str, Ended]) -> None:
+    got = ended["hangs"]
+    assert got.outcome == "timed_out" and "stopped answering in the middle" in got.reason
 
 
-def test_vanishes_in_the_middle(cable: Net) -> None:
-    peer = cable.peer("b", "10.98.0.2")
-    run = _start_run(cable)
-    wait_for("a", "iperf3 -c", True)
-    time.sleep(0.7)
-    peer.kill()
-    out, _ = run.communicate(timeout=60)
-    assert run.returncode == 3
-    assert '"outcome":"ok","reason":null,"remedy":null,"duration' not in out
-    assert "peer_" in out
-    assert running("a") == []
-    wait_for("b", "iperf3", False, 5)  # the peer's servers died with it
+def test_vanishes_in_the_middle(ended: dict[str, Ended]) -> None:
+    assert ended["vanishes"].reason.startswith("peer_")
+
+
+# --- the other side of it
 
 
 def test_a_client_that_dies_leaves_nothing_at_the_peer(cable: Net) -> None:
     peer = cable.peer("b", "10.98.0.2")
-    run = _start_run(cable)
+    run = start_run(cable)
     wait_for("a", "probes.loads.echo ", True)
     run.kill()
     run.communicate()
@@ -144,7 +212,7 @@ def test_a_client_that_dies_leaves_nothing_at_the_peer(cable: Net) -> None:
 
 def test_sigterm_ends_both_sides(cable: Net) -> None:
     peer = cable.peer("b", "10.98.0.2")
-    run = _start_run(cable)
+    run = start_run(cable)
     wait_for("a", "probes.loads.echo ", True)
     os.kill(_bench_pid(run), signal.SIGTERM)
     run.communicate(timeout=20)
@@ -160,22 +228,25 @@ def test_busy_server_is_waited_for(cable: Net) -> None:
     time.sleep(0.3)
     other = cable.start(cable.command("a", "iperf3", "-c", "10.98.0.2", "-t", "6"))
     time.sleep(0.3)
-    run = _start_run(cable)
+    run = start_run(cable)
     wait_for("a", "iperf3 -c 10.98.0.2 -p", True)
     assert other.wait(20) == 0
-    time.sleep(4)
+    end = time.monotonic() + 15
+    while not any('"sum_received"' in answer for answer in _answers(cable)):
+        assert time.monotonic() < end, "the server was free, and nothing was measured"
+        time.sleep(0.1)
     os.kill(_bench_pid(run), signal.SIGTERM)
     run.communicate(timeout=20)
-    answers = [file.read_text() for file in sorted(cable.folder.rglob("*tcp-*.json"))]
-    assert "the server is busy" in answers[0]
-    assert '"sum_received"' in answers[-1] or '"sum_received"' in answers[-2]
+    assert "the server is busy" in _answers(cable)[0]
 
 
-def _start_run(net: Net) -> subprocess.Popen[str]:
-    return net.start(
-        net.python("a", "bench", "run", "--probe", "network", "--effort", "quick", "--peer", "10.98.0.2", "--json",
-                   "--results", str(net.folder))
-    )  # fmt: skip
+def _answers(net: Net) -> list[str]:
+    return [file.read_text() for file in sorted(net.folder.rglob("*tcp-*.json"))]
+
+
+def start_run(net: Net, host: str = "a", peer: str = "10.98.0.2") -> Run:
+    words = ("--probe", "network", "--effort", "quick", "--peer", peer, "--json", "--results", str(net.folder))
+    return net.start(net.python(host, "bench", "run", *words))
 
 
 def _bench_pid(run: subprocess.Popen[str]) -> int:

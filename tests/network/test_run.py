@@ -1,4 +1,4 @@
-"""`bench run --peer` as a user types it, over a cable of known rate and queue; and the same run replayed."""
+"""`bench run --peer` as a user types it, but brief, over a cable of known rate and queue; and that run replayed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import pytest
 from tests.network.testbed import Net, bench_run, measured
 
 RATE, LATENCY, BURST = 100e6, 0.02, 16_000
+BRIEF = "tests.network.brief"
+NO_GATE = ("--profile", "batch-inference")  # none on the network: nothing straddles a limit and is measured again
 GOODPUT = RATE / 8 * 1448 / 1514
 
 
@@ -26,7 +28,7 @@ def test_a_quick_run_against_a_peer(cable: Net) -> None:
     for host in ("a", "b"):
         cable.shape(host, RATE, LATENCY, burst=BURST)
     peer = cable.peer("b", "10.98.0.2")
-    document = bench_run(cable, "a", "--effort", "quick", "--peer", "10.98.0.2")
+    document = bench_run(cable, "a", "--effort", "quick", "--peer", "10.98.0.2", *NO_GATE, module=BRIEF)
     assert network(document)["outcome"] == "ok", network(document)["reason"]
     for direction in ("send", "receive"):
         throughput = one(document, "network_throughput_bytes_per_second", direction=direction, peer="10.98.0.2")
@@ -50,7 +52,7 @@ def test_a_quick_run_against_a_peer(cable: Net) -> None:
 def _replayed(cable: Net, document: dict[str, Any]) -> None:
     """Without a peer, from the recorded output alone: the same figures."""
     (raw,) = cable.folder.rglob("*.raw")
-    again = bench_run(cable, "a", "--replay", str(raw))
+    again = bench_run(cable, "a", "--replay", str(raw), *NO_GATE, module=BRIEF)
     before, after = network(document)["measurements"], network(again)["measurements"]
     plain = [(m["metric"], m["labels"], m["value"], m["interval"]) for m in before]
     assert plain == [(m["metric"], m["labels"], m["value"], m["interval"]) for m in after]

@@ -18,11 +18,11 @@ from tests.network.truth import PEER, compare, echo, start_echo
 SETTINGS = {"delay": 0.004, "jitter": 0.002, "seed": 5}
 
 
-@pytest.mark.parametrize("height", [0.03, 0.1, 0.3])
-def test_every_spike_is_found_and_none_invented(hosts: Net, height: float) -> None:
+@pytest.mark.parametrize(("height", "interval"), [(0.03, 0.002), (0.1, 0.002), (0.3, 0.004)])
+def test_every_spike_is_found_and_none_invented(hosts: Net, height: float, interval: float) -> None:
     relay = hosts.relay("a", "b", {**SETTINGS, "every": 250, "height": height})
     hosts.peer("b", PEER)
-    got = compare(echo(hosts, 1000, 0.004), relay)
+    got = compare(echo(hosts, 1000, interval), relay)
     assert got.spikes == 4
     assert got.events()["network"] == got.spikes
     assert got.events()["egress"] == 0
@@ -125,4 +125,4 @@ def test_a_busy_host_is_not_the_network(hosts: Net) -> None:
     assert got.quantile(got.trips, 0.5) == pytest.approx(got.quantile(got.held, 0.5), abs=0.001), "the network's share"
     waited = [m for m in got.answer["measurements"] if m["labels"].get("place") == "host"]
     slowest = max(m["value"] for m in waited if m["metric"] == "network_place_delay_seconds")
-    assert slowest > 0.003, "the scheduler's share is the host's"
+    assert slowest > 0.001, "the scheduler's share is the host's; a calm one's is a tenth of that"

@@ -176,11 +176,11 @@ def pair(folder: Path) -> Iterator[Net]:
         yield net
 
 
-def bench_run(net: Net, host: str, *words: str, timeout: float = 200.0) -> dict[str, Any]:
+def bench_run(net: Net, host: str, *words: str, timeout: float = 200.0, module: str = "bench") -> dict[str, Any]:
     """The run document of ``bench run --probe network --json`` on that host."""
     folder = net.folder / f"results-{host}-{time.monotonic_ns()}"
     folder.mkdir()
-    argv = net.python(host, "bench", "run", "--probe", "network", "--json", "--results", str(folder), *words)
+    argv = net.python(host, module, "run", "--probe", "network", "--json", "--results", str(folder), *words)
     done = net.run(argv, timeout)
     assert done.stdout.strip(), f"no run document (status {done.returncode}): {done.stderr[-2000:]}"
     document: dict[str, Any] = json.loads(done.stdout)
