@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +37,15 @@ def specification(folder: Path, **changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def run_child(folder: Path, **changes: Any) -> str:
+    """Run the load program with changes to the specification; its standard output."""
+    argv = [sys.executable, "-m", "probes.loads.feed", json.dumps(specification(folder, **changes))]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.fixture
 def child(tmp_path: Path) -> Callable[..., str]:
-    """Run the load program with changes to the specification; its standard output."""
-
-    def run(**changes: Any) -> str:
-        argv = [sys.executable, "-m", "probes.loads.feed", json.dumps(specification(tmp_path, **changes))]
-        done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=90, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    return run
+    """`run_child` in the test's own folder."""
+    return partial(run_child, tmp_path)

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -225,19 +226,24 @@ def test_a_disk_that_stops_in_the_middle_ends_in_time(tmp_path: Path, stuck_disk
     assert os.listdir(folder) == []
 
 
-@pytest.mark.parametrize("seconds", [0.3, 2.5, 5.0, 8.0, 12.0])
-def test_an_interrupt_in_any_arm_leaves_nothing(tmp_path: Path, seconds: float) -> None:
-    folder, results = tmp_path / "data", tmp_path / "results"
-    folder.mkdir()
+def _interrupted(place: Path, seconds: float) -> tuple[int, list[str], list[str]]:
+    """(exit status, what is left in the folder, processes that still name it) of a run that gets SIGINT after that."""
+    folder, results = place / "data", place / "results"
+    folder.mkdir(parents=True)
     results.mkdir()
     process = _start(folder, results)
     _wait_for(process, "feed: starts")
     time.sleep(seconds)
     os.kill(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130, errors
-    assert os.listdir(folder) == []
-    assert not _processes_naming(str(folder))
+    process.communicate(timeout=30)
+    return process.returncode, os.listdir(folder), _processes_naming(str(folder))
+
+
+def test_an_interrupt_in_any_arm_leaves_nothing(tmp_path: Path) -> None:
+    moments = (0.3, 2.5, 5.0, 8.0, 12.0)
+    with ThreadPoolExecutor(len(moments)) as at_once:
+        found = list(at_once.map(lambda seconds: _interrupted(tmp_path / str(seconds), seconds), moments))
+    assert dict(zip(moments, found, strict=True)) == dict.fromkeys(moments, (130, [], []))
 
 
 def _processes_naming(word: str) -> list[str]:

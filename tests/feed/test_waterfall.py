@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from bench.model import Measurement
 from probes._feed_parse import Parsed, parse
-from tests.feed.conftest import DEMAND, SAMPLE, SHORT
+from tests.feed.conftest import DEMAND, SAMPLE, SHORT, run_child
 
 Child = Callable[..., str]
 
@@ -22,10 +23,22 @@ def starved(parsed: Parsed, component: str = "total") -> float:
     return one(parsed, "starvation_ratio", component=component).value
 
 
-@pytest.mark.parametrize("missing", [0.2, 0.5, 0.8])
-def test_starvation_is_what_the_supply_lacks(child: Child, missing: float) -> None:
-    supply = (1.0 - missing) * DEMAND * SAMPLE
-    parsed = parse(child(bucket=[supply, 0.0]), "/data", "test")
+@pytest.fixture(scope="module")
+def fed(tmp_path_factory: pytest.TempPathFactory) -> dict[float, Parsed]:
+    """Supply over demand -> what was measured, all at once: a software rate costs no disk and hardly any CPU."""
+    supplies = (0.2, 0.5, 0.8, 3.0)
+
+    def one_of(supply: float) -> Parsed:
+        rate = supply * DEMAND * SAMPLE
+        return parse(run_child(tmp_path_factory.mktemp("fed"), bucket=[rate, 0.0]), "/data", "test")
+
+    with ThreadPoolExecutor(len(supplies)) as at_once:
+        return dict(zip(supplies, at_once.map(one_of, supplies), strict=True))
+
+
+@pytest.mark.parametrize("supply", [0.2, 0.5, 0.8])
+def test_starvation_is_what_the_supply_lacks(fed: dict[float, Parsed], supply: float) -> None:
+    parsed, missing = fed[supply], 1.0 - supply
     assert starved(parsed) == pytest.approx(missing, abs=0.02)
     assert starved(parsed, "storage") == pytest.approx(missing, abs=0.02)
     assert sum(starved(parsed, part) for part in ("transfer", "preprocess", "storage", "overlap")) == pytest.approx(
@@ -33,8 +46,8 @@ def test_starvation_is_what_the_supply_lacks(child: Child, missing: float) -> No
     )
 
 
-def test_a_path_that_outruns_the_demand_starves_nobody(child: Child) -> None:
-    parsed = parse(child(bucket=[3.0 * DEMAND * SAMPLE, 0.0]), "/data", "test")
+def test_a_path_that_outruns_the_demand_starves_nobody(fed: dict[float, Parsed]) -> None:
+    parsed = fed[3.0]
     assert abs(starved(parsed)) < 0.01
     assert one(parsed, "storage_headroom_ratio").value == pytest.approx(3.0, rel=0.05)
     assert one(parsed, "inference_samples_per_second", stage="resident").interval == (DEMAND, DEMAND)
