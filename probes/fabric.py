@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.measure.probe import Check, Context, Probe, Tools, Unsupported
-from bench.model import Effort, Measurement, Metric, Request
+from bench.model import Effort, Measurement, Request
+from probes._metrics import metrics
 
 SYSFS = Path("/sys/class")
 #: linux/Documentation/ABI/stable/sysfs-class-infiniband; ``link_downed`` counts flaps and is told apart.
@@ -155,27 +156,13 @@ def doctor(tools: Tools, request: Request) -> Sequence[Check]:
 PROBE = Probe(
     name="fabric",
     help="Watches each InfiniBand, RoCE and Ethernet port by sysfs: rate, width, errors and flaps during the run.",
-    metrics=(
-        Metric(
-            name="fabric_up_ratio", help="Share of the run in which the port was up.",
-            labels=("port", "kind"), better="higher",
-        ),
-        Metric(
-            name="fabric_link_bytes_per_second", help="The rate that the link came up at, the lowest seen.",
-            labels=("port", "kind"), better="higher",
-        ),
-        Metric(
-            name="fabric_link_lanes", help="The width of an InfiniBand link, in lanes.",
-            labels=("port", "kind"), better="higher",
-        ),
-        Metric(
-            name="fabric_flaps", help="Times that the link went down, during the run.",
-            labels=("port", "kind"), better="lower",
-        ),
-        Metric(
-            name="fabric_errors", help="What the port's error counter grew by, during the run.",
-            labels=("port", "kind", "counter"), better="lower",
-        ),
+    metrics=metrics(
+        ("fabric_up_ratio", "Share of the run in which the port was up.", "", "higher"),
+        ("fabric_link_bytes_per_second", "The rate that the link came up at, the lowest seen.", "", "higher"),
+        ("fabric_link_lanes", "The width of an InfiniBand link, in lanes.", "", "higher"),
+        ("fabric_flaps", "Times that the link went down, during the run.", "", "lower"),
+        ("fabric_errors", "What the port's error counter grew by, during the run.", "counter", "lower"),
+        first="port kind",
     ),
     seconds={Effort.QUICK: 0.0, Effort.STANDARD: 0.0, Effort.THOROUGH: 0.0},
     watch=lambda ctx: FabricWatch(),

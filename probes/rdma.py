@@ -11,7 +11,8 @@ import re
 from collections.abc import Sequence
 
 from bench.measure.probe import Context, Failed, Probe, Unsupported, python_argv
-from bench.model import Effort, Measurement, Metric
+from bench.model import Effort, Measurement
+from probes._metrics import metrics
 from probes._network_figures import of_repeats
 from probes._network_link import answered, each_peer
 from probes.loads.peer_protocol import address
@@ -128,15 +129,11 @@ def _row(text: str) -> tuple[list[str], list[float]]:
 PROBE = Probe(
     name="rdma",
     help="RDMA write bandwidth and latency to each --peer over InfiniBand or RoCE (perftest).",
-    metrics=(
-        Metric(
-            name="rdma_write_bytes_per_second", help="RDMA writes of 64 KiB, average of a test (ib_write_bw).",
-            labels=("peer",), better="higher",
-        ),
-        Metric(
-            name="rdma_write_latency_seconds", help="RDMA writes of 2 bytes, half of the round trip (ib_write_lat).",
-            labels=("peer", "statistic"), better="lower",
-        ),
+    metrics=metrics(
+        ("rdma_write_bytes_per_second", "RDMA writes of 64 KiB, average of a test (ib_write_bw).", "", "higher"),
+        ("rdma_write_latency_seconds", "RDMA writes of 2 bytes, half of the round trip (ib_write_lat).",
+         "statistic", "lower"),
+        first="peer",
     ),
     seconds={Effort.QUICK: 0.0, Effort.STANDARD: 0.0, Effort.THOROUGH: 0.0},
     peer_seconds={Effort.QUICK: 12.0, Effort.STANDARD: 30.0, Effort.THOROUGH: 150.0},
