@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from bench.fleet import agent as agents
 from bench.fleet import mail as mails
 from bench.fleet.agent import Agent
 from bench.fleet.door import Kind, Reply
@@ -79,7 +80,7 @@ def test_a_task_that_cannot_say_which_node_it_is_says_so(
 
 def test_a_network_that_this_node_is_not_in_is_refused() -> None:
     with pytest.raises(FleetError, match="--network"):
-        own_address("192.0.2.0/24")
+        own_address("no-such-card")
 
 
 # --- letters
@@ -87,7 +88,8 @@ def test_a_network_that_this_node_is_not_in_is_refused() -> None:
 
 @pytest.fixture
 def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mail]:
-    monkeypatch.setattr(mails, "beat_seconds", lambda _: 0.02)
+    for module in (mails, agents):
+        monkeypatch.setattr(module, "beat_seconds", lambda _: 0.02)
     found = Mail(tmp_path)
     yield found
     found.close()

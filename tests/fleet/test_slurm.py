@@ -40,7 +40,7 @@ def cluster(hosts: Testbed) -> Iterator[slurm.Slurm]:
 @pytest.fixture(scope="module")
 def ours(hosts: Testbed, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of what the engine makes of these hosts."""
-    folder = tmp_path_factory.mktemp("ours") / "run"
+    folder = tmp_path_factory.mktemp("ours") / "engine"
     drive(hosts, folder, wait=200, **WHOLE)
     return folder
 
@@ -54,7 +54,9 @@ def by_slurm(cluster: slurm.Slurm, folder: Path, words: str = "") -> tuple[Fleet
 
 
 def by_members(cluster: slurm.Slurm, folder: Path, absent: str = "nobody", **options: Any) -> tuple[Fleet, str, float]:
-    """(the joined fleet of the whole suite, the members' progress, seconds)."""
+    """(the joined fleet of the whole suite, the members' progress, seconds). The hosts outlive a test, and a job runs
+    once on a host: each test has a folder of its own name, which is the run's id.
+    """
     began = time.monotonic()
     command = f'exec {sys.executable} -m tests.fleet.attend {folder} "$0" >>{folder.parent}/$(hostname).out 2>&1'
     inner = f"[ $(hostname) != {absent} ] || exit 1; export PYTHONPATH={ROOT}; {command}"
@@ -82,7 +84,7 @@ def test_the_whole_suite_by_srun_is_judged_as_that_of_the_engine(
 ) -> None:
     """Six pairs in three rounds, a 4-rank all-reduce; what is done is not done again."""
     engine, log = join_folder(ours, None, judgement()), tmp_path / "starts"
-    fleet, progress, _ = by_members(cluster, tmp_path / "run", node=["--starts", str(log)], **WHOLE)
+    fleet, progress, _ = by_members(cluster, tmp_path / "whole", node=["--starts", str(log)], **WHOLE)
     assert states(fleet) == states(engine) == dict.fromkeys(cluster.hosts.names, "pass")
     assert fleet.decision is engine.decision is Decision.GO
     assert [v.nodes for v in fleet.verdicts] == [v.nodes for v in engine.verdicts]
@@ -94,7 +96,7 @@ def test_the_whole_suite_by_srun_is_judged_as_that_of_the_engine(
     assert "n001.log" in progress and progress.count("I led") == 1
     left = [cluster.hosts.on(i, ["sh", "-c", "ps ax | grep -c '[n]ode.py'"]).stdout.strip() for i in (1, 2, 3, 4)]
     assert left == ["0"] * 4, "a server of the pairs was left running"
-    again, progress, _ = by_members(cluster, tmp_path / "run", node=["--starts", str(log)], **WHOLE)
+    again, progress, _ = by_members(cluster, tmp_path / "whole", node=["--starts", str(log)], **WHOLE)
     assert starts(log) == dict.fromkeys(cluster.hosts.names, 1) and progress.count(" sweep ") == 8
     assert again.nodes == fleet.nodes and again.pairs == fleet.pairs and again.collective == one
 
@@ -111,7 +113,7 @@ def test_a_leader_that_is_killed_and_a_node_that_never_comes_cost_the_others_not
     killer = threading.Thread(target=_kill_when_started, args=(cluster.hosts, 1, log))
     killer.start()
     try:
-        fleet, progress, seconds = by_members(cluster, tmp_path / "run", absent="n004", **options)
+        fleet, progress, seconds = by_members(cluster, tmp_path / "killed", absent="n004", **options)
     finally:
         killer.join()
     assert states(fleet) == {"n001": "unreachable", "n002": "pass", "n003": "pass", "n004": "unreachable"}, progress
@@ -120,7 +122,7 @@ def test_a_leader_that_is_killed_and_a_node_that_never_comes_cost_the_others_not
     assert set(pairs(fleet).values()) == {"pass", "not-run"} and len(fleet.pairs) == 6
     assert fleet.decision is Decision.INCONCLUSIVE
     assert seconds < 12 + 5 + 2 + 60, "absent for 12 s, silent for 5 s, a sweep of 2 s, and a minute"
-    mended, progress, _ = by_members(cluster, tmp_path / "run", **options)
+    mended, progress, _ = by_members(cluster, tmp_path / "killed", **options)
     assert states(mended) == dict.fromkeys(cluster.hosts.names, "pass"), progress
     assert mended.decision is Decision.GO and set(pairs(mended).values()) == {"pass"}
     assert starts(log) == {"n001": 2, "n002": 1, "n003": 1, "n004": 1}
@@ -140,7 +142,7 @@ def test_a_second_start_gives_way_and_sigterm_leaves_nothing_running(hosts: Test
     """A run of one node is enough for this, and needs no launcher."""
     log = tmp_path / "starts"
     options = json.dumps({"node": ["--starts", str(log), "--seconds", "90"], "budget": 100.0, "hosts": "n002,"})
-    argv = hosts.on_argv(2, [sys.executable, "-m", "tests.fleet.attend", str(tmp_path / "run"), options])
+    argv = hosts.on_argv(2, [sys.executable, "-m", "tests.fleet.attend", str(tmp_path / "ended"), options])
     env = hosts.environment(PYTHONPATH=str(ROOT))
     first = subprocess.Popen(argv, env=env, stdout=subprocess.DEVNULL)
     try:
@@ -153,7 +155,7 @@ def test_a_second_start_gives_way_and_sigterm_leaves_nothing_running(hosts: Test
         hosts.on(2, ["pkill", "-TERM", "-f", "tests.fleet.attend"])
     assert first.wait(30) == 128 + 15
     assert hosts.on(2, ["pgrep", "-f", "node.py"]).returncode == 1, "what it had started runs on"
-    assert json.loads((tmp_path / "run" / ".mail" / "beat.0").read_text())["left"] is True
+    assert json.loads((tmp_path / "ended" / ".mail" / "beat.0").read_text())["left"] is True
     assert starts(log) == {"n002": 1}
 
 
