@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,12 +9,14 @@ from typing import Any
 
 from bench.judge.attribution import components
 from bench.judge.statistics import median
+from bench.measure import lines
 from bench.measure.probe import Failed, TimedOut, Unsupported
 from bench.model import Measurement, Series
 from probes import _feed_beside
 from probes._feed_rates import Interval, Rate, Steady, difference_interval, each_step, own, pool, steady
 from probes._feed_validity import reasons
 
+WHO = "the feed's load program"
 ARMS = ("resident", "transfer", "preprocess", "fetch", "storage")
 _ERRORS = {
     "in_memory": Unsupported, "torch_missing": Unsupported, "no_cuda": Unsupported,
@@ -47,42 +48,28 @@ class Parsed:
     warnings: tuple[str, ...]
 
 
-def records_of(text: str) -> list[Mapping[str, Any]]:
+def records_of(text: str) -> list[dict[str, Any]]:
     """The child's lines. Raises Unsupported, Failed or TimedOut: what it said went wrong, or that it made no sense."""
-    records = [_record(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    records = lines.objects(text, WHO, "kind")
     for record in records:
-        if record.get("kind") == "error":
-            word = str(record.get("word", "failed"))
-            said = " ".join(str(record.get("text", "")).split())
-            raise _ERRORS.get(word, Failed)(f"{word}: {said}"[:4000], _REMEDIES.get(word))
-    if not {"ready", "end"} <= {str(record.get("kind")) for record in records}:
-        raise Failed("tool_output: the feed's load program ended before it had measured", "run it with --effort quick")
+        if record["kind"] == "error":
+            raise lines.refusal(str(record.get("word", "failed")), str(record.get("text", "")), _ERRORS, _REMEDIES)
+    if not {"ready", "end"} <= {record["kind"] for record in records}:
+        raise Failed(f"tool_output: {WHO} ended before it had measured", "run it with --effort quick")
     return records
 
 
 def hear(text: str) -> Heard:
     records = records_of(text)
-    ready = next(record for record in records if record.get("kind") == "ready")
-    return Heard(ready, tuple(record for record in records if record.get("kind") == "arm"))
-
-
-def _record(number: int, line: str) -> Mapping[str, Any]:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise Failed(f"tool_output: line {number} of the feed's load program is not JSON: {line[:80]!r}") from error
-    if not isinstance(record, dict):
-        raise Failed(f"tool_output: line {number} of the feed's load program is not an object")
-    return record
+    ready = next(record for record in records if record["kind"] == "ready")
+    return Heard(ready, tuple(record for record in records if record["kind"] == "arm"))
 
 
 def parse(text: str, path: str, label: str) -> Parsed:
     """Everything that one directory's arms say. ``label`` names an emulated accelerator (``resnet50-h100*8``)."""
     heard = hear(text)
-    try:
+    with lines.understood(WHO):
         return Feed(heard, path, label).parsed()
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise Failed(f"tool_output: the feed's load program left something out: {error!r}") from error
 
 
 class Feed:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from bench.judge.statistics import median_interval, quantile, quantile_interval
-from bench.measure.probe import Failed
+from bench.measure import lines
 from bench.model import Measurement
-from probes._feed_parse import Parsed, records_of
+from probes._feed_parse import WHO, Parsed, records_of
 from probes._feed_validity import COLD_RATIO
 
 Record = Mapping[str, Any]
@@ -30,13 +30,11 @@ def parse_pattern(text: str, path: str, label: str) -> Parsed:
     """The measurements of one pattern. Raises Unsupported, Failed or TimedOut like `parse`."""
     records = records_of(text)
     labels = {"path": path}
-    ready = next(record for record in records if record.get("kind") == "ready")
+    ready = next(record for record in records if record["kind"] == "ready")
     if ready.get("accelerator") == "emulated":
         labels |= {"stand_in": "emulated", "accelerator": label}
-    try:
+    with lines.understood(WHO):
         found = [*_loads(records, labels), *_kv(records, labels), *_checkpoints(records, labels)]
-    except (KeyError, TypeError, ValueError) as error:
-        raise Failed(f"tool_output: the feed's load program left something out: {error!r}") from error
     return Parsed(tuple(found), (), ())
 
 
