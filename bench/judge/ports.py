@@ -80,7 +80,8 @@ def _slow_one_way(flows: Sequence[Flow], way: str, known: frozenset[Port]) -> It
 def _slow_paths(flows: Sequence[Flow], known: set[str]) -> list[Outlier]:
     """Flows that are 7 % below the slower of their two ports although neither host is accused.
 
-    The scale is that of both ports and of all such flows together, because three rates of a port may agree by chance.
+    What is expected is the slower port's other flows. The scale is that of both ports and of all such flows together,
+    because three rates of a port may agree by chance.
     """
     sound = [flow for flow in flows if not {flow.sender, flow.receiver} & known]
     sends, receives = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
@@ -88,7 +89,7 @@ def _slow_paths(flows: Sequence[Flow], known: set[str]) -> list[Outlier]:
         sends[flow.sender].append(flow.rate)
         receives[flow.receiver].append(flow.rate)
     told = [f for f in sound if min(len(sends[f.sender]), len(receives[f.receiver])) >= FEWEST_SIBLINGS]
-    expected = [min(median(sends[flow.sender]), median(receives[flow.receiver])) for flow in told]
+    expected = [min(_others(sends[flow.sender], flow), _others(receives[flow.receiver], flow)) for flow in told]
     shares = [flow.rate / usual for flow, usual in zip(told, expected, strict=True) if usual > 0]
     if not shares:
         return []
@@ -100,6 +101,13 @@ def _slow_paths(flows: Sequence[Flow], known: set[str]) -> list[Outlier]:
         if usual > 0 and (usual - flow.rate) / usual >= ACT_RATIO and z > limit:
             found.append(_path(flow, usual, z, len(sends[flow.sender])))
     return found
+
+
+def _others(rates: Sequence[float], flow: Flow) -> float:
+    """The median without that flow: with it, a third of few flows would be their own expectation."""
+    rest = list(rates)
+    rest.remove(flow.rate)
+    return median(rest)
 
 
 def _path(flow: Flow, usual: float, z: float, siblings: int) -> Outlier:

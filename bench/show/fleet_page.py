@@ -11,7 +11,7 @@ from typing import Any
 from bench.judge.fleet_nouns import ANSWERED, Fleet, PairOutcome, State
 from bench.judge.statistics import median
 from bench.judge.units import human
-from bench.show.fleet_screen import outlier_line
+from bench.show.fleet_screen import collective_line, outlier_line, shift_line
 from bench.show.text import clean
 
 _MOST_MATRIX = 128
@@ -30,6 +30,8 @@ def render(fleet: Fleet) -> str:
         fleet=fleet,
         answered=sum(node.state in ANSWERED for node in fleet.nodes),
         outliers=[(outlier_line(outlier), outlier.level) for outlier in fleet.outliers],
+        collective=collective_line(fleet.collective) if fleet.collective else None,
+        shifts=[shift_line(shift) for shift in fleet.shifts],
         matrix=_matrix(fleet),
         rate=partial(human, metric=_RATE),
         missing=[node for node in fleet.nodes if node.state not in ANSWERED],
