@@ -59,11 +59,17 @@ def start(results: Path, mark: str, *arguments: str) -> subprocess.Popen[str]:
     argv = [sys.executable, "-m", "bench", "run", "--results", str(results), "--storage", str(results), *arguments]
     return subprocess.Popen(
         argv,
-        env={**os.environ, "BENCH_MARK": mark, "BENCH_QUIET_CHECK": "0"},
+        env={**os.environ, "BENCH_LOCK": f"{results}.lock", "BENCH_MARK": mark, "BENCH_QUIET_CHECK": "0"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=_as_on_a_terminal,
     )
+
+
+def _as_on_a_terminal() -> None:
+    """A shell starts what it puts in the background with SIGINT ignored, and all below inherits that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for_child(mark: str, word: str, seconds: float = 40.0) -> None:
@@ -78,23 +84,37 @@ def wait_for_child(mark: str, word: str, seconds: float = 40.0) -> None:
 CHILD = {"storage": "fio", "network": "iperf3", "inference": "probes.loads", "feed": "probes.loads"}
 
 
-@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def folders(tmp_path: Path) -> dict[signal.Signals, Path]:
+    """A results folder for each signal, so that both runs can be made at once."""
+    found = {sig: tmp_path / sig.name for sig in SIGNALS}
+    for folder in found.values():
+        folder.mkdir()
+    return found
+
+
 @pytest.mark.parametrize("probe", MEASURING)
-def test_a_signal_in_each_probe(results: Path, probe: str, sig: signal.Signals) -> None:
-    mark = f"m{os.getpid()}-{results.parent.name}"
-    run = start(results, mark, "--probe", probe, "--probe", "host", "--effort", "quick")
-    wait_for_child(mark, CHILD[probe])
-    run.send_signal(sig)
-    out, err = run.communicate(timeout=30)
-    assert run.returncode == 128 + sig, err
-    document = the_run(results)
-    assert document["interrupted_by"] == sig
-    assert outcome(document, probe) == ("failed", f"interrupted: {sig.name}")
-    assert outcome(document, "host")[0] == "ok"
-    assert document["verdicts"]
-    assert "Traceback" not in out + err
-    assert gone(mark)
-    assert not list(results.glob(f"{PREFIX}*"))
+def test_a_signal_in_each_probe(tmp_path: Path, probe: str) -> None:
+    marks = {sig: f"m{os.getpid()}-{sig.name}-{tmp_path.name}" for sig in SIGNALS}
+    places = folders(tmp_path)
+    words = ("--probe", probe, "--probe", "host", "--effort", "quick")
+    runs = {sig: start(places[sig], marks[sig], *words) for sig in SIGNALS}
+    for sig in SIGNALS:
+        wait_for_child(marks[sig], CHILD[probe])
+        runs[sig].send_signal(sig)
+    for sig in SIGNALS:
+        out, err = runs[sig].communicate(timeout=30)
+        assert runs[sig].returncode == 128 + sig, err
+        document = the_run(places[sig])
+        assert document["interrupted_by"] == sig
+        assert outcome(document, probe) == ("failed", f"interrupted: {sig.name}")
+        assert outcome(document, "host")[0] == "ok"
+        assert document["verdicts"]
+        assert "Traceback" not in out + err
+        assert gone(marks[sig])
+        assert not list(places[sig].glob(f"{PREFIX}*"))
 
 
 def test_sudden_death_leaves_no_process_and_no_lock(results: Path) -> None:
@@ -105,7 +125,10 @@ def test_sudden_death_leaves_no_process_and_no_lock(results: Path) -> None:
     run.communicate()
     assert gone(mark)
     assert list(results.glob(f"{PREFIX}*"))
-    again = bench("run", "--probe", "host", "--results", results, "--effort", "quick", "--exit-zero", cwd=results)
+    again = bench(
+        "run", "--probe", "host", "--results", results, "--effort", "quick", "--exit-zero", cwd=results,
+        env={"BENCH_LOCK": f"{results}.lock"},
+    )  # fmt: skip
     assert "another run" not in again.stderr
     swept = start(results, mark, "--probe", "storage", "--effort", "quick")
     wait_for_child(mark, "fio")
@@ -119,7 +142,8 @@ def test_a_second_run_is_turned_away(results: Path) -> None:
     first = start(results, mark, "--probe", "storage", "--effort", "quick")
     try:
         wait_for_child(mark, "fio")
-        second = bench("run", "--probe", "storage", "--results", results, cwd=results)
+        lock = {"BENCH_LOCK": f"{results}.lock"}
+        second = bench("run", "--probe", "storage", "--results", results, cwd=results, env=lock)
         assert second.returncode == 3
         assert f"process {first.pid}" in second.stderr
         assert second.stderr.count("\n") == 1
@@ -216,23 +240,36 @@ def listener(answer: bytes | None) -> Iterator[int]:
             connection.close()
 
 
-def network_run(results: Path, port: int, mark: str) -> subprocess.CompletedProcess[str]:
-    return bench(
-        "run", "--probe", "network", "--effort", "quick", "--peer", f"127.0.0.1:{port}", "--results", results,
-        cwd=results, env={"BENCH_MARK": mark},
-    )  # fmt: skip
+def against(results: Path, port: int, mark: str) -> subprocess.Popen[str]:
+    return start(results, mark, "--probe", "network", "--effort", "quick", "--peer", f"127.0.0.1:{port}")
 
 
-@pytest.mark.parametrize("answer", [None, b"\x00\xffHTTP/1.1 400 Bad Request\r\n\r\n" * 20], ids=["hangs", "garbage"])
-def test_a_peer_that_hangs_or_talks_garbage(results: Path, answer: bytes | None) -> None:
-    mark = f"p{os.getpid()}-{results.parent.name}"
-    with listener(answer) as port:
-        done = network_run(results, port, mark)
-    assert done.returncode == 3, done.stderr
+@pytest.fixture(scope="module", autouse=True)
+def hanging(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str, subprocess.Popen[str]]]:
+    """A run against a peer that accepts and says nothing: it mostly waits, so it does that beside the other tests."""
+    results, mark = tmp_path_factory.mktemp("hanging"), f"h{os.getpid()}"
+    with listener(None) as port:
+        run = against(results, port, mark)
+        try:
+            yield results, mark, run
+        finally:
+            run.kill()
+            run.communicate()
+
+
+def ended_well(results: Path, mark: str, run: subprocess.Popen[str]) -> None:
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == 3, err
     what, why = outcome(the_run(results), "network")
     assert what in ("failed", "timed_out")
-    assert f"127.0.0.1:{port}" in why or "127.0.0.1" in why
+    assert "127.0.0.1" in why
     assert gone(mark)
+
+
+def test_a_peer_that_talks_garbage(results: Path) -> None:
+    mark = f"p{os.getpid()}-{results.parent.name}"
+    with listener(b"\x00\xffHTTP/1.1 400 Bad Request\r\n\r\n" * 20) as port:
+        ended_well(results, mark, against(results, port, mark))
 
 
 def test_a_peer_that_refuses(results: Path) -> None:
@@ -240,23 +277,28 @@ def test_a_peer_that_refuses(results: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
     mark = f"r{os.getpid()}-{results.parent.name}"
-    done = network_run(results, port, mark)
-    assert done.returncode == 3
+    ended_well(results, mark, against(results, port, mark))
     assert outcome(the_run(results), "network")[0] == "failed"
-    assert gone(mark)
 
 
-@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("wait", [0.3, 0.6, 1.0])
-def test_a_signal_before_anything_is_measured(results: Path, sig: signal.Signals, wait: float) -> None:
-    mark = f"e{os.getpid()}-{results.parent.name}"
-    run = start(results, mark, "--probe", "storage", "--effort", "quick")
+def test_a_signal_before_anything_is_measured(tmp_path: Path, wait: float) -> None:
+    marks = {sig: f"e{os.getpid()}-{sig.name}-{tmp_path.name}" for sig in SIGNALS}
+    places = folders(tmp_path)
+    runs = {sig: start(places[sig], marks[sig], "--probe", "storage", "--effort", "quick") for sig in SIGNALS}
     end = time.monotonic() + 10
-    while not descendants_marked(mark) and time.monotonic() < end:
+    while not all(map(descendants_marked, marks.values())) and time.monotonic() < end:
         time.sleep(0.01)
     time.sleep(wait)
-    run.send_signal(sig)
-    _, err = run.communicate(timeout=30)
-    assert run.returncode == 128 + sig, err
-    assert gone(mark)
-    assert not list(results.glob(f"{PREFIX}*"))
+    for sig in SIGNALS:
+        runs[sig].send_signal(sig)
+    for sig in SIGNALS:
+        _, err = runs[sig].communicate(timeout=30)
+        assert runs[sig].returncode == 128 + sig, err
+        assert gone(marks[sig])
+        assert not list(places[sig].glob(f"{PREFIX}*"))
+
+
+def test_a_peer_that_hangs(hanging: tuple[Path, str, subprocess.Popen[str]]) -> None:
+    ended_well(*hanging)
+    assert outcome(the_run(hanging[0]), "network")[0] == "timed_out"
