@@ -32,6 +32,7 @@ from bench.store.errors import one_line, why
 MAIL = ".mail"
 MOST_BYTES = 16 << 20
 SILENT_BEATS = 20
+_BEATS_TO_TELL = 3
 Letter = Mapping[str, Any]
 
 
@@ -107,6 +108,7 @@ class Mail:
 class Sight(Enum):
     """What one knows of another member."""
 
+    UNKNOWN = "was not looked at for long enough"
     ABSENT = "has not come"
     HERE = "is here"
     GONE = "has fallen silent"
@@ -116,6 +118,7 @@ class Sight(Enum):
 @dataclass(slots=True)
 class _Seen:
     beat: Letter | None
+    first: float
     looked: float
     changed: float | None = None
 
@@ -137,14 +140,15 @@ class Watch:
         now = time.monotonic()
         seen = self._seen.get(rank)
         if seen is None:
-            self._seen[rank] = _Seen(self._beat(rank), now)
-            return Sight.ABSENT
+            self._seen[rank] = _Seen(self._beat(rank), now, now)
+            return Sight.UNKNOWN
         if now - seen.looked >= beat_seconds(len(self.hosts)) / 2:
             beat, seen.looked = self._beat(rank), now
             if beat is not None and beat != seen.beat:
                 seen.beat, seen.changed = beat, now
         if seen.changed is None or seen.beat is None:
-            return Sight.ABSENT
+            known = now - seen.first > _BEATS_TO_TELL * beat_seconds(len(self.hosts))
+            return Sight.ABSENT if known else Sight.UNKNOWN
         if seen.beat.get("left") is True:
             return Sight.LEFT
         return Sight.HERE if now - seen.changed <= self.silence else Sight.GONE

@@ -20,7 +20,7 @@ from bench.fleet.errors import FleetError, Occupied
 from bench.fleet.folder import PLAN, make_folder
 from bench.fleet.jobs import Listen, Note
 from bench.fleet.join import Judgement
-from bench.fleet.mail import Letter, Mail, Sight, Watch, beat_seconds
+from bench.fleet.mail import Letter, Mail, Sight, Watch
 from bench.fleet.plan import HostVars, Plan, load
 from bench.fleet.post import POLL_SECONDS, Post
 from bench.fleet.session import Session
@@ -92,24 +92,24 @@ class Member:
 
     def _is_next(self, began: float) -> bool:
         """Whether nobody leads, and all who would before this one are gone, or have not come in time."""
-        after = time.monotonic() - began
-        if self._is_led(after):
+        if self._is_led():
             return False
+        early = time.monotonic() - began < self.wait
         for rank in range(self._agent.rank):
             sight = self._watch.look(rank)
-            if sight is Sight.HERE or (sight is Sight.ABSENT and after < self.wait):
+            if sight in (Sight.HERE, Sight.UNKNOWN) or (sight is Sight.ABSENT and early):
                 return False
         return True
 
-    def _is_led(self, after: float) -> bool:
-        """Whether another member leads, or may do so: three beats tell whether it is alive."""
+    def _is_led(self) -> bool:
+        """Whether another member leads, or may do so."""
         leader = self._mail.get("leader") or {}
         rank = leader.get("rank")
         if type(rank) is not int or not 0 <= rank < len(self.hosts) or rank == self._agent.rank:
             return False
         sight = self._watch.look(rank)
-        if sight is Sight.ABSENT:
-            return after < 3 * beat_seconds(len(self.hosts))
+        if sight is Sight.UNKNOWN:
+            return True
         return sight is Sight.HERE and self._watch.card(rank).get("who") == leader.get("who")
 
     def _hopeless(self, error: Occupied, led: float) -> None:

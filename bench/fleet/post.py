@@ -53,12 +53,14 @@ class Post:
 
     def assemble(self) -> dict[str, Letter]:
         """Wait, at most until ``come_by``, for those who have not come. What each one who is here says of itself."""
-        while any(self.watch.look(rank) is Sight.ABSENT for rank in range(len(self.hosts))):
-            if time.monotonic() > self.come_by:
-                break
+        while any(self._may_come(rank) for rank in range(len(self.hosts))):
             self._tick()
         here = [rank for rank in range(len(self.hosts)) if self.watch.look(rank) is Sight.HERE]
         return {self.hosts[rank]: self.watch.card(rank) for rank in here}
+
+    def _may_come(self, rank: int) -> bool:
+        sight = self.watch.look(rank)
+        return sight is Sight.UNKNOWN or (sight is Sight.ABSENT and time.monotonic() < self.come_by)
 
     def each(
         self, commands: Mapping[str, str], limit: float, *, width: int | None = None, listen: Listen = lambda _: None

@@ -170,7 +170,7 @@ def test_the_command_itself_under_srun_and_its_verdict(cluster: slurm.Slurm, tmp
     """Slurm's own environment says who is who; the hosts have no GPU to probe, so it is INCONCLUSIVE."""
     bench = [sys.executable, "-m", "bench", "fleet"]
     words = ["--probe", "gpu", "--pairs", "none", "--no-collective", "--wait", "60", "--profile", "batch-inference"]
-    inner = f'export PYTHONPATH={ROOT}; exec "$@"'
+    inner = f'unset BENCH_LOCK; export PYTHONPATH={ROOT}; exec "$@"'
     done = cluster.srun("sh", "-c", inner, "_", *bench, "member", str(tmp_path / "run"), *words, timeout=150)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("bench fleet join") == 1 and "Traceback" not in done.stderr
