@@ -83,6 +83,7 @@ def run(
     accelerator: options.Accelerator = None,
     pairs: options.Pairs = "auto",
     collective: options.Collective = True,
+    ranks_per_node: options.Ranks = None,
     at_once: options.AtOnce = None,
     pairs_at_once: options.PairsAtOnce = None,
     spread: options.Spread = 0.0,
@@ -109,7 +110,7 @@ def run(
         inventory=inventory or [], limit=limit, effort=effort, probe=probe or [], storage=storage or [],
         profile=profile or [], accelerator=accelerator, pairs=pairs, collective=collective, at_once=at_once,
         pairs_at_once=pairs_at_once, spread=spread, budget=budget, python=python, node_env=node_env or [],
-        confirm=confirm, shared=shared, stage=stage,
+        confirm=confirm, shared=shared, stage=stage, ranks=ranks_per_node,
     )  # fmt: skip
     root = settings.results_root(results)
     if dry_run:

@@ -39,6 +39,7 @@ def member(
     accelerator: options.Accelerator = None,
     pairs: options.Pairs = "auto",
     collective: options.Collective = True,
+    ranks_per_node: options.Ranks = None,
     at_once: options.AtOnce = None,
     pairs_at_once: options.PairsAtOnce = None,
     spread: options.Spread = 0.0,
@@ -58,6 +59,7 @@ def member(
         inventory=[], limit="all", effort=effort, probe=probe or [], storage=storage or [], profile=profile or [],
         accelerator=accelerator, pairs=pairs, collective=collective, at_once=at_once, pairs_at_once=pairs_at_once,
         spread=spread, budget=budget, python=sys.executable, node_env=node_env or [], confirm=confirm, shared=shared,
+        ranks=ranks_per_node,
     )  # fmt: skip
     found = _take_part(folder, asked, hosts, host, rank, network, wait, progress=not quiet)
     if found is not None:

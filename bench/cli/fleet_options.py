@@ -24,6 +24,9 @@ Pairs = Annotated[str, typer.Option(help="Which pairs: auto (all up to 32 nodes)
 Collective = Annotated[
     bool, typer.Option("--collective/--no-collective", help="An all-reduce over all nodes; needs torch there.")
 ]
+Ranks = Annotated[
+    int | None, typer.Option(min=1, max=64, help="Ranks of a node in the all-reduce; default: one a GPU, one without.")
+]
 AtOnce = Annotated[int | None, typer.Option(min=1, help="At most so many nodes measure one storage system at a time.")]
 PairsAtOnce = Annotated[int | None, typer.Option(min=1, help="At most so many pairs at a time.")]
 Spread = Annotated[float, typer.Option(min=0, help="Begin within so many seconds, each host at its own moment.")]

@@ -47,6 +47,7 @@ class Asked:
     confirm: bool
     shared: str | None
     stage: bool = False
+    ranks: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +201,7 @@ def _collective(asked: Asked) -> str:
     return (
         "exec {python} -m probes.loads.fleet_rank --rank {rank} --world {world} --address {own} "
         f"--master {{address}} --port {_COLLECTIVE_PORT} --device {device} --effort {asked.effort}"
+        f"{f' --ranks {asked.ranks}' if asked.ranks else ''}"
     )
 
 

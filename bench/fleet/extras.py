@@ -1,28 +1,25 @@
-"""What lies beside the sweep in a run's folder: pairs, the collective, shared storage. Read with the same suspicion."""
+"""What lies beside the sweep in a run's folder: pairs and shared storage. Read with the same suspicion."""
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bench.fleet.errors import FleetError
-from bench.fleet.expected import same_host, small_file
+from bench.fleet.expected import same_host
 from bench.fleet.folder import read_json
-from bench.judge.fleet_nouns import Collective, PairOutcome, SharedStorage, State
+from bench.judge.fleet_nouns import PairOutcome, SharedStorage, State
 from bench.judge.statistics import median
 from bench.model import Measurement, Outcome, Run
 from bench.store import reading
-from bench.store.errors import UnusableRun, one_line, why
+from bench.store.errors import UnusableRun, one_line
 
-PAIRS, PAIR_FOLDER, COLLECTIVE, SHARED = "pairs.json", "pairs", "collective", "shared"
+PAIRS, PAIR_FOLDER, SHARED = "pairs.json", "pairs", "shared"
 _RATE = "network_throughput_bytes_per_second"
 _READ = "storage_read_bytes_per_second"
 _TURNED = {"send": "receive", "receive": "send"}
-_MOST_RANK_BYTES = 1 << 20
 
 
 def pair_file(client: str, server: str) -> str:
@@ -138,73 +135,6 @@ def trouble_of_pair(run: Run, hostname: str) -> str | None:
         return None
     found = next((r for r in run.results if r.outcome is not Outcome.OK and r.probe == "network"), None)
     return one_line(f"bad_result: {found.reason if found else 'it measured no throughput'}")
-
-
-def collective_in(folder: Path, hosts: Sequence[str], told: Mapping[str, tuple[State, str]]) -> Collective | None:
-    """The collective from its ranks' own lines; None where none was asked for. It passes when every rank has one."""
-    asked = read_json(folder / COLLECTIVE / "ranks.json")
-    if not isinstance(asked, dict) or not isinstance(asked.get("hosts"), list):
-        return None
-    ranks = tuple(host for host in hosts if host in asked["hosts"])
-    rows: list[tuple[str, State, str | None]] = []
-    found: dict[str, dict[str, Any]] = {}
-    for host in ranks:
-        try:
-            found[host] = _rank(folder / COLLECTIVE / f"{host}.json")
-            rows.append((host, State.PASS, None))
-        except FleetError as error:
-            state, reason = told.get(host, (State.NOT_RUN, ""))
-            rows.append((host, state, reason or str(error)))
-    bad = [(host, state, reason) for host, state, reason in rows if state is not State.PASS]
-    if bad or not found:
-        who = f"{len(bad)} of {len(ranks)} ranks without a result; {bad[0][0]}: {bad[0][2]}" if bad else "no rank"
-        return Collective(state=bad[0][1] if bad else State.NOT_RUN, reason=who, ranks=ranks, rows=tuple(rows))
-    return _together(ranks, found, rows)
-
-
-def _together(
-    ranks: tuple[str, ...], found: Mapping[str, dict[str, Any]], rows: Sequence[tuple[str, State, str | None]]
-) -> Collective:
-    """The slowest rank's time counts. Who arrives last waits least: its wait is compared with the median rank's."""
-    waits = {host: float(entry["wait_seconds"]) for host, entry in found.items()}
-    last = min(waits, key=lambda host: waits[host])
-    late = median(list(waits.values())) - waits[last]
-    seconds = max(float(entry["seconds"]) for entry in found.values())
-    size, n = int(next(iter(found.values()))["message_bytes"]), len(ranks)
-    return Collective(
-        state=State.PASS,
-        ranks=ranks,
-        message_bytes=size,
-        bus_bytes_per_second=size / seconds * 2 * (n - 1) / n,  # nccl-tests, PERFORMANCE.md: all-reduce
-        straggler=last if late > 0.1 * seconds else None,
-        straggler_late_seconds=late,
-        rows=tuple(rows),
-    )
-
-
-def _rank(path: Path) -> dict[str, Any]:
-    """A rank's line. Raises FleetError when it is absent or is none."""
-    try:
-        entry = json.loads(small_file(path, _MOST_RANK_BYTES))
-    except OSError as error:
-        raise FleetError(one_line(f"no_result: {why(error)}")) from error
-    except (ValueError, RecursionError) as error:
-        raise FleetError(one_line(f"bad_result: {path.name} is not JSON")) from error
-    trouble = trouble_of_rank(entry)
-    if trouble:
-        raise FleetError(trouble)
-    return dict(entry)
-
-
-def trouble_of_rank(entry: object) -> str | None:
-    """Why the object is no rank's result, None if it is one."""
-    if not isinstance(entry, dict):
-        return "bad_result: is no object"
-    for name in ("seconds", "wait_seconds", "message_bytes"):
-        value = entry.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e15:
-            return f"bad_result: {name} is not a number from 0"
-    return None if entry["seconds"] > 0 else "bad_result: seconds is zero"
 
 
 def shared_in(folder: Path, hosts: Sequence[str]) -> list[SharedStorage]:

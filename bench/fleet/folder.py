@@ -112,6 +112,7 @@ def join_folder(
 def known_in(folder: Path, hosts: Sequence[str]) -> Known:
     """What the engine wrote beside the files; nothing for another launcher. Raises FleetError."""
     from bench.fleet import extras
+    from bench.fleet.collective import collective_in
 
     known = Known(hostnames=hostnames_in(folder), again=folder / AGAIN)
     pairs: dict[tuple[str, str], tuple[State, str]] = {}
@@ -120,7 +121,7 @@ def known_in(folder: Path, hosts: Sequence[str]) -> Known:
         _learn(entry, known, pairs, ranks)
     found = extras.pairs_in(folder, known.hostnames, pairs)
     known.pairs, known.network = found.outcomes, found.network
-    known.collective = extras.collective_in(folder, hosts, ranks)
+    known.collective = collective_in(folder, hosts, ranks)
     known.shared = extras.shared_in(folder, hosts)
     return known
 

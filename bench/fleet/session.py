@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.fleet import extras, node_script, stage
+from bench.fleet.collective import COLLECTIVE, trouble_of_line
 from bench.fleet.door import Door, Kind
 from bench.fleet.engine import Engine
 from bench.fleet.errors import FleetError, Occupied
@@ -193,8 +194,8 @@ class Session:
             Rounds(self.folder, self.plan, self.jobs, self._sound(), self._hostname).all(self._named())
 
     def collective(self) -> None:
-        """One rank on every survivor, all at once: fewer at a time than ranks would wait for each other for ever."""
-        here, place = self._sound(), self.folder / extras.COLLECTIVE
+        """On every survivor, all at once: fewer at a time than there are would wait for each other for ever."""
+        here, place = self._sound(), self.folder / COLLECTIVE
         if not self.plan.collective or len(here) < 2:
             return
         asked = read_json(place / "ranks.json")
@@ -213,7 +214,7 @@ class Session:
             plan.collective, host, plan.variables[ranks[0]].address, rank=str(ranks.index(host)), world=str(len(ranks)),
             own=plan.variables[host].address,
         )  # fmt: skip
-        path = self.folder / extras.COLLECTIVE / f"{host}.json"
+        path = self.folder / COLLECTIVE / f"{host}.json"
         return Job(
             key=host, host=host, command=command, budget=plan.collective_budget, env=plan.env(host), alone=True,
             accept=lambda frame: _accept_rank(frame, path),
@@ -266,7 +267,7 @@ def _accept_rank(frame: Frame, path: Path) -> str | None:
         entry = json.loads(frame.out[: 1 << 20].decode("utf-8").strip().splitlines()[-1])
     except (ValueError, IndexError, RecursionError):
         return "no line of a rank"
-    trouble = extras.trouble_of_rank(entry)
+    trouble = trouble_of_line(entry)
     if trouble is None:
         write_json(path, entry)
     return trouble

@@ -1,11 +1,14 @@
-"""One rank of an all-reduce over the nodes of a fleet: bandwidth, and who arrives last.
+"""One node's ranks of an all-reduce over the nodes of a fleet: bandwidth, and who arrives last.
 
 Every iteration is what a training step is to the network: some work of the rank's own, then a sum over all ranks. A
 sum of one number comes first, which nobody leaves before the last has come: its time is what this rank waited. The
-rank that arrives last waits least. One rank a node, on its first GPU (NCCL), else on the CPU (gloo, a stand-in).
+rank that arrives last waits least. One rank a GPU (NCCL); without GPUs one rank on the CPU (gloo, a stand-in), or as
+many as ``--ranks`` says. The nodes tell each other how many ranks they have, so they need not be alike. All ranks of
+a node end together: when one fails the others are ended, and none outlives the process that began them.
 
-Answers with one JSON object on standard output: rank, world, backend, message_bytes, iterations, seconds (mean of the
-all-reduce, as nccl-tests has it: a stall now and then counts), wait_seconds (mean wait before it), stand_in.
+Answers with one JSON object on standard output: node, world (all ranks), backend, message_bytes, iterations, seconds
+(mean of the slowest rank's all-reduce, as nccl-tests has it: a stall now and then counts), wait_seconds (the least mean
+wait before it), ranks (a list of local, seconds, wait_seconds), stand_in.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -26,32 +31,36 @@ _STEP = 768  # a square matrix product of that size: some ten milliseconds of a 
 _TIMEOUT_SECONDS = 60.0
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one process of the collective is told. ``rank`` counts over all nodes, ``local`` on its own."""
+
+    asked: argparse.Namespace
+    backend: str
+    world: int
+    rank: int
+    local: int
+
+
 def main() -> int:
     asked = _arguments()
     _bind(asked.address)
-    import torch.distributed as dist
-
-    device, backend = _device(asked.device)
-    dist.init_process_group(
-        backend, init_method=f"tcp://{asked.master}:{asked.port}", rank=asked.rank, world_size=asked.world,
-        timeout=timedelta(seconds=_TIMEOUT_SECONDS),
-    )  # fmt: skip
-    try:
-        result = _measure(device, asked.bytes or _BYTES[asked.effort], asked.iterations or _ITERATIONS[asked.effort])
-    finally:
-        dist.destroy_process_group()
-    stand_in = {} if backend == "nccl" else {"stand_in": "cpu"}
-    answer = {"rank": asked.rank, "world": asked.world, "backend": backend, **result, **stand_in}
-    sys.stdout.write(json.dumps(answer) + "\n")
+    backend, ranks = _ranks(asked)
+    store = _store(asked, asked.rank == 0)
+    world, first = _counted(store, asked, backend, ranks)
+    parts = [Part(asked, backend, world, first + local, local) for local in range(ranks)]
+    found = [_measure(parts[0], store)] if ranks == 1 else _together(parts)
+    sys.stdout.write(json.dumps(_answer(asked, backend, world, found)) + "\n")
     return 0
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rank", type=int, required=True)
-    parser.add_argument("--world", type=int, required=True)
+    parser.add_argument("--rank", type=int, required=True, help="the node's number")
+    parser.add_argument("--world", type=int, required=True, help="how many nodes")
+    parser.add_argument("--ranks", type=int, default=0, help="ranks on this node; 0: one a GPU, one without")
     parser.add_argument("--address", required=True, help="this node's own address on the data network")
-    parser.add_argument("--master", required=True, help="the address of rank 0")
+    parser.add_argument("--master", required=True, help="the address of node 0")
     parser.add_argument("--port", type=int, default=5301)
     parser.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto")
     parser.add_argument("--effort", choices=list(_BYTES), default="quick")
@@ -71,17 +80,82 @@ def _bind(address: str) -> None:
             os.environ.setdefault(variable, card)
 
 
-def _device(wanted: str) -> tuple[Any, str]:
+def _ranks(asked: argparse.Namespace) -> tuple[str, int]:
+    """The backend, and how many ranks this node has."""
     import torch
 
-    if wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available()):
-        torch.cuda.set_device(0)
-        return torch.device("cuda", 0), "nccl"
+    cards = torch.cuda.device_count() if asked.device != "cpu" and torch.cuda.is_available() else 0
+    if asked.device == "cuda" and cards < max(1, asked.ranks):
+        sys.exit(f"{asked.ranks or 1} ranks on GPUs were asked for, and there are {cards} GPUs here")
+    if cards and asked.ranks <= cards:
+        return "nccl", asked.ranks or cards
+    return "gloo", max(1, asked.ranks)  # NCCL does not put two ranks on one GPU
+
+
+def _store(asked: argparse.Namespace, master: bool) -> Any:
+    from torch.distributed import TCPStore
+
+    patience = timedelta(seconds=_TIMEOUT_SECONDS)
+    return TCPStore(asked.master, asked.port, is_master=master, timeout=patience, wait_for_workers=False)
+
+
+def _counted(store: Any, asked: argparse.Namespace, backend: str, ranks: int) -> tuple[int, int]:
+    """All ranks, and the number of this node's first one: every node says what it has, and waits for the others."""
+    store.set(f"node/{asked.rank}", f"{ranks} {backend}")
+    told = [store.get(f"node/{node}").decode().split() for node in range(asked.world)]
+    backends = [word for _, word in told]
+    if len(set(backends)) > 1:
+        sys.exit(f"node {backends.index('gloo')} has no GPU, node {backends.index('nccl')} has: name one --accelerator")
+    counts = [int(number) for number, _ in told]
+    return sum(counts), sum(counts[: asked.rank])
+
+
+def _together(parts: Sequence[Part]) -> list[dict[str, Any]]:
+    """One process a rank. torch ends the others when one fails, and says what that one said."""
+    from torch import multiprocessing
+
+    answers = multiprocessing.get_context("spawn").SimpleQueue()
+    multiprocessing.spawn(_one_of_many, args=(parts, answers), nprocs=len(parts), join=True)
+    return sorted((answers.get() for _ in parts), key=lambda found: int(found["local"]))
+
+
+def _one_of_many(local: int, parts: Sequence[Part], answers: Any) -> None:
+    import ctypes
+    import signal
+
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG: none outlives the one that began it
+    part = parts[local]
+    answers.put(_measure(part, _store(part.asked, False)))
+
+
+def _measure(part: Part, store: Any) -> dict[str, Any]:
+    """This rank's figures."""
+    import torch.distributed as dist
+
+    device = _device(part)
+    dist.init_process_group(
+        part.backend, store=dist.PrefixStore("ranks", store), rank=part.rank, world_size=part.world,
+        timeout=timedelta(seconds=_TIMEOUT_SECONDS),
+    )  # fmt: skip
+    asked = part.asked
+    try:
+        size, iterations = asked.bytes or _BYTES[asked.effort], asked.iterations or _ITERATIONS[asked.effort]
+        return {"local": part.local, **_iterate(device, size, iterations)}
+    finally:
+        dist.destroy_process_group()
+
+
+def _device(part: Part) -> Any:
+    import torch
+
+    if part.backend == "nccl":
+        torch.cuda.set_device(part.local)
+        return torch.device("cuda", part.local)
     torch.set_num_threads(1)
-    return torch.device("cpu"), "gloo"
+    return torch.device("cpu")
 
 
-def _measure(device: Any, size: int, iterations: int) -> dict[str, Any]:
+def _iterate(device: Any, size: int, iterations: int) -> dict[str, Any]:
     import torch
 
     message = torch.ones(size // 4, dtype=torch.float32, device=device)
@@ -116,6 +190,16 @@ def _finished(device: Any) -> None:
         import torch
 
         torch.cuda.synchronize(device)
+
+
+def _answer(asked: argparse.Namespace, backend: str, world: int, found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    own = [{key: one[key] for key in ("local", "seconds", "wait_seconds")} for one in found]
+    stand_in = {} if backend == "nccl" else {"stand_in": "cpu"}
+    return {
+        "node": asked.rank, "world": world, "backend": backend, "message_bytes": found[0]["message_bytes"],
+        "iterations": found[0]["iterations"], "seconds": max(one["seconds"] for one in found),
+        "wait_seconds": min(one["wait_seconds"] for one in found), "ranks": own, **stand_in,
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

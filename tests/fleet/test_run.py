@@ -70,9 +70,11 @@ RANK = (
     f"{sys.executable} -m probes.loads.fleet_rank --rank {{rank}} --world {{world}} --address {{own}} "
     "--master {address} --device cpu --bytes 1048576 --iterations 10"
 )
-#: n003's rank is stopped for two thirds of the time: it computes at a third of the others' pace.
+#: n001 has two ranks, as a node with two GPUs has, the others one.
+#: n003's is stopped for two thirds of the time: it computes at a third of the others' pace.
 COLLECTIVE = f"""
 export PYTHONPATH={ROOT}
+[ {{host}} = n001 ] && exec {RANK} --ranks 2
 [ {{host}} = n003 ] || exec {RANK}
 {RANK} & p=$!
 while grep -q 'State:.[RSD]' /proc/$p/status; do kill -STOP $p; sleep 0.06; kill -CONT $p; sleep 0.03; done
@@ -92,6 +94,7 @@ def test_four_hosts_six_pairs_in_three_rounds_a_collective_one_verdict_and_page(
     assert all(pair.state.value == "pass" and pair.send_bytes_per_second for pair in fleet.pairs)
     found = fleet.collective
     assert found is not None and found.state.value == "pass", progress
+    assert found.world == 5 and len(found.rows) == 4, "one outcome a host, however many ranks it has"
     assert found.ranks == tuple(hosts.names) and found.bus_bytes_per_second and found.straggler == "n003"
     assert len(fleet.shared) == 1 and fleet.shared[0].path == "/data"
     assert list(fleet.shared[0].alone) == ["n001"] and list(fleet.shared[0].together) == hosts.names
