@@ -2,7 +2,8 @@
 
 It holds the product and the installed packages that a measurement needs, as they are on the controller; so it fits
 nodes with the same Python (3.11, say) and the same processor. torch, fio and iperf3 are the node's own or its
-container's. Nothing is installed there: jobs find it by PYTHONPATH, and it is removed with the jobs' folders.
+container's. Nothing is installed there: jobs find it by PYTHONPATH, and what nobody has asked for in a week is removed
+with the jobs' folders.
 """
 
 from __future__ import annotations
@@ -132,7 +133,17 @@ def bring(
 
     ``pythons``: the Python of each host.
     """
-    archive, hosts = pack(folder), list(pythons)
+    archive = pack(folder)
+    try:
+        return _brought(engine, archive, pythons, limit)
+    finally:
+        archive.path.unlink(missing_ok=True)
+
+
+def _brought(
+    engine: Engine, archive: Archive, pythons: Mapping[str, str], limit: float
+) -> dict[str, tuple[str | None, str]]:
+    hosts = list(pythons)
     asked = engine.each(dict.fromkeys(hosts, ready_script(archive)), 30.0)
     there = {host: staged(asked[host].stdout) for host in hosts}
     wanted = {host: place_of(asked[host].stdout) for host in hosts if there[host] is None}
@@ -175,7 +186,9 @@ if [ -L "$b" ] || [ ! -d "$b" ] || [ ! -O "$b" ]; then echo "$b is not a folder 
 s="$b/stage"; mkdir -p "$s"
 """
 _READY = """\
-if [ -d "$s/@NAME@" ]; then echo "AIREADY-STAGED $s/@NAME@"; else echo "AIREADY-PLACE $s"; fi
+touch "$s"
+find "$s" -mindepth 1 -maxdepth 1 -mtime +7 ! -name '@NAME@' -exec rm -rf {} + 2>/dev/null
+if [ -d "$s/@NAME@" ]; then touch "$s/@NAME@"; echo "AIREADY-STAGED $s/@NAME@"; else echo "AIREADY-PLACE $s"; fi
 """
 _UNPACK = """\
 f="$s/@NAME@.tar.gz"; t="$s/.@NAME@.$$"

@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import bench
+from bench.fleet import stage
 from bench.fleet.engine import Engine
 from bench.fleet.folder import make_folder
 from bench.fleet.jobs import Note
@@ -31,6 +33,8 @@ def plan_of(
     python, rest = sys.executable, dict(options)
     words = " ".join(rest.pop("node", []))
     pair_bytes = rest.pop("pair_bytes", 1 << 20)
+    if options.pop("torn_archive", False):
+        tear_archives()
     values: dict[str, Any] = {
         "id": folder.name, "inventory": inventory, "hosts": tuple(variables), "variables": variables,
         "sweep": f"exec {python} {NODE} sweep {words}", "budget": 15.0,
@@ -39,6 +43,20 @@ def plan_of(
         "needs_bench": False, "confirm": False,
     }  # fmt: skip
     return Plan(**(values | rest))
+
+
+def tear_archives() -> None:
+    """What is sent to the nodes is not what its digest says; and it is small."""
+    pack = stage.pack
+
+    def torn(folder: Path) -> stage.Archive:
+        archive = pack(folder)
+        with archive.path.open("ab") as file:
+            file.write(b"x")
+        return archive
+
+    stage._files = lambda: {"bench/__init__.py": Path(bench.__file__)}
+    stage.pack = torn
 
 
 def main() -> int:

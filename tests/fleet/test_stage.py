@@ -5,19 +5,25 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
-from bench.fleet import site, stage
+import bench
+from bench.fleet import node_script, site, stage
 from bench.fleet.errors import FleetError
 from bench.fleet.jobs import Note
+from bench.judge.fleet_nouns import Fleet
 from bench.show.fleet_progress import _Table, listener
+from tests.fleet.test_run import STORAGE_ONLY, drive, states
+from tests.fleet.testbed import Testbed
 
 
 @pytest.fixture
@@ -66,6 +72,29 @@ def test_a_node_unpacks_only_what_was_sent(archive: stage.Archive) -> None:
         shutil.rmtree(Path(place) / archive.name, ignore_errors=True)
 
 
+def test_what_nobody_asks_for_in_a_week_is_removed_and_what_is_in_use_is_not(
+    archive: stage.Archive, tmp_path: Path
+) -> None:
+    """A nightly fleet uses one archive for months: the folder of all archives looks old, and must stay."""
+    base = tmp_path / "base"
+
+    def on_node(script: str) -> str:
+        return here(script.replace("/var/tmp/aiready-bench-$(id -u)", str(base))).stdout
+
+    place = Path(stage.place_of(on_node(stage.ready_script(archive))) or "")
+    shutil.copy(archive.path, place / f"{archive.name}.tar.gz")
+    folder = Path(stage.staged(on_node(stage.unpack_script(archive))) or "")
+    other, job = place / "aiready-bench-0-old", base / "r.sweep.1"
+    for path in (other, job):
+        path.mkdir()
+    long_ago = 1_600_000_000
+    for path in (other, job, folder, place):
+        os.utime(path, (long_ago, long_ago))
+    assert stage.staged(on_node(stage.ready_script(archive))) == str(folder)
+    on_node(node_script.run("r.sweep.2", "true", 5, {}))
+    assert (folder / "package/module.py").exists() and not other.exists() and not job.exists()
+
+
 def test_without_ansible_one_line_says_what_installs_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -112,3 +141,54 @@ def test_the_live_table_shows_hostile_names_as_text() -> None:
     assert "n[red]x" in text and "lost" in text and "more of 40" in text and "\x07" not in text
     with listener(3, shown=False) as listen:
         listen(Note("sweep", "n1", None))
+
+
+# --- on hosts
+
+
+def stage_of(hosts: Testbed, i: int) -> list[str]:
+    return hosts.on(i, ["sh", "-c", "ls -A /var/tmp/aiready-bench-0/stage"]).stdout.split()
+
+
+@pytest.fixture
+def lacking(hosts: Testbed, tmp_path: Path) -> Path:
+    """An inventory of two: n001's Python is the one below our virtual environment, which has nothing of the product."""
+    inventory, bare = tmp_path / "two.ini", Path(sys.executable).resolve()
+    own = hosts.inventory.read_text().splitlines()
+    lines = [f"{line} bench_python={bare}" if line.startswith("n001") else line for line in own]
+    inventory.write_text("\n".join(line for line in lines if not line.startswith(("n003", "n004"))) + "\n")
+    done = hosts.on(1, [str(bare), "-c", "import bench"])
+    assert "No module named 'bench'" in done.stderr
+    return inventory
+
+
+def test_a_torn_archive_is_refused_by_the_node_and_leaves_nothing(
+    hosts: Testbed, lacking: Path, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"inventory": str(lacking), "stage": True, "needs_bench": True, "torn_archive": True}
+    fleet, progress, _ = drive(hosts, tmp_path / "t", profile=STORAGE_ONLY, pairs="none", **options)
+    assert states(fleet) == {"n001": "not-run", "n002": "pass"}, progress
+    reason = fleet.nodes[0].reason or ""
+    assert reason.startswith("not_installed: cannot_stage: ") and "the archive is not what was sent" in reason
+    assert stage_of(hosts, 1) == [] and not list((tmp_path / "t").rglob("*.tar.gz"))
+
+
+def test_a_node_without_the_product_gets_it_once_by_its_version_and_measures_with_it(
+    hosts: Testbed, lacking: Path, tmp_path: Path
+) -> None:
+    results = tmp_path / "results"
+    words = ["--probe", "gpu", "--pairs", "none", "--no-collective", "--results", str(results), "--json"]
+    command = [sys.executable, "-m", "bench", "fleet", "run"]
+    root = str(Path(__file__).resolve().parents[2])
+    done = hosts.controller([*command, "-i", str(lacking), "--stage", *words], timeout=200, PYTHONPATH=root)
+    fleet = Fleet.model_validate_json(done.stdout or "{}")
+    assert (done.returncode, states(fleet)) == (3, {"n001": "inconclusive", "n002": "inconclusive"}), done.stderr
+    (name,) = stage_of(hosts, 1)
+    version = re.escape(f"aiready-bench-{bench.__version__}-{stage.fits().replace(' ', '-')}-")
+    assert re.fullmatch(version + "[0-9a-f]{12}", name), "unpacked under its version and digest, the archive gone"
+    assert stage_of(hosts, 2) == [], "only where it is missing"
+    assert not list(results.rglob("*.tar.gz"))
+    born = hosts.on(1, ["stat", "-c", "%i", f"/var/tmp/aiready-bench-0/stage/{name}"]).stdout
+    again = hosts.controller([*command, "--resume", fleet.id, *words[-3:]], timeout=200, PYTHONPATH=root)
+    assert again.returncode == 3, again.stderr
+    assert hosts.on(1, ["stat", "-c", "%i", f"/var/tmp/aiready-bench-0/stage/{name}"]).stdout == born
