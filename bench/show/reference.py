@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from bench.judge.profile import Profile
 from bench.model import Metric
 from bench.show.boards import Probe
+from bench.show.fleet_formats.openmetrics import FAMILIES as OF_A_FLEET
 from bench.show.formats.openmetrics import FAMILIES
 from bench.show.words import needed
 
@@ -56,13 +57,15 @@ def _better(metric: Metric) -> str:
 
 
 def _own() -> Iterator[str]:
-    yield ""
-    yield "## What the Prometheus export says of the run itself"
-    yield ""
-    yield "| metric | what it is |"
-    yield "| --- | --- |"
-    for name, text in FAMILIES.items():
-        yield f"| `{name}` | {_cell(text)} |"
+    exports = (("`bench export`", "the run itself", FAMILIES), ("`bench fleet export`", "a fleet", OF_A_FLEET))
+    for command, what, families in exports:
+        yield ""
+        yield f"## What the Prometheus text of {command} says of {what}"
+        yield ""
+        yield "| metric | what it is |"
+        yield "| --- | --- |"
+        for name, text in families.items():
+            yield f"| `{name}` | {_cell(text)} |"
 
 
 def profiles_page(profiles: Iterable[Profile]) -> str:
