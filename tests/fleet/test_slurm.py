@@ -17,6 +17,7 @@ from bench.fleet.folder import join_folder
 from bench.judge.fleet_nouns import Fleet
 from bench.model import Decision
 from tests.fleet import slurm
+from tests.fleet.attend import NETWORK
 from tests.fleet.drive import NODE
 from tests.fleet.make import judgement
 from tests.fleet.test_run import RANK, ROOT, STORAGE_ONLY, drive, starts, states
@@ -39,9 +40,9 @@ def cluster(hosts: Testbed) -> Iterator[slurm.Slurm]:
 
 @pytest.fixture(scope="module")
 def ours(hosts: Testbed, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of what the engine makes of these hosts."""
+    """The folder of what the engine makes of these hosts: sweep and pairs. (Its collective: `tests.fleet.test_run`.)"""
     folder = tmp_path_factory.mktemp("ours") / "engine"
-    drive(hosts, folder, wait=200, **WHOLE)
+    drive(hosts, folder, wait=200)
     return folder
 
 
@@ -82,7 +83,7 @@ def test_srun_and_the_engine_come_to_the_same_verdict(cluster: slurm.Slurm, ours
 def test_the_whole_suite_by_srun_is_judged_as_that_of_the_engine(
     cluster: slurm.Slurm, ours: Path, tmp_path: Path
 ) -> None:
-    """Six pairs in three rounds, a 4-rank all-reduce; what is done is not done again."""
+    """Six pairs in three rounds, a 4-rank all-reduce."""
     engine, log = join_folder(ours, None, judgement()), tmp_path / "starts"
     fleet, progress, _ = by_members(cluster, tmp_path / "whole", node=["--starts", str(log)], **WHOLE)
     assert states(fleet) == states(engine) == dict.fromkeys(cluster.hosts.names, "pass")
@@ -90,15 +91,12 @@ def test_the_whole_suite_by_srun_is_judged_as_that_of_the_engine(
     assert [v.nodes for v in fleet.verdicts] == [v.nodes for v in engine.verdicts]
     assert pairs(fleet) == pairs(engine) and len(fleet.pairs) == 6 and {p.round for p in fleet.pairs} == {0, 1, 2}
     assert set(pairs(fleet).values()) == {"pass"} and all(p.send_bytes_per_second for p in fleet.pairs)
-    one, other = fleet.collective, engine.collective
-    assert one is not None and other is not None and one.state is other.state
-    assert one.ranks == other.ranks == tuple(cluster.hosts.names) and one.bus_bytes_per_second
+    found = fleet.collective
+    assert found is not None and found.state.value == "pass" and found.bus_bytes_per_second
+    assert found.ranks == tuple(cluster.hosts.names)
     assert "n001.log" in progress and progress.count("I led") == 1
     left = [cluster.hosts.on(i, ["sh", "-c", "ps ax | grep -c '[n]ode.py'"]).stdout.strip() for i in (1, 2, 3, 4)]
     assert left == ["0"] * 4, "a server of the pairs was left running"
-    again, progress, _ = by_members(cluster, tmp_path / "whole", node=["--starts", str(log)], **WHOLE)
-    assert starts(log) == dict.fromkeys(cluster.hosts.names, 1) and progress.count(" sweep ") == 8
-    assert again.nodes == fleet.nodes and again.pairs == fleet.pairs and again.collective == one
 
 
 @pytest.mark.timeout(300)
@@ -108,7 +106,7 @@ def test_a_leader_that_is_killed_and_a_node_that_never_comes_cost_the_others_not
     """n001 leads and is killed in the sweep, n004 never comes: n002 goes on. The same command later completes it."""
     log = tmp_path / "starts"
     options: dict[str, Any] = {
-        "node": ["--starts", str(log), "--seconds", "2"], "silent_beats": 5, "wait": 12.0, "profile": STORAGE_ONLY,
+        "node": ["--starts", str(log), "--seconds", "2"], "silent_beats": 4, "wait": 8.0, "profile": STORAGE_ONLY,
     }  # fmt: skip
     killer = threading.Thread(target=_kill_when_started, args=(cluster.hosts, 1, log))
     killer.start()
@@ -121,7 +119,7 @@ def test_a_leader_that_is_killed_and_a_node_that_never_comes_cost_the_others_not
     assert {pair: state for pair, state in pairs(fleet).items() if state == "pass"} == {("n002", "n003"): "pass"}
     assert set(pairs(fleet).values()) == {"pass", "not-run"} and len(fleet.pairs) == 6
     assert fleet.decision is Decision.INCONCLUSIVE
-    assert seconds < 12 + 5 + 2 + 60, "absent for 12 s, silent for 5 s, a sweep of 2 s, and a minute"
+    assert seconds < 8 + 4 + 2 + 60, "absent for 8 s, silent for 4 s, a sweep of 2 s, and a minute"
     mended, progress, _ = by_members(cluster, tmp_path / "killed", **options)
     assert states(mended) == dict.fromkeys(cluster.hosts.names, "pass"), progress
     assert mended.decision is Decision.GO and set(pairs(mended).values()) == {"pass"}
@@ -169,7 +167,19 @@ def _until(there: Callable[[], bool], seconds: float = 60) -> None:
 def test_the_command_itself_under_srun_and_its_verdict(cluster: slurm.Slurm, tmp_path: Path) -> None:
     """Slurm's own environment says who is who; the hosts have no GPU to probe, so it is INCONCLUSIVE."""
     bench = [sys.executable, "-m", "bench", "fleet"]
-    words = ["--probe", "gpu", "--pairs", "none", "--no-collective", "--wait", "60", "--profile", "batch-inference"]
+    words = [
+        "--probe",
+        "gpu",
+        "--pairs",
+        "none",
+        "--no-collective",
+        "--wait",
+        "60",
+        "--network",
+        NETWORK,
+        "--profile",
+        "batch-inference",
+    ]
     inner = f'unset BENCH_LOCK; export PYTHONPATH={ROOT}; exec "$@"'
     done = cluster.srun("sh", "-c", inner, "_", *bench, "member", str(tmp_path / "run"), *words, timeout=150)
     assert done.returncode == 0, done.stderr
