@@ -33,7 +33,7 @@ def plan_of(
     python, rest = sys.executable, dict(options)
     words = " ".join(rest.pop("node", []))
     pair_bytes = rest.pop("pair_bytes", 1 << 20)
-    if options.pop("torn_archive", False):
+    if rest.pop("torn_archive", False):
         tear_archives()
     values: dict[str, Any] = {
         "id": folder.name, "inventory": inventory, "hosts": tuple(variables), "variables": variables,

@@ -188,7 +188,3 @@ def test_a_node_without_the_product_gets_it_once_by_its_version_and_measures_wit
     assert re.fullmatch(version + "[0-9a-f]{12}", name), "unpacked under its version and digest, the archive gone"
     assert stage_of(hosts, 2) == [], "only where it is missing"
     assert not list(results.rglob("*.tar.gz"))
-    born = hosts.on(1, ["stat", "-c", "%i", f"/var/tmp/aiready-bench-0/stage/{name}"]).stdout
-    again = hosts.controller([*command, "--resume", fleet.id, *words[-3:]], timeout=200, PYTHONPATH=root)
-    assert again.returncode == 3, again.stderr
-    assert hosts.on(1, ["stat", "-c", "%i", f"/var/tmp/aiready-bench-0/stage/{name}"]).stdout == born
