@@ -31,9 +31,7 @@ class Weighed:
     started_at: str = ""
 
 
-def weigh_answer(
-    host: str, answer: Answer, by: Judgement, keys: Keys, network: Sequence[Measurement] = ()
-) -> Weighed:
+def weigh_answer(host: str, answer: Answer, by: Judgement, keys: Keys, network: Sequence[Measurement] = ()) -> Weighed:
     """A file that came for that host, whatever is in it."""
     if answer.run is None:
         reason = f"bad_result: {answer.trouble}"

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ import pytest
 
 from bench.measure.workspace import PREFIX
 from tests.cli.bench import bench
+from tests.cli.marked import descendants_marked, gone, start, wait_for_child
 
 MEASURING = ("storage", "network", "inference", "feed")
 
@@ -32,53 +32,6 @@ def the_run(results: Path) -> dict[str, Any]:
 def outcome(document: dict[str, Any], probe: str) -> tuple[str, str]:
     result = next(r for r in document["results"] if r["probe"] == probe)
     return result["outcome"], result["reason"] or ""
-
-
-def descendants_marked(mark: str) -> list[str]:
-    """Command lines of living processes that carry our mark in their environment."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and mark.encode() in (entry / "environ").read_bytes():
-                found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-        except OSError:
-            continue
-    return found
-
-
-def gone(mark: str, seconds: float = 6.0) -> bool:
-    end = time.monotonic() + seconds
-    while descendants_marked(mark):
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.1)
-    return True
-
-
-def start(results: Path, mark: str, *arguments: str) -> subprocess.Popen[str]:
-    argv = [sys.executable, "-m", "bench", "run", "--results", str(results), "--storage", str(results), *arguments]
-    return subprocess.Popen(
-        argv,
-        env={**os.environ, "BENCH_LOCK": f"{results}.lock", "BENCH_MARK": mark, "BENCH_QUIET_CHECK": "0"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=_as_on_a_terminal,
-    )
-
-
-def _as_on_a_terminal() -> None:
-    """A shell starts what it puts in the background with SIGINT ignored, and all below inherits that."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def wait_for_child(mark: str, word: str, seconds: float = 40.0) -> None:
-    """Until a child of that run whose command line holds ``word`` has been up for a moment."""
-    end = time.monotonic() + seconds
-    while not any(word in line and "--version" not in line for line in descendants_marked(mark)):
-        assert time.monotonic() < end, f"no child with {word!r} came up"
-        time.sleep(0.05)
-    time.sleep(0.7)
 
 
 CHILD = {"storage": "fio", "network": "iperf3", "inference": "probes.loads", "feed": "probes.loads"}
