@@ -50,8 +50,11 @@ def member(
 ) -> int:
     """Be one node of a fleet run: the same command on every node, once, by srun, an Indexed Job or Ray. No ssh.
 
-    Status 0 when the run is over, whatever it found: judge it with `bench fleet join DIR`.
-    Examples:  srun --ntasks-per-node=1 bench fleet member /shared/acc --storage /data
+    Status 0 when the run is over, whatever it found: judge it with `bench fleet join DIR`. Under Slurm, `srun
+    --ntasks-per-node=1` before it is all that it takes; elsewhere say which of the hosts this one is.
+
+    Examples:  bench fleet member /shared/acc --storage /data
+               bench fleet member /shared/acc --hosts hosts.txt --rank 3
     """
     from bench.cli.fleet_run import Asked
 

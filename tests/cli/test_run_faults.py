@@ -247,7 +247,8 @@ def test_a_signal_before_anything_is_measured(tmp_path: Path, wait: float) -> No
         runs[sig].send_signal(sig)
     for sig in SIGNALS:
         _, err = runs[sig].communicate(timeout=30)
-        assert runs[sig].returncode == 128 + sig, err
+        # Before Python itself has come so far, the kernel ends it: -2, which a shell shows as 130 too.
+        assert runs[sig].returncode in (128 + sig, -sig), err
         assert gone(marks[sig])
         assert not list(places[sig].glob(f"{PREFIX}*"))
 
