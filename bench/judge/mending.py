@@ -44,7 +44,8 @@ def _storage(beside: Sequence[Measurement], demand: float | None) -> Iterator[st
         return
     enough = demand is not None and best.value >= demand
     end = "which is enough." if enough else "then the path itself is the limit."
-    yield f"{_difference(best, usual).capitalize()} in place of {_plain(usual)} would give {_rate(best)}, {end}"
+    other = _difference(best, usual)
+    yield f"{other[0].upper()}{other[1:]} in place of {_plain(usual)} would give {_rate(best)}, {end}"
 
 
 def _readers(m: Measurement) -> int:

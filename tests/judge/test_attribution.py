@@ -254,6 +254,15 @@ def test_a_way_that_is_enough_says_so() -> None:
     assert "which is enough" in answer.explanation
 
 
+@pytest.mark.parametrize(
+    ("way", "words"),
+    [((16, 262_144, "past", 90e6), "Blocks of 260 kB in place"), ((16, 1 << 20, "direct", 90e6), "O_DIRECT in place")],
+)
+def test_another_way_begins_a_sentence_and_keeps_its_spelling(way: tuple[int, int, str, float], words: str) -> None:
+    answer = of(*feed(STARVED, "/data", size=1e6), *ways((16, 1 << 20, "past", 40e6), way))
+    assert words in answer.explanation
+
+
 def test_ways_that_are_no_faster_leave_the_path_as_the_limit() -> None:
     tried = ways((16, 1 << 20, "past", 40e6), (64, 1 << 20, "past", 41e6), (16, 1 << 20, "through", 39e6))
     answer = of(*feed(STARVED, "/data", size=1e6), *tried)
