@@ -189,9 +189,7 @@ def _waits(log: Consumption) -> dict[str, Any]:
 
 
 def _delivered(delivered: witness.Delivered, feed: Feed) -> dict[str, Any]:
-    own, device, network = delivered.each()
-    if feed.device_bytes is not None:
-        own = feed.device_bytes
+    own, device, network = delivered.each(feed.device_bytes)
     return {"own_device_bytes": own, "device_bytes": device, "network_bytes": network}
 
 

@@ -2,8 +2,9 @@
 
 Run as a child of its own, because each touch of a path may hang for ever (a file server that is gone), and a caller
 can stop waiting for a child only. Fields: ``path`` (absolute), ``error`` (one line, or null), ``fstype``, ``source``,
-``device`` (``major:minor``), ``free_bytes``, ``size_bytes``, ``direct`` and ``direct_error`` (does O_DIRECT work?),
-``io_uring`` and ``io_uring_error`` (does the kernel allow it to us?), ``cpus`` (that this process may use).
+``device`` (``major:minor``; of a loop device the disk below its file, whose counters tell a cache from a disk),
+``free_bytes``, ``size_bytes``, ``direct`` and ``direct_error`` (does O_DIRECT work?), ``io_uring`` and
+``io_uring_error`` (does the kernel allow it to us?), ``cpus`` (that this process may use).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.measure.node import mount_of
+from probes.loads import witness
 
 _IO_URING_SETUP = 425  # the same number on every architecture that Linux runs on since it was added in 5.1
 _BLOCK = 4096
@@ -47,11 +49,17 @@ def facts(directory: str) -> dict[str, Any]:
 def _of_path(directory: str) -> dict[str, Any]:
     info, disk, mount = os.stat(directory), os.statvfs(directory), mount_of(Path(directory))
     fstype = mount.fstype if mount else "unknown"
+    device = f"{os.major(info.st_dev)}:{os.minor(info.st_dev)}"
+    if (disk_in_memory := witness.memory_device(device)) is not None:
+        raise OSError(errno.ENODEV, f"is on {disk_in_memory}, a disk in memory")
+    below = witness.below_loop(device)
     direct, why = _tried(lambda: _read_directly(directory, fstype))
+    if below is None:
+        direct, why = False, "it is on a loop device whose file is in memory, or cannot be seen"
     return {
         "fstype": fstype,
         "source": mount.source if mount else "unknown",
-        "device": f"{os.major(info.st_dev)}:{os.minor(info.st_dev)}",
+        "device": below or device,
         "free_bytes": disk.f_bavail * disk.f_frsize,
         "size_bytes": disk.f_blocks * disk.f_frsize,
         "direct": direct,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,25 +72,46 @@ def _number(path: Path) -> int:
 class Delivered:
     """Bytes that came from below a file system since this was made, by the nearest witness that it has.
 
-    The process's own count; where a file system keeps none (FUSE, Lustre) its block device's; else the network's.
+    The process's own count; where a file system keeps none (FUSE, Lustre) its block device's; else the network's. A
+    loop device delivers what the page cache holds of its file: there only the disk that holds the file is a witness.
     """
 
     def __init__(self, device: str | None) -> None:
-        self._device = device
+        self._loop = is_loop(device)
+        self._device = below_loop(device)
         self._begin = self._now()
 
     def _now(self) -> tuple[int, int | None, int]:
         return own_read_bytes(), device_read_bytes(self._device), network_read_bytes()
 
-    def each(self) -> tuple[int, int | None, int]:
-        """By the process itself, by the block device (None without one), and by the network."""
-        (own, device, network), now = self._begin, self._now()
+    def each(self, own: int | None = None) -> tuple[int, int | None, int]:
+        """By the process itself (``own``: by its children), by the block device (None without one), by the network."""
+        (began, device, network), now = self._begin, self._now()
+        own = now[0] - began if own is None else own
         below = None if device is None or now[1] is None else now[1] - device
-        return now[0] - own, below, now[2] - network
+        if self._loop:
+            below = below or 0
+            own = min(own, below)
+        return own, below, now[2] - network
 
     def best(self) -> int:
         own, device, network = self.each()
         return own if own > 0 else network if device is None else device
+
+
+def is_loop(device: str | None) -> bool:
+    return device is not None and Path(f"/sys/dev/block/{device}/loop").is_dir()
+
+
+def below_loop(device: str | None) -> str | None:
+    """The device that holds a loop device's file; None where that is memory, or cannot be seen from here."""
+    if device is None or not is_loop(device):
+        return device
+    try:
+        file = Path(f"/sys/dev/block/{device}/loop/backing_file").read_text(encoding="utf-8").rstrip("\n")
+        return below_loop(device_of(file))
+    except OSError:
+        return None
 
 
 def thread_run_queue_wait() -> float | None:
@@ -122,12 +144,18 @@ def pressure(resource: str) -> float | None:
 
 
 def memory_file_system(path: str) -> str | None:
-    """The name of the in-memory file system that holds ``path``, or None. Raises OSError as statfs does."""
+    """The name of the file system or block device in memory that holds ``path``, or None. Raises OSError as statfs."""
     libc = ctypes.CDLL(None, use_errno=True)
     buffer = ctypes.create_string_buffer(256)
     if libc.statfs(os.fsencode(path), buffer):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
-    return _IN_MEMORY.get(struct.unpack_from("=q", buffer.raw)[0] & 0xFFFFFFFF)
+    return _IN_MEMORY.get(struct.unpack_from("=q", buffer.raw)[0] & 0xFFFFFFFF) or memory_device(device_of(path))
+
+
+def memory_device(device: str | None) -> str | None:
+    """The name of a block device that is memory (``zram0``, ``ram0``), None for any other."""
+    name = "" if device is None else Path(f"/sys/dev/block/{device}").resolve().name
+    return name if re.fullmatch(r"z?ram\d+", name) else None
 
 
 def resident_ratio(paths: Sequence[str], probes: int = 256) -> float | None:

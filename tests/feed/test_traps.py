@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from bench.model import Measurement
 from probes._feed_parse import parse
 from probes.loads import witness
 from probes.loads.extents import unwritten_bytes
-from tests.feed.conftest import DEMAND, SAMPLE, SHORT
+from tests.feed.conftest import DEMAND, SAMPLE, SHORT, run_child
 from tests.feed.held_in_memory import held_in_memory
 
 Child = Callable[..., str]
@@ -74,6 +76,46 @@ def test_a_cache_that_cannot_be_emptied_is_invalid(child: Child, tmp_path: Path)
     with held_in_memory(file):
         found = total(child(files=[str(file)], buffered=True, schedule=SHORT))
     assert found.invalid is not None and "not_cold" in found.invalid
+
+
+@contextmanager
+def on_a_loop(folder: Path, direct: bool) -> Iterator[Path]:
+    """A file system in a file, whose reads go through the page cache of that file, or past it."""
+    image, point = folder / "image", folder / "point"
+    image.write_bytes(b"")
+    os.truncate(image, 256 << 20)
+    point.mkdir()
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", str(image)], check=True)
+    argv = ["losetup", "--find", "--show", f"--direct-io={'on' if direct else 'off'}", str(image)]
+    device = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
+    try:
+        subprocess.run(["mount", device, str(point)], check=True)
+        try:
+            yield point
+        finally:
+            subprocess.run(["umount", str(point)], check=True)
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: loop mounts")
+@pytest.mark.parametrize("direct", [False, True])
+def test_a_loop_devices_own_cache_is_no_storage(tmp_path: Path, direct: bool) -> None:
+    """O_DIRECT passes the cache of the file system, and meets that of the file below it."""
+    with on_a_loop(tmp_path, direct) as folder:
+        text = run_child(folder, schedule=SHORT)
+    found = total(text)
+    arms = [arm for arm in map(json.loads, text.splitlines()) if arm.get("arm") in ("fetch", "storage")]
+    for arm in arms:
+        assert (arm["own_device_bytes"] >= 0.98 * arm["read_bytes"]) == direct
+    assert ("not_cold" in (found.invalid or "")) != direct
+
+
+def test_a_disk_in_memory_is_told_by_its_name() -> None:
+    names = {entry.name: entry.resolve().name for entry in Path("/sys/dev/block").iterdir()}
+    assert names
+    for number, name in names.items():
+        assert witness.memory_device(number) == (name if name.rstrip("0123456789") in ("ram", "zram") else None)
 
 
 def test_a_burst_credit_of_two_seconds_does_not_count(child: Child) -> None:

@@ -124,6 +124,15 @@ def test_a_read_only_file_system_is_refused(tmp_path: Path) -> None:
 
 
 @needs_root
+def test_the_cache_below_a_loop_device_is_no_storage(tmp_path: Path) -> None:
+    """O_DIRECT passes the file system's page cache, and is answered by that of the file that the loop device has."""
+    with mounted(tmp_path, 512) as point:
+        result = only(storage_run.run(point, evidence=tmp_path / "t.raw"))
+    reads = [m for m in result.measurements if m.metric.startswith("storage_read_")]
+    assert reads and all((m.invalid or "").startswith("not_cold: ") for m in reads)
+
+
+@needs_root
 def test_a_path_that_stops_answering_in_the_middle_ends_in_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
