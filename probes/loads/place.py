@@ -26,7 +26,6 @@ from probes.loads import witness
 
 _IO_URING_SETUP = 425  # the same number on every architecture that Linux runs on since it was added in 5.1
 _BLOCK = 4096
-_FIRST_DIRECT_ZFS = (2, 3)  # OpenZFS takes O_DIRECT since 0.8, and goes round its cache (the ARC) since 2.3
 
 
 def main(arguments: list[str]) -> int:
@@ -87,7 +86,7 @@ def _set_up_io_uring() -> None:
 
 def _read_directly(directory: str, fstype: str) -> None:
     """Raises OSError where a file of this directory cannot be read round the page cache."""
-    if fstype == "zfs" and _zfs_version() < _FIRST_DIRECT_ZFS:
+    if fstype == "zfs" and witness.zfs_version() < witness.FIRST_DIRECT_ZFS:
         raise OSError(errno.EOPNOTSUPP, "ZFS before 2.3 takes O_DIRECT and reads from its cache")
     fd = _nameless(directory)
     try:
@@ -108,13 +107,6 @@ def _nameless(directory: str) -> int:
         return os.open(name, os.O_DIRECT | os.O_RDWR)
     finally:
         os.unlink(name)
-
-
-def _zfs_version() -> tuple[int, ...]:
-    with suppress(OSError, ValueError):
-        words = Path("/sys/module/zfs/version").read_text(encoding="ascii").split("-")[0].split(".")
-        return tuple(int(word) for word in words[:2])
-    return (0,)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,14 @@ import os
 import re
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 #: statfs(2) magic numbers of file systems whose data lives in memory: there is no storage to measure.
 _IN_MEMORY = {0x01021994: "tmpfs", 0x858458F6: "ramfs", 0x958458F6: "hugetlbfs"}
+_ZFS = 0x2FC12FC1
+FIRST_DIRECT_ZFS = (2, 3)  # OpenZFS takes O_DIRECT since 0.8, and goes round its cache (the ARC) since 2.3
+ARC = "zfs-arc"
 _SECTOR_BYTES = 512
 _PROBE_DISTANCE = 128 << 10
 _INFINIBAND = Path("/sys/class/infiniband")
@@ -29,7 +33,12 @@ def _field(path: str, name: str) -> int:
 
 
 def device_of(path: str) -> str | None:
-    """``major:minor`` of the block device below a path; None for a file system without one (NFS, overlay)."""
+    """``major:minor`` of the block device below a path; None for a file system without one (NFS, overlay).
+
+    `ARC` for a ZFS that answers O_DIRECT from its own cache, and counts that as read.
+    """
+    if _type_of_file_system(path) == _ZFS and zfs_version() < FIRST_DIRECT_ZFS:
+        return ARC
     number = os.stat(path).st_dev
     name = f"{os.major(number)}:{os.minor(number)}"
     return name if Path(f"/sys/dev/block/{name}").exists() else None
@@ -74,10 +83,11 @@ class Delivered:
 
     The process's own count; where a file system keeps none (FUSE, Lustre) its block device's; else the network's. A
     loop device delivers what the page cache holds of its file: there only the disk that holds the file is a witness.
+    ZFS has no witness at all.
     """
 
     def __init__(self, device: str | None) -> None:
-        self._loop = is_loop(device)
+        self._cached = is_loop(device) or device == ARC
         self._device = below_loop(device)
         self._begin = self._now()
 
@@ -89,7 +99,7 @@ class Delivered:
         (began, device, network), now = self._begin, self._now()
         own = now[0] - began if own is None else own
         below = None if device is None or now[1] is None else now[1] - device
-        if self._loop:
+        if self._cached:
             below = below or 0
             own = min(own, below)
         return own, below, now[2] - network
@@ -145,11 +155,24 @@ def pressure(resource: str) -> float | None:
 
 def memory_file_system(path: str) -> str | None:
     """The name of the file system or block device in memory that holds ``path``, or None. Raises OSError as statfs."""
+    return _IN_MEMORY.get(_type_of_file_system(path)) or memory_device(device_of(path))
+
+
+def _type_of_file_system(path: str) -> int:
+    """The magic number that statfs(2) tells. Raises OSError as it does."""
     libc = ctypes.CDLL(None, use_errno=True)
     buffer = ctypes.create_string_buffer(256)
     if libc.statfs(os.fsencode(path), buffer):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
-    return _IN_MEMORY.get(struct.unpack_from("=q", buffer.raw)[0] & 0xFFFFFFFF) or memory_device(device_of(path))
+    return int(struct.unpack_from("=q", buffer.raw)[0] & 0xFFFFFFFF)
+
+
+def zfs_version() -> tuple[int, ...]:
+    """Of the loaded module; (0,) where there is none."""
+    with suppress(OSError, ValueError):
+        words = Path("/sys/module/zfs/version").read_text(encoding="ascii").split("-")[0].split(".")
+        return tuple(int(word) for word in words[:2])
+    return (0,)
 
 
 def memory_device(device: str | None) -> str | None:

@@ -111,6 +111,18 @@ def test_a_loop_devices_own_cache_is_no_storage(tmp_path: Path, direct: bool) ->
     assert ("not_cold" in (found.invalid or "")) != direct
 
 
+@pytest.mark.parametrize(("version", "trusted"), [((2, 1), False), ((2, 2), False), ((2, 3), True)])
+def test_a_zfs_that_reads_from_its_own_cache_has_no_witness(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: tuple[int, int], trusted: bool
+) -> None:
+    monkeypatch.setattr(witness, "_type_of_file_system", lambda _path: 0x2FC12FC1)
+    monkeypatch.setattr(witness, "zfs_version", lambda: version)
+    delivered = witness.Delivered(witness.device_of(str(tmp_path)))
+    own, device, _ = delivered.each(own=1 << 20)
+    assert own == (1 << 20 if trusted else 0)
+    assert device is None or device >= 0 if trusted else device == 0
+
+
 def test_a_disk_in_memory_is_told_by_its_name() -> None:
     names = {entry.name: entry.resolve().name for entry in Path("/sys/dev/block").iterdir()}
     assert names
