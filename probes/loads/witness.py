@@ -83,7 +83,7 @@ class Delivered:
 
     The process's own count; where a file system keeps none (FUSE, Lustre) its block device's; else the network's. A
     loop device delivers what the page cache holds of its file: there only the disk that holds the file is a witness.
-    ZFS has no witness at all.
+    A ZFS that reads from its own cache has none.
     """
 
     def __init__(self, device: str | None) -> None:
