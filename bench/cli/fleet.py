@@ -33,16 +33,10 @@ ExitZero = Annotated[bool, typer.Option("--exit-zero", help="Status 0 whatever t
 @fleet.command("join")
 def join(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder with the nodes' run documents.")],
-    expect: Annotated[
-        str | None, typer.Option(help="The hosts that were named: a file with one a line, or HOST,HOST,...")
-    ] = None,
-    newest: Annotated[bool, typer.Option("--newest", help="Of several runs of a host the newest counts.")] = False,
-    against: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="An earlier fleet run: judge what moved on all nodes together.")
-    ] = None,
-    again: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="A second measurement of the same hosts, which confirms.")
-    ] = None,
+    expect: options.Expect = None,
+    newest: options.Newest = False,
+    against: options.Against = None,
+    again: options.Again = None,
     profile: options.Profiles = None,
     page: Annotated[Path | None, typer.Option(help="Write the fleet page (HTML) there.")] = None,
     json: Json = False,

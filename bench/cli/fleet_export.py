@@ -28,16 +28,10 @@ def export(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File to put in place, atomically; default: standard output.")
     ] = None,
-    expect: Annotated[
-        str | None, typer.Option(help="The hosts that were named: a file with one a line, or HOST,HOST,...")
-    ] = None,
-    newest: Annotated[bool, typer.Option("--newest", help="Of several runs of a host the newest counts.")] = False,
-    against: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="An earlier fleet run: judge what moved on all nodes together.")
-    ] = None,
-    again: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="A second measurement of the same hosts, which confirms.")
-    ] = None,
+    expect: options.Expect = None,
+    newest: options.Newest = False,
+    against: options.Against = None,
+    again: options.Again = None,
     profile: options.Profiles = None,
     max_age: Annotated[
         str | None, typer.Option(help="nagios: if the oldest run is older than this (26h, 90m): unknown.")

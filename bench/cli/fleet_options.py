@@ -1,7 +1,8 @@
-"""What both ways to measure a fleet take on the command line: ``bench fleet run`` and ``bench fleet member``."""
+"""What several commands of ``bench fleet`` take on the command line: run and member, join and export."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -38,3 +39,11 @@ Confirm = Annotated[
     bool, typer.Option("--confirm/--no-confirm", help="Measure once more who is slower than its siblings.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="One line a profile.")]
+Expect = Annotated[str | None, typer.Option(help="The hosts that were named: a file with one a line, or HOST,HOST,...")]
+Newest = Annotated[bool, typer.Option("--newest", help="Of several runs of a host the newest counts.")]
+Against = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="An earlier fleet run: judge what moved on all nodes together.")
+]
+Again = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="A second measurement of the same hosts, which confirms.")
+]

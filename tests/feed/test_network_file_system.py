@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ import pytest
 from bench.model import Measurement
 from probes._feed_parse import Parsed, parse
 from tests.feed.conftest import DEMAND, FAST, ROOT, SAMPLE, SHORT, specification
-from tests.fleet.testbed import Testbed, reason_for_none
+from tests.fleet.testbed import Testbed, standing
 
 _MBIT = 8.0 * 0.5 * DEMAND * SAMPLE / 1e6
 _MOUNTED = """
@@ -32,18 +30,10 @@ sshfs -o "$2" "$3" "$1" || exit
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Testbed]:
-    reason = reason_for_none() or next(
-        (f"not there: {tool}" for tool in ("sshfs", "fusermount3") if shutil.which(tool) is None), None
-    )
-    if reason or not Path("/dev/fuse").exists():
-        pytest.skip(reason or "no /dev/fuse: this kernel has no FUSE")
-    folder = Path(tempfile.mkdtemp(prefix="fs", dir="/tmp"))
-    testbed = Testbed(folder, 1)
-    try:
-        yield testbed.up()
-    finally:
-        testbed.down()
-        shutil.rmtree(folder, ignore_errors=True)
+    if not Path("/dev/fuse").exists():
+        pytest.skip("no /dev/fuse: this kernel has no FUSE")
+    with standing(1) as testbed:
+        yield testbed
 
 
 def fed(server: Testbed, held: Path | None = None, **changes: Any) -> str:

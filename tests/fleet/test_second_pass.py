@@ -6,9 +6,7 @@ import json
 import random
 import re
 import shlex
-import shutil
 import signal
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,7 +26,7 @@ from bench.measure.probe import Interrupted
 from tests.fleet.make import figure, run_of
 from tests.fleet.test_parts import frame
 from tests.fleet.test_run import STORAGE_ONLY, drive, states
-from tests.fleet.testbed import Testbed, reason_for_none
+from tests.fleet.testbed import Testbed, standing
 
 RATE = "network_throughput_bytes_per_second"
 
@@ -190,16 +188,8 @@ def test_interrupted_in_the_first_pass_the_suspects_are_found_later(tmp_path: Pa
 
 @pytest.fixture
 def six() -> Iterator[Testbed]:
-    reason = reason_for_none()
-    if reason:
-        pytest.skip(reason)
-    folder = Path(tempfile.mkdtemp(prefix="fs", dir="/tmp"))
-    testbed = Testbed(folder, 6)
-    try:
-        yield testbed.up()
-    finally:
-        testbed.down()
-        shutil.rmtree(folder, ignore_errors=True)
+    with standing(6) as testbed:
+        yield testbed
 
 
 def test_on_six_hosts_the_shaped_port_meets_sound_hosts_that_it_has_not_met_and_is_named_alone(

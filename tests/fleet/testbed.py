@@ -12,11 +12,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import pytest
 
 CGROUPS = Path("/sys/fs/cgroup")
 CONTROLLERS = ("cpu", "cpuacct", "blkio")
@@ -45,6 +48,21 @@ def reason_for_none() -> str | None:
     if not (Path(sys.executable).parent / "ansible-runner").exists():
         missing.append("ansible-runner in this venv (pip install 'aiready-bench[fleet]')")
     return f"not installed: {', '.join(missing)}" if missing else None
+
+
+@contextmanager
+def standing(count: int) -> Iterator[Testbed]:
+    """So many hosts, up until the end of the ``with``. Only who is not root skips: a tool that is absent is a fault."""
+    reason = reason_for_none()
+    if reason:
+        (pytest.skip if os.geteuid() else pytest.fail)(reason)
+    folder = Path(tempfile.mkdtemp(prefix="fl", dir="/tmp"))
+    testbed = Testbed(folder, count)
+    try:
+        yield testbed.up()
+    finally:
+        testbed.down()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def run(argv: Sequence[str], *, timeout: float = 60, **kwargs: object) -> subprocess.CompletedProcess[str]:
