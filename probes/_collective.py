@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from bench.judge.statistics import median, median_interval
-from bench.measure.lines import objects, understood
+from bench.measure.jsonl import objects, understood
 from bench.measure.probe import Failed, TimedOut
 from bench.model import Measurement
 

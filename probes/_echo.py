@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.judge.statistics import median, quantile
-from bench.measure.lines import objects, understood
+from bench.measure.jsonl import objects, understood
 from bench.measure.probe import Failed
 
 PLACES = ("network", "egress", "host", "peer")

@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.judge.attribution import components
 from bench.judge.statistics import median
-from bench.measure import lines
+from bench.measure import jsonl as lines
 from bench.measure.probe import Failed, TimedOut, Unsupported
 from bench.model import Measurement, Series
 from probes import _feed_beside

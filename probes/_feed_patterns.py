@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from bench.judge.statistics import median_interval, quantile, quantile_interval
-from bench.measure import lines
+from bench.measure import jsonl as lines
 from bench.model import Measurement
 from probes._feed_parse import WHO, Parsed, records_of
 from probes._feed_validity import COLD_RATIO

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from bench.measure import lines
+from bench.measure import jsonl as lines
 from bench.measure.probe import Failed, ProbeError, Unsupported
 
 Event = Mapping[str, Any]

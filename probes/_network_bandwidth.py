@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from bench.judge.statistics import median_interval
-from bench.measure.lines import decoded
+from bench.measure.jsonl import decoded
 from bench.measure.probe import Context
 from probes._iperf3 import (
     Datagrams,

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.measure.lines import decoded, refusal
+from bench.measure.jsonl import decoded, refusal
 from bench.measure.probe import Context, Failed, ProbeError, TimedOut, python_argv
 from bench.model import Measurement
 from probes._iperf3 import Busy, Refused, Server, bits, document

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.measure.lines import decoded
+from bench.measure.jsonl import decoded
 from bench.measure.probe import Check, Completed, Failed, ProbeError, TimedOut, Tools, Unsupported
 
 ANOTHER = "give another directory: --storage DIR"

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from bench.measure.lines import decoded
+from bench.measure.jsonl import decoded
 from bench.measure.probe import Check, Context, Failed, Probe, ProbeError, Tools, Unsupported, python_argv
 from bench.model import Measurement, Request
 from probes._metrics import metrics
@@ -101,7 +101,8 @@ def doctor(tools: Tools, request: Request) -> Sequence[Check]:
     return [*checks, Check("peer", bool(named), named or "no peer was named", None if named else remedy)]
 
 
-#: What a speaker waits for: `bench.judge.budget` puts these round trips and the inference probe's times together.
+#: What a speaker waits for: `bench.judge.latency_budget` puts these round trips and the inference probe's times
+#: together.
 RESPONSE = metrics(
     ("response_over_budget_ratio",
      "how likely an answer takes more than the budget of 200 ms", "budget_seconds", "lower"),

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench.judge.statistics import median_interval
-from bench.measure.lines import decoded, understood
+from bench.measure.jsonl import decoded, understood
 from bench.measure.probe import Check, Completed, Context, Probe, ProbeError, TimedOut, Tools, Unsupported
 from bench.model import Effort, Measurement, Request
 from probes import _fio, _place

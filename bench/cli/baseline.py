@@ -15,7 +15,7 @@ from bench.cli.stored import Json, NodeOption, Results, node_meant
 from bench.store.errors import one_line
 
 if TYPE_CHECKING:
-    from bench.judge.baseline import Regression
+    from bench.judge.baseline.series import Regression
     from bench.model import Run
     from bench.store.baselines import Decisions
     from bench.store.index import Index
@@ -174,8 +174,8 @@ def _normal_nights(index: Index, root: Path, host: str, profile: list[str] | Non
 
     Where nothing gates, every sound night that no verdict calls bad.
     """
-    from bench.judge.baseline import gating, key_of, normal_runs
-    from bench.judge.prediction import Policy
+    from bench.judge.baseline.prediction import Policy
+    from bench.judge.baseline.series import gating, key_of, normal_runs
     from bench.store.history import history_of
     from bench.store.runs import load
 
@@ -206,8 +206,8 @@ def _entries(run: Run, profile: list[str] | None, results: Path | None) -> tuple
 
 
 def _document(host: str, run: Run, decided: Decisions, entries: tuple[Regression, ...]) -> dict[str, Any]:
-    from bench.judge.epoch import epoch_of
-    from bench.judge.prediction import Policy
+    from bench.judge.baseline.epoch import epoch_of
+    from bench.judge.baseline.prediction import Policy
 
     return {
         "node": host,
@@ -221,7 +221,7 @@ def _document(host: str, run: Run, decided: Decisions, entries: tuple[Regression
 
 
 def _lines(found: dict[str, Any], entries: tuple[Regression, ...]) -> list[str]:
-    from bench.judge.units import human
+    from bench.units import human
 
     pin, resets = found["pin"], found["resets"]
     lines = [f"{found['node']}: as of run {found['run']}"]

@@ -16,8 +16,8 @@ from bench.store.errors import one_line
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bench.judge.baseline import Key
-    from bench.judge.comparison import Difference
+    from bench.judge.baseline.comparison import Difference
+    from bench.judge.baseline.series import Key
     from bench.model import Run
     from bench.store.runs import Store
 
@@ -51,9 +51,9 @@ def compare(
 
 def compared(first: Run, second: Run, store: Store) -> dict[str, Any]:
     """``a``, ``b`` (ids), ``differences``, ``only_a``, ``only_b`` (series), ``facts`` (what differs of the nodes)."""
-    from bench.judge.baseline import key_of
-    from bench.judge.comparison import differences
-    from bench.judge.epoch import changes, telling
+    from bench.judge.baseline.comparison import differences
+    from bench.judge.baseline.epoch import changes, telling
+    from bench.judge.baseline.series import key_of
 
     keys = [key_of(m) for m in first.measurements()]
     metrics = settings.declared_metrics()
@@ -75,7 +75,7 @@ def compared(first: Run, second: Run, store: Store) -> dict[str, Any]:
 
 def _nights(first: Run, second: Run, keys: Sequence[Key], store: Store) -> dict[Key, list[float]]:
     """The node's nights of the first run's epoch, but for these two runs; none where the runs are of two nodes."""
-    from bench.judge.epoch import epoch_of
+    from bench.judge.baseline.epoch import epoch_of
     from bench.store.index import Index
 
     host = first.node.hostname
@@ -104,7 +104,7 @@ def _lines(found: dict[str, Any], all_series: bool) -> list[str]:
 
 
 def _line(difference: Difference) -> str:
-    from bench.judge.units import human
+    from bench.units import human
 
     amount = "" if difference.change_ratio is None else f" ({100 * difference.change_ratio:+.1f} %)"
     noise = "" if difference.noise_ratio is None else f", noise up to {100 * difference.noise_ratio:.1f} %"

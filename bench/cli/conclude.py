@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from bench.judge.attribution import attribute, gap_limit
-from bench.judge.budget import response
 from bench.judge.gate import judge
+from bench.judge.latency_budget import response
 from bench.judge.profile import Profile
 from bench.model import Outcome, ProbeResult, Run, Status
 

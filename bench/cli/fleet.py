@@ -16,8 +16,8 @@ from bench.cli.errors import CliError
 from bench.cli.output import emit
 
 if TYPE_CHECKING:
-    from bench.fleet.join import Judgement
-    from bench.judge.fleet_nouns import Fleet
+    from bench.fleet.join.join import Judgement
+    from bench.judge.fleet.model import Fleet
 
 fleet = typer.Typer(
     name="fleet",
@@ -48,7 +48,7 @@ def join(
     Examples:  bench fleet join /shared/acceptance --expect hosts.txt    bench fleet join results/fleet/3f9a --json
     """
     from bench.fleet.errors import FleetError
-    from bench.fleet.folder import join_folder
+    from bench.fleet.files import join_folder
 
     try:
         by = judgement(profile)
@@ -121,7 +121,7 @@ fleet.command("member")(fleet_member.member)
 
 def expected(expect: str | None) -> list[str] | None:
     """The hosts of ``--expect``; None when it was not given and the folder itself must say."""
-    from bench.fleet.expected import checked, read_hosts
+    from bench.fleet.hosts import checked, read_hosts
 
     if expect is None:
         return None
@@ -132,7 +132,7 @@ def expected(expect: str | None) -> list[str] | None:
 
 def judgement(profile: Sequence[str] | None) -> Judgement:
     """By what the fleet is judged: the profiles asked for and what the probes declare."""
-    from bench.fleet.join import Judgement
+    from bench.fleet.join.join import Judgement
 
     metrics = settings.declared_metrics()
     profiles = settings.load_profiles(profile or settings.config().get("profile", []), metrics)

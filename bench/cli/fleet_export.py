@@ -13,7 +13,7 @@ from bench.cli.output import emit, note
 from bench.show.fleet_formats import FORMATS
 
 if TYPE_CHECKING:
-    from bench.judge.fleet_nouns import Fleet
+    from bench.judge.fleet.model import Fleet
     from bench.show.fleet_formats import FleetExport
 
 Words = list[str] | None
@@ -66,7 +66,7 @@ def _joined(
 ) -> Fleet:
     from bench.cli.fleet import expected, judgement
     from bench.fleet.errors import FleetError
-    from bench.fleet.folder import join_folder
+    from bench.fleet.files import join_folder
 
     try:
         by = judgement(profile)

@@ -14,7 +14,7 @@ from bench.cli.output import note
 
 if TYPE_CHECKING:
     from bench.cli.fleet_run import Asked
-    from bench.judge.fleet_nouns import Fleet
+    from bench.judge.fleet.model import Fleet
 
 
 def member(

@@ -13,10 +13,10 @@ from bench.cli.errors import CliError
 from bench.cli.output import note
 
 if TYPE_CHECKING:
-    from bench.fleet.engine import Engine
-    from bench.fleet.join import Judgement
+    from bench.fleet.join.join import Judgement
     from bench.fleet.plan import HostVars, Plan
-    from bench.judge.fleet_nouns import Fleet
+    from bench.fleet.transport.ansible import Engine
+    from bench.judge.fleet.model import Fleet
     from bench.measure.signals import Signals
     from bench.model import Run
 
@@ -77,9 +77,9 @@ def measure(asked: Asked, root: Path, resume: str | None, by: Judgement, *, prog
 
 
 def _planned(asked: Asked, root: Path, folder: Path | None, signals: Signals) -> tuple[Path, Plan, Engine]:
-    from bench.fleet.engine import Engine
-    from bench.fleet.folder import make_folder
+    from bench.fleet.files import make_folder
     from bench.fleet.plan import load
+    from bench.fleet.transport.ansible import Engine
 
     if folder is not None:
         plan = load(folder)
@@ -95,7 +95,7 @@ def _planned(asked: Asked, root: Path, folder: Path | None, signals: Signals) ->
 def _session(folder: Path, plan: Plan, engine: Engine, root: Path, by: Judgement, progress: bool) -> Fleet:
     from contextlib import suppress
 
-    from bench.fleet.session import Session
+    from bench.fleet.run import Session
     from bench.show.fleet_progress import listener
     from bench.store.runs import Store, StoreError
 
@@ -207,10 +207,10 @@ def _collective(asked: Asked) -> str:
 
 def dry_run(asked: Asked, root: Path) -> str:
     """What would be done, as text: hosts, commands, how much for how long, what is written where."""
-    from bench.fleet.engine import Engine
     from bench.fleet.errors import FleetError
+    from bench.fleet.pair_schedule import ceiling, schedule
     from bench.fleet.plan import waves
-    from bench.fleet.schedule import ceiling, schedule
+    from bench.fleet.transport.ansible import Engine
 
     try:
         plan = make_plan(asked, Engine(_inventory(asked)))

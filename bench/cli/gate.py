@@ -14,7 +14,7 @@ from bench.cli.errors import CliError
 from bench.cli.output import emit, emit_run, note
 
 if TYPE_CHECKING:
-    from bench.judge.baseline import Regression
+    from bench.judge.baseline.series import Regression
     from bench.model import Run
     from bench.store.runs import Store
 

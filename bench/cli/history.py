@@ -109,7 +109,7 @@ def _point(row: dict[Hashable, Any]) -> dict[str, Any]:
 
 
 def _lines(metric: str, groups: list[dict[str, Any]]) -> list[str]:
-    from bench.judge.units import human
+    from bench.units import human
 
     lines = [metric]
     for found in groups:

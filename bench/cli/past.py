@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from bench.cli.output import note
 
 if TYPE_CHECKING:
-    from bench.judge.baseline import History as Known
-    from bench.judge.baseline import Key
+    from bench.judge.baseline.series import History as Known
+    from bench.judge.baseline.series import Key
     from bench.model import Finding, Measurement, Run
     from bench.show.plots.history import History
     from bench.store.runs import Store
@@ -43,7 +43,7 @@ def histories(store: Store, run: Run) -> list[History]:
 
 def _gating(run: Run) -> Iterator[tuple[Key, tuple[Finding, Measurement]]]:
     """The measurement that decided each required gate, each series once."""
-    from bench.judge.baseline import key_of
+    from bench.judge.baseline.series import key_of
 
     seen: set[Key] = set()
     for finding in (f for verdict in run.verdicts for f in verdict.findings if f.required):
@@ -80,13 +80,13 @@ def _history(key: Key, m: Measurement, finding: Finding, known: Known) -> Histor
 def _normal(metric: str, values: Sequence[float]) -> tuple[float | None, float | None, float | None]:
     """Expected value, edge of the one-sided prediction interval, and what would be seen with 80 % power.
 
-    By the nightly gate's own arithmetic (`bench.judge.prediction`); nothing before it has its fewest nights.
+    By the nightly gate's own arithmetic (`bench.judge.baseline.prediction`); nothing before it has its fewest nights.
     """
     from statistics import NormalDist
 
     from bench.cli.settings import declared_metrics
-    from bench.judge.prediction import Policy, base_of
-    from bench.judge.scale import scale_of
+    from bench.judge.baseline.prediction import Policy, base_of
+    from bench.judge.baseline.scale import scale_of
 
     policy, declared = Policy(), declared_metrics().get(metric)
     if declared is None or len(values) < policy.fewest:

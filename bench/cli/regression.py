@@ -11,7 +11,7 @@ from bench.cli.errors import CliError
 from bench.cli.output import note
 
 if TYPE_CHECKING:
-    from bench.judge.baseline import History, Key, Regression
+    from bench.judge.baseline.series import History, Key, Regression
     from bench.judge.profile import Profile
     from bench.model import Decision, Metric, Run
     from bench.store.runs import Store
@@ -43,9 +43,9 @@ def against_baseline(
     the profiles. The verdicts must be of the profiles, in their order. Raises CliError when the pins cannot be read or
     the run's start is not a time.
     """
-    from bench.judge.baseline import gating, informative, judge_series, key_of, regressions, worst
-    from bench.judge.prediction import Policy
-    from bench.judge.regression import with_regressions
+    from bench.judge.baseline.prediction import Policy
+    from bench.judge.baseline.series import gating, informative, judge_series, key_of, regressions, worst
+    from bench.judge.baseline.verdict import with_regressions
 
     policy = Policy() if asked is None else Policy(asked=asked)
     series = [[key_of(m) for _, m in gating(judged, profile, metrics)] for profile in profiles]
@@ -110,8 +110,8 @@ def pause_seconds(effort: str) -> float:
 
 def lines(compared: Compared) -> list[str]:
     """For the screen: one line a series that is not simply well, and one that counts the others."""
-    from bench.judge.units import human
     from bench.store.errors import one_line
+    from bench.units import human
 
     told = [entry for entry in compared.regressions if entry.reason]
     found = [
@@ -177,7 +177,7 @@ def fresh(compared: Compared, max_age_seconds: float) -> Compared:
     """The same where the run is young enough; else INCONCLUSIVE, with its age as the reason."""
     import time
 
-    from bench.judge.regression import doubted
+    from bench.judge.baseline.verdict import doubted
 
     reason = too_old(compared.run, max_age_seconds, time.time())
     if reason is None:

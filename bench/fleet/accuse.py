@@ -9,14 +9,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.fleet.gather import Sorter, files, read
+from bench.fleet.join.collect import Sorter, files, read
 from bench.fleet.weigh import Weighed, weigh_answer
-from bench.judge.fleet_nouns import Outlier, Shift
-from bench.judge.outliers import Keys, Table, outliers, shifts
-from bench.judge.ports import ports
+from bench.judge.fleet.model import Outlier, Shift
+from bench.judge.fleet.outliers import Keys, Table, outliers, shifts
+from bench.judge.fleet.ports import ports
 
 if TYPE_CHECKING:
-    from bench.fleet.join import Judgement, Known
+    from bench.fleet.join.join import Judgement, Known
 
 
 def accused_of(found: Sequence[Weighed], by: Judgement, known: Known) -> tuple[list[Outlier], list[Shift]]:

@@ -14,9 +14,9 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from bench.fleet.door import Kind
 from bench.fleet.errors import FleetError, Occupied
 from bench.fleet.mail import Letter, Mail, beat_seconds
+from bench.fleet.transport.base import Kind
 from bench.measure import tools
 from bench.measure.probe import ProbeError
 from bench.measure.processes import descendants, end_all

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.fleet import node_script
-from bench.fleet.door import Door, Kind, Reply
+from bench.fleet import job_script as node_script
 from bench.fleet.errors import FleetError
-from bench.fleet.folder import LOG, entries
-from bench.fleet.node_script import BadFrame, Frame
-from bench.judge.fleet_nouns import State
+from bench.fleet.files import LOG, entries
+from bench.fleet.job_script import BadFrame, Frame
+from bench.fleet.transport.base import Door, Kind, Reply
+from bench.judge.fleet.model import State
 from bench.store.errors import one_line, why
 
 ANSWERED = "answered"  # in the log: a result was stored; what it says is judged when it is joined

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench.fleet.errors import FleetError
-from bench.fleet.expected import HOSTS_FILE, checked, read_hosts, same_host
+from bench.fleet.hosts import HOSTS_FILE, checked, read_hosts, same_host
 from bench.measure import tools
 from bench.measure.probe import ProbeError
 from bench.store.errors import one_line

@@ -17,14 +17,14 @@ from pathlib import Path
 
 from bench.fleet.agent import Agent
 from bench.fleet.errors import FleetError, Occupied
-from bench.fleet.folder import PLAN, make_folder
+from bench.fleet.files import PLAN, make_folder
 from bench.fleet.jobs import Listen, Note
-from bench.fleet.join import Judgement
+from bench.fleet.join.join import Judgement
 from bench.fleet.mail import Letter, Mail, Sight, Watch
 from bench.fleet.plan import HostVars, Plan, load
 from bench.fleet.post import POLL_SECONDS, Post
-from bench.fleet.session import Session
-from bench.judge.fleet_nouns import Fleet
+from bench.fleet.run import Session
+from bench.judge.fleet.model import Fleet
 from bench.measure import tools
 from bench.measure.probe import Interrupted
 from bench.measure.processes import adopt_orphans

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.fleet.errors import FleetError
-from bench.fleet.folder import PLAN, read_json, write_json
+from bench.fleet.files import PLAN, read_json, write_json
 from bench.measure.recording import redact
 from bench.store.errors import one_line
 

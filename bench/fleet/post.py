@@ -9,9 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from bench.fleet.agent import Agent
-from bench.fleet.door import Kind, Listen, Reply
 from bench.fleet.errors import FleetError, Occupied
 from bench.fleet.mail import Letter, Mail, Sight, Watch
+from bench.fleet.transport.base import Kind, Listen, Reply
 from bench.measure import tools
 from bench.measure.signals import Signals
 from bench.store.errors import one_line

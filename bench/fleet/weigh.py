@@ -9,16 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from bench.fleet.gather import Answer, machine
-from bench.judge import fleet as rules
-from bench.judge.fleet_nouns import NodeOutcome, State
+from bench.fleet.join.collect import Answer, machine
+from bench.judge.fleet import verdict as rules
+from bench.judge.fleet.model import NodeOutcome, State
+from bench.judge.fleet.outliers import Figure, Keys
+from bench.judge.fleet.outliers import figures as figures_of
 from bench.judge.gate import decide, judge
-from bench.judge.outliers import Figure, Keys
-from bench.judge.outliers import figures as figures_of
 from bench.model import Measurement, Outcome, ProbeResult, Run
 
 if TYPE_CHECKING:
-    from bench.fleet.join import Judgement
+    from bench.fleet.join.join import Judgement
 
 
 @dataclass(frozen=True, slots=True)

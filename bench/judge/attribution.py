@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from bench.judge.explanation import sentence
 from bench.judge.mending import advice
 from bench.judge.profile import Profile
-from bench.judge.wording import sentence
 from bench.model import Attribution, Bottleneck, Components, Measurement, Outcome, ProbeResult
 
 RATE = "inference_samples_per_second"

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from bench.judge.profile import Gate, Profile
 from bench.judge.score import gate_score, keeps, profile_score, share
-from bench.judge.units import human
 from bench.model import Decision, Finding, Limit, Measurement, Outcome, ProbeResult, Run, Status, Verdict
+from bench.units import human
 
 #: The machine-readable first words of a finding's reason; a colon and a sentence follow.
 REASONS = (

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from bench.judge.units import human
 from bench.model import Bottleneck, Measurement
+from bench.units import human
 
 WAYS = "feed_fetch_bytes_per_second"
 #: Another way to read must be faster by so much to be worth saying: short arms on a shared device differ by less.

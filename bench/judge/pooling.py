@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from bench.judge.prediction import Prior
+from bench.judge.baseline.prediction import Prior
 from bench.judge.quantiles import digamma, trigamma
 
 #: So many siblings at least: the spread of two variances says nothing of how alike nodes are.

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.measure import tools
-from bench.measure.lines import decoded
+from bench.measure.jsonl import decoded
 from bench.measure.probe import Call, Completed, Failed, Interrupted, Skipped, TimedOut, Tools, Unsupported
 from bench.measure.signals import Signals
 from bench.model import Evidence

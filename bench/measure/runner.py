@@ -22,7 +22,7 @@ from bench.measure.processes import adopt_orphans
 from bench.measure.recording import LiveTools, Recorder, Recording, ReplayTools
 from bench.measure.repeating import pooled
 from bench.measure.signals import Signals
-from bench.measure.watching import Observers, Watching, from_lines, to_lines
+from bench.measure.watchers import Observers, Watching, from_lines, to_lines
 from bench.measure.workspace import workspace
 from bench.model import Effort, Measurement, Node, Outcome, ProbeResult, Request, Run
 

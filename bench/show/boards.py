@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.judge.units import unit_of
 from bench.model import Metric
+from bench.units import unit_of
 
 #: Base unit -> Grafana's name for it.
 _UNITS = {

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from bench.measure.lines import decoded
+from bench.measure.jsonl import decoded
 from bench.model import Evidence, Finding, Measurement, ProbeResult, Run, Verdict
 from bench.show.text import clean
 from bench.show.words import (

@@ -8,11 +8,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from bench.judge.fleet_nouns import ANSWERED, Fleet, PairOutcome, State
+from bench.judge.fleet.model import ANSWERED, Fleet, PairOutcome, State
 from bench.judge.statistics import median
-from bench.judge.units import human
 from bench.show.fleet_screen import collective_line, outlier_line, shift_line
 from bench.show.text import clean
+from bench.units import human
 
 _MOST_MATRIX = 128
 _RATE = "network_throughput_bytes_per_second"

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
-from bench.judge.fleet_nouns import (
+from bench.judge.fleet.model import (
     ANSWERED,
     Collective,
     Fleet,
@@ -21,10 +21,10 @@ from bench.judge.fleet_nouns import (
     Shift,
     State,
 )
-from bench.judge.units import human
 from bench.model import Decision
 from bench.show.text import clean, fold, pad
 from bench.show.words import plural, score, title
+from bench.units import human
 
 _MOST_NODES = 12
 _MOST_OUTLIERS = 10

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from bench.judge.comparison import Difference
+from bench.judge.baseline.comparison import Difference
 from bench.model import Decision, Run
 from bench.show import page_tables as tables
 from bench.show.page_comparison import comparison

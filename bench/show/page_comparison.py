@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from bench.judge.comparison import Difference
-from bench.judge.units import human
+from bench.judge.baseline.comparison import Difference
 from bench.model import Measurement, Run
 from bench.show.text import clean
 from bench.show.words import label_words, quantity, score, title, when
+from bench.units import human
 
 Row = Sequence[str]
 _MOST_DIFFERENCES = 60

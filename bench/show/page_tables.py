@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from bench.judge.budget import response
-from bench.judge.units import human
+from bench.judge.latency_budget import response
 from bench.model import Decision, Finding, Measurement, Outcome, Run, Status, Verdict
 from bench.show.text import clean
 from bench.show.words import (
@@ -22,6 +21,7 @@ from bench.show.words import (
     score,
     title,
 )
+from bench.units import human
 
 Row = Sequence[str]
 _ORDER = (Status.FAIL, Status.UNDECIDED, Status.NO_DATA, Status.PASS)
@@ -117,7 +117,7 @@ _RESPONSE = ["until", "p50", "p99", "over the budget", "left at p99", "shares of
 
 
 def _response_table(run: Run) -> dict[str, Any]:
-    """Network and model put together (`bench.judge.budget`): the stored answer, else composed now."""
+    """Network and model put together (`bench.judge.latency_budget`): the stored answer, else composed now."""
     names = ("response_seconds", "response_over_budget_ratio", "response_left_seconds", "response_part_ratio")
     found = [m for m in run.measurements() if m.metric in names] or response(run)
     ends = dict.fromkeys(m.labels.get("until", "") for m in found)

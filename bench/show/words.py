@@ -6,9 +6,9 @@ import math
 import re
 from datetime import UTC, datetime
 
-from bench.judge.units import human
 from bench.model import UNITS, Finding, Limit, Measurement, ProbeResult, Status
 from bench.show.text import clean
+from bench.units import human
 
 #: In these the first word says what is counted: "inference tokens", where "inference" alone would say nothing.
 _COUNTED = ("tokens", "samples", "operations", "flops")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from bench.judge.baseline import SAME_NIGHT_SECONDS, History, Key, Session
-from bench.judge.epoch import changes, epoch_of
+from bench.judge.baseline.epoch import changes, epoch_of
+from bench.judge.baseline.series import SAME_NIGHT_SECONDS, History, Key, Session
 from bench.model import Run
 from bench.store import baselines
 from bench.store.index import Index

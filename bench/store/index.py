@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from bench.judge.baseline import Labels, Session
+from bench.judge.baseline.series import Labels, Session
 from bench.model import Run
 from bench.store import reading
 from bench.store.errors import UnusableRun, one_line

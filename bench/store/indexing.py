@@ -10,8 +10,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench.judge.baseline import Labels
-from bench.judge.epoch import epoch_of, telling
+from bench.judge.baseline.epoch import epoch_of, telling
+from bench.judge.baseline.series import Labels
 from bench.model import Run
 
 TABLES = """

@@ -15,7 +15,7 @@ import socket
 import time
 from typing import Any
 
-from bench.measure.lines import decoded
+from bench.measure.jsonl import decoded
 from probes.loads.peer_interface import interface_of
 from probes.loads.peer_protocol import GREETING, MAX_LINE_BYTES, UnusableKey, read_key, sign
 

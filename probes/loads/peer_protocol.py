@@ -14,7 +14,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from bench.measure.lines import decoded
+from bench.measure.jsonl import decoded
 
 GREETING = "aiready-bench-peer/1 "
 DEFAULT_PORT = 5201

@@ -20,10 +20,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from bench.judge.detector import Night, State, Track
+from bench.judge.baseline.detector import Night, State, Track
+from bench.judge.baseline.prediction import Policy, Prior
+from bench.judge.baseline.scale import Kind, Scale
 from bench.judge.pooling import prior_of
-from bench.judge.prediction import Policy, Prior
-from bench.judge.scale import Kind, Scale
 from tests.accuracy._worlds import METRICS, WORLDS, Array, Batch, draw
 
 SCALE = Scale(Kind.RATIO, 1.0)

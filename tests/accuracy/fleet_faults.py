@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench.judge.fleet_nouns import Fleet
+from bench.judge.fleet.model import Fleet
 from tests.fleet.test_run import drive
 from tests.fleet.testbed import Testbed, reason_for_none
 

@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench.measure.watching import Observers, Watching
+from bench.measure.watchers import Observers, Watching
 from probes import _nvml, gpu, host
 from probes._gpu_watch import GpuWatch
 from tests.gpu.conftest import SOURCE

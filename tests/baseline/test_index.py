@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from bench.judge.baseline import key_of
+from bench.judge.baseline.series import key_of
 from bench.model import Measurement, Run
 from bench.store.index import Index, cache_file
 from bench.store.prune import prune

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.judge.detector import Night, State, Track
-from bench.judge.prediction import Policy
-from bench.judge.scale import Kind, Scale
+from bench.judge.baseline.detector import Night, State, Track
+from bench.judge.baseline.prediction import Policy
+from bench.judge.baseline.scale import Kind, Scale
 
 RECORDED = Path(__file__).parent / "data" / "fio-sessions.jsonl"
 UP, DOWN = Scale(Kind.RATIO, 1.0), Scale(Kind.RATIO, -1.0)

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import bench
-from bench.fleet import stage
-from bench.fleet.engine import Engine
-from bench.fleet.folder import make_folder
+from bench.fleet import staging as stage
+from bench.fleet.files import make_folder
 from bench.fleet.jobs import Note
 from bench.fleet.plan import HostVars, Plan, host_vars, load
-from bench.fleet.session import Session
+from bench.fleet.run import Session
+from bench.fleet.transport.ansible import Engine
 from bench.measure.signals import Signals
 from tests.fleet.make import judgement
 

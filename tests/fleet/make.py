@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.cli import settings
-from bench.fleet.join import Judgement
+from bench.fleet.join.join import Judgement
 from bench.judge.profile import load
 from bench.model import Effort, Measurement, Node, Outcome, ProbeResult, Request, Run
 

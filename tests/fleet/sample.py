@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.judge.fleet_nouns import (
+from bench.judge.fleet.model import (
     Collective,
     Fleet,
     FleetVerdict,

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from bench.fleet.collective import collective_in, trouble_of_line
-from bench.judge.fleet_nouns import Collective, State
+from bench.fleet.join.collective import collective_in, trouble_of_line
+from bench.judge.fleet.model import Collective, State
 from bench.show.fleet_screen import collective_line
 
 HOSTS = ["n1", "n2", "n3"]

@@ -15,7 +15,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_classic
 
 from bench.cli.app import run as bench
-from bench.judge.fleet_nouns import ANSWERED, Fleet, State
+from bench.judge.fleet.model import ANSWERED, Fleet, State
 from bench.model import Decision
 from bench.show.fleet_formats import FORMATS, FleetExport, render
 from bench.show.fleet_formats.openmetrics import FAMILIES

@@ -10,10 +10,10 @@ import pytest
 
 from bench.cli.app import run as bench
 from bench.fleet.errors import FleetError
-from bench.fleet.expected import read_hosts, same_host
-from bench.fleet.folder import join_folder
-from bench.judge.fleet_nouns import Fleet, State
-from bench.judge.outliers import Key, Sample, shifts
+from bench.fleet.files import join_folder
+from bench.fleet.hosts import read_hosts, same_host
+from bench.judge.fleet.model import Fleet, State
+from bench.judge.fleet.outliers import Key, Sample, shifts
 from bench.model import Decision, Metric
 from tests.fleet.make import PROFILE, judgement, lay, run_of
 

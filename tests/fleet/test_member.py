@@ -14,12 +14,12 @@ import pytest
 from bench.fleet import agent as agents
 from bench.fleet import mail as mails
 from bench.fleet.agent import Agent
-from bench.fleet.door import Kind, Reply
 from bench.fleet.errors import FleetError, Occupied
 from bench.fleet.mail import MAIL, Mail, Sight, Watch
 from bench.fleet.member import Member
 from bench.fleet.plan import HostVars
 from bench.fleet.post import Post
+from bench.fleet.transport.base import Kind, Reply
 from bench.measure.signals import Signals
 from tests.fleet.drive import plan_of
 from tests.fleet.make import judgement

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from bench.judge.fleet_nouns import Outlier, PairOutcome, State
-from bench.judge.outliers import Key, Sample, figures, level_of, outliers, part_of, scale
-from bench.judge.ports import ports
+from bench.judge.fleet.model import Outlier, PairOutcome, State
+from bench.judge.fleet.outliers import Key, Sample, figures, level_of, outliers, part_of, scale
+from bench.judge.fleet.ports import ports
 from bench.judge.statistics import median
 from bench.model import Measurement, Metric
 from tests.fleet.make import figure

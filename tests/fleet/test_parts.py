@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from bench.fleet import node_script
-from bench.fleet.engine import _hosts, _last_line
+from bench.fleet import job_script as node_script
 from bench.fleet.errors import FleetError
+from bench.fleet.job_script import BadFrame
 from bench.fleet.jobs import Log
-from bench.fleet.node_script import BadFrame
+from bench.fleet.pair_schedule import at_random, ceiling, circle, schedule, suspects
 from bench.fleet.plan import HostVars, Plan, checked_env, host_vars, load, waves
-from bench.fleet.schedule import at_random, ceiling, circle, schedule, suspects
+from bench.fleet.transport.ansible import _hosts, _last_line
 
 
 @pytest.mark.parametrize("n", [2, 3, 4, 5, 8, 31, 32])

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from bench.judge.fleet_nouns import Fleet
+from bench.judge.fleet.model import Fleet
 from bench.model import Decision
 from bench.show import fleet_page
 from bench.store.runs import Store

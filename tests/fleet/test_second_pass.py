@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from bench.fleet import extras
-from bench.fleet.door import Kind, Listen, Reply
-from bench.fleet.folder import write_json
+from bench.fleet.files import write_json
 from bench.fleet.jobs import Jobs, Log
+from bench.fleet.join import pairs as extras
+from bench.fleet.pair_rounds import Rounds
+from bench.fleet.pair_schedule import Round, schedule, second_pass
 from bench.fleet.plan import HostVars, Plan
-from bench.fleet.rounds import Rounds
-from bench.fleet.schedule import Round, schedule, second_pass
-from bench.judge.fleet_nouns import Outlier, PairOutcome, State
-from bench.judge.ports import ports
+from bench.fleet.transport.base import Kind, Listen, Reply
+from bench.judge.fleet.model import Outlier, PairOutcome, State
+from bench.judge.fleet.ports import ports
 from bench.measure.probe import Interrupted
 from tests.fleet.make import figure, run_of
 from tests.fleet.test_parts import frame

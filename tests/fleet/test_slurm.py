@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from bench.fleet.folder import join_folder
-from bench.judge.fleet_nouns import Fleet
+from bench.fleet.files import join_folder
+from bench.judge.fleet.model import Fleet
 from bench.model import Decision
 from tests.fleet import slurm
 from tests.fleet.attend import NETWORK

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bench.measure.watching import Observers, Watching, from_lines, to_lines
+from bench.measure.watchers import Observers, Watching, from_lines, to_lines
 from bench.model import Measurement
 from probes import _nvml, gpu
 from probes._gpu_watch import GpuWatch

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.judge import budget
-from bench.judge.budget import Part, compose
+from bench.judge import latency_budget as budget
+from bench.judge.latency_budget import Part, compose
 from bench.model import Measurement, Node, Outcome, ProbeResult, Request, Run, Series
 
 SHARES = (0.5, 0.9, 0.95, 0.99, 0.999, 1.0)

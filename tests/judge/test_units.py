@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.judge.units import human, unit_of
 from bench.model import UNITS
+from bench.units import human, unit_of
 from tests.judge.make import bounded
 
 

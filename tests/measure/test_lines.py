@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.measure.lines import decoded, objects, readable, refusal
+from bench.measure.jsonl import decoded, objects, readable, refusal
 from bench.measure.probe import Failed, TimedOut
 
 GOOD = '{"kind": "a", "value": 1.5}'

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bench.measure.probe import Failed
-from bench.measure.watching import from_lines, to_lines
+from bench.measure.watchers import from_lines, to_lines
 from bench.model import Measurement
 from probes import host
 from probes._watch_windows import stages

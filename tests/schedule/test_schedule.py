@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.measure import schedule, units
 from bench.measure.probe import Completed, Unsupported
-from bench.measure.schedule import Place, ScheduleError
-from bench.measure.units import Nightly
+from bench.schedule import install as schedule
+from bench.schedule import unit_files as units
+from bench.schedule.install import Place, ScheduleError
+from bench.schedule.unit_files import Nightly
 
 NIGHTLY = Nightly(
     run=("/usr/bin/python3", "-m", "bench", "run", "--baseline", "--storage", "/srv/my data/100%"),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bench.judge.fleet_nouns import Fleet
+    from bench.judge.fleet.model import Fleet
 
 #: Name on the command line -> the module that renders it.
 FORMATS = {

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.judge.fleet_nouns import Fleet, FleetVerdict, NodeOutcome, Outlier, PairOutcome, SharedStorage, Shift, State
-from bench.judge.units import human
+from bench.judge.fleet.model import Fleet, FleetVerdict, NodeOutcome, Outlier, PairOutcome, SharedStorage, Shift, State
 from bench.model import Decision
 from bench.show import fleet_screen
 from bench.show.formats.cases import BY_DECISION, Case, CaseState, Suite, numbered
 from bench.show.text import clean
 from bench.show.words import plural, score
+from bench.units import human
 
 _BY_STATE: dict[State, CaseState] = {State.PASS: "pass", State.FAIL: "failure"}
 _RATE = "network_throughput_bytes_per_second"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.judge.fleet_nouns import Fleet
+from bench.judge.fleet.model import Fleet
 from bench.show.fleet_formats import FleetExport
 from bench.show.fleet_formats.cases import suites
 from bench.show.formats import junit

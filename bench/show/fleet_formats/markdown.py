@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from bench.judge.fleet_nouns import Fleet, NodeOutcome, PairOutcome, State
-from bench.judge.units import human
+from bench.judge.fleet.model import Fleet, NodeOutcome, PairOutcome, State
 from bench.show import fleet_screen
 from bench.show.fleet_formats import FleetExport
 from bench.show.formats.markdown import MARK, escape, section
 from bench.show.words import plural, score, when
+from bench.units import human
 
 _RATE = "network_throughput_bytes_per_second"
 _STATES = {State.PASS: "✅", State.FAIL: "❌"}

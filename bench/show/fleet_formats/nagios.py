@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from bench.judge.fleet_nouns import Fleet, NodeOutcome, State
+from bench.judge.fleet.model import Fleet, NodeOutcome, State
 from bench.show.fleet_formats import FleetExport
 from bench.show.formats import nagios
 from bench.show.text import clean

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from bench.judge.fleet_nouns import Collective, Fleet, NodeOutcome, Outlier, PairOutcome, Shift, State
+from bench.judge.fleet.model import Collective, Fleet, NodeOutcome, Outlier, PairOutcome, Shift, State
 from bench.judge.score import FULL
 from bench.model import Decision
 from bench.show.fleet_formats import FleetExport

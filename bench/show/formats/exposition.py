@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from bench.judge.units import unit_of
 from bench.show.text import clean
+from bench.units import unit_of
 
 Labels = Mapping[str, str]
 Sample = tuple[str, Labels, float]

@@ -12,11 +12,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from bench.judge.units import unit_of
 from bench.model import Decision, Measurement, Run
 from bench.show.formats import Export
 from bench.show.formats.times import ended
 from bench.show.text import clean
+from bench.units import unit_of
 
 _UCUM = {
     "bytes_per_second": "By/s",

@@ -103,7 +103,7 @@ def in_units(axis: Any, metric: str, most: int = 6) -> None:
     """Ticks as people read that metric: ``200 MB/s``, ``5 ms``; on a linear axis no more than ``most``."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    from bench.judge.units import human
+    from bench.units import human
 
     if axis.get_scale() == "linear":
         axis.set_major_locator(MaxNLocator(most))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from bench.judge.units import human
 from bench.model import Measurement, Run
 from bench.show.plots import FIRST, GOOD, INK, MUTED, drawing, label, svg
+from bench.units import human
 
 TOKENS = "inference_tokens_per_second"
 OFFERED = "inference_offered_requests_per_second"

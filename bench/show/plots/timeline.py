@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.judge.units import unit_of
 from bench.model import Run, Series
 from bench.show.plots import SERIES, drawing, in_units, label, svg
 from bench.show.words import title
+from bench.units import unit_of
 
 _MOST_POINTS = 240
 _MOST_PANELS = 6

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bench.judge.units import human
 from bench.model import Attribution, Run
 from bench.show.plots import BAD, FIRST, INK, MUTED, SECOND, drawing, shares, svg
+from bench.units import human
 
 RATE = "inference_samples_per_second"
 _SUPPLY = "storage_read_bytes_per_second"

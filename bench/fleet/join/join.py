@@ -15,19 +15,11 @@ from pathlib import Path
 
 from bench import __version__
 from bench.fleet.accuse import accused_of
-from bench.fleet.gather import Sorter, files, read
+from bench.fleet.join.collect import Sorter, files, read
 from bench.fleet.weigh import Weighed, weigh_answer
-from bench.judge import fleet as rules
-from bench.judge.fleet_nouns import (
-    ANSWERED,
-    Collective,
-    Fleet,
-    NodeOutcome,
-    PairOutcome,
-    SharedStorage,
-    State,
-)
-from bench.judge.outliers import Keys
+from bench.judge.fleet import verdict as rules
+from bench.judge.fleet.model import ANSWERED, Collective, Fleet, NodeOutcome, PairOutcome, SharedStorage, State
+from bench.judge.fleet.outliers import Keys
 from bench.judge.profile import Profile
 from bench.model import Measurement, Metric
 from bench.store.indexing import seconds_of

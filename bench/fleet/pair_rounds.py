@@ -7,15 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.fleet import extras, node_script
-from bench.fleet.door import Kind
-from bench.fleet.folder import hostnames_in, write_bytes, write_json
+from bench.fleet import job_script as node_script
+from bench.fleet.files import hostnames_in, write_bytes, write_json
+from bench.fleet.job_script import Frame
 from bench.fleet.jobs import Job, Jobs, Note
-from bench.fleet.node_script import Frame
+from bench.fleet.join import pairs as extras
+from bench.fleet.pair_schedule import Round, ceiling, schedule, second_pass
 from bench.fleet.plan import Plan
-from bench.fleet.schedule import Round, ceiling, schedule, second_pass
-from bench.judge.fleet_nouns import State
-from bench.judge.ports import ports
+from bench.fleet.transport.base import Kind
+from bench.judge.fleet.model import State
+from bench.judge.fleet.ports import ports
 from bench.store import reading
 from bench.store.errors import UnusableRun
 

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.measure import tools, units
+from bench.measure import tools
 from bench.measure.probe import Completed, ProbeError
-from bench.measure.units import NAME, Nightly
+from bench.schedule import unit_files as units
+from bench.schedule.unit_files import NAME, Nightly
 
 _SECONDS = 30.0
 _TIMER, _SERVICE = f"{NAME}.timer", f"{NAME}.service"

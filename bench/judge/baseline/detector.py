@@ -1,9 +1,9 @@
 """One series night after night: is tonight worse than the node's own nights explain?
 
-The unit is one value a night, made comparable by a scale (`bench.judge.scale`): logarithms for rates and times, so that
-effects are ratios. Tonight is *suspect* when it lies below a one-sided prediction interval over the last nights and the
-drop is large enough to matter; it is *regressed* when a second, separate measurement is bad too, or when the mean of
-the last two to seven nights lies below the interval for such a mean (a small shift that lasts).
+The unit is one value a night, made comparable by a scale (`bench.judge.baseline.scale`): logarithms for rates and
+times, so that effects are ratios. Tonight is *suspect* when it lies below a one-sided prediction interval over the last
+nights and the drop is large enough to matter; it is *regressed* when a second, separate measurement is bad too, or when
+the mean of the last two to seven nights lies below the interval for such a mean (a small shift that lasts).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from bench.judge.prediction import Base, Policy, Prior, base_of, memory
+from bench.judge.baseline.prediction import Base, Policy, Prior, base_of, memory
+from bench.judge.baseline.scale import Scale
 from bench.judge.quantiles import z_quantile
-from bench.judge.scale import Scale
 
 
 class State(StrEnum):

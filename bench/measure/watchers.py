@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.measure.lines import objects
+from bench.measure.jsonl import objects
 from bench.measure.probe import Probe, ProbeError, Watch
 
 PERIOD_SECONDS = 1.0

@@ -11,11 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from bench.judge.baseline import Key, key_of
-from bench.judge.detector import Night, Track
-from bench.judge.prediction import Policy, base_of
+from bench.judge.baseline.detector import Night, Track
+from bench.judge.baseline.prediction import Policy, base_of
+from bench.judge.baseline.scale import Scale, scale_of
+from bench.judge.baseline.series import Key, key_of
 from bench.judge.quantiles import t_quantile
-from bench.judge.scale import Scale, scale_of
 from bench.model import Measurement, Metric, Noun, Run
 
 _LEVEL = 0.005

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.fleet.errors import FleetError
-from bench.fleet.expected import small_file
-from bench.fleet.folder import read_json
-from bench.judge.fleet_nouns import Collective, State
+from bench.fleet.files import read_json
+from bench.fleet.hosts import small_file
+from bench.judge.fleet.model import Collective, State
 from bench.judge.statistics import median
 from bench.store.errors import one_line, why
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.fleet.expected import same_host
+from bench.fleet.hosts import same_host
 from bench.model import Run
 from bench.store import reading
 from bench.store.errors import UnusableRun, one_line

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bench.judge.units import human
 from bench.model import Attribution
+from bench.units import human
 
 Rates = tuple[float, float]  # demand and supply in samples a second
 

@@ -1,6 +1,6 @@
 """What a controller needs of a way to its hosts, whichever it is: a script for each in, one reply for every one out.
 
-ssh is such a way (`bench.fleet.engine`), and so is a folder that all of them see (`bench.fleet.post`).
+ssh is such a way (`bench.fleet.transport.ansible`), and so is a folder that all of them see (`bench.fleet.post`).
 """
 
 from __future__ import annotations

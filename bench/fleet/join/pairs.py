@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.fleet.errors import FleetError
-from bench.fleet.expected import same_host
-from bench.fleet.folder import read_json
-from bench.judge.fleet_nouns import PairOutcome, SharedStorage, State
+from bench.fleet.files import read_json
+from bench.fleet.hosts import same_host
+from bench.judge.fleet.model import PairOutcome, SharedStorage, State
 from bench.judge.statistics import median
 from bench.model import Measurement, Outcome, Run
 from bench.store import reading

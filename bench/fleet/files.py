@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.fleet.errors import FleetError
-from bench.fleet.expected import HOSTS_FILE, checked, read_hosts, small_file
-from bench.fleet.join import Judgement, Known, join
-from bench.judge.fleet_nouns import Fleet, State
+from bench.fleet.hosts import HOSTS_FILE, checked, read_hosts, small_file
+from bench.fleet.join.join import Judgement, Known, join
+from bench.judge.fleet.model import Fleet, State
 from bench.store import writing
 from bench.store.errors import StoreError, one_line, why
 
@@ -111,8 +111,8 @@ def join_folder(
 
 def known_in(folder: Path, hosts: Sequence[str]) -> Known:
     """What the engine wrote beside the files; nothing for another launcher. Raises FleetError."""
-    from bench.fleet import extras
-    from bench.fleet.collective import collective_in
+    from bench.fleet.join import pairs as extras
+    from bench.fleet.join.collective import collective_in
 
     known = Known(hostnames=hostnames_in(folder), again=folder / AGAIN)
     pairs: dict[tuple[str, str], tuple[State, str]] = {}

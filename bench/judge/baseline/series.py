@@ -1,9 +1,9 @@
 """Runs -> what this node normally measures; a run against it -> one `Regression` a series, and what they make of a
 verdict.
 
-A *series* is one metric with its labels on one node, in one *epoch* (`bench.judge.epoch`). A *night* is one stored run;
-a run that was made to confirm another belongs to that one's night. Nights that were judged NO-GO for the profile, were
-interrupted, or whose measurement is invalid (a contended host, say) are never part of what is normal.
+A *series* is one metric with its labels on one node, in one *epoch* (`bench.judge.baseline.epoch`). A *night* is one
+stored run; a run that was made to confirm another belongs to that one's night. Nights that were judged NO-GO for the
+profile, were interrupted, or whose measurement is invalid (a contended host, say) are never part of what is normal.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bench.judge.detector import SEVERITY, Call, Night, State, Track
+from bench.judge.baseline.detector import SEVERITY, Call, Night, State, Track
+from bench.judge.baseline.prediction import Policy
+from bench.judge.baseline.scale import Kind, Scale, scale_of
 from bench.judge.pooling import prior_of
-from bench.judge.prediction import Policy
 from bench.judge.profile import Gate, Profile
-from bench.judge.scale import Kind, Scale, scale_of
 from bench.model import Measurement, Metric, Noun, Run
 
 Labels = tuple[tuple[str, str], ...]

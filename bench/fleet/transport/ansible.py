@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.fleet.door import Kind, Listen, Reply
 from bench.fleet.errors import FleetError
 from bench.fleet.site import CONNECT_SECONDS, INSTALL, environment, private, program
+from bench.fleet.transport.base import Kind, Listen, Reply
 from bench.measure import tools
 from bench.measure.probe import Completed, Failed, ProbeError, TimedOut
 from bench.measure.signals import Signals

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
-from bench.judge.fleet_nouns import Outlier, PairOutcome
-from bench.judge.outliers import ACT_RATIO, FEWEST_SIBLINGS, Z_LIMIT, Key, Sample, accused, scale, z_of
+from bench.judge.fleet.model import Outlier, PairOutcome
+from bench.judge.fleet.outliers import ACT_RATIO, FEWEST_SIBLINGS, Z_LIMIT, Key, Sample, accused, scale, z_of
 from bench.judge.statistics import median
 
 _PORT = Key("", "network_throughput_bytes_per_second", ())

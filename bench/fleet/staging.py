@@ -20,8 +20,8 @@ from importlib import metadata
 from pathlib import Path
 
 import bench
-from bench.fleet.engine import Engine
 from bench.fleet.errors import FleetError
+from bench.fleet.transport.ansible import Engine
 from bench.store.errors import one_line, why
 
 _OURS = "aiready-bench"

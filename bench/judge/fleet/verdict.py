@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bench.judge.fleet_nouns import (
+from bench.judge.fleet.model import (
     ANSWERED,
     FleetVerdict,
     NodeOutcome,

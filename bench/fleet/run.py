@@ -16,19 +16,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.fleet import extras, node_script, stage
-from bench.fleet.collective import COLLECTIVE, trouble_of_line
-from bench.fleet.door import Door, Kind
-from bench.fleet.engine import Engine
+from bench.fleet import job_script as node_script
+from bench.fleet import staging as stage
 from bench.fleet.errors import FleetError, Occupied
-from bench.fleet.expected import same_host
-from bench.fleet.folder import AGAIN, FLEET, NODES, ROSTER, join_folder, read_json, write_bytes, write_json
+from bench.fleet.files import AGAIN, FLEET, NODES, ROSTER, join_folder, read_json, write_bytes, write_json
+from bench.fleet.hosts import same_host
+from bench.fleet.job_script import Contacted, Frame
 from bench.fleet.jobs import Job, Jobs, Listen, Log, Note
-from bench.fleet.join import Judgement
-from bench.fleet.node_script import Contacted, Frame
+from bench.fleet.join import pairs as extras
+from bench.fleet.join.collective import COLLECTIVE, trouble_of_line
+from bench.fleet.join.join import Judgement
+from bench.fleet.pair_rounds import Rounds
 from bench.fleet.plan import Plan, waves
-from bench.fleet.rounds import Rounds
-from bench.judge.fleet_nouns import Fleet, State
+from bench.fleet.transport.ansible import Engine
+from bench.fleet.transport.base import Door, Kind
+from bench.judge.fleet.model import Fleet, State
 from bench.model import Run
 from bench.store import reading
 from bench.store.errors import UnusableRun, one_line, why

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.judge.baseline import Regression
-from bench.judge.detector import State
+from bench.judge.baseline.detector import State
+from bench.judge.baseline.series import Regression
 from bench.judge.score import ALMOST
 from bench.model import Decision, Finding, Status, Verdict
 
