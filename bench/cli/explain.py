@@ -19,7 +19,7 @@ def explain(
 
     Example:  bench explain --metric storage_read_bytes_per_second
     """
-    from bench.show.explain import explain as lineage
+    from bench.show.terminal.lineage import explain as lineage
 
     store = open_store(results)
     found = find_run(store, run)

@@ -13,11 +13,11 @@ from bench.cli.errors import CliError
 from bench.cli.gate import Results, RunArgument, find_run, open_store
 from bench.cli.generated import GENERATED, generated
 from bench.cli.output import emit, note
-from bench.show.formats import FORMATS
+from bench.show.export import FORMATS
 
 if TYPE_CHECKING:
     from bench.model import Run
-    from bench.show.formats import Export
+    from bench.show.export import Export
 
 Words = list[str] | None
 
@@ -84,7 +84,7 @@ def _known(format: str | None) -> str:  # noqa: A002
 
 
 def _export(reference: str | None, profile: Words, results: Path | None, max_age: str | None) -> Export:
-    from bench.show.formats import Export
+    from bench.show.export import Export
 
     found = _judged(find_run(open_store(results), reference), profile)
     return Export(found, settings.declared_metrics(), stale(found, max_age))
@@ -112,7 +112,7 @@ def stale(run: Run, max_age: str | None) -> str | None:
 
 
 def _rendered(name: str, found: Export) -> bytes:
-    from bench.show.formats import ExportError, render
+    from bench.show.export import ExportError, render
 
     try:
         return render(name, found)
@@ -122,7 +122,7 @@ def _rendered(name: str, found: Export) -> bytes:
 
 def _no_answer(name: str, error: CliError) -> int:
     """A plugin must say "unknown" by its own protocol; elsewhere the error is the answer."""
-    from bench.show.formats import PLUGIN_STATUS, answer_unknown
+    from bench.show.export import PLUGIN_STATUS, answer_unknown
 
     if name not in PLUGIN_STATUS:
         raise error
@@ -133,8 +133,8 @@ def _no_answer(name: str, error: CliError) -> int:
 
 def write(name: str, data: bytes, output: Path | None) -> None:
     """Into the file, or to standard output. Raises CliError."""
+    from bench.show.export import BINARY
     from bench.show.files import write_atomically
-    from bench.show.formats import BINARY
 
     if output is not None and str(output) != "-":
         try:
@@ -151,7 +151,7 @@ def write(name: str, data: bytes, output: Path | None) -> None:
 
 def _status(name: str, found: Export) -> int:
     from bench.judge.gate import decide, exit_status
-    from bench.show.formats import PLUGIN_STATUS
+    from bench.show.export import PLUGIN_STATUS
 
     if name not in PLUGIN_STATUS:
         return 0
@@ -166,7 +166,7 @@ def _listen(where: str, format: str | None, profile: Words, results: Path | None
     """Serve until SIGTERM or SIGINT, which is how a service ends well: status 0."""
     import signal
 
-    from bench.show.serving import ScrapeError, server
+    from bench.show.export.http import ScrapeError, server
 
     if format not in (None, "openmetrics"):
         raise CliError(f"--listen serves openmetrics, not {format}")

@@ -144,7 +144,7 @@ def conclude(found: Fleet, *, page: Path | None, json: bool, quiet: bool, exit_z
     from json import dumps
 
     from bench.judge.gate import exit_status
-    from bench.show import words
+    from bench.show import wording as words
 
     if page is not None:
         _write_page(found, page)
@@ -153,14 +153,14 @@ def conclude(found: Fleet, *, page: Path | None, json: bool, quiet: bool, exit_z
     elif quiet:
         emit("\n".join(f"{v.decision.value} {v.profile} score {words.score(v.score)}" for v in found.verdicts))
     else:
-        from bench.show.fleet_screen import render
+        from bench.show.terminal.fleet import render
 
         emit(render(found, where))
     return 0 if exit_zero else exit_status(found.decision)
 
 
 def _write_page(found: Fleet, page: Path) -> None:
-    from bench.show.fleet_page import render
+    from bench.show.html.fleet import render
     from bench.store.errors import why
 
     try:

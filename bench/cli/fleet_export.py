@@ -91,7 +91,7 @@ def _stale(found: Fleet, max_age: str | None) -> str | None:
 
 def _no_answer(name: str, error: CliError) -> int:
     """A plugin must say "unknown" by its own protocol; elsewhere the error is the answer."""
-    from bench.show.formats import PLUGIN_STATUS, nagios
+    from bench.show.export import PLUGIN_STATUS, nagios
 
     if name != "nagios":
         raise error
@@ -102,7 +102,7 @@ def _no_answer(name: str, error: CliError) -> int:
 
 def _status(name: str, whole: FleetExport) -> int:
     from bench.judge.gate import exit_status
-    from bench.show.formats import PLUGIN_STATUS
+    from bench.show.export import PLUGIN_STATUS
 
     if name not in PLUGIN_STATUS:
         return 0

@@ -14,14 +14,14 @@ def generated(name: str) -> str:
 
 
 def _dashboard() -> str:
-    from bench.show.boards import Probe, dashboard
+    from bench.show.export.grafana import Probe, dashboard
     from probes import discover
 
     return dashboard(Probe(p.name, p.help, p.metrics) for p in discover())
 
 
 def _rules() -> str:
-    from bench.show.boards import rules
+    from bench.show.export.grafana import rules
 
     metrics = settings.declared_metrics()
     profiles = settings.load_profiles(list(settings.shipped_profiles()), metrics)

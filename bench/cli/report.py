@@ -15,7 +15,7 @@ from bench.cli.output import note
 
 if TYPE_CHECKING:
     from bench.model import Run
-    from bench.show.page import Shown
+    from bench.show.html.page import Shown
     from bench.store.runs import Store
 
 
@@ -45,7 +45,7 @@ def write_page(found: Sequence[Shown], output: Path, store: Store) -> None:
     from bench import __version__
     from bench.cli.compare import compared
     from bench.show.files import write_atomically
-    from bench.show.page import render
+    from bench.show.html.page import render
 
     apart = compared(found[0].run, found[1].run, store)["differences"] if len(found) == 2 else None
     page = render(found, __version__, apart)
@@ -59,8 +59,8 @@ def write_page(found: Sequence[Shown], output: Path, store: Store) -> None:
 def shown(store: Store, reference: str | None) -> Shown:
     """A stored run with what the page tells beside it. Raises CliError when it is not there."""
     from bench.cli.past import histories
-    from bench.show.explain import explain
-    from bench.show.page import Shown
+    from bench.show.html.page import Shown
+    from bench.show.terminal.lineage import explain
 
     found = find_run(store, reference)
     folder = store.locate(reference).parent if reference else store.path_for(found).parent

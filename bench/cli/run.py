@@ -184,7 +184,7 @@ def _measure(job: _Job, signals: Signals, progress: bool) -> Run:
     from bench.cli.conclude import composed
     from bench.measure import lock, runner
     from bench.measure.quiet import marked
-    from bench.show.progress import listener
+    from bench.show.terminal.progress import listener
     from bench.store.errors import StoreError
 
     plan = runner.Plan(

@@ -22,7 +22,7 @@ from bench.fleet.errors import FleetError
 from bench.fleet.hosts import HOSTS_FILE, checked, read_hosts, small_file
 from bench.fleet.join.join import Judgement, Known, join
 from bench.judge.fleet.model import Fleet, State
-from bench.store import writing
+from bench.store import atomic as writing
 from bench.store.errors import StoreError, one_line, why
 
 PLAN, ROSTER, LOG, FLEET, NODES, AGAIN = (

@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bench.store.reading import MAX_BYTES
+from bench.store.documents import MAX_BYTES
 
 CLAIMED, NOT_OURS = 75, 74  # EX_TEMPFAIL, EX_IOERR of sysexits.h
 TIMED_OUT = frozenset({124, 137})  # timeout(1), and what its KILL leaves

@@ -17,7 +17,7 @@ from bench.fleet.plan import Plan
 from bench.fleet.transport.base import Kind
 from bench.judge.fleet.model import State
 from bench.judge.fleet.ports import ports
-from bench.store import reading
+from bench.store import documents as reading
 from bench.store.errors import UnusableRun
 
 _SERVER_SECONDS = 25.0

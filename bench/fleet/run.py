@@ -32,7 +32,7 @@ from bench.fleet.transport.ansible import Engine
 from bench.fleet.transport.base import Door, Kind
 from bench.judge.fleet.model import Fleet, State
 from bench.model import Run
-from bench.store import reading
+from bench.store import documents as reading
 from bench.store.errors import UnusableRun, one_line, why
 
 _CONTACT_SECONDS = 30.0

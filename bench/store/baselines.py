@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, FiniteFloat, ValidationError
 
 from bench.model import Noun, Text
-from bench.store import writing
+from bench.store import atomic as writing
 from bench.store.errors import UnusableRun, one_line, why
 from bench.store.names import folder_name
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bench.judge.baseline.series import Labels, Session
 from bench.model import Run
-from bench.store import reading
+from bench.store import documents as reading
 from bench.store.errors import UnusableRun, one_line
 from bench.store.indexing import TABLES, Writer, forget, labels_text, listed
 

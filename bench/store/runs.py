@@ -21,7 +21,8 @@ from typing import Any
 from pydantic_core import PydanticSerializationError
 
 from bench.model import Run
-from bench.store import reading, writing
+from bench.store import atomic as writing
+from bench.store import documents as reading
 from bench.store.errors import StoreError, UnusableRun, one_line, why
 from bench.store.names import folder_name, id_part, new_id, short_id, stem
 

@@ -12,7 +12,7 @@ import typer
 
 from bench.cli.app import app
 from bench.cli.helping import with_examples
-from bench.show.formats import FORMATS
+from bench.show.export import FORMATS
 from tests.cli.bench import bench
 
 

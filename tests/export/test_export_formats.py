@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import pytest
 
 from bench.model import Decision, Run, Verdict
-from bench.show.formats import FORMATS, Export, ExportError, render
+from bench.show.export import FORMATS, Export, ExportError, render
 from tests.export.sample import HOSTILE, good, hostile, inconclusive, starved
 
 HERE = Path(__file__).parent

@@ -11,8 +11,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_classic
 
 from bench.model import Run
-from bench.show.formats import ExportError, render
-from bench.show.formats.openmetrics import FAMILIES
+from bench.show.export import ExportError, render
+from bench.show.export.openmetrics import FAMILIES
 from bench.show.text import clean
 from tests.export.sample import HOSTILE, good, hostile, inconclusive, starved
 from tests.export.test_export_formats import RUNS, export

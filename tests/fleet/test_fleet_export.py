@@ -17,9 +17,9 @@ from prometheus_client.parser import text_string_to_metric_families as read_clas
 from bench.cli.app import run as bench
 from bench.judge.fleet.model import ANSWERED, Fleet, State
 from bench.model import Decision
+from bench.show.export import PLUGIN_STATUS
 from bench.show.fleet_formats import FORMATS, FleetExport, render
 from bench.show.fleet_formats.openmetrics import FAMILIES
-from bench.show.formats import PLUGIN_STATUS
 from bench.show.text import clean
 from tests.fleet.make import PROFILE, lay, run_of
 from tests.fleet.sample import RATE, go, holes, hostile, no_go

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from bench.cli import settings
 from bench.cli.generated import generated
-from bench.show.boards import Probe
-from bench.show.reference import metrics_page, profiles_page
+from bench.show.export.grafana import Probe
+from bench.show.export.reference import metrics_page, profiles_page
 from probes import discover
 
 ROOT = Path(__file__).parents[2]

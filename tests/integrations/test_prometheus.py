@@ -13,7 +13,7 @@ import pytest
 from bench.cli.generated import generated
 from bench.cli.settings import declared_metrics
 from bench.model import Outcome, ProbeResult, Run
-from bench.show.boards import queries
+from bench.show.export.grafana import queries
 from tests.cli.bench import bench
 from tests.export.sample import good, starved, stored
 from tests.export.test_export_command import listening

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from bench.model import Measurement, Outcome, ProbeResult, Run, Series
-from bench.show.explain import explain
-from bench.show.page import Shown, render
-from bench.show.plots.history import History
+from bench.show.html.page import Shown, render
+from bench.show.html.plots.history import History
+from bench.show.terminal.lineage import explain
 from bench.show.text import clean
 from tests.cli.bench import bench
 from tests.export.sample import HOSTILE, good, hostile, inconclusive, starved, stored

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from bench.model import Run
-from bench.show.explain import explain
-from bench.show.formats import FORMATS, render
-from bench.show.page import Shown
-from bench.show.page import render as render_page
+from bench.show.export import FORMATS, render
+from bench.show.html.page import Shown
+from bench.show.html.page import render as render_page
+from bench.show.terminal.lineage import explain
 from bench.store.runs import load
 from tests.export.test_export_formats import export
 from tests.report.chromium import look

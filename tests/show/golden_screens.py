@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.show.explain import explain
-from bench.show.screen import render
+from bench.show.terminal.lineage import explain
+from bench.show.terminal.run import render
 from tests.show.sample import DESCRIPTIONS, cpu_run, talking_run
 
 FOLDER = Path(__file__).parent / "golden"

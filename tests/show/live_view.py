@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from bench.model import Effort, Outcome, ProbeResult, Request
-from bench.show.progress import listener
+from bench.show.terminal.progress import listener
 from tests.export.sample import HOSTILE
 
 

@@ -13,8 +13,8 @@ import pytest
 from bench.judge.profile import Gate, Profile
 from bench.measure.probe import Probe
 from bench.model import Effort, Evidence, Metric, Outcome, ProbeResult, Run
-from bench.show.explain import explain
-from bench.show.tables import probes_table, profiles_table
+from bench.show.terminal.catalog import probes_table, profiles_table
+from bench.show.terminal.lineage import explain
 from tests.show.sample import READ, STEM, cpu_run
 
 CONTENT = b'{"jobs": []}'

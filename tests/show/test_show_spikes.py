@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from bench.model import Decision, Measurement, Run
-from bench.show.page import Shown, render
-from bench.show.screen import render as screen
+from bench.show.html.page import Shown, render
 from bench.show.spikes import proved
+from bench.show.terminal.run import render as screen
 from tests.show.sample import spikes, talking_run, verdict
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from bench.model import Node
-from bench.store import writing
+from bench.store import atomic as writing
 from bench.store.runs import Store, StoreError, load
 from tests.store.sample import judged, measured
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench.model import SCHEMA_VERSION, Run
-from bench.store import reading
+from bench.store import documents as reading
 from bench.store.runs import Store, StoreError, UnusableRun, load
 from tests.store.sample import judged, measured
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench.fleet.hosts import same_host
 from bench.model import Run
-from bench.store import reading
+from bench.store import documents as reading
 from bench.store.errors import UnusableRun, one_line
 
 _MOST_FILES = 200_000

@@ -13,7 +13,7 @@ from bench.fleet.hosts import same_host
 from bench.judge.fleet.model import PairOutcome, SharedStorage, State
 from bench.judge.statistics import median
 from bench.model import Measurement, Outcome, Run
-from bench.store import reading
+from bench.store import documents as reading
 from bench.store.errors import UnusableRun, one_line
 
 PAIRS, PAIR_FOLDER, SHARED = "pairs.json", "pairs", "shared"

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 from bench.judge.fleet.model import Fleet, FleetVerdict, NodeOutcome, Outlier, PairOutcome, SharedStorage, Shift, State
 from bench.model import Decision
-from bench.show import fleet_screen
-from bench.show.formats.cases import BY_DECISION, Case, CaseState, Suite, numbered
+from bench.show.export.cases import BY_DECISION, Case, CaseState, Suite, numbered
+from bench.show.terminal import fleet as fleet_screen
 from bench.show.text import clean
-from bench.show.words import plural, score
+from bench.show.wording import plural, score
 from bench.units import human
 
 _BY_STATE: dict[State, CaseState] = {State.PASS: "pass", State.FAIL: "failure"}

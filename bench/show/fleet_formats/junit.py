@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from bench.judge.fleet.model import Fleet
+from bench.show.export import junit
 from bench.show.fleet_formats import FleetExport
 from bench.show.fleet_formats.cases import suites
-from bench.show.formats import junit
 
 
 def render(export: FleetExport) -> str:

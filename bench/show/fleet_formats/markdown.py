@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from bench.judge.fleet.model import Fleet, NodeOutcome, PairOutcome, State
-from bench.show import fleet_screen
+from bench.show.export.markdown import MARK, escape, section
 from bench.show.fleet_formats import FleetExport
-from bench.show.formats.markdown import MARK, escape, section
-from bench.show.words import plural, score, when
+from bench.show.terminal import fleet as fleet_screen
+from bench.show.wording import plural, score, when
 from bench.units import human
 
 _RATE = "network_throughput_bytes_per_second"

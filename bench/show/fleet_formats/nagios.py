@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Iterator
 
 from bench.judge.fleet.model import Fleet, NodeOutcome, State
+from bench.show.export import nagios
 from bench.show.fleet_formats import FleetExport
-from bench.show.formats import nagios
 from bench.show.text import clean
-from bench.show.words import plural, score
+from bench.show.wording import plural, score
 
 
 def render(export: FleetExport) -> str:

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from bench.judge.fleet.model import Collective, Fleet, NodeOutcome, Outlier, PairOutcome, Shift, State
 from bench.judge.score import FULL
 from bench.model import Decision
+from bench.show.export.exposition import Family, Sample, of_values, written
+from bench.show.export.times import moment
 from bench.show.fleet_formats import FleetExport
-from bench.show.formats.exposition import Family, Sample, of_values, written
-from bench.show.formats.times import moment
 
 FAMILIES: Mapping[str, str] = {
     "bench_fleet_info": "The fleet run that this is. Always 1.",

@@ -12,9 +12,9 @@ from datetime import datetime
 from typing import Any
 
 from bench.model import Run
-from bench.show.formats import Export
-from bench.show.formats.cases import Case, Suite, suites
-from bench.show.formats.times import ended, milliseconds, moment
+from bench.show.export import Export
+from bench.show.export.cases import Case, Suite, suites
+from bench.show.export.times import ended, milliseconds, moment
 from bench.show.text import clean
 
 SPEC_VERSION = "0.0.0"

@@ -12,8 +12,8 @@ import json
 from typing import Any
 
 from bench.model import Measurement, Run
-from bench.show.formats import Export, ExportError
-from bench.show.formats.times import moment
+from bench.show.export import Export, ExportError
+from bench.show.export.times import moment
 
 
 def render(export: Export) -> bytes:

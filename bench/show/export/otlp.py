@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench.model import Decision, Measurement, Run
-from bench.show.formats import Export
-from bench.show.formats.times import ended
+from bench.show.export import Export
+from bench.show.export.times import ended
 from bench.show.text import clean
 from bench.units import unit_of
 

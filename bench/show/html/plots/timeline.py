@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.model import Run, Series
-from bench.show.plots import SERIES, drawing, in_units, label, svg
-from bench.show.words import title
+from bench.show.html.plots import SERIES, drawing, in_units, label, svg
+from bench.show.wording import title
 from bench.units import unit_of
 
 _MOST_POINTS = 240

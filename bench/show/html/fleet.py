@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.judge.fleet.model import ANSWERED, Fleet, PairOutcome, State
 from bench.judge.statistics import median
-from bench.show.fleet_screen import collective_line, outlier_line, shift_line
+from bench.show.terminal.fleet import collective_line, outlier_line, shift_line
 from bench.show.text import clean
 from bench.units import human
 
@@ -23,7 +23,7 @@ def render(fleet: Fleet) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("bench", "show"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("bench", "show/html"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters["clean"] = clean
     return environment.get_template("fleet.html.j2").render(

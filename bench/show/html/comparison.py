@@ -8,7 +8,7 @@ from typing import Any
 from bench.judge.baseline.comparison import Difference
 from bench.model import Measurement, Run
 from bench.show.text import clean
-from bench.show.words import label_words, quantity, score, title, when
+from bench.show.wording import label_words, quantity, score, title, when
 from bench.units import human
 
 Row = Sequence[str]

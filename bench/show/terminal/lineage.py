@@ -18,7 +18,7 @@ from typing import Any
 from bench.measure.jsonl import decoded
 from bench.model import Evidence, Finding, Measurement, ProbeResult, Run, Verdict
 from bench.show.text import clean
-from bench.show.words import (
+from bench.show.wording import (
     STATUS,
     bare_name,
     for_the_record,

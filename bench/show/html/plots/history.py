@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from bench.show.plots import BAD, BAND, FIRST, INK, MUTED, WARN, drawing, in_units, label, svg
+from bench.show.html.plots import BAD, BAND, FIRST, INK, MUTED, WARN, drawing, in_units, label, svg
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 from bench.judge.latency_budget import response
 from bench.model import Decision, Finding, Measurement, Outcome, Run, Status, Verdict
 from bench.show.text import clean
-from bench.show.words import (
+from bench.show.wording import (
     STATUS,
     gate_name,
     label_words,

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.model import Finding, Measurement, Run
-from bench.show.plots import BAD, GRID, INK, SERIES, drawing, in_units, label, svg
-from bench.show.words import needed, title
+from bench.show.html.plots import BAD, GRID, INK, SERIES, drawing, in_units, label, svg
+from bench.show.wording import needed, title
 from bench.units import human
 
 #: The gap between two speakers in human conversation (the profile realtime-inference says where it comes from).

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bench.judge.score import FULL, share
 from bench.model import Decision, Finding, Run, Status, Verdict
 from bench.show.text import clean
-from bench.show.words import bare_name, needed, observed, score
+from bench.show.wording import bare_name, needed, observed, score
 
 _WORST = (Decision.NO_GO, Decision.INCONCLUSIVE, Decision.GO)
 _DECIDES = {

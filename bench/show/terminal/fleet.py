@@ -23,7 +23,7 @@ from bench.judge.fleet.model import (
 )
 from bench.model import Decision
 from bench.show.text import clean, fold, pad
-from bench.show.words import plural, score, title
+from bench.show.wording import plural, score, title
 from bench.units import human
 
 _MOST_NODES = 12

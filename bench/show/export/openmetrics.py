@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 
 from bench.judge.score import FULL, share
 from bench.model import Attribution, Decision, Finding, Measurement, Outcome, Run, Status
-from bench.show.formats import Export, ExportError
-from bench.show.formats.exposition import Family, Labels, Sample, of_values, written
-from bench.show.formats.times import ended
+from bench.show.export import Export, ExportError
+from bench.show.export.exposition import Family, Labels, Sample, of_values, written
+from bench.show.export.times import ended
 
 OWN = "bench_"
 BOTTLENECKS = ("storage", "preprocess", "transfer", "loader", "accelerator", "undetermined")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 
-from bench.show.formats import Export
+from bench.show.export import Export
 
 
 def render(export: Export) -> str:

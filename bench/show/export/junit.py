@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from xml.etree import ElementTree
 
 from bench.model import Run
-from bench.show.formats import Export
-from bench.show.formats.cases import Case, Suite, seconds, suites
-from bench.show.formats.times import moment
+from bench.show.export import Export
+from bench.show.export.cases import Case, Suite, seconds, suites
+from bench.show.export.times import moment
 from bench.show.text import clean
-from bench.show.words import when
+from bench.show.wording import when
 
 
 def render(export: Export) -> str:

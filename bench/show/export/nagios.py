@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bench.model import Decision, Finding, Run, Status
-from bench.show.formats import Export
-from bench.show.formats.plugin import headline, scores
+from bench.show.export import Export
+from bench.show.export.plugin import headline, scores
 from bench.show.text import clean
-from bench.show.words import STATUS, gate_name, needed, observed, reason_text
+from bench.show.wording import STATUS, gate_name, needed, observed, reason_text
 from bench.units import unit_of
 
 STATE = {Decision.GO: "OK", Decision.NO_GO: "CRITICAL", Decision.INCONCLUSIVE: "UNKNOWN"}

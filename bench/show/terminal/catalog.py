@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from bench.judge.profile import Gate, Profile
 from bench.measure.probe import Probe
 from bench.show.text import clean, fold
-from bench.show.words import needed
+from bench.show.wording import needed
 
 _WIDTH = 100
 

@@ -13,12 +13,12 @@ from typing import Any
 
 from bench.judge.baseline.comparison import Difference
 from bench.model import Decision, Run
-from bench.show import page_tables as tables
-from bench.show.page_comparison import comparison
-from bench.show.plots.history import History, histories
+from bench.show.html import tables
+from bench.show.html.comparison import comparison
+from bench.show.html.plots.history import History, histories
 from bench.show.spikes import proved
 from bench.show.text import clean
-from bench.show.words import score, when
+from bench.show.wording import score, when
 
 _MOST_LINEAGE = 60_000
 
@@ -55,7 +55,7 @@ def _environment() -> Any:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("bench", "show"),
+        loader=PackageLoader("bench", "show/html"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -110,7 +110,7 @@ _Drawing = Callable[[Run], str | None]
 
 
 def _drawings(one: Shown) -> Sequence[tuple[str, str, _Drawing]]:
-    from bench.show.plots import budget, latency, serving, timeline, waterfall
+    from bench.show.html.plots import budget, latency, serving, timeline, waterfall
 
     feed = "Each bar is a ceiling measured on the same data; red is what that part of the way costs. Pale: not valid."
     asked = "What the accelerator would consume if it were never kept waiting, and what the path delivers."

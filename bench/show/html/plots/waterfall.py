@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bench.model import Attribution, Run
-from bench.show.plots import BAD, FIRST, INK, MUTED, SECOND, drawing, shares, svg
+from bench.show.html.plots import BAD, FIRST, INK, MUTED, SECOND, drawing, shares, svg
 from bench.units import human
 
 RATE = "inference_samples_per_second"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bench.model import Finding, Status, Verdict
 from bench.show.text import cells, clean, fold, pad
-from bench.show.words import STATUS, closeness, gate_name, margin, needed, observed
+from bench.show.wording import STATUS, closeness, gate_name, margin, needed, observed
 from bench.units import human
 
 #: (text, style); a line is a sequence of them. The style is rich's name, and only ever repeats what a word says.

@@ -13,7 +13,7 @@ from typing import Literal
 
 from bench.model import Decision, Finding, Run, Status, Verdict
 from bench.show.text import clean
-from bench.show.words import gate_name, margin, needed, observed, plural, score
+from bench.show.wording import gate_name, margin, needed, observed, plural, score
 
 CaseState = Literal["pass", "failure", "error"]
 BY_DECISION: dict[Decision, CaseState] = {

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from bench.judge.profile import Profile
 from bench.model import Metric
-from bench.show.boards import Probe
+from bench.show.export.grafana import Probe
+from bench.show.export.openmetrics import FAMILIES
 from bench.show.fleet_formats.openmetrics import FAMILIES as OF_A_FLEET
-from bench.show.formats.openmetrics import FAMILIES
-from bench.show.words import needed
+from bench.show.wording import needed
 
 _MADE = "<!-- Made by `python -m tests.golden` from the declarations; changes made here are lost. -->"
 

@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator
 
 from bench.model import Decision, Finding, Outcome, Run, Status, Verdict
-from bench.show.formats import Export
+from bench.show.export import Export
 from bench.show.text import clean
-from bench.show.words import STATUS, gate_name, margin, needed, observed, reason_text, score, when
+from bench.show.wording import STATUS, gate_name, margin, needed, observed, reason_text, score, when
 
 MARK = {Decision.GO: "✅", Decision.NO_GO: "❌", Decision.INCONCLUSIVE: "❔"}
 #: Foreign characters that Markdown or GitHub gives a meaning, and what shows them as themselves. The empty comment

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bench.model import Measurement, Run
-from bench.show.plots import GRID, INK, SERIES, drawing, in_units, label, svg
-from bench.show.words import label_words
+from bench.show.html.plots import GRID, INK, SERIES, drawing, in_units, label, svg
+from bench.show.wording import label_words
 
 METRICS = {"storage_read_latency_seconds": "read", "storage_write_latency_seconds": "write"}
 _QUANTILES = {"p50": "o", "p99": "D", "p99.9": "s", "max": "v"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.model import Measurement, Run
-from bench.show.plots import FIRST, GOOD, INK, MUTED, drawing, label, svg
+from bench.show.html.plots import FIRST, GOOD, INK, MUTED, drawing, label, svg
 from bench.units import human
 
 TOKENS = "inference_tokens_per_second"
