@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli import ownership
-from bench.cli.errors import CliError
+from bench.workflows import installation as ownership
+from bench.workflows.errors import CliError
 
 ROOT = Path(__file__).resolve().parent.parent
 

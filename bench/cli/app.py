@@ -11,8 +11,8 @@ from bench import __version__
 from bench.cli import baseline, catalogue, compare, doctor, explain, export, gate, history, peer, report, schedule
 from bench.cli import fleet as fleet_command
 from bench.cli import run as run_command
-from bench.cli.errors import CliError
 from bench.cli.helping import show_examples
+from bench.workflows.errors import CliError
 
 #: typer carries click inside of itself or beside itself, by version; the base class is found either way.
 _ClickError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")

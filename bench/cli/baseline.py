@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli import settings
-from bench.cli.errors import CliError
 from bench.cli.gate import open_store
 from bench.cli.output import emit, note
 from bench.cli.stored import Json, NodeOption, Results, node_meant
 from bench.store.errors import one_line
+from bench.workflows import site as settings
+from bench.workflows.errors import CliError
 
 if TYPE_CHECKING:
     from bench.judge.baseline.series import Regression
@@ -197,7 +197,7 @@ def _normal_nights(index: Index, root: Path, host: str, profile: list[str] | Non
 
 def _entries(run: Run, profile: list[str] | None, results: Path | None) -> tuple[Regression, ...]:
     from bench.cli import regression
-    from bench.cli.conclude import concluded
+    from bench.workflows.judging import concluded
 
     metrics = settings.declared_metrics()
     profiles = settings.load_profiles(profile or settings.config().get("profile", []), metrics)

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from bench.cli import settings
 from bench.cli.output import emit
+from bench.workflows import site as settings
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 

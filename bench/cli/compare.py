@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli import settings
 from bench.cli.gate import find_run, open_store
 from bench.cli.output import emit, note
 from bench.cli.stored import Json, Results
 from bench.store.errors import one_line
+from bench.workflows import site as settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli import settings
 from bench.cli.gate import Results
 from bench.cli.output import emit
+from bench.workflows import site as settings
 
 if TYPE_CHECKING:
     from bench.measure.probe import Check, Probe
@@ -64,11 +64,11 @@ def doctor(
 
 
 def _own_checks(results: Path | None) -> Iterator[Check]:
-    from bench.cli import ownership
-    from bench.cli.errors import CliError
     from bench.measure.probe import Check
     from bench.store.errors import StoreError
     from bench.store.runs import Store
+    from bench.workflows import installation as ownership
+    from bench.workflows.errors import CliError
 
     try:
         ownership.check()

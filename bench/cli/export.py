@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli import settings
-from bench.cli.errors import CliError
 from bench.cli.gate import Results, RunArgument, find_run, open_store
 from bench.cli.generated import GENERATED, generated
 from bench.cli.output import emit, note
 from bench.show.export import FORMATS
+from bench.workflows import site as settings
+from bench.workflows.errors import CliError
 
 if TYPE_CHECKING:
     from bench.model import Run
@@ -95,7 +95,7 @@ def _judged(run: Run, profile: Words) -> Run:
     wanted = profile or settings.config().get("profile", [])
     if run.verdicts and not profile:
         return run
-    from bench.cli.conclude import concluded
+    from bench.workflows.judging import concluded
 
     return concluded(run, settings.load_profiles(wanted, settings.declared_metrics()), settings.metric_owners())
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli import fleet_export, fleet_member, settings
+from bench.cli import fleet_export, fleet_member
 from bench.cli import fleet_options as options
-from bench.cli.errors import CliError
 from bench.cli.output import emit
+from bench.workflows import site as settings
+from bench.workflows.errors import CliError
 
 if TYPE_CHECKING:
     from bench.fleet.join.join import Judgement
@@ -98,7 +99,7 @@ def run(
 
     Examples:  bench fleet run -i hosts.ini --storage /data    bench fleet run --resume 3f9a1c
     """
-    from bench.cli import fleet_run
+    from bench.workflows import fleet as fleet_run
 
     asked = fleet_run.Asked(
         inventory=inventory or [], limit=limit, effort=effort, probe=probe or [], storage=storage or [],

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import fleet_options as options
-from bench.cli.errors import CliError
 from bench.cli.output import emit, note
 from bench.show.fleet_formats import FORMATS
+from bench.workflows.errors import CliError
 
 if TYPE_CHECKING:
     from bench.judge.fleet.model import Fleet

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import fleet_options as options
-from bench.cli.errors import CliError
 from bench.cli.output import note
+from bench.workflows.errors import CliError
 
 if TYPE_CHECKING:
-    from bench.cli.fleet_run import Asked
     from bench.judge.fleet.model import Fleet
+    from bench.workflows.fleet import Asked
 
 
 def member(
@@ -56,7 +56,7 @@ def member(
     Examples:  bench fleet member /shared/acc --storage /data
                bench fleet member /shared/acc --hosts hosts.txt --rank 3
     """
-    from bench.cli.fleet_run import Asked
+    from bench.workflows.fleet import Asked
 
     asked = Asked(
         inventory=[], limit="all", effort=effort, probe=probe or [], storage=storage or [], profile=profile or [],
@@ -74,7 +74,6 @@ def _take_part(
     folder: Path, asked: Asked, hosts: str | None, host: str | None, rank: int | None, network: str | None, wait: float,
     *, progress: bool,
 ) -> Fleet | None:  # fmt: skip
-    from bench.cli import fleet_run, ownership
     from bench.cli.fleet import judgement
     from bench.fleet.errors import FleetError
     from bench.fleet.launcher import host_of, hosts_of, own_address
@@ -83,6 +82,8 @@ def _take_part(
     from bench.measure.probe import Interrupted
     from bench.measure.signals import Signals
     from bench.show.fleet_progress import listener
+    from bench.workflows import fleet as fleet_run
+    from bench.workflows import installation as ownership
 
     ownership.check()
     try:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli import settings
-from bench.cli.errors import CliError
 from bench.cli.output import emit, emit_run, note
+from bench.workflows import site as settings
+from bench.workflows.errors import CliError
 
 if TYPE_CHECKING:
     from bench.judge.baseline.series import Regression
@@ -76,8 +76,8 @@ def gate(
     bench gate --baseline --max-age 26h --on-inconclusive pass
     """
     from bench.cli import regression
-    from bench.cli.conclude import concluded
     from bench.judge.gate import decide
+    from bench.workflows.judging import concluded
 
     if on_inconclusive not in (None, "fail", "pass"):
         raise CliError(f"--on-inconclusive {on_inconclusive}: must be fail or pass")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.cli import settings
+from bench.workflows import site as settings
 
 #: Name on the command line -> what is made.
 GENERATED = ("grafana", "rules")

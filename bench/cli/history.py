@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli.errors import CliError
 from bench.cli.output import emit, note
 from bench.cli.stored import Json, NodeOption, Results
 from bench.store.errors import one_line
+from bench.workflows.errors import CliError
 
 if TYPE_CHECKING:
     from collections.abc import Hashable

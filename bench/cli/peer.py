@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.errors import CliError
 from bench.cli.output import emit
+from bench.workflows.errors import CliError
 
 if TYPE_CHECKING:
     from probes.loads.peer_server import Settings

@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench.cli.errors import CliError
 from bench.cli.output import note
+from bench.workflows.errors import CliError
 
 if TYPE_CHECKING:
     from bench.judge.baseline.series import History, Key, Regression

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli import settings
-from bench.cli.errors import CliError
 from bench.cli.gate import Results, find_run, open_store
 from bench.cli.output import note
+from bench.workflows import site as settings
+from bench.workflows.errors import CliError
 
 if TYPE_CHECKING:
     from bench.model import Run
@@ -58,9 +58,9 @@ def write_page(found: Sequence[Shown], output: Path, store: Store) -> None:
 
 def shown(store: Store, reference: str | None) -> Shown:
     """A stored run with what the page tells beside it. Raises CliError when it is not there."""
-    from bench.cli.past import histories
     from bench.show.html.page import Shown
     from bench.show.terminal.lineage import explain
+    from bench.workflows.page_history import histories
 
     found = find_run(store, reference)
     folder = store.locate(reference).parent if reference else store.path_for(found).parent
@@ -72,7 +72,7 @@ def _judged(run: Run) -> Run:
     """A run that nobody judged is judged by the shipped profiles, as `bench gate` does."""
     if run.verdicts:
         return run
-    from bench.cli.conclude import concluded
+    from bench.workflows.judging import concluded
 
     profiles = settings.load_profiles(settings.config().get("profile", []), settings.declared_metrics())
     return concluded(run, profiles, settings.metric_owners())

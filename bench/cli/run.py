@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli import asking, nightly, settings
-from bench.cli.asking import Asked, request_of
-from bench.cli.errors import CliError
 from bench.cli.output import emit, emit_run, note
+from bench.workflows import nightly
+from bench.workflows import request as asking
+from bench.workflows import site as settings
+from bench.workflows.errors import CliError
+from bench.workflows.request import Asked, request_of
 
 if TYPE_CHECKING:
     from bench.cli.regression import Compared
@@ -138,10 +140,10 @@ class _Job:
 
 def _prepare(asked: Asked, options: dict[str, Any]) -> _Job:
     """Everything that can be wrong before a minute is spent on measuring. Raises CliError."""
-    from bench.cli import ownership
     from bench.measure.node import this_node
     from bench.store.errors import StoreError
     from bench.store.runs import Store
+    from bench.workflows import installation as ownership
     from probes import discover
 
     ownership.check()
@@ -181,11 +183,11 @@ def _recorded(folder: Path | None, store: Store) -> tuple[Recording | None, Run 
 
 def _measure(job: _Job, signals: Signals, progress: bool) -> Run:
     """Measure and store. Raises CliError: 3 when another run measures here, 2 when the run cannot be stored."""
-    from bench.cli.conclude import composed
     from bench.measure import lock, runner
     from bench.measure.quiet import marked
     from bench.show.terminal.progress import listener
     from bench.store.errors import StoreError
+    from bench.workflows.judging import composed
 
     plan = runner.Plan(
         id=job.store.new_id(),
@@ -229,7 +231,7 @@ def _with_skipped(done: Run, skipped: Sequence[Probe]) -> Run:
 
 def _again(job: _Job) -> Callable[[Run], Sequence[str]]:
     """Which probes to repeat: those whose interval straddles a limit, and with --precision those that are too wide."""
-    from bench.cli.conclude import to_repeat
+    from bench.workflows.judging import to_repeat
 
     straddling = to_repeat(job.profiles, job.owners)
     if job.precision is None:
@@ -240,9 +242,9 @@ def _again(job: _Job) -> Callable[[Run], Sequence[str]]:
 
 def _conclude(job: _Job, done: Run, signals: Signals) -> Compared:
     """Judge, compare with the node's nights where that is asked for, and store what was concluded."""
-    from bench.cli.conclude import concluded
     from bench.cli.regression import Compared
     from bench.store.errors import StoreError, UnusableRun
+    from bench.workflows.judging import concluded
 
     compared = Compared(concluded(done, job.profiles, job.owners))
     if job.baseline and done.interrupted_by is None:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli import settings
-from bench.cli.errors import CliError
 from bench.cli.output import emit
 from bench.cli.stored import Json, Results
+from bench.workflows import site as settings
+from bench.workflows.errors import CliError
 
 if TYPE_CHECKING:
     from bench.schedule.unit_files import Nightly

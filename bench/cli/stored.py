@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.errors import CliError
 from bench.store.errors import one_line
+from bench.workflows.errors import CliError
 
 if TYPE_CHECKING:
     from bench.store.index import Index

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.cli.settings import load_profiles
 from bench.judge.gate import judge_gate
 from bench.model import Effort, Measurement, Node, Outcome, ProbeResult, Request, Run
+from bench.workflows.site import load_profiles
 from probes import discover
 from tests.accuracy._network import Claims, hosts, main
 from tests.network.test_truth import busy

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from bench.cli import nightly, regression
-from bench.cli.errors import CliError
-from bench.cli.settings import declared_metrics, metric_owners
+from bench.cli import regression
 from bench.judge.gate import judge
 from bench.judge.profile import Profile, load
 from bench.model import Measurement, Run
 from bench.store.runs import Store
+from bench.workflows import nightly
+from bench.workflows.errors import CliError
+from bench.workflows.site import declared_metrics, metric_owners
 from tests.baseline.make import LATENCY, P99, PROFILE, READ, SEQUENTIAL, START, Nights, document, measurement, store
 
 

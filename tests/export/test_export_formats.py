@@ -25,7 +25,7 @@ each_run = pytest.mark.parametrize("make", RUNS.values(), ids=RUNS)
 
 
 def export(run: Run, stale: str | None = None) -> Export:
-    from bench.cli.settings import declared_metrics
+    from bench.workflows.site import declared_metrics
 
     return Export(run, declared_metrics(), stale)
 

@@ -6,10 +6,10 @@ import random
 from pathlib import Path
 from typing import Any
 
-from bench.cli import settings
 from bench.fleet.join.join import Judgement
 from bench.judge.profile import load
 from bench.model import Effort, Measurement, Node, Outcome, ProbeResult, Request, Run
+from bench.workflows import site as settings
 
 PROFILE = """
 name = "acceptance"

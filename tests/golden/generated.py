@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from bench.cli import settings
 from bench.cli.generated import generated
 from bench.show.export.grafana import Probe
 from bench.show.export.reference import metrics_page, profiles_page
+from bench.workflows import site as settings
 from probes import discover
 
 ROOT = Path(__file__).parents[2]

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from bench.cli.generated import generated
-from bench.cli.settings import declared_metrics
 from bench.model import Outcome, ProbeResult, Run
 from bench.show.export.grafana import queries
+from bench.workflows.site import declared_metrics
 from tests.cli.bench import bench
 from tests.export.sample import good, starved, stored
 from tests.export.test_export_command import listening

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.cli.errors import CliError
+from bench.workflows.errors import CliError
 
 if TYPE_CHECKING:
     from bench.measure.probe import Probe

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import metadata
 
 from bench import __version__
-from bench.cli.errors import CliError
+from bench.workflows.errors import CliError
 
 OURS = "aiready-bench"
 

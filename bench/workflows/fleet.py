@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.cli import settings
-from bench.cli.errors import CliError
 from bench.cli.output import note
+from bench.workflows import site as settings
+from bench.workflows.errors import CliError
 
 if TYPE_CHECKING:
     from bench.fleet.join.join import Judgement
@@ -58,10 +58,10 @@ class Done:
 
 def measure(asked: Asked, root: Path, resume: str | None, by: Judgement, *, progress: bool) -> Done:
     """Plan and measure, or go on with a run that was begun. Raises CliError, one line."""
-    from bench.cli import ownership
     from bench.fleet.errors import FleetError
     from bench.measure.probe import Interrupted
     from bench.measure.signals import Signals
+    from bench.workflows import installation as ownership
 
     ownership.check()
     folder = _resumed(root, resume) if resume else None

@@ -84,9 +84,9 @@ def _normal(metric: str, values: Sequence[float]) -> tuple[float | None, float |
     """
     from statistics import NormalDist
 
-    from bench.cli.settings import declared_metrics
     from bench.judge.baseline.prediction import Policy, base_of
     from bench.judge.baseline.scale import scale_of
+    from bench.workflows.site import declared_metrics
 
     policy, declared = Policy(), declared_metrics().get(metric)
     if declared is None or len(values) < policy.fewest:
