@@ -1,8 +1,9 @@
-"""The probes, found by their place: every module of this package that has a ``PROBE`` is one."""
+"""The probes, found by their place: a module with a ``PROBE``, or a package whose ``probe.py`` has one."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Iterator
 
@@ -18,9 +19,10 @@ def discover() -> list[Probe]:
 
 
 def _probes() -> Iterator[Probe]:
-    for module in pkgutil.iter_modules(__path__):
-        if not module.ispkg:
-            probe = getattr(importlib.import_module(f"{__name__}.{module.name}"), "PROBE", None)
+    for found in pkgutil.iter_modules(__path__, f"{__name__}."):
+        name = f"{found.name}.probe" if found.ispkg else found.name
+        if importlib.util.find_spec(name) is not None:  # peer and common are packages without a probe
+            probe = getattr(importlib.import_module(name), "PROBE", None)
             if isinstance(probe, Probe):
                 yield probe
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from bench.judge.statistics import binomial_interval, poisson_upper_bound, quantile, quantile_interval
 from bench.model import Measurement
-from probes._echo import PLACES, Base, Echo, events, loss_bursts, missed_slots, variation
+from probes.network.echo_parse import PLACES, Base, Echo, events, loss_bursts, missed_slots, variation
 
 #: Seconds: a voice packet's length, the network's share of the 200 ms budget, and half of that budget.
 THRESHOLDS = (0.02, 0.05, 0.1)

@@ -7,10 +7,10 @@ from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
 from bench.model import Measurement, Series
-from probes._feed_rates import rate
+from probes.feed.rates import rate
 
 if TYPE_CHECKING:
-    from probes._feed_parse import Feed
+    from probes.feed.parse import Feed
 
 Arm = Mapping[str, Any]
 

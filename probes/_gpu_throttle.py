@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 
 from bench.judge import statistics
 from bench.model import Measurement
-from probes._gpu_amd import VIOLATIONS
-from probes._nvml_card import THROTTLE_FIELDS
-from probes._watch_windows import Stage
+from probes.common.nvml_card import THROTTLE_FIELDS
+from probes.common.windows import Stage
+from probes.gpu.amd import VIOLATIONS
 
 #: nvml.h, nvmlClocksEventReason*.
 BITS = {

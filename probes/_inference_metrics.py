@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from probes._metrics import metrics
+from probes.common.metrics import metrics
 
 _DEVICE = "device shape stand_in"
 _LOAD = metrics(

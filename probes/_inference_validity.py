@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.judge import statistics
-from probes._inference_events import Event
+from probes.inference.events import Event
 
 #: Shares of wall time. On a quiet 2-core machine the load's own delay was 0.1 to 1.1 % with one thread and 4.5 % with
 #: two; on busy ones 27 to 96 %. Pressure counts the load's own waiting too, so that is taken off first.

@@ -9,8 +9,8 @@ from typing import Any
 from bench.judge.statistics import binomial_interval, median_interval
 from bench.measure.probe import Failed
 from bench.model import Measurement
-from probes._iperf3 import Datagrams, Flow
-from probes._network_bandwidth import DIRECTIONS, Bandwidth
+from probes.common.iperf3 import Datagrams, Flow
+from probes.network.bandwidth import DIRECTIONS, Bandwidth
 
 #: One core busy to this share is the limit, not the link (iperf3 before 3.16 is one thread).
 CPU_LIMIT = 0.95

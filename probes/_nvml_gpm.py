@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from probes._nvml_card import Card
+from probes.common.nvml_card import Card
 
 #: Name, and the metric's number in nvml.h. Utilizations are percent; rates are MiB/s.
 METRICS = {

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from probes import _nvml
-from probes._nvml_card import Card
+from probes.common import nvml as _nvml
+from probes.common.nvml_card import Card
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.measure.probe import Check, Context, Probe, Tools, Unsupported
 from bench.model import Effort, Measurement, Request
-from probes._metrics import metrics
+from probes.common.metrics import metrics
 
 SYSFS = Path("/sys/class")
 #: linux/Documentation/ABI/stable/sysfs-class-infiniband; ``link_downed`` counts flaps and is told apart.

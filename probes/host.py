@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.measure.probe import Check, Context, Failed, Probe, Tools
 from bench.model import Effort, Measurement, Metric, Request, Series
-from probes._watch_windows import Sample, Stage, finite, stages
+from probes.common.windows import Sample, Stage, finite, stages
 
 _PRESSURE = Path("/proc/pressure")
 _RESOURCES = ("cpu", "io", "memory")

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 from bench.measure.probe import Context, Failed, Probe, Unsupported, python_argv
 from bench.model import Effort, Measurement
-from probes._metrics import metrics
 from probes._network_figures import of_repeats
-from probes._network_link import answered, each_peer
-from probes.loads.peer_protocol import address
+from probes.common.metrics import metrics
+from probes.peer.link import answered, each_peer
+from probes.peer.protocol import address
 
 _DEVICES = "/sys/class/infiniband"
 SECONDS = {Effort.QUICK: 3, Effort.STANDARD: 5, Effort.THOROUGH: 20}
@@ -67,7 +67,7 @@ def _run(ctx: Context, peer: str, tool: str, words: list[str], seconds: float) -
     lease += ["--words", json.dumps(words)]
     if ctx.option("key_file"):
         lease += ["--key-file", str(ctx.option("key_file"))]
-    argv = python_argv("probes.loads.peer_lease", *lease)
+    argv = python_argv("probes.peer.client", *lease)
     with ctx.tools.serve(argv, name=f"lease-{tool}", ready='{"hello"', timeout=20) as line:
         server = _server(line, peer)
         ctx.tools.sleep(0.5)  # perftest's server says nothing when it is ready

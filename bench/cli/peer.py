@@ -11,7 +11,7 @@ from bench.cli.output import emit
 from bench.workflows.errors import CliError
 
 if TYPE_CHECKING:
-    from probes.loads.peer_server import Settings
+    from probes.peer.server import Settings
 
 
 def peer(
@@ -30,7 +30,7 @@ def peer(
     """
     from bench.measure.probe import ProbeError
     from bench.measure.signals import Signals
-    from probes.loads.peer_server import Peer
+    from probes.peer.server import Peer
 
     settings = _settings(bind, port, allow or [], key_file, max_rate, idle_timeout)
     with Signals() as signals:
@@ -49,9 +49,9 @@ def peer(
 def _settings(
     bind: str, port: int, allow: list[str], key_file: str | None, max_rate: str | None, idle_timeout: float
 ) -> Settings:
-    from probes._iperf3 import bits
-    from probes.loads.peer_protocol import read_key
-    from probes.loads.peer_server import Settings, networks
+    from probes.common.iperf3 import bits
+    from probes.peer.protocol import read_key
+    from probes.peer.server import Settings, networks
 
     if not bind:
         raise CliError("peer: --bind ADDRESS is required: name the address of this node that the others reach")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from probes.loads.inference_device import Device
+from probes.inference.load.device import Device
 
 _MATRIX = {"cuda": 8192, "cpu": 768}
 _TRANSFER_BYTES = 256 << 20

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from probes.loads.decoder import Decoder
-from probes.loads.inference_events import measured, say
-from probes.loads.serving import OpenLoop, Served, poisson_arrivals
-from probes.loads.serving_limits import Held, Kept, Limits, Request, held
+from probes.inference.limits import Held, Kept, Limits, Request, held
+from probes.inference.load.decoder import Decoder
+from probes.inference.load.events import measured, say
+from probes.inference.load.open_loop import OpenLoop, Served, poisson_arrivals
 from probes.loads.serving_search import Trial, highest_rate
 
 if TYPE_CHECKING:
-    from probes.loads.inference_stages import Sizes
+    from probes.inference.load.stages import Sizes
 
 _SLEEP_AHEAD = 0.0005  # wake this much before an arrival and spin, because a sleep ends late
 SHARE = 0.9  # of the requests must keep the limits for a rate to be sustained

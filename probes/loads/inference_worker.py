@@ -90,8 +90,8 @@ def _prepare(place: Place) -> dict[str, Step]:
     import torch
 
     from probes._nvml_survey import Survey
+    from probes.inference.load.device import choose, timer
     from probes.loads import inference_ceilings as ceilings
-    from probes.loads.inference_device import choose, timer
 
     torch.set_num_threads(1)
     device = choose(torch, place.kind, 0, Survey(None))
@@ -114,7 +114,7 @@ def _prepare(place: Place) -> dict[str, Step]:
 
 
 def _window(time_steps: Any, step: Callable[[], None], fields: dict[str, Any]) -> Step:
-    from probes.loads.inference_events import measured
+    from probes.inference.load.events import measured
 
     def run(seconds: float) -> dict[str, Any]:
         def work() -> dict[str, Any]:
@@ -128,7 +128,7 @@ def _window(time_steps: Any, step: Callable[[], None], fields: dict[str, Any]) -
 
 def _decode(device: Any, place: Place) -> tuple[Callable[[], None], dict[str, Any]]:
     """Batch 1 at a fixed length of the cache."""
-    from probes.loads.decoder import Decoder
+    from probes.inference.load.decoder import Decoder
     from probes.loads.inference_shapes import SHAPES, shape_for
 
     free = int(device.facts["memory_free_bytes"])

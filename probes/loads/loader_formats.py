@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from probes.loads.feed_spec import Refused
+from probes.feed.load.spec import Refused
 
 NAMES = ("torch", "webdataset", "safetensors", "parquet")
 _SHARD_BYTES = 32 << 20

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 
-from probes.loads.peer_lease import NoPeer, connect, greet
-from probes.loads.peer_protocol import UnusableKey, read_key
+from probes.peer.client import NoPeer, connect, greet
+from probes.peer.protocol import UnusableKey, read_key
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from probes.loads.serving_limits import Held
+from probes.inference.limits import Held
 
 _CLOSE_ENOUGH = 1.1  # a failing rate this much above the best passing one ends the search
 _MOST_DOUBLINGS = 10

@@ -89,7 +89,7 @@ def starvation(document: dict[str, Any], component: str = "total") -> tuple[floa
 
 def child(specification: dict[str, Any], prefix: Sequence[str] = (), timeout: float = 120.0) -> str:
     """What the load program says to a specification."""
-    argv = [*prefix, sys.executable, "-m", "probes.loads.feed", json.dumps(specification)]
+    argv = [*prefix, sys.executable, "-m", "probes.feed.load.main", json.dumps(specification)]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
     if done.returncode != 0:
         raise SystemExit(f"the load program ended with {done.returncode}: {done.stderr[-2000:]}")

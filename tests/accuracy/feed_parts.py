@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from probes._feed_parse import parse
+from probes.feed.parse import parse
 from tests.accuracy._feed import child
 
 SAMPLE = 131_072

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from bench.judge.statistics import median_interval
-from probes._feed_rates import rate
+from probes.feed.rates import rate
 from tests.accuracy._feed import child
 
 BLOCK, DEPTH, PAIRS, SECONDS = 1 << 20, 16, 8, 3.0

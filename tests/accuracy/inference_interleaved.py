@@ -15,7 +15,7 @@ import time
 import torch
 
 from probes._inference_validity import MOST_DELAY_RATIO
-from probes.loads.decoder import Decoder
+from probes.inference.load.decoder import Decoder
 from probes.loads.inference_host import waited
 from probes.loads.inference_shapes import SHAPES
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from probes.loads.echo_packet import REQUEST, Packet, pack
+from probes.peer.datagram import REQUEST, Packet, pack
 from tests.accuracy._network import Claims, main
 from tests.network.test_peer import ask, garbage, lease, memory, peer
 

@@ -20,7 +20,7 @@ def demonstrate(claims: Claims) -> None:
             peer = net.peer("b", PEER)
             packets = round(TIMES * (STALL + PAUSE) / 0.02) + 200
             running = start_echo(net, packets, 0.02)
-            client = child_of(running.pid, "probes.loads.echo ")
+            client = child_of(running.pid, "probes.network.echo_child ")
             time.sleep(1.5)  # until it sends
             for _ in range(TIMES):
                 stall({"peer": peer.pid, "relay": relay.process.pid, "client": client}[whom], STALL)

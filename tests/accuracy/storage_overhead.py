@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bench.judge.statistics import median_interval
-from probes._fio import Job
+from probes.storage.fio import Job
 from tests.probes import storage_run, throttle
 
 PAIRS, LIMIT_RATIO = 20, 0.01

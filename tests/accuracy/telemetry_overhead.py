@@ -18,8 +18,10 @@ import time
 from pathlib import Path
 
 from bench.measure.watchers import Observers, Watching
-from probes import _nvml, gpu, host
-from probes._gpu_watch import GpuWatch
+from probes import host
+from probes.common import nvml as _nvml
+from probes.gpu import probe as gpu
+from probes.gpu.sampler import GpuWatch
 from tests.gpu.conftest import SOURCE
 
 ROOT = Path(__file__).parents[2]

@@ -17,9 +17,10 @@ import pytest
 from bench.measure.probe import Unsupported
 from bench.measure.runner import Plan, execute
 from bench.model import Effort, Node, Outcome, ProbeResult, Request
-from probes import feed
-from probes._feed_parse import Parsed
-from probes.loads import arms, layout
+from probes.feed import probe as feed
+from probes.feed.load import arms
+from probes.feed.load import dataset as layout
+from probes.feed.parse import Parsed
 from tests.feed.conftest import ROOT
 
 EMULATED = "emulated:resnet50-h100"
@@ -115,15 +116,15 @@ def test_without_o_direct_the_files_are_flushed_and_dropped(tmp_path: Path, monk
     blocks = layout.plan_blocks(131_072, 0, 1000, 16 << 20, 2, 1)
     data = layout.write(str(tmp_path), blocks, 1, time.monotonic() + 30.0)
     assert not data.direct and data.bytes == 16 << 20
-    from probes.loads import witness
+    from probes.common import io_counters as witness
 
     assert (witness.resident_ratio(data.paths) or 0.0) < 0.01
 
 
 def test_a_file_that_shrinks_in_the_middle_is_an_error_not_a_figure(tmp_path: Path) -> None:
-    from probes.loads.accelerators import Drain
-    from probes.loads.arms import Length
-    from probes.loads.reader import FileSource, Reader, make_buffers
+    from probes.feed.load.accelerators import Drain
+    from probes.feed.load.arms import Length
+    from probes.feed.load.reader import FileSource, Reader, make_buffers
 
     blocks = layout.plan_blocks(131_072, 0, 1000, 16 << 20, 1, 1)
     data = layout.write(str(tmp_path), blocks, 1, time.monotonic() + 30.0)
@@ -137,10 +138,10 @@ def test_a_file_that_shrinks_in_the_middle_is_an_error_not_a_figure(tmp_path: Pa
 
 
 def test_a_source_that_stops_answering_is_a_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    from probes.loads.accelerators import Drain
-    from probes.loads.arms import Length
-    from probes.loads.layout import Block
-    from probes.loads.reader import Buffer, MemorySource, Reader, make_buffers
+    from probes.feed.load.accelerators import Drain
+    from probes.feed.load.arms import Length
+    from probes.feed.load.dataset import Block
+    from probes.feed.load.reader import Buffer, MemorySource, Reader, make_buffers
 
     monkeypatch.setattr(arms, "HANG_SECONDS", 0.5)
     wake = threading.Event()

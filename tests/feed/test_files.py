@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from probes.loads import layout
+from probes.feed.load import dataset as layout
+from probes.feed.load.dataset import plan_blocks
 from probes.loads.extents import unwritten_bytes
-from probes.loads.layout import plan_blocks
 from tests.feed.conftest import ROOT, SHORT, specification
 
 JPEG = 322_957
@@ -42,7 +42,7 @@ def test_each_read_of_a_file_of_its_own_opens_it(tmp_path: Path) -> None:
     """Counted by strace: what the opening costs a file server is part of the figure."""
     spec = json.dumps(specification(tmp_path, sample_bytes=JPEG, data_bytes=8 << 20, schedule=[SHORT[2]]))
     log = tmp_path / "opens"
-    argv = ["strace", "-f", "-e", "trace=openat", "-o", str(log), sys.executable, "-m", "probes.loads.feed", spec]
+    argv = ["strace", "-f", "-e", "trace=openat", "-o", str(log), sys.executable, "-m", "probes.feed.load.main", spec]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=90, check=False)
     (arm,) = [r for r in map(json.loads, done.stdout.splitlines()) if r.get("kind") == "arm"]
     opened = sum("/data." in line and "O_RDONLY|O_DIRECT" in line for line in log.read_text().splitlines())

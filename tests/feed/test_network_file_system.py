@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from bench.model import Measurement
-from probes._feed_parse import Parsed, parse
+from probes.feed.parse import Parsed, parse
 from tests.feed.conftest import DEMAND, FAST, ROOT, SAMPLE, SHORT, specification
 from tests.fleet.testbed import Testbed, standing
 
@@ -24,7 +24,7 @@ _MOUNTED = """
 trap 'kill $held 2>/dev/null; fusermount3 -u -z "$1"' EXIT
 sshfs -o "$2" "$3" "$1" || exit
 [ -z "$6" ] || { "$4" -m tests.feed.held_in_memory "$6" & held=$!; sleep 2; }
-"$4" -m probes.loads.feed "$5"
+"$4" -m probes.feed.load.main "$5"
 """
 
 

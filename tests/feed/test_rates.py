@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from probes._feed_rates import difference_interval, pool, rate, steady
+from probes.feed.rates import difference_interval, pool, rate, steady
 
 STEP = 0.1
 

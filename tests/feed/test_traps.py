@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from bench.model import Measurement
-from probes._feed_parse import parse
-from probes.loads import witness
+from probes.common import io_counters as witness
+from probes.feed.parse import parse
 from probes.loads.extents import unwritten_bytes
 from tests.feed.conftest import DEMAND, SAMPLE, SHORT, run_child
 from tests.feed.held_in_memory import held_in_memory
@@ -146,7 +146,7 @@ def test_a_burst_credit_of_two_seconds_does_not_count(child: Child) -> None:
 
 
 def test_a_rate_that_never_settles_is_invalid() -> None:
-    from probes._feed_validity import reasons
+    from probes.feed.validity import reasons
 
     falling = [900.0 * at * 0.1 - 60.0 * (at * 0.1) ** 2 for at in range(60)]
     arm = {
@@ -178,7 +178,7 @@ def arm(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_each_doubt_has_its_word(changes: dict[str, Any], rates: dict[str, list[float]], word: str) -> None:
-    from probes._feed_validity import reasons
+    from probes.feed.validity import reasons
 
     all_rates = {"resident": [1000.0], "storage": [500.0], **rates}
     assert [r.partition(":")[0] for r in reasons({"unwritten_bytes": 0}, [arm(**changes)], all_rates)] == [word]
@@ -194,6 +194,6 @@ def test_each_doubt_has_its_word(changes: dict[str, Any], rates: dict[str, list[
     ],
 )
 def test_what_is_sound_has_no_doubt(changes: dict[str, Any]) -> None:
-    from probes._feed_validity import reasons
+    from probes.feed.validity import reasons
 
     assert reasons({"unwritten_bytes": 0}, [arm(**changes)], {"resident": [1000.0], "storage": [500.0]}) == []

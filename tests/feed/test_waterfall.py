@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from bench.model import Measurement
-from probes._feed_parse import Parsed, parse
+from probes.feed.parse import Parsed, parse
 from tests.feed.conftest import DEMAND, SAMPLE, SHORT, run_child
 
 Child = Callable[..., str]
@@ -77,7 +77,7 @@ def test_a_file_system_in_memory_is_refused() -> None:
     from pathlib import Path
 
     from bench.measure.probe import Unsupported
-    from probes.loads import witness
+    from probes.common import io_counters as witness
 
     assert witness.memory_file_system("/dev/shm") == "tmpfs"
     assert witness.memory_file_system(str(Path(__file__).parent)) is None

@@ -11,10 +11,10 @@ import pytest
 from bench.measure.probe import Check
 from bench.measure.recording import LiveTools
 from bench.model import Measurement
-from probes import _feed_calibrate
-from probes._feed_parse import Parsed, parse
-from probes._feed_patterns import PATTERNS, parse_pattern
-from probes._feed_schedule import mend_rows, schedule
+from probes.feed import calibrate as _feed_calibrate
+from probes.feed.parse import Parsed, parse
+from probes.feed.patterns import PATTERNS, parse_pattern
+from probes.feed.plan import mend_rows, schedule
 from tests.feed.conftest import SAMPLE, SHORT
 
 Child = Callable[..., str]
@@ -37,8 +37,8 @@ def test_a_loader_of_other_people_feeds_cold_and_its_gap_is_told(child: Child, l
 
 
 def test_a_loader_whose_package_is_missing_is_unsupported() -> None:
+    from probes.feed.load.spec import Refused
     from probes.loads import loader_formats
-    from probes.loads.feed_spec import Refused
 
     with pytest.raises(Refused) as caught:
         loader_formats._need("no_such_package_anywhere", "no-such-package")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.measure.probe import Unsupported
-from probes._feed_workloads import catalogue, emulated_names, resolve
+from probes.feed.workloads import catalogue, emulated_names, resolve
 
 
 def test_resnet50_on_an_h100_demands_what_mlperf_published() -> None:

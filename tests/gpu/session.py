@@ -16,7 +16,7 @@ from pathlib import Path
 from bench.measure.probe import Context, Probe
 from bench.measure.runner import Plan, execute
 from bench.model import Effort, Measurement, Metric, Node, Request
-from probes import gpu
+from probes.gpu import probe as gpu
 
 SECONDS = 0.15
 

@@ -11,8 +11,9 @@ import pytest
 
 from bench.measure.watchers import Observers, Watching, from_lines, to_lines
 from bench.model import Measurement
-from probes import _nvml, gpu
-from probes._gpu_watch import GpuWatch
+from probes.common import nvml as _nvml
+from probes.gpu import probe as gpu
+from probes.gpu.sampler import GpuWatch
 from tests.gpu.fake_amdsmi import AmdSmiException, FakeAmdsmi
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from probes._gpu_cards import FILE, LEAST_SHARE, MOST_SHARE, TableError, find, table
+from probes.inference.datasheet import FILE, LEAST_SHARE, MOST_SHARE, TableError, find, table
 
 GOOD = """
 [[card]]

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from bench.model import Measurement, Outcome, Run
-from probes import _nvml, gpu
-from probes._inference_events import events, refusal
-from probes._inference_parse import parse
+from probes.common import nvml as _nvml
+from probes.gpu import probe as gpu
+from probes.inference.events import events, refusal
+from probes.inference.parse import parse
 from tests.gpu.conftest import Fake
 
 ROOT = Path(__file__).parents[2]
@@ -110,7 +111,17 @@ def test_reading_everything_is_cheap(run: Run) -> None:
 def figures() -> list[Measurement]:
     if (why := no_cuda()) is not None:
         pytest.skip(why)
-    argv = [sys.executable, "-m", "probes.loads.inference", "--accelerator", "cuda", "--seconds", "70", "--rounds", "3"]
+    argv = [
+        sys.executable,
+        "-m",
+        "probes.inference.load.main",
+        "--accelerator",
+        "cuda",
+        "--seconds",
+        "70",
+        "--rounds",
+        "3",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(argv, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     found = events(done.stdout)

@@ -19,7 +19,7 @@ import pytest
 from bench.judge.gate import judge
 from bench.judge.profile import Profile, load
 from bench.model import Decision, Finding, Measurement, Outcome, ProbeResult, Run, Status
-from probes import gpu
+from probes.gpu import probe as gpu
 from tests.gpu.conftest import Fake
 
 ROOT = Path(__file__).parents[2]

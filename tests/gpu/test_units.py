@@ -13,9 +13,9 @@ import pynvml
 import pytest
 
 from probes._gpu_throttle import names
-from probes._gpu_watch import Worker
-from probes._nvml_card import Card
 from probes._nvml_gpm import Gpm
+from probes.common.nvml_card import Card
+from probes.gpu.sampler import Worker
 
 
 class FakeLibrary:

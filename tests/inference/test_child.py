@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from probes._inference_events import events, refusal
-from probes._inference_parse import parse
+from probes.inference.events import events, refusal
+from probes.inference.parse import parse
 from tests.gpu.conftest import Fake, fake, new_driver
 
 __all__ = ["fake", "new_driver"]
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 def load(*words: str, path: Path | None = None, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     paths = [str(path)] if path else []
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*paths, str(ROOT)]), **(env or {})}
-    argv = [sys.executable, "-m", "probes.loads.inference", *words]
+    argv = [sys.executable, "-m", "probes.inference.load.main", *words]
     return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=90, check=False)
 
 

@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from probes._nvml_survey import Seen, Survey
-from probes.loads import inference_device, inference_stages
-from probes.loads.decoder import Decoder
-from probes.loads.inference_device import Device, Refused, choose
+from probes.inference.load import device as inference_device
+from probes.inference.load import stages as inference_stages
+from probes.inference.load.decoder import Decoder
+from probes.inference.load.device import Device, Refused, choose
 from probes.loads.inference_shapes import SHAPES, shape_for
 from tests.gpu.conftest import Fake, fake, new_driver
 from tests.inference.test_decoder import TINY, prompt
@@ -106,7 +107,7 @@ def test_steps_are_timed_by_the_device_in_groups_that_stay_short(
     monkeypatch: pytest.MonkeyPatch, step: float, most_in_group: int
 ) -> None:
     clock = Clock(step)
-    monkeypatch.setattr("probes.loads.inference_device.time.perf_counter", lambda: clock.now)
+    monkeypatch.setattr("probes.inference.load.device.time.perf_counter", lambda: clock.now)
     timed = inference_device._time_on_cuda(clock.events(), clock.work, 1.0)
     assert timed.steps == pytest.approx([step] * len(timed.steps))
     assert timed.busy == pytest.approx(timed.wall)
@@ -145,7 +146,7 @@ def test_the_survey_lists_cards_by_identity(fake: Fake) -> None:
 
 
 def test_an_error_of_torch_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from probes.loads import inference
+    from probes.inference.load import main as inference
 
     def fails(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nSee the documentation")

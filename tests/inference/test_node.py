@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from probes import _inference_node as node
-from probes._inference_events import events
+from probes.inference import multi_gpu as node
+from probes.inference.events import events
 from probes.loads.inference_worker import cpus_of, parse_cpulist
 
 ROOT = Path(__file__).parents[2]
 
 
 def load(*words: str) -> subprocess.Popen[str]:
-    argv = [sys.executable, "-u", "-m", "probes.loads.inference_node", "--accelerator", "cpu", *words]
+    argv = [sys.executable, "-u", "-m", "probes.inference.load.multi_gpu", "--accelerator", "cpu", *words]
     return subprocess.Popen(
         argv, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -7,8 +7,8 @@ import random
 import pytest
 
 from bench.judge import statistics
-from probes.loads.serving import OpenLoop, poisson_arrivals
-from probes.loads.serving_limits import Held, Kept, Limits, Request, binomial_cdf, held
+from probes.inference.limits import Held, Kept, Limits, Request, binomial_cdf, held
+from probes.inference.load.open_loop import OpenLoop, poisson_arrivals
 from probes.loads.serving_search import Search, Trial, highest_rate
 from tests.inference.virtual import VirtualClock, VirtualServer
 

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from probes.loads.serving import Arrival, OpenLoop, Served, poisson_arrivals
-from probes.loads.serving_limits import Kept, Limits, Request
+from probes.inference.limits import Kept, Limits, Request
+from probes.inference.load.open_loop import Arrival, OpenLoop, Served, poisson_arrivals
 from tests.inference import oracle
 from tests.inference.virtual import TICK, VirtualClock, VirtualServer, arrivals
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from probes.loads.serving import Arrival, Served
+from probes.inference.load.open_loop import Arrival, Served
 
 TICK = 1e-9
 

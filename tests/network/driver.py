@@ -21,14 +21,14 @@ from typing import Any
 from bench.measure.probe import Context
 from bench.measure.recording import LiveTools, Recorder
 from bench.model import Effort, Request
-from probes._echo import base, events
 from probes._echo_figures import idle_or_loaded
-from probes._network_bandwidth import measure_tcp
-from probes._network_echo import paced
 from probes._network_figures import throughput
-from probes._network_link import connected
-from probes._network_plan import Plan
-from probes.network import measure_one
+from probes.network.bandwidth import measure_tcp
+from probes.network.echo import paced
+from probes.network.echo_parse import base, events
+from probes.network.plan import Plan
+from probes.network.probe import measure_one
+from probes.peer.link import connected
 
 
 def context(peer: str, folder: Path) -> Context:

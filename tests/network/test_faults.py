@@ -201,7 +201,7 @@ def test_vanishes_in_the_middle(ended: dict[str, Ended]) -> None:
 def test_a_client_that_dies_leaves_nothing_at_the_peer(cable: Net) -> None:
     peer = cable.peer("b", "10.98.0.2")
     run = start_run(cable)
-    wait_for("a", "probes.loads.echo ", True)
+    wait_for("a", "probes.network.echo_child ", True)
     run.kill()
     run.communicate()
     wait_for("a", "iperf3", False, 5)
@@ -213,7 +213,7 @@ def test_a_client_that_dies_leaves_nothing_at_the_peer(cable: Net) -> None:
 def test_sigterm_ends_both_sides(cable: Net) -> None:
     peer = cable.peer("b", "10.98.0.2")
     run = start_run(cable)
-    wait_for("a", "probes.loads.echo ", True)
+    wait_for("a", "probes.network.echo_child ", True)
     os.kill(_bench_pid(run), signal.SIGTERM)
     run.communicate(timeout=20)
     assert run.returncode == 143

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from probes.loads.echo_packet import REPLY, REQUEST, Packet, pack, unpack
-from probes.loads.peer_lease import NoPeer, connect, greet
-from probes.loads.peer_protocol import GREETING
+from probes.peer.client import NoPeer, connect, greet
+from probes.peer.datagram import REPLY, REQUEST, Packet, pack, unpack
+from probes.peer.protocol import GREETING
 from tests.network.testbed import ROOT, environment
 
 HOST = "127.0.0.1"

@@ -64,7 +64,7 @@ def test_a_stall_is_laid_at_the_door_that_it_came_from(hosts: Net) -> None:
     relay = hosts.relay("a", "b", {"delay": 0.002})
     peer = hosts.peer("b", PEER)
     running = start_echo(hosts, 300, 0.02)
-    client = child_of(running.pid, "probes.loads.echo ")
+    client = child_of(running.pid, "probes.network.echo_child ")
     time.sleep(1.3)  # until it sends
     for pid in (peer.pid, relay.process.pid, client):
         stall(pid, 0.25)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from probes import storage
+from probes.storage import probe as storage
 from tests.probes import storage_run
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from bench.measure.recording import Recording
 from bench.measure.runner import Plan, Progress, execute
 from bench.model import Effort, Node, ProbeResult, Request, Run
-from probes import storage
-from probes._fio import MIB, Job
+from probes.storage import probe as storage
+from probes.storage.fio import MIB, Job
 
 BRIEF_JOBS = (storage.JOBS[1], storage.JOBS[2], storage.JOBS[7])
 

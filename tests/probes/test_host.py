@@ -11,7 +11,7 @@ from bench.measure.probe import Failed
 from bench.measure.watchers import from_lines, to_lines
 from bench.model import Measurement
 from probes import host
-from probes._watch_windows import stages
+from probes.common.windows import stages
 
 
 def sample(t: float, event: str = "tick", stage: str = "feed", **fields: Any) -> dict[str, Any]:

@@ -11,9 +11,9 @@ import pytest
 
 from bench.measure.probe import Completed, Context, Failed, ProbeError, TimedOut, Unsupported
 from bench.model import Effort, Measurement, Request
-from probes import inference
-from probes._inference_events import Event, events
-from probes._inference_parse import parse
+from probes.inference import probe as inference
+from probes.inference.events import Event, events
+from probes.inference.parse import parse
 
 CPU = {"event": "device", "kind": "cpu", "index": 0, "shape": "nano", "stand_in": "cpu"}
 QUIET = {"delay_ratio": 0.001, "pressure_ratio": 0.002, "steal_ratio": 0.0}

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from bench.model import Measurement
-from probes import _inference_node as node
-from probes import inference
-from probes._inference_events import Event
-from probes._inference_parse import parse
+from probes.inference import multi_gpu as node
+from probes.inference import probe as inference
+from probes.inference.events import Event
+from probes.inference.parse import parse
 from tests.probes.test_inference import CPU, QUIET, one, request, serve
 
 H200 = {"event": "device", "kind": "cuda", "index": 0, "shape": "8b", "name": "NVIDIA H200"}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bench.measure.probe import Failed, ProbeError
-from probes import _iperf3 as iperf3
+from probes.common import iperf3
 
 RECORDED = sorted((Path(__file__).parents[1] / "recorded").glob("iperf3-*"), key=lambda p: p.name)
 SERVER = iperf3.Server("10.9.0.2", 5201)

@@ -13,15 +13,17 @@ from hypothesis import strategies as st
 
 from bench.measure.probe import Failed, TimedOut
 from bench.model import Effort
-from probes import _collective as collective
-from probes import _network_bandwidth as bandwidth
 from probes import _network_figures as figures
-from probes._iperf3 import Datagrams, Flow
-from probes._network_plan import LOOPBACK, PEER, for_peers
-from probes.loads import echo_packet, peer_counters, peer_protocol
-from probes.loads.collective_rank import rounds
-from probes.loads.peer_ranks import checked
-from probes.network import announcement
+from probes.collective import parse as collective
+from probes.collective.load.rank import rounds
+from probes.common.iperf3 import Datagrams, Flow
+from probes.loads import peer_counters
+from probes.network import bandwidth
+from probes.network.plan import LOOPBACK, PEER, for_peers
+from probes.network.probe import announcement
+from probes.peer import datagram as echo_packet
+from probes.peer import protocol as peer_protocol
+from probes.peer.helpers import checked
 
 # --- addresses and keys
 

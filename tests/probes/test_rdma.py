@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.measure.probe import Failed
-from probes.loads.peer_ranks import checked_rdma
+from probes.peer.helpers import checked_rdma
 from probes.rdma import bandwidth, latency
 
 HEAD = """---------------------------------------------------------------------------------------

@@ -17,8 +17,8 @@ from bench.measure.probe import Unsupported
 from bench.measure.recording import INDEX, LiveTools, Recording
 from bench.measure.runner import Progress
 from bench.model import Effort, Outcome, Request, Run
-from probes import storage
-from probes._fio import Job
+from probes.storage import probe as storage
+from probes.storage.fio import Job
 from tests.probes import storage_run, throttle
 from tests.probes.storage_run import left_in, only
 

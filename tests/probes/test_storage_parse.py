@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.measure.probe import Completed, Failed, Unsupported
-from probes import _fio, storage
-from probes._fio import MIB, Job
+from probes.storage import fio as _fio
+from probes.storage import probe as storage
+from probes.storage.fio import MIB, Job
 
 RECORDED = Path(__file__).parents[1] / "recorded"
 ASKED = {"read": 0.32, "write": 0.32}

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from bench.measure.probe import Completed, Failed, Unsupported
 from bench.model import Effort
-from probes import _fio, _place, storage
-from probes._fio import MIB, Engine, Job, Reading
-from probes._place import Place
+from probes.storage import directory as _place
+from probes.storage import fio as _fio
+from probes.storage import probe as storage
+from probes.storage.directory import Place
+from probes.storage.fio import MIB, Engine, Job, Reading
 
 DIRECT = Engine("io_uring", True)
 SECONDS = {"read": 1.5, "write": 1.5}

@@ -1,0 +1,103 @@
+"""An all-reduce between this node and its peers (or between this node's GPUs), as distributed training does it.
+
+NCCL when every rank has a GPU, else gloo over TCP, which says whether the network and every rank's port keep up but not
+how fast the GPUs' own fabric is, and is labelled as a stand-in. Each peer must run `bench peer` with torch installed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from bench.measure.probe import Context, Failed, Probe, TimedOut, Unsupported
+from bench.model import Effort, Measurement
+from probes.collective.parse import measurements, parse, stragglers
+from probes.common.metrics import metrics
+
+SIZES = {
+    Effort.QUICK: (1 << 20, 16 << 20),
+    Effort.STANDARD: (1 << 20, 16 << 20, 64 << 20),
+    Effort.THOROUGH: (1 << 20, 16 << 20, 256 << 20, 1 << 30),
+}
+ITERATIONS = {Effort.QUICK: 6, Effort.STANDARD: 10, Effort.THOROUGH: 20}
+_GPU_FOLDER = "/proc/driver/nvidia/gpus"
+_START_SECONDS = 90.0
+
+
+def measure(ctx: Context) -> Sequence[Measurement]:
+    """Ranks on this node and every peer; without peers, one for each GPU of this node."""
+    gpus = 0 if ctx.request.accelerator == "cpu" else _gpus(ctx)
+    local = 0 if ctx.request.peers else max(0, gpus - 1)
+    if not ctx.request.peers and not local:
+        raise Unsupported(
+            "no_ranks: an all-reduce needs a peer, or two GPUs on this node",
+            "run `bench peer --bind ADDRESS` on the other nodes and name each with --peer HOST",
+        )
+    device = "cuda" if gpus else "cpu"
+    ranks = parse(_run(ctx, local, device))
+    labels = {} if ranks.backend == "nccl" else {"stand_in": "cpu"}
+    for sentence in stragglers(ranks):
+        ctx.warn(sentence)
+    return measurements(ranks, labels)
+
+
+def _gpus(ctx: Context) -> int:
+    """How many GPUs the NVIDIA driver shows, without importing torch for the question."""
+    done = ctx.tools.run(["find", _GPU_FOLDER, "-mindepth", "1", "-maxdepth", "1"], name="gpus", timeout=5)
+    return len(done.stdout.split()) if done.returncode == 0 else 0
+
+
+def _run(ctx: Context, local: int, device: str) -> str:
+    effort = ctx.effort
+    words = [
+        "--peers", json.dumps(list(ctx.request.peers)), "--local", str(local), "--device", device,
+        "--sizes", ",".join(map(str, SIZES[effort])), "--iterations", str(ITERATIONS[effort]),
+    ]  # fmt: skip
+    if ctx.option("key_file"):
+        words += ["--key-file", str(ctx.option("key_file"))]
+    ctx.progress(f"all-reduce of up to {max(SIZES[effort]) >> 20} MiB, {ITERATIONS[effort]} times each", 0.0)
+    try:
+        done = ctx.tools.python(
+            "probes.collective.load.coordinator", *words, name="all-reduce", timeout=_START_SECONDS + 2 * ctx.seconds
+        )
+    except TimedOut as late:
+        raise TimedOut(
+            "peer_timed_out: the all-reduce did not end in time: a rank is missing or its link hangs"
+        ) from late
+    if done.returncode and not done.stdout.strip():
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise _broken(last)
+    return done.stdout
+
+
+def _broken(last: str) -> Failed | Unsupported:
+    if "No module named 'torch'" in last:
+        return Unsupported("tool_missing: torch is not installed", "pip install torch")
+    return Failed(f"collective_failed: {last[:300]}")
+
+
+METRICS = metrics(
+    ("collective_bus_bytes_per_second",
+     "all-reduce bus bandwidth by nccl-tests' definition, median of the iterations",
+     "backend size_bytes ranks", "higher"),
+    ("collective_iteration_seconds",
+     "one all-reduce as one rank saw it, from its arrival to the result",
+     "backend size_bytes ranks rank host", "lower"),
+    ("collective_wait_seconds", "how long a rank waited for the last one to arrive", "rank host", "none"),
+    ("collective_link_bytes_per_second",
+     "what one rank sent to another while neither talked to a third", "source destination", "higher"),
+    ("collective_port_ratio",
+     "what a rank's links carry, over what the median link of all ranks does", "rank host direction", "higher"),
+    ("collective_straggler_info", "1 for a rank that holds the others up", "rank host cause", "none"),
+    last="stand_in",
+)  # fmt: skip
+
+PROBE = Probe(
+    name="collective",
+    help="All-reduce bus bandwidth between this node and its peers or its GPUs, every link of it, and the straggler.",
+    metrics=METRICS,
+    seconds={Effort.QUICK: 1.0, Effort.STANDARD: 10.0, Effort.THOROUGH: 60.0},
+    peer_seconds={Effort.QUICK: 20.0, Effort.STANDARD: 40.0, Effort.THOROUGH: 180.0},
+    measure=measure,
+    order=45,
+)

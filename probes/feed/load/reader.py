@@ -1,0 +1,251 @@
+"""The yardstick reader: threads that ``preadv`` blocks in a shuffled order past the page cache, and nothing else.
+
+It measures what the path can do, so it must never be the limit itself: the kernel call releases the interpreter's
+lock, the buffers are made once, and the hand-over is two C queues. Each block carries the time at which it was ready,
+so that whatever delays the consumer is not laid at the storage's door.
+"""
+
+from __future__ import annotations
+
+import itertools
+import mmap
+import os
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+from probes.common import io_counters as witness
+from probes.feed.load.dataset import Block, DataSet
+
+Buffer = memoryview
+Decode = Callable[[Buffer], None]
+clock = time.perf_counter
+
+
+@dataclass(slots=True)
+class Ready:
+    """A block in memory: when it was ready (perf_counter seconds), its samples, and the buffer to give back."""
+
+    at: float
+    samples: float
+    read_bytes: int
+    buffer: Buffer
+    latency: float = 0.0
+
+
+class Source(Protocol):
+    """Where the bytes of a block come from. Called by many threads at once."""
+
+    def read(self, block: Block, buffer: Buffer) -> int:
+        """Fill the buffer; the number of bytes read. Raises OSError."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class FileSource:
+    """The files of a data set, past the page cache (O_DIRECT), else dropped from it behind each read.
+
+    A file that is one sample is opened for its read and closed after it, as a loader does.
+    """
+
+    def __init__(self, data: DataSet, sequential: bool = False) -> None:
+        self._data = data
+        self._flags = os.O_RDONLY | (os.O_DIRECT if data.direct else 0)
+        self._advice = os.POSIX_FADV_SEQUENTIAL if sequential else os.POSIX_FADV_RANDOM
+        if not data.direct:
+            witness.evict(data.paths)
+        self._files = [] if data.apart else [self._open(path) for path in data.paths]
+
+    def _open(self, path: str) -> int:
+        fd = os.open(path, self._flags)
+        if not self._data.direct:
+            os.posix_fadvise(fd, 0, 0, self._advice)
+        return fd
+
+    def read(self, block: Block, buffer: Buffer) -> int:
+        if not self._data.apart:
+            return self._read(self._files[block.file], block, buffer)
+        fd = self._open(self._data.paths[block.file])
+        try:
+            return self._read(fd, block, buffer)
+        finally:
+            os.close(fd)
+
+    def _read(self, fd: int, block: Block, buffer: Buffer) -> int:
+        done = _read_whole(fd, buffer[: block.read_bytes], block.offset)
+        if not self._data.direct:
+            os.posix_fadvise(fd, block.offset, block.read_bytes, os.POSIX_FADV_DONTNEED)
+        return done
+
+    def close(self) -> None:
+        for fd in self._files:
+            os.close(fd)
+
+
+def _read_whole(fd: int, buffer: Buffer, offset: int) -> int:
+    """A read may come back in parts; it ends short only at the file's end."""
+    done = os.preadv(fd, [buffer], offset)
+    while 0 < done < len(buffer):
+        more = os.preadv(fd, [buffer[done:]], offset + done)
+        if more == 0:
+            break
+        done += more
+    return done
+
+
+class MemorySource:
+    """The block is already in the buffer: what is left is the loader's own work."""
+
+    def read(self, block: Block, buffer: Buffer) -> int:
+        return block.read_bytes
+
+    def close(self) -> None:
+        return None
+
+
+class TokenBucket:
+    """An exact rate in software, with a credit of ``burst`` bytes: the known truth that calibrates the instrument."""
+
+    def __init__(self, rate: float, burst: float = 0.0) -> None:
+        self._rate, self._burst = rate, burst
+        self._at, self._tokens = clock(), burst
+        self._lock = threading.Lock()
+
+    def read(self, block: Block, buffer: Buffer) -> int:
+        with self._lock:
+            now = clock()
+            self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
+            self._at = now
+            self._tokens -= block.read_bytes
+            wait = -self._tokens / self._rate
+        if wait > 0:
+            time.sleep(wait)
+        return block.read_bytes
+
+    def close(self) -> None:
+        return None
+
+
+def shuffled(blocks: Sequence[Block], seed: int) -> list[Block]:
+    order = list(blocks)
+    random.Random(seed).shuffle(order)
+    return order
+
+
+class Reader:
+    """``workers`` threads that keep reading (and decoding) ahead of the consumer, by at most ``ahead`` blocks.
+
+    `get` hands out ready blocks, `give_back` returns their buffers: without a free buffer the workers wait, which is
+    the back-pressure of every real loader.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        order: Sequence[Block],
+        *,
+        workers: int,
+        buffers: Sequence[Buffer],
+        decode: Decode | None = None,
+        once: bool = False,
+    ) -> None:
+        self._source, self._order, self._decode, self._once = source, order, decode, once
+        self._next = itertools.count()
+        self._ready: queue.SimpleQueue[Ready | OSError] = queue.SimpleQueue()
+        self._free: queue.SimpleQueue[Buffer | None] = queue.SimpleQueue()
+        self._stopping = False
+        self._lock = threading.Lock()
+        self.read_bytes = 0
+        self.wait_seconds: list[float] = []
+        self.cpu_seconds = 0.0
+        self.device_bytes: int | None = None
+        for buffer in buffers:
+            self._free.put(buffer)
+        self.started = clock()
+        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(workers)]
+        for thread in self._threads:
+            thread.start()
+
+    def _work(self) -> None:
+        waited = witness.thread_run_queue_wait()
+        count = 0
+        prefer_this_thread()
+        while (buffer := self._free.get()) is not None and not self._stopping:
+            number = next(self._next)
+            if self._once and number >= len(self._order):
+                break
+            block = self._order[number % len(self._order)]
+            try:
+                count += self._one(block, buffer)
+            except OSError as error:
+                self._ready.put(error)
+                break
+        self._account(count, waited)
+
+    def _one(self, block: Block, buffer: Buffer) -> int:
+        asked = clock()
+        done = self._source.read(block, buffer)
+        latency = clock() - asked
+        if done != block.read_bytes:
+            raise OSError(5, f"only {done} of {block.read_bytes} bytes at {block.offset} could be read")
+        if self._decode is not None:
+            self._decode(buffer[: block.read_bytes])
+        self._ready.put(Ready(clock(), block.samples, block.read_bytes, buffer, latency))
+        return done
+
+    def _account(self, count: int, waited: float | None) -> None:
+        now = witness.thread_run_queue_wait()
+        with self._lock:
+            self.read_bytes += count
+            self.cpu_seconds += time.thread_time()
+            if waited is not None and now is not None:
+                self.wait_seconds.append(now - waited)
+
+    def get(self, timeout: float) -> Ready:
+        """The next block. Raises TimeoutError when none became ready in time, OSError when a read failed."""
+        try:
+            item = self._ready.get(timeout=timeout)
+        except queue.Empty:
+            raise TimeoutError(f"no data for {timeout:.0f} s") from None
+        if isinstance(item, OSError):
+            raise item
+        return item
+
+    def give_back(self, buffer: Buffer) -> None:
+        self._free.put(buffer)
+
+    def close(self, timeout: float = 30.0) -> float:
+        """Stop, wait for the reads in flight; the seconds that the reader ran. Raises TimeoutError if one hangs."""
+        self._stopping = True
+        ran = clock() - self.started
+        for _ in self._threads:
+            self._free.put(None)
+        until = clock() + timeout
+        for thread in self._threads:
+            thread.join(max(0.0, until - clock()))
+            if thread.is_alive():
+                raise TimeoutError(f"a read did not end within {timeout:.0f} s")
+        self._source.close()
+        return ran
+
+
+def make_buffers(size: int, count: int) -> list[Buffer]:
+    """Page-aligned memory that O_DIRECT can fill, touched once so that no arm pays for page faults."""
+    buffers = []
+    for _ in range(count):
+        memory = mmap.mmap(-1, size)
+        memory[::4096] = bytes(-(-size // 4096))
+        buffers.append(memoryview(memory))
+    return buffers
+
+
+def prefer_this_thread() -> None:
+    """Run before other people's work where that is allowed: the yardstick is for the path, not for the scheduler."""
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), -10)

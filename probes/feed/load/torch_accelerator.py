@@ -1,0 +1,204 @@
+"""A real accelerator: a training step in torch on the samples' own bytes, on the CPU or on a CUDA device.
+
+A CUDA device trains ResNet-50, the model that the default workload's published steps are of. A CPU, which stands in,
+trains two layers on patches of the sample, because its own ResNet-50 would want one megabyte a second and so could
+never starve. Either step's cost is fixed in operations, not in seconds, so that nights can be compared.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from probes.feed.load.accelerators import Consumption, Feed
+from probes.feed.load.reader import Buffer, Ready, clock, make_buffers
+
+_PATCH_BYTES = 1024
+_PIXELS = 3 * 224 * 224
+_WARM_STEPS = 3
+
+
+class TorchCpu:
+    """Copy and step one after another; a step ends when its call returns."""
+
+    kind = "cpu"
+
+    def __init__(self, batch: int, sample_bytes: int) -> None:
+        import torch
+
+        self._torch = torch
+        self.batch, self.name = batch, "CPU"
+        self._rows = max(1, min(sample_bytes, 1 << 20) // _PATCH_BYTES)
+        self._wanted = self._rows * _PATCH_BYTES
+        torch.manual_seed(7)
+        torch.set_num_threads(max(1, (torch.get_num_threads() + 1) // 2))
+        self._layers = torch.nn.Sequential(
+            torch.nn.Linear(_PATCH_BYTES, 256), torch.nn.GELU(), torch.nn.Linear(256, 16)
+        )
+        self._resident = torch.randint(0, 256, (batch, self._wanted), dtype=torch.uint8)
+        self._pending: list[Ready] = []
+        self._held, self._last_end = 0.0, 0.0
+        for _ in range(_WARM_STEPS):
+            self._step(self._resident)
+
+    def buffers(self, size: int, count: int) -> list[Buffer]:
+        return make_buffers(size, count)
+
+    def begin(self) -> None:
+        self._pending, self._held, self._last_end = [], 0.0, clock()
+
+    def resident(self, log: Consumption) -> None:
+        """One step on the input that is already there."""
+        log.add(*self._step(self._resident), float(self.batch))
+
+    def consume(self, item: Ready, feed: Feed, log: Consumption) -> None:
+        """Collect blocks until they make a batch, copy it together, compute it."""
+        self._pending.append(item)
+        self._held += item.samples
+        if self._held + 1e-6 < self.batch:
+            return
+        batch = self._gather()
+        for ready in self._pending:
+            feed.give_back(ready.buffer)
+        self._pending, self._held = [], 0.0
+        start, end = self._step(batch)
+        log.waits.append(max(0.0, start - self._last_end))
+        log.add(start, end, float(self.batch))
+        self._last_end = end
+
+    def finish(self, log: Consumption) -> None:
+        return None
+
+    def _gather(self) -> Any:
+        torch = self._torch
+        parts = [torch.frombuffer(ready.buffer, dtype=torch.uint8)[: ready.read_bytes] for ready in self._pending]
+        return torch.cat(parts)[: self.batch * self._wanted].view(self.batch, -1)
+
+    def _step(self, batch: Any) -> tuple[float, float]:
+        started = clock()
+        rows = batch.view(-1, _PATCH_BYTES).to(self._torch.float32).mul_(1 / 255)
+        self._layers(rows).square().mean().backward()
+        self._layers.zero_grad(set_to_none=True)
+        return started, clock()
+
+
+class TorchCuda:
+    """Batches are copied from pinned memory on a stream of their own while the step before computes.
+
+    Steps are timed by CUDA events, laid on the host's clock by one event whose time is known on both.
+    """
+
+    kind = "cuda"
+
+    def __init__(self, batch: int, sample_bytes: int) -> None:
+        import torch
+
+        from probes.loads.resnet import resnet50
+
+        self._torch = torch
+        self.device = torch.device("cuda")
+        self.name = str(torch.cuda.get_device_name(self.device))
+        self._taken = min(sample_bytes, _PIXELS)
+        torch.manual_seed(7)
+        self._net = resnet50(torch).to(self.device, torch.bfloat16, memory_format=torch.channels_last)
+        self._copies = torch.cuda.Stream(self.device)
+        self.batch = self._fit(batch)
+        self._slots = [self._bytes(), self._bytes()]
+        self._turn = 0
+        self._flying: list[tuple[Any, Any]] = []
+        self._pending: list[Ready] = []
+        self._held, self._last_end = 0.0, 0.0
+        self._anchor()
+
+    def _bytes(self) -> Any:
+        shape = (self.batch * self._taken,)
+        return self._torch.randint(0, 256, shape, dtype=self._torch.uint8, device=self.device)
+
+    def _fit(self, batch: int) -> int:
+        """The largest batch, by halves, whose step fits the device's memory."""
+        torch = self._torch
+        while True:
+            self.batch = batch
+            try:
+                for _ in range(_WARM_STEPS):
+                    self._compute(self._bytes())
+                torch.cuda.synchronize(self.device)
+                return batch
+            except torch.OutOfMemoryError:
+                torch.cuda.empty_cache()
+                if batch == 1:
+                    raise
+                batch //= 2
+
+    def _anchor(self) -> None:
+        """One event whose time is known on both clocks; after a synchronize, so the error is some microseconds."""
+        self._torch.cuda.synchronize(self.device)
+        self._base = self._torch.cuda.Event(enable_timing=True)
+        self._base.record()
+        self._base.synchronize()
+        self._base_at = clock()
+
+    def buffers(self, size: int, count: int) -> list[Buffer]:
+        pinned = self._torch.empty(size * count, dtype=self._torch.uint8, pin_memory=True)
+        whole = memoryview(pinned.numpy())
+        return [whole[index * size : (index + 1) * size] for index in range(count)]
+
+    def begin(self) -> None:
+        self._torch.cuda.synchronize(self.device)
+        self._flying, self._pending, self._held = [], [], 0.0
+        self._anchor()
+        self._last_end = clock()
+
+    def resident(self, log: Consumption) -> None:
+        self._launch(self._slots[0], log)
+
+    def consume(self, item: Ready, feed: Feed, log: Consumption) -> None:
+        self._pending.append(item)
+        self._held += item.samples
+        if self._held + 1e-6 < self.batch:
+            return
+        batch = self._copy()
+        for ready in self._pending:
+            feed.give_back(ready.buffer)
+        self._pending, self._held = [], 0.0
+        self._launch(batch, log)
+
+    def finish(self, log: Consumption) -> None:
+        while self._flying:
+            self._land(log)
+
+    def _copy(self) -> Any:
+        """Into the slot that no step in flight uses; returns when the host's buffers may be used again."""
+        torch, slot, position = self._torch, self._slots[self._turn], 0
+        self._turn = 1 - self._turn
+        with torch.cuda.stream(self._copies):
+            for ready in self._pending:
+                size = min(ready.read_bytes, slot.numel() - position)
+                source = torch.frombuffer(ready.buffer, dtype=torch.uint8)[:size]
+                slot[position : position + size].copy_(source, non_blocking=True)
+                position += size
+        self._copies.synchronize()
+        return slot
+
+    def _compute(self, data: Any) -> None:
+        torch = self._torch
+        pixels = data.view(self.batch, -1).to(torch.bfloat16).mul_(1 / 255)
+        images = torch.nn.functional.pad(pixels, (0, _PIXELS - self._taken)).view(self.batch, 3, 224, 224)
+        self._net(images.contiguous(memory_format=torch.channels_last)).square().mean().backward()
+        self._net.zero_grad(set_to_none=True)
+
+    def _launch(self, data: Any, log: Consumption) -> None:
+        events = [self._torch.cuda.Event(enable_timing=True) for _ in range(2)]
+        events[0].record()
+        self._compute(data)
+        events[1].record()
+        self._flying.append((events[0], events[1]))
+        if len(self._flying) > 1:
+            self._land(log)
+
+    def _land(self, log: Consumption) -> None:
+        begun, ended = self._flying.pop(0)
+        ended.synchronize()
+        start, end = (self._base_at + self._base.elapsed_time(event) / 1e3 for event in (begun, ended))
+        log.waits.append(max(0.0, start - self._last_end))
+        log.add(start, end, float(self.batch))
+        self._last_end = end

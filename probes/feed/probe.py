@@ -1,0 +1,187 @@
+"""What the accelerator waits for: the same consuming loop with its input ever further away, and reading alone.
+
+Five arms on the same data, sizes and order: *resident* (the input is on the device), *transfer* (copied to it),
+*preprocess* (decoded from memory, then copied), *fetch* (read alone) and *storage* (read cold, decoded, copied,
+consumed). Their rates are falling ceilings, and the differences say what starves the accelerator and by how much:
+use them to decide whether storage, the decode, the copy or the loader must become faster, before a GPU stands idle.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.measure.probe import Check, Context, Probe, ProbeError, Tools, Unsupported
+from bench.model import Effort, Measurement, Metric, Request
+from probes.feed.calibrate import calibrate as calibrate
+from probes.feed.parse import Parsed, parse
+from probes.feed.patterns import PATTERN_METRICS, PATTERNS, parse_pattern
+from probes.feed.plan import schedule
+from probes.feed.workloads import Accelerator, Workload, resolve
+
+_WHERE = ("path", "stand_in", "accelerator")
+_More = tuple[tuple[str, str, tuple[str, ...], Literal["higher", "lower", "none"]], ...]
+#: name, help, labels beside the path's, what is better
+_DECLARED: _More = (
+    ("inference_samples_per_second",
+     "Samples a second by stage: input resident, transferred, preprocessed, fetched alone, from storage",
+     ("stage",), "higher"),
+    ("starvation_ratio",
+     "Share of its capability that the accelerator loses to waiting for data, in total and by component",
+     ("component",), "lower"),
+    ("storage_headroom_ratio",
+     "What the path delivers over what the accelerator demands: fetch / resident", (), "higher"),
+    ("accelerators_feedable",
+     "How many such accelerators the path can feed without keeping them waiting", (), "higher"),
+    ("feed_sample_bytes", "Mean size of one sample that the feed reads", (), "none"),
+    ("feed_wait_seconds", "How long a step waited for its batch", ("stage", "statistic"), "lower"),
+    ("feed_interference_ratio",
+     "How much slower the accelerator computes while it is also loaded: not idleness", (), "lower"),
+    ("feed_mlperf_utilization_ratio",
+     "Accelerator utilization as MLPerf Storage defines it, first batch left out", (), "higher"),
+    ("feed_preprocess_cores",
+     "CPU cores that preparing samples would keep busy at the accelerator's full rate", (), "lower"),
+    ("feed_available_cores", "CPU cores that the feed may use", (), "none"),
+    ("feed_yardstick_samples_per_second",
+     "With --loader: what our own reader feeds the accelerator with, on the same path", (), "higher"),
+    ("feed_loader_gap_ratio",
+     "With --loader: what that loader loses against our own reader, of the accelerator's capability",
+     ("loader", "workers"), "lower"),
+    ("feed_fetch_bytes_per_second",
+     "Reading alone, by number of readers, block size, and past or through the page cache",
+     ("readers", "block_bytes", "cache"), "higher"),
+    ("feed_consumed_bytes_per_second", "Time line: bytes that the accelerator consumed", ("stage",), "higher"),
+    ("feed_device_bytes_per_second", "Time line: bytes that the device delivered to the readers", ("stage",), "none"),
+    ("feed_utilization_ratio", "Time line: consumption over the accelerator's own rate", ("stage",), "higher"),
+    ("feed_pressure_ratio", "Time line: share of time in which a task stalled for I/O", ("stage",), "lower"),
+)  # fmt: skip
+METRICS = tuple(
+    Metric(name=name, help=text, labels=(*labels, *_WHERE), better=better)
+    for name, text, labels, better in (*_DECLARED, *PATTERN_METRICS)
+)
+LOADERS = ("torch", "webdataset", "safetensors", "parquet")
+
+_DATA_BYTES = {Effort.QUICK: 512 << 20, Effort.STANDARD: 2 << 30, Effort.THOROUGH: 16 << 30}
+_LAYOUT_SECONDS = {Effort.QUICK: 5.0, Effort.STANDARD: 15.0, Effort.THOROUGH: 120.0}
+_TORCH_REMEDY = "pip install 'aiready-bench[torch]', or use --accelerator emulated:resnet50-h100"
+_START_SECONDS = 20.0  # Python, torch and a GPU's first context
+
+
+def measure(ctx: Context) -> Sequence[Measurement]:
+    """Every directory in turn. One that cannot be measured is told as a warning, if another could."""
+    accelerator = resolve(ctx.request.accelerator, ctx.option("workload"))
+    check(ctx.request)
+    found: list[Measurement] = []
+    refused: list[ProbeError] = []
+    for index, directory in enumerate(ctx.request.storage):
+        try:
+            parsed = _measure_directory(ctx, directory, accelerator, index)
+        except ProbeError as error:
+            refused.append(error)
+            ctx.warn(f"{directory}: {error.reason}")
+            continue
+        found += parsed.measurements
+        ctx.series.extend(parsed.series)
+        for text in parsed.warnings:
+            ctx.warn(text)
+    if not found and refused:
+        raise refused[0]
+    return found
+
+
+def check(request: Request) -> None:
+    """Raises Unsupported for an accelerator, a workload, a pattern or a loader that there is not."""
+    resolve(request.accelerator, request.options.get("workload"))
+    known = {"pattern": ("batch", "shards", *PATTERNS), "loader": LOADERS}
+    for option, names in known.items():
+        given = request.options.get(option)
+        if given is not None and given not in names:
+            raise Unsupported(f"unknown_{option}: {given!r} is not one of {', '.join(names)}", f"--{option} {names[0]}")
+
+
+def _measure_directory(ctx: Context, directory: str, accelerator: Accelerator, index: int) -> Parsed:
+    path = str(Path(directory).absolute())
+    need = _DATA_BYTES[ctx.effort] + (64 << 20)
+    with ctx.workspace(Path(path), need) as folder, ctx.stage("feed"):
+        ctx.progress(f"feeding from {path}", index / max(1, len(ctx.request.storage)))
+        spec = specification(ctx, str(folder), accelerator)
+        seconds = spec["deadline_seconds"] + _START_SECONDS
+        done = ctx.tools.python("probes.feed.load.main", json.dumps(spec), name=f"feed-{index}", timeout=seconds + 30.0)
+    if ctx.option("pattern", "batch") in PATTERNS:
+        return parse_pattern(done.stdout, path, accelerator.label)
+    return parse(done.stdout, path, accelerator.label)
+
+
+def specification(ctx: Context, folder: str, accelerator: Accelerator) -> dict[str, Any]:
+    """The child's JSON: see `probes.feed.load.main.Spec`."""
+    work: Workload = accelerator.workload
+    real = accelerator.kind != "emulated"
+    loader = ctx.option("loader")
+    return {
+        "folder": folder,
+        "accelerator": accelerator.kind,
+        "sample_bytes": work.sample_bytes,
+        "sample_sd_bytes": work.sample_sd_bytes,
+        "samples_per_file": work.samples_per_file,
+        "batch": work.batch * work.count,
+        "count": work.count,
+        "demand": work.demand_samples_per_second,
+        "data_bytes": _DATA_BYTES[ctx.effort],
+        "layout_seconds": _LAYOUT_SECONDS[ctx.effort],
+        "schedule": schedule(ctx.effort, real, work.readers, loader is not None, True),
+        "deadline_seconds": 0.9 * ctx.seconds,
+        "decode": ctx.option("decode", "crc32" if real else "none"),
+        "seed": ctx.seed,
+        "readers": work.readers,
+        "loader": loader,
+        "pattern": ctx.option("pattern", "batch"),
+        "sequential": ctx.option("pattern") == "shards",
+    }
+
+
+def doctor(tools: Tools, request: Request) -> Sequence[Check]:
+    """Is there an accelerator to feed, and storage below each directory?"""
+    try:
+        accelerator = resolve(request.accelerator)
+    except ProbeError as error:
+        return [Check("feed", False, error.reason, error.remedy)]
+    checks = [_torch_check()] if accelerator.kind != "emulated" else []
+    return [*checks, *(_storage_check(tools, directory) for directory in request.storage)]
+
+
+def _torch_check() -> Check:
+    if importlib.util.find_spec("torch") is None:
+        return Check("feed", False, "torch is not installed: only emulated accelerators can be fed", _TORCH_REMEDY)
+    return Check("feed", True, "torch is there")
+
+
+def _storage_check(tools: Tools, directory: str) -> Check:
+    name = f"feed from {directory}"
+    try:
+        done = tools.python("probes.feed.load.main", "--check", directory, name="check", timeout=_START_SECONDS)
+        answer = json.loads(done.stdout)
+        memory = answer["memory"]
+    except ProbeError as error:
+        return Check(name, False, error.reason, "look at the mount and its server")
+    except (ValueError, KeyError, TypeError):
+        return Check(name, False, f"{directory} cannot be used", "give a directory that exists: --storage DIR")
+    if memory:
+        return Check(name, False, f"on {memory}: no storage below it", "give a directory on a disk: --storage DIR")
+    return Check(name, True, "on storage")
+
+
+PROBE = Probe(
+    name="feed",
+    help="what the accelerator waits for: storage, the decode, the copy or the loader, and by how much",
+    metrics=METRICS,
+    seconds={Effort.QUICK: 24.0, Effort.STANDARD: 75.0, Effort.THOROUGH: 600.0},
+    measure=measure,
+    doctor=doctor,
+    guards_itself=True,
+    calibrate=calibrate,
+    check=check,
+    order=70,
+)

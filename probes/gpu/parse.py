@@ -1,0 +1,144 @@
+"""The GPU watcher's samples to measurements of each stage: every unit conversion is made before or here. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from bench.model import Measurement
+from probes import _gpu_throttle as throttle
+from probes.common.windows import Sample, Stage, finite
+
+Labels = Mapping[str, str]
+_MODES = {"sm": "sm_clock", "memory": "memory_clock"}
+
+
+def card_of(index: str) -> Callable[[Sample], Mapping[str, Any]]:
+    """A reader of one card's part of a sample; empty where the sample has none."""
+    return lambda sample: sample.get("cards", {}).get(index, {})
+
+
+def reader(index: str, key: str) -> Callable[[Sample], Any]:
+    card = card_of(index)
+    return lambda sample: card(sample).get(key)
+
+
+def stage_figures(stage: Stage, index: str, source: str) -> Iterator[Measurement]:
+    """Everything that is known of one card in one stage; what could not be read is simply not there.
+
+    ``source`` is the interface that was read, nvml or amdsmi.
+    """
+    labels = {"device": index, "stage": stage.name}
+    yield from _utilization(stage, index, {**labels, "source": source})
+    yield from _gpm(stage, index, labels)
+    yield from _levels(stage, index, labels)
+    yield from _power(stage, index, labels)
+    yield from _traffic(stage, index, labels)
+    yield from throttle.figures(stage, index, labels)
+
+
+def _utilization(stage: Stage, index: str, labels: Labels) -> Iterator[Measurement]:
+    """The driver's "a kernel was running": from the driver's own buffer where it has one, else from polling it."""
+    buffers = [b for w in stage.windows for s in w.samples[1:] if (b := card_of(index)(s).get("buffer"))]
+    counts = [finite(b[0]) or 0.0 for b in buffers]
+    if sum(counts) > 0:
+        value = sum(n * (finite(b[1]) or 0.0) for n, b in zip(counts, buffers, strict=True)) / sum(counts)
+        n = int(sum(counts))
+        yield figure("accelerator_utilization_ratio", value, {**labels, "method": "buffer"}, n=n)
+        return
+    polled = stage.values(reader(index, "utilization"))
+    if polled:
+        value, ends = sum(polled) / len(polled), (min(polled), max(polled))
+        named = {**labels, "method": "polled"}
+        yield figure("accelerator_utilization_ratio", value, named, ends, len(polled))
+
+
+_GPM = {
+    "sm": "accelerator_utilization_ratio",
+    "tensor": "accelerator_tensor_utilization_ratio",
+    "dram": "accelerator_memory_bandwidth_utilization_ratio",
+    "occupancy": "accelerator_occupancy_ratio",
+    "pcie_send": "accelerator_pcie_send_bytes_per_second",
+    "pcie_receive": "accelerator_pcie_receive_bytes_per_second",
+    "nvlink_send": "accelerator_nvlink_send_bytes_per_second",
+    "nvlink_receive": "accelerator_nvlink_receive_bytes_per_second",
+}
+
+
+def _gpm(stage: Stage, index: str, labels: Labels) -> Iterator[Measurement]:
+    """The means of the windows, weighted by their length. Ratios over one, as MIG shows them, are cut to one."""
+    for name, metric in _GPM.items():
+        pairs = [
+            (value, window.seconds)
+            for window in stage.windows
+            if (value := finite((card_of(index)(window.end).get("gpm") or {}).get(name))) is not None
+        ]
+        seconds = sum(s for _, s in pairs)
+        if seconds <= 0:
+            continue
+        mean = sum(value * s for value, s in pairs) / seconds
+        if metric.endswith("_ratio"):
+            mean = min(1.0, max(0.0, mean))
+        yield figure(metric, mean, {**labels, "source": "gpm"}, n=len(pairs))
+
+
+def _levels(stage: Stage, index: str, labels: Labels) -> Iterator[Measurement]:
+    used = stage.values(reader(index, "memory_used"))
+    if used:
+        yield figure("accelerator_memory_used_bytes", max(used), {**labels, "statistic": "max"}, n=len(used))
+    for place, key in (("gpu", "temperature"), ("memory", "memory_temperature")):
+        hot = stage.values(reader(index, key))
+        if hot:
+            named = {**labels, "place": place, "statistic": "max"}
+            yield figure("accelerator_temperature_celsius", max(hot), named, n=len(hot))
+    for clock, key in _MODES.items():
+        ticks = stage.values(reader(index, key))
+        if ticks:
+            mean, named = sum(ticks) / len(ticks), {**labels, "clock": clock}
+            ends = (min(ticks), max(ticks))
+            yield figure("accelerator_clock_hertz", mean, {**named, "statistic": "mean"}, ends, len(ticks))
+            yield figure("accelerator_clock_hertz", min(ticks), {**named, "statistic": "min"}, n=len(ticks))
+
+
+def _power(stage: Stage, index: str, labels: Labels) -> Iterator[Measurement]:
+    """Mean watts: from the energy counter where the card has one, else from polling the sensor."""
+    energy = stage.growth(reader(index, "energy"))
+    if energy is not None:
+        yield figure("accelerator_energy_joules", energy[0], labels)
+        yield figure("accelerator_power_watts", energy[0] / energy[1], {**labels, "method": "energy"})
+        return
+    watts = stage.values(reader(index, "power"))
+    if watts:
+        ends = (min(watts), max(watts))
+        named = {**labels, "method": "polled"}
+        yield figure("accelerator_power_watts", sum(watts) / len(watts), named, ends, len(watts))
+
+
+def _traffic(stage: Stage, index: str, labels: Labels) -> Iterator[Measurement]:
+    """Bytes over PCIe as the card counts them, where GPM does not say so already."""
+    for key in ("pcie_send", "pcie_receive"):
+        moved = stage.growth(reader(index, key))
+        if moved is not None:
+            named = {**labels, "source": "nvml"}
+            yield figure(f"accelerator_{key}_bytes_per_second", moved[0] / moved[1], named)
+
+
+def telemetry_cost(samples: Sequence[Sample]) -> Iterator[Measurement]:
+    """What reading all of this took: seconds a sample."""
+    costs = sorted(c for s in samples if (c := finite(s.get("cost"))) is not None)
+    if costs:
+        middle = costs[len(costs) // 2]
+        yield figure("accelerator_telemetry_seconds", middle, {"statistic": "p50"}, (costs[0], costs[-1]), len(costs))
+        yield figure("accelerator_telemetry_seconds", costs[-1], {"statistic": "max"}, n=len(costs))
+
+
+def figure(
+    metric: str, value: float, labels: Labels, interval: tuple[float, float] | None = None, n: int = 1,
+    invalid: str | None = None,
+) -> Measurement:  # fmt: skip
+    """A measurement whose interval is the range that was seen, or the value alone for a counter's difference."""
+    low, high = interval or (value, value)
+    return Measurement(
+        metric=metric, value=value, interval=(min(low, value), max(high, value)), samples=max(1, n),
+        labels=dict(labels), invalid=invalid,
+    )  # fmt: skip

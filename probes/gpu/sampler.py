@@ -1,0 +1,110 @@
+"""The GPU watcher's live half: all driver calls of the run, on one thread of their own, with a limit on each sample.
+
+A driver that has lost a card may never return from a call; the run must not hang with it. So the calls are made on a
+daemon thread, and a sample that takes too long is given up and said to have hung.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from probes.common import nvml as _nvml
+from probes.gpu.drivers import Readable, open_door
+
+_LONGEST_SAMPLE_SECONDS = 3.0
+
+
+class Worker:
+    """Runs functions one after another on a daemon thread; `call` gives up after a time limit, for good."""
+
+    def __init__(self, limit: float = _LONGEST_SAMPLE_SECONDS) -> None:
+        self._limit, self._hung = limit, False
+        self._jobs: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        threading.Thread(target=self._work, name="nvml", daemon=True).start()
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                answer: Any = job()
+            except Exception as error:  # noqa: BLE001 - raised again in the thread that asked
+                answer = error
+            self._answers.put(answer)
+
+    def call(self, job: Callable[[], Any]) -> Any:
+        """The job's answer. Raises TimeoutError when it hangs, now and at every later call."""
+        if self._hung:
+            raise TimeoutError("it hung before")
+        self._jobs.put(job)
+        try:
+            answer = self._answers.get(timeout=self._limit)
+        except queue.Empty:
+            self._hung = True
+            raise TimeoutError(f"no answer within {self._limit:.0f} s") from None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def close(self) -> None:
+        self._jobs.put(None)
+
+
+class GpuWatch:
+    """Samples of every card: the fast set always, the health set around each probe, GPM around each stage.
+
+    Raises NvmlMissing where there is neither NVML nor amdsmi, or no card; NvmlBroken where NVML fails.
+    """
+
+    def __init__(self, worker: Worker | None = None) -> None:
+        self._worker = worker or Worker()
+        self._depth, self._closed = 0, False
+        self._facts: dict[str, Any] | None = None
+        try:
+            self._worker.call(self._open)
+        except TimeoutError as error:
+            raise _nvml.NvmlBroken(f"nvml_hangs: NVML does not start: {error}", "nvidia-smi") from error
+
+    def _open(self) -> None:
+        self._door = open_door()
+        cards = {str(card.index): card.facts() for card in self._door.cards}
+        self._facts = {"source": self._door.source, "driver": self._door.driver, "cards": cards}
+
+    def sample(self, event: str) -> Mapping[str, Any]:
+        """``cards``: by index, the readings, ``errors``, ``lost``; ``cost``: seconds that all of it took."""
+        if self._closed:
+            return {}
+        try:
+            return dict(self._worker.call(lambda: self._sample(event)))
+        except TimeoutError as error:
+            return {"hung": str(error)}
+
+    def _sample(self, event: str) -> dict[str, Any]:
+        started = time.perf_counter()
+        self._depth += event == "begin"
+        outermost = self._depth <= 1 and event in ("begin", "end")
+        cards = {str(card.index): self._card(card, event, outermost) for card in self._door.cards}
+        self._depth -= event == "end"
+        sample: dict[str, Any] = {"cards": cards, "xids": self._door.xids()}
+        if self._facts is not None:
+            sample["facts"], self._facts = self._facts, None
+        return {**sample, "cost": time.perf_counter() - started}
+
+    def _card(self, card: Readable, event: str, outermost: bool) -> dict[str, Any]:
+        found: dict[str, Any] = {**card.fast(), **(card.health() if outermost else {})}
+        if event == "begin":
+            self._door.begin(card)
+        elif event == "end":
+            found["gpm"] = self._door.end(card)
+        return {**found, "errors": dict(card.errors), "lost": card.lost}
+
+    def close(self) -> None:
+        self._closed = True
+        try:
+            self._worker.call(self._door.close)
+        except TimeoutError:
+            return  # it hangs in the driver; the thread ends with the process
+        self._worker.close()

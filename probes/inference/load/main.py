@@ -1,0 +1,84 @@
+"""The synthetic inference load, as a child process: ``python -m probes.inference.load.main --accelerator cpu ...``.
+
+Answers in JSON lines: ``device`` (what it runs on), ``begin`` and ``end`` of each stage, ``window`` (one repeat of one
+stage), ``request`` and ``serve``, ``note``, and ``done`` or ``refused``. It judges nothing and rounds nothing away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from typing import Any
+
+from probes._nvml_survey import survey
+from probes.inference.load import device as inference_device
+from probes.inference.load.device import Device, Refused
+from probes.inference.load.events import say
+from probes.loads.inference_shapes import SHAPES, Shape, shape_for
+
+
+def arguments(words: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="probes.inference.load.main", description=__doc__)
+    parser.add_argument("--accelerator", choices=("auto", "cuda", "cpu"), default="auto")
+    parser.add_argument("--device", type=int, default=0, help="which GPU, in torch's order")
+    parser.add_argument("--shape", choices=("auto", *SHAPES), default="auto")
+    parser.add_argument("--seconds", type=float, default=14.0, help="the time to take, imports included")
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved repeats of each stage")
+    parser.add_argument("--threads", type=int, default=1, help="torch's threads on a CPU")
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--check", action="store_true", help="only say what it would run on")
+    parser.add_argument("--first-token-limit", type=float, default=0.2)
+    parser.add_argument("--inter-token-limit", type=float, default=0.05)
+    parser.add_argument("--rate", type=float, default=0.0, help="requests a second; 0: half of what was measured")
+    return parser.parse_args(words)
+
+
+def main(words: list[str]) -> int:
+    began = time.monotonic()
+    options = arguments(words)
+    try:
+        torch = inference_device.import_torch()
+        torch.set_num_threads(options.threads)
+        device = inference_device.choose(torch, options.accelerator, options.device, survey())
+        run(torch, device, options, began + options.seconds)
+    except Refused as refused:
+        say("refused", outcome=refused.outcome, reason=refused.reason, remedy=refused.remedy)
+        return 0
+    except (RuntimeError, MemoryError) as error:  # torch's own: out of memory, a lost card, a kernel that failed
+        say(
+            "refused",
+            outcome="failed",
+            reason=f"load_failed: {first_line(error)}",
+            remedy="nvidia-smi; free its memory",
+        )
+        return 0
+    say("done", seconds=time.monotonic() - began)
+    return 0
+
+
+def first_line(error: BaseException) -> str:
+    """What torch says of it, without the pages that follow."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
+
+
+def run(torch: Any, device: Device, options: argparse.Namespace, deadline: float) -> None:
+    """Say what it runs on, then run every stage until the deadline (monotonic seconds)."""
+    from probes.inference.load.stages import Stages  # imports torch, whose absence has its own answer
+
+    shape = _shape(device, options)
+    say("device", kind=device.kind, index=options.device, shape=shape.name, parameters=shape.parameters,
+        dtype=str(device.dtype).removeprefix("torch."), seed=options.seed, **device.facts)  # fmt: skip
+    if not options.check:
+        Stages(torch, device, shape, options, deadline).run()
+
+
+def _shape(device: Device, options: argparse.Namespace) -> Shape:
+    if options.shape != "auto":
+        return SHAPES[options.shape]
+    return shape_for(device.kind, int(device.facts["memory_free_bytes"]), options.quick)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,129 @@
+"""The inference probe: a Llama-shaped decoder with random weights, prefilling, decoding and serving.
+
+It tells whether this node can serve at all at the speed its accelerator promises: tokens a second, the time to the
+first token from the *scheduled* arrival, the time between tokens, and the share of requests that kept the limits. The
+figures qualify the node, not a customer's model. Without a GPU the CPU stands in, and every figure says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from bench.measure.probe import Check, Completed, Context, Probe, ProbeError, Tools, Unsupported
+from bench.model import Effort, Measurement, Request
+from probes._inference_metrics import METRICS
+from probes.inference import datasheet as _gpu_cards
+from probes.inference import multi_gpu as node
+from probes.inference.events import Event, decoded, events, number, readable, refusal
+from probes.inference.parse import parse
+
+MODULE = "probes.inference.load.main"
+NODE_MODULE = "probes.inference.load.multi_gpu"
+_EXIT_SECONDS = 2.0  # kept back for ending the child
+_ROUNDS = {Effort.QUICK: 5, Effort.STANDARD: 6, Effort.THOROUGH: 10}
+
+
+def measure(ctx: Context) -> Sequence[Measurement]:
+    """Run the load in a child and parse what it printed. Raises Unsupported, Failed, TimedOut."""
+    _refuse_emulated(ctx.request.accelerator)
+    done = _run(ctx, MODULE, "load", _arguments(ctx))
+    found = events(done.stdout) if done.returncode == 0 else readable(done.stdout)
+    error = refusal(found, done.returncode, done.stderr)
+    if error is not None:
+        raise error
+    _tell(ctx, found)
+    return [*parse(found), *_beside_each_other(ctx, found)]
+
+
+def _beside_each_other(ctx: Context, found: Sequence[Event]) -> list[Measurement]:
+    """The node's cards alone and together, where there are several; its failure costs those figures only."""
+    device = next(event for event in found if event["event"] == "device")
+    workers = int(ctx.option("cpu_workers") or 0) if device["kind"] == "cpu" else int(device.get("devices") or 1)
+    if workers < 2:
+        return []
+    words = ["--accelerator", str(device["kind"]), "--workers", str(workers), "--seconds", f"{ctx.seconds:g}"]
+    try:
+        done = _run(ctx, NODE_MODULE, "node", words)
+    except ProbeError as late:
+        ctx.warn(f"the node's {workers} accelerators were not measured together: {late.reason}")
+        return []
+    beside = readable(done.stdout)
+    error = refusal(beside, done.returncode, done.stderr)
+    if error is not None:
+        ctx.warn(f"the node's {workers} accelerators were not measured together: {error.reason}")
+    for lost in (event for event in beside if event["event"] == "lost"):
+        ctx.warn(f"accelerator {lost.get('device')} did not finish: {lost.get('reason')}")
+    return node.parse(beside)
+
+
+def _run(ctx: Context, module: str, name: str, words: Sequence[str]) -> Completed:
+    """A load to its end, its stages opened and closed as it goes through them."""
+    with ExitStack() as stages:
+        return ctx.tools.python(
+            module, *words, name=name, timeout=max(1.0, ctx.remaining() - _EXIT_SECONDS),
+            on_line=lambda line: _follow(ctx, stages, line),
+        )  # fmt: skip
+
+
+def _refuse_emulated(accelerator: str) -> None:
+    if accelerator.partition(":")[0] == "emulated":
+        raise Unsupported("emulated: an emulated accelerator computes nothing, so there is no inference to measure")
+
+
+def _arguments(ctx: Context) -> list[str]:
+    words = ["--accelerator", ctx.request.accelerator, "--seconds", f"{ctx.seconds:g}", "--seed", str(ctx.seed)]
+    words += ["--rounds", str(_ROUNDS[ctx.effort])]
+    if ctx.effort is Effort.QUICK:
+        words.append("--quick")
+    for option in ("shape", "first_token_limit", "inter_token_limit", "rate", "threads"):
+        if ctx.option(option) is not None:
+            words += [f"--{option.replace('_', '-')}", str(ctx.option(option))]
+    return words
+
+
+def _follow(ctx: Context, stages: ExitStack, line: str) -> None:
+    """Stage marks open and close the watchers' stages while the child runs."""
+    event = decoded(line)
+    if event is None:
+        return
+    if event["event"] == "begin":
+        stages.enter_context(ctx.stage(str(event.get("stage"))))
+        ctx.progress(str(event.get("stage")), None)
+    elif event["event"] == "end":
+        stages.pop_all().close()
+
+
+def _tell(ctx: Context, found: Sequence[Event]) -> None:
+    for event in found:
+        if event["event"] == "warmup" and not event.get("steady"):
+            ctx.warn("the load's speed had not settled within 3 % when its time for warming up was over")
+        if event["event"] == "search" and event.get("best") is None:
+            ctx.warn(f"no rate down to {number(event, 'failed'):.3g} requests/s was shown to keep the limits")
+        if event["event"] == "device" and event["kind"] == "cuda" and _gpu_cards.find(str(event.get("name"))) is None:
+            ctx.warn(f"{event.get('name')} is not in the table of accelerators: compare it with its data sheet")
+
+
+def doctor(tools: Tools, request: Request) -> Sequence[Check]:
+    """Can the load run here? Starts the child with no time to measure in."""
+    if request.accelerator.partition(":")[0] == "emulated":
+        return [Check("inference", False, "an emulated accelerator computes nothing", "--accelerator auto")]
+    done = tools.python(MODULE, "--accelerator", request.accelerator, "--check", name="doctor", timeout=60.0)
+    found = readable(done.stdout)
+    error = refusal(found, done.returncode, done.stderr)
+    if error is not None:
+        return [Check("inference", False, str(error), error.remedy)]
+    device = next((event for event in found if event["event"] == "device"), {"kind": "unknown"})
+    stand_in = " stands in for a GPU" if device.get("stand_in") else ""
+    return [Check("inference", True, f"torch {device.get('torch')} on {device['kind']}{stand_in}")]
+
+
+PROBE = Probe(
+    name="inference",
+    help="Synthetic LLM inference in torch: tokens a second, time to first token, time between tokens, goodput.",
+    metrics=METRICS,
+    seconds={Effort.QUICK: 14.0, Effort.STANDARD: 50.0, Effort.THOROUGH: 240.0},
+    measure=measure,
+    doctor=doctor,
+    order=40,
+)

@@ -1,0 +1,232 @@
+"""The echo against a peer: on an idle link, at a fine pace, and beside what batch inference would send."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from bench.judge.statistics import quantile
+from bench.measure.probe import Failed, TimedOut
+from bench.model import Measurement, Series
+from probes._echo_figures import idle_or_loaded, quantiles
+from probes._network_figures import of_repeats
+from probes.common.iperf3 import Server, document, tcp_arguments, tcp_flows, udp_arguments, udp_datagrams
+from probes.network.bandwidth import CONGESTION, DIRECTIONS, SOCKET_BUFFER, UDP_PAYLOAD, Bandwidth
+from probes.network.echo_parse import Echo, base, load_alone, parse
+from probes.network.plan import FINE_INTERVAL, LOADED_INTERVAL, SETTLE_SECONDS, VOICE_INTERVAL, Plan
+from probes.peer.link import Link
+
+#: G.711 voice in RTP: 160 bytes of sound and 12 of header, every 20 ms.
+VOICE_BYTES = 172
+SATURATING_STREAMS = 8
+#: A batch load is safe while it adds at most so much to the round trip's p99, and loses at most so many packets.
+SAFE_ADDED_SECONDS, SAFE_LOSS_RATIO = 0.020, 0.01
+_MOST_POINTS = 2000
+TCP = "tcp8"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """One echo beside one load. ``share``: of the measured capacity; 1 for TCP streams, which take all."""
+
+    direction: str
+    load: str
+    share: float
+    echo: Echo
+    bytes_per_second: float
+
+
+def idle(link: Link, plan: Plan) -> Echo:
+    """The voice stream on a link that carries nothing else of ours."""
+    link.ctx.progress(f"{link.name}: paced echo, idle", 0.05)
+    return paced(link, "echo-idle", plan.idle_packets, VOICE_INTERVAL)
+
+
+def fine(link: Link, plan: Plan) -> Echo | None:
+    """At a tenth of the voice stream's interval, which sees shorter stalls."""
+    if not plan.fine_packets:
+        return None
+    link.ctx.progress(f"{link.name}: paced echo, every 2 ms", 0.1)
+    return paced(link, "echo-fine", plan.fine_packets, FINE_INTERVAL)
+
+
+def loaded(link: Link, plan: Plan, bandwidth: Bandwidth, quiet: Echo) -> list[Loaded]:
+    """The echo beside each load, one direction at a time: UDP at shares of the capacity, and eight TCP streams.
+
+    A UDP load that is not safe is tried once more, and the calmer one counts: iperf3 makes up for every moment in
+    which this host held it up, and such a burst is the host's, not the load's.
+    """
+    found: list[Loaded] = []
+    levels = [*((f"{share:.0%}", share) for share in plan.loads), (TCP, 1.0)] if plan.loaded_packets else []
+    for number, (name, share) in enumerate(levels):
+        for direction in DIRECTIONS:
+            link.ctx.progress(f"{link.name}: paced echo beside {name} load, {direction}", 0.65 + 0.3 * number / 4)
+            load = Load(name, share, direction)
+            one = _beside(link, plan, bandwidth, load)
+            if name != TCP and not is_safe(one, quiet):
+                one = min(one, _beside(link, plan, bandwidth, load), key=lambda tried: p99(tried.echo))
+            found.append(one)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    name: str
+    share: float
+    direction: str
+
+
+def _beside(link: Link, plan: Plan, bandwidth: Bandwidth, load: Load) -> Loaded:
+    seconds = plan.load_seconds
+    if load.name == TCP:
+        words = tcp_arguments(link.iperf3, load.direction, seconds, 0, SATURATING_STREAMS, CONGESTION)
+    else:
+        rate = load.share * udp_capacity(bandwidth, load.direction)
+        words = udp_arguments(link.iperf3, load.direction, seconds, rate, UDP_PAYLOAD, SOCKET_BUFFER)
+    name = f"echo-{load.name.rstrip('%')}-{load.direction}"
+    echo = paced(link, name, plan.loaded_packets, LOADED_INTERVAL, words, seconds)
+    return Loaded(load.direction, load.name, load.share, echo, _achieved(echo, link.iperf3, load))
+
+
+def udp_capacity(bandwidth: Bandwidth, direction: str) -> float:
+    """The UDP payload rate, bits per second, that fills the link as TCP did.
+
+    From goodput to the bits of whole frames by TCP's headers (Ethernet 14, IPv4 20, TCP with time stamps 32), and
+    back by UDP's (14 + 20 + 8).
+    """
+    segment = bandwidth.segment or 1448
+    frames = bandwidth.median(direction) * 8 * (segment + 66) / segment
+    return frames * UDP_PAYLOAD / (UDP_PAYLOAD + 42)
+
+
+def paced(
+    link: Link, name: str, packets: int, interval: float, load: Sequence[str] = (), load_seconds: float = 0.0
+) -> Echo:
+    """``packets`` of a voice packet's size, ``interval`` seconds apart, beside a load if one is given.
+
+    Raises Failed or TimedOut with one line that names the peer.
+    """
+    link.runs += 1
+    words = [
+        "--host", link.iperf3.host, "--port", str(link.echo_port), "--token", str(link.token), "--run", str(link.runs),
+        "--interval", str(round(interval * 1e9)), "--count", str(packets), "--size", str(VOICE_BYTES),
+    ]  # fmt: skip
+    if link.key_file:
+        words += ["--key-file", link.key_file]
+    if load:
+        words += ["--load", json.dumps(list(load)), "--settle", str(SETTLE_SECONDS)]
+    try:
+        timeout = packets * interval + load_seconds + 30.0
+        done = link.ctx.tools.python("probes.network.echo_child", *words, name=name, timeout=timeout)
+    except TimedOut as late:
+        raise TimedOut(f"peer_timed_out: the echo against {link.name} did not end in time") from late
+    if done.returncode and not done.stdout.strip():
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise Failed(f"echo_failed: {link.name}: {last[:300]}")
+    refused = load_alone(done.stdout)
+    if refused is not None:
+        document(refused, link.iperf3)  # raises with iperf3's own reason
+        raise Failed(f"load_failed: the load against {link.name} ended at once")
+    return parse(done.stdout)
+
+
+def _achieved(echo: Echo, server: Server, load: Load) -> float:
+    """What the load itself brought across, bytes per second of payload. Raises Failed when it broke off."""
+    doc = document(str((echo.load or {}).get("output", "")), server)
+    if load.name == TCP:
+        return tcp_flows(doc, load.direction)[0].bytes_per_second
+    return udp_datagrams(doc, load.direction).bytes_per_second
+
+
+# --- figures
+
+
+def figures(link: Link, quiet: Echo, quick: Echo | None, beside: Sequence[Loaded]) -> list[Measurement]:
+    """Everything that the echoes say."""
+    usual = base(quiet)
+    link.ctx.series.append(time_line(quiet, {**link.labels, "state": "idle"}))
+    found = idle_or_loaded([quiet], usual, {**link.labels, "state": "idle"})
+    if quick is not None:
+        trips = quick.times(lambda p: p.round_trip)
+        found += quantiles("network_fine_round_trip_seconds", trips, link.labels, quick.doubt)
+    full = [one for one in beside if one.load == TCP]
+    if full:
+        found += idle_or_loaded([one.echo for one in full], usual, {**link.labels, "state": "loaded"})
+        worst = max(full, key=lambda one: p99(one.echo))
+        link.ctx.series.append(time_line(worst.echo, {**link.labels, "state": "loaded"}))
+    for one in beside:
+        found += _beside_figures(one, quiet, link.labels)
+    return [*found, *(m for d in DIRECTIONS for m in headroom([o for o in beside if o.direction == d], quiet, link))]
+
+
+def p99(echo: Echo) -> float:
+    return quantile(echo.times(lambda packet: packet.round_trip), 0.99)
+
+
+def _beside_figures(one: Loaded, quiet: Echo, labels: Mapping[str, str]) -> list[Measurement]:
+    named = {**labels, "direction": one.direction, "load": one.load}
+    trips = one.echo.times(lambda p: p.round_trip)
+    found = quantiles("network_load_round_trip_seconds", trips, named, one.echo.doubt)
+    now, before = found[1], quantiles("network_round_trip_seconds", quiet.times(lambda p: p.round_trip), {})[1]
+    found.append(
+        Measurement(
+            metric="network_added_delay_seconds", value=now.value - before.value, samples=now.samples, labels=named,
+            interval=(now.interval[0] - before.interval[1], now.interval[1] - before.interval[0]),
+            invalid=one.echo.doubt or quiet.doubt,
+        )
+    )  # fmt: skip
+    return [*found, of_repeats("network_load_bytes_per_second", [one.bytes_per_second], named)]
+
+
+def is_safe(one: Loaded, quiet: Echo) -> bool:
+    """Do the real-time limits still hold beside this load?"""
+    lost = one.echo.lost_sending + one.echo.lost_receiving
+    added = p99(one.echo) - p99(quiet)
+    return added <= SAFE_ADDED_SECONDS and lost <= SAFE_LOSS_RATIO * len(one.echo.packets)
+
+
+def headroom(beside: Sequence[Loaded], quiet: Echo, link: Link) -> list[Measurement]:
+    """Voice-safe headroom of one direction: the largest load, as a share of the capacity, that is safe with all below.
+
+    The truth lies between it and the next load that was tried and was not safe: that is its interval.
+    """
+    if not beside:
+        return []
+    tried = sorted(beside, key=lambda one: one.share)
+    safe, next_share = 0.0, 1.0
+    for one in tried:
+        if not is_safe(one, quiet):
+            next_share = one.share
+            break
+        safe = one.share
+    if len(tried) == 1 and not safe:
+        return []  # eight TCP streams are too much; whether half of that is was not tried
+    doubts = dict.fromkeys(one.echo.doubt for one in tried if one.echo.doubt)
+    return [
+        Measurement(
+            metric="network_voice_safe_load_ratio", value=safe, interval=(safe, max(safe, next_share)),
+            samples=len(tried), labels={**link.labels, "direction": beside[0].direction},
+            invalid="; ".join(doubts) or None,
+        )
+    ]  # fmt: skip
+
+
+def time_line(echo: Echo, labels: Mapping[str, str]) -> Series:
+    """Round trips over the time; of many, the largest of each stretch is kept, so that no spike is lost to a plot."""
+    trips = [p.round_trip if p is not None and p.stamped == echo.stamped else None for p in echo.packets]
+    step = math.ceil(len(trips) / _MOST_POINTS)
+    points = [
+        (at * echo.interval, max(known))
+        for at in range(0, len(trips), step)
+        if (known := [trip for trip in trips[at : at + step] if trip is not None])
+    ]
+    return Series(
+        metric="network_round_trip_seconds", labels=dict(labels),
+        seconds=tuple(second for second, _ in points), values=tuple(value for _, value in points),
+    )  # fmt: skip
+
+
+def reason_for_none(link: Link) -> str:
+    return f"{link.name} is a plain iperf3 server: no round trips, no spikes; start `bench peer` there to have them"

@@ -1,0 +1,254 @@
+"""The paced echo's near end: a small datagram every few milliseconds, and seven times of each of them.
+
+No slot is ever skipped: a datagram that could not be sent in time is sent late, and how late is one of its figures
+(leaving it out is coordinated omission, and hides exactly the stalls that are looked for).
+
+Prints JSON lines: ``echo`` (one object), ``packets`` (rows of `COLUMNS`, in the order of sending), and ``load`` when a
+load ran beside it. Nanoseconds throughout; null for what was not to be had; a row with one number is a lost packet.
+
+- ``late``: how long after its slot it was handed to the kernel
+- ``app``: round trip as the application saw it
+- ``send``: from the application into the local egress queue
+- ``egress``: in the local egress queue
+- ``trip``: from the entry of that queue to the kernel's receipt of the reply
+- ``peer``: from the peer kernel's receipt to its reply's entry into the peer's egress queue
+- ``receive``: from the kernel's receipt of the reply to the application
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import select
+import socket
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from probes.loads.echo_load import Load
+from probes.loads.echo_stamps import SCHED, drain, received_at, restart_numbers, udp_socket
+from probes.peer.datagram import CLOSING, LARGEST, REPLY, REQUEST, Packet, pack, unpack
+from probes.peer.protocol import read_key
+
+COLUMNS = ("late", "app", "send", "egress", "trip", "peer", "receive")
+WAIT_SECONDS = 2.0
+_CLOSING_REQUESTS = 3
+_ROWS_A_LINE = 250
+_LEAD_SECONDS = 0.05
+
+
+@dataclass(slots=True)
+class Times:
+    """One datagram's times: seven in nanoseconds, 0 where there is none. ``peer_*`` are of the peer's clock."""
+
+    late: int = 0
+    sent_user: int = 0
+    sent_queue: int = 0
+    sent_driver: int = 0
+    peer_received: int = 0
+    peer_sent: int = 0
+    peer_queue: int = 0
+    received: int = 0
+    received_user: int = 0
+
+    def row(self) -> list[int | None]:
+        """In the order of `COLUMNS`; the lateness alone for a lost packet."""
+        if not self.received_user:
+            return [self.late]
+        return [
+            self.late,
+            self.received_user - self.sent_user,
+            _difference(self.sent_queue, self.sent_user),
+            _difference(self.sent_driver, self.sent_queue),
+            _difference(self.received, self.sent_queue),
+            _difference(self.peer_queue or self.peer_sent, self.peer_received),
+            _difference(self.received_user, self.received),
+        ]
+
+
+def _difference(later: int, earlier: int) -> int | None:
+    return later - earlier if later and earlier else None
+
+
+@dataclass(slots=True)
+class Echo:
+    """One measurement: sends on time, and puts what comes back to the datagram that it belongs to."""
+
+    socket: socket.socket
+    token: int
+    run: int
+    count: int
+    size: int
+    interval: int
+    key: bytes
+    times: list[Times] = field(default_factory=list)
+    base: int = 0
+    answered: int = 0
+    reordered: int = 0
+    duplicates: int = 0
+    strange: int = 0
+    send_errors: int = 0
+    peer_seen: int = 0
+    highest: int = -1
+
+    def measure(self) -> None:
+        self.times = [Times() for _ in range(self.count)]
+        start = time.monotonic_ns() + int(_LEAD_SECONDS * 1e9)
+        for sequence in range(self.count):
+            self._listen_until(start + sequence * self.interval)
+            self._send(sequence, start + sequence * self.interval)
+        self._wait_for_the_rest()
+
+    def _wait_for_the_rest(self) -> None:
+        """Until all came back or the time is up; then the closing requests, for the last follow-ups."""
+        end = time.monotonic_ns() + int(WAIT_SECONDS * 1e9)
+        while self.answered < self.count and time.monotonic_ns() < end:
+            self._listen_until(min(end, time.monotonic_ns() + 10_000_000))
+        for number in range(_CLOSING_REQUESTS):
+            self._transmit(CLOSING + number)
+            self._listen_until(time.monotonic_ns() + self.interval + 10_000_000)
+
+    def _send(self, sequence: int, due: int) -> None:
+        one = self.times[sequence]
+        one.late = max(0, time.monotonic_ns() - due)
+        one.sent_user = time.time_ns()
+        if not self._transmit(sequence):
+            self.send_errors += 1
+            restart_numbers(self.socket)
+            self.base = sequence + 1
+
+    def _transmit(self, sequence: int) -> bool:
+        data = pack(Packet(REQUEST, self.token, self.run, sequence), self.size, self.key)
+        try:
+            self.socket.send(data)
+        except OSError:
+            return False
+        return True
+
+    def _listen_until(self, due: int) -> None:
+        while (left := due - time.monotonic_ns()) > 0:
+            # The error queue wakes `select` too, so stamps are fetched as they come.
+            if select.select([self.socket], [], [], left / 1e9)[0]:
+                self._receive()
+
+    def _receive(self) -> None:
+        self._fetch_stamps()
+        while True:
+            try:
+                data, ancillary, _, _ = self.socket.recvmsg(LARGEST + 1, 256)
+            except BlockingIOError:
+                return
+            except OSError:  # an ICMP refusal; the next datagrams show whether the peer is really gone
+                continue
+            now = time.time_ns()
+            packet = unpack(data, REPLY, self.key)
+            if packet is None or packet.token != self.token or packet.run != self.run:
+                self.strange += 1
+            else:
+                self._take(packet, received_at(ancillary), now)
+
+    def _take(self, packet: Packet, received: int | None, now: int) -> None:
+        for sequence, stamp in packet.follow_ups:
+            if sequence < self.count:
+                self.times[sequence].peer_queue = stamp
+        self.peer_seen = max(self.peer_seen, packet.requests_seen)
+        if packet.sequence >= self.count:
+            return
+        one = self.times[packet.sequence]
+        if one.received_user:
+            self.duplicates += 1
+            return
+        one.received, one.received_user = received or 0, now
+        one.peer_received, one.peer_sent = packet.received_at, packet.sent_at
+        self.answered += 1
+        self.reordered += packet.sequence < self.highest
+        self.highest = max(self.highest, packet.sequence)
+
+    def _fetch_stamps(self) -> None:
+        for sent in drain(self.socket):
+            sequence = self.base + sent.number
+            if sequence < self.count:
+                one = self.times[sequence]
+                if sent.kind == SCHED:
+                    one.sent_queue = sent.nanoseconds
+                else:
+                    one.sent_driver = sent.nanoseconds
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            "kind": "echo", "count": self.count, "interval": self.interval, "size": self.size,
+            "answered": self.answered, "peer_seen": self.peer_seen, "reordered": self.reordered,
+            "duplicates": self.duplicates, "strange": self.strange, "send_errors": self.send_errors,
+            "started_at": self.times[0].sent_user, "columns": COLUMNS,
+        }  # fmt: skip
+
+
+def main() -> None:
+    asked = _arguments()
+    family, _, _, _, address = socket.getaddrinfo(asked.host, asked.port, type=socket.SOCK_DGRAM)[0]
+    sock, stamped = udp_socket(int(family))
+    sock.connect(address)
+    key = read_key(asked.key_file)
+    echo = Echo(sock, asked.token, asked.run, asked.count, asked.size, asked.interval, key)
+    load = Load(json.loads(asked.load), asked.settle) if asked.load else None
+    try:
+        if load is not None and not load.start():
+            print(json.dumps(load.result()), flush=True)
+            return
+        before = _host()
+        gc.disable()  # a collection in the middle would be a host spike of our own making
+        echo.measure()
+        _print(echo, {**_between(before, _host()), "stamped": stamped})
+        if load is not None:
+            load.wait()
+            print(json.dumps(load.result()), flush=True)
+    finally:
+        sock.close()
+        if load is not None:
+            load.end()
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--host", required=True)
+    for name in ("port", "token", "run", "interval", "count"):
+        parser.add_argument(f"--{name}", type=int, required=True)
+    parser.add_argument("--size", type=int, default=172)
+    parser.add_argument("--key-file")
+    parser.add_argument("--load", help="argument list of the load to run beside it, as JSON")
+    parser.add_argument("--settle", type=float, default=1.5, help="seconds that the load runs before the echo starts")
+    return parser.parse_args()
+
+
+def _print(echo: Echo, host: dict[str, Any]) -> None:
+    print(json.dumps({**echo.summary(), **host}))
+    rows = [one.row() for one in echo.times]
+    for at in range(0, len(rows), _ROWS_A_LINE):
+        print(json.dumps({"kind": "packets", "first": at, "rows": rows[at : at + _ROWS_A_LINE]}, separators=(",", ":")))
+
+
+def _host() -> dict[str, Any]:
+    """What may spoil the measurement on this host: pressure (PSI, microseconds stalled), and a clock that is set."""
+    stalled = None
+    try:
+        with open("/proc/pressure/cpu", encoding="ascii") as file:
+            stalled = int(file.readline().rpartition("total=")[2])
+    except (OSError, ValueError):
+        stalled = None
+    now = time.monotonic_ns()
+    return {"stalled": stalled, "monotonic": now, "offset": time.time_ns() - now, "cores": os.cpu_count()}
+
+
+def _between(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    seconds = (after["monotonic"] - before["monotonic"]) / 1e9
+    stalled = None
+    if before["stalled"] is not None and after["stalled"] is not None:
+        stalled = (after["stalled"] - before["stalled"]) / 1e6 / seconds
+    step = after["offset"] - before["offset"]
+    return {"seconds": seconds, "pressure_ratio": stalled, "clock_step": step, "cores": after["cores"]}
+
+
+if __name__ == "__main__":
+    main()

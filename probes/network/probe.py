@@ -1,0 +1,169 @@
+"""The network as the workloads feel it: how much it carries, and how late it delivers, against each named peer.
+
+Training wants throughput, real-time inference wants no late packet, batch inference must not take either from the
+others. Without a peer the loopback is measured, which says nothing about a network and is labelled as a stand-in.
+Bandwidth tests go only to addresses that the operator named, for a time set by the effort.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from bench.measure.jsonl import decoded
+from bench.measure.probe import Check, Context, Failed, Probe, ProbeError, Tools, Unsupported, python_argv
+from bench.model import Measurement, Request
+from probes._network_figures import both_ways, datagrams, throughput, utilization
+from probes.common.metrics import metrics
+from probes.network.bandwidth import DIRECTIONS, measure_both, measure_tcp, measure_udp
+from probes.network.echo import figures, fine, idle, loaded, reason_for_none
+from probes.network.plan import LOOPBACK, PEER, Plan, for_peers
+from probes.peer.link import Link, connected, each_peer
+
+_SLACK_SECONDS = 30.0
+
+
+def measure(ctx: Context) -> Sequence[Measurement]:
+    """Every peer in turn; one that fails is a warning as long as another one answered."""
+    ctx.tools.require("iperf3")
+    if not ctx.request.peers:
+        return _loopback(ctx)
+    plan = for_peers(ctx.effort, len(ctx.request.peers), ctx.remaining() - _SLACK_SECONDS)
+    return each_peer(ctx, lambda peer: measure_one(ctx, peer, {}, plan))
+
+
+def _loopback(ctx: Context) -> list[Measurement]:
+    ctx.warn("no --peer was named: only the loopback was measured, which is not a network")
+    with _own_peer(ctx) as peer:
+        return measure_one(ctx, peer, {"stand_in": "loopback", "peer": "loopback"}, LOOPBACK[ctx.effort])
+
+
+@contextmanager
+def _own_peer(ctx: Context) -> Iterator[str]:
+    argv = python_argv("probes.peer.loopback")
+    with ctx.tools.serve(argv, name="loopback", ready='{"loopback"', timeout=20) as line:
+        port = (decoded(line) or {}).get("loopback")
+        if not isinstance(port, int):
+            raise Failed(f"loopback_failed: no peer of our own could be started ({line[:80]!r})")
+        yield f"127.0.0.1:{port}"
+
+
+def measure_one(ctx: Context, peer: str, labels: Mapping[str, str], plan: Plan) -> list[Measurement]:
+    with connected(ctx, peer, labels, plan.seconds * 2 + _SLACK_SECONDS) as link:
+        if link.problem:
+            raise Unsupported(f"{link.problem} ({peer})", "install iperf3 on the peer")
+        _announce(link, plan)
+        return _measured(link, plan)
+
+
+def _announce(link: Link, plan: Plan) -> None:
+    """Courtesy: how much will be sent, before it is."""
+    link.ctx.progress(f"{link.name}: {announcement(plan, link.iperf3.max_bits_per_second, link.interface)}", 0.0)
+
+
+def announcement(plan: Plan, ceiling: float, interface: Mapping[str, Any]) -> str:
+    """For people. Bytes at the ceiling, else at the link's own speed, else for each Gbit/s that the link carries."""
+    speed = ceiling or float(interface.get("bits_per_second") or 0.0)
+    most = (
+        f"up to {speed / 8 * plan.link_seconds / 1e9:.1f} GB"
+        if speed
+        else (f"{plan.link_seconds / 8:.1f} GB for each Gbit/s of the link")
+    )
+    rate = f"at most {ceiling / 1e6:.0f} Mbit/s" if ceiling else "as fast as the link allows"
+    return f"sends and receives {most}, {rate}, in about {plan.seconds:.0f} s"
+
+
+def _measured(link: Link, plan: Plan) -> list[Measurement]:
+    """The idle echo first, while nothing of ours is in any queue; the loads last."""
+    quiet = idle(link, plan) if link.echo_port else None
+    quick = fine(link, plan) if link.echo_port else None
+    tcp = measure_tcp(link, plan)
+    found = throughput(tcp, link.labels, link.iperf3.max_bits_per_second)
+    found += utilization(tcp, link.interface, link.labels)
+    found += both_ways(measure_both(link, plan, max(tcp.streams.values())), link.labels)
+    udp, overflows = measure_udp(link, plan, {d: tcp.median(d) for d in DIRECTIONS})
+    found += datagrams(udp, link.labels, overflows)
+    if quiet is None:
+        link.ctx.warn(reason_for_none(link))
+        return found
+    return found + figures(link, quiet, quick, loaded(link, plan, tcp, quiet))
+
+
+def doctor(tools: Tools, request: Request) -> Sequence[Check]:
+    """Is iperf3 there, and was a peer named?"""
+    try:
+        checks = [Check("iperf3", True, tools.require("iperf3"))]
+    except ProbeError as error:
+        checks = [Check("iperf3", False, error.reason, error.remedy)]
+    named = ", ".join(request.peers)
+    remedy = "run `bench peer --bind ADDRESS` on another node and name it with --peer HOST"
+    return [*checks, Check("peer", bool(named), named or "no peer was named", None if named else remedy)]
+
+
+#: What a speaker waits for: `bench.judge.latency_budget` puts these round trips and the inference probe's times
+#: together.
+RESPONSE = metrics(
+    ("response_over_budget_ratio",
+     "how likely an answer takes more than the budget of 200 ms", "budget_seconds", "lower"),
+    ("response_seconds", "time of an answer: network and model put together", "statistic", "lower"),
+    ("response_left_seconds", "what the budget leaves at the 99th percentile", "", "higher"),
+    ("response_part_ratio", "share of one part in the mean time of an answer", "part", "none"),
+    first="until", last="stand_in",
+)  # fmt: skip
+_OWN = metrics(
+    ("network_throughput_bytes_per_second",
+     "TCP payload that arrived a second (iperf3, cubic, as many streams as fill the link), the median of the rounds",
+     "direction congestion limited_by", "higher"),
+    ("network_link_utilization_ratio",
+     "that throughput over what this node's link can carry of it, by its speed and MTU", "direction", "higher"),
+    ("network_retransmits", "TCP segments sent again in one round (iperf3)", "direction", "lower"),
+    ("network_retransmit_ratio", "share of TCP segments that were sent again (iperf3)", "direction", "lower"),
+    ("network_duplex_throughput_bytes_per_second",
+     "TCP payload that arrived a second while the other direction was full as well", "direction", "higher"),
+    ("network_jitter_seconds", "UDP interarrival jitter at the receiver (iperf3, RFC 3550)", "direction", "lower"),
+    ("network_loss_ratio", "share of UDP datagrams that did not arrive (iperf3)", "direction", "lower"),
+    ("network_round_trip_seconds",
+     "round trip of a voice packet by the kernels' time stamps, without either host's share (paced echo)",
+     "state statistic stamps", "lower"),
+    ("network_application_round_trip_seconds",
+     "the same as an application sees it, from the slot in which the packet was due", "state statistic", "lower"),
+    ("network_delay_variation_seconds", "round trip less the smallest (RFC 5481)", "state statistic", "lower"),
+    ("network_place_delay_seconds",
+     "time a packet spent in this node's egress queue, on this host, on the peer's host",
+     "state place statistic", "lower"),
+    ("network_echo_loss_ratio", "share of the echo's packets lost on the way", "state direction", "lower"),
+    ("network_lost_burst_packets", "the longest run of lost echo packets", "state", "lower"),
+    ("network_reordered_packets", "echo packets that came back after a later one", "state", "lower"),
+    ("network_duplicate_packets", "echo packets that came back twice", "state", "lower"),
+    ("network_missed_send_slots", "echo packets that this host sent after the next one was due", "state", "lower"),
+    ("network_spike_events",
+     "runs of packets later than usual by more than the threshold, each laid at one place",
+     "state place threshold_seconds", "lower"),
+    ("network_spike_rate_upper_bound_per_second",
+     "the largest rate of the network's own spikes above 20 ms that is still plausible (Poisson, 95 %)",
+     "state", "lower"),
+    ("network_fine_round_trip_seconds", "the idle round trip with a packet every 2 ms", "statistic stamps", "lower"),
+    ("network_load_round_trip_seconds",
+     "round trip beside a load: UDP at a share of the capacity, or eight TCP streams",
+     "direction load statistic", "lower"),
+    ("network_added_delay_seconds", "what a load adds to the round trip's p99", "direction load", "lower"),
+    ("network_load_bytes_per_second", "what the load itself brought across", "direction load", "none"),
+    ("network_voice_safe_load_ratio",
+     "voice-safe headroom: the largest batch load, as a share of the capacity, that adds at most 20 ms to p99",
+     "direction", "higher"),
+    first="peer", last="stand_in",
+)  # fmt: skip
+METRICS = (*_OWN, *RESPONSE)
+
+PROBE = Probe(
+    name="network",
+    help="Throughput, jitter, loss and round trips to each --peer (iperf3 and a paced echo); the loopback without one.",
+    metrics=METRICS,
+    seconds={effort: round(plan.seconds) for effort, plan in LOOPBACK.items()},
+    peer_seconds={effort: round(plan.seconds) for effort, plan in PEER.items()},
+    measure=measure,
+    doctor=doctor,
+    guards_itself=True,
+    order=40,
+)

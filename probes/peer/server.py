@@ -1,0 +1,296 @@
+"""`bench peer`: the far end of the network probes. One thread, one loop, no root, bounded in everything.
+
+TCP PORT takes control connections, UDP PORT the paced echo, TCP PORT+1 to PORT+16 iperf3 servers, one a lease. What
+belongs to a lease ends with its connection, so a client that dies, or a cable that is pulled, leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import secrets
+import selectors
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench import __version__
+from bench.measure import tools
+from bench.measure.signals import Signals
+from probes.loads.peer_counters import udp_counters
+from probes.peer import helpers as peer_ranks
+from probes.peer.echo_server import Responder
+from probes.peer.iperf3_server import Bandwidth, free_port
+from probes.peer.protocol import GREETING, MAX_LEASE_SECONDS, MAX_LINE_BYTES, number, verify
+
+MOST_CONNECTIONS = 64
+_HELLO_SECONDS = 10.0
+_TICK_SECONDS = 0.25
+_RANK_SECONDS = 900.0
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """``max_bits_per_second`` and ``idle_seconds``: 0 for none. ``allow``: empty for whoever reaches the address."""
+
+    address: str
+    port: int
+    allow: tuple[Network, ...] = ()
+    key: bytes = b""
+    max_bits_per_second: float = 0.0
+    idle_seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Connection:
+    """One node's control connection, and what it leased. ``until``: monotonic seconds."""
+
+    socket: socket.socket
+    who: str
+    nonce: str
+    until: float
+    buffer: bytearray = field(default_factory=bytearray)
+    token: int | None = None
+    bandwidth: Bandwidth | None = None
+    pidfd: int | None = None
+    other: Any = None  # the process of a rank or of a perftest server
+
+
+class Peer:
+    """Binds at once (raises OSError), serves until a signal or the idle time."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.address: Any
+        family, _, _, _, self.address = socket.getaddrinfo(
+            settings.address, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        self.family = int(family)
+        self.listener = socket.socket(family, socket.SOCK_STREAM)
+        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.listener.setblocking(False)
+        self.selector = selectors.DefaultSelector()
+        self.connections: list[Connection] = []
+        self.last_used = time.monotonic()
+        try:
+            self.listener.bind(self.address)
+            self.listener.listen(16)
+            self.echo = Responder(self.family, self.address, settings.key)
+        except OSError:
+            self.listener.close()
+            raise
+        self.selector.register(self.listener, selectors.EVENT_READ, self._accept)
+        self.selector.register(self.echo.socket, selectors.EVENT_READ, self.echo.serve)
+
+    def serve(self, signals: Signals) -> int | None:
+        """The number of the signal that ended it; None after the idle time."""
+        try:
+            while signals.caught is None and not self._idle():
+                for key, _ in self.selector.select(_TICK_SECONDS):
+                    key.data()
+                self._expire()
+            return signals.caught
+        finally:
+            self.end()
+
+    def _idle(self) -> bool:
+        if self.connections:
+            self.last_used = time.monotonic()
+        return 0 < self.settings.idle_seconds <= time.monotonic() - self.last_used
+
+    def _expire(self) -> None:
+        now = time.monotonic()
+        for connection in [c for c in self.connections if now > c.until]:
+            self._close(connection, "its time is over")
+
+    # --- control connections
+
+    def _accept(self) -> None:
+        try:
+            sock, sender = self.listener.accept()
+        except OSError:
+            return
+        who = str(sender[0])
+        if not self._allowed(who) or len(self.connections) >= MOST_CONNECTIONS:
+            reason = "not_allowed" if not self._allowed(who) else "peer_busy"
+            _send(sock, f"{GREETING}{json.dumps({'error': f'{reason}: this peer refuses {who}'})}\n".encode())
+            sock.close()
+            _log(f"refused {who}: {reason}")
+            return
+        sock.setblocking(False)
+        _keep_alive(sock)
+        connection = Connection(sock, who, secrets.token_hex(16), time.monotonic() + _HELLO_SECONDS)
+        self.connections.append(connection)
+        self.selector.register(sock, selectors.EVENT_READ, lambda: self._read(connection))
+        hello = {"nonce": connection.nonce, "key": bool(self.settings.key), "version": __version__}
+        _send(sock, f"{GREETING}{json.dumps(hello)}\n".encode())
+
+    def _allowed(self, who: str) -> bool:
+        address = ipaddress.ip_address(who.partition("%")[0])
+        address = getattr(address, "ipv4_mapped", None) or address
+        return not self.settings.allow or any(address in network for network in self.settings.allow)
+
+    def _read(self, connection: Connection) -> None:
+        try:
+            data = connection.socket.recv(MAX_LINE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        connection.buffer += data
+        if not data or len(connection.buffer) > MAX_LINE_BYTES:
+            self._close(connection, "gone" if not data else "it sent garbage")
+            return
+        while connection in self.connections and b"\n" in connection.buffer:
+            line, _, rest = bytes(connection.buffer).partition(b"\n")
+            connection.buffer = bytearray(rest)
+            self._request(connection, line)
+
+    def _request(self, connection: Connection, line: bytes) -> None:
+        request = verify(line, connection.nonce, self.settings.key)
+        if request is None:
+            why = "key_refused: the key differs" if self.settings.key else "garbage: not a request of a bench node"
+            _send(connection.socket, json.dumps({"ok": False, "error": why}).encode() + b"\n")
+            self._close(connection, why)
+            return
+        if request.get("op") == "lease":
+            answer = self._lease(connection, request)
+        elif request.get("op") == "rank":
+            answer = self._rank(connection, request)
+        elif request.get("op") == "rdma":
+            answer = self._rdma(connection, request)
+        elif request.get("op") == "counters":
+            answer = {"ok": True, "udp": udp_counters()}
+        else:
+            answer = {"ok": False, "error": f"unknown_request: {str(request.get('op'))[:40]!r}; update this peer"}
+        _send(connection.socket, json.dumps(answer).encode() + b"\n")
+
+    def _lease(self, connection: Connection, request: dict[str, Any]) -> dict[str, Any]:
+        seconds = number(request.get("seconds"), 1, MAX_LEASE_SECONDS)
+        if seconds is None or connection.token is not None:
+            return {"ok": False, "error": "garbage: a lease needs seconds, and is given once a connection"}
+        connection.token = self.echo.open()
+        connection.until = time.monotonic() + seconds
+        problem = self._start_bandwidth(connection)
+        _log(f"lease for {connection.who}, at most {seconds:.0f} s")
+        return {
+            "ok": True,
+            "token": connection.token,
+            "echo_port": self.settings.port,
+            "echo_stamped": self.echo.stamped,
+            "iperf3_port": connection.bandwidth.port if connection.bandwidth else None,
+            "iperf3_problem": problem,
+            "max_bits_per_second": self.settings.max_bits_per_second,
+        }
+
+    def _rank(self, connection: Connection, request: dict[str, Any]) -> dict[str, Any]:
+        words = peer_ranks.checked(request)
+        if isinstance(words, str) or connection.other is not None:
+            return {"ok": False, "error": words if isinstance(words, str) else "garbage: one rank a connection"}
+        connection.until = time.monotonic() + _RANK_SECONDS
+        connection.other = peer_ranks.start(words, str(connection.socket.getsockname()[0]))
+        _log(f"a rank of an all-reduce for {connection.who}")
+        return {"ok": True}
+
+    def _rdma(self, connection: Connection, request: dict[str, Any]) -> dict[str, Any]:
+        argv = peer_ranks.checked_rdma(request)
+        port = free_port(self.family, self.address, self._taken())
+        seconds = number(request.get("seconds"), 1, MAX_LEASE_SECONDS)
+        if isinstance(argv, str) or connection.other is not None or seconds is None:
+            return {"ok": False, "error": argv if isinstance(argv, str) else "garbage: one server a connection"}
+        if port is None:
+            return {"ok": False, "error": f"peer_busy: no port above {self.settings.port} is free on the peer"}
+        connection.until = time.monotonic() + seconds
+        connection.other = peer_ranks.start_rdma(argv, port)
+        return {"ok": True, "port": port}
+
+    def _taken(self) -> set[int]:
+        return {c.bandwidth.port for c in self.connections if c.bandwidth}
+
+    # --- iperf3
+
+    def _start_bandwidth(self, connection: Connection) -> str | None:
+        if shutil.which("iperf3") is None:
+            return "tool_missing: iperf3 is not installed on the peer"
+        port = free_port(self.family, self.address, self._taken())
+        if port is None:
+            return f"peer_busy: no port above {self.settings.port} is free on the peer"
+        connection.bandwidth = Bandwidth(str(self.address[0]), port, self.settings.max_bits_per_second)
+        self._run_bandwidth(connection)
+        return None
+
+    def _run_bandwidth(self, connection: Connection) -> None:
+        assert connection.bandwidth is not None
+        connection.pidfd = connection.bandwidth.start()
+        if connection.pidfd is None:
+            self._close(connection, "its iperf3 server ends at once")
+        else:
+            self.selector.register(connection.pidfd, selectors.EVENT_READ, lambda: self._bandwidth_ended(connection))
+
+    def _bandwidth_ended(self, connection: Connection) -> None:
+        """One test is over: the next may come at once."""
+        self._forget_pidfd(connection)
+        if connection.bandwidth is not None:
+            connection.bandwidth.ended()
+            self._run_bandwidth(connection)
+
+    def _forget_pidfd(self, connection: Connection) -> None:
+        if connection.pidfd is not None:
+            self.selector.unregister(connection.pidfd)
+            os.close(connection.pidfd)
+            connection.pidfd = None
+
+    # --- ends
+
+    def _close(self, connection: Connection, why: str) -> None:
+        self.connections.remove(connection)
+        self.selector.unregister(connection.socket)
+        connection.socket.close()
+        self._forget_pidfd(connection)
+        if connection.bandwidth is not None:
+            connection.bandwidth.end()
+        if connection.other is not None:
+            tools.end(connection.other)
+        if connection.token is not None:
+            self.echo.close(connection.token)
+        self.last_used = time.monotonic()
+        dropped = f"; {self.echo.dropped} datagrams dropped so far" if self.echo.dropped else ""
+        _log(f"connection of {connection.who} ended: {why}{dropped}")
+
+    def end(self) -> None:
+        for connection in list(self.connections):
+            self._close(connection, "the peer ends")
+        self.echo.end()
+        self.listener.close()
+        self.selector.close()
+
+
+def networks(words: Sequence[str]) -> tuple[Network, ...]:
+    """Addresses or CIDR networks. Raises ValueError."""
+    return tuple(ipaddress.ip_network(word, strict=False) for word in words)
+
+
+def _send(sock: socket.socket, data: bytes) -> None:
+    """A reply is shorter than any socket buffer; a client that does not read loses it and nothing else."""
+    try:
+        sock.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+    except OSError as error:
+        _log(f"a reply could not be sent: {error}")
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    """A client whose cable was pulled is noticed after 20 s."""
+    for option, value in ((socket.TCP_KEEPIDLE, 5), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3)):
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
+def _log(text: str) -> None:
+    sys.stderr.write(f"bench peer: {text}\n")
+    sys.stderr.flush()

@@ -1,0 +1,291 @@
+"""How fast the path under each ``--storage`` directory reads and writes, by fio, round the page cache.
+
+Eight jobs: sequential read and write of 1 MiB, random read of 4 KiB and of 128 KiB, each with one request in flight
+(label ``queue_depth`` ``1``: what one waiting reader gets) and with many (``deep``: 16 of 1 MiB, 32 of 128 KiB, 64 of
+4 KiB: what the path can do). They take turns, five rounds of all eight, so that a drift of the device hits all alike.
+Each figure is the median of its five repeats with a 95 % interval; a latency's ``max`` is the median of five maxima.
+
+Use it to see whether the path can feed the accelerators: sequential read for shards and checkpoints, random 128 KiB
+for samples, random 4 KiB for indices, and the latency at depth 1 for a loader that reads without prefetching.
+
+It writes only into a folder of its own, which it removes: files of at most 0.6, 5 or 17 GiB (quick, standard,
+thorough), and over them ten writing jobs of at most 2 s and a ramp each, so at most 40 s of what the path can write.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from bench.judge.statistics import median_interval
+from bench.measure.jsonl import decoded, understood
+from bench.measure.probe import Check, Completed, Context, Probe, ProbeError, TimedOut, Tools, Unsupported
+from bench.model import Effort, Measurement, Request
+from probes.common.metrics import metrics
+from probes.storage import directory as _place
+from probes.storage import fio as _fio
+from probes.storage.directory import Place
+from probes.storage.fio import MIB, Engine, Job, Reading
+
+REPEATS = 5
+JOBS: tuple[Job, ...] = (
+    Job("read", MIB, 1),
+    Job("read", MIB, 16),
+    Job("randread", 4096, 1),
+    Job("randread", 4096, 64),
+    Job("randread", 128 * 1024, 1),
+    Job("randread", 128 * 1024, 32),
+    Job("write", MIB, 1),
+    Job("write", MIB, 16),
+)
+_READ_BYTES = {Effort.QUICK: 1 << 29, Effort.STANDARD: 4 << 30, Effort.THOROUGH: 16 << 30}
+_LEAST_READ_BYTES, _LEAST_BYTES = 64 * MIB, 16 * MIB
+_LAYOUT_RATIO = 0.04  # of the directory's time, at most, goes into writing the files
+_LONGEST_WRITE_SECONDS = 2.0  # bounds the wear of the device
+_REMOVAL_SECONDS = 45.0  # kept back, so that a path that hangs still ends within the probe's time
+#: fio starts a job 0.1 s after it was made, looks for its end every 0.1 s, and makes the next one 0.1 s later: a job's
+#: turn is its seconds, rounded up to tenths, and 0.2 s. Ending just before a look loses the least.
+_TURN_SECONDS, _LOOK_SECONDS, _MARGIN_SECONDS, _START_SECONDS = 0.2, 0.1, 0.03, 0.1
+_AROUND_SECONDS = 0.3  # looking at the directory, making the folder and removing it
+_RAMP_RATIO, _SHORTEST_RAMP, _LONGEST_RAMP = 0.1, 0.05, 2.0
+_COLD_RATIO = 0.95  # the device must have delivered this share of what fio read, or a cache did
+_COUNTED_RATIO = 0.5  # of the layout, seen by the device's counters, or they do not count this path
+#: The fewest operations in a repeat that hold a value beyond the quantile: 1 / (1 - q).
+_LEAST_OPERATIONS = {"p50": 2, "p99": 100, "p99.9": 1000}
+_LABELS = "path pattern block_bytes queue_depth io"
+_LATENCY = "from before the submission to the completion; a quantile within a repeat, the median of the repeats"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What every round on one directory does: file sizes in bytes and a job's seconds, by side."""
+
+    engine: Engine
+    sizes: Mapping[str, int]
+    seconds: Mapping[str, float]
+    ramp: float
+    cpus: int
+
+    @property
+    def round_seconds(self) -> float:
+        return _START_SECONDS + sum(self.seconds[job.side] + self.ramp + _TURN_SECONDS for job in JOBS)
+
+
+def measure(ctx: Context) -> list[Measurement]:
+    """Every ``--storage`` directory, one after the other; one that cannot be measured ends the probe.
+
+    All are looked at before the first is measured: a directory left out would be a gate passed without data.
+    """
+    fio = ctx.tools.require("fio")
+    check_version(ctx.tools, fio)
+    looked = [_place.look(ctx.tools, path) for path in ctx.request.storage or (".",)]
+    places = list({place.label: place for place in looked}.values())
+    found: list[Measurement] = []
+    for index, place in enumerate(places):
+        left = (ctx.remaining() - _REMOVAL_SECONDS) / (len(places) - index)
+        seconds = max(5.0, min(ctx.seconds, left))
+        found += _Directory(ctx, fio, place, seconds, (index / len(places), 1 / len(places))).measure()
+    return found
+
+
+def check_version(tools: Tools, fio: str) -> str:
+    """fio's version. Raises Unsupported when it is too old, Failed when something else answers."""
+    version = _fio.version_of(tools.run([fio, "--version"], name="version", timeout=10).stdout)
+    text = ".".join(map(str, version))
+    if version < _fio.OLDEST:
+        oldest = ".".join(map(str, _fio.OLDEST))
+        raise Unsupported(f"tool_too_old: fio {text} is older than {oldest}", f"install fio {oldest} or later")
+    return text
+
+
+def engines(place: Place) -> list[Engine]:
+    """What may work here, best first."""
+    direct = [Engine("io_uring", True)] if place.io_uring else []
+    direct += [Engine("libaio", True), Engine("psync", True)]
+    return [*(direct if place.direct else ()), Engine("psync", False)]
+
+
+def file_sizes(place: Place, effort: Effort) -> dict[str, int]:
+    """Bytes to lay out, by file: as large as the effort wants and half of the free space allows, 64 MiB at least."""
+    usable = (place.free_bytes - place.reserve_bytes) // 2 // MIB * MIB
+    read = max(_LEAST_READ_BYTES, min(_READ_BYTES[effort], usable))
+    return {"read.dat": read, "write.dat": max(_LEAST_BYTES, min(read // 4 // MIB * MIB, 1 << 30))}
+
+
+def job_seconds(total: float) -> tuple[float, float]:
+    """(seconds, ramp) of one job when a directory has ``total`` seconds; 0.12 s at least, however few they are.
+
+    The layout counts at its longest, so that the same effort always asks the same of the device.
+    """
+    left = total * (1 - _LAYOUT_RATIO) - _AROUND_SECONDS
+    turn = (left / REPEATS - _START_SECONDS) / len(JOBS) - _TURN_SECONDS
+    whole = max(2.0, turn // _LOOK_SECONDS) * _LOOK_SECONDS - _MARGIN_SECONDS
+    ramp = min(_LONGEST_RAMP, max(_SHORTEST_RAMP, whole * _RAMP_RATIO))
+    return round(whole - ramp, 3), round(ramp, 3)
+
+
+class _Directory:
+    """The measurement of one directory: lay out, five rounds, five repeats of every figure."""
+
+    def __init__(self, ctx: Context, fio: str, place: Place, seconds: float, part: tuple[float, float]) -> None:
+        self.ctx, self.fio, self.place, self.seconds, self._part = ctx, fio, place, seconds, part
+        self._counts: list[tuple[int, int] | None] = []
+
+    def measure(self) -> list[Measurement]:
+        sizes = file_sizes(self.place, self.ctx.effort)
+        with self.ctx.workspace(Path(self.place.label), sum(sizes.values())) as folder:
+            plan = self._lay_out(str(folder), sizes)
+            rounds = [self._round(str(folder), plan, number) for number in range(1, REPEATS + 1)]
+        doubts = cold_doubts(plan, self._counts, rounds)
+        return list(_figures(self.place.label, plan.engine, rounds, doubts))
+
+    def _lay_out(self, folder: str, wanted: Mapping[str, int]) -> Plan:
+        self._say("writes the files to read from", 0.0)
+        self._count()
+        choices, limit = engines(self.place), self.seconds * _LAYOUT_RATIO
+        while _fio.refused(done := self._write_files(folder, choices[0], wanted, limit)) and choices[1:]:
+            choices = choices[1:]
+        written = self._written(done, wanted)
+        if min(written.values()) < _LEAST_BYTES:  # a slow path: the least that is of use, however long it takes
+            least = dict.fromkeys(wanted, _LEAST_BYTES)
+            written = self._written(self._write_files(folder, choices[0], least, 60.0), least)
+        self._count()
+        self._warn(choices[0], written["read.dat"])
+        return self._plan(choices[0], written)
+
+    def _write_files(self, folder: str, engine: Engine, sizes: Mapping[str, int], limit: float) -> Completed:
+        return self._run(folder, _fio.layout_arguments(engine, sizes, limit), "layout", 2 * limit + 20)
+
+    def _written(self, done: Completed, wanted: Mapping[str, int]) -> dict[str, int]:
+        _fio.refuse_failed(done, self.place.label)
+        return _fio.parse_layout(done.stdout, list(wanted))
+
+    def _warn(self, engine: Engine, read: int) -> None:
+        path = self.place.label
+        if read < _LEAST_READ_BYTES:
+            self.ctx.warn(f"{path}: only {read // MIB} MiB could be laid out; a cache of the device may serve them")
+        if not engine.direct:
+            why = self.place.direct_error or "refused"
+            self.ctx.warn(f"{path}: measured through the page cache, because O_DIRECT does not work here ({why})")
+
+    def _plan(self, engine: Engine, written: Mapping[str, int]) -> Plan:
+        seconds, ramp = job_seconds(self.seconds)
+        plan = Plan(
+            engine=engine,
+            sizes={"read": written["read.dat"], "write": written["write.dat"]},
+            seconds={"read": seconds, "write": min(seconds, _LONGEST_WRITE_SECONDS)},
+            ramp=ramp,
+            cpus=self.place.cpus,
+        )
+        # Recorded, so that a replay holds the answers against the seconds that were asked for then.
+        kept = decoded(self.ctx.tools.record("plan", json.dumps(asdict(plan)))) or {}
+        with understood("the recorded plan"):
+            return Plan(**{**kept, "engine": Engine(**kept["engine"])})
+
+    def _round(self, folder: str, plan: Plan, number: int) -> dict[str, Reading]:
+        self._say(f"round {number} of {REPEATS}", number / (REPEATS + 1))
+        arguments = _fio.round_arguments(plan.engine, JOBS, plan.sizes, plan.cpus, plan.seconds, plan.ramp)
+        done = self._run(folder, arguments, "round", 2 * plan.round_seconds + 10)
+        self._count()
+        _fio.refuse_failed(done, self.place.label)
+        return _fio.parse(done.stdout, JOBS, plan.seconds)
+
+    def _run(self, folder: str, arguments: Sequence[str], name: str, timeout: float) -> Completed:
+        allowed = min(timeout, max(5.0, self.ctx.remaining() - _REMOVAL_SECONDS))
+        try:
+            return self.ctx.tools.run([*_fio.command(self.fio, folder), *arguments], name=name, timeout=allowed)
+        except TimedOut as error:
+            reason = f"fio ({name}) did not end within {allowed:.0f} s: {self.place.label} hangs or is too slow"
+            raise TimedOut(f"fio_timed_out: {reason}", _place.ANOTHER) from error
+
+    def _count(self) -> None:
+        text = self.ctx.tools.record("counters", _place.counters(self.place.device))
+        self._counts.append(_place.parse_counters(text))
+
+    def _say(self, text: str, fraction: float) -> None:
+        self.ctx.progress(f"{self.place.label}: {text}", self._part[0] + self._part[1] * fraction)
+
+
+def cold_doubts(
+    plan: Plan, counts: Sequence[tuple[int, int] | None], rounds: Sequence[Mapping[str, Reading]]
+) -> dict[str, str | None]:
+    """Why the figures of a side must not be judged. ``counts`` of the device: before and after the layout, each round.
+
+    O_DIRECT is believed unless the device's own counters contradict it; the page cache is not, unless they confirm.
+    """
+    buffered = None if plan.engine.direct else "buffered: writes may have ended in memory"
+    seen = [count for count in counts if count is not None]
+    if len(seen) < len(counts) or seen[1][1] - seen[0][1] < _COUNTED_RATIO * sum(plan.sizes.values()):
+        unproven = "not_cold: without O_DIRECT and without counters nothing proves that the device was read"
+        return {"read": None if plan.engine.direct else unproven, "write": buffered}
+    asked = sum(taken[job.name].transferred_bytes for taken in rounds for job in JOBS if job.side == "read")
+    share = (seen[-1][0] - seen[1][0]) / asked
+    if share >= _COLD_RATIO:
+        return {"read": None, "write": buffered}
+    return {"read": f"not_cold: the device delivered {share:.0%} of what was read; a cache the rest", "write": buffered}
+
+
+def _figures(
+    path: str, engine: Engine, rounds: Sequence[Mapping[str, Reading]], doubts: Mapping[str, str | None]
+) -> Iterator[Measurement]:
+    for job in JOBS:
+        labels = {"path": path, **job.labels, **({} if engine.direct else {"io": "buffered"})}
+        taken, doubt, side = [one[job.name] for one in rounds], doubts[job.side], f"storage_{job.side}"
+        yield _median(f"{side}_bytes_per_second", labels, [r.bytes_per_second for r in taken], doubt)
+        if job.side == "read":
+            yield _median(f"{side}_operations_per_second", labels, [r.operations_per_second for r in taken], doubt)
+        for statistic in taken[0].latency_seconds:
+            values = [r.latency_seconds[statistic] for r in taken]
+            few = _too_few(statistic, min(r.operations for r in taken))
+            yield _median(f"{side}_latency_seconds", {**labels, "statistic": statistic}, values, doubt or few)
+
+
+def _too_few(statistic: str, operations: int) -> str | None:
+    least = _LEAST_OPERATIONS.get(statistic, 1)
+    if operations >= least:
+        return None
+    return f"few_operations: a repeat holds {operations}, and {statistic} needs {least}"
+
+
+def _median(metric: str, labels: dict[str, str], repeats: Sequence[float], doubt: str | None) -> Measurement:
+    value, interval = median_interval(repeats)
+    return Measurement(
+        metric=metric,
+        value=value,
+        interval=interval,
+        samples=len(repeats),
+        labels=labels,
+        repeats=tuple(repeats),
+        invalid=doubt,
+    )
+
+
+def doctor(tools: Tools, request: Request) -> list[Check]:
+    """fio and its version, then each directory: file system, free space, O_DIRECT, io_uring."""
+    try:
+        version = check_version(tools, tools.require("fio"))
+    except ProbeError as error:
+        found = [Check("fio", False, error.reason, error.remedy)]
+    else:
+        found = [Check("fio", True, f"fio {version}")]
+    return found + [check for path in request.storage or (".",) for check in _place.checks(tools, path)]
+
+
+PROBE = Probe(
+    name="storage",
+    help="Throughput, operations and latency of each --storage directory (fio, O_DIRECT)",
+    metrics=metrics(
+        ("storage_read_bytes_per_second", "Bytes read per second, cold", "", "higher"),
+        ("storage_write_bytes_per_second", "Bytes written per second", "", "higher"),
+        ("storage_read_operations_per_second", "Reads completed a second", "", "higher"),
+        ("storage_read_latency_seconds", f"Time of one read, {_LATENCY}", "statistic", "lower"),
+        ("storage_write_latency_seconds", f"Time of one write, {_LATENCY}", "statistic", "lower"),
+        first=_LABELS,
+    ),
+    seconds={Effort.QUICK: 26, Effort.STANDARD: 75, Effort.THOROUGH: 300},
+    measure=measure,
+    doctor=doctor,
+    order=20,
+)
