@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 from bench.measure.probe import Context, Failed, Probe, Unsupported, python_argv
 from bench.model import Effort, Measurement
-from probes._network_figures import of_repeats
 from probes.common.metrics import metrics
+from probes.network.bandwidth import of_repeats
 from probes.peer.link import answered, each_peer
 from probes.peer.protocol import address
 

@@ -134,7 +134,7 @@ def _no_answer(name: str, error: CliError) -> int:
 def write(name: str, data: bytes, output: Path | None) -> None:
     """Into the file, or to standard output. Raises CliError."""
     from bench.show.export import BINARY
-    from bench.show.files import write_atomically
+    from bench.store.atomic import write_atomically
 
     if output is not None and str(output) != "-":
         try:

@@ -160,7 +160,7 @@ def too_old(run: Run, max_age_seconds: float, now: float) -> str | None:
 
 def too_old_since(started_at: str, whose: str, max_age_seconds: float, now: float) -> str | None:
     """The same for anything that began at that time (RFC 3339)."""
-    from bench.store.indexing import seconds_of
+    from bench.store.index import seconds_of
 
     try:
         age = now - seconds_of(started_at)

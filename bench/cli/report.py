@@ -44,8 +44,8 @@ def write_page(found: Sequence[Shown], output: Path, store: Store) -> None:
     """Put the page of these runs in place. Raises CliError when it cannot be written."""
     from bench import __version__
     from bench.cli.compare import compared
-    from bench.show.files import write_atomically
     from bench.show.html.page import render
+    from bench.store.atomic import write_atomically
 
     apart = compared(found[0].run, found[1].run, store)["differences"] if len(found) == 2 else None
     page = render(found, __version__, apart)

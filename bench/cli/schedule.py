@@ -136,7 +136,7 @@ def prune(
     import socket
 
     from bench.store.errors import StoreError, UnusableRun
-    from bench.store.prune import prune as remove_old
+    from bench.store.history import prune as remove_old
 
     try:
         removed = remove_old(settings.results_root(results), socket.gethostname(), keep)

@@ -14,8 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.judge.explanation import sentence
-from bench.judge.mending import advice
+from bench.judge.explanation import advice, sentence
 from bench.judge.profile import Profile
 from bench.model import Attribution, Bottleneck, Components, Measurement, Outcome, ProbeResult
 

@@ -17,14 +17,14 @@ from functools import partial
 from pathlib import Path
 
 from bench import __version__
+from bench.judge.statistics import merge
 from bench.measure.probe import Context, Failed, Interrupted, Probe, ProbeError
 from bench.measure.processes import adopt_orphans
 from bench.measure.recording import LiveTools, Recorder, Recording, ReplayTools
-from bench.measure.repeating import pooled
 from bench.measure.signals import Signals
 from bench.measure.watchers import Observers, Watching, from_lines, to_lines
 from bench.measure.workspace import workspace
-from bench.model import Effort, Measurement, Node, Outcome, ProbeResult, Request, Run
+from bench.model import Effort, Evidence, Measurement, Node, Outcome, ProbeResult, Request, Run
 
 _GRACE_FACTOR, _GRACE_SECONDS = 2.0, 30.0
 _SETTLE_SECONDS = {Effort.QUICK: 1.0, Effort.STANDARD: 5.0, Effort.THOROUGH: 15.0}
@@ -276,3 +276,36 @@ def _cpu_times() -> tuple[int, int]:
 def _busy_ratio(before: tuple[int, int], after: tuple[int, int]) -> float:
     spent = after[1] - before[1]
     return (after[0] - before[0]) / spent if spent > 0 else 0.0
+
+
+def pooled(first: ProbeResult, second: ProbeResult, evidence: Sequence[Evidence]) -> ProbeResult:
+    """Both rounds of one probe as one result. A second round that failed changes nothing but adds a warning."""
+    duration = first.duration_seconds + second.duration_seconds
+    warnings = dict.fromkeys([*first.warnings, *second.warnings])
+    measurements = first.measurements
+    if second.outcome is Outcome.OK:
+        measurements = tuple(_pooled_measurements(first.measurements, second.measurements))
+    else:
+        warnings[f"a repetition was {second.outcome.value}: {second.reason}"] = None
+    return first.model_copy(
+        update={
+            "duration_seconds": duration,
+            "warnings": tuple(warnings),
+            "measurements": measurements,
+            "evidence": tuple(evidence),
+        }
+    )
+
+
+def _pooled_measurements(first: Sequence[Measurement], second: Sequence[Measurement]) -> list[Measurement]:
+    later = {_identity(m): m for m in second}
+    kept = []
+    for measurement in first:
+        other = later.pop(_identity(measurement), None)
+        both = other is not None and measurement.repeats and other.repeats
+        kept.append(merge(measurement, other) if both and other is not None else measurement)
+    return [*kept, *later.values()]
+
+
+def _identity(measurement: Measurement) -> tuple[str, tuple[tuple[str, str], ...]]:
+    return measurement.metric, tuple(sorted(measurement.labels.items()))

@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, FiniteFloat, ValidationError
 from bench.model import Noun, Text
 from bench.store import atomic as writing
 from bench.store.errors import UnusableRun, one_line, why
-from bench.store.names import folder_name
+from bench.store.runs import folder_name
 
 MAX_BYTES = 4 << 20
 

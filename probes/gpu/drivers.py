@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from typing import Any, Protocol
 
-from probes._nvml_gpm import Gpm
 from probes.common import nvml as _nvml
 from probes.common.nvml_card import Card
 from probes.gpu import amd as _gpu_amd
@@ -148,3 +148,80 @@ class Events:
                 self._nvml.nvmlEventSetFree(self._set)
             except self._nvml.NVMLError:
                 self._set = None
+
+
+#: Name, and the metric's number in nvml.h. Utilizations are percent; rates are MiB/s.
+METRICS = {
+    "graphics": 1,
+    "sm": 2,
+    "occupancy": 3,
+    "tensor": 5,
+    "dram": 10,
+    "pcie_send": 20,
+    "pcie_receive": 21,
+    "nvlink_receive": 60,
+    "nvlink_send": 61,
+}
+_PERCENT = ("graphics", "sm", "occupancy", "tensor", "dram")
+_MIB = float(1 << 20)
+
+
+class Gpm:
+    """Nested pairs for one card. ``supported`` is False where the card, the driver or the permissions lack it."""
+
+    def __init__(self, card: Card) -> None:
+        self.card, self.nvml = card, card.nvml
+        support = card.read("gpm", lambda h: self.nvml.nvmlGpmQueryDeviceSupport(h).isSupportedDevice)
+        self.supported = bool(support)
+        self._open: list[Any] = []
+
+    def begin(self) -> None:
+        """Take the first sample of a stage's pair."""
+        self._open.append(self._sample() if self.supported else None)
+
+    def end(self) -> dict[str, float]:
+        """Take the second one; ratios (0 to 1) and bytes a second by name, without what could not be had."""
+        first = self._open.pop() if self._open else None
+        if first is None:
+            return {}
+        second = self._sample()
+        try:
+            return {} if second is None else self._between(first, second)
+        finally:
+            self._free(first)
+            self._free(second)
+
+    def close(self) -> None:
+        while self._open:
+            self._free(self._open.pop())
+
+    def _sample(self) -> Any:
+        sample = self.card.read("gpm_alloc", lambda _: self.nvml.nvmlGpmSampleAlloc())
+        if sample is None:
+            return None
+        if self.card.read("gpm_sample", lambda h: self.nvml.nvmlGpmSampleGet(h, sample)) is None:
+            self._free(sample)
+            return None
+        return sample
+
+    def _free(self, sample: Any) -> None:
+        if sample is not None:
+            self.card.read("gpm_free", lambda _: self.nvml.nvmlGpmSampleFree(sample) or True)
+
+    def _between(self, first: Any, second: Any) -> dict[str, float]:
+        get = self.nvml.c_nvmlGpmMetricsGet_t()
+        get.version, get.numMetrics = self.nvml.NVML_GPM_METRICS_GET_VERSION, len(METRICS)
+        get.sample1, get.sample2 = first, second
+        for place, number in enumerate(METRICS.values()):
+            get.metrics[place].metricId = number
+        if self.card.read("gpm_metrics", lambda _: self.nvml.nvmlGpmMetricsGet(get)) is None:
+            return {}
+        return {
+            name: _converted(name, get.metrics[place].value)
+            for place, name in enumerate(METRICS)
+            if not get.metrics[place].nvmlReturn and math.isfinite(get.metrics[place].value)
+        }
+
+
+def _converted(name: str, value: float) -> float:
+    return value / 100.0 if name in _PERCENT else value * _MIB

@@ -11,10 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from bench.measure.probe import Failed
 from bench.model import Measurement
-from probes._inference_figures import median
-from probes._inference_validity import contended
 from probes.inference import datasheet as _gpu_cards
-from probes.inference.events import Event, number
+from probes.inference.events import Event, contended, median, number
 
 QUANTITIES = {
     "matmul": ("matmul_flops_per_second", "flops"),

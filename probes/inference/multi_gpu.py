@@ -6,11 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from bench.judge import statistics
 from bench.model import Measurement
-from probes._inference_figures import median
-from probes._inference_validity import contended
 from probes.inference import datasheet as _gpu_cards
 from probes.inference.efficiency import QUANTITIES, rate
-from probes.inference.events import Event
+from probes.inference.events import Event, contended, median
 
 #: By step: the metric of its rate, and what the step counts.
 RATES = {

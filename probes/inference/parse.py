@@ -6,10 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from bench.measure.probe import Failed
 from bench.model import Measurement
-from probes._inference_figures import median, quantiles
-from probes._inference_validity import contended
 from probes.inference import efficiency, serving
-from probes.inference.events import Event, number, numbers
+from probes.inference.events import Event, contended, median, number, numbers, quantiles
 from probes.inference.multi_gpu import RATES
 
 _RATES = {**RATES, "prefill": ("inference_tokens_per_second", "tokens")}

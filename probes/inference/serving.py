@@ -6,9 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from bench.judge import statistics
 from bench.model import Measurement
-from probes._inference_figures import exact, quantiles, share
-from probes._inference_validity import contended, late
-from probes.inference.events import Event, number, numbers
+from probes.inference.events import Event, contended, exact, late, number, numbers, quantiles, share
 from probes.inference.limits import Kept, Limits, Request
 
 _PARTS = 5  # of the window, as repeats for the interval of a rate

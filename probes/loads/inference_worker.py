@@ -89,9 +89,9 @@ def _prepare(place: Place) -> dict[str, Step]:
     """Every step this worker can run, warm, by name."""
     import torch
 
-    from probes._nvml_survey import Survey
+    from probes.common.nvml import Survey
+    from probes.inference.load import device as ceilings
     from probes.inference.load.device import choose, timer
-    from probes.loads import inference_ceilings as ceilings
 
     torch.set_num_threads(1)
     device = choose(torch, place.kind, 0, Survey(None))
@@ -128,8 +128,7 @@ def _window(time_steps: Any, step: Callable[[], None], fields: dict[str, Any]) -
 
 def _decode(device: Any, place: Place) -> tuple[Callable[[], None], dict[str, Any]]:
     """Batch 1 at a fixed length of the cache."""
-    from probes.inference.load.decoder import Decoder
-    from probes.loads.inference_shapes import SHAPES, shape_for
+    from probes.inference.load.decoder import SHAPES, Decoder, shape_for
 
     free = int(device.facts["memory_free_bytes"])
     shape = SHAPES.get(place.shape) or shape_for(device.kind, free, quick=True)

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from bench.judge.statistics import quantile
 from bench.measure.probe import Failed, TimedOut
 from bench.model import Measurement, Series
-from probes._echo_figures import idle_or_loaded, quantiles
-from probes._network_figures import of_repeats
 from probes.common.iperf3 import Server, document, tcp_arguments, tcp_flows, udp_arguments, udp_datagrams
-from probes.network.bandwidth import CONGESTION, DIRECTIONS, SOCKET_BUFFER, UDP_PAYLOAD, Bandwidth
-from probes.network.echo_parse import Echo, base, load_alone, parse
+from probes.network.bandwidth import CONGESTION, DIRECTIONS, SOCKET_BUFFER, UDP_PAYLOAD, Bandwidth, of_repeats
+from probes.network.echo_parse import Echo, base, idle_or_loaded, load_alone, parse, quantiles
 from probes.network.plan import FINE_INTERVAL, LOADED_INTERVAL, SETTLE_SECONDS, VOICE_INTERVAL, Plan
 from probes.peer.link import Link
 

@@ -23,13 +23,26 @@ import json
 import os
 import select
 import socket
+import tempfile
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from probes.loads.echo_load import Load
-from probes.loads.echo_stamps import SCHED, drain, received_at, restart_numbers, udp_socket
-from probes.peer.datagram import CLOSING, LARGEST, REPLY, REQUEST, Packet, pack, unpack
+from bench.measure import tools
+from probes.peer.datagram import (
+    CLOSING,
+    LARGEST,
+    REPLY,
+    REQUEST,
+    SCHED,
+    Packet,
+    drain,
+    pack,
+    received_at,
+    restart_numbers,
+    udp_socket,
+    unpack,
+)
 from probes.peer.protocol import read_key
 
 COLUMNS = ("late", "app", "send", "egress", "trip", "peer", "receive")
@@ -248,6 +261,63 @@ def _between(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
         stalled = (after["stalled"] - before["stalled"]) / 1e6 / seconds
     step = after["offset"] - before["offset"]
     return {"seconds": seconds, "pressure_ratio": stalled, "clock_step": step, "cores": after["cores"]}
+
+
+_START_SECONDS = 8.0
+_END_SECONDS = 12.0
+_POLL_SECONDS = 0.05
+
+
+class Load:
+    """``settle`` seconds pass before it counts as running: queues must fill before what they do can be measured."""
+
+    def __init__(self, argv: list[str], settle: float) -> None:
+        self.argv = argv
+        self.settle = settle
+        self.output = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the load
+        self.process: Any = None
+
+    def start(self) -> bool:
+        """True when it runs. A server that is just being started anew refuses for a moment, and is tried again."""
+        end = time.monotonic() + _START_SECONDS
+        while True:
+            self._spawn()
+            if self._runs_for(self.settle):
+                return True
+            if time.monotonic() > end or "refused" not in self._text():
+                return False
+            time.sleep(0.15)
+
+    def _spawn(self) -> None:
+        self.output.seek(0)
+        self.output.truncate()
+        self.process = tools.spawn(self.argv, stdout=self.output)
+
+    def _runs_for(self, seconds: float) -> bool:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if self.process.poll() is not None:
+                return False
+            time.sleep(_POLL_SECONDS)
+        return True
+
+    def wait(self) -> None:
+        """Until it has ended by itself, within its time."""
+        end = time.monotonic() + _END_SECONDS
+        while self.process.poll() is None and time.monotonic() < end:
+            time.sleep(_POLL_SECONDS)
+        self.end()
+
+    def _text(self) -> str:
+        self.output.seek(0)
+        return self.output.read(1 << 22).decode(errors="replace")
+
+    def result(self) -> dict[str, Any]:
+        return {"kind": "load", "argv": self.argv, "returncode": self.process.poll(), "output": self._text()}
+
+    def end(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            tools.end(self.process)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,17 @@ from typing import Any
 from bench.measure.jsonl import decoded
 from bench.measure.probe import Check, Context, Failed, Probe, ProbeError, Tools, Unsupported, python_argv
 from bench.model import Measurement, Request
-from probes._network_figures import both_ways, datagrams, throughput, utilization
 from probes.common.metrics import metrics
-from probes.network.bandwidth import DIRECTIONS, measure_both, measure_tcp, measure_udp
+from probes.network.bandwidth import (
+    DIRECTIONS,
+    both_ways,
+    datagrams,
+    measure_both,
+    measure_tcp,
+    measure_udp,
+    throughput,
+    utilization,
+)
 from probes.network.echo import figures, fine, idle, loaded, reason_for_none
 from probes.network.plan import LOOPBACK, PEER, Plan, for_peers
 from probes.peer.link import Link, connected, each_peer

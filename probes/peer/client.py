@@ -16,8 +16,7 @@ import time
 from typing import Any
 
 from bench.measure.jsonl import decoded
-from probes.loads.peer_interface import interface_of
-from probes.peer.protocol import GREETING, MAX_LINE_BYTES, UnusableKey, read_key, sign
+from probes.peer.protocol import GREETING, MAX_LINE_BYTES, UnusableKey, interface_of, read_key, sign
 
 CONNECT_SECONDS = 5.0
 #: A `bench peer` speaks first and at once; who is silent for so long is an idle iperf3 server, or hangs.

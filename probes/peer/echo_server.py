@@ -13,8 +13,21 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from probes.loads.echo_stamps import SCHED, drain, received_at, udp_socket
-from probes.peer.datagram import CLOSING, FOLLOW_UPS, LARGEST, REPLY, REQUEST, Follow, Packet, pack, unpack
+from probes.peer.datagram import (
+    CLOSING,
+    FOLLOW_UPS,
+    LARGEST,
+    REPLY,
+    REQUEST,
+    SCHED,
+    Follow,
+    Packet,
+    drain,
+    pack,
+    received_at,
+    udp_socket,
+    unpack,
+)
 
 MOST_SESSIONS = 64
 MOST_PACKETS_PER_SECOND = 2000

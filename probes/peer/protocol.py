@@ -80,3 +80,58 @@ def number(value: Any, low: float, high: float) -> float | None:
 def _mac(request: dict[str, Any], nonce: str, key: bytes) -> str:
     body = nonce.encode() + json.dumps(request, sort_keys=True).encode()
     return hmac.new(key, body, hashlib.sha256).hexdigest()
+
+
+_FILES = (("/proc/net/snmp", "Udp"), ("/proc/net/snmp6", "Udp6"))
+
+
+def udp_counters() -> dict[str, int]:
+    """IPv4 and IPv6 UDP counters of this network namespace, ``RcvbufErrors`` among them; empty where there are none."""
+    found: dict[str, int] = {}
+    for path, prefix in _FILES:
+        try:
+            text = Path(path).read_text(encoding="ascii")
+        except OSError:
+            continue
+        for name, value in parse(text, prefix).items():
+            found[name] = found.get(name, 0) + value
+    return found
+
+
+def parse(text: str, prefix: str) -> dict[str, int]:
+    """``/proc/net/snmp`` has a line of names and a line of values; ``/proc/net/snmp6`` a name and a value a line."""
+    lines = [line.split() for line in text.splitlines()]
+    rows = [words[1:] for words in lines if words and words[0] == f"{prefix}:"]
+    if len(rows) == 2:
+        return {name: int(value) for name, value in zip(*rows, strict=False) if value.lstrip("-").isdigit()}
+    return {w[0].removeprefix(prefix): int(w[1]) for w in lines if len(w) == 2 and w[0].startswith(prefix)}
+
+
+def interface_of(address: str) -> dict[str, Any]:
+    """``name``, ``mtu`` and, when a real device says so, ``bits_per_second``; empty when no interface has it.
+
+    Virtual interfaces (veth, tun, bridge) report speeds that nobody keeps, so only a device on a bus counts.
+    """
+    import psutil
+
+    plain = address.partition("%")[0].removeprefix("::ffff:")
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(entry.address.partition("%")[0] == plain for entry in addresses):
+            return _facts(name)
+    return {}
+
+
+def _facts(name: str) -> dict[str, Any]:
+    folder = Path("/sys/class/net") / name
+    facts: dict[str, Any] = {"name": name, "mtu": _number(folder / "mtu"), "physical": (folder / "device").exists()}
+    megabits = _number(folder / "speed") if facts["physical"] else None
+    if megabits and megabits > 0:
+        facts["bits_per_second"] = megabits * 1_000_000
+    return facts
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None

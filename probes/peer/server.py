@@ -22,11 +22,10 @@ from typing import Any
 from bench import __version__
 from bench.measure import tools
 from bench.measure.signals import Signals
-from probes.loads.peer_counters import udp_counters
 from probes.peer import helpers as peer_ranks
 from probes.peer.echo_server import Responder
 from probes.peer.iperf3_server import Bandwidth, free_port
-from probes.peer.protocol import GREETING, MAX_LEASE_SECONDS, MAX_LINE_BYTES, number, verify
+from probes.peer.protocol import GREETING, MAX_LEASE_SECONDS, MAX_LINE_BYTES, number, udp_counters, verify
 
 MOST_CONNECTIONS = 64
 _HELLO_SECONDS = 10.0

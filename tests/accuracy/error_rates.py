@@ -21,9 +21,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from bench.judge.baseline.detector import Night, State, Track
-from bench.judge.baseline.prediction import Policy, Prior
+from bench.judge.baseline.prediction import Policy, Prior, prior_of
 from bench.judge.baseline.scale import Kind, Scale
-from bench.judge.pooling import prior_of
 from tests.accuracy._worlds import METRICS, WORLDS, Array, Batch, draw
 
 SCALE = Scale(Kind.RATIO, 1.0)

@@ -14,10 +14,9 @@ import time
 
 import torch
 
-from probes._inference_validity import MOST_DELAY_RATIO
-from probes.inference.load.decoder import Decoder
-from probes.loads.inference_host import waited
-from probes.loads.inference_shapes import SHAPES
+from probes.inference.events import MOST_DELAY_RATIO
+from probes.inference.load.decoder import SHAPES, Decoder
+from probes.inference.load.events import waited
 
 MOST = 0.02
 CONTEXT = 64

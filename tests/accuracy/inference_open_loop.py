@@ -14,10 +14,10 @@ import sys
 import time
 from collections.abc import Sequence
 
-from probes._inference_validity import MOST_DELAY_RATIO
+from probes.inference.events import MOST_DELAY_RATIO
+from probes.inference.load.events import waited
 from probes.inference.load.open_loop import OpenLoop, Served, poisson_arrivals
-from probes.loads.inference_host import waited
-from probes.loads.inference_serve import WallClock
+from probes.inference.load.stages import WallClock
 from tests.inference import oracle
 from tests.inference.test_serving import ClockFromService
 

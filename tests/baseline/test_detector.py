@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.judge.baseline.detector import Call, Night, State, Track
-from bench.judge.baseline.prediction import Policy, Prior, memory
+from bench.judge.baseline.prediction import Policy, Prior, memory, prior_of
 from bench.judge.baseline.scale import Kind, Scale, scale_of
-from bench.judge.pooling import prior_of
 from bench.model import Metric
 
 UP, DOWN = Scale(Kind.RATIO, 1.0), Scale(Kind.RATIO, -1.0)

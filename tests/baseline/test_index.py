@@ -16,8 +16,8 @@ import pytest
 
 from bench.judge.baseline.series import key_of
 from bench.model import Measurement, Run
+from bench.store.history import prune
 from bench.store.index import Index, cache_file
-from bench.store.prune import prune
 from bench.store.runs import Store, load
 from tests.baseline.make import LATENCY, P99, READ, SEQUENTIAL, Nights, document, measurement, store
 

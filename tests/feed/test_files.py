@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from probes.feed.load import dataset as layout
-from probes.feed.load.dataset import plan_blocks
-from probes.loads.extents import unwritten_bytes
+from probes.feed.load.dataset import plan_blocks, unwritten_bytes
 from tests.feed.conftest import ROOT, SHORT, specification
 
 JPEG = 322_957

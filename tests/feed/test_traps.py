@@ -14,8 +14,8 @@ import pytest
 
 from bench.model import Measurement
 from probes.common import io_counters as witness
+from probes.feed.load.dataset import unwritten_bytes
 from probes.feed.parse import parse
-from probes.loads.extents import unwritten_bytes
 from tests.feed.conftest import DEMAND, SAMPLE, SHORT, run_child
 from tests.feed.held_in_memory import held_in_memory
 

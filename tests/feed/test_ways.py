@@ -37,8 +37,8 @@ def test_a_loader_of_other_people_feeds_cold_and_its_gap_is_told(child: Child, l
 
 
 def test_a_loader_whose_package_is_missing_is_unsupported() -> None:
+    from probes.feed.load import loaders as loader_formats
     from probes.feed.load.spec import Refused
-    from probes.loads import loader_formats
 
     with pytest.raises(Refused) as caught:
         loader_formats._need("no_such_package_anywhere", "no-such-package")
@@ -112,6 +112,6 @@ def test_the_cpu_stands_in_and_says_so(child: Child) -> None:
 def test_resnet50_has_the_papers_size() -> None:
     import torch
 
-    from probes.loads.resnet import resnet50
+    from probes.feed.load.torch_accelerator import resnet50
 
     assert sum(p.numel() for p in resnet50(torch).parameters()) == 25_557_032

@@ -18,10 +18,10 @@ from rich.console import Console
 
 import bench
 from bench.fleet import job_script as node_script
-from bench.fleet import site
 from bench.fleet import staging as stage
 from bench.fleet.errors import FleetError
 from bench.fleet.jobs import Note
+from bench.fleet.transport import ansible as site
 from bench.judge.fleet.model import Fleet
 from bench.show.fleet_progress import _Table, listener
 from tests.fleet.test_run import STORAGE_ONLY, drive, states

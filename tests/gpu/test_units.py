@@ -12,9 +12,9 @@ from typing import Any
 import pynvml
 import pytest
 
-from probes._gpu_throttle import names
-from probes._nvml_gpm import Gpm
 from probes.common.nvml_card import Card
+from probes.gpu.drivers import Gpm
+from probes.gpu.parse import names
 from probes.gpu.sampler import Worker
 
 

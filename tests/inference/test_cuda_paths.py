@@ -13,12 +13,11 @@ from typing import Any
 import pytest
 import torch
 
-from probes._nvml_survey import Seen, Survey
+from probes.common.nvml import Seen, Survey
 from probes.inference.load import device as inference_device
 from probes.inference.load import stages as inference_stages
-from probes.inference.load.decoder import Decoder
+from probes.inference.load.decoder import SHAPES, Decoder, shape_for
 from probes.inference.load.device import Device, Refused, choose
-from probes.loads.inference_shapes import SHAPES, shape_for
 from tests.gpu.conftest import Fake, fake, new_driver
 from tests.inference.test_decoder import TINY, prompt
 
@@ -138,7 +137,7 @@ def test_capturing_a_step_leaves_the_sequences_as_they_were(monkeypatch: pytest.
 
 def test_the_survey_lists_cards_by_identity(fake: Fake) -> None:
     fake.tell({"count": 2, "1.processes": 2, "0.numa": 1})
-    code = "from probes._nvml_survey import survey; s = survey(); print(s.by_uuid('fake-1001')); print(s)"
+    code = "from probes.common.nvml import survey; s = survey(); print(s.by_uuid('fake-1001')); print(s)"
     env = {**os.environ, **fake.env(), "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60, check=True)
     assert "index=1" in done.stdout.splitlines()[0] and "processes=2" in done.stdout.splitlines()[0]

@@ -8,8 +8,7 @@ import pytest
 
 from bench.judge import statistics
 from probes.inference.limits import Held, Kept, Limits, Request, binomial_cdf, held
-from probes.inference.load.open_loop import OpenLoop, poisson_arrivals
-from probes.loads.serving_search import Search, Trial, highest_rate
+from probes.inference.load.open_loop import OpenLoop, Search, Trial, highest_rate, poisson_arrivals
 from tests.inference.virtual import VirtualClock, VirtualServer
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from scipy import special
 
-from bench.judge.quantiles import digamma, t_quantile, t_tail, trigamma, z_quantile
+from bench.judge.statistics import digamma, t_quantile, t_tail, trigamma, z_quantile
 
 
 @pytest.mark.parametrize("df", [1.0, 2.0, 5.5, 6.0, 13.0, 26.3, 29.0, 49.9, 200.0])

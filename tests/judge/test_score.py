@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.judge.score import ALMOST, gate_score, keeps, margin, profile_score, share
+from bench.judge.gate import ALMOST, gate_score, keeps, margin, profile_score, share
 from bench.model import Finding, Limit, Status
 from tests.judge.make import bounded
 

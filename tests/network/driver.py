@@ -21,11 +21,9 @@ from typing import Any
 from bench.measure.probe import Context
 from bench.measure.recording import LiveTools, Recorder
 from bench.model import Effort, Request
-from probes._echo_figures import idle_or_loaded
-from probes._network_figures import throughput
-from probes.network.bandwidth import measure_tcp
+from probes.network.bandwidth import measure_tcp, throughput
 from probes.network.echo import paced
-from probes.network.echo_parse import base, events
+from probes.network.echo_parse import base, events, idle_or_loaded
 from probes.network.plan import Plan
 from probes.network.probe import measure_one
 from probes.peer.link import connected

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from bench.measure.probe import Failed
 from bench.model import Measurement
-from probes._echo_figures import THRESHOLDS, idle_or_loaded, quantiles
 from probes.network import echo_parse as _echo
+from probes.network.echo_parse import THRESHOLDS, idle_or_loaded, quantiles
 
 MS = 1_000_000
 Row = list[Any]

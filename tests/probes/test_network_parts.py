@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 
 from bench.measure.probe import Failed, TimedOut
 from bench.model import Effort
-from probes import _network_figures as figures
 from probes.collective import parse as collective
 from probes.collective.load.rank import rounds
 from probes.common.iperf3 import Datagrams, Flow
-from probes.loads import peer_counters
 from probes.network import bandwidth
+from probes.network import bandwidth as figures
 from probes.network.plan import LOOPBACK, PEER, for_peers
 from probes.network.probe import announcement
 from probes.peer import datagram as echo_packet
+from probes.peer import protocol as peer_counters
 from probes.peer import protocol as peer_protocol
 from probes.peer.helpers import checked
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from bench.model import Decision, Measurement, Run
 from bench.show.html.page import Shown, render
-from bench.show.spikes import proved
 from bench.show.terminal.run import render as screen
+from bench.show.wording import proved
 from tests.show.sample import spikes, talking_run, verdict
 
 

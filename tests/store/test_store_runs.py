@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench.model import Node, Run
-from bench.store.names import folder_name, new_id, short_id, stem
-from bench.store.runs import Store, StoreError, UnusableRun, load
+from bench.store.runs import Store, StoreError, UnusableRun, folder_name, load, new_id, short_id, stem
 from tests.store.sample import judged, measured
 
 NAME = "20261122T105103Z-3f2a9c1b77de"

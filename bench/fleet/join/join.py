@@ -7,22 +7,33 @@ Only figures are kept of a run, so that ten thousand of them fit into memory.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from bench import __version__
-from bench.fleet.accuse import accused_of
-from bench.fleet.join.collect import Sorter, files, read
-from bench.fleet.weigh import Weighed, weigh_answer
+from bench.fleet.join.collect import Answer, Sorter, files, machine, read
 from bench.judge.fleet import verdict as rules
-from bench.judge.fleet.model import ANSWERED, Collective, Fleet, NodeOutcome, PairOutcome, SharedStorage, State
-from bench.judge.fleet.outliers import Keys
+from bench.judge.fleet.model import (
+    ANSWERED,
+    Collective,
+    Fleet,
+    NodeOutcome,
+    Outlier,
+    PairOutcome,
+    SharedStorage,
+    Shift,
+    State,
+)
+from bench.judge.fleet.outliers import Figure, Keys, Table, outliers, shifts
+from bench.judge.fleet.outliers import figures as figures_of
+from bench.judge.fleet.ports import ports
+from bench.judge.gate import decide, judge
 from bench.judge.profile import Profile
-from bench.model import Measurement, Metric
-from bench.store.indexing import seconds_of
+from bench.model import Measurement, Metric, Outcome, ProbeResult, Run
+from bench.store.index import seconds_of
 
 _MOST_STRANGERS = 20
 
@@ -197,3 +208,90 @@ def _collective_hole(collective: Collective | None) -> list[str]:
     if collective is None or collective.state is State.PASS:
         return []
     return [f"collective: {collective.state.value}: {collective.reason or 'no figure'}"]
+
+
+def accused_of(found: Sequence[Weighed], by: Judgement, known: Known) -> tuple[list[Outlier], list[Shift]]:
+    """Outliers of the sweep and of the pairs, and what moved on the whole fleet."""
+    runs = {weighed.outcome.run for weighed in found}
+    again = [w for w in _measured_in(known.again, found, by, known) if w.outcome.run not in runs]
+    before = [w for w in _measured_in(known.before, found, by, known) if w.outcome.run not in runs]
+    moved = shifts(_table(found), _table(before), by.metrics, _table(again)) if before else []
+    return [*_outliers(found, again, by), *ports(known.pairs)], moved
+
+
+def _outliers(found: Sequence[Weighed], second: Sequence[Weighed], by: Judgement) -> list[Outlier]:
+    """By the first measurement; confirmed where the second, with the first of those who have none, says the same."""
+    again = {weighed.outcome.host: weighed for weighed in second}
+    both = [again.get(weighed.outcome.host, weighed) for weighed in found]
+    marks = {_mark(o) for o in outliers(_table(both), by.metrics) if o.level == "act" and o.host in again}
+    first = outliers(_table(found), by.metrics)
+    return [o.model_copy(update={"confirmed": True}) if _mark(o) in marks else o for o in first]
+
+
+def _measured_in(folder: Path | None, found: Sequence[Weighed], by: Judgement, known: Known) -> list[Weighed]:
+    """What the same hosts measured at another time; of several runs of a host the last that came."""
+    if folder is None or not folder.is_dir():
+        return []
+    sorter, keys = Sorter([weighed.outcome.host for weighed in found], known.hostnames), Keys()
+    placed = (sorter.place(read(path)) for path in files(folder))
+    weighed = [weigh_answer(host, answer, by, keys) for host, answer in placed if host is not None]
+    return list({one.outcome.host: one for one in sorted(weighed, key=lambda one: one.started_at)}.values())
+
+
+def _table(found: Iterable[Weighed]) -> Table:
+    table: Table = {}
+    for weighed in found:
+        for key, sample in weighed.figures:
+            table.setdefault(key, []).append(sample)
+    return table
+
+
+def _mark(outlier: Outlier) -> tuple[str, str, str, tuple[tuple[str, str], ...]]:
+    return outlier.host, outlier.part, outlier.metric, tuple(sorted(outlier.labels.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """A run with all but its figures thrown away; or, with ``outcome.state`` bad-result, why it is none."""
+
+    outcome: NodeOutcome
+    scores: dict[str, float] = field(default_factory=dict)
+    figures: tuple[Figure, ...] = ()
+    started_at: str = ""
+
+
+def weigh_answer(host: str, answer: Answer, by: Judgement, keys: Keys, network: Sequence[Measurement] = ()) -> Weighed:
+    """A file that came for that host, whatever is in it."""
+    if answer.run is None:
+        reason = f"bad_result: {answer.trouble}"
+        return Weighed(NodeOutcome(host=host, state=State.BAD_RESULT, reason=reason))
+    return weigh(host, answer.run, by, keys, network)
+
+
+def weigh(host: str, run: Run, by: Judgement, keys: Keys, network: Sequence[Measurement] = ()) -> Weighed:
+    """One run, judged, with what its pairs say of its network. An interrupted run counts by what it measured."""
+    whole = with_network(run, network, by.owners)
+    verdicts = [judge(whole, profile, by.owners) for profile in by.profiles]
+    kind = rules.node_class(run.node.facts)
+    outcome = NodeOutcome(
+        host=host,
+        state=rules.state_of(decide(verdicts)),
+        hostname=run.node.hostname,
+        machine=machine(run),
+        node_class=kind,
+        run=run.id,
+        decisions={verdict.profile: verdict.decision for verdict in verdicts},
+        score=min((verdict.score for verdict in verdicts), default=0.0),
+        failed=rules.failed_gates(verdicts),
+    )
+    scores = {verdict.profile: verdict.score for verdict in verdicts}
+    return Weighed(outcome, scores, tuple(figures_of(host, kind, run.measurements(), keys)), run.started_at)
+
+
+def with_network(run: Run, network: Sequence[Measurement], owners: Mapping[str, str]) -> Run:
+    """The run with its network result from the pairs; alone, a node measures only its loopback."""
+    if not network:
+        return run
+    owner = owners.get(network[0].metric, "network")
+    pairs = ProbeResult(probe=owner, outcome=Outcome.OK, measurements=tuple(network))
+    return run.model_copy(update={"results": (*(r for r in run.results if r.probe != owner), pairs)})

@@ -15,7 +15,7 @@ from bench.judge.baseline.detector import Night, Track
 from bench.judge.baseline.prediction import Policy, base_of
 from bench.judge.baseline.scale import Scale, scale_of
 from bench.judge.baseline.series import Key, key_of
-from bench.judge.quantiles import t_quantile
+from bench.judge.statistics import t_quantile
 from bench.model import Measurement, Metric, Noun, Run
 
 _LEVEL = 0.005

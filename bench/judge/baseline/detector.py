@@ -15,7 +15,7 @@ from enum import StrEnum
 
 from bench.judge.baseline.prediction import Base, Policy, Prior, base_of, memory
 from bench.judge.baseline.scale import Scale
-from bench.judge.quantiles import z_quantile
+from bench.judge.statistics import z_quantile
 
 
 class State(StrEnum):

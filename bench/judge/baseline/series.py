@@ -12,9 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bench.judge.baseline.detector import SEVERITY, Call, Night, State, Track
-from bench.judge.baseline.prediction import Policy
+from bench.judge.baseline.prediction import Policy, prior_of
 from bench.judge.baseline.scale import Kind, Scale, scale_of
-from bench.judge.pooling import prior_of
 from bench.judge.profile import Gate, Profile
 from bench.model import Measurement, Metric, Noun, Run
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from bench.judge.baseline.detector import State
 from bench.judge.baseline.series import Regression
-from bench.judge.score import ALMOST
+from bench.judge.gate import ALMOST
 from bench.model import Decision, Finding, Status, Verdict
 
 _STATUS = {

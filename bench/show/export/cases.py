@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal
 
 from bench.model import Decision, Finding, Run, Status, Verdict
@@ -115,3 +116,22 @@ def numbered(cases: Sequence[Case]) -> Iterator[Case]:
         seen[case.name] = seen.get(case.name, 0) + 1
         again = seen[case.name]
         yield case if again == 1 else Case(f"{case.name} #{again}", case.state, case.raw, case.message, case.details)
+
+
+def moment(text: str | None) -> datetime | None:
+    """An RFC 3339 time in UTC, or None for what is no time."""
+    try:
+        found = datetime.fromisoformat(text or "")
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def ended(run: Run) -> datetime | None:
+    """When the run's figures were complete: its end, or its start where it has none."""
+    return moment(run.finished_at) or moment(run.started_at)
+
+
+def milliseconds(when: datetime | None) -> int:
+    """Since the epoch; 0 for unknown."""
+    return 0 if when is None else round(when.timestamp() * 1000)

@@ -13,8 +13,7 @@ from typing import Any
 
 from bench.model import Run
 from bench.show.export import Export
-from bench.show.export.cases import Case, Suite, suites
-from bench.show.export.times import ended, milliseconds, moment
+from bench.show.export.cases import Case, Suite, ended, milliseconds, moment, suites
 from bench.show.text import clean
 
 SPEC_VERSION = "0.0.0"

@@ -12,8 +12,7 @@ from xml.etree import ElementTree
 
 from bench.model import Run
 from bench.show.export import Export
-from bench.show.export.cases import Case, Suite, seconds, suites
-from bench.show.export.times import moment
+from bench.show.export.cases import Case, Suite, moment, seconds, suites
 from bench.show.text import clean
 from bench.show.wording import when
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bench.model import Decision, Finding, Run, Status
+from bench.judge.gate import FULL, share
+from bench.model import Decision, Finding, Run, Status, Verdict
 from bench.show.export import Export
-from bench.show.export.plugin import headline, scores
 from bench.show.text import clean
-from bench.show.wording import STATUS, gate_name, needed, observed, reason_text
+from bench.show.wording import STATUS, bare_name, gate_name, needed, observed, reason_text, score
 from bench.units import unit_of
 
 STATE = {Decision.GO: "OK", Decision.NO_GO: "CRITICAL", Decision.INCONCLUSIVE: "UNKNOWN"}
@@ -79,3 +79,52 @@ def _range(finding: Finding) -> str:
     if finding.limit.min is not None:
         return f"{finding.limit.min!r}:"
     return "" if finding.limit.max is None else f"{finding.limit.max!r}"
+
+
+_WORST = (Decision.NO_GO, Decision.INCONCLUSIVE, Decision.GO)
+_DECIDES = {
+    Decision.NO_GO: (Status.FAIL,),
+    Decision.INCONCLUSIVE: (Status.UNDECIDED, Status.NO_DATA, Status.FAIL),
+    Decision.GO: (),
+}
+
+
+def headline(run: Run) -> tuple[Decision, str]:
+    """The decision of the whole run and its line; a run that was never judged is INCONCLUSIVE."""
+    if not run.verdicts:
+        return Decision.INCONCLUSIVE, "INCONCLUSIVE not judged"
+    decision = next(d for d in _WORST if any(v.decision is d for v in run.verdicts))
+    guilty = [verdict for verdict in run.verdicts if verdict.decision is decision]
+    if decision is Decision.GO:
+        return decision, f"GO {', '.join(clean(v.profile, 60) for v in guilty)}"
+    worst = min(guilty, key=lambda v: v.score)
+    reason = why(worst)
+    return decision, f"{decision.value} {clean(worst.profile, 60)}" + (f": {reason}" if reason else "")
+
+
+def why(verdict: Verdict) -> str:
+    """The required gate that counted most, in few words; empty where no gate says why."""
+    for status in _DECIDES[verdict.decision]:
+        found = [f for f in verdict.findings if f.required and f.status is status]
+        if found:
+            return _gate(min(found, key=_reached))
+    return ""
+
+
+def _reached(finding: Finding) -> float:
+    """The share of its requirement, so that gates of both kinds compare; what has no number comes last."""
+    return FULL if finding.observed is None else share(finding.observed, finding.limit)
+
+
+def _gate(finding: Finding) -> str:
+    if finding.status is Status.NO_DATA:
+        return f"{bare_name(finding)} not measured"
+    if finding.observed is None:
+        return bare_name(finding)
+    short = finding.model_copy(update={"interval": None})
+    return f"{bare_name(finding)} {observed(short)}, needs {needed(finding.limit, finding.metric)}"
+
+
+def scores(run: Run) -> str:
+    """``distributed-training NO-GO 15, batch-inference GO 100``."""
+    return ", ".join(f"{clean(v.profile, 60)} {v.decision.value} {score(v.score)}" for v in run.verdicts)

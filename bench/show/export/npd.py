@@ -7,7 +7,7 @@ Unknown; what is longer than ``max_output_length`` (80 by default) is cut off, s
 from __future__ import annotations
 
 from bench.show.export import Export
-from bench.show.export.plugin import headline
+from bench.show.export.nagios import headline
 from bench.show.text import clean
 
 MAX_BYTES = 80

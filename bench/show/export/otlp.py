@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.model import Decision, Measurement, Run
 from bench.show.export import Export
-from bench.show.export.times import ended
+from bench.show.export.cases import ended
 from bench.show.text import clean
 from bench.units import unit_of
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.show.export import ctrf
-from bench.show.export.times import moment
+from bench.show.export.cases import moment
 from bench.show.fleet_formats import FleetExport
 from bench.show.fleet_formats.cases import suites
 from bench.show.fleet_formats.junit import facts

@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from bench.judge.fleet.model import Collective, Fleet, NodeOutcome, Outlier, PairOutcome, Shift, State
-from bench.judge.score import FULL
+from bench.judge.gate import FULL
 from bench.model import Decision
-from bench.show.export.exposition import Family, Sample, of_values, written
-from bench.show.export.times import moment
+from bench.show.export.cases import moment
+from bench.show.export.openmetrics import Family, Sample, of_values, written
 from bench.show.fleet_formats import FleetExport
 
 FAMILIES: Mapping[str, str] = {

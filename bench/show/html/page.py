@@ -16,9 +16,8 @@ from bench.model import Decision, Run
 from bench.show.html import tables
 from bench.show.html.comparison import comparison
 from bench.show.html.plots.history import History, histories
-from bench.show.spikes import proved
 from bench.show.text import clean
-from bench.show.wording import score, when
+from bench.show.wording import proved, score, when
 
 _MOST_LINEAGE = 60_000
 

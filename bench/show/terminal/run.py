@@ -13,11 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TextIO
 
 from bench.model import Decision, Finding, Outcome, Run, Status, Verdict
-from bench.show.spikes import proved
 from bench.show.terminal import gates
 from bench.show.terminal.gates import Line
 from bench.show.text import clean, fold
-from bench.show.wording import bare_name, for_the_record, plural, reason_text, score, when
+from bench.show.wording import bare_name, for_the_record, plural, proved, reason_text, score, when
 
 _DECISION = {Decision.GO: "bold green", Decision.NO_GO: "bold red", Decision.INCONCLUSIVE: "bold yellow"}
 _NARROW, _WIDE = 40, 160

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
-from probes.loads.peer_interface import interface_of
+from probes.peer.protocol import interface_of
 
 TIMEOUT = timedelta(seconds=60)
 _WARM_UP = 2

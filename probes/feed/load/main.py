@@ -20,6 +20,7 @@ from probes.feed.load import dataset as layout
 from probes.feed.load import decode as decoding
 from probes.feed.load.accelerators import Consumer, Drain, Emulated, Feed
 from probes.feed.load.arms import Length
+from probes.feed.load.dataset import unwritten_bytes
 from probes.feed.load.reader import (
     Buffer,
     FileSource,
@@ -33,7 +34,6 @@ from probes.feed.load.reader import (
 )
 from probes.feed.load.spec import Refused, Row, Spec
 from probes.feed.rates import steady
-from probes.loads.extents import unwritten_bytes
 
 _MOST_AHEAD_BYTES = 256 << 20
 _LEAST_AHEAD_BLOCKS = 16  # as many as there are readers: a consumer that wakes late holds none of them up

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
-
-from probes.loads import inference_host
 
 _MARK_SECONDS = 0.03  # between the line that opens a stage and its first step: the parent samples its watchers then
 
@@ -31,8 +32,65 @@ def stage(name: str) -> Iterator[None]:
 
 def measured(work: Callable[[], dict[str, Any]], energy: Callable[[], float | None] = lambda: None) -> dict[str, Any]:
     """``work``'s fields, with what the load itself waited for a CPU meanwhile, and the joules that it took."""
-    before, joules = inference_host.waited(), energy()
+    before, joules = waited(), energy()
     fields = work()
     after = energy()
     used = {} if joules is None or after is None else {"joules": after - joules}
-    return {**fields, **inference_host.waited().since(before), **used}
+    return {**fields, **waited().since(before), **used}
+
+
+@dataclass(frozen=True, slots=True)
+class Waited:
+    """Cumulative readings, in seconds; None where the kernel does not say.
+
+    ``delay``: run-queue delay of all threads of this process (/proc/self/task/*/schedstat, field 2, nanoseconds).
+    ``pressure``: time in which some task of the node waited for a CPU (/proc/pressure/cpu, microseconds).
+    ``steal``: time that the hypervisor gave to others, mean of the CPUs (/proc/stat, field 8, ticks; proc(5)).
+    """
+
+    at: float
+    delay: float | None
+    pressure: float | None
+    steal: float | None
+
+    def since(self, before: Waited) -> dict[str, float | None]:
+        """Each reading's growth as a ratio of the wall time between the two."""
+        wall = max(self.at - before.at, 1e-9)
+        return {
+            "delay_ratio": _ratio(self.delay, before.delay, wall),
+            "pressure_ratio": _ratio(self.pressure, before.pressure, wall),
+            "steal_ratio": _ratio(self.steal, before.steal, wall),
+        }
+
+
+def _ratio(after: float | None, before: float | None, wall: float) -> float | None:
+    return None if after is None or before is None else max(0.0, after - before) / wall
+
+
+def waited() -> Waited:
+    """A reading now."""
+    return Waited(time.perf_counter(), _delay(), _pressure(), _steal())
+
+
+def _delay() -> float | None:
+    total, found = 0, False
+    for path in Path("/proc/self/task").glob("*/schedstat"):
+        with suppress(OSError, ValueError, IndexError):  # a thread that has just ended takes its file with it
+            total += int(path.read_text(encoding="ascii").split()[1])
+            found = True
+    return total / 1e9 if found else None
+
+
+def _pressure() -> float | None:
+    with suppress(OSError, ValueError):
+        line = Path("/proc/pressure/cpu").read_text(encoding="ascii").splitlines()[0]
+        return int(line.rpartition("total=")[2]) / 1e6
+    return None
+
+
+def _steal() -> float | None:
+    with suppress(OSError, ValueError, IndexError):
+        with open("/proc/stat", encoding="ascii") as file:
+            ticks = int(file.readline().split()[8])
+        return ticks / os.sysconf("SC_CLK_TCK") / (os.cpu_count() or 1)
+    return None

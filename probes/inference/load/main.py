@@ -11,11 +11,11 @@ import sys
 import time
 from typing import Any
 
-from probes._nvml_survey import survey
+from probes.common.nvml import survey
 from probes.inference.load import device as inference_device
+from probes.inference.load.decoder import SHAPES, Shape, shape_for
 from probes.inference.load.device import Device, Refused
 from probes.inference.load.events import say
-from probes.loads.inference_shapes import SHAPES, Shape, shape_for
 
 
 def arguments(words: list[str]) -> argparse.Namespace:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from probes._nvml_survey import Survey, survey
+from probes.common.nvml import Survey, survey
 from probes.inference.load.events import say, stage
 from probes.loads import inference_worker
 from probes.loads.inference_worker import Place
