@@ -144,7 +144,9 @@ class Feed:
             if stage == "yardstick":
                 yield self.measurement("feed_yardstick_samples_per_second", measured.value, measured.interval, measured)
                 continue
-            yield self.measurement("inference_samples_per_second", measured.value, measured.interval, measured, stage=stage)
+            yield self.measurement(
+                "inference_samples_per_second", measured.value, measured.interval, measured, stage=stage
+            )
 
     def _starvation(self) -> Iterator[Measurement]:
         """The contract's parts, each with an interval by interval arithmetic on the rates'."""

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.network.testbed import Net, network, unusable
+from tests.probes.network.testbed import Net, network, unusable
 
 
 class Claims:
@@ -55,7 +55,7 @@ def shaped(bits: float, latency: float) -> Iterator[Net]:
 
 def drive(net: Net, what: str, peer: str, *words: str) -> dict[str, Any]:
     folder = net.folder / f"raw-{what}"
-    done = net.run(net.python("a", "tests.network.driver", what, peer, str(folder), *words), 900)
+    done = net.run(net.python("a", "tests.probes.network.driver", what, peer, str(folder), *words), 900)
     if not done.stdout.strip():
         raise RuntimeError(done.stderr[-2000:])
     return dict(json.loads(done.stdout))

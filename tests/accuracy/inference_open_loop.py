@@ -2,9 +2,9 @@
 omission is caught.
 
 The server spins for its service times on this machine's own clock, and notes what each step really took, so that a
-preempted step is known to both sides. The oracle (tests/inference/oracle.py) shares no code with the loop. A tick is
-4 ms (CONFIG_HZ=250). A contended window is void, as in the product, and made again. On a virtual clock, where nothing
-preempts, times are equal to the nanosecond: tests/inference.
+preempted step is known to both sides. The oracle (tests/probes/inference/oracle.py) shares no code with the loop. A
+tick is 4 ms (CONFIG_HZ=250). A contended window is void, as in the product, and made again. On a virtual clock, where
+nothing preempts, times are equal to the nanosecond: tests/inference.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from probes.inference.events import MOST_DELAY_RATIO
 from probes.inference.load.events import waited
 from probes.inference.load.open_loop import OpenLoop, Served, poisson_arrivals
 from probes.inference.load.stages import WallClock
-from tests.inference import oracle
-from tests.inference.test_serving import ClockFromService
+from tests.probes.inference import oracle
+from tests.probes.inference.test_serving import ClockFromService
 
 TICK = 0.004
 PREFILL, DECODE = 100_000, 1_000_000  # nanoseconds a token

@@ -8,8 +8,8 @@ import shutil
 import time
 
 from tests.accuracy._network import Claims, hosts, main
-from tests.network.testbed import Net
-from tests.network.truth import echo
+from tests.probes.network.testbed import Net
+from tests.probes.network.truth import echo
 
 PACKETS, INTERVAL = 1500, 0.02
 

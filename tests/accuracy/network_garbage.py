@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from probes.peer.datagram import REQUEST, Packet, pack
 from tests.accuracy._network import Claims, main
-from tests.network.test_peer import ask, garbage, lease, memory, peer
+from tests.probes.network.test_peer import ask, garbage, lease, memory, peer
 
 COUNT = 1_000_000
 

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from tests.accuracy._network import Claims, hosts, main
-from tests.network.testbed import Net
+from tests.probes.network.testbed import Net
 
 NAMES = ("a", "b", "c", "d")
 BITS, SLOW_BITS = 500e6, 100e6

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from tests.accuracy._network import Claims, drive, hosts, main, pick
-from tests.network.testbed import Net
+from tests.probes.network.testbed import Net
 
 BITS = 100e6
 QUEUES = {"shallow": 0.005, "deep": 0.1}

@@ -6,7 +6,7 @@ import json
 from statistics import median
 
 from tests.accuracy._network import Claims, drive, main, pick, shaped
-from tests.network.testbed import Net
+from tests.probes.network.testbed import Net
 
 RATES = (50e6, 200e6, 1000e6)
 #: Payload of a full segment and the bytes that tbf counts for it: Ethernet 14, IPv4 20, TCP with time stamps 32.

@@ -9,9 +9,9 @@ from bench.model import Effort, Measurement, Node, Outcome, ProbeResult, Request
 from bench.workflows.site import load_profiles
 from probes import discover
 from tests.accuracy._network import Claims, hosts, main
-from tests.network.test_truth import busy
-from tests.network.testbed import Net
-from tests.network.truth import PEER, Compared, compare, echo
+from tests.probes.network.test_truth import busy
+from tests.probes.network.testbed import Net
+from tests.probes.network.truth import PEER, Compared, compare, echo
 
 PACKETS, INTERVAL, EVERY = 10_000, 0.004, 500
 SETTINGS = {"delay": 0.004, "jitter": 0.002, "loss": 0.005}

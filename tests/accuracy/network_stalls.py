@@ -6,8 +6,8 @@ import json
 import time
 
 from tests.accuracy._network import Claims, hosts, main
-from tests.network.test_truth import child_of, stall
-from tests.network.truth import PEER, compare, start_echo
+from tests.probes.network.test_truth import child_of, stall
+from tests.probes.network.truth import PEER, compare, start_echo
 
 TIMES, STALL, PAUSE = 5, 0.25, 0.8
 DOORS = {"peer": "peer", "relay": "network", "client": "host"}

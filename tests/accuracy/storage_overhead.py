@@ -16,7 +16,8 @@ from pathlib import Path
 
 from bench.judge.statistics import median_interval
 from probes.storage.fio import Job
-from tests.probes import storage_run, throttle
+from tests.probes import throttle
+from tests.probes.storage import run as storage_run
 
 PAIRS, LIMIT_RATIO = 20, 0.01
 LIMIT_BYTES_PER_SECOND = 40_000_000

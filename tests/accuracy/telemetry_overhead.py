@@ -22,7 +22,7 @@ from probes import host
 from probes.common import nvml as _nvml
 from probes.gpu import probe as gpu
 from probes.gpu.sampler import GpuWatch
-from tests.gpu.conftest import SOURCE
+from tests.probes.gpu.conftest import SOURCE
 
 ROOT = Path(__file__).parents[2]
 MOST = 0.01

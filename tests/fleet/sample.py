@@ -16,7 +16,7 @@ from bench.judge.fleet.model import (
     State,
 )
 from bench.model import Decision
-from tests.export.sample import HOSTILE
+from tests.show.export.sample import HOSTILE
 
 READ, RATE = "storage_read_bytes_per_second", "network_throughput_bytes_per_second"
 PROFILE = "acceptance"

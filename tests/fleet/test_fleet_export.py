@@ -24,7 +24,7 @@ from bench.show.text import clean
 from tests.fleet.make import PROFILE, lay, run_of
 from tests.fleet.sample import RATE, go, holes, hostile, no_go
 
-SCHEMAS = Path(__file__).parents[1] / "export"
+SCHEMAS = Path(__file__).parents[1] / "show" / "export"
 FLEETS = {"go": go, "no_go": no_go, "holes": holes, "hostile": hostile}
 CONTROLS = [chr(c) for c in (*range(9), *range(11, 32), *range(127, 160))] + ["\u202e"]
 each_fleet = pytest.mark.parametrize("make", FLEETS.values(), ids=FLEETS)

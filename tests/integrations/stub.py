@@ -15,9 +15,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def stub(folder: Path, answer: str) -> Path:
-    """A folder to put before PATH; ``answer`` names a run of tests.export.sample."""
+    """A folder to put before PATH; ``answer`` names a run of tests.show.export.sample."""
     script = folder / "bench"
-    store = f"from tests.export import sample; from pathlib import Path; sample.stored(Path(r), sample.{answer}())"
+    store = f"from tests.show.export import sample; from pathlib import Path; sample.stored(Path(r), sample.{answer}())"
     script.write_text(
         "#!/bin/bash\n"
         f"cd {ROOT}\n"

@@ -15,10 +15,10 @@ from bench.model import Outcome, ProbeResult, Run
 from bench.show.export.grafana import queries
 from bench.workflows.site import declared_metrics
 from tests.cli.bench import bench
-from tests.export.sample import good, starved, stored
-from tests.export.test_export_command import listening
 from tests.integrations.monitoring import alerts, node_exporter, prometheus, query, tool, wait_for
-from tests.show.sample import READ, measurement
+from tests.show.export.sample import good, starved, stored
+from tests.show.export.test_export_command import listening
+from tests.show.terminal.sample import READ, measurement
 
 PINNED = Path(__file__).parents[2] / "docs" / "integrations" / "prometheus"
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from bench.model import Run
-from tests.export.sample import good, here, inconclusive, starved, stored
 from tests.integrations.monitoring import wait_for
 from tests.integrations.slurm import Slurm, cluster
+from tests.show.export.sample import good, here, inconclusive, starved, stored
 
 FILES = Path(__file__).parents[2] / "docs" / "integrations" / "slurm"
 REASON = "aiready-bench: NO-GO distributed-training: starvation (storage) 66 %, needs <= 10 %"

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from tests.baseline.make import LATENCY, P99, PROFILE, READ, SEQUENTIAL, START, document, measurement, store
+from tests.judge.baseline.make import LATENCY, P99, PROFILE, READ, SEQUENTIAL, START, document, measurement, store
 
 HOSTS, METRICS = 20, 30
 _CHILD = (

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from probes.storage import probe as storage
-from tests.probes import storage_run
+from tests.probes.storage import run as storage_run
 
 
 @pytest.fixture

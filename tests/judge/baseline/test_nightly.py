@@ -1,0 +1,130 @@
+"""The second look, precision and what `bench run` was asked, without a measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.cli import regression
+from bench.judge.gate import judge
+from bench.judge.profile import Profile, load
+from bench.model import Measurement, Run
+from bench.store.runs import Store
+from bench.workflows import nightly
+from bench.workflows.errors import CliError
+from bench.workflows.site import declared_metrics, metric_owners
+from tests.judge.baseline.make import (
+    LATENCY,
+    P99,
+    PROFILE,
+    READ,
+    SEQUENTIAL,
+    START,
+    Nights,
+    document,
+    measurement,
+    store,
+)
+
+
+def _profile() -> Profile:
+    return load(PROFILE, "nightly.toml", declared_metrics())
+
+
+def _judged(found: dict[str, Any], profile: Profile) -> Run:
+    run = Run.model_validate(found)
+    return run.model_copy(update={"verdicts": (judge(run, profile),)})
+
+
+class SecondLook:
+    """A store of good nights, a first run, and a second measurement that reads as told."""
+
+    def __init__(self, root: Path, first: float, second: float | None) -> None:
+        self.root, self.second = root, second
+        self.profile = _profile()
+        nights = Nights(root)
+        nights.add_many(14)
+        self.first = _judged(nights.add(read=first), self.profile)
+        self.measured: list[Sequence[str]] = []
+        self.pauses = 0
+
+    def again(self, probes: Sequence[str]) -> None:
+        assert self.pauses == 1  # the node rests before it is measured again
+        self.measured.append(probes)
+        if self.second is not None:
+            request = {**document(0, [])["request"], "options": {"confirms": self.first.id}}
+            found = [measurement(READ, 1e9 * self.second, SEQUENTIAL)]
+            store(self.root, document(99, found, request=request, at=START.replace(day=15, hour=3)))
+
+    def pause(self) -> None:
+        self.pauses += 1
+
+    def confirm(self) -> regression.Compared:
+        def compare(run: Run) -> regression.Compared:
+            return regression.against_baseline(run, [self.profile], Store(self.root), declared_metrics())
+
+        return regression.confirm(self.first, compare, metric_owners(), self.again, self.pause)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "decision", "state"),
+    [
+        (0.75, 0.75, "NO-GO", "regressed"),
+        (0.75, 1.0, "GO", "ok"),
+        (0.75, None, "INCONCLUSIVE", "suspect"),  # the second measurement failed: nothing is confirmed or cleared
+    ],
+)
+def test_what_is_worse_is_measured_again(
+    tmp_path: Path, first: float, second: float | None, decision: str, state: str
+) -> None:
+    look = SecondLook(tmp_path, first, second)
+    compared = look.confirm()
+    assert look.measured == [["storage"]]
+    assert compared.run.verdicts[0].decision == decision
+    assert next(entry for entry in compared.regressions if entry.metric == READ).status == state
+
+
+def test_what_is_well_is_not_measured_again(tmp_path: Path) -> None:
+    look = SecondLook(tmp_path, 1.0, 1.0)
+    assert look.confirm().run.verdicts[0].decision == "GO"
+    assert (look.measured, look.pauses) == ([], 0)
+
+
+def test_a_regression_lowers_the_score_and_names_its_finding(tmp_path: Path) -> None:
+    verdict = SecondLook(tmp_path, 0.75, 0.75).confirm().run.verdicts[0]
+    assert verdict.score == pytest.approx(75.0, abs=4.0)
+    assert [finding.status for finding in verdict.findings] == ["fail", "pass"]
+    assert (verdict.findings[0].reason or "").startswith("regressed: ")
+
+
+def test_precision_repeats_the_probes_that_are_too_wide_and_says_what_converged() -> None:
+    wide = measurement(READ, 1e9, SEQUENTIAL, repeats=[0.9e9, 1e9, 1.1e9]) | {"interval": [0.9e9, 1.1e9]}
+    narrow = measurement(LATENCY, 1e-3, P99, repeats=[1e-3] * 6)
+    run = Run.model_validate(document(0, [wide, narrow]))
+    ask = nightly.to_converge([_profile()], metric_owners(), 0.03)
+    assert ask(run) == ["storage"]
+    assert nightly.convergence(run, [_profile()], 0.03)[0] == "precision 3 %: 1 of 2 medians converged"
+    assert READ in nightly.convergence(run, [_profile()], 0.03)[1]
+    assert nightly.to_converge([_profile()], metric_owners(), 0.2)(run) == []
+    assert nightly.convergence(run, [_profile()], 0.2) == ["precision 20 %: 2 of 2 medians converged"]
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90.0), ("10m", 600.0), ("26h", 93600.0), ("1.5 d", 129600.0)])
+def test_durations(text: str, seconds: float) -> None:
+    assert regression.duration(text, "--x") == seconds
+
+
+@pytest.mark.parametrize("text", ["", "h", "-3h", "1y", "nan", "1h30m"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(CliError, match="--x"):
+        regression.duration(text, "--x")
+
+
+def test_a_measurement_without_repeats_cannot_be_made_more_precise() -> None:
+    made = Measurement(metric=READ, value=1.0, interval=(0.5, 1.5), samples=1, labels=SEQUENTIAL)
+    assert made.repeats == ()
+    run = Run.model_validate(document(0, [made.model_dump(mode="json")]))
+    assert nightly.to_converge([_profile()], metric_owners(), 0.03)(run) == []

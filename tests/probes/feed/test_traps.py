@@ -1,0 +1,199 @@
+"""What makes storage look faster than it is: never a wrong figure, the true one or INVALID with the reason."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.model import Measurement
+from probes.common import io_counters as witness
+from probes.feed.load.dataset import unwritten_bytes
+from probes.feed.parse import parse
+from tests.probes.feed.conftest import DEMAND, SAMPLE, SHORT, run_child
+from tests.probes.feed.held_in_memory import held_in_memory
+
+Child = Callable[..., str]
+SIZE = 64 << 20
+
+
+def total(text: str) -> Measurement:
+    parsed = parse(text, "/data", "")
+    return next(m for m in parsed.measurements if m.metric == "starvation_ratio" and m.labels["component"] == "total")
+
+
+def written(path: Path, size: int = SIZE) -> Path:
+    path.write_bytes(os.urandom(size))
+    fd = os.open(path, os.O_RDONLY)
+    os.fsync(fd)
+    os.close(fd)
+    return path
+
+
+def test_a_sparse_file_is_no_storage(child: Child, tmp_path: Path) -> None:
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(SIZE)
+    found = total(child(files=[str(tmp_path / "sparse")], schedule=SHORT))
+    assert found.invalid is not None and "unwritten" in found.invalid and "not_cold" in found.invalid
+
+
+def test_a_fallocated_file_is_no_storage(child: Child, tmp_path: Path) -> None:
+    with (tmp_path / "reserved").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, SIZE)
+    found = total(child(files=[str(tmp_path / "reserved")], schedule=SHORT))
+    assert found.invalid is not None and "unwritten" in found.invalid
+
+
+def test_unwritten_bytes_are_counted(tmp_path: Path) -> None:
+    with (tmp_path / "half").open("wb") as file:
+        file.write(os.urandom(4 << 20))
+        file.truncate(8 << 20)
+        os.fsync(file.fileno())
+    assert unwritten_bytes(str(tmp_path / "half")) == 4 << 20
+    assert unwritten_bytes(str(written(tmp_path / "whole", 4 << 20))) == 0
+
+
+@pytest.mark.parametrize("buffered", [False, True])
+def test_a_warm_cache_is_passed_or_emptied(child: Child, tmp_path: Path, buffered: bool) -> None:
+    file = written(tmp_path / "warm")
+    file.read_bytes()
+    assert (witness.resident_ratio([str(file)]) or 0.0) > 0.9
+    text = child(files=[str(file)], buffered=buffered, schedule=SHORT)
+    for arm in map(json.loads, text.splitlines()):
+        if arm.get("arm") in ("fetch", "storage"):
+            assert arm["own_device_bytes"] >= 0.98 * arm["read_bytes"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="locking 64 MiB into memory needs root or a large RLIMIT_MEMLOCK")
+def test_a_cache_that_cannot_be_emptied_is_invalid(child: Child, tmp_path: Path) -> None:
+    file = written(tmp_path / "held")
+    with held_in_memory(file):
+        found = total(child(files=[str(file)], buffered=True, schedule=SHORT))
+    assert found.invalid is not None and "not_cold" in found.invalid
+
+
+@contextmanager
+def on_a_loop(folder: Path, direct: bool) -> Iterator[Path]:
+    """A file system in a file, whose reads go through the page cache of that file, or past it."""
+    image, point = folder / "image", folder / "point"
+    image.write_bytes(b"")
+    os.truncate(image, 256 << 20)
+    point.mkdir()
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", str(image)], check=True)
+    argv = ["losetup", "--find", "--show", f"--direct-io={'on' if direct else 'off'}", str(image)]
+    device = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
+    try:
+        subprocess.run(["mount", device, str(point)], check=True)
+        try:
+            yield point
+        finally:
+            subprocess.run(["umount", str(point)], check=True)
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: loop mounts")
+@pytest.mark.parametrize("direct", [False, True])
+def test_a_loop_devices_own_cache_is_no_storage(tmp_path: Path, direct: bool) -> None:
+    """O_DIRECT passes the cache of the file system, and meets that of the file below it."""
+    with on_a_loop(tmp_path, direct) as folder:
+        text = run_child(folder, schedule=SHORT)
+    found = total(text)
+    arms = [arm for arm in map(json.loads, text.splitlines()) if arm.get("arm") in ("fetch", "storage")]
+    for arm in arms:
+        assert (arm["own_device_bytes"] >= 0.98 * arm["read_bytes"]) == direct
+    assert ("not_cold" in (found.invalid or "")) != direct
+
+
+@pytest.mark.parametrize(("version", "trusted"), [((2, 1), False), ((2, 2), False), ((2, 3), True)])
+def test_a_zfs_that_reads_from_its_own_cache_has_no_witness(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: tuple[int, int], trusted: bool
+) -> None:
+    monkeypatch.setattr(witness, "_type_of_file_system", lambda _path: 0x2FC12FC1)
+    monkeypatch.setattr(witness, "zfs_version", lambda: version)
+    delivered = witness.Delivered(witness.device_of(str(tmp_path)))
+    own, device, _ = delivered.each(own=1 << 20)
+    assert own == (1 << 20 if trusted else 0)
+    assert device is None or device >= 0 if trusted else device == 0
+
+
+def test_a_disk_in_memory_is_told_by_its_name() -> None:
+    names = {entry.name: entry.resolve().name for entry in Path("/sys/dev/block").iterdir()}
+    assert names
+    for number, name in names.items():
+        assert witness.memory_device(number) == (name if name.rstrip("0123456789") in ("ram", "zram") else None)
+
+
+def test_a_burst_credit_of_two_seconds_does_not_count(child: Child) -> None:
+    rate = 0.5 * DEMAND * SAMPLE
+    arms: list[dict[str, Any]] = [
+        {"arm": "transfer", "turn": 1, "warm": 0.2, "shortest": 0.5, "longest": 0.5},
+        {"arm": "preprocess", "turn": 1, "warm": 0.2, "shortest": 0.5, "longest": 0.5},
+        {"arm": "fetch", "turn": 1, "warm": 0.4, "shortest": 1.5, "longest": 5.0},
+        {"arm": "storage", "turn": 1, "warm": 0.4, "shortest": 3.0, "longest": 9.0},
+    ]
+    text = child(bucket=[rate, 2.0 * rate], schedule=arms)
+    found = total(text)
+    assert found.invalid is None
+    assert found.value == pytest.approx(0.5, abs=0.02)
+    assert any("burst" in warning for warning in parse(text, "/data", "").warnings)
+
+
+def test_a_rate_that_never_settles_is_invalid() -> None:
+    from probes.feed.validity import reasons
+
+    falling = [900.0 * at * 0.1 - 60.0 * (at * 0.1) ** 2 for at in range(60)]
+    arm = {
+        "arm": "storage", "curve": falling, "grid_seconds": 0.1, "warm_seconds": 0.5, "shortest_seconds": 5.0,
+        "read_bytes": 100, "own_device_bytes": 100, "run_queue_wait_ratio": 0.0,
+    }  # fmt: skip
+    found = reasons({"unwritten_bytes": 0}, [arm], {"resident": [1000.0], "storage": [600.0]})
+    assert [reason.partition(":")[0] for reason in found] == ["not_steady"]
+
+
+def arm(**changes: Any) -> dict[str, Any]:
+    flat = [500.0 * at * 0.1 for at in range(60)]
+    return {
+        "arm": "storage", "curve": flat, "grid_seconds": 0.1, "warm_seconds": 0.5, "shortest_seconds": 3.0,
+        "read_bytes": 100, "own_device_bytes": 100, "run_queue_wait_ratio": 0.0, "others_cpu_ratio": 0.9, **changes,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "rates", "word"),
+    [
+        ({"own_device_bytes": 97}, {}, "not_cold"),
+        ({"own_device_bytes": 0, "device_bytes": 97}, {}, "not_cold"),
+        ({"own_device_bytes": 0, "device_bytes": None, "resident_ratio": None}, {}, "not_cold"),
+        ({"resident_ratio": 0.02}, {}, "not_cold"),
+        ({"run_queue_wait_ratio": 0.11}, {}, "contended"),
+        ({}, {"resident": [1000.0, 970.0]}, "accelerator_drifted"),
+        ({}, {"storage": [500.0, 470.0]}, "not_repeatable"),
+    ],
+)
+def test_each_doubt_has_its_word(changes: dict[str, Any], rates: dict[str, list[float]], word: str) -> None:
+    from probes.feed.validity import reasons
+
+    all_rates = {"resident": [1000.0], "storage": [500.0], **rates}
+    assert [r.partition(":")[0] for r in reasons({"unwritten_bytes": 0}, [arm(**changes)], all_rates)] == [word]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"own_device_bytes": 0, "device_bytes": 100},
+        {"own_device_bytes": 0, "device_bytes": None, "resident_ratio": 0.0},
+        {"run_queue_wait_ratio": 0.5, "others_cpu_ratio": 0.05},
+    ],
+)
+def test_what_is_sound_has_no_doubt(changes: dict[str, Any]) -> None:
+    from probes.feed.validity import reasons
+
+    assert reasons({"unwritten_bytes": 0}, [arm(**changes)], {"resident": [1000.0], "storage": [500.0]}) == []

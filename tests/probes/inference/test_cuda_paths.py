@@ -1,0 +1,157 @@
+"""The code for a GPU as far as it can be run without one: which device, what fits, how steps are timed and captured."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from probes.common.nvml import Seen, Survey
+from probes.inference.load import device as inference_device
+from probes.inference.load import stages as inference_stages
+from probes.inference.load.decoder import SHAPES, Decoder, shape_for
+from probes.inference.load.device import Device, Refused, choose
+from tests.probes.gpu.conftest import Fake, fake, new_driver
+from tests.probes.inference.test_decoder import TINY, prompt
+
+__all__ = ["fake", "new_driver"]
+ROOT = Path(__file__).parents[3]
+H200_FREE = 140_000_000_000
+
+
+def fake_torch(devices: int = 2, free: int = H200_FREE) -> Any:
+    properties = SimpleNamespace(name="NVIDIA H200", multi_processor_count=132, major=9, minor=0, uuid="aaaa-1")
+    cuda = SimpleNamespace(
+        is_available=lambda: devices > 0, device_count=lambda: devices, set_device=lambda index: None,
+        get_device_properties=lambda index: properties, mem_get_info=lambda index: (free, 141_000_000_000),
+    )  # fmt: skip
+    version = SimpleNamespace(cuda="12.8" if devices else None)
+    return SimpleNamespace(cuda=cuda, version=version, __version__="2.13.0", bfloat16=torch.bfloat16)
+
+
+def test_a_gpu_is_described_with_who_else_is_on_it() -> None:
+    seen = Seen(index=0, uuid="GPU-aaaa-1", name="NVIDIA H200", numa=1, processes=3)
+    device = choose(fake_torch(), "auto", 0, Survey("570.1", (seen,)))
+    assert (device.kind, device.torch_name, device.element_bytes) == ("cuda", "cuda:0", 2)
+    assert device.facts["devices"] == 2 and device.facts["foreign_processes"] == 3
+    assert "stand_in" not in device.facts
+
+
+def test_a_gpu_that_torch_does_not_see_is_a_failure() -> None:
+    with pytest.raises(Refused, match="gpu_missing: torch sees 2 GPUs, not number 5"):
+        choose(fake_torch(), "cuda", 5, Survey("570.1"))
+
+
+def cuda(free: int) -> Device:
+    return Device("cuda", "cuda:0", torch.bfloat16, {"memory_free_bytes": free})
+
+
+@pytest.mark.parametrize(
+    ("free", "shape", "largest"), [(H200_FREE, "8b", 256), (79e9, "8b", 128), (45e9, "8b", 64), (15e9, "1b", 64)]
+)
+def test_shape_and_batches_fit_the_card(free: float, shape: str, largest: int) -> None:
+    device = cuda(int(free))
+    chosen = shape_for("cuda", int(free), quick=True)
+    sizes = inference_stages.sizes(device, chosen, quick=True)
+    assert chosen.name == shape
+    assert sizes.batches[:2] == (1, 8) and sizes.batches[-1] == sizes.slots == largest
+    assert sizes.batches == tuple(sorted(set(sizes.batches)))
+    held = chosen.weight_bytes(2) + sizes.slots * sizes.length * chosen.kv_bytes(2)
+    assert held < free
+
+
+def test_a_small_card_still_gets_one_slot() -> None:
+    sizes = inference_stages.sizes(cuda(8_000_000_000), SHAPES["1b"], quick=True)
+    assert sizes.slots >= 1 and sizes.batches[-1] == sizes.slots
+
+
+class Clock:
+    """A device whose steps take what they take, and a host that only launches."""
+
+    def __init__(self, step: float) -> None:
+        self.now, self.step = 0.0, step
+        self.waits = 0
+
+    def events(self) -> Any:
+        clock = self
+
+        class Event:
+            def __init__(self, enable_timing: bool) -> None:
+                self.at = 0.0
+
+            def record(self) -> None:
+                self.at = clock.now
+
+            def synchronize(self) -> None:
+                clock.waits += 1
+
+            def elapsed_time(self, other: Event) -> float:
+                return (other.at - self.at) * 1e3
+
+        return SimpleNamespace(cuda=SimpleNamespace(Event=Event, synchronize=lambda: None))
+
+    def work(self) -> None:
+        self.now += self.step
+
+
+@pytest.mark.parametrize(("step", "most_in_group"), [(0.001, 16), (0.02, 2), (0.5, 1)])
+def test_steps_are_timed_by_the_device_in_groups_that_stay_short(
+    monkeypatch: pytest.MonkeyPatch, step: float, most_in_group: int
+) -> None:
+    clock = Clock(step)
+    monkeypatch.setattr("probes.inference.load.device.time.perf_counter", lambda: clock.now)
+    timed = inference_device._time_on_cuda(clock.events(), clock.work, 1.0)
+    assert timed.steps == pytest.approx([step] * len(timed.steps))
+    assert timed.busy == pytest.approx(timed.wall)
+    assert 1.0 <= timed.wall <= 1.0 + step * most_in_group + 1e-9
+    assert len(timed.steps) / clock.waits <= most_in_group
+
+
+def test_capturing_a_step_leaves_the_sequences_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    for name, stand_in in {
+        "Stream": lambda device: stream, "current_stream": lambda device: stream, "stream": lambda s: nullcontext(),
+        "CUDAGraph": lambda: "a graph", "graph": lambda g: nullcontext(),
+    }.items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    decoder = Decoder(TINY, "cpu", torch.float64, slots=2, length=64)
+    decoder.prefill(prompt(2, 10))
+    tokens, positions = decoder.tokens.clone(), decoder.positions.clone()
+    with torch.inference_mode():
+        assert decoder._capture(2, 32) == "a graph"
+    assert torch.equal(decoder.tokens, tokens) and torch.equal(decoder.positions, positions)
+    plain = Decoder(TINY, "cpu", torch.float64, slots=2, length=64)
+    plain.prefill(prompt(2, 10))
+    for step in range(3):
+        decoder.decode(2, 10 + step)
+        plain.decode(2, 10 + step)
+    assert torch.equal(decoder.tokens, plain.tokens)
+
+
+def test_the_survey_lists_cards_by_identity(fake: Fake) -> None:
+    fake.tell({"count": 2, "1.processes": 2, "0.numa": 1})
+    code = "from probes.common.nvml import survey; s = survey(); print(s.by_uuid('fake-1001')); print(s)"
+    env = {**os.environ, **fake.env(), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60, check=True)
+    assert "index=1" in done.stdout.splitlines()[0] and "processes=2" in done.stdout.splitlines()[0]
+    assert "driver='570.00.fake'" in done.stdout and "numa=1" in done.stdout
+
+
+def test_an_error_of_torch_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from probes.inference.load import main as inference
+
+    def fails(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nSee the documentation")
+
+    monkeypatch.setattr(inference, "run", fails)
+    assert inference.main(["--accelerator", "cpu"]) == 0
+    printed = capsys.readouterr().out
+    assert "OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 GiB." in printed
+    assert "documentation" not in printed

@@ -1,0 +1,149 @@
+"""iperf3's JSON, as real programs of four versions wrote it over a link shaped to 100 Mbit/s, and as none should."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.measure.probe import Failed, ProbeError
+from probes.common import iperf3
+
+RECORDED = sorted((Path(__file__).parents[2] / "recorded").glob("iperf3-*"), key=lambda p: p.name)
+SERVER = iperf3.Server("10.9.0.2", 5201)
+#: Of every frame that tbf counts (Ethernet's 14 bytes on top of the MTU), TCP with time stamps carries 1448 bytes.
+TCP_BYTES_PER_SECOND = 100e6 / 8 * 1448 / 1514
+
+versions = pytest.mark.parametrize("folder", RECORDED, ids=lambda p: p.name)
+
+
+def read(folder: Path, name: str) -> dict[str, Any]:
+    stderr = folder / f"{name}.stderr"
+    said = stderr.read_text() if stderr.exists() else ""
+    return iperf3.document((folder / f"{name}.json").read_text(), SERVER, said)
+
+
+def test_four_versions_are_recorded() -> None:
+    assert [folder.name for folder in RECORDED] == ["iperf3-3.12", "iperf3-3.18", "iperf3-3.22", "iperf3-3.9"]
+
+
+@versions
+@pytest.mark.parametrize("direction", ["send", "receive"])
+def test_throughput_is_what_the_link_can_carry(folder: Path, direction: str) -> None:
+    (flow,) = iperf3.tcp_flows(read(folder, f"tcp-{direction}"), direction)
+    assert flow.bytes_per_second == pytest.approx(TCP_BYTES_PER_SECOND, rel=0.01)
+    assert (flow.direction, flow.congestion) == (direction, "cubic")
+    assert flow.retransmits is not None
+
+
+@versions
+def test_both_directions_are_told_apart(folder: Path) -> None:
+    flows = iperf3.tcp_flows(read(folder, "tcp-both"), "both")
+    assert [flow.direction for flow in flows] == ["send", "receive"]
+    assert flows[0].bytes_per_second != flows[1].bytes_per_second
+    assert all(0.9 < flow.bytes_per_second / TCP_BYTES_PER_SECOND < 1.0 for flow in flows)
+
+
+@versions
+@pytest.mark.parametrize("direction", ["send", "receive"])
+def test_udp_is_read_at_its_receiver(folder: Path, direction: str) -> None:
+    got = iperf3.udp_datagrams(read(folder, f"udp-{direction}"), direction)
+    assert got.lost == 0
+    assert got.packets == pytest.approx(10e6 * 2 / 8 / 1400, rel=0.03)
+    assert got.bytes_per_second == pytest.approx(10e6 / 8, rel=0.03)
+    assert all(0 < jitter < 0.001 for jitter in got.jitter_seconds)
+    assert len(got.jitter_seconds) == (3 if direction == "receive" else 1)
+
+
+@versions
+def test_more_than_the_link_carries_does_not_arrive(folder: Path) -> None:
+    """The sender's figure would be a lie: what was received is no more than the link."""
+    got = iperf3.udp_datagrams(read(folder, "udp-overload"), "send")
+    assert got.bytes_per_second < 1.01 * 100e6 / 8 * 1400 / 1442
+
+
+@versions
+@pytest.mark.parametrize(
+    ("name", "kind", "word"),
+    [
+        ("error-busy", iperf3.Busy, "peer_busy"),
+        ("error-refused", iperf3.Refused, "peer_refused"),
+        ("error-congestion", iperf3.NoCongestionControl, "congestion_control"),
+        ("error-socket-buffer", iperf3.NoSocketBuffer, "socket_buffer"),
+    ],
+)
+def test_errors_are_known_whatever_the_exit_status(folder: Path, name: str, kind: type[ProbeError], word: str) -> None:
+    with pytest.raises(kind) as caught:
+        read(folder, name)
+    assert caught.value.reason.startswith(word)
+    assert "\n" not in caught.value.reason
+
+
+GOOD = (RECORDED[0] / "tcp-send.json").read_text()
+
+
+@pytest.mark.parametrize("text", [GOOD + "\nwarning: later text {", GOOD + GOOD, "banner\n" + GOOD])
+def test_text_around_the_document_is_ignored(text: str) -> None:
+    assert iperf3.tcp_flows(iperf3.document(text, SERVER), "send")[0].bytes_per_second > 0
+
+
+@pytest.mark.parametrize(
+    "text", ["", "Segmentation fault", "{", "[1, 2]", '{"end": []}', '{"start": {}}', "{}" * 9, "[" * 99999]
+)
+def test_garbage_is_one_clear_line(text: str) -> None:
+    with pytest.raises(Failed, match=r"^(tool_output|peer_\w+): .*10\.9\.0\.2") as caught:
+        iperf3.document(text, SERVER)
+    assert "\n" not in caught.value.reason
+    assert len(caught.value.reason) < 300
+
+
+@pytest.mark.parametrize("value", [None, "fast", float("nan"), -1, True, {}, 10**400], ids=lambda v: str(v)[:9])
+def test_a_figure_that_is_no_number_is_refused(value: object) -> None:
+    doc = iperf3.document(GOOD, SERVER)
+    doc["end"]["sum_received"]["bits_per_second"] = value
+    with pytest.raises(Failed):
+        iperf3.tcp_flows(doc, "send")
+
+
+def test_nothing_received_is_no_throughput_of_zero() -> None:
+    doc = iperf3.document(GOOD, SERVER)
+    doc["end"]["sum_received"]["bytes"] = 0
+    with pytest.raises(Failed, match="nothing_arrived"):
+        iperf3.tcp_flows(doc, "send")
+
+
+def test_more_lost_than_sent_is_refused() -> None:
+    """What 3.12 makes of -O with -u: 134 % loss."""
+    doc = json.loads((RECORDED[0] / "udp-send.json").read_text())
+    for part in ("sum", "sum_received"):
+        doc["end"][part]["lost_packets"] = doc["end"][part]["packets"] + 1
+    with pytest.raises(Failed, match="lost"):
+        iperf3.udp_datagrams(doc, "send")
+
+
+def test_udp_is_never_run_with_omit() -> None:
+    words = iperf3.udp_arguments(SERVER, "receive", 2, 1e6, 1400, 0)
+    assert "-u" in words and "-R" in words and "-O" not in words and "-w" not in words
+
+
+def test_the_peers_ceiling_holds_for_all_streams_together() -> None:
+    server = iperf3.Server("h", 1, max_bits_per_second=100e6)
+    tcp = iperf3.tcp_arguments(server, "send", 2, 1, 4, "cubic")
+    assert int(tcp[tcp.index("-b") + 1]) * 4 <= 100e6
+    udp = iperf3.udp_arguments(server, "send", 2, 1e9, 1400, 0)
+    assert int(udp[udp.index("-b") + 1]) <= 100e6
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1G", 1e9), ("500M", 5e8), ("1.5g", 1.5e9), ("64k", 64e3), ("100", 100.0)]
+)
+def test_rates(text: str, value: float) -> None:
+    assert iperf3.bits(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1M", "fast", "1X", "nan", "infG"])
+def test_no_rates(text: str) -> None:
+    with pytest.raises(ValueError):
+        iperf3.bits(text)

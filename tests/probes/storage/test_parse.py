@@ -1,0 +1,170 @@
+"""What fio's answers mean: recorded ones give exact numbers, all others one line and no number."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bench.measure.probe import Completed, Failed, Unsupported
+from probes.storage import fio as _fio
+from probes.storage import probe as storage
+from probes.storage.fio import MIB, Job
+
+RECORDED = Path(__file__).parents[2] / "recorded"
+ASKED = {"read": 0.32, "write": 0.32}
+PAIR = (Job("randread", 4096, 1), Job("write", MIB, 16))
+ROUND = (RECORDED / "fio-3.33" / "round.json").read_text()
+
+
+def done(text: str, status: int = 1, stderr: str = "") -> Completed:
+    return Completed(("fio",), status, text, stderr, 1.0)
+
+
+def recorded(name: str) -> str:
+    return (RECORDED / name).read_text()
+
+
+def test_the_recorded_round_gives_exact_numbers_in_base_units() -> None:
+    readings = _fio.parse(ROUND, storage.JOBS, ASKED)
+    assert list(readings) == [job.name for job in storage.JOBS]
+    random = readings["randread-4k-64"]
+    assert random.bytes_per_second == 178769345
+    assert random.operations_per_second == 178769345 / 4096
+    assert random.operations == 57384960 // 4096
+    assert random.latency_seconds == pytest.approx(
+        {"p50": 0.00126976, "p99": 0.014614528, "p99.9": 0.018481152, "max": 0.019540538, "mean": 0.001535156611777}
+    )
+    assert readings["write-1024k-16"].bytes_per_second == 2356891009
+
+
+def test_a_quantile_is_never_past_the_largest_value() -> None:
+    latency = _fio.parse(ROUND, storage.JOBS, ASKED)["read-1024k-1"].latency_seconds
+    assert latency["p99.9"] == latency["max"] == 0.008224019  # fio's bucket ends at 0.008224768
+
+
+@pytest.mark.parametrize("name", ["fio-3.28/round.json", "fio-3.42/round.txt"])
+def test_older_and_newer_shapes_give_the_same_numbers(name: str) -> None:
+    readings = _fio.parse(recorded(name), PAIR, {"read": 0.4, "write": 0.4})
+    read, write = readings["randread-4k-1"], readings["write-1024k-16"]
+    assert (read.bytes_per_second, read.operations_per_second, read.operations) == (20480000, 5000, 2000)
+    assert read.latency_seconds["p99"] == 423936 / 1e9
+    # total_ios says 185, because it leaves out what was in flight at the end; 200 blocks were written.
+    assert (write.bytes_per_second, write.operations) == (500000000, 200)
+
+
+def test_a_layout_says_how_many_whole_mebibytes_were_written() -> None:
+    sizes = _fio.parse_layout(recorded("fio-3.33/layout.json"), ["read.dat", "write.dat"])
+    assert sizes == {"read.dat": 64 * MIB, "write.dat": 16 * MIB}
+
+
+def changed(**fields: Any) -> str:
+    """The recorded round with fields of its first job's reading side replaced."""
+    document = json.loads(ROUND)
+    document["jobs"][0]["read"] |= fields
+    return json.dumps(document)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("", "fio_output"),
+        ("fio: engine nonesuch not loadable", "fio_output"),
+        (ROUND[: len(ROUND) // 2], "fio_output"),
+        ("[1, 2]", "fio_output"),
+        ('{"jobs": []}', "fio_output"),
+        ('{"jobs": [{"jobname": "read-1024k-1"}]}', "fio_output"),
+        ("{" * 100_000, "fio_output"),
+        ('{"a":' * 100_000, "fio_output"),
+        (recorded("fio-3.28/round.json"), "fio_output"),
+        (changed(bw_bytes="fast"), "fio_output"),
+        (changed(bw_bytes=-1), "fio_output"),
+        (changed(bw_bytes=10**400), "fio_output"),
+        (changed(bw_bytes=float("nan")), "fio_output"),
+        (changed(bw_bytes=float("inf")), "fio_output"),
+        (changed(lat_ns={"max": 1, "mean": 1}, clat_ns={"max": 1, "mean": 1}), "fio_output"),
+        (changed(io_bytes=0), "fio_empty"),
+        (changed(bw_bytes=0), "fio_empty"),
+        (changed(runtime=280), "fio_short"),
+        (ROUND.replace('"error" : 0', '"error" : 5', 1), "fio_error"),
+        (recorded("fio-3.33/no_space.txt"), "fio_output"),
+        (recorded("fio-3.33/terminated.txt"), "fio_"),
+    ],
+)
+def test_what_did_not_run_right_is_one_line_and_no_number(text: str, word: str) -> None:
+    with pytest.raises(Failed) as caught:
+        _fio.parse(text, storage.JOBS, ASKED)
+    assert caught.value.reason.startswith(word)
+    assert "\n" not in caught.value.reason and len(caught.value.reason) < 400
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(JSON, st.text(max_size=20))
+def test_no_json_whatever_raises_anything_but_failed(value: Any, before: str) -> None:
+    with pytest.raises(Failed):
+        _fio.parse(before + json.dumps(value), storage.JOBS, ASKED)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_no_damaged_answer_raises_anything_but_failed(data: st.DataObject) -> None:
+    document: Any = json.loads(recorded("fio-3.28/round.json"))
+    node: Any = document["jobs"]
+    for _ in range(data.draw(st.integers(1, 4))):
+        keys = list(node) if isinstance(node, dict) else list(range(len(node))) if isinstance(node, list) else []
+        if not keys:
+            break
+        parent, key = node, data.draw(st.sampled_from(keys))
+        node = parent[key]
+        if data.draw(st.booleans()) or not isinstance(node, dict | list):
+            parent[key] = data.draw(JSON)
+            break
+    try:
+        readings = _fio.parse(json.dumps(document), PAIR, {"read": 0.4, "write": 0.4})
+    except Failed as error:
+        assert "\n" not in error.reason
+    else:
+        assert all(reading.bytes_per_second > 0 for reading in readings.values())
+
+
+def test_an_error_counts_whatever_the_figures_say() -> None:
+    with pytest.raises(Unsupported, match=r"^no_space: /data: No space left on device$"):
+        _fio.refuse_failed(done(recorded("fio-3.33/no_space.txt"), 2), "/data")
+    with pytest.raises(Unsupported, match=r"^no_space"):  # even with status 0
+        _fio.refuse_failed(done(recorded("fio-3.33/no_space.txt"), 0), "/data")
+    with pytest.raises(Failed, match=r"^fio_failed: /data: .*status 128"):
+        _fio.refuse_failed(done(recorded("fio-3.33/terminated.txt"), 128), "/data")
+    with pytest.raises(Failed, match="Input/output error"):
+        _fio.refuse_failed(done(ROUND.replace('"error" : 0', '"error" : 5', 1), 1), "/data")
+    _fio.refuse_failed(done(ROUND, 0), "/data")
+
+
+def test_a_refused_engine_is_told_from_a_failed_one() -> None:
+    assert _fio.refused(done(recorded("fio-3.33/refused.txt")))
+    assert _fio.refused(done("", 1, "fio: engine libaio not loadable\nfio: failed to load engine"))
+    assert not _fio.refused(done(recorded("fio-3.33/no_space.txt"), 2))
+    assert not _fio.refused(done(ROUND, 0))
+
+
+@pytest.mark.parametrize(
+    ("text", "version"), [("fio-3.33\n", (3, 33)), ("fio-3.42-6-g219f", (3, 42)), ("fio-3.28", (3, 28))]
+)
+def test_versions(text: str, version: tuple[int, int]) -> None:
+    assert _fio.version_of(text) == version
+
+
+@pytest.mark.parametrize("text", ["", "fio 3.33", "bash: fio: command not found", "fio-99999.1"])
+def test_something_else_that_answers_is_not_fio(text: str) -> None:
+    with pytest.raises(Failed, match="fio_output"):
+        _fio.version_of(text)
