@@ -143,7 +143,7 @@ class Tools(ABC):
         timeout: float,
         on_line: Callable[[str], None] | None = None,
     ) -> Completed:
-        """``run`` with this Python and ``-m module``: how the programs in ``probes/loads/`` are started."""
+        """``run`` with this Python and ``-m module``: how the programs in a probe's ``load/`` are started."""
         return self.run(python_argv(module, *arguments), name=name, timeout=timeout, on_line=on_line)
 
     @abstractmethod

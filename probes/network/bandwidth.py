@@ -167,7 +167,7 @@ def _peer_overflows(link: Link) -> int:
         return 0
     words = ["--host", link.iperf3.host, "--port", str(link.control_port)]
     words += ["--key-file", link.key_file] if link.key_file else []
-    done = link.ctx.tools.python("probes.loads.peer_ask", *words, name="peer-counters", timeout=20)
+    done = link.ctx.tools.python("probes.peer.ask", *words, name="peer-counters", timeout=20)
     found = decoded(done.stdout) or {}
     counters = found.get("udp")
     value = counters.get("RcvbufErrors", 0) if isinstance(counters, dict) else 0

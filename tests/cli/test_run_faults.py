@@ -34,7 +34,7 @@ def outcome(document: dict[str, Any], probe: str) -> tuple[str, str]:
     return result["outcome"], result["reason"] or ""
 
 
-CHILD = {"storage": "fio", "network": "iperf3", "inference": "probes.loads", "feed": "probes.loads"}
+CHILD = {"storage": "fio", "network": "iperf3", "inference": "probes.inference.load", "feed": "probes.feed.load"}
 
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -16,9 +16,9 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from probes.common.nvml import Survey, survey
+from probes.inference.load import worker as inference_worker
 from probes.inference.load.events import say, stage
-from probes.loads import inference_worker
-from probes.loads.inference_worker import Place
+from probes.inference.load.worker import Place
 
 _START_AHEAD = 0.02  # orders go out this long before all begin at one moment
 _SLACK_SECONDS = 20.0  # beyond a window's length, before a worker is given up

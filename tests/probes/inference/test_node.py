@@ -14,7 +14,7 @@ import pytest
 
 from probes.inference import multi_gpu as node
 from probes.inference.events import events
-from probes.loads.inference_worker import cpus_of, parse_cpulist
+from probes.inference.load.worker import cpus_of, parse_cpulist
 
 ROOT = Path(__file__).parents[3]
 
