@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.measure.probe import Check, Context, Probe, Tools, Unsupported
-from bench.model import Effort, Measurement, Request
+from bench.model import Code, Effort, Measurement, Request
 from probes.common.metrics import metrics
 
 SYSFS = Path("/sys/class")
@@ -42,7 +42,7 @@ class FabricWatch:
     def __init__(self, root: Path = SYSFS) -> None:
         self.root = root
         if not self.ports():
-            raise Unsupported("no_ports: this node has no network port of real hardware")
+            raise Unsupported(Code.NO_PORTS, "this node has no network port of real hardware")
 
     def sample(self, event: str) -> Mapping[str, Any]:
         return {"ports": self.ports()}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.measure.probe import Check, Context, Failed, Probe, Tools
-from bench.model import Effort, Measurement, Metric, Request, Series
+from bench.model import Code, Effort, Measurement, Metric, Request, Series
 from probes.common.windows import Sample, Stage, finite, stages
 
 _PRESSURE = Path("/proc/pressure")
@@ -112,7 +112,7 @@ def parse(samples: Sequence[Sample], ctx: Context) -> Sequence[Measurement]:
     """Every figure of every stage. Pure. Raises Failed where there is no stage to speak of."""
     found = stages(samples)
     if not found:
-        raise Failed("no_stage: nothing was measured while the host was watched")
+        raise Failed(Code.NO_STAGE, "nothing was measured while the host was watched")
     _plot(samples, ctx)
     return [m for stage in found for m in _stage(stage)]
 

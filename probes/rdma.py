@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 
 from bench.measure.probe import Context, Failed, Probe, Unsupported, python_argv
-from bench.model import Effort, Measurement
+from bench.model import Code, Effort, Measurement
 from probes.common.metrics import metrics
 from probes.network.bandwidth import of_repeats
 from probes.peer.link import answered, each_peer
@@ -27,7 +27,7 @@ _INSTALL = "apt-get install -y perftest"
 def measure(ctx: Context) -> Sequence[Measurement]:
     """Bandwidth and latency of RDMA writes to every peer; one that fails is a warning if another one answered."""
     if not ctx.request.peers:
-        raise Unsupported("no_peer: RDMA is measured against a peer", "name one with --peer HOST")
+        raise Unsupported(Code.NO_PEER, "RDMA is measured against a peer", "name one with --peer HOST")
     _require_device(ctx)
     for tool in ("ib_write_bw", "ib_write_lat"):
         _require_tool(ctx, tool)
@@ -37,14 +37,14 @@ def measure(ctx: Context) -> Sequence[Measurement]:
 def _require_device(ctx: Context) -> None:
     done = ctx.tools.run(["find", _DEVICES, "-mindepth", "1", "-maxdepth", "1"], name="devices", timeout=5)
     if done.returncode or not done.stdout.strip():
-        raise Unsupported("no_device: this node has no InfiniBand or RoCE device")
+        raise Unsupported(Code.NO_DEVICE, "this node has no InfiniBand or RoCE device")
 
 
 def _require_tool(ctx: Context, tool: str) -> None:
     try:
         ctx.tools.require(tool)
     except Unsupported as error:
-        raise Unsupported(f"tool_missing: {tool} is not installed", _INSTALL) from error
+        raise Unsupported(Code.TOOL_MISSING, f"{tool} is not installed", _INSTALL) from error
 
 
 def _one(ctx: Context, peer: str) -> list[Measurement]:
@@ -74,14 +74,16 @@ def _run(ctx: Context, peer: str, tool: str, words: list[str], seconds: float) -
         done = ctx.tools.run([tool, host, "-p", str(server), *words], name=tool, timeout=seconds + 20)
     if done.returncode:
         last = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()[-1]
-        raise Failed(f"rdma_failed: {tool} against {peer}: {last.strip()[:200]}")
+        raise Failed(Code.RDMA_FAILED, f"{tool} against {peer}: {last.strip()[:200]}")
     return done.stdout
 
 
 def _server(line: str, peer: str) -> int:
     port = answered(line, peer)["hello"].get("port")
     if not isinstance(port, int):
-        raise Failed(f"peer_without_rdma: {peer} starts no perftest server", "start this version's `bench peer` there")
+        raise Failed(
+            Code.PEER_WITHOUT_RDMA, f"{peer} starts no perftest server", "start this version's `bench peer` there"
+        )
     return port
 
 
@@ -93,7 +95,7 @@ def bandwidth(text: str) -> float:
     names, values = _row(text)
     column = next((n for n, name in enumerate(names) if name.startswith("BW average[Gb")), None)
     if column is None or column >= len(values) or values[column] <= 0:
-        raise Failed("tool_output: ib_write_bw printed no average in Gb/sec")
+        raise Failed(Code.TOOL_OUTPUT, "ib_write_bw printed no average in Gb/sec")
     return values[column] * 1e9 / 8
 
 
@@ -105,7 +107,7 @@ def latency(text: str) -> dict[str, float]:
     by_name = dict(zip(names, values, strict=False))
     found = {statistic: by_name[name] / 1e6 for name, statistic in wanted.items() if by_name.get(name, 0.0) > 0}
     if not found:
-        raise Failed("tool_output: ib_write_lat printed no latencies")
+        raise Failed(Code.TOOL_OUTPUT, "ib_write_lat printed no latencies")
     return found
 
 
@@ -113,7 +115,7 @@ def _row(text: str) -> tuple[list[str], list[float]]:
     """The names of the last table's columns, and its first row."""
     heads = list(_TABLE.finditer(text))
     if not heads:
-        raise Failed("tool_output: perftest printed no table")
+        raise Failed(Code.TOOL_OUTPUT, "perftest printed no table")
     names = re.split(r"\s{2,}|\t+", heads[-1][0].strip().replace("#iterations", "  #iterations  "))
     for line in text[heads[-1].end() :].splitlines():
         words = line.split()
@@ -123,7 +125,7 @@ def _row(text: str) -> tuple[list[str], list[float]]:
             continue
         if len(values) >= 3 and all(math.isfinite(value) for value in values):
             return [name.strip() for name in names if name.strip()], values
-    raise Failed("tool_output: perftest's table has no row")
+    raise Failed(Code.TOOL_OUTPUT, "perftest's table has no row")
 
 
 PROBE = Probe(

@@ -9,6 +9,7 @@ import typer
 
 from bench.cli import fleet_options as options
 from bench.cli.output import emit, note
+from bench.model import Code
 from bench.show.fleet_formats import FORMATS
 from bench.workflows.errors import CliError
 
@@ -85,7 +86,7 @@ def _stale(found: Fleet, max_age: str | None) -> str | None:
 
     seconds = duration(max_age, "--max-age")
     if found.measured_at is None:
-        return "stale: no node has a run"
+        return f"{Code.STALE}: no node has a run"
     return too_old_since(found.measured_at, "the oldest run", seconds, time.time())
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bench.cli.output import note
+from bench.model import Code
 from bench.workflows.errors import CliError
 
 if TYPE_CHECKING:
@@ -165,11 +166,11 @@ def too_old_since(started_at: str, whose: str, max_age_seconds: float, now: floa
     try:
         age = now - seconds_of(started_at)
     except ValueError:
-        return f"stale: started_at of {whose} is not a time"
+        return f"{Code.STALE}: started_at of {whose} is not a time"
     if age > max_age_seconds:
-        return f"stale: measured {age / 3600.0:.1f} h ago, at most {max_age_seconds / 3600.0:.1f} h are allowed"
+        return f"{Code.STALE}: measured {age / 3600.0:.1f} h ago, at most {max_age_seconds / 3600.0:.1f} h are allowed"
     if age < -300.0:
-        return f"stale: dated {-age / 3600.0:.1f} h in the future; check the node's clock"
+        return f"{Code.STALE}: dated {-age / 3600.0:.1f} h in the future; check the node's clock"
     return None
 
 

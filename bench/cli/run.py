@@ -222,9 +222,9 @@ def _measure(job: _Job, signals: Signals, progress: bool) -> Run:
 
 def _with_skipped(done: Run, skipped: Sequence[Probe]) -> Run:
     """The probes that were not asked for are in the document, with that as their reason."""
-    from bench.model import Outcome, ProbeResult
+    from bench.model import Code, Outcome, ProbeResult
 
-    reason = "not_asked_for: --probe did not name it"
+    reason = f"{Code.NOT_ASKED_FOR}: --probe did not name it"
     extra = [ProbeResult(probe=p.name, outcome=Outcome.SKIPPED, reason=reason) for p in skipped]
     return done.model_copy(update={"results": (*done.results, *extra)})
 

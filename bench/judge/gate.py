@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from bench.judge.profile import Gate, Profile
-from bench.model import Decision, Finding, Limit, Measurement, Outcome, ProbeResult, Run, Status, Verdict
+from bench.model import Code, Decision, Finding, Limit, Measurement, Outcome, ProbeResult, Run, Status, Verdict
 from bench.units import human
 
 #: The machine-readable first words of a finding's reason; a colon and a sentence follow.
@@ -124,11 +124,15 @@ def _answer(
         return _Answer(status, worst, which or None)
     for measurement in counted:
         if measurement.invalid is not None:
-            return _Answer(Status.UNDECIDED, measurement, f"invalid: {measurement.invalid}", _MEND)
+            return _Answer(Status.UNDECIDED, measurement, f"{Code.INVALID}: {measurement.invalid}", _MEND)
     if status is Status.UNDECIDED:
-        return _Answer(status, worst, f"straddles_limit: {_straddles(worst, gate)} {which}".rstrip(), _REPEAT)
+        return _Answer(status, worst, f"{Code.STRADDLES_LIMIT}: {_straddles(worst, gate)} {which}".rstrip(), _REPEAT)
     hole = _hole(run, counted)
-    return _Answer(Status.NO_DATA, worst, f"not_measured: {hole}") if hole else _Answer(status, worst, which or None)
+    return (
+        _Answer(Status.NO_DATA, worst, f"{Code.NOT_MEASURED}: {hole}")
+        if hole
+        else _Answer(status, worst, which or None)
+    )
 
 
 def _worst(measurements: list[Measurement], limit: Limit) -> Measurement:
@@ -155,13 +159,15 @@ def _nothing(run: Run, gate: Gate, probes: Mapping[str, str]) -> _Answer:
     """Nobody measured it: quote the probe that should have."""
     probe = probes.get(gate.metric)
     if probe is None:
-        return _Answer(Status.NO_DATA, None, f"not_measured: this run has no {_name(gate)}")
+        return _Answer(Status.NO_DATA, None, f"{Code.NOT_MEASURED}: this run has no {_name(gate)}")
     results = [result for result in run.results if result.probe == probe]
     if not results:
-        return _Answer(Status.NO_DATA, None, f"not_measured: the probe {probe} did not run", f"add --probe {probe}")
+        return _Answer(
+            Status.NO_DATA, None, f"{Code.NOT_MEASURED}: the probe {probe} did not run", f"add --probe {probe}"
+        )
     failed: ProbeResult | None = next((r for r in results if r.outcome is not Outcome.OK), None)
     if failed is None:
-        reason = f"not_measured: the probe {probe} ran, and measured no {_name(gate)}"
+        reason = f"{Code.NOT_MEASURED}: the probe {probe} ran, and measured no {_name(gate)}"
         return _Answer(Status.NO_DATA, None, reason, results[0].remedy or gate.remedy)
     return _Answer(Status.NO_DATA, None, f"probe_{failed.outcome}: {failed.reason}", failed.remedy)
 
@@ -169,7 +175,7 @@ def _nothing(run: Run, gate: Gate, probes: Mapping[str, str]) -> _Answer:
 def _only_stand_ins(gate: Gate, matching: list[Measurement]) -> _Answer:
     worst = _worst(matching, gate.limit)
     what = worst.stand_in or ""
-    reason = f"stand_in: {what} in place of the real thing, which this gate does not accept"
+    reason = f"{Code.STAND_IN}: {what} in place of the real thing, which this gate does not accept"
     return _Answer(Status.NO_DATA, worst, reason, _REAL_THING.get(what))
 
 

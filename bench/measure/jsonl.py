@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from bench.measure.probe import Failed, ProbeError
+from bench.model import Code
 
 #: Every integer of so many digits is below the largest double, 1.8e308 (IEEE 754).
 _MOST_DIGITS = 300
@@ -47,7 +48,7 @@ def understood(who: str) -> Iterator[None]:
     try:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise Failed(f"tool_output: {who} left something out: {error!r}"[:_MOST_REASON]) from error
+        raise Failed(Code.TOOL_OUTPUT, f"{who} left something out: {error!r}"[:_MOST_REASON]) from error
 
 
 def refusal(
@@ -55,14 +56,14 @@ def refusal(
 ) -> ProbeError:
     """The error for what a program said of itself: a machine word, and a sentence for people, put on one line."""
     sentence = " ".join(text.split())
-    return kinds.get(word, Failed)(f"{word}: {sentence}"[:_MOST_REASON], remedies.get(word))
+    return kinds.get(word, Failed).told(f"{word}: {sentence}"[:_MOST_REASON], remedies.get(word))
 
 
 def _object(number: int, line: str, who: str, key: str | None) -> dict[str, Any]:
     value = decoded(line, key)
     if value is None:
         wanted = f"a JSON object with {key!r}" if key else "a JSON object"
-        raise Failed(f"tool_output: line {number} of {who} is not {wanted}: {line[:80]!r}")
+        raise Failed(Code.TOOL_OUTPUT, f"line {number} of {who} is not {wanted}: {line[:80]!r}")
     return value
 
 

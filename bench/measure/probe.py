@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
-from bench.model import Effort, Measurement, Metric, Outcome, Request, Series
+from bench.model import Code, Effort, Measurement, Metric, Outcome, Request, Series, code_of
 
 
 class ProbeError(Exception):
-    """A probe ended without measurements. ``reason`` starts with a machine-readable word: ``tool_missing: ...``.
+    """A probe ended without measurements. ``reason`` is a code and a sentence: ``tool_missing: fio is not installed``.
 
     ``completed`` is what a tool had printed until then, where one was running.
     """
@@ -28,10 +28,18 @@ class ProbeError(Exception):
     outcome = Outcome.FAILED
     completed: Completed | None = None
 
-    def __init__(self, reason: str, remedy: str | None = None) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    def __init__(self, code: Code, text: str, remedy: str | None = None) -> None:
+        self.code: Code | None = code
+        self.reason = f"{code}: {text}"
         self.remedy = remedy
+        super().__init__(self.reason)
+
+    @classmethod
+    def told(cls, reason: str, remedy: str | None = None) -> Self:
+        """The same from a whole reason, as a child program, a recording or a peer words it."""
+        error = cls(Code.INTERNAL, "", remedy)
+        error.code, error.reason, error.args = code_of(reason), reason, (reason,)
+        return error
 
 
 class Failed(ProbeError):

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bench.measure import tools
 from bench.measure.probe import ProbeError
-from bench.model import Effort, Run
+from bench.model import Code, Effort, Run
 
 _SECTOR_BYTES = 512
 _WHOLE_DISK = re.compile(r"(sd[a-z]+|vd[a-z]+|xvd[a-z]+|nvme\d+n\d+|mmcblk\d+)")
@@ -127,7 +127,7 @@ def marked(run: Run, busy: tuple[str, ...], probes: Container[str]) -> Run:
     """
     if not busy:
         return run
-    why = f"contended: {', '.join(busy)}"[:4000]
+    why = f"{Code.CONTENDED}: {', '.join(busy)}"[:4000]
     results = tuple(
         result.model_copy(
             update={

@@ -23,7 +23,7 @@ from bench.measure import tools
 from bench.measure.jsonl import decoded
 from bench.measure.probe import Call, Completed, Failed, Interrupted, Skipped, TimedOut, Tools, Unsupported
 from bench.measure.signals import Signals
-from bench.model import Evidence
+from bench.model import Code, Evidence
 
 INDEX = "tools.jsonl"
 _SECRET = re.compile(
@@ -86,7 +86,7 @@ class LiveTools(Tools):
     def _bounded(self, timeout: float) -> float:
         left = self.deadline - time.monotonic()
         if left <= 0:
-            raise TimedOut("probe_timed_out: no time is left for this probe")
+            raise TimedOut(Code.PROBE_TIMED_OUT, "no time is left for this probe")
         return min(timeout, left)
 
     def call(self, call: Call) -> Completed:
@@ -144,28 +144,28 @@ class Recording:
         for number, line in enumerate(self._lines(), 1):
             entry = decoded(line) or {}
             if not {"probe", "name", "stdout", "returncode"} <= entry.keys():
-                raise Failed(f"replay_unusable: {folder / INDEX}:{number}: not a recorded call")
+                raise Failed(Code.REPLAY_UNUSABLE, f"{folder / INDEX}:{number}: not a recorded call")
             self._calls.setdefault((str(entry["probe"]), str(entry["name"])), deque()).append(entry)
 
     def _lines(self) -> list[str]:
         path = self.folder / INDEX
         try:
             if path.stat().st_size > _MAX_INDEX_BYTES:
-                raise Failed(f"replay_unusable: {path} is larger than {_MAX_INDEX_BYTES >> 20} MiB")
+                raise Failed(Code.REPLAY_UNUSABLE, f"{path} is larger than {_MAX_INDEX_BYTES >> 20} MiB")
             return path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise Failed(f"replay_unusable: {path}: {error}; give the .raw folder of a stored run") from error
+            raise Failed(Code.REPLAY_UNUSABLE, f"{path}: {error}; give the .raw folder of a stored run") from error
 
     def next(self, probe: str, name: str) -> tuple[Completed, str | None]:
         calls = self._calls.get((probe, name))
         if not calls:
-            raise Skipped(f"not_recorded: {self.folder.name} holds no further output {name!r} of this probe")
+            raise Skipped(Code.NOT_RECORDED, f"{self.folder.name} holds no further output {name!r} of this probe")
         entry = calls.popleft()
         file = self.folder / Path(str(entry["stdout"])).name
         try:
             text = file.read_text(encoding="utf-8", errors="replace")
         except OSError as error:
-            raise Failed(f"replay_unusable: {file}: {error.strerror}") from error
+            raise Failed(Code.REPLAY_UNUSABLE, f"{file}: {error.strerror}") from error
         argv = tuple(str(word) for word in entry.get("argv", ()))
         done = Completed(
             argv, int(entry["returncode"]), text, str(entry.get("stderr", "")), float(entry.get("seconds", 0.0))
@@ -199,7 +199,7 @@ class ReplayTools(Tools):
             call.on_line(line)  # type: ignore[misc]
         if error:
             kind, _, reason = error.partition(": ")
-            raise _ERRORS.get(kind, Failed)(reason)
+            raise _ERRORS.get(kind, Failed).told(reason)
         return done
 
     @contextmanager

@@ -24,7 +24,7 @@ from bench.measure.recording import LiveTools, Recorder, Recording, ReplayTools
 from bench.measure.signals import Signals
 from bench.measure.watchers import Observers, Watching, from_lines, to_lines
 from bench.measure.workspace import workspace
-from bench.model import Effort, Evidence, Measurement, Node, Outcome, ProbeResult, Request, Run
+from bench.model import Code, Effort, Evidence, Measurement, Node, Outcome, ProbeResult, Request, Run
 
 _GRACE_FACTOR, _GRACE_SECONDS = 2.0, 30.0
 _SETTLE_SECONDS = {Effort.QUICK: 1.0, Effort.STANDARD: 5.0, Effort.THOROUGH: 15.0}
@@ -161,7 +161,7 @@ class _Session:
         return result
 
     def _interruption(self) -> str:
-        return f"interrupted: {signal.Signals(self.signals.caught or signal.SIGINT).name}"
+        return f"{Code.INTERRUPTED}: {signal.Signals(self.signals.caught or signal.SIGINT).name}"
 
     def _settle(self) -> None:
         end = time.monotonic() + _SETTLE_SECONDS[self.plan.request.effort]
@@ -257,13 +257,13 @@ class _Session:
 
 def _not_empty(measurements: Sequence[Measurement]) -> Sequence[Measurement]:
     if not measurements:
-        raise Failed("empty: the probe ended without a measurement")
+        raise Failed(Code.EMPTY, "the probe ended without a measurement")
     return list(measurements)
 
 
 def _fault(error: Exception) -> str:
     where = traceback.extract_tb(error.__traceback__)[-1]
-    return f"internal: {type(error).__name__}: {str(error)[:500]} ({Path(where.filename).name}:{where.lineno})"
+    return f"{Code.INTERNAL}: {type(error).__name__}: {str(error)[:500]} ({Path(where.filename).name}:{where.lineno})"
 
 
 def _cpu_times() -> tuple[int, int]:

@@ -22,6 +22,7 @@ from typing import IO
 from bench.measure.probe import Completed, Failed, Interrupted, TimedOut, Unsupported
 from bench.measure.processes import end_all, end_tree, session_members
 from bench.measure.signals import Signals
+from bench.model import Code
 
 MAX_OUTPUT_BYTES = 64 << 20
 STDERR_TAIL_BYTES = 16 << 10
@@ -49,7 +50,7 @@ def require(tool: str) -> str:
     """The absolute path of an executable. Raises Unsupported with the command that installs it."""
     path = shutil.which(tool)
     if path is None:
-        raise Unsupported(f"tool_missing: {tool} is not installed", install_command(tool))
+        raise Unsupported(Code.TOOL_MISSING, f"{tool} is not installed", install_command(tool))
     return path
 
 
@@ -89,7 +90,7 @@ def spawn(
             env=environment(env),
         )
     except (OSError, ValueError) as error:
-        raise Failed(f"tool_failed: {words[0]} could not be started: {error}") from error
+        raise Failed(Code.TOOL_FAILED, f"{words[0]} could not be started: {error}") from error
 
 
 def end(process: subprocess.Popen[bytes]) -> list[int]:
@@ -124,7 +125,7 @@ def run(
         reader.read_until_end(started + timeout, signals)
         process.wait(max(0.1, started + timeout - time.monotonic()))
     except (TimedOut, subprocess.TimeoutExpired):
-        error = TimedOut(f"tool_timed_out: {Path(argv[0]).name} did not end within {timeout:.0f} s")
+        error = TimedOut(Code.TOOL_TIMED_OUT, f"{Path(argv[0]).name} did not end within {timeout:.0f} s")
     except (Failed, Interrupted) as caught:
         error = caught
     finally:
@@ -175,7 +176,7 @@ class _Reader:
                 signals.check()
             left = deadline - time.monotonic()
             if left <= 0:
-                raise TimedOut("tool_timed_out")
+                raise TimedOut(Code.TOOL_TIMED_OUT, "its time is up")
             for key, _ in self._selector.select(min(left, _POLL_SECONDS)):
                 self._take(key)
             if self._process.poll() is not None and not self._selector.select(0):
@@ -188,7 +189,7 @@ class _Reader:
             return
         key.data.extend(chunk)
         if len(key.data) > MAX_OUTPUT_BYTES:
-            raise Failed(f"tool_output: more than {MAX_OUTPUT_BYTES >> 20} MiB of output")
+            raise Failed(Code.TOOL_OUTPUT, f"more than {MAX_OUTPUT_BYTES >> 20} MiB of output")
         if key.data is self._out and self._on_line is not None:
             self._pass_on(self._on_line)
 
@@ -244,9 +245,9 @@ def _wait_ready(
         if line is not None:
             return line
         if ended:
-            raise Failed(f"server_failed: ended with status {process.returncode}: {text.strip()[-300:]}")
+            raise Failed(Code.SERVER_FAILED, f"ended with status {process.returncode}: {text.strip()[-300:]}")
         if time.monotonic() >= deadline:
-            raise TimedOut(f"server_timed_out: it never said {ready!r}")
+            raise TimedOut(Code.SERVER_TIMED_OUT, f"it never said {ready!r}")
         pause(0.05, signals)
 
 

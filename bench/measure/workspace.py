@@ -125,16 +125,17 @@ def _child(*arguments: str) -> str:
     """Run one of the commands above in a child. Raises Unsupported with its line, TimedOut if the path hangs."""
     from bench.measure import tools
     from bench.measure.probe import TimedOut, Unsupported
+    from bench.model import Code
 
     try:
         done = tools.run(
             [sys.executable, "-S", "-E", str(Path(__file__).resolve()), *arguments], timeout=_CHILD_TIMEOUT
         )
     except TimedOut as error:
-        raise TimedOut(f"path_hangs: {arguments[1]} did not answer within {_CHILD_TIMEOUT:.0f} s") from error
+        raise TimedOut(Code.PATH_HANGS, f"{arguments[1]} did not answer within {_CHILD_TIMEOUT:.0f} s") from error
     if done.returncode:
         reason = done.stdout.strip() or done.stderr.strip()[-300:]
-        raise Unsupported(reason, f"give another directory: --storage DIR (this one: {arguments[1]})")
+        raise Unsupported.told(reason, f"give another directory: --storage DIR (this one: {arguments[1]})")
     return done.stdout.strip()
 
 

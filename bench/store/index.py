@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bench.judge.baseline.epoch import epoch_of, telling
 from bench.judge.baseline.series import Labels, Session
-from bench.model import Run
+from bench.model import Code, Run, code_of
 from bench.store import documents as reading
 from bench.store.errors import UnusableRun, one_line
 
@@ -247,7 +247,7 @@ def seconds_of(started_at: str) -> float:
 
 def is_sound(run: Run) -> bool:
     """Measured to its end, on this node: no replay, not interrupted."""
-    interrupted = any((result.reason or "").startswith("interrupted") for result in run.results)
+    interrupted = any(code_of(result.reason) is Code.INTERRUPTED for result in run.results)
     return not (run.replay_of or run.interrupted_by is not None or run.finished_at is None or interrupted)
 
 

@@ -8,7 +8,7 @@ from bench.judge.attribution import attribute, gap_limit
 from bench.judge.gate import judge
 from bench.judge.latency_budget import response
 from bench.judge.profile import Profile
-from bench.model import Outcome, ProbeResult, Run, Status
+from bench.model import Code, Outcome, ProbeResult, Run, Status, code_of
 
 RESPONSE = "response"
 
@@ -40,7 +40,7 @@ def to_repeat(profiles: Sequence[Profile], owners: Mapping[str, str]) -> Callabl
             for finding in findings
             if finding.required
             and finding.status is Status.UNDECIDED
-            and (finding.reason or "").startswith("straddles_limit")
+            and code_of(finding.reason) is Code.STRADDLES_LIMIT
             and finding.metric in owners
         ]
 

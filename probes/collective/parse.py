@@ -10,7 +10,7 @@ from typing import Any
 from bench.judge.statistics import median, median_interval
 from bench.measure.jsonl import objects, understood
 from bench.measure.probe import Failed, TimedOut
-from bench.model import Measurement
+from bench.model import Code, Measurement
 
 #: A rank is a straggler when the others wait for it longer than this share of an iteration, in the median.
 WAIT_SHARE = 0.2
@@ -39,16 +39,16 @@ def parse(text: str) -> Ranks:
         names = tuple(str(name) for one in said if one["kind"] == "ranks" for name in one["names"])
         times = {int(one["rank"]): one for one in said if one["kind"] == "times"}
     if not names or set(times) != set(range(len(names))):
-        raise Failed(f"tool_output: the all-reduce told the times of {len(times)} of {len(names) or 'its'} ranks")
+        raise Failed(Code.TOOL_OUTPUT, f"the all-reduce told the times of {len(times)} of {len(names) or 'its'} ranks")
     return _ranks(names, [times[rank] for rank in range(len(names))])
 
 
 def _failure(error: str) -> Failed | TimedOut:
     late = "timed out" in error.lower() or "timeout" in error.lower()
     text = " ".join(error.split())[:300]
-    return (
-        TimedOut(f"peer_timed_out: {text}") if late else Failed(text if ": " in text else f"collective_failed: {text}")
-    )
+    if late:
+        return TimedOut(Code.PEER_TIMED_OUT, text)
+    return Failed.told(text) if ": " in text else Failed(Code.COLLECTIVE_FAILED, text)
 
 
 def _ranks(names: tuple[str, ...], times: Sequence[Mapping[str, Any]]) -> Ranks:
@@ -59,7 +59,7 @@ def _ranks(names: tuple[str, ...], times: Sequence[Mapping[str, Any]]) -> Ranks:
             (int(source), rank): float(rate) for rank, one in enumerate(times) for source, rate in one["links"].items()
         }
     if not seconds or any(len({len(rank) for rank in ranks}) != 1 or not ranks[0] for ranks in seconds.values()):
-        raise Failed("tool_output: the ranks told of different numbers of iterations")
+        raise Failed(Code.TOOL_OUTPUT, "the ranks told of different numbers of iterations")
     return Ranks(names, str(times[0].get("backend")), seconds, links)
 
 
@@ -153,11 +153,15 @@ def stragglers(ranks: Ranks) -> list[str]:
     size, found = max(ranks.seconds), []
     late, slow = late_rank(ranks, size), slow_port(ranks)
     if late is not None:
-        found.append(f"straggler: rank {_end(late, ranks)} arrives late; it waits least, and all others wait for it")
+        found.append(
+            f"{Code.STRAGGLER}: rank {_end(late, ranks)} arrives late; it waits least, and all others wait for it"
+        )
     if slow is not None:
         share = port_shares(ranks)[slow]
         way = "sends" if slow[1] == "send" else "receives"
-        found.append(f"straggler: rank {_end(slow[0], ranks)} {way} at {share:.0%} of what the median link carries")
+        found.append(
+            f"{Code.STRAGGLER}: rank {_end(slow[0], ranks)} {way} at {share:.0%} of what the median link carries"
+        )
     return found
 
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 
 from bench.measure.probe import Context, Failed, Probe, TimedOut, Unsupported
-from bench.model import Effort, Measurement
+from bench.model import Code, Effort, Measurement
 from probes.collective.parse import measurements, parse, stragglers
 from probes.common.metrics import metrics
 
@@ -30,7 +30,8 @@ def measure(ctx: Context) -> Sequence[Measurement]:
     local = 0 if ctx.request.peers else max(0, gpus - 1)
     if not ctx.request.peers and not local:
         raise Unsupported(
-            "no_ranks: an all-reduce needs a peer, or two GPUs on this node",
+            Code.NO_RANKS,
+            "an all-reduce needs a peer, or two GPUs on this node",
             "run `bench peer --bind ADDRESS` on the other nodes and name each with --peer HOST",
         )
     device = "cuda" if gpus else "cpu"
@@ -62,7 +63,7 @@ def _run(ctx: Context, local: int, device: str) -> str:
         )
     except TimedOut as late:
         raise TimedOut(
-            "peer_timed_out: the all-reduce did not end in time: a rank is missing or its link hangs"
+            Code.PEER_TIMED_OUT, "the all-reduce did not end in time: a rank is missing or its link hangs"
         ) from late
     if done.returncode and not done.stdout.strip():
         last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
@@ -72,8 +73,8 @@ def _run(ctx: Context, local: int, device: str) -> str:
 
 def _broken(last: str) -> Failed | Unsupported:
     if "No module named 'torch'" in last:
-        return Unsupported("tool_missing: torch is not installed", "pip install torch")
-    return Failed(f"collective_failed: {last[:300]}")
+        return Unsupported(Code.TOOL_MISSING, "torch is not installed", "pip install torch")
+    return Failed(Code.COLLECTIVE_FAILED, f"{last[:300]}")
 
 
 METRICS = metrics(

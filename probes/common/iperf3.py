@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.measure.probe import Failed, TimedOut
+from bench.model import Code
 
 #: Ethernet + IPv4 + UDP headers beside a datagram's payload, in bytes (RFC 768, RFC 791, IEEE 802.3 without FCS).
 UDP_HEADERS = 14 + 20 + 8
@@ -111,13 +112,13 @@ def document(text: str, server: Server, stderr: str = "") -> dict[str, Any]:
     if said and not any(d.get("end") or d.get("error") for d in found):
         raise _failure(said, where)
     if not found:
-        raise Failed(f"tool_output: iperf3 against {where} printed no JSON: {text.strip()[:120]!r}")
+        raise Failed(Code.TOOL_OUTPUT, f"iperf3 against {where} printed no JSON: {text.strip()[:120]!r}")
     chosen = next((d for d in found if d.get("end")), found[0])
     error = chosen.get("error")
     if error:
         raise _failure(str(error), where)
     if not isinstance(chosen.get("end"), dict) or not chosen["end"]:
-        raise Failed(f"tool_output: iperf3 against {where} ended without a result")
+        raise Failed(Code.TOOL_OUTPUT, f"iperf3 against {where} ended without a result")
     return chosen
 
 
@@ -146,16 +147,16 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _failure(error: str, where: str) -> Failed | TimedOut:
     low = error.lower()
     if "busy" in low or "control message: broken pipe" in low:  # it closed before we had read why
-        return Busy(f"peer_busy: the iperf3 server at {where} is running another test")
+        return Busy(Code.PEER_BUSY, f"the iperf3 server at {where} is running another test")
     if "refused" in low or "bad file descriptor" in low:  # the latter is what 3.9 makes of it
-        return Refused(f"peer_refused: nothing listens at {where}", "start `bench peer --bind ADDRESS` there")
+        return Refused(Code.PEER_REFUSED, f"nothing listens at {where}", "start `bench peer --bind ADDRESS` there")
     if "socket buffer" in low:
-        return NoSocketBuffer(f"socket_buffer: {error}")
+        return NoSocketBuffer(Code.SOCKET_BUFFER, str(error))
     if "tcp_congestion" in low or "congestion control" in low:
-        return NoCongestionControl(f"congestion_control: {error}")
+        return NoCongestionControl(Code.CONGESTION_CONTROL, str(error))
     if "timed out" in low or "timeout" in low:
-        return TimedOut(f"peer_timed_out: {where} did not answer iperf3 ({error[:200]})")
-    return Failed(f"peer_failed: iperf3 against {where}: {error[:300]}")
+        return TimedOut(Code.PEER_TIMED_OUT, f"{where} did not answer iperf3 ({error[:200]})")
+    return Failed(Code.PEER_FAILED, f"iperf3 against {where}: {error[:300]}")
 
 
 def tcp_flows(doc: dict[str, Any], direction: str) -> list[Flow]:
@@ -171,7 +172,7 @@ def _flow(end: dict[str, Any], suffix: str, direction: str) -> Flow:
     received, sent = _part(end, "sum_received" + suffix), _part(end, "sum_sent" + suffix)
     seconds, rate = _number(received, "seconds"), _number(received, "bits_per_second") / 8
     if seconds <= 0 or _number(received, "bytes") <= 0:
-        raise Failed(f"nothing_arrived: iperf3 received nothing ({direction})", "check the firewall on both ends")
+        raise Failed(Code.NOTHING_ARRIVED, f"iperf3 received nothing ({direction})", "check the firewall on both ends")
     retransmits = sent.get("retransmits")
     cpu = end.get("cpu_utilization_percent") or {}
     return Flow(
@@ -196,7 +197,9 @@ def udp_datagrams(doc: dict[str, Any], direction: str) -> Datagrams:
     packets = int(_number(received if received.get("packets") else whole, "packets"))
     lost = int(_number(received if received.get("packets") else whole, "lost_packets"))
     if packets <= 0 or not 0 <= lost <= packets:
-        raise Failed(f"nothing_arrived: {lost} of {packets} datagrams lost ({direction})", "check the firewall for UDP")
+        raise Failed(
+            Code.NOTHING_ARRIVED, f"{lost} of {packets} datagrams lost ({direction})", "check the firewall for UDP"
+        )
     return Datagrams(
         direction=direction,
         packets=packets,
@@ -222,14 +225,14 @@ def _payload(doc: dict[str, Any]) -> float:
 def _part(value: dict[str, Any], key: str) -> dict[str, Any]:
     found = value.get(key)
     if not isinstance(found, dict):
-        raise Failed(f"tool_output: iperf3's JSON has no {key}")
+        raise Failed(Code.TOOL_OUTPUT, f"iperf3's JSON has no {key}")
     return found
 
 
 def _number(value: dict[str, Any], key: str) -> float:
     found = value.get(key)
     if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found <= _LARGEST:
-        raise Failed(f"tool_output: iperf3's JSON has no sound {key}: {str(found)[:40]}")
+        raise Failed(Code.TOOL_OUTPUT, f"iperf3's JSON has no sound {key}: {str(found)[:40]}")
     return float(found)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from bench.model import Code
 from probes.common.nvml_card import Card
 
 _DRIVER_REMEDY = "install the NVIDIA driver (https://docs.nvidia.com/datacenter/tesla/driver-installation-guide/)"
@@ -28,21 +29,21 @@ def load() -> Any:
     try:
         import pynvml
     except ImportError as error:
-        reason = f"nvml_missing: nvidia-ml-py cannot be imported: {error}"
+        reason = f"{Code.NVML_MISSING}: nvidia-ml-py cannot be imported: {error}"
         raise NvmlMissing(reason, "pip install nvidia-ml-py") from error
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError_LibraryNotFound as error:
-        reason = "nvml_missing: no libnvidia-ml.so.1: no NVIDIA driver is installed"
+        reason = f"{Code.NVML_MISSING}: no libnvidia-ml.so.1: no NVIDIA driver is installed"
         raise NvmlMissing(reason, _DRIVER_REMEDY) from error
     except pynvml.NVMLError_DriverNotLoaded as error:
-        reason = "nvml_missing: the NVIDIA driver is installed but not loaded"
+        reason = f"{Code.NVML_MISSING}: the NVIDIA driver is installed but not loaded"
         raise NvmlMissing(reason, "modprobe nvidia; dmesg | grep -i nvrm") from error
     except pynvml.NVMLError_LibRmVersionMismatch as error:
-        reason = "nvml_broken: the NVIDIA library and the loaded kernel module are of different versions"
+        reason = f"{Code.NVML_BROKEN}: the NVIDIA library and the loaded kernel module are of different versions"
         raise NvmlBroken(reason, "reboot, so that the installed driver is loaded") from error
     except pynvml.NVMLError as error:
-        raise NvmlBroken(f"nvml_broken: NVML does not start: {error}", "nvidia-smi") from error
+        raise NvmlBroken(f"{Code.NVML_BROKEN}: NVML does not start: {error}", "nvidia-smi") from error
     return pynvml
 
 
@@ -53,9 +54,9 @@ def device_count() -> int:
     try:
         count = int(pynvml.nvmlDeviceGetCount())
     except pynvml.NVMLError as error:
-        raise NvmlBroken(f"nvml_broken: the driver cannot count its GPUs: {error}", "nvidia-smi") from error
+        raise NvmlBroken(f"{Code.NVML_BROKEN}: the driver cannot count its GPUs: {error}", "nvidia-smi") from error
     if count == 0:
-        raise NvmlMissing("no_gpu: the NVIDIA driver runs but sees no GPU", "lspci | grep -i nvidia")
+        raise NvmlMissing(f"{Code.NO_GPU}: the NVIDIA driver runs but sees no GPU", "lspci | grep -i nvidia")
     return count
 
 

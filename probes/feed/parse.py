@@ -12,7 +12,7 @@ from bench.judge.attribution import components
 from bench.judge.statistics import median
 from bench.measure import jsonl as lines
 from bench.measure.probe import Failed, TimedOut, Unsupported
-from bench.model import Measurement, Series
+from bench.model import Code, Measurement, Series
 from probes.feed.rates import Interval, Rate, Steady, difference_interval, each_step, own, pool, rate, steady
 from probes.feed.validity import reasons
 
@@ -55,7 +55,7 @@ def records_of(text: str) -> list[dict[str, Any]]:
         if record["kind"] == "error":
             raise lines.refusal(str(record.get("word", "failed")), str(record.get("text", "")), _ERRORS, _REMEDIES)
     if not {"ready", "end"} <= {record["kind"] for record in records}:
-        raise Failed(f"tool_output: {WHO} ended before it had measured", "run it with --effort quick")
+        raise Failed(Code.TOOL_OUTPUT, f"{WHO} ended before it had measured", "run it with --effort quick")
     return records
 
 
@@ -343,7 +343,7 @@ def warnings(feed: Feed) -> Iterator[str]:
         found = feed.steady(arm)
         if found and found.before:
             yield (
-                f"burst: {feed.labels['path']} gave {found.before * megabytes:.0f} MB/s at first and "
+                f"{Code.BURST}: {feed.labels['path']} gave {found.before * megabytes:.0f} MB/s at first and "
                 f"{found.rate * megabytes:.0f} MB/s from then on; the sustained rate counts"
             )
     if not feed.ready["direct"] and not feed.ready["bucket"]:

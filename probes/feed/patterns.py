@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from bench.judge.statistics import median_interval, quantile, quantile_interval
 from bench.measure import jsonl as lines
-from bench.model import Measurement
+from bench.model import Code, Measurement
 from probes.feed.parse import WHO, Parsed, records_of
 from probes.feed.validity import COLD_RATIO
 
@@ -42,7 +42,7 @@ def _cold(records: Sequence[Record]) -> str | None:
     for record in records:
         if "device_bytes" in record and record["device_bytes"] < COLD_RATIO * record["bytes"]:
             ratio = record["device_bytes"] / record["bytes"]
-            return f"not_cold: only {ratio:.0%} of the bytes came from the device"
+            return f"{Code.NOT_COLD}: only {ratio:.0%} of the bytes came from the device"
     return None
 
 

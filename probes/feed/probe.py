@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.measure.probe import Check, Context, Probe, ProbeError, Tools, Unsupported
-from bench.model import Effort, Measurement, Metric, Request
+from bench.model import Code, Effort, Measurement, Metric, Request
 from probes.feed.calibrate import calibrate as calibrate
 from probes.feed.parse import Parsed, parse
 from probes.feed.patterns import PATTERN_METRICS, PATTERNS, parse_pattern
@@ -99,7 +99,8 @@ def check(request: Request) -> None:
     for option, names in known.items():
         given = request.options.get(option)
         if given is not None and given not in names:
-            raise Unsupported(f"unknown_{option}: {given!r} is not one of {', '.join(names)}", f"--{option} {names[0]}")
+            text = f"{given!r} is not one of {', '.join(names)}"
+            raise Unsupported(Code(f"unknown_{option}"), text, f"--{option} {names[0]}")
 
 
 def _measure_directory(ctx: Context, directory: str, accelerator: Accelerator, index: int) -> Parsed:

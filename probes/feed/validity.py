@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from bench.model import Code, code_of
 from probes.feed.rates import steady, tolerance
 
 Arm = Mapping[str, Any]
@@ -37,11 +38,11 @@ def reasons(ready: Mapping[str, Any], arms: Sequence[Arm], rates: Mapping[str, S
     found += [_contended(arm) for arm in arms if arm["arm"] not in _BESIDE and not _fed(rates)]
     found += [_drifted(rates.get("resident", ())), _disagree(rates, _demand(rates))]
     found += [_not_flat(arm, _demand(rates)) for arm in cold]
-    by_word: dict[str, str] = {}
+    by_code: dict[Code | None, str] = {}
     for reason in found:
         if reason:
-            by_word.setdefault(reason.partition(":")[0], reason)
-    return list(by_word.values())
+            by_code.setdefault(code_of(reason), reason)
+    return list(by_code.values())
 
 
 def _demand(rates: Mapping[str, Sequence[float]]) -> float:
@@ -56,7 +57,7 @@ def _fed(rates: Mapping[str, Sequence[float]]) -> bool:
 
 def _unwritten(ready: Mapping[str, Any]) -> str | None:
     if ready.get("unwritten_bytes"):
-        return f"unwritten: {ready['unwritten_bytes'] / 1e6:.0f} MB of the files were never written to a disk"
+        return f"{Code.UNWRITTEN}: {ready['unwritten_bytes'] / 1e6:.0f} MB of the files were never written to a disk"
     return None
 
 
@@ -76,10 +77,10 @@ def _cold(ready: Mapping[str, Any], arm: Arm, others: float) -> Iterable[str | N
     ratio = max(0.0, came / arm["read_bytes"])
     if ratio < COLD_RATIO and not (own == 0 and device is None and _not_resident(arm)):
         below = "network" if own == 0 and device is None else "device"
-        yield f"not_cold: only {ratio:.0%} of the bytes that the {arm['arm']} arm read came from the {below}"
+        yield f"{Code.NOT_COLD}: only {ratio:.0%} of the bytes that the {arm['arm']} arm read came from the {below}"
     resident = arm.get("resident_ratio")
     if resident is not None and resident > RESIDENCY_RATIO:
-        yield f"not_cold: {resident:.0%} of the files lay in the page cache before the {arm['arm']} arm"
+        yield f"{Code.NOT_COLD}: {resident:.0%} of the files lay in the page cache before the {arm['arm']} arm"
 
 
 def _not_resident(arm: Arm) -> bool:
@@ -92,7 +93,7 @@ def _contended(arm: Arm) -> str | None:
     others = arm.get("others_cpu_ratio", 1.0)
     if waited is not None and waited > RUN_QUEUE_RATIO and others > OTHERS_RATIO:
         return (
-            f"contended: the {arm['arm']} arm's threads waited {waited:.0%} of the time for a CPU, "
+            f"{Code.CONTENDED}: the {arm['arm']} arm's threads waited {waited:.0%} of the time for a CPU, "
             f"while other processes used {others:.0%} of them"
         )
     return None
@@ -103,7 +104,7 @@ def _drifted(resident: Sequence[float]) -> str | None:
         return None
     change = (max(resident) - min(resident)) / max(resident)
     if change > RESIDENT_RATIO:
-        return f"accelerator_drifted: its own rate was {change:.1%} apart before and after the other arms"
+        return f"{Code.ACCELERATOR_DRIFTED}: its own rate was {change:.1%} apart before and after the other arms"
     return None
 
 
@@ -113,17 +114,16 @@ def _disagree(rates: Mapping[str, Sequence[float]], demand: float) -> str | None
         return None
     apart = max(turns) - min(turns)
     if apart > tolerance(max(turns), demand):
-        return f"not_repeatable: the two turns of the storage arm are {apart / max(turns):.1%} apart"
+        return f"{Code.NOT_REPEATABLE}: the two turns of the storage arm are {apart / max(turns):.1%} apart"
     return None
 
 
 def _not_flat(arm: Arm, demand: float) -> str | None:
     found = steady(arm["curve"], arm["grid_seconds"], arm["warm_seconds"], arm["shortest_seconds"], demand)
     if found is None:
-        return f"too_short: the {arm['arm']} arm ended before its window was full"
+        return f"{Code.TOO_SHORT}: the {arm['arm']} arm ended before its window was full"
     if not found.flat and arm["arm"] == "storage":
         slowest, fastest = min(found.thirds), max(found.thirds)
-        return (
-            f"not_steady: the {arm['arm']} arm ran between {slowest:.4g} and {fastest:.4g} samples a second to its end"
-        )
+        between = f"between {slowest:.4g} and {fastest:.4g} samples a second"
+        return f"{Code.NOT_STEADY}: the {arm['arm']} arm ran {between} to its end"
     return None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.measure.probe import Unsupported
+from bench.model import Code
 
 FILE = Path(__file__).with_name("workloads.toml")
 #: What a real accelerator is fed with: the samples of image classification, small enough for any host.
@@ -64,11 +65,13 @@ def catalogue(file: Path = FILE) -> dict[str, dict[str, Any]]:
     try:
         found = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise Unsupported(f"workload_unusable: {file}: {error}", "give a workload's name or a TOML file") from error
+        raise Unsupported(
+            Code.WORKLOAD_UNUSABLE, f"{file}: {error}", "give a workload's name or a TOML file"
+        ) from error
     for name, entry in found.items():
         lacking = _NEEDED - set(entry) if isinstance(entry, dict) else _NEEDED
         if lacking:
-            raise Unsupported(f"workload_unusable: {file}: [{name}] lacks {', '.join(sorted(lacking))}")
+            raise Unsupported(Code.WORKLOAD_UNUSABLE, f"{file}: [{name}] lacks {', '.join(sorted(lacking))}")
     return found
 
 
@@ -139,6 +142,5 @@ def _workload(file: Path, name: str, card: str | None, count: int) -> Workload:
 
 def _unknown(what: str, name: str, known: list[str]) -> Unsupported:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
-    return Unsupported(
-        f"unknown_{what}: {name!r} is not known; near it: {', '.join(near)}", f"known are {', '.join(known)}"
-    )
+    text = f"{name!r} is not known; near it: {', '.join(near)}"
+    return Unsupported(Code(f"unknown_{what}"), text, f"known are {', '.join(known)}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from bench.model import Measurement
+from bench.model import Code, Measurement
 from probes.common.windows import Sample, Stage, finite
 from probes.gpu.parse import figure, reader
 
@@ -39,7 +39,7 @@ def card_figures(
     labels = {"device": index}
     lost = next((card["lost"] for s in samples if (card := s.get("cards", {}).get(index)) and card.get("lost")), None)
     hung = next((str(s["hung"]) for s in samples if s.get("hung")), None)
-    gone = f"gpu_lost: {lost}" if lost else f"nvml_hangs: {hung}" if hung else None
+    gone = f"{Code.GPU_LOST}: {lost}" if lost else f"{Code.NVML_HANGS}: {hung}" if hung else None
     yield figure("accelerator_lost_devices", 1.0 if gone else 0.0, labels)
     for key, metric in _COUNTERS.items():
         yield from _counter(samples, index, key, metric, gone)
@@ -64,7 +64,7 @@ def _counter(samples: Sequence[Sample], index: str, key: str, metric: str, gone:
     if not values:
         return
     grown = values[-1] - values[0]
-    invalid = gone or ("counter_reset: it is lower than before the run" if grown < 0 else None)
+    invalid = gone or (f"{Code.COUNTER_RESET}: it is lower than before the run" if grown < 0 else None)
     yield figure(metric, max(0.0, grown), {"device": index}, n=len(values), invalid=invalid)
 
 
@@ -142,7 +142,7 @@ def _drain_reasons(
         "checked": ",".join(name for name, bad in found.items() if bad is not None),
     }
     number, others = sum(bool(bad) for bad in found.values()), _others(samples, index)
-    invalid = f"contended: {others} other programs use this GPU" if others and not number else None
+    invalid = f"{Code.CONTENDED}: {others} other programs use this GPU" if others and not number else None
     return figure(DRAIN, float(number), labels, invalid=invalid)
 
 
@@ -159,7 +159,7 @@ def _foreign(samples: Sequence[Sample], index: str, labels: Mapping[str, str]) -
     """
     others = _others(samples, index)
     if others is not None:
-        invalid = f"contended: {others} other programs use this GPU" if others else None
+        invalid = f"{Code.CONTENDED}: {others} other programs use this GPU" if others else None
         yield figure("accelerator_foreign_processes", float(others), labels, invalid=invalid)
 
 

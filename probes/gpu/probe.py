@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.measure.probe import Check, Context, Failed, Probe, Tools, Unsupported
-from bench.model import Effort, Measurement, Metric, Request, Series
+from bench.model import Code, Effort, Measurement, Metric, Request, Series
 from probes.common import nvml as _nvml
 from probes.common.windows import Sample, finite, stages
 from probes.gpu import health
@@ -111,9 +111,9 @@ def watch(ctx: Context) -> GpuWatch:
     try:
         return GpuWatch()
     except _nvml.NvmlBroken as error:
-        raise Failed(error.reason, error.remedy) from error
+        raise Failed.told(error.reason, error.remedy) from error
     except _nvml.NvmlMissing as error:
-        raise Unsupported(error.reason, error.remedy) from error
+        raise Unsupported.told(error.reason, error.remedy) from error
 
 
 def parse(samples: Sequence[Sample], ctx: Context) -> Sequence[Measurement]:
@@ -121,7 +121,7 @@ def parse(samples: Sequence[Sample], ctx: Context) -> Sequence[Measurement]:
     facts = next((s["facts"] for s in samples if isinstance(s.get("facts"), Mapping)), None)
     if facts is None:
         hung = next((str(s["hung"]) for s in samples if s.get("hung")), "no sample was taken")
-        raise Failed(f"nvml_hangs: {hung}", "nvidia-smi; dmesg | grep -i -e nvrm -e xid")
+        raise Failed(Code.NVML_HANGS, str(hung), "nvidia-smi; dmesg | grep -i -e nvrm -e xid")
     found = stages(samples)
     made: list[Measurement] = []
     for index, card in facts["cards"].items():

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from bench.model import Code
 from probes.common import nvml as _nvml
 from probes.gpu.drivers import Readable, open_door
 
@@ -66,7 +67,7 @@ class GpuWatch:
         try:
             self._worker.call(self._open)
         except TimeoutError as error:
-            raise _nvml.NvmlBroken(f"nvml_hangs: NVML does not start: {error}", "nvidia-smi") from error
+            raise _nvml.NvmlBroken(f"{Code.NVML_HANGS}: NVML does not start: {error}", "nvidia-smi") from error
 
     def _open(self) -> None:
         self._door = open_door()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from bench.measure.probe import Failed
-from bench.model import Measurement
+from bench.model import Code, Measurement
 from probes.inference import datasheet as _gpu_cards
 from probes.inference.events import Event, contended, median, number
 
@@ -28,7 +28,7 @@ def rate(window: Event, work: str) -> float:
     """Work a second of one window, in the work's own unit. Raises Failed for a window without it."""
     seconds = number(window, "seconds")
     if seconds <= 0:
-        raise Failed(f"tool_output: a window of the load lasted {seconds} s")
+        raise Failed(Code.TOOL_OUTPUT, f"a window of the load lasted {seconds} s")
     return number(window, work) * number(window, "steps") / seconds
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from bench.judge import statistics
 from bench.measure import jsonl as lines
 from bench.measure.probe import Failed, ProbeError, Unsupported
-from bench.model import Measurement
+from bench.model import Code, Measurement
 
 Event = Mapping[str, Any]
 _KEY = "event"
@@ -35,18 +35,18 @@ def refusal(found: list[Event], returncode: int, stderr: str) -> ProbeError | No
     for event in found:
         if event["event"] == "refused":
             kind = Unsupported if event.get("outcome") == "unsupported" else Failed
-            return kind(str(event.get("reason")), event.get("remedy"))
+            return kind.told(str(event.get("reason")), event.get("remedy"))
     if returncode == 0 and found and found[-1]["event"] == "done":
         return None
     last = (stderr.strip().splitlines() or ["it printed nothing to standard error"])[-1][:300]
-    return Failed(f"load_failed: the inference load ended with status {returncode}: {last}")
+    return Failed(Code.LOAD_FAILED, f"the inference load ended with status {returncode}: {last}")
 
 
 def number(event: Event, key: str) -> float:
     """A finite number of an event. Raises Failed, naming what is wrong."""
     value = event.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise Failed(f"tool_output: {event.get('event')} of the load has no number {key!r}: {str(value)[:40]}")
+        raise Failed(Code.TOOL_OUTPUT, f"{event.get('event')} of the load has no number {key!r}: {str(value)[:40]}")
     return float(value)
 
 
@@ -54,7 +54,7 @@ def numbers(event: Event, key: str) -> list[float]:
     """A list of finite numbers of an event. Raises Failed."""
     values = event.get(key)
     if not isinstance(values, list):
-        raise Failed(f"tool_output: {event.get('event')} of the load has no list {key!r}")
+        raise Failed(Code.TOOL_OUTPUT, f"{event.get('event')} of the load has no list {key!r}")
     return [number({"event": event.get("event"), key: value}, key) for value in values]
 
 
@@ -120,13 +120,13 @@ def contended(windows: Sequence[Event]) -> str | None:
     """Why these windows were contended, or None. The median window counts: the value judged is a median too."""
     delay, steal = _median(windows, "delay_ratio"), _median(windows, "steal_ratio")
     if delay is not None and delay > MOST_DELAY_RATIO:
-        return f"contended: the load waited {delay:.0%} of its time for a CPU (at most {MOST_DELAY_RATIO:.0%})"
+        return f"{Code.CONTENDED}: the load waited {delay:.0%} of its time for a CPU (at most {MOST_DELAY_RATIO:.0%})"
     if steal is not None and steal > MOST_STEAL_RATIO:
-        return f"contended: the hypervisor took {steal:.0%} of the CPUs (at most {MOST_STEAL_RATIO:.0%})"
+        return f"{Code.CONTENDED}: the hypervisor took {steal:.0%} of the CPUs (at most {MOST_STEAL_RATIO:.0%})"
     pressure = _median(windows, "pressure_ratio")
     others = None if pressure is None else pressure - (delay or 0.0)
     if others is not None and others > MOST_PRESSURE_RATIO:
-        return f"contended: others waited for a CPU {others:.0%} of the time (at most {MOST_PRESSURE_RATIO:.0%})"
+        return f"{Code.CONTENDED}: others waited for a CPU {others:.0%} of the time (at most {MOST_PRESSURE_RATIO:.0%})"
     return None
 
 
@@ -143,4 +143,4 @@ def late(lags: Sequence[float], first_token_limit: float) -> str | None:
     most = min(MOST_LAG_SECONDS, MOST_LAG_SHARE_OF_LIMIT * first_token_limit)
     if lag <= most:
         return None
-    return f"schedule_lag: requests were released {lag * 1e3:.1f} ms late (at most {most * 1e3:.0f} ms)"
+    return f"{Code.SCHEDULE_LAG}: requests were released {lag * 1e3:.1f} ms late (at most {most * 1e3:.0f} ms)"

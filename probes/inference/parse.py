@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from bench.measure.probe import Failed
-from bench.model import Measurement
+from bench.model import Code, Measurement
 from probes.inference import efficiency, serving
 from probes.inference.events import Event, contended, median, number, numbers, quantiles
 from probes.inference.multi_gpu import RATES
@@ -19,13 +19,13 @@ def parse(found: Sequence[Event]) -> list[Measurement]:
     """All measurements of one device's load. Raises Failed when there is none to make."""
     device = next((event for event in found if event["event"] == "device"), None)
     if device is None:
-        raise Failed("tool_output: the load never said what it runs on")
+        raise Failed(Code.TOOL_OUTPUT, "the load never said what it runs on")
     labels, stages = device_labels(device), _by_stage(found)
     made = [m for windows in stages.values() for m in _stage(windows, labels)]
     made += efficiency.parse(stages, str(device.get("name", "")), labels)
     made += serving.parse(found, labels)
     others = device.get("foreign_processes")
-    return [_voided(m, f"contended: {others} other programs use this GPU") for m in made] if others else made
+    return [_voided(m, f"{Code.CONTENDED}: {others} other programs use this GPU") for m in made] if others else made
 
 
 def _voided(measurement: Measurement, why: str) -> Measurement:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from bench.measure.probe import Check, Completed, Context, Probe, ProbeError, Tools, Unsupported
-from bench.model import Effort, Measurement, Request
+from bench.model import Code, Effort, Measurement, Request
 from probes.common.metrics import metrics
 from probes.inference import datasheet as _gpu_cards
 from probes.inference import multi_gpu as node
@@ -68,7 +68,9 @@ def _run(ctx: Context, module: str, name: str, words: Sequence[str]) -> Complete
 
 def _refuse_emulated(accelerator: str) -> None:
     if accelerator.partition(":")[0] == "emulated":
-        raise Unsupported("emulated: an emulated accelerator computes nothing, so there is no inference to measure")
+        raise Unsupported(
+            Code.EMULATED, "an emulated accelerator computes nothing, so there is no inference to measure"
+        )
 
 
 def _arguments(ctx: Context) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from bench.judge import statistics
-from bench.model import Measurement
+from bench.model import Code, Measurement
 from probes.inference.events import Event, contended, exact, late, number, numbers, quantiles, share
 from probes.inference.limits import Kept, Limits, Request
 
@@ -109,7 +109,7 @@ def _sustained(
     failed = best if open_end else max(best, number(search, "failed"))
     why = contended([e for e in found if e["event"] == "trial"]) or invalid
     if open_end:
-        why = why or "search_unfinished: no rate was found at which the limits are broken"
+        why = why or f"{Code.SEARCH_UNFINISHED}: no rate was found at which the limits are broken"
     named = {**_limited(labels, limits), "share": f"{number(search, 'share'):g}"}
     yield Measurement(
         metric="inference_sustained_requests_per_second", value=best, interval=(best, failed),

@@ -11,7 +11,7 @@ from typing import Any
 from bench.judge.statistics import binomial_interval, median_interval
 from bench.measure.jsonl import decoded
 from bench.measure.probe import Context, Failed
-from bench.model import Measurement
+from bench.model import Code, Measurement
 from probes.common.iperf3 import (
     Datagrams,
     Flow,
@@ -208,7 +208,7 @@ def _by_ceiling(flows: Iterable[Flow], ceiling_bits: float) -> str | None:
     reached = max(flow.bytes_per_second for flow in flows) * 8
     if not ceiling_bits or reached < CEILING_SHARE * ceiling_bits:
         return None
-    return f"rate_ceiling: the test was held to {ceiling_bits / 1e6:.0f} Mbit/s, so the link may do more"
+    return f"{Code.RATE_CEILING}: the test was held to {ceiling_bits / 1e6:.0f} Mbit/s, so the link may do more"
 
 
 def _retransmits(flows: Sequence[Flow], labels: Mapping[str, str], segment: int | None) -> list[Measurement]:
@@ -270,7 +270,8 @@ def datagrams(
 
 def _loss(results: Sequence[Datagrams], labels: Mapping[str, str], overflow: int) -> Measurement:
     packets, lost = sum(one.packets for one in results), sum(one.lost for one in results)
-    reason = f"receiver_socket: {overflow} datagrams were dropped by the receiver's own full socket, {lost} lost in all"
+    dropped = f"{overflow} datagrams were dropped by the receiver's own full socket, {lost} lost in all"
+    reason = f"{Code.RECEIVER_SOCKET}: {dropped}"
     return Measurement(
         metric="network_loss_ratio",
         value=lost / packets,
@@ -290,7 +291,7 @@ def of_repeats(
 ) -> Measurement:
     """The median of repeats with its interval, cut at 0 and at ``most``. Raises Failed for none."""
     if not values:
-        raise Failed(f"empty: nothing was measured for {metric}")
+        raise Failed(Code.EMPTY, f"nothing was measured for {metric}")
     value, (low, high) = median_interval(values)
     return Measurement(
         metric=metric, value=value, interval=(max(low, 0.0), min(high, most)), samples=len(values),

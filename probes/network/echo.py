@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from bench.judge.statistics import quantile
 from bench.measure.probe import Failed, TimedOut
-from bench.model import Measurement, Series
+from bench.model import Code, Measurement, Series
 from probes.common.iperf3 import Server, document, tcp_arguments, tcp_flows, udp_arguments, udp_datagrams
 from probes.network.bandwidth import CONGESTION, DIRECTIONS, SOCKET_BUFFER, UDP_PAYLOAD, Bandwidth, of_repeats
 from probes.network.echo_parse import Echo, base, idle_or_loaded, load_alone, parse, quantiles
@@ -119,14 +119,14 @@ def paced(
         timeout = packets * interval + load_seconds + 30.0
         done = link.ctx.tools.python("probes.network.echo_child", *words, name=name, timeout=timeout)
     except TimedOut as late:
-        raise TimedOut(f"peer_timed_out: the echo against {link.name} did not end in time") from late
+        raise TimedOut(Code.PEER_TIMED_OUT, f"the echo against {link.name} did not end in time") from late
     if done.returncode and not done.stdout.strip():
         last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise Failed(f"echo_failed: {link.name}: {last[:300]}")
+        raise Failed(Code.ECHO_FAILED, f"{link.name}: {last[:300]}")
     refused = load_alone(done.stdout)
     if refused is not None:
         document(refused, link.iperf3)  # raises with iperf3's own reason
-        raise Failed(f"load_failed: the load against {link.name} ended at once")
+        raise Failed(Code.LOAD_FAILED, f"the load against {link.name} ended at once")
     return parse(done.stdout)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from bench.judge.statistics import binomial_interval, median, poisson_upper_bound, quantile, quantile_interval
 from bench.measure.jsonl import objects, understood
 from bench.measure.probe import Failed
-from bench.model import Measurement
+from bench.model import Code, Measurement
 
 PLACES = ("network", "egress", "host", "peer")
 #: When 1 % of the packets left later than this, the gaps between them are the host's: one slot of a voice stream.
@@ -86,7 +86,9 @@ def _echo(head: dict[str, Any], rows: list[list[Any]], load: dict[str, Any] | No
     packets = [_packet(row) for row in rows]
     back = [p for p in packets if p is not None]
     if not back:
-        raise Failed("peer_silent: none of the echo's packets came back", "open the peer's UDP port in the firewall")
+        raise Failed(
+            Code.PEER_SILENT, "none of the echo's packets came back", "open the peer's UDP port in the firewall"
+        )
     unstamped = sum(not p.stamped for p in back) / len(back)
     stamped = unstamped < 0.5
     missing = len(packets) - len(back)
@@ -117,7 +119,7 @@ def _read(text: str) -> tuple[dict[str, Any], list[list[Any]], dict[str, Any] | 
         return head, rows, load
     if load is not None:
         return {}, [], load
-    raise Failed(f"tool_output: the echo ended early, after {len(rows)} of {head.get('count', 'its')} packets")
+    raise Failed(Code.TOOL_OUTPUT, f"the echo ended early, after {len(rows)} of {head.get('count', 'its')} packets")
 
 
 def load_alone(text: str) -> str | None:
@@ -146,14 +148,14 @@ def _doubt(head: dict[str, Any], late: Sequence[float], unstamped: float) -> str
     pressure = head.get("pressure_ratio")
     step = abs(head.get("clock_step") or 0) * _NANO
     if step > _CLOCK_STEP_SECONDS + _CLOCK_SLEW * float(head.get("seconds") or 0.0):
-        return f"clock_set: this node's clock was set by {step:.3f} s in the middle of the measurement"
+        return f"{Code.CLOCK_SET}: this node's clock was set by {step:.3f} s in the middle of the measurement"
     latest = quantile(late, 0.99)
     if latest > LATE_SECONDS:
-        return f"host_contended: 1 % of the packets were sent {latest:.3f} s late or later"
+        return f"{Code.HOST_CONTENDED}: 1 % of the packets were sent {latest:.3f} s late or later"
     if pressure is not None and pressure > STARVED_PRESSURE and latest > LATE_UNDER_PRESSURE_SECONDS:
-        return f"host_contended: work waited for a CPU of this node in {pressure:.0%} of the time"
+        return f"{Code.HOST_CONTENDED}: work waited for a CPU of this node in {pressure:.0%} of the time"
     if unstamped > UNSTAMPED_SHARE:
-        return f"stamps_missing: {unstamped:.1%} of the packets have no kernel time stamps"
+        return f"{Code.STAMPS_MISSING}: {unstamped:.1%} of the packets have no kernel time stamps"
     return None
 
 

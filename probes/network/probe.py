@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.measure.jsonl import decoded
 from bench.measure.probe import Check, Context, Failed, Probe, ProbeError, Tools, Unsupported, python_argv
-from bench.model import Measurement, Request
+from bench.model import Code, Measurement, Request
 from probes.common.metrics import metrics
 from probes.network.bandwidth import (
     DIRECTIONS,
@@ -53,14 +53,14 @@ def _own_peer(ctx: Context) -> Iterator[str]:
     with ctx.tools.serve(argv, name="loopback", ready='{"loopback"', timeout=20) as line:
         port = (decoded(line) or {}).get("loopback")
         if not isinstance(port, int):
-            raise Failed(f"loopback_failed: no peer of our own could be started ({line[:80]!r})")
+            raise Failed(Code.LOOPBACK_FAILED, f"no peer of our own could be started ({line[:80]!r})")
         yield f"127.0.0.1:{port}"
 
 
 def measure_one(ctx: Context, peer: str, labels: Mapping[str, str], plan: Plan) -> list[Measurement]:
     with connected(ctx, peer, labels, plan.seconds * 2 + _SLACK_SECONDS) as link:
         if link.problem:
-            raise Unsupported(f"{link.problem} ({peer})", "install iperf3 on the peer")
+            raise Unsupported.told(f"{link.problem} ({peer})", "install iperf3 on the peer")
         _announce(link, plan)
         return _measured(link, plan)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.measure.jsonl import decoded, refusal
 from bench.measure.probe import Context, Failed, ProbeError, TimedOut, python_argv
-from bench.model import Measurement
+from bench.model import Code, Measurement
 from probes.common.iperf3 import Busy, Refused, Server, bits, document
 from probes.peer.protocol import address
 
@@ -58,7 +58,7 @@ class Link:
             except Busy as busy:
                 if self.ctx.remaining() < seconds + _BUSY_PAUSE + _RESERVE_SECONDS:
                     reason = f"{busy.reason}, and still was when the time was up"
-                    raise TimedOut(reason, "wait, or use another peer") from busy
+                    raise TimedOut.told(reason, "wait, or use another peer") from busy
                 self.ctx.progress(f"{self.name} is busy with another test; waiting", None)
                 self.ctx.tools.sleep(_BUSY_PAUSE)
             except Refused:
@@ -72,8 +72,8 @@ class Link:
         try:
             done = self.ctx.tools.run(argv, name=name, timeout=seconds + _GRACE_SECONDS)
         except TimedOut as late:
-            reason = f"peer_timed_out: {self.name} stopped answering in the middle of an iperf3 test"
-            raise TimedOut(reason, _REMEDIES["peer_timed_out"]) from late
+            text = f"{self.name} stopped answering in the middle of an iperf3 test"
+            raise TimedOut(Code.PEER_TIMED_OUT, text, _REMEDIES["peer_timed_out"]) from late
         return document(done.stdout, self.iperf3, done.stderr)
 
 
@@ -98,7 +98,7 @@ def connected(ctx: Context, peer: str, labels: Mapping[str, str], seconds: float
     try:
         host, port = address(peer)
     except ValueError as error:
-        raise Failed(f"peer_unknown: {error}") from error
+        raise Failed(Code.PEER_UNKNOWN, str(error)) from error
     with _lease(ctx, host, port, seconds) as line:
         answer = answered(line, peer)
         yield _link(ctx, peer, labels, answer, port, host)
@@ -119,7 +119,7 @@ def answered(line: str, peer: str) -> dict[str, Any]:
     answer = decoded(line) or {}
     hello = answer.get("hello")
     if not isinstance(hello, dict) or "kind" not in hello:
-        raise Failed(f"peer_failed: no answer about {peer} could be had ({line[:80]!r})")
+        raise Failed(Code.PEER_FAILED, f"no answer about {peer} could be had ({line[:80]!r})")
     kind = str(hello["kind"])
     if kind not in ("bench-peer", "iperf3"):
         text, host = str(hello.get("error")), address(peer)[0]
@@ -153,7 +153,7 @@ def rate_option(ctx: Context, name: str, default: float) -> float:
     try:
         return bits(str(value)) if value else default
     except ValueError as error:
-        raise Failed(f"bad_option: {name}: {error}", "give a rate as 500M or 1G") from error
+        raise Failed(Code.BAD_OPTION, f"{name}: {error}", "give a rate as 500M or 1G") from error
 
 
 def _lowest(first: float, second: float) -> float:

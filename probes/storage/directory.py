@@ -11,6 +11,7 @@ from typing import Any
 
 from bench.measure.jsonl import decoded
 from bench.measure.probe import Check, Completed, Failed, ProbeError, TimedOut, Tools, Unsupported
+from bench.model import Code
 
 ANOTHER = "give another directory: --storage DIR"
 _MEMORY = frozenset(("tmpfs", "ramfs", "devtmpfs", "hugetlbfs"))
@@ -40,18 +41,18 @@ def look(tools: Tools, directory: str) -> Place:
     try:
         done = tools.python("probes.storage.directory_child", directory, name="place", timeout=_TIMEOUT)
     except TimedOut as error:
-        raise TimedOut(f"path_hangs: {directory} did not answer within {_TIMEOUT:.0f} s", ANOTHER) from error
+        raise TimedOut(Code.PATH_HANGS, f"{directory} did not answer within {_TIMEOUT:.0f} s", ANOTHER) from error
     known = _answer(done)
     if known.get("error"):
-        raise Unsupported(str(known["error"]), ANOTHER)
+        raise Unsupported.told(str(known["error"]), ANOTHER)
     if known.get("fstype") in _MEMORY:
-        raise Unsupported(f"tmpfs: {directory} is memory ({known['fstype']}), not storage", ANOTHER)
+        raise Unsupported(Code.TMPFS, f"{directory} is memory ({known['fstype']}), not storage", ANOTHER)
     return _place(known)
 
 
 def _refuse_unprintable(directory: str) -> None:
     if any(ord(char) < 32 or ord(char) == 127 or 0xD800 <= ord(char) < 0xE000 for char in directory):
-        raise Unsupported(f"refused: {directory!a} has control characters or is not UTF-8", ANOTHER)
+        raise Unsupported(Code.REFUSED, f"{directory!a} has control characters or is not UTF-8", ANOTHER)
 
 
 def _answer(done: Completed) -> dict[str, Any]:
@@ -59,7 +60,7 @@ def _answer(done: Completed) -> dict[str, Any]:
     if done.returncode == 0 and known is not None:
         return known
     said = (done.stderr or done.stdout).strip()[-200:]
-    raise Failed(f"place_output: no answer on the directory (status {done.returncode}): {said!r}")
+    raise Failed(Code.PLACE_OUTPUT, f"no answer on the directory (status {done.returncode}): {said!r}")
 
 
 def _place(known: Mapping[str, Any]) -> Place:
@@ -77,7 +78,7 @@ def _place(known: Mapping[str, Any]) -> Place:
             cpus=max(1, int(known["cpus"])),
         )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise Failed(f"place_output: the answer on the directory cannot be used: {error!r}") from error
+        raise Failed(Code.PLACE_OUTPUT, f"the answer on the directory cannot be used: {error!r}") from error
 
 
 def counters(device: str) -> str:
@@ -96,7 +97,7 @@ def parse_counters(text: str) -> tuple[int, int] | None:
     try:
         return int(fields[2]) * _SECTOR_BYTES, int(fields[6]) * _SECTOR_BYTES
     except (ValueError, IndexError) as error:
-        raise Failed(f"place_output: {text[:60]!r} are no counters of a block device") from error
+        raise Failed(Code.PLACE_OUTPUT, f"{text[:60]!r} are no counters of a block device") from error
 
 
 def checks(tools: Tools, directory: str) -> list[Check]:

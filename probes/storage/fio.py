@@ -26,11 +26,17 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from bench.measure.probe import Completed, Failed, Unsupported
+from bench.model import Code
 
 MIB = 1 << 20
 OLDEST = (3, 28)
 STATISTICS = {"p50": "50.000000", "p99": "99.000000", "p99.9": "99.900000"}
-_NODE_CANNOT = {errno.ENOSPC: "no_space", errno.EDQUOT: "no_space", errno.EROFS: "read_only", errno.EACCES: "read_only"}
+_NODE_CANNOT = {
+    errno.ENOSPC: Code.NO_SPACE,
+    errno.EDQUOT: Code.NO_SPACE,
+    errno.EROFS: Code.READ_ONLY,
+    errno.EACCES: Code.READ_ONLY,
+}
 #: How kernels, filters and file systems refuse an engine or O_DIRECT.
 _REFUSALS = frozenset((errno.EPERM, errno.EAGAIN, errno.ENOMEM, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP))
 _SHORTEST_RATIO = 0.9  # of the seconds asked for; a job that ended earlier did not measure what was asked
@@ -136,7 +142,7 @@ def version_of(text: str) -> tuple[int, int]:
     """``fio-3.33`` (or ``fio-3.36-12-gabcdef``) -> (3, 33). Raises Failed when it is not fio that answers."""
     found = re.match(r"fio-(\d{1,4})\.(\d{1,4})", text.strip())
     if not found:
-        raise Failed(f"fio_output: {text.strip()[:80]!r} is not a version of fio")
+        raise Failed(Code.FIO_OUTPUT, f"{text.strip()[:80]!r} is not a version of fio")
     return int(found[1]), int(found[2])
 
 
@@ -205,10 +211,10 @@ def refuse_failed(done: Completed, path: str) -> None:
     if done.returncode == 0 and not error:
         return
     if error in _NODE_CANNOT:
-        reason = f"{_NODE_CANNOT[error]}: {path}: {os.strerror(error)}"
-        raise Unsupported(reason, "give another directory: --storage DIR")
+        text = f"{path}: {os.strerror(error)}"
+        raise Unsupported(_NODE_CANNOT[error], text, "give another directory: --storage DIR")
     said = os.strerror(min(abs(error), 4095)) if error else _short((done.stderr or done.stdout).strip()[-80:])
-    raise Failed(f"fio_failed: {path}: {said} (status {done.returncode})", "try the recorded command line by hand")
+    raise Failed(Code.FIO_FAILED, f"{path}: {said} (status {done.returncode})", "try the recorded command line by hand")
 
 
 def _error_of(text: str) -> int | None:
@@ -223,14 +229,14 @@ def _error_of(text: str) -> int | None:
 def _reading(job: Job, side: _Side, seconds: float) -> Reading:
     ran = side.runtime / 1e3
     if side.io_bytes < job.block_bytes or not side.bw_bytes:
-        raise Failed(f"fio_empty: {job.name} moved nothing")
+        raise Failed(Code.FIO_EMPTY, f"{job.name} moved nothing")
     if ran < _SHORTEST_RATIO * seconds:
-        raise Failed(f"fio_short: {job.name} ran {ran:.3f} s of the {seconds:.3f} s asked for")
+        raise Failed(Code.FIO_SHORT, f"{job.name} ran {ran:.3f} s of the {seconds:.3f} s asked for")
     # Old versions leave ``lat_ns`` without percentiles when they are told of ``clat`` alone.
     latency = side.lat_ns if side.lat_ns.percentile or side.clat_ns is None else side.clat_ns
     missing = [name for name, key in STATISTICS.items() if key not in latency.percentile]
     if missing:
-        raise Failed(f"fio_output: {job.name} has no latency {', '.join(missing)}")
+        raise Failed(Code.FIO_OUTPUT, f"{job.name} has no latency {', '.join(missing)}")
     # A quantile is the end of a histogram's bucket, up to 1/64 wide, and may stand past the largest value.
     quantiles = {name: min(latency.percentile[key], latency.max) / 1e9 for name, key in STATISTICS.items()}
     return Reading(
@@ -247,10 +253,10 @@ def _jobs(text: str, names: Sequence[str]) -> dict[str, _JobOutput]:
     jobs = _output(text).jobs
     got = [job.jobname for job in jobs]
     if sorted(got) != sorted(names):
-        raise Failed(f"fio_output: expected {len(names)} jobs, each once, but the answer holds {_short(got)}")
+        raise Failed(Code.FIO_OUTPUT, f"expected {len(names)} jobs, each once, but the answer holds {_short(got)}")
     for job in jobs:
         if job.error:
-            raise Failed(f"fio_error: {job.jobname}: {os.strerror(min(abs(job.error), 4095))} (error {job.error})")
+            raise Failed(Code.FIO_ERROR, f"{job.jobname}: {os.strerror(min(abs(job.error), 4095))} (error {job.error})")
     return {job.jobname: job for job in jobs}
 
 
@@ -261,9 +267,9 @@ def _output(text: str) -> _Output:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise Failed(f"fio_output: {_short(place)}: {_short(first['msg'])}") from error
+        raise Failed(Code.FIO_OUTPUT, f"{_short(place)}: {_short(first['msg'])}") from error
     except (ValueError, RecursionError) as error:
-        raise Failed(f"fio_output: not the JSON of fio ({_short(error)}); it begins {_short(text)}") from error
+        raise Failed(Code.FIO_OUTPUT, f"not the JSON of fio ({_short(error)}); it begins {_short(text)}") from error
 
 
 def _object(text: str) -> Any:

@@ -22,7 +22,7 @@ from pathlib import Path
 from bench.judge.statistics import median_interval
 from bench.measure.jsonl import decoded, understood
 from bench.measure.probe import Check, Completed, Context, Probe, ProbeError, TimedOut, Tools, Unsupported
-from bench.model import Effort, Measurement, Request
+from bench.model import Code, Effort, Measurement, Request
 from probes.common.metrics import metrics
 from probes.storage import directory as _place
 from probes.storage import fio as _fio
@@ -96,7 +96,7 @@ def check_version(tools: Tools, fio: str) -> str:
     text = ".".join(map(str, version))
     if version < _fio.OLDEST:
         oldest = ".".join(map(str, _fio.OLDEST))
-        raise Unsupported(f"tool_too_old: fio {text} is older than {oldest}", f"install fio {oldest} or later")
+        raise Unsupported(Code.TOOL_TOO_OLD, f"fio {text} is older than {oldest}", f"install fio {oldest} or later")
     return text
 
 
@@ -198,7 +198,7 @@ class _Directory:
             return self.ctx.tools.run([*_fio.command(self.fio, folder), *arguments], name=name, timeout=allowed)
         except TimedOut as error:
             reason = f"fio ({name}) did not end within {allowed:.0f} s: {self.place.label} hangs or is too slow"
-            raise TimedOut(f"fio_timed_out: {reason}", _place.ANOTHER) from error
+            raise TimedOut(Code.FIO_TIMED_OUT, f"{reason}", _place.ANOTHER) from error
 
     def _count(self) -> None:
         text = self.ctx.tools.record("counters", _place.counters(self.place.device))
@@ -215,16 +215,19 @@ def cold_doubts(
 
     O_DIRECT is believed unless the device's own counters contradict it; the page cache is not, unless they confirm.
     """
-    buffered = None if plan.engine.direct else "buffered: writes may have ended in memory"
+    buffered = None if plan.engine.direct else f"{Code.BUFFERED}: writes may have ended in memory"
     seen = [count for count in counts if count is not None]
     if len(seen) < len(counts) or seen[1][1] - seen[0][1] < _COUNTED_RATIO * sum(plan.sizes.values()):
-        unproven = "not_cold: without O_DIRECT and without counters nothing proves that the device was read"
+        unproven = f"{Code.NOT_COLD}: without O_DIRECT and without counters nothing proves that the device was read"
         return {"read": None if plan.engine.direct else unproven, "write": buffered}
     asked = sum(taken[job.name].transferred_bytes for taken in rounds for job in JOBS if job.side == "read")
     share = (seen[-1][0] - seen[1][0]) / asked
     if share >= _COLD_RATIO:
         return {"read": None, "write": buffered}
-    return {"read": f"not_cold: the device delivered {share:.0%} of what was read; a cache the rest", "write": buffered}
+    return {
+        "read": f"{Code.NOT_COLD}: the device delivered {share:.0%} of what was read; a cache the rest",
+        "write": buffered,
+    }
 
 
 def _figures(
@@ -246,7 +249,7 @@ def _too_few(statistic: str, operations: int) -> str | None:
     least = _LEAST_OPERATIONS.get(statistic, 1)
     if operations >= least:
         return None
-    return f"few_operations: a repeat holds {operations}, and {statistic} needs {least}"
+    return f"{Code.FEW_OPERATIONS}: a repeat holds {operations}, and {statistic} needs {least}"
 
 
 def _median(metric: str, labels: dict[str, str], repeats: Sequence[float], doubt: str | None) -> Measurement:

@@ -73,7 +73,7 @@ def test_a_kernel_without_pressure_and_disks_is_looked_at_by_what_it_has(tmp_pat
 
 def test_gpu_processes_are_named_and_no_driver_is_no_process() -> None:
     def absent() -> str:
-        raise Unsupported("tool_missing: nvidia-smi is not installed")
+        raise Unsupported.told("tool_missing: nvidia-smi is not installed")
 
     assert quiet.gpu_processes(lambda: "123, /opt/bin/train.py\n77, python3\n") == (
         "on the GPU: train.py (123)",

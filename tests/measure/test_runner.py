@@ -48,10 +48,10 @@ def outcomes(run: Run) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("error", "outcome"),
     [
-        (Failed("broken: it broke"), Outcome.FAILED),
-        (Unsupported("tool_missing: no fio", "apt-get install fio"), Outcome.UNSUPPORTED),
-        (Skipped("not_asked_for: no"), Outcome.SKIPPED),
-        (TimedOut("tool_timed_out: late"), Outcome.TIMED_OUT),
+        (Failed.told("broken: it broke"), Outcome.FAILED),
+        (Unsupported.told("tool_missing: no fio", "apt-get install fio"), Outcome.UNSUPPORTED),
+        (Skipped.told("not_asked_for: no"), Outcome.SKIPPED),
+        (TimedOut.told("tool_timed_out: late"), Outcome.TIMED_OUT),
         (ZeroDivisionError("division by zero"), Outcome.FAILED),
         (RecursionError("deep"), Outcome.FAILED),
     ],
@@ -174,7 +174,7 @@ class Thermometer:
         assert not self.closed, f"sampled ({event}) after it was closed"
         self.count += 1
         if self.count == self.fails_at:
-            raise Failed("lost: it fell off")
+            raise Failed.told("lost: it fell off")
         return {"heat": 40.0 + self.count}
 
     def close(self) -> None:
@@ -243,7 +243,7 @@ def test_a_failed_repetition_spoils_nothing(tmp_path: Path) -> None:
     def measure(_: Context) -> Sequence[Measurement]:
         rounds.append(1)
         if len(rounds) > 1:
-            raise Failed("broken: the second time")
+            raise Failed.told("broken: the second time")
         return [measured(1, 2, 3)]
 
     run = execute(plan(tmp_path, probe("p", measure), again=lambda _: ["p"]))

@@ -72,7 +72,7 @@ def test_more_than_there_is_room_for_is_refused_before_a_byte_is_written(tmp_pat
 
 def test_a_path_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def hang(*_: object, **__: object) -> None:
-        raise TimedOut("tool_timed_out")
+        raise TimedOut.told("tool_timed_out")
 
     monkeypatch.setattr(tools, "run", hang)
     with pytest.raises(TimedOut, match="path_hangs"):

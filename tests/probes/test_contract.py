@@ -42,7 +42,7 @@ class ScriptedTools(Tools):
 
     def require(self, tool: str) -> str:
         if self.missing:
-            raise Unsupported(f"tool_missing: {tool} is not installed", f"apt-get install {tool}")
+            raise Unsupported.told(f"tool_missing: {tool} is not installed", f"apt-get install {tool}")
         return tool
 
     def call(self, call: Call) -> Completed:
@@ -124,13 +124,13 @@ def test_an_absent_tool_is_no_failure_of_ours(probe: Probe, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("probe", MEASURING, ids=ids)
 def test_a_tool_that_hangs_is_a_time_out(probe: Probe, tmp_path: Path) -> None:
-    tools = ScriptedTools(error=TimedOut("tool_timed_out: it did not end within 1 s"))
+    tools = ScriptedTools(error=TimedOut.told("tool_timed_out: it did not end within 1 s"))
     assert outcome_of(probe, tools, tmp_path) in (Outcome.TIMED_OUT, Outcome.UNSUPPORTED)
 
 
 @pytest.mark.parametrize("probe", MEASURING, ids=ids)
 def test_a_tool_that_fails_is_a_failure(probe: Probe, tmp_path: Path) -> None:
-    tools = ScriptedTools(error=Failed("tool_failed: it could not be started"))
+    tools = ScriptedTools(error=Failed.told("tool_failed: it could not be started"))
     assert outcome_of(probe, tools, tmp_path) in (Outcome.FAILED, Outcome.UNSUPPORTED)
 
 

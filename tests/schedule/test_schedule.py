@@ -153,7 +153,7 @@ def test_a_refusal_is_one_line_and_leaves_no_file(tmp_path: Path) -> None:
 
 def test_systemctl_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     def absent(argv: Sequence[str]) -> Completed:
-        raise Unsupported(f"tool_missing: {argv[0]} is not installed")
+        raise Unsupported.told(f"tool_missing: {argv[0]} is not installed")
 
     place = replace(_place(tmp_path, Systemd()), run=absent)
     with pytest.raises(ScheduleError, match="tool_missing: systemctl is not installed"):

@@ -12,7 +12,7 @@ from bench.fleet.files import read_json
 from bench.fleet.hosts import same_host
 from bench.judge.fleet.model import PairOutcome, SharedStorage, State
 from bench.judge.statistics import median
-from bench.model import Measurement, Outcome, Run
+from bench.model import Code, Measurement, Outcome, Run
 from bench.store import documents as reading
 from bench.store.errors import UnusableRun, one_line
 
@@ -87,12 +87,12 @@ def _measured(pair: PairOutcome, run: Run, hostname: str) -> PairOutcome:
     rates = {way: [m for m in run.find(_RATE, direction=way) if m.invalid is None] for way in _TURNED}
     values = {way: median([m.value for m in found]) for way, found in rates.items() if found}
     stand_in = next((m.stand_in for found in rates.values() for m in found if m.stand_in), None)
-    reason = trouble_of_pair(run, hostname) or (f"stand_in: {stand_in} is no pair" if stand_in else None)
+    reason = trouble_of_pair(run, hostname) or (f"{Code.STAND_IN}: {stand_in} is no pair" if stand_in else None)
     if reason:
         return pair.model_copy(update={"state": State.BAD_RESULT, "reason": reason, "stand_in": stand_in})
     if not values:
         doubts = [m.invalid for m in run.find(_RATE) if m.invalid]
-        reason = f"invalid: {doubts[0] if doubts else 'neither direction was measured'}"
+        reason = f"{Code.INVALID}: {doubts[0] if doubts else 'neither direction was measured'}"
         return pair.model_copy(update={"state": State.INCONCLUSIVE, "reason": reason})
     sent, received = values.get("send"), values.get("receive")
     return pair.model_copy(

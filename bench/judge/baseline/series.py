@@ -15,7 +15,7 @@ from bench.judge.baseline.detector import SEVERITY, Call, Night, State, Track
 from bench.judge.baseline.prediction import Policy, prior_of
 from bench.judge.baseline.scale import Kind, Scale, scale_of
 from bench.judge.profile import Gate, Profile
-from bench.model import Measurement, Metric, Noun, Run
+from bench.model import Code, Measurement, Metric, Noun, Run
 
 Labels = tuple[tuple[str, str], ...]
 #: A series of the node: the metric's name and its labels, sorted.
@@ -248,15 +248,17 @@ def _reason(call: Call, ratio: float | None, least: float | None, scale: Scale, 
     normal = "the pinned nights" if call.pinned else f"the last {call.nights} nights"
     if call.state is State.WARMING:
         since = f" since {history.opened}" if history.opened else ""
-        return f"warming: {call.nights}/{Policy().fewest} nights{since}"
+        return f"{Code.WARMING}: {call.nights}/{Policy().fewest} nights{since}"
     if call.state is State.UNDETECTABLE:
-        return f"undetectable: a drop of less than {_amount(least, scale)} would not be seen, so noisy are {normal}"
+        return (
+            f"{Code.UNDETECTABLE}: a drop of less than {_amount(least, scale)} would not be seen, so noisy are {normal}"
+        )
     if call.state is State.SUSPECT:
-        return f"suspect: {_amount(ratio, scale)} worse than {normal}, measured once"
+        return f"{Code.SUSPECT}: {_amount(ratio, scale)} worse than {normal}, measured once"
     if call.state is State.REGRESSED and call.since > 1:
-        return f"regressed: worse than {normal} for {call.since} nights in the mean"
+        return f"{Code.REGRESSED}: worse than {normal} for {call.since} nights in the mean"
     if call.state is State.REGRESSED:
-        return f"regressed: {_amount(ratio, scale)} worse than {normal}, in two separate measurements"
+        return f"{Code.REGRESSED}: {_amount(ratio, scale)} worse than {normal}, in two separate measurements"
     return ""
 
 

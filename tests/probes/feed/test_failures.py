@@ -106,7 +106,7 @@ def _measured_but_not_in_memory(_ctx: object, directory: str, _accelerator: obje
     from bench.model import Measurement
 
     if directory == "/dev/shm":
-        raise Unsupported("in_memory: tmpfs")
+        raise Unsupported.told("in_memory: tmpfs")
     size = Measurement(metric="feed_sample_bytes", value=1.0, interval=(1.0, 1.0), samples=1)
     return Parsed((size,), (), ())
 

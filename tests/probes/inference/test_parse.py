@@ -292,7 +292,7 @@ def test_cards_that_take_too_long_beside_each_other_cost_only_those_figures() ->
     class Late(NodeTools):
         def python(self, module: str, *arguments: str, **kwargs: Any) -> Completed:
             if module == inference.NODE_MODULE:
-                raise TimedOut("tool_timed_out: python did not end within 30 s")
+                raise TimedOut.told("tool_timed_out: python did not end within 30 s")
             return super().python(module, *arguments, **kwargs)
 
     ctx = context(Late([]))

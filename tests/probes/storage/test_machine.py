@@ -152,7 +152,7 @@ def test_doctor_says_what_can_be_measured_and_what_mends_the_rest(data: Path) ->
 def test_doctor_says_how_to_install_a_missing_fio(data: Path) -> None:
     class NoFio(LiveTools):
         def require(self, tool: str) -> str:
-            raise Unsupported(f"tool_missing: {tool} is not installed", "apt-get install -y fio")
+            raise Unsupported.told(f"tool_missing: {tool} is not installed", "apt-get install -y fio")
 
     first = storage.doctor(NoFio("storage", None), Request(effort=Effort.QUICK, probes=(), storage=(str(data),)))[0]
     assert not first.ok and first.remedy == "apt-get install -y fio"
