@@ -16,7 +16,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -71,7 +71,7 @@ def _record(line: str, where: str, kinds: Mapping[str, type[T] | None], key: str
 
 def _typed(line: str, kind: type[T], where: str) -> T:
     try:
-        return _adapter(kind).validate_json(line, strict=True)
+        return cast(T, _adapter(cast(Any, kind)).validate_json(line, strict=True))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(map(str, first["loc"]))
@@ -82,7 +82,7 @@ def _typed(line: str, kind: type[T], where: str) -> T:
 
 
 @cache
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
+def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
