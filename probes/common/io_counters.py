@@ -20,14 +20,10 @@ _PROBE_DISTANCE = 128 << 10
 _INFINIBAND = Path("/sys/class/infiniband")
 
 
-def own_read_bytes() -> int:
-    """Bytes that this process made a device (or a file server) deliver; the page cache's own do not count."""
-    return _field("/proc/self/io", "read_bytes:")
-
-
-def _field(path: str, name: str) -> int:
-    for line in Path(path).read_text(encoding="ascii").splitlines():
-        if line.startswith(name):
+def read_bytes_of(process: int | str = "self") -> int:
+    """Bytes that a process made a device (or a file server) deliver; the page cache's own do not count."""
+    for line in Path(f"/proc/{process}/io").read_text(encoding="ascii").splitlines():
+        if line.startswith("read_bytes:"):
             return int(line.split()[1])
     return 0
 
@@ -92,7 +88,7 @@ class Delivered:
         self._begin = self._now()
 
     def _now(self) -> tuple[int, int | None, int]:
-        return own_read_bytes(), device_read_bytes(self._device), network_read_bytes()
+        return read_bytes_of(), device_read_bytes(self._device), network_read_bytes()
 
     def each(self, own: int | None = None) -> tuple[int, int | None, int]:
         """By the process itself (``own``: by its children), by the block device (None without one), by the network."""
