@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.measure.procfs import stalled_seconds
 from probes.common import io_counters
 from probes.feed.load.accelerators import Consumer, Consumption
 from probes.feed.load.reader import Feed, clock
@@ -56,7 +57,7 @@ class Witness(threading.Thread):
 
     def _note(self) -> tuple[float, float, float | None, float | None]:
         """Clock, bytes that came, and the seconds stalled for CPUs and for I/O."""
-        return clock(), float(self.delivered.best()), io_counters.pressure("cpu"), io_counters.pressure("io")
+        return clock(), float(self.delivered.best()), stalled_seconds("cpu"), stalled_seconds("io")
 
     @staticmethod
     def _cpu_seconds() -> tuple[float, float, float]:

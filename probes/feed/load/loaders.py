@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.measure.procfs import read_bytes
 from probes.common import io_counters
 from probes.feed.load.reader import CannotFeed, Feed, ReadyBlock, clock, decoder
 from probes.feed.plan import Spec
@@ -114,10 +115,8 @@ class LoaderFeed(Feed):
     def close(self, timeout: float) -> float:
         self._stopping = True
         ran = clock() - self.started
-        self.device_bytes = 0
-        for process in getattr(self._iterator, "_workers", []):
-            with suppress(OSError):  # it has ended
-                self.device_bytes += io_counters.read_bytes_of(process.pid)
+        workers = getattr(self._iterator, "_workers", [])
+        self.device_bytes = sum(read_bytes(process.pid) for process in workers)
         self._thread.join(timeout)
         shut_down = getattr(self._iterator, "_shutdown_workers", None)
         if shut_down is not None:

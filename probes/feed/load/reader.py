@@ -22,6 +22,7 @@ from typing import Protocol
 
 import numpy as np
 
+from bench.measure.procfs import thread_run_queue_seconds
 from probes.common import io_counters
 from probes.feed.load.dataset import Block, DataSet
 
@@ -205,7 +206,7 @@ class Reader(Feed):
             thread.start()
 
     def _work(self) -> None:
-        waited = io_counters.thread_run_queue_wait()
+        waited = thread_run_queue_seconds()
         count = 0
         prefer_this_thread()
         while (buffer := self._free.get()) is not None and not self._stopping:
@@ -232,7 +233,7 @@ class Reader(Feed):
         return done
 
     def _account(self, count: int, waited: float | None) -> None:
-        now = io_counters.thread_run_queue_wait()
+        now = thread_run_queue_seconds()
         with self._lock:
             self.read_bytes += count
             self.cpu_seconds += time.thread_time()
