@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from bench.judge.statistics import median_interval, quantile, quantile_interval
+from bench.judge.statistics import quantile, quantile_interval
 from bench.measure.jsonl import understood
 from bench.model import Code, Measurement
-from probes.common.metrics import Row
+from probes.common.metrics import Row, of_repeats
 from probes.feed.parse import WHO, Parsed, answer
 from probes.feed.records import Checkpoint, KvRead, ModelLoad, Moved, PatternReady
 from probes.feed.validity import COLD_RATIO
@@ -69,9 +69,4 @@ def _cold(moved: Sequence[Moved]) -> str | None:
 
 
 def _rate(metric: str, moved: Sequence[Moved], labels: dict[str, str]) -> Measurement:
-    rates = [record.bytes / record.seconds for record in moved]
-    value, interval = median_interval(rates)
-    return Measurement(
-        metric=metric, value=value, interval=interval, samples=len(rates), labels=labels, repeats=tuple(rates),
-        invalid=_cold(moved),
-    )  # fmt: skip
+    return of_repeats(metric, [record.bytes / record.seconds for record in moved], labels, _cold(moved))
