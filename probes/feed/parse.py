@@ -9,13 +9,14 @@ from itertools import pairwise
 from typing import TypeVar
 
 from bench.judge.attribution import components
-from bench.judge.statistics import median
+from bench.judge.statistics import median, quantile, quantile_interval
 from bench.measure import jsonl
 from bench.measure.probe import Failed, TimedOut, Unsupported
 from bench.model import Code, Measurement, Series
+from probes.common.metrics import of_repeats
 from probes.feed.rates import Rate, difference_interval, each_step, own, pool, rate
-from probes.feed.records import Arm, End, LoadError, Ready
-from probes.feed.validity import reasons
+from probes.feed.records import Arm, Checkpoint, End, KvRead, LoadError, ModelLoad, Moved, PatternReady, Ready
+from probes.feed.validity import COLD_RATIO, reasons
 
 WHO = "the feed's load program"
 ARMS = ("resident", "transfer", "preprocess", "fetch", "storage")
@@ -298,3 +299,53 @@ def _series(metric: str, labels: dict[str, str], rows: Sequence[tuple[float, flo
     kept = rows[:: max(1, -(-len(rows) // _MOST_POINTS))]
     values = tuple(round(value, digits) for _, value in kept)
     return Series(metric=metric, labels=labels, seconds=tuple(round(at, 2) for at, _ in kept), values=values)
+
+
+# --- other patterns than the feed: what a model load, a key-value block, a checkpoint takes
+
+
+def parse_pattern(text: str, path: str, label: str) -> Parsed:
+    """The measurements of one pattern. Raises Unsupported, Failed or TimedOut like `parse`."""
+    ready, moved = answer(text, PatternReady, Moved, load=ModelLoad, kv=KvRead, checkpoint=Checkpoint)
+    labels = {"path": path}
+    if ready.accelerator == "emulated":
+        labels |= {"stand_in": "emulated", "accelerator": label}
+    with jsonl.understood(WHO):
+        return Parsed(tuple(_measurements(moved, labels)), (), ())
+
+
+def _measurements(moved: Sequence[Moved], path: dict[str, str]) -> Iterator[Measurement]:
+    loads = [record for record in moved if isinstance(record, ModelLoad)]
+    for reader in ("yardstick", "safetensors"):
+        if some := [load for load in loads if load.reader == reader]:
+            yield _rate("feed_model_load_bytes_per_second", some, {**path, "reader": reader, "to": some[0].to})
+    reads = [record for record in moved if isinstance(record, KvRead)]
+    for model, state in dict.fromkeys((read.model, read.state) for read in reads):
+        yield from _kv([read for read in reads if (read.model, read.state) == (model, state)], path)
+    checkpoints = [record for record in moved if isinstance(record, Checkpoint)]
+    for direction in ("write", "restore"):
+        if done := [record for record in checkpoints if record.direction == direction]:
+            yield _rate("feed_checkpoint_bytes_per_second", done, {**path, "direction": direction})
+
+
+def _kv(reads: Sequence[KvRead], path: dict[str, str]) -> Iterator[Measurement]:
+    first = reads[0]
+    labels = {**path, "model": first.model, "state": first.state, "block_bytes": str(first.block_bytes)}
+    yield _rate("feed_kv_read_bytes_per_second", reads, labels)
+    latencies = [seconds for read in reads for seconds in read.latencies]
+    for statistic, q in (("p50", 0.50), ("p99", 0.99)):
+        yield Measurement(
+            metric="feed_kv_read_seconds", value=quantile(latencies, q), interval=quantile_interval(latencies, q),
+            samples=len(latencies), labels={**labels, "statistic": statistic}, invalid=_cold(reads),
+        )  # fmt: skip
+
+
+def _cold(moved: Sequence[Moved]) -> str | None:
+    for record in moved:
+        if record.device_bytes is not None and record.device_bytes < COLD_RATIO * record.bytes:
+            return f"{Code.NOT_COLD}: only {record.device_bytes / record.bytes:.0%} of the bytes came from the device"
+    return None
+
+
+def _rate(metric: str, moved: Sequence[Moved], labels: dict[str, str]) -> Measurement:
+    return of_repeats(metric, [record.bytes / record.seconds for record in moved], labels, _cold(moved))

@@ -17,9 +17,8 @@ from bench.measure.probe import Check, Context, Probe, ProbeError, Tools, Unsupp
 from bench.model import Code, Effort, Measurement, Request
 from probes.common.metrics import metrics
 from probes.feed.calibrate import calibrate
-from probes.feed.parse import Parsed, parse
-from probes.feed.patterns import PATTERN_METRICS, PATTERNS, parse_pattern
-from probes.feed.plan import LOADERS, Spec, schedule
+from probes.feed.parse import Parsed, parse, parse_pattern
+from probes.feed.plan import LOADERS, PATTERNS, Spec, schedule
 from probes.feed.records import DirectoryCheck
 from probes.feed.workloads import Accelerator, resolve
 
@@ -55,7 +54,14 @@ METRICS = metrics(
     ("feed_device_bytes_per_second", "Time line: bytes that the device delivered to the readers", "stage", "none"),
     ("feed_utilization_ratio", "Time line: consumption over the accelerator's own rate", "stage", "higher"),
     ("feed_pressure_ratio", "Time line: share of time in which a task stalled for I/O", "stage", "lower"),
-    *PATTERN_METRICS,
+    ("feed_model_load_bytes_per_second", "Model weights from cold files to the accelerator, read and copied whole",
+     "reader to", "higher"),
+    ("feed_kv_read_bytes_per_second", "Evicted key-value blocks read back, with the reads of four requests in flight",
+     "model block_bytes state", "higher"),
+    ("feed_kv_read_seconds", "How long one key-value block takes to come back",
+     "model block_bytes state statistic", "lower"),
+    ("feed_checkpoint_bytes_per_second", "A checkpoint, written with fsync and restored cold",
+     "direction", "higher"),
     last="path stand_in accelerator",
 )  # fmt: skip
 

@@ -41,7 +41,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """Files and the blocks in which they are read. ``direct``: O_DIRECT works here.
+    """Files and the blocks in which they are read. ``direct``: past the page cache; else through its read-ahead.
 
     ``apart``: each sample is a file of its own, which a loader opens for every read; to a file server that is most of
     the work where samples are small.
@@ -213,11 +213,6 @@ def _opens_direct(path: str) -> bool:
 def cut(data: DataSet, block_bytes: int, sample_bytes: int) -> tuple[Block, ...]:
     """The same files in blocks of another size."""
     return _whole_blocks(_ends(data.blocks), block_bytes, block_bytes / sample_bytes)
-
-
-def through_cache(data: DataSet) -> DataSet:
-    """The same files, read through the page cache with its read-ahead."""
-    return replace(data, direct=False)
 
 
 def can_be_direct(folder: str) -> bool:

@@ -11,26 +11,14 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from probes.common import io_counters
-from probes.feed.load import arms, dataset, patterns
+from probes.feed.load import arms, dataset, patterns, reader
 from probes.feed.load.accelerators import Consumer, Drain, Emulated
 from probes.feed.load.arms import Length
-from probes.feed.load.reader import (
-    Buffer,
-    CannotFeed,
-    Feed,
-    FileSource,
-    MemorySource,
-    Reader,
-    Source,
-    TokenBucket,
-    decoder,
-    make_buffers,
-    prefer_this_thread,
-    shuffled,
-)
+from probes.feed.load.reader import Buffer, CannotFeed, Feed, Reader, Source
 from probes.feed.plan import Row, Spec
 from probes.feed.records import Arm, DirectoryCheck, End, LoadError, Ready, line
 
@@ -52,10 +40,10 @@ class Program:
         self.data = self._data()
         self.largest = max(block.read_bytes for block in self.data.blocks)
         self.device = io_counters.device_of(spec.folder) if spec.bucket is None else None
-        self.order = list(self.data.blocks) if spec.sequential else shuffled(self.data.blocks, spec.seed)
+        self.order = list(self.data.blocks) if spec.sequential else reader.shuffled(self.data.blocks, spec.seed)
         self.consumer = self._accelerator()
         if self.consumer.kind == "emulated":
-            prefer_this_thread()  # it only keeps the books
+            reader.prefer_this_thread()  # it only keeps the books
         self.demand = spec.demand if spec.demand is not None else float("inf")
         self.buffers = self._buffers()
         self.rates: dict[str, float] = {}
@@ -79,7 +67,7 @@ class Program:
         else:
             apart = dataset.is_apart(spec.sample_bytes, spec.samples_per_file)
             data = dataset.write(spec.folder, blocks, spec.seed, time.monotonic() + spec.layout_seconds, apart)
-        return dataset.through_cache(data) if spec.buffered else data
+        return replace(data, direct=not spec.buffered and data.direct)
 
     def _accelerator(self) -> Consumer:
         spec = self.spec
@@ -166,15 +154,15 @@ class Program:
         decode = self.spec.decode if arm in ("preprocess", "storage", "yardstick") else "none"
         return Reader(
             self._source(arm), self.order, workers=self.spec.workers, buffers=self.buffers,
-            decode=decoder(decode, self.data.blocks[0].samples),
+            decode=reader.decoder(decode, self.data.blocks[0].samples),
         )  # fmt: skip
 
     def _source(self, arm: str) -> Source:
         if arm in ("transfer", "preprocess"):
-            return MemorySource()
+            return reader.MemorySource()
         if self.spec.bucket is not None:
-            return TokenBucket(*self.spec.bucket)
-        return FileSource(self.data, sequential=self.spec.sequential)
+            return reader.TokenBucket(*self.spec.bucket)
+        return reader.FileSource(self.data, sequential=self.spec.sequential)
 
     # --- what would mend it
 
@@ -196,12 +184,14 @@ class Program:
         size = row.block_bytes or self.largest
         blocks = dataset.cut(self.data, size, self.spec.sample_bytes) if row.block_bytes else self.data.blocks
         workers = row.workers or self.spec.workers
-        data = dataset.through_cache(self.data) if row.buffered else self.data
+        data = replace(self.data, direct=not row.buffered and self.data.direct)
 
         def make() -> Reader:
-            source = FileSource(data, sequential=row.buffered)
-            order = blocks if row.buffered else shuffled(blocks, self.spec.seed)
-            return Reader(source, order, workers=workers, buffers=make_buffers(size, workers + _LEAST_AHEAD_BLOCKS))
+            source = reader.FileSource(data, sequential=row.buffered)
+            order = blocks if row.buffered else reader.shuffled(blocks, self.spec.seed)
+            return Reader(
+                source, order, workers=workers, buffers=reader.make_buffers(size, workers + _LEAST_AHEAD_BLOCKS)
+            )
 
         return arms.run(
             "mend", row.turn, Drain(), make, self._mend_length(row), self.device,

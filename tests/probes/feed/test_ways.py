@@ -13,9 +13,8 @@ from bench.measure.probe import Check
 from bench.measure.recording import LiveTools
 from bench.model import Measurement
 from probes.feed import calibrate
-from probes.feed.parse import Parsed, parse
-from probes.feed.patterns import PATTERNS, parse_pattern
-from probes.feed.plan import schedule
+from probes.feed.parse import Parsed, parse, parse_pattern
+from probes.feed.plan import PATTERNS, schedule
 from tests.probes.feed.conftest import SAMPLE, SHORT
 
 Child = Callable[..., str]
