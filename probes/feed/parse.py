@@ -67,9 +67,8 @@ def parse(text: str, path: str, label: str) -> Parsed:
     """Everything that one directory's arms say. ``label`` names an emulated accelerator (``resnet50-h100*8``)."""
     ready, arms = answer(text, Ready, Arm, arm=Arm)
     with jsonl.understood(WHO):
-        feed = _PathRates(ready, arms, path, label)
-        figures = (*feed.stages(), *feed.starvation(), *feed.headroom(), feed.sample_bytes(), *feed.details())
-        return Parsed(figures, tuple(feed.series()), tuple(feed.warnings()))
+        rates = _PathRates(ready, arms, path, label)
+        return Parsed(tuple(rates.measurements()), tuple(rates.series()), tuple(rates.warnings()))
 
 
 class _PathRates:
@@ -128,18 +127,24 @@ class _PathRates:
         ordered = sorted(values)
         return self.figure(metric, Rate(sum(ordered) / len(ordered), (ordered[0], ordered[-1])), **labels)
 
-    def sample_bytes(self) -> Measurement:
+    def measurements(self) -> Iterator[Measurement]:
+        yield from self._stages()
+        yield from self._starvation()
+        yield from self._headroom()
         size = float(self.ready.sample_bytes)
-        return Measurement(metric="feed_sample_bytes", value=size, interval=(size, size), samples=1, labels=self.labels)
+        yield Measurement(metric="feed_sample_bytes", value=size, interval=(size, size), samples=1, labels=self.labels)
+        for part in (self._busy, self._interference, self._waits, self._cores, self._mlperf, self._loader):
+            yield from part()
+        yield from self._ways_to_read()
 
-    def stages(self) -> Iterator[Measurement]:
+    def _stages(self) -> Iterator[Measurement]:
         for stage, measured in self.rates.items():
             if stage == "yardstick":
                 yield self.figure("feed_yardstick_samples_per_second", measured)
             else:
                 yield self.figure("inference_samples_per_second", measured, stage=stage)
 
-    def starvation(self) -> Iterator[Measurement]:
+    def _starvation(self) -> Iterator[Measurement]:
         """The contract's parts, each with an interval by interval arithmetic on the rates'.
 
         The repeats are the windows of the arm that makes the difference, so that a repetition can be pooled.
@@ -164,7 +169,7 @@ class _PathRates:
             interval, windows = rows[name]
             yield self.figure("starvation_ratio", Rate(value, interval, tuple(windows)), component=name)
 
-    def headroom(self) -> Iterator[Measurement]:
+    def _headroom(self) -> Iterator[Measurement]:
         if "fetch" not in self.rates:
             return
         c, f = self.rates["resident"], self.rates["fetch"]
@@ -174,17 +179,6 @@ class _PathRates:
         count = float(self.ready.count or 1)
         feedable, least, most = (float(math.floor(value * count + 1e-9)) for value in (ratio.value, low, high))
         yield self.figure("accelerators_feedable", Rate(feedable, (least, most)))
-
-    # --- what else the arms say
-
-    def details(self) -> Iterator[Measurement]:
-        yield from self._busy()
-        yield from self._interference()
-        yield from self._waits()
-        yield from self._cores()
-        yield from self._mlperf()
-        yield from self._loader()
-        yield from self._ways_to_read()
 
     def _busy(self) -> Iterator[Measurement]:
         """The share of each arm's window in which the accelerator computed; steps at the window's edges are cut."""

@@ -22,9 +22,10 @@ from pathlib import Path
 from bench.measure.jsonl import record
 from bench.measure.probe import Check, Completed, Context, Failed, Probe, ProbeError, TimedOut, Tools, Unsupported
 from bench.model import Code, Effort, Measurement, Request
+from probes.common.io_counters import block_counters
 from probes.common.metrics import metrics, of_repeats
 from probes.storage import fio
-from probes.storage.directory import ANOTHER, Place, checks, counters, look, parse_counters
+from probes.storage.directory import ANOTHER, Place, checks, look, parse_counters
 from probes.storage.fio import MIB, FioJob, IoEngine, Reading
 
 REPEATS = 5
@@ -200,7 +201,7 @@ class _Directory:
             raise TimedOut(Code.FIO_TIMED_OUT, reason, ANOTHER) from error
 
     def _count(self) -> None:
-        text = self.ctx.tools.record("counters", counters(self.place.device))
+        text = self.ctx.tools.record("counters", block_counters(self.place.device))
         self._counts.append(parse_counters(text))
 
     def _say(self, text: str, fraction: float) -> None:

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from probes.common import io_counters
+
 #: O_DIRECT wants offsets, lengths and addresses in logical blocks; 4096 is a multiple of every one in use.
 ALIGN = 4096
 _CHUNK_BYTES = 4 << 20
@@ -217,22 +219,13 @@ def cut(data: DataSet, block_bytes: int, sample_bytes: int) -> tuple[Block, ...]
 
 def can_be_direct(folder: str) -> bool:
     """Whether a file here can be written past the page cache, tried with one block."""
-    path = os.path.join(folder, "direct.probe")
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
-    os.close(fd)
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_DIRECT)
-        try:
-            with mmap.mmap(-1, ALIGN) as memory:
-                return os.pwrite(fd, memory, 0) == ALIGN
-        finally:
-            os.close(fd)
+        io_counters.try_direct(folder)
     except OSError as error:
         if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):
             return False
         raise
-    finally:
-        os.unlink(path)
+    return True
 
 
 _FS_IOC_FIEMAP = 0xC020660B
@@ -245,12 +238,8 @@ def unwritten_bytes(path: str) -> int:
 
     Holes by SEEK_HOLE; unwritten extents by FIEMAP, where the file system answers it (ext4, xfs, btrfs).
     """
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        size = os.fstat(fd).st_size
-        return _holes(fd, size) + _unwritten_extents(fd)
-    finally:
-        os.close(fd)
+    with open(path, "rb", buffering=0) as file:
+        return _holes(file.fileno(), os.path.getsize(path)) + _unwritten_extents(file.fileno())
 
 
 def _holes(fd: int, size: int) -> int:

@@ -17,7 +17,6 @@ from typing import Any
 from probes.common import io_counters
 from probes.feed.load import arms, dataset, patterns, reader
 from probes.feed.load.accelerators import Consumer, Drain, Emulated
-from probes.feed.load.arms import Length
 from probes.feed.load.reader import Buffer, CannotFeed, Feed, Reader, Source
 from probes.feed.plan import Row, Spec
 from probes.feed.records import Arm, DirectoryCheck, End, LoadError, Ready, line
@@ -67,7 +66,7 @@ class Program:
         else:
             apart = dataset.is_apart(spec.sample_bytes, spec.samples_per_file)
             data = dataset.write(spec.folder, blocks, spec.seed, time.monotonic() + spec.layout_seconds, apart)
-        return replace(data, direct=not spec.buffered and data.direct)
+        return replace(data, direct=data.direct and not spec.buffered)
 
     def _accelerator(self) -> Consumer:
         spec = self.spec
@@ -122,18 +121,15 @@ class Program:
     # --- the arms
 
     def _arm(self, row: Row) -> Arm:
-        length = Length(row.warm, row.shortest, max(row.shortest, min(row.longest, self._left() - row.warm)))
         if row.arm == "resident":
-            arm = arms.resident(self.consumer, row.turn, length)
+            arm = arms.resident(row, self.consumer)
             self.demand = self._rate(arm) or self.demand
             return arm
+        row = replace(row, longest=max(row.shortest, min(row.longest, self._left() - row.warm)))
         cold = row.arm in ("fetch", "storage", "yardstick")
         resident = self._resident_ratio() if cold and not self.data.direct else None
         consumer = Drain() if row.arm == "fetch" else self.consumer
-        arm = arms.run(
-            row.arm, row.turn, consumer, lambda: self._feed(row.arm), length, self.device, self.demand,
-            resident_ratio=resident,
-        )  # fmt: skip
+        arm = arms.run(row, consumer, lambda: self._feed(row.arm), self.device, self.demand, resident_ratio=resident)
         self.rates[row.arm] = self._rate(arm)
         return arm
 
@@ -159,7 +155,7 @@ class Program:
 
     def _source(self, arm: str) -> Source:
         if arm in ("transfer", "preprocess"):
-            return reader.MemorySource()
+            return Source()
         if self.spec.bucket is not None:
             return reader.TokenBucket(*self.spec.bucket)
         return reader.FileSource(self.data, sequential=self.spec.sequential)
@@ -172,31 +168,27 @@ class Program:
             return False
         if self.data.apart and row.block_bytes:
             return False  # a small file is one read
-        return self._left() > self._mend_length(row).warm + row.shortest + 1.0
+        return self._left() > self._warm(row) + row.shortest + 1.0
 
-    def _mend_length(self, row: Row) -> Length:
-        """Warm for twice the time that the reads in flight take at the rate known so far (Little's law)."""
+    def _warm(self, row: Row) -> float:
+        """Twice the time that the reads in flight take at the rate known so far (Little's law)."""
         rate = self.rates.get("fetch", 0.0) * self.spec.sample_bytes
         in_flight = (row.workers or self.spec.workers) * (row.block_bytes or self.largest)
-        return Length(max(row.warm, 2.0 * in_flight / rate) if rate > 0 else row.warm, row.shortest, row.shortest)
+        return max(row.warm, 2.0 * in_flight / rate) if rate > 0 else row.warm
 
     def _mend(self, row: Row) -> Arm:
-        size = row.block_bytes or self.largest
+        size, workers = row.block_bytes or self.largest, row.workers or self.spec.workers
         blocks = dataset.cut(self.data, size, self.spec.sample_bytes) if row.block_bytes else self.data.blocks
-        workers = row.workers or self.spec.workers
-        data = replace(self.data, direct=not row.buffered and self.data.direct)
+        data = replace(self.data, direct=self.data.direct and not row.buffered)
 
         def make() -> Reader:
             source = reader.FileSource(data, sequential=row.buffered)
             order = blocks if row.buffered else reader.shuffled(blocks, self.spec.seed)
-            return Reader(
-                source, order, workers=workers, buffers=reader.make_buffers(size, workers + _LEAST_AHEAD_BLOCKS)
-            )
+            buffers = reader.make_buffers(size, workers + _LEAST_AHEAD_BLOCKS)
+            return Reader(source, order, workers=workers, buffers=buffers)
 
-        return arms.run(
-            "mend", row.turn, Drain(), make, self._mend_length(row), self.device,
-            workers=workers, block_bytes=size, buffered=row.buffered,
-        )  # fmt: skip
+        row = replace(row, warm=self._warm(row))
+        return arms.run(row, Drain(), make, self.device, workers=workers, block_bytes=size, buffered=row.buffered)
 
 
 def say(record: Any) -> None:

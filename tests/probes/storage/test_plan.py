@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from bench.measure.probe import Completed, Failed, Unsupported
 from bench.model import Effort
+from probes.common.io_counters import block_counters
 from probes.storage import directory, fio
 from probes.storage import probe as storage
 from probes.storage.directory import Place
@@ -208,6 +209,6 @@ def test_unprintable_paths_are_refused_before_they_reach_a_tool(path: str) -> No
 def test_counters_of_a_device_are_in_bytes() -> None:
     assert directory.parse_counters("  10 0 2000 5 20 0 4000 9 0 1 1\n") == (2000 * 512, 4000 * 512)
     assert directory.parse_counters("") is None
-    assert directory.counters("0:45") == directory.counters("../../x") == ""
+    assert block_counters("0:45") == block_counters("../../x") == ""
     with pytest.raises(Failed, match="counters"):
         directory.parse_counters("what is this")
