@@ -64,7 +64,7 @@ def judge(run: Run, profile: Profile, probes: Mapping[str, str] | None = None) -
     return Verdict(
         profile=profile.name,
         digest=profile.digest,
-        decision=_decision(findings),
+        decision=decision_of(findings),
         score=profile_score((item.finding.required, item.score) for item in judged),
         findings=findings,
     )
@@ -80,12 +80,17 @@ def judge_gate(run: Run, gate: Gate, probes: Mapping[str, str]) -> Judged:
     return Judged(_finding(gate, answer), gate_score(answer.status, shares))
 
 
-def decide(verdicts: Iterable[Verdict]) -> Decision:
-    """One decision for several profiles: the worst of them; INCONCLUSIVE for none."""
-    found = {verdict.decision for verdict in verdicts}
+def worst_of(decisions: Iterable[Decision]) -> Decision:
+    """NO-GO before INCONCLUSIVE before GO; INCONCLUSIVE for none."""
+    found = set(decisions)
     if Decision.NO_GO in found:
         return Decision.NO_GO
     return Decision.GO if found == {Decision.GO} else Decision.INCONCLUSIVE
+
+
+def decide(verdicts: Iterable[Verdict]) -> Decision:
+    """One decision for several profiles: the worst of them."""
+    return worst_of(verdict.decision for verdict in verdicts)
 
 
 def exit_status(decision: Decision) -> int:
@@ -103,7 +108,8 @@ def status_of(measurement: Measurement, limit: Limit) -> Status:
     return Status.UNDECIDED if any(kept) else Status.FAIL
 
 
-def _decision(findings: Iterable[Finding]) -> Decision:
+def decision_of(findings: Iterable[Finding]) -> Decision:
+    """NO-GO when a required gate failed, GO when all of them passed."""
     required = {finding.status for finding in findings if finding.required}
     if Status.FAIL in required:
         return Decision.NO_GO

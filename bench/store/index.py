@@ -16,8 +16,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench.judge.baseline.epoch import epoch_of, telling
-from bench.judge.baseline.series import Labels, Session
+from bench.judge.baseline.comparison import epoch_of, telling
+from bench.judge.baseline.series import Labels, StoredRun
 from bench.model import Code, Run, code_of
 from bench.store import documents as reading
 from bench.store.errors import UnusableRun, one_line
@@ -144,14 +144,14 @@ class Index:
         found: tuple[str, float, str] | None = self.db.execute(query, (host,)).fetchone()
         return found
 
-    def sessions(self, host: str, epoch: str, since: float, until: float, limit: int) -> list[Session]:
+    def runs(self, host: str, epoch: str, since: float, until: float, limit: int) -> list[StoredRun]:
         """The newest ``limit`` runs of a node in an epoch with ``since`` < start <= ``until``, oldest first."""
         query = (
             "SELECT id, at, sound, confirms, decisions FROM runs WHERE host=? AND epoch=? AND at>? AND at<=? "
             "ORDER BY at DESC, path DESC LIMIT ?"
         )
         rows = self.db.execute(query, (host, epoch, since, until, limit)).fetchall()
-        return [_session(row) for row in reversed(rows)]
+        return [_stored(row) for row in reversed(rows)]
 
     def values(self, metric: str, labels: Labels, host: str, runs: Iterable[str]) -> dict[str, float]:
         """Run id -> that series' value, of the named runs of the node that have a valid one."""
@@ -207,9 +207,9 @@ class Index:
         return row[0] if row else None
 
 
-def _session(row: tuple[str, float, int, str | None, str]) -> Session:
+def _stored(row: tuple[str, float, int, str | None, str]) -> StoredRun:
     run, at, sound, confirms, decisions = row
-    return Session(run, at, bool(sound), confirms, tuple((p, d, c) for p, d, c in json.loads(decisions)))
+    return StoredRun(run, at, bool(sound), confirms, tuple((p, d, c) for p, d, c in json.loads(decisions)))
 
 
 def _remove(path: Path) -> None:
