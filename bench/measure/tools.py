@@ -169,19 +169,13 @@ def run(
     finally:
         end(process)
         reader.close()
-    done = _completed(argv, process, reader, started)
+    code = process.returncode if process.returncode is not None else -9
+    words, seconds = tuple(str(word) for word in argv), time.monotonic() - started
+    done = Completed(words, code, reader.stdout(), reader.stderr(), seconds)
     if error is not None:
         error.completed = done
         raise error
     return done
-
-
-def _completed(
-    argv: Sequence[str | Path], process: subprocess.Popen[bytes], reader: _Reader, started: float
-) -> Completed:
-    code = process.returncode if process.returncode is not None else -9
-    words = tuple(str(word) for word in argv)
-    return Completed(words, code, reader.stdout(), reader.stderr(), time.monotonic() - started)
 
 
 @contextmanager
