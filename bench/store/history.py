@@ -32,8 +32,7 @@ def history_of(index: Index, run: Run, keys: Sequence[Key], pooled: Collection[K
     decided = baselines.read(index.root, host)
     runs = index.runs(host, epoch, decided.through, at, LONGEST)
     if run.id not in {stored.run for stored in runs}:
-        confirms = run.request.options.get("confirms")
-        runs.append(StoredRun(run.id, at, is_sound(run), confirms if isinstance(confirms, str) else None))
+        runs.append(StoredRun(run.id, at, is_sound(run), run.confirms))
     later = index.runs(host, epoch, at, at + SAME_NIGHT_SECONDS, LONGEST)
     known = [stored.run for stored in (*runs, *later)]
     pinned = decided.pin.runs if decided.pin else ()

@@ -201,8 +201,8 @@ def _fits(value: float, scale: Scale) -> bool:
 def _first_of_night(run: Run, history: History, values: Mapping[str, float]) -> str:
     """The id of the run's own night: that of the run which it confirms, where that one measured the series too."""
     own = next((stored for stored in history.runs if stored.run == run.id), None)
-    first = own.confirms if own else run.request.options.get("confirms")
-    return first if isinstance(first, str) and first in values else run.id
+    first = own.confirms if own else run.confirms
+    return first if first in values else run.id
 
 
 def _tonight(run: Run, history: History, values: Mapping[str, float], scale: Scale) -> Night:
