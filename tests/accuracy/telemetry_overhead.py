@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bench.measure.watchers import Observers, Watching
 from probes import host
-from probes.common import nvml as _nvml
+from probes.common.nvml import survey
 from probes.gpu import probe as gpu
 from probes.gpu.sampler import GpuWatch
 from tests.probes.gpu.conftest import SOURCE
@@ -81,7 +81,7 @@ def ratios(steps: list[tuple[float, float]], starts: list[tuple[float, bool]]) -
 
 
 def main(seconds: float) -> int:
-    if _nvml.driver_version() is None:
+    if survey().driver is None:
         return with_a_library()
     watching = [Watching(host.PROBE, host.HostWatch()), Watching(gpu.PROBE, GpuWatch())]
     observers = Observers(watching)  # not started: the blocks do the sampling

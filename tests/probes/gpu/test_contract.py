@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bench.model import Measurement, Outcome, Run
-from probes.common import nvml as _nvml
+from probes.common.nvml import survey
 from probes.gpu import probe as gpu
 from probes.inference.events import events, refusal
 from probes.inference.parse import parse
@@ -25,8 +25,7 @@ real = pytest.mark.gpu
 
 def no_card() -> str | None:
     """Why there is no card to test with, or None."""
-    driver = _nvml.driver_version()
-    return None if driver else "no NVIDIA driver answers on this machine"
+    return None if survey().driver else "no NVIDIA driver answers on this machine"
 
 
 def no_cuda() -> str | None:
