@@ -28,7 +28,8 @@ ROOT = Path(__file__).parents[2]
 MOST = 0.01
 LOAD = """
 import json, sys, time, torch
-from probes.inference.load.decoder import SHAPES, Decoder
+from probes.inference.load.decoder import Decoder
+from probes.inference.shapes import SHAPES
 torch.set_num_threads(1)
 decoder = Decoder(SHAPES["nano"], "cpu", torch.float32, 1, 128)
 end = time.monotonic() + float(sys.argv[1])

@@ -15,7 +15,7 @@ import pytest
 from bench.model import Measurement, Outcome, Run
 from probes.common.nvml import survey
 from probes.gpu import probe as gpu
-from probes.inference.events import events, refusal
+from probes.inference.events import read, refusal
 from probes.inference.parse import parse
 from tests.probes.gpu.conftest import Fake
 
@@ -123,7 +123,7 @@ def figures() -> list[Measurement]:
     ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(argv, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-    found = events(done.stdout)
+    found = read(done.stdout)
     error = refusal(found, done.returncode, done.stderr)
     assert error is None, error
     print(json.dumps(found[0]))
