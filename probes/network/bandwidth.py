@@ -14,10 +14,11 @@ from bench.measure.probe import Context, Failed
 from bench.model import Code, Measurement
 from probes.common.iperf3 import (
     Datagrams,
+    Document,
     Flow,
+    Iperf3Server,
     NoCongestionControl,
     NoSocketBuffer,
-    Server,
     mean_segment,
     tcp_arguments,
     tcp_flows,
@@ -108,10 +109,10 @@ def measure_both(link: Link, plan: Plan, streams: int) -> list[Flow]:
     return flows
 
 
-def _tcp(link: Link, plan: Plan, direction: str, streams: int) -> dict[str, object]:
+def _tcp(link: Link, plan: Plan, direction: str, streams: int) -> Document:
     seconds = plan.tcp_seconds + plan.tcp_omit
 
-    def arguments(congestion: str) -> dict[str, object]:
+    def run(congestion: str) -> Document:
         return link.iperf(
             f"tcp-{direction}",
             lambda server: tcp_arguments(server, direction, plan.tcp_seconds, plan.tcp_omit, streams, congestion),
@@ -119,10 +120,10 @@ def _tcp(link: Link, plan: Plan, direction: str, streams: int) -> dict[str, obje
         )
 
     try:
-        return arguments(CONGESTION)
+        return run(CONGESTION)
     except NoCongestionControl:
         link.ctx.warn(f"{link.name}: {CONGESTION} is not to be had; the kernel's own congestion control was used")
-        return arguments("")
+        return run("")
 
 
 def measure_udp(link: Link, plan: Plan, capacity: Mapping[str, float]) -> tuple[list[Datagrams], dict[str, int]]:
@@ -144,7 +145,7 @@ def measure_udp(link: Link, plan: Plan, capacity: Mapping[str, float]) -> tuple[
 
 
 def _udp(link: Link, plan: Plan, direction: str, rate: float, buffer: int = SOCKET_BUFFER) -> Datagrams:
-    def arguments(server: Server) -> list[str]:
+    def arguments(server: Iperf3Server) -> list[str]:
         return udp_arguments(server, direction, plan.udp_seconds, rate, UDP_PAYLOAD, buffer)
 
     try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from bench.judge.statistics import quantile
 from bench.measure.probe import Failed, TimedOut
 from bench.model import Code, Measurement, Series
-from probes.common.iperf3 import Server, document, tcp_arguments, tcp_flows, udp_arguments, udp_datagrams
+from probes.common.iperf3 import Iperf3Server, document, tcp_arguments, tcp_flows, udp_arguments, udp_datagrams
 from probes.network.bandwidth import CONGESTION, DIRECTIONS, SOCKET_BUFFER, UDP_PAYLOAD, Bandwidth, of_repeats
 from probes.network.echo_parse import Echo, base, idle_or_loaded, load_alone, parse, quantiles
 from probes.network.plan import FINE_INTERVAL, LOADED_INTERVAL, SETTLE_SECONDS, VOICE_INTERVAL, Plan
@@ -130,7 +130,7 @@ def paced(
     return parse(done.stdout)
 
 
-def _achieved(echo: Echo, server: Server, load: Load) -> float:
+def _achieved(echo: Echo, server: Iperf3Server, load: Load) -> float:
     """What the load itself brought across, bytes per second of payload. Raises Failed when it broke off."""
     doc = document(str((echo.load or {}).get("output", "")), server)
     if load.name == TCP:

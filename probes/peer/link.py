@@ -10,7 +10,7 @@ from typing import Any
 from bench.measure.jsonl import decoded, refusal
 from bench.measure.probe import Context, Failed, ProbeError, TimedOut, python_argv
 from bench.model import Code, Measurement
-from probes.common.iperf3 import Busy, Refused, Server, bits, document
+from probes.common.iperf3 import Document, Iperf3Server, PeerBusy, PeerRefused, bits, document
 from probes.peer.protocol import address
 
 _BUSY_PAUSE, _RESTART_PAUSE, _RESTARTS = 1.0, 0.15, 40
@@ -36,7 +36,7 @@ class Link:
     ctx: Context
     name: str
     labels: Mapping[str, str]
-    iperf3: Server
+    iperf3: Iperf3Server
     control_port: int
     leased: bool
     token: int | None = None
@@ -46,7 +46,7 @@ class Link:
     key_file: str | None = None
     runs: int = 0
 
-    def iperf(self, name: str, arguments: Callable[[Server], list[str]], seconds: float) -> dict[str, Any]:
+    def iperf(self, name: str, arguments: Callable[[Iperf3Server], list[str]], seconds: float) -> Document:
         """One iperf3 test that takes ``seconds``; a busy server is waited for as long as the probe has time.
 
         Raises Failed or TimedOut with one line that names the peer.
@@ -55,19 +55,19 @@ class Link:
         while True:
             try:
                 return self._once(name, arguments(self.iperf3), seconds)
-            except Busy as busy:
+            except PeerBusy as busy:
                 if self.ctx.remaining() < seconds + _BUSY_PAUSE + _RESERVE_SECONDS:
                     reason = f"{busy.reason}, and still was when the time was up"
                     raise TimedOut.told(reason, "wait, or use another peer") from busy
                 self.ctx.progress(f"{self.name} is busy with another test; waiting", None)
                 self.ctx.tools.sleep(_BUSY_PAUSE)
-            except Refused:
+            except PeerRefused:
                 restarts += 1
                 if not self.leased or restarts > _RESTARTS:
                     raise
                 self.ctx.tools.sleep(_RESTART_PAUSE)  # its server for the next test is just being started
 
-    def _once(self, name: str, argv: list[str], seconds: float) -> dict[str, Any]:
+    def _once(self, name: str, argv: list[str], seconds: float) -> Document:
         self.ctx.tools.require("iperf3")
         try:
             done = self.ctx.tools.run(argv, name=name, timeout=seconds + _GRACE_SECONDS)
@@ -136,7 +136,7 @@ def _link(ctx: Context, peer: str, labels: Mapping[str, str], answer: Mapping[st
         ctx=ctx,
         name=peer,
         labels={"peer": peer, **labels},
-        iperf3=Server(host, int(iperf3_port or 0), ceiling),
+        iperf3=Iperf3Server(host, int(iperf3_port or 0), ceiling),
         control_port=port,
         leased=leased,
         token=hello.get("token"),
