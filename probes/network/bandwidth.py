@@ -6,10 +6,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 from bench.judge.statistics import binomial_interval, median_interval
-from bench.measure.jsonl import decoded
+from bench.measure.jsonl import record
 from bench.measure.probe import Context, Failed
 from bench.model import Code, Measurement
 from probes.common.iperf3 import (
@@ -25,9 +24,9 @@ from probes.common.iperf3 import (
     udp_arguments,
     udp_datagrams,
 )
-from probes.network.plan import Plan
-from probes.peer.link import Link, rate_option
-from probes.peer.protocol import parse as parse_counters
+from probes.network.plan import NetworkPlan
+from probes.peer.link import Link, client_words, rate_option
+from probes.peer.protocol import Interface, PeerCounters, counters
 
 DIRECTIONS = ("send", "receive")
 #: One stream measures a link most exactly, if it fills it; a long path, or many cores, needs more.
@@ -72,7 +71,7 @@ def streams_next(tried: Mapping[int, Sequence[float]]) -> int:
     return STREAMS[-1]
 
 
-def measure_tcp(link: Link, plan: Plan) -> Bandwidth:
+def measure_tcp(link: Link, plan: NetworkPlan) -> Bandwidth:
     """Rounds of send and receive in turn, so that a change in the network strikes both.
 
     The first round of each number of streams tries whether it fills the link; the figures are those of the number that
@@ -101,7 +100,7 @@ def streams_settled(tried: Mapping[int, Sequence[float]]) -> int:
     return wanted if wanted in tried else max(tried, key=lambda streams: max(tried[streams]))
 
 
-def measure_both(link: Link, plan: Plan, streams: int) -> list[Flow]:
+def measure_both(link: Link, plan: NetworkPlan, streams: int) -> list[Flow]:
     """Both directions at once. iperf3 3.9 and 3.10 may not say what arrived; there is no figure then."""
     flows: list[Flow] = []
     for _ in range(plan.both_rounds):
@@ -109,7 +108,7 @@ def measure_both(link: Link, plan: Plan, streams: int) -> list[Flow]:
     return flows
 
 
-def _tcp(link: Link, plan: Plan, direction: str, streams: int) -> Document:
+def _tcp(link: Link, plan: NetworkPlan, direction: str, streams: int) -> Document:
     seconds = plan.tcp_seconds + plan.tcp_omit
 
     def run(congestion: str) -> Document:
@@ -126,7 +125,7 @@ def _tcp(link: Link, plan: Plan, direction: str, streams: int) -> Document:
         return run("")
 
 
-def measure_udp(link: Link, plan: Plan, capacity: Mapping[str, float]) -> tuple[list[Datagrams], dict[str, int]]:
+def measure_udp(link: Link, plan: NetworkPlan, capacity: Mapping[str, float]) -> tuple[list[Datagrams], dict[str, int]]:
     """UDP both ways; ``capacity`` in bytes per second. Also how many datagrams the receiver's own sockets dropped."""
     results: list[Datagrams] = []
     before = {"send": _peer_overflows(link), "receive": _overflows(link.ctx)}
@@ -144,7 +143,7 @@ def measure_udp(link: Link, plan: Plan, capacity: Mapping[str, float]) -> tuple[
     return results, overflows
 
 
-def _udp(link: Link, plan: Plan, direction: str, rate: float, buffer: int = SOCKET_BUFFER) -> Datagrams:
+def _udp(link: Link, plan: NetworkPlan, direction: str, rate: float, buffer: int = SOCKET_BUFFER) -> Datagrams:
     def arguments(server: Iperf3Server) -> list[str]:
         return udp_arguments(server, direction, plan.udp_seconds, rate, UDP_PAYLOAD, buffer)
 
@@ -159,20 +158,17 @@ def _udp(link: Link, plan: Plan, direction: str, rate: float, buffer: int = SOCK
 def _overflows(ctx: Context) -> int:
     """Datagrams that this node's UDP sockets have dropped because they were full, since boot."""
     done = ctx.tools.run(["cat", "/proc/net/snmp"], name="udp-counters", timeout=5)
-    return parse_counters(done.stdout, "Udp").get("RcvbufErrors", 0)
+    return counters(done.stdout, "Udp").get("RcvbufErrors", 0)
 
 
 def _peer_overflows(link: Link) -> int:
     """The same of the peer, if it is a `bench peer` on another node; 0 from any other, which does not tell."""
     if not link.leased or "stand_in" in link.labels:
         return 0
-    words = ["--host", link.iperf3.host, "--port", str(link.control_port)]
-    words += ["--key-file", link.key_file] if link.key_file else []
-    done = link.ctx.tools.python("probes.peer.ask", *words, name="peer-counters", timeout=20)
-    found = decoded(done.stdout) or {}
-    counters = found.get("udp")
-    value = counters.get("RcvbufErrors", 0) if isinstance(counters, dict) else 0
-    return value if isinstance(value, int) else 0
+    words = client_words(link.ctx, link.name)
+    done = link.ctx.tools.python("probes.peer.client", "counters", *words, name="peer-counters", timeout=20)
+    answer = record(done.stdout, PeerCounters)
+    return answer.udp.get("RcvbufErrors", 0) if answer is not None else 0
 
 
 #: One core busy to this share is the limit, not the link (iperf3 before 3.16 is one thread).
@@ -228,13 +224,13 @@ def _retransmits(flows: Sequence[Flow], labels: Mapping[str, str], segment: int 
     return found
 
 
-def utilization(bandwidth: Bandwidth, interface: Mapping[str, Any], labels: Mapping[str, str]) -> list[Measurement]:
+def utilization(bandwidth: Bandwidth, interface: Interface, labels: Mapping[str, str]) -> list[Measurement]:
     """Goodput over what this node's own link could carry of it; nothing where no real device tells its speed.
 
     On the wire each segment has TCP's and IPv4's 52 bytes with time stamps, and Ethernet's 38 with preamble and gap.
     """
-    speed, mtu = interface.get("bits_per_second"), interface.get("mtu")
-    if not isinstance(speed, int) or not isinstance(mtu, int) or speed <= 0 or mtu <= 52:
+    speed, mtu = interface.bits_per_second or 0, interface.mtu or 0
+    if speed <= 0 or mtu <= 52:
         return []
     most = speed / 8 * (mtu - 52) / (mtu + 38)
     return [

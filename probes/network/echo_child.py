@@ -86,7 +86,7 @@ def _difference(later: int, earlier: int) -> int | None:
 
 
 @dataclass(slots=True)
-class Echo:
+class EchoClient:
     """One measurement: sends on time, and puts what comes back to the datagram that it belongs to."""
 
     socket: socket.socket
@@ -204,7 +204,7 @@ def main() -> None:
     sock, stamped = udp_socket(int(family))
     sock.connect(address)
     key = read_key(asked.key_file)
-    echo = Echo(sock, asked.token, asked.run, asked.count, asked.size, asked.interval, key)
+    echo = EchoClient(sock, asked.token, asked.run, asked.count, asked.size, asked.interval, key)
     load = Load(json.loads(asked.load), asked.settle) if asked.load else None
     try:
         if load is not None and not load.start():
@@ -235,7 +235,7 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _print(echo: Echo, host: dict[str, Any]) -> None:
+def _print(echo: EchoClient, host: dict[str, Any]) -> None:
     print(json.dumps({**echo.summary(), **host}))
     rows = [one.row() for one in echo.times]
     for at in range(0, len(rows), _ROWS_A_LINE):

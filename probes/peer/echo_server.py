@@ -35,7 +35,7 @@ _BATCH = 64
 
 
 @dataclass(slots=True)
-class Session:
+class EchoSession:
     """One client's echo; ``run`` changes with each of its measurements."""
 
     run: int = -1
@@ -68,7 +68,7 @@ class Responder:
             self.socket.close()
             raise
         self.key = key
-        self.sessions: dict[int, Session] = {}
+        self.sessions: dict[int, EchoSession] = {}
         self.answered = 0
         self.dropped = 0
 
@@ -77,7 +77,7 @@ class Responder:
         if len(self.sessions) >= MOST_SESSIONS:
             return None
         token = secrets.randbits(63) | 1
-        self.sessions[token] = Session()
+        self.sessions[token] = EchoSession()
         return token
 
     def close(self, token: int) -> None:
@@ -109,7 +109,7 @@ class Responder:
         )  # fmt: skip
         self._send(pack(reply, len(data), self.key), sender, session, packet.sequence)
 
-    def _send(self, data: bytes, sender: Any, session: Session, sequence: int) -> None:
+    def _send(self, data: bytes, sender: Any, session: EchoSession, sequence: int) -> None:
         """SCHED is stamped before ``sendto`` returns, so what is drained right after it belongs to this reply."""
         drain(self.socket)
         try:

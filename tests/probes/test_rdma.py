@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.measure.probe import Failed
-from probes.peer.helpers import checked_rdma
+from probes.peer.children import perftest_words
 from probes.rdma import bandwidth, latency
 
 HEAD = """---------------------------------------------------------------------------------------
@@ -65,4 +65,4 @@ def test_no_latency_is_made_up() -> None:
     ],
 )
 def test_the_peer_starts_nothing_else(request_: dict[str, object]) -> None:
-    assert isinstance(checked_rdma(dict(request_)), str)
+    assert isinstance(perftest_words(dict(request_)), str)
