@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.measure.probe import Check, Context, Probe, Tools, Unsupported
 from bench.model import Code, Effort, Measurement, Request
-from probes.common.metrics import metrics
+from probes.common.metrics import exact, metrics
 
 SYSFS = Path("/sys/class")
 #: linux/Documentation/ABI/stable/sysfs-class-infiniband; ``link_downed`` counts flaps and is told apart.
@@ -118,16 +118,16 @@ def parse(samples: Sequence[Mapping[str, Any]], ctx: Context) -> list[Measuremen
 def _port(name: str, states: Sequence[Port], samples: int) -> Iterator[Measurement]:
     labels = {"port": name, "kind": str(states[0].get("kind"))}
     up = sum(bool(state.get("active")) for state in states) / samples
-    yield _of("fabric_up_ratio", up, samples, labels)
+    yield exact("fabric_up_ratio", up, samples, labels)
     for metric, key in (("fabric_link_bytes_per_second", "bytes_per_second"), ("fabric_link_lanes", "lanes")):
         values = [float(state[key]) for state in states if state.get(key) is not None]
         if values:
-            yield _of(metric, min(values), samples, labels)
+            yield exact(metric, min(values), samples, labels)
     if (flaps := _added([state.get("flaps") for state in states])) is not None:
-        yield _of("fabric_flaps", flaps, samples, labels)
+        yield exact("fabric_flaps", flaps, samples, labels)
     for counter in dict.fromkeys(counter for state in states for counter in state.get("errors", ())):
         if (errors := _added([state["errors"].get(counter) for state in states])) is not None:
-            yield _of("fabric_errors", errors, samples, {**labels, "counter": counter})
+            yield exact("fabric_errors", errors, samples, {**labels, "counter": counter})
 
 
 def _added(values: Sequence[Any]) -> float | None:
@@ -137,10 +137,6 @@ def _added(values: Sequence[Any]) -> float | None:
         return None
     steps = itertools.pairwise(known)
     return float(sum(after - before if after >= before else after for before, after in steps))
-
-
-def _of(metric: str, value: float, samples: int, labels: Mapping[str, str]) -> Measurement:
-    return Measurement(metric=metric, value=value, interval=(value, value), samples=samples, labels=dict(labels))
 
 
 def doctor(tools: Tools, request: Request) -> Sequence[Check]:

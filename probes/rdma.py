@@ -12,8 +12,7 @@ from collections.abc import Sequence
 
 from bench.measure.probe import Context, Failed, Probe, Unsupported
 from bench.model import Code, Effort, Measurement
-from probes.common.metrics import metrics
-from probes.network.bandwidth import of_repeats
+from probes.common.metrics import metrics, of_repeats
 from probes.peer.link import each_peer, lease
 from probes.peer.protocol import address
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import Field
 
 from bench.judge.collective import Ranks, bus_bandwidths, late_rank, port_shares, slow_port, waits
-from bench.judge.statistics import median_interval
 from bench.measure.jsonl import records
 from bench.measure.probe import Failed, TimedOut
 from bench.model import Code, Measurement
+from probes.common.metrics import of_repeats
 
 _Seconds = Annotated[float, Field(ge=1e-9, lt=1e15)]
 _Rate = Annotated[float, Field(gt=0, lt=1e18)]
@@ -79,23 +79,26 @@ def measurements(ranks: Ranks, labels: Mapping[str, str]) -> list[Measurement]:
     of_rank = [{"rank": str(rank), "host": name} for rank, name in enumerate(ranks.names)]
     for size in sorted(ranks.seconds):
         named = {**labels, "backend": ranks.backend, "size_bytes": str(size), "ranks": str(len(ranks.names))}
-        found.append(_of("collective_bus_bytes_per_second", bus_bandwidths(ranks, size), named))
+        found.append(of_repeats("collective_bus_bytes_per_second", bus_bandwidths(ranks, size), named))
         for own, seconds in zip(of_rank, ranks.seconds[size], strict=True):
-            found.append(_of("collective_iteration_seconds", seconds, {**named, **own}))
+            found.append(of_repeats("collective_iteration_seconds", seconds, {**named, **own}))
     largest = max(ranks.seconds)
     for own, wait in zip(of_rank, waits(ranks, largest), strict=True):
-        found.append(_of("collective_wait_seconds", [wait], {**labels, **own}))
+        found.append(of_repeats("collective_wait_seconds", [wait], {**labels, **own}))
     for (source, destination), rate in sorted(ranks.links.items()):
         ends = {"source": _end(source, ranks), "destination": _end(destination, ranks)}
-        found.append(_of("collective_link_bytes_per_second", [rate], {**labels, **ends}))
+        found.append(of_repeats("collective_link_bytes_per_second", [rate], {**labels, **ends}))
     for (rank, way), share in port_shares(ranks).items():
-        found.append(_of("collective_port_ratio", [share], {**labels, **of_rank[rank], "direction": way}))
+        found.append(of_repeats("collective_port_ratio", [share], {**labels, **of_rank[rank], "direction": way}))
     late, slow = late_rank(ranks, largest), slow_port(ranks)
     causes = [(late, "late")] if late is not None else []
     causes += [(slow[0], f"slow_{slow[1]}")] if slow is not None else []
     return [
         *found,
-        *(_of("collective_straggler_info", [1.0], {**labels, **of_rank[rank], "cause": why}) for rank, why in causes),
+        *(
+            of_repeats("collective_straggler_info", [1.0], {**labels, **of_rank[rank], "cause": why})
+            for rank, why in causes
+        ),
     ]
 
 
@@ -118,11 +121,3 @@ def stragglers(ranks: Ranks) -> list[str]:
 
 def _end(rank: int, ranks: Ranks) -> str:
     return f"{rank} ({ranks.names[rank]})"
-
-
-def _of(metric: str, values: Sequence[float], labels: Mapping[str, str]) -> Measurement:
-    value, (low, high) = median_interval(values)
-    return Measurement(
-        metric=metric, value=value, interval=(max(0.0, low), high), samples=len(values), labels=dict(labels),
-        repeats=tuple(values),
-    )  # fmt: skip

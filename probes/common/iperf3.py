@@ -11,13 +11,14 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import AliasPath, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from bench.measure.probe import Failed, TimedOut
 from bench.model import Code
 
+T = TypeVar("T")
 _DIRECTIONS = {"send": (), "receive": ("-R",), "both": ("--bidir",)}
 _LARGEST = 10**18  # no counter or rate of a network reaches it
 _MOST_DOCUMENTS = 4
@@ -103,9 +104,10 @@ def _client(server: Iperf3Server, seconds: int) -> list[str]:
 
 # --- its document
 
-
 _Amount = Annotated[FiniteFloat, Field(ge=0, le=_LARGEST)]
 _Count = Annotated[int, Field(ge=-1, le=_LARGEST)]  # -1: this end cannot tell
+#: It becomes a label; Linux has no longer names (TCP_CA_NAME_MAX).
+_Congestion = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{0,16}$")]
 
 
 class _Section(BaseModel):
@@ -125,54 +127,35 @@ class _Sum(_Section):
 
     def figure(self, name: str) -> float:
         """Return the figure of that name. Raises Failed where iperf3 left it out."""
-        value: float | None = getattr(self, name)
-        if value is None:
-            raise Failed(Code.TOOL_OUTPUT, f"iperf3's JSON has no {name}")
-        return float(value)
+        return float(_there(getattr(self, name), name))
 
 
 class _Interval(_Section):
     sum: _Sum | None = None
 
 
-class _TestStart(_Section):
-    blksize: _Amount | None = None
-
-
-class _Start(_Section):
-    tcp_mss_default: _Count | None = None
-    test_start: _TestStart | None = None
-
-
-class _Cpu(_Section):
-    host_total: _Amount | None = None
-    remote_total: _Amount | None = None
-
-
-class _End(_Section):
-    sum: _Sum | None = None
-    sum_sent: _Sum | None = None
-    sum_received: _Sum | None = None
-    sum_sent_bidir_reverse: _Sum | None = None
-    sum_received_bidir_reverse: _Sum | None = None
-    cpu_utilization_percent: _Cpu = _Cpu()
-    #: It becomes a label; Linux has no longer names (TCP_CA_NAME_MAX).
-    sender_tcp_congestion: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{0,16}$")] | None = None
-
-    def part(self, name: str) -> _Sum:
-        """Return the sum of that name. Raises Failed where iperf3 left it out."""
-        value: _Sum | None = getattr(self, name)
-        if value is None:
-            raise Failed(Code.TOOL_OUTPUT, f"iperf3's JSON has no {name}")
-        return value
-
-
 class Document(_Section):
-    """What one test said, of iperf3's JSON only what is read here."""
+    """What one test said: of iperf3's JSON what is read here, None where it is left out."""
 
-    start: _Start = _Start()
+    segment: _Count | None = Field(None, validation_alias=AliasPath("start", "tcp_mss_default"))
+    payload: _Amount | None = Field(None, validation_alias=AliasPath("start", "test_start", "blksize"))
     intervals: list[_Interval] = []
-    end: _End
+    sum: _Sum | None = Field(None, validation_alias=AliasPath("end", "sum"))
+    sent: _Sum | None = Field(None, validation_alias=AliasPath("end", "sum_sent"))
+    received: _Sum | None = Field(None, validation_alias=AliasPath("end", "sum_received"))
+    sent_back: _Sum | None = Field(None, validation_alias=AliasPath("end", "sum_sent_bidir_reverse"))
+    received_back: _Sum | None = Field(None, validation_alias=AliasPath("end", "sum_received_bidir_reverse"))
+    congestion: _Congestion | None = Field(None, validation_alias=AliasPath("end", "sender_tcp_congestion"))
+    cpu_local: _Amount | None = Field(None, validation_alias=AliasPath("end", "cpu_utilization_percent", "host_total"))
+    cpu_remote: _Amount | None = Field(
+        None, validation_alias=AliasPath("end", "cpu_utilization_percent", "remote_total")
+    )
+
+
+def _there(value: T | None, name: str) -> T:
+    if value is None:
+        raise Failed(Code.TOOL_OUTPUT, f"iperf3's JSON has no {name}")
+    return value
 
 
 def document(text: str, server: Iperf3Server, stderr: str = "") -> Document:
@@ -239,26 +222,24 @@ def _failure(error: str, where: str) -> Failed | TimedOut:
 
 def tcp_flows(doc: Document, direction: str) -> list[Flow]:
     """What arrived, one Flow a direction (two for ``both``). Raises Failed when a figure is missing or impossible."""
-    flows = [_flow(doc.end, "", "send" if direction == "both" else direction)]
-    if direction == "both":
-        flows.append(_flow(doc.end, "_bidir_reverse", "receive"))
-    return flows
+    if direction != "both":
+        return [_flow(doc, direction, doc.sent, doc.received)]
+    return [_flow(doc, "send", doc.sent, doc.received), _flow(doc, "receive", doc.sent_back, doc.received_back)]
 
 
-def _flow(end: _End, suffix: str, direction: str) -> Flow:
-    received, sent = end.part("sum_received" + suffix), end.part("sum_sent" + suffix)
-    seconds, rate = received.figure("seconds"), received.figure("bits_per_second") / 8
-    if seconds <= 0 or received.figure("bytes") <= 0:
+def _flow(doc: Document, direction: str, sent: _Sum | None, received: _Sum | None) -> Flow:
+    came, left = _there(received, "sum_received"), _there(sent, "sum_sent")
+    seconds = came.figure("seconds")
+    if seconds <= 0 or came.figure("bytes") <= 0:
         raise Failed(Code.NOTHING_ARRIVED, f"iperf3 received nothing ({direction})", "check the firewall on both ends")
-    cpu = end.cpu_utilization_percent
     return Flow(
         direction=direction,
-        bytes_per_second=rate,
+        bytes_per_second=came.figure("bits_per_second") / 8,
         seconds=seconds,
-        retransmits=None if sent.retransmits == -1 else sent.retransmits,
-        congestion=end.sender_tcp_congestion,
-        cpu_local=(cpu.host_total or 0.0) / 100,
-        cpu_remote=(cpu.remote_total or 0.0) / 100,
+        retransmits=None if left.retransmits == -1 else left.retransmits,
+        congestion=doc.congestion,
+        cpu_local=(doc.cpu_local or 0.0) / 100,
+        cpu_remote=(doc.cpu_remote or 0.0) / 100,
     )
 
 
@@ -267,34 +248,29 @@ def udp_datagrams(doc: Document, direction: str) -> Datagrams:
 
     3.12 prints ``sum_received`` with the receiver's rate but the sums of packets in ``sum``; both are the receiver's.
     """
-    whole, received = doc.end.part("sum"), doc.end.sum_received
-    counted = received if received is not None and received.packets else whole
+    whole = _there(doc.sum, "sum")
+    counted = doc.received if doc.received is not None and doc.received.packets else whole
     packets, lost = int(counted.figure("packets")), int(counted.figure("lost_packets"))
-    if packets <= 0 or not 0 <= lost <= packets:
-        raise Failed(
-            Code.NOTHING_ARRIVED, f"{lost} of {packets} datagrams lost ({direction})", "check the firewall for UDP"
-        )
-    jitters: tuple[float, ...] = (whole.figure("jitter_ms"),)  # the last value, which is all that a sender is told
+    if packets <= 0 or lost > packets:
+        text = f"{lost} of {packets} datagrams lost ({direction})"
+        raise Failed(Code.NOTHING_ARRIVED, text, "check the firewall for UDP")
+    jitters = [whole.figure("jitter_ms")]  # the last value, which is all that a sender is told
     if direction == "receive":
-        jitters = (*(i.sum.jitter_ms for i in doc.intervals if i.sum and i.sum.jitter_ms), *jitters)
-    payload = doc.start.test_start.blksize if doc.start.test_start else None
-    if payload is None:
-        raise Failed(Code.TOOL_OUTPUT, "iperf3's JSON has no blksize")
+        jitters = [*(i.sum.jitter_ms for i in doc.intervals if i.sum and i.sum.jitter_ms), *jitters]
     seconds = whole.figure("seconds")
     return Datagrams(
         direction=direction,
         packets=packets,
         lost=lost,
         jitter_seconds=tuple(milliseconds / 1e3 for milliseconds in jitters),
-        bytes_per_second=(packets - lost) * payload / max(seconds, 1e-9),
+        bytes_per_second=(packets - lost) * _there(doc.payload, "blksize") / max(seconds, 1e-9),
         seconds=seconds,
     )
 
 
 def mean_segment(docs: Sequence[Document]) -> int | None:
     """The TCP segment size that both ends agreed on, in bytes of payload; None where iperf3 does not say."""
-    sizes = (doc.start.tcp_mss_default for doc in docs)
-    return next((size for size in sizes if size is not None and size > 0), None)
+    return next((doc.segment for doc in docs if doc.segment is not None and doc.segment > 0), None)
 
 
 def bits(text: str) -> float:

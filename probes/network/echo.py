@@ -11,7 +11,8 @@ from bench.judge.statistics import quantile
 from bench.measure.probe import Failed, TimedOut
 from bench.model import Code, Measurement, Series
 from probes.common.iperf3 import document, tcp_arguments, tcp_flows, udp_arguments, udp_datagrams
-from probes.network.bandwidth import CONGESTION, DIRECTIONS, SOCKET_BUFFER, UDP_PAYLOAD, Bandwidth, of_repeats
+from probes.common.metrics import of_repeats
+from probes.network.bandwidth import CONGESTION, DIRECTIONS, SOCKET_BUFFER, UDP_PAYLOAD, Bandwidth
 from probes.network.echo_parse import Echo, LoadEnded, idle_or_loaded, parse, quantiles, usual_times
 from probes.network.plan import FINE_INTERVAL, LOADED_INTERVAL, SETTLE_SECONDS, VOICE_INTERVAL, NetworkPlan
 from probes.peer.link import Link, key_words

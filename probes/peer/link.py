@@ -43,7 +43,7 @@ class Link:
     problem: str | None = None
     runs: int = 0
 
-    def iperf(self, name: str, arguments: Callable[[Iperf3Server], list[str]], seconds: float) -> Document:
+    def iperf(self, name: str, argv: list[str], seconds: float) -> Document:
         """One iperf3 test that takes ``seconds``; a busy server is waited for as long as the probe has time.
 
         Raises Failed or TimedOut with one line that names the peer.
@@ -51,7 +51,7 @@ class Link:
         restarts = 0
         while True:
             try:
-                return self._once(name, arguments(self.iperf3), seconds)
+                return self._once(name, argv, seconds)
             except PeerBusy as busy:
                 if self.ctx.remaining() < seconds + _BUSY_PAUSE + _RESERVE_SECONDS:
                     reason = f"{busy.reason}, and still was when the time was up"
