@@ -7,14 +7,13 @@ of a stage some task waited for a CPU, for memory or for I/O; a stage under pres
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from bench.measure import procfs
 from bench.measure.probe import Check, Context, Failed, Probe, Tools
 from bench.model import Code, Effort, Measurement, Metric, Request, Series
 from probes.common.windows import Sample, Stage, finite, stages
 
-_PRESSURE = Path("/proc/pressure")
 _RESOURCES = ("cpu", "io", "memory")
 
 _STAGE = ("stage",)
@@ -78,27 +77,13 @@ class HostWatch:
 
 def _running() -> int | None:
     """Tasks that run or wait for a CPU: the fourth field of /proc/loadavg (proc(5)), without the reader itself."""
-    try:
-        return int(Path("/proc/loadavg").read_text(encoding="ascii").split()[3].partition("/")[0]) - 1
-    except (OSError, ValueError, IndexError):
-        return None
+    words = procfs.read("/proc/loadavg").split()
+    return int(words[3].partition("/")[0]) - 1 if len(words) > 3 else None
 
 
 def _pressure() -> dict[str, dict[str, int]]:
     """Stall time by resource and kind; empty where the kernel has no PSI."""
-    found: dict[str, dict[str, int]] = {}
-    for resource in _RESOURCES:
-        try:
-            found[resource] = totals((_PRESSURE / resource).read_text(encoding="ascii"))
-        except (OSError, ValueError):
-            continue
-    return found
-
-
-def totals(text: str) -> dict[str, int]:
-    """``some avg10=... total=8076252`` to ``{"some": 8076252}``, microseconds (kernel Documentation/accounting/psi)."""
-    lines = (line.partition(" ") for line in text.splitlines() if "total=" in line)
-    return {kind: int(rest.rpartition("total=")[2]) for kind, _, rest in lines}
+    return {resource: found for resource in _RESOURCES if (found := procfs.pressure(resource))}
 
 
 def watch(ctx: Context) -> HostWatch:

@@ -213,7 +213,7 @@ def _measure(job: _Job, signals: Signals, progress: bool) -> Run:
                 measuring = {p.name for p in job.probes if p.measure and not p.guards_itself}
                 done = composed(marked(_with_skipped(runner.execute(plan), job.skipped), busy, measuring))
         job.store.save(done)
-    except lock.Busy as error:
+    except lock.NodeBusy as error:
         raise CliError(str(error), status=3) from error
     except (StoreError, OSError) as error:
         raise CliError(str(error)) from error

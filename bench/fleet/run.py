@@ -7,7 +7,6 @@ A host that does not answer costs its phase ten seconds, and nobody else's resul
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import random
@@ -31,6 +30,7 @@ from bench.fleet.plan import Plan, waves
 from bench.fleet.transport.ansible import Engine
 from bench.fleet.transport.base import Door, Kind
 from bench.judge.fleet.model import Fleet, State
+from bench.measure.lock import acquire
 from bench.model import Run
 from bench.store import documents as reading
 from bench.store.errors import UnusableRun, one_line, why
@@ -283,7 +283,7 @@ def _alone(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise FleetError(one_line(f"{folder / 'lock'}: {why(error)}")) from error
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        acquire(fd)
     except BlockingIOError as error:
         os.close(fd)
         raise Occupied(one_line(f"{folder}: another controller works on this run; wait for it")) from error

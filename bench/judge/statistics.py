@@ -131,6 +131,17 @@ def poisson_upper_bound(events: int, confidence: float = 0.95) -> float:
     return float(gammaincinv(events + 1, confidence))
 
 
+def student_half_width(values: Sequence[float], mean: float, confidence: float = 0.95) -> float:
+    """Half of Student's t interval around the mean of normal values; 0 for a single one."""
+    from scipy.special import stdtrit
+
+    n = len(values)
+    if n < 2:
+        return 0.0
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+    return float(stdtrit(n - 1, (1.0 + confidence) / 2.0)) * deviation / math.sqrt(n)
+
+
 def merge(first: Measurement, second: Measurement) -> Measurement:
     """Two measurements of one thing pooled: all repeats, their median and its interval made anew.
 
@@ -170,22 +181,13 @@ def _check_share(q: float) -> None:
 
 def _student_interval(ordered: Sequence[float], confidence: float) -> Interval:
     """mean +- t s / sqrt(n), of the logarithms when all are positive, else of the values scaled to at most one."""
-    if ordered[0] > 0.0:
-        low, high = _mean_interval([math.log(value) for value in ordered], confidence)
-        return _exp(low), _exp(high)
     scale = max(-ordered[0], ordered[-1])  # keeps squares of the largest floats finite
-    low, high = _mean_interval([value / scale for value in ordered], confidence)
-    return _clamp(low * scale), _clamp(high * scale)
-
-
-def _mean_interval(values: Sequence[float], confidence: float) -> Interval:
-    from scipy.special import stdtrit
-
-    n = len(values)
-    mean = math.fsum(values) / n
-    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
-    half = float(stdtrit(n - 1, (1.0 + confidence) / 2.0)) * deviation / math.sqrt(n)
-    return mean - half, mean + half
+    values = [math.log(value) if ordered[0] > 0.0 else value / scale for value in ordered]
+    mean = math.fsum(values) / len(values)
+    half = student_half_width(values, mean, confidence)
+    if ordered[0] > 0.0:
+        return _exp(mean - half), _exp(mean + half)
+    return _clamp((mean - half) * scale), _clamp((mean + half) * scale)
 
 
 def _exp(exponent: float) -> float:

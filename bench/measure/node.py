@@ -19,6 +19,7 @@ from typing import Any
 from bench import __version__
 from bench.measure import tools
 from bench.measure.probe import ProbeError
+from bench.measure.procfs import boot_id, read
 from bench.model import Node
 
 _TOOLS = ("fio", "iperf3")
@@ -42,10 +43,7 @@ class Mount:
 def mount_of(path: Path, mountinfo: str | None = None) -> Mount | None:
     """The mount that holds ``path`` (the last longest match wins, as in the kernel). None where /proc is absent."""
     if mountinfo is None:
-        try:
-            mountinfo = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return None
+        mountinfo = read("/proc/self/mountinfo")
     real, best = os.path.realpath(path), None
     for line in mountinfo.splitlines():
         left, _, right = line.partition(" - ")
@@ -59,15 +57,8 @@ def mount_of(path: Path, mountinfo: str | None = None) -> Mount | None:
     return best
 
 
-def _read(path: str) -> str | None:
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return None
-
-
 def _cpu() -> dict[str, Any]:
-    info = _read("/proc/cpuinfo") or ""
+    info = read("/proc/cpuinfo")
     model = re.search(r"^model name\s*:\s*(.+)$", info, re.M)
     return {
         "model": model[1].strip() if model else platform.processor() or platform.machine(),
@@ -77,7 +68,7 @@ def _cpu() -> dict[str, Any]:
 
 
 def _memory_bytes() -> int | None:
-    found = re.search(r"^MemTotal:\s*(\d+) kB", _read("/proc/meminfo") or "", re.M)
+    found = re.search(r"^MemTotal:\s*(\d+) kB", read("/proc/meminfo"), re.M)
     return int(found[1]) * 1024 if found else None
 
 
@@ -85,13 +76,13 @@ def _gpus() -> list[str]:
     """Models by the kernel driver's own files: no library, no permission needed."""
     found = []
     for info in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
-        model = re.search(r"^Model:\s*(.+)$", _read(str(info)) or "", re.M)
+        model = re.search(r"^Model:\s*(.+)$", read(info), re.M)
         found.append(model[1].strip() if model else "unknown")
     return found
 
 
 def _nvidia_driver() -> str | None:
-    found = re.search(r"Module\s+(\d[\d.]+)", _read("/proc/driver/nvidia/version") or "")
+    found = re.search(r"Module\s+(\d[\d.]+)", read("/proc/driver/nvidia/version"))
     return found[1] if found else None
 
 
@@ -135,15 +126,15 @@ def facts(storage: Sequence[Path] = ()) -> dict[str, Any]:
         "os": _os_name(),
         "architecture": platform.machine(),
         "cpu": _cpu(),
-        "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "governor": read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or None,
         "memory_bytes": _memory_bytes(),
         "gpus": _gpus(),
         "nvidia_driver": _nvidia_driver(),
         "versions": versions(),
         "mounts": mounts,
-        "virtual": bool(re.search(r"^flags\s*:.*\bhypervisor\b", _read("/proc/cpuinfo") or "", re.M)),
-        "boot_id": _read("/proc/sys/kernel/random/boot_id"),
-        "machine_id": hashlib.sha256((_read("/etc/machine-id") or "").encode()).hexdigest()[:16],
+        "virtual": bool(re.search(r"^flags\s*:.*\bhypervisor\b", read("/proc/cpuinfo"), re.M)),
+        "boot_id": boot_id() or None,
+        "machine_id": hashlib.sha256(read("/etc/machine-id").strip().encode()).hexdigest()[:16],
     }
 
 

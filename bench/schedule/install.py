@@ -12,6 +12,7 @@ from bench.measure import tools
 from bench.measure.probe import Completed, ProbeError
 from bench.schedule import unit_files as units
 from bench.schedule.unit_files import NAME, Nightly
+from bench.store.atomic import write_atomically
 
 _SECONDS = 30.0
 _TIMER, _SERVICE = f"{NAME}.timer", f"{NAME}.service"
@@ -140,12 +141,8 @@ def _known(text: str | None) -> str | None:
 
 def _write(path: Path, text: str) -> None:
     """Atomically, so that systemd never reads half of a unit. Raises ScheduleError."""
-    temp = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temp.write_text(text, encoding="utf-8")
-        temp.chmod(0o644)
-        temp.replace(path)
+        write_atomically(path, text.encode())
     except OSError as error:
-        temp.unlink(missing_ok=True)
         raise ScheduleError(f"{path}: cannot be written: {error.strerror}; try --user, or as root") from error

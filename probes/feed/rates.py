@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from bench.judge.statistics import median, median_interval
+from bench.judge.statistics import median, median_interval, student_half_width
 
 Interval = tuple[float, float]
 
@@ -115,8 +115,9 @@ def pool(turns: Sequence[Sequence[float]], seconds: float) -> Rate:
     windows = [value for turn in turns for value in turn]
     means = [sum(turn) / len(turn) for turn in turns if turn]
     value = sum(windows) / len(windows)
-    low, high = _student(windows, value)
-    return Rate(value, (max(0.0, min(low, *means, value)), max(high, *means, value)), tuple(windows), seconds)
+    half = student_half_width(windows, value)
+    low, high = min(value - half, *means, value), max(value + half, *means, value)
+    return Rate(value, (max(0.0, low), high), tuple(windows), seconds)
 
 
 def own(turns: Sequence[Sequence[float]], seconds: float) -> Rate:
@@ -134,17 +135,6 @@ def own(turns: Sequence[Sequence[float]], seconds: float) -> Rate:
 def each_step(curve: Sequence[float], step: float, warm: float) -> tuple[float, ...]:
     """The rate between each two neighbours of the curve after ``warm`` seconds."""
     return tuple((after - before) / step for before, after in pairwise(curve[math.ceil(warm / step) :]))
-
-
-def _student(windows: Sequence[float], mean: float) -> Interval:
-    if len(windows) < 2:
-        return mean, mean
-    from scipy.special import stdtrit
-
-    n = len(windows)
-    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in windows) / (n - 1))
-    half = float(stdtrit(n - 1, 0.975)) * deviation / math.sqrt(n)
-    return mean - half, mean + half
 
 
 def difference_interval(high: Interval, low: Interval, over: Interval, least: float = -math.inf) -> Interval:

@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.measure import tools
+from bench.measure.procfs import stalled_seconds
 from probes.peer.datagram import (
     CLOSING,
     LARGEST,
@@ -243,14 +244,8 @@ def _print(echo: EchoClient, host: dict[str, Any]) -> None:
 
 
 def _host() -> dict[str, Any]:
-    """What may spoil the measurement on this host: pressure (PSI, microseconds stalled), and a clock that is set."""
-    stalled = None
-    try:
-        with open("/proc/pressure/cpu", encoding="ascii") as file:
-            stalled = int(file.readline().rpartition("total=")[2])
-    except (OSError, ValueError):
-        stalled = None
-    now = time.monotonic_ns()
+    """What may spoil the measurement on this host: pressure (seconds stalled), and a clock that is set."""
+    stalled, now = stalled_seconds("cpu"), time.monotonic_ns()
     return {"stalled": stalled, "monotonic": now, "offset": time.time_ns() - now, "cores": os.cpu_count()}
 
 
@@ -258,7 +253,7 @@ def _between(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     seconds = (after["monotonic"] - before["monotonic"]) / 1e9
     stalled = None
     if before["stalled"] is not None and after["stalled"] is not None:
-        stalled = (after["stalled"] - before["stalled"]) / 1e6 / seconds
+        stalled = (after["stalled"] - before["stalled"]) / seconds
     step = after["offset"] - before["offset"]
     return {"seconds": seconds, "pressure_ratio": stalled, "clock_step": step, "cores": after["cores"]}
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.measure.procfs import stalled_seconds
 from probes.common import io_counters as witness
 from probes.feed.load.accelerators import Consumer, Consumption, Feed
 from probes.feed.load.reader import clock
@@ -55,7 +56,7 @@ class Witness:
             self._note()
 
     def _note(self) -> None:
-        self.rows.append((clock(), self.delivered.best(), witness.pressure("cpu"), witness.pressure("io")))
+        self.rows.append((clock(), self.delivered.best(), stalled_seconds("cpu"), stalled_seconds("io")))
 
     def stop(self) -> None:
         self._stop.set()

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.measure.procfs import read_bytes
 from probes.feed.load import decode as decoding
 from probes.feed.load.reader import Buffer, Ready, clock
 from probes.feed.load.spec import Refused, Spec
@@ -131,20 +132,12 @@ class Running:
         self._stopping = True
         ran = clock() - self.started
         workers = [process.pid for process in getattr(self._iterator, "_workers", [])]
-        self.device_bytes = sum(_read_bytes(pid) for pid in workers)
+        self.device_bytes = sum(read_bytes(pid) for pid in workers)
         self._thread.join(timeout)
         shut_down = getattr(self._iterator, "_shutdown_workers", None)
         if shut_down is not None:
             shut_down()
         return ran
-
-
-def _read_bytes(pid: int) -> int:
-    with suppress(OSError, ValueError, IndexError):
-        for line in Path(f"/proc/{pid}/io").read_text(encoding="ascii").splitlines():
-            if line.startswith("read_bytes:"):
-                return int(line.split()[1])
-    return 0
 
 
 def check(name: str) -> None:

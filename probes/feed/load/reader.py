@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
+from bench.measure.procfs import thread_run_queue_seconds
 from probes.common import io_counters as witness
 from probes.feed.load.dataset import Block, DataSet
 
@@ -173,7 +174,7 @@ class Reader:
             thread.start()
 
     def _work(self) -> None:
-        waited = witness.thread_run_queue_wait()
+        waited = thread_run_queue_seconds()
         count = 0
         prefer_this_thread()
         while (buffer := self._free.get()) is not None and not self._stopping:
@@ -200,7 +201,7 @@ class Reader:
         return done
 
     def _account(self, count: int, waited: float | None) -> None:
-        now = witness.thread_run_queue_wait()
+        now = thread_run_queue_seconds()
         with self._lock:
             self.read_bytes += count
             self.cpu_seconds += time.thread_time()

@@ -6,10 +6,11 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+
+from bench.measure import procfs
 
 _MARK_SECONDS = 0.03  # between the line that opens a stage and its first step: the parent samples its watchers then
 
@@ -69,28 +70,5 @@ def _ratio(after: float | None, before: float | None, wall: float) -> float | No
 
 def waited() -> Waited:
     """A reading now."""
-    return Waited(time.perf_counter(), _delay(), _pressure(), _steal())
-
-
-def _delay() -> float | None:
-    total, found = 0, False
-    for path in Path("/proc/self/task").glob("*/schedstat"):
-        with suppress(OSError, ValueError, IndexError):  # a thread that has just ended takes its file with it
-            total += int(path.read_text(encoding="ascii").split()[1])
-            found = True
-    return total / 1e9 if found else None
-
-
-def _pressure() -> float | None:
-    with suppress(OSError, ValueError):
-        line = Path("/proc/pressure/cpu").read_text(encoding="ascii").splitlines()[0]
-        return int(line.rpartition("total=")[2]) / 1e6
-    return None
-
-
-def _steal() -> float | None:
-    with suppress(OSError, ValueError, IndexError):
-        with open("/proc/stat", encoding="ascii") as file:
-            ticks = int(file.readline().split()[8])
-        return ticks / os.sysconf("SC_CLK_TCK") / (os.cpu_count() or 1)
-    return None
+    steal = procfs.cpu_ticks().steal / os.sysconf("SC_CLK_TCK") / (os.cpu_count() or 1)
+    return Waited(time.perf_counter(), procfs.own_run_queue_seconds(), procfs.stalled_seconds("cpu"), steal)
