@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from typing import Annotated
 
 from pydantic import Field
@@ -18,6 +20,7 @@ from bench.judge.statistics import binomial_interval, median, poisson_upper_boun
 from bench.measure.jsonl import records
 from bench.measure.probe import Failed
 from bench.model import Code, Measurement
+from probes.common.metrics import exact
 
 PLACES = ("network", "egress", "host", "peer")
 #: When 1 % of the packets left later than this, the gaps between them are the host's: one slot of a voice stream.
@@ -28,6 +31,9 @@ LATE_UNDER_PRESSURE_SECONDS, STARVED_PRESSURE = 0.005, 0.9
 UNSTAMPED_SHARE = 0.01
 _CLOCK_STEP_SECONDS, _CLOCK_SLEW = 0.001, 0.001
 _NANO = 1e-9
+Labels = Mapping[str, str]
+#: What is usual, in seconds: each place's median when the link is idle. Spikes are excesses over it.
+UsualTimes = Mapping[str, float]
 
 
 # --- the program's records
@@ -92,9 +98,6 @@ class EchoPacket:
     peer: float
     application: float
     stamped: bool
-
-    def at(self, place: str) -> float:
-        return float(getattr(self, place))
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,22 +195,9 @@ def _doubt(head: EchoSummary, late: Sequence[float], unstamped: float) -> str | 
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class UsualTimes:
-    """What is usual, in seconds: each place's median when the link is idle. Spikes are excesses over it."""
-
-    network: float = 0.0
-    egress: float = 0.0
-    host: float = 0.0
-    peer: float = 0.0
-
-    def at(self, place: str) -> float:
-        return float(getattr(self, place))
-
-
 def usual_times(echo: Echo) -> UsualTimes:
     """The medians: RFC 5481 measures from the least delay, but then usual jitter would count as a spike."""
-    return UsualTimes(*(median(echo.times(lambda p, place=place: p.at(place))) for place in PLACES))  # type: ignore[misc]
+    return {place: median(echo.times(attrgetter(place))) for place in PLACES}
 
 
 def variation(echo: Echo) -> list[float]:
@@ -219,22 +209,12 @@ def variation(echo: Echo) -> list[float]:
 
 def loss_bursts(echo: Echo) -> list[int]:
     """Lengths of the runs of lost packets."""
-    bursts, run = [], 0
-    for packet in (*echo.packets, _ANY):
-        if packet is None:
-            run += 1
-        elif run:
-            bursts.append(run)
-            run = 0
-    return bursts
+    return [sum(1 for _ in run) for lost, run in groupby(packet is None for packet in echo.packets) if lost]
 
 
 def missed_slots(echo: Echo) -> int:
     """Packets that were sent later than the next one was due."""
     return sum(late > echo.interval for late in echo.late)
-
-
-_ANY = EchoPacket(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +249,7 @@ def events(echo: Echo, usual: UsualTimes, threshold: float) -> list[Event]:
 
 
 def _late_places(packet: EchoPacket, usual: UsualTimes, threshold: float) -> list[tuple[str, float]]:
-    excesses = [(place, packet.at(place) - usual.at(place)) for place in PLACES]
+    excesses = [(place, getattr(packet, place) - usual.get(place, 0.0)) for place in PLACES]
     alone = [(place, excess) for place, excess in excesses if excess > threshold]
     if alone or sum(excess for _, excess in excesses) <= threshold:
         return alone
@@ -294,7 +274,6 @@ def _on_time_between(echo: Echo, first: int, second: int) -> int:
 #: Seconds: a voice packet's length, the network's share of the 200 ms budget, and half of that budget.
 THRESHOLDS = (0.02, 0.05, 0.1)
 STATISTICS = (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0))
-Labels = Mapping[str, str]
 
 
 def round_trips(echo: Echo, labels: Labels) -> list[Measurement]:
@@ -313,8 +292,7 @@ def idle_or_loaded(echoes: Sequence[Echo], usual: UsualTimes, labels: Labels) ->
     found += quantiles("network_application_round_trip_seconds", worst.times(lambda p: p.application), labels)
     found += quantiles("network_delay_variation_seconds", variation(worst), labels, worst.doubt)
     for place in PLACES[1:] if worst.stamped else ():
-        times = worst.times(lambda p, place=place: p.at(place))  # type: ignore[misc]
-        found += quantiles("network_place_delay_seconds", times, {**labels, "place": place})
+        found += quantiles("network_place_delay_seconds", worst.times(attrgetter(place)), {**labels, "place": place})
     return [*found, *_losses(echoes, labels), *_spikes(echoes, usual, labels)]
 
 
@@ -335,7 +313,7 @@ def _losses(echoes: Sequence[Echo], labels: Labels) -> list[Measurement]:
         "network_duplicate_packets": sum(echo.duplicates for echo in echoes),
         "network_missed_send_slots": sum(missed_slots(echo) for echo in echoes),
     }
-    return [*found, *(_count(name, value, sent, labels) for name, value in counts.items())]
+    return [*found, *(exact(name, value, sent, labels) for name, value in counts.items())]
 
 
 def _spikes(echoes: Sequence[Echo], usual: UsualTimes, labels: Labels) -> list[Measurement]:
@@ -348,17 +326,10 @@ def _spikes(echoes: Sequence[Echo], usual: UsualTimes, labels: Labels) -> list[M
         for place in PLACES:
             number = sum(event.place == place for event in seen)
             named = {**labels, "place": place, "threshold_seconds": f"{threshold:g}"}
-            found.append(_count("network_spike_events", number, packets, named, doubt if number else None))
+            found.append(exact("network_spike_events", number, packets, named, doubt if number else None))
             least = number if threshold == THRESHOLDS[0] and place == "network" else least
-    seconds = sum(echo.seconds for echo in echoes)
-    bound = poisson_upper_bound(least) / seconds
-    found.append(
-        Measurement(
-            metric="network_spike_rate_upper_bound_per_second", value=bound, interval=(bound, bound),
-            samples=packets, labels=dict(labels), invalid=doubt,
-        )
-    )  # fmt: skip
-    return found
+    bound = poisson_upper_bound(least) / sum(echo.seconds for echo in echoes)
+    return [*found, exact("network_spike_rate_upper_bound_per_second", bound, packets, labels, doubt)]
 
 
 def quantiles(metric: str, values: Sequence[float], labels: Labels, invalid: str | None = None) -> list[Measurement]:
@@ -374,10 +345,3 @@ def quantiles(metric: str, values: Sequence[float], labels: Labels, invalid: str
         )
         for statistic, q in STATISTICS
     ]  # fmt: skip
-
-
-def _count(metric: str, number: int, samples: int, labels: Labels, invalid: str | None = None) -> Measurement:
-    exact = (float(number), float(number))
-    return Measurement(
-        metric=metric, value=number, interval=exact, samples=samples, labels=dict(labels), invalid=invalid
-    )

@@ -123,7 +123,7 @@ def test_events_are_ordered_disjoint_and_never_more_than_the_late_packets(delays
     rows = [LOST if delay is None else row(network=delay) for delay in delays] + [row()] * 100
     echo = parse(rows)
     for threshold in THRESHOLDS:
-        found = _echo.events(echo, _echo.UsualTimes(network=0.001), threshold)
+        found = _echo.events(echo, {"network": 0.001}, threshold)
         assert all(e.first <= e.last for e in found)
         assert all(a.last < b.first for a, b in pairwise(found))
         late = sum(delay is not None and delay / 1e3 - 0.001 > threshold for delay in delays)
@@ -238,7 +238,7 @@ def test_no_event_in_a_minute_bounds_the_rate_at_three_a_minute() -> None:
 
 def test_a_doubt_is_on_every_figure_that_could_decide() -> None:
     echo = parse([row(late=30, network=60)] * 50)
-    found = idle_or_loaded([echo], _echo.UsualTimes(), {"state": "idle"})
+    found = idle_or_loaded([echo], {}, {"state": "idle"})
     for metric in ("network_round_trip_seconds", "network_delay_variation_seconds"):
         assert all((m.invalid or "").startswith("host_contended") for m in named(found, metric))
     assert named(found, "network_spike_events", place="network")[0].invalid
