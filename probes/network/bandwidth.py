@@ -15,7 +15,7 @@ from probes.common.iperf3 import Datagrams, Document, Flow
 from probes.common.metrics import of_repeats
 from probes.network.plan import NetworkPlan
 from probes.peer.link import Link, client_words, rate_option
-from probes.peer.protocol import Interface, PeerCounters, counters
+from probes.peer.protocol import Interface, PeerAnswer, counters
 
 DIRECTIONS = ("send", "receive")
 #: One stream measures a link most exactly, if it fills it; a long path, or many cores, needs more.
@@ -150,7 +150,7 @@ def _peer_overflows(link: Link) -> int:
         return 0
     words = client_words(link.ctx, link.name)
     done = link.ctx.tools.python("probes.peer.client", "counters", *words, name="peer-counters", timeout=20)
-    answer = record(done.stdout, PeerCounters)
+    answer = record(done.stdout, PeerAnswer)
     return answer.udp.get("RcvbufErrors", 0) if answer is not None else 0
 
 

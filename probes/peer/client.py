@@ -19,17 +19,8 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from bench.measure.jsonl import record
-from probes.peer.protocol import (
-    GREETING,
-    MAX_LINE_BYTES,
-    Greeting,
-    PeerAnswer,
-    PeerLine,
-    UnusableKey,
-    interface_of,
-    read_key,
-    sign,
-)
+from probes.peer import protocol
+from probes.peer.protocol import GREETING, MAX_LINE_BYTES, Greeting, PeerAnswer, PeerLine, UnusableKey, read_key
 
 CONNECT_SECONDS = 5.0
 #: A `bench peer` speaks first and at once; who is silent for so long is an idle iperf3 server, or hangs.
@@ -75,7 +66,7 @@ def _lease(asked: argparse.Namespace) -> None:
     except NoPeer as error:
         _print(PeerLine(_nothing(error)))
         return
-    local = interface_of(sock.getsockname()[0])
+    local = protocol.interface_of(sock.getsockname()[0])
     try:
         hello = greet(sock, request, read_key(asked.key_file))
     except (NoPeer, UnusableKey, OSError) as error:
@@ -134,7 +125,7 @@ def greet(sock: socket.socket, request: dict[str, Any], key: bytes) -> PeerAnswe
         raise NoPeer(_word_first(hello.error))
     if hello.key and not key:
         raise NoPeer("key_needed: this peer asks for a key")
-    sock.sendall(sign(request, hello.nonce, key))
+    sock.sendall(protocol.sign(request, hello.nonce, key))
     answer = record(_line(sock, CONNECT_SECONDS).decode("utf-8", "replace"), PeerAnswer)
     if answer is None:
         raise NoPeer("peer_garbage: it greeted like a bench peer, and then answered with something else")

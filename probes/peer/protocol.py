@@ -81,13 +81,6 @@ class PeerLine:
 
 
 @dataclass(frozen=True, slots=True)
-class PeerCounters:
-    """What the same program prints when it is asked for counters: none where the peer does not tell."""
-
-    udp: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
 class LoopbackLine:
     """What a peer on this node's own loopback prints when it is ready: its port."""
 
