@@ -199,7 +199,7 @@ def _sweep(asked: Asked) -> str:
 def _collective(asked: Asked) -> str:
     device = asked.accelerator if asked.accelerator in ("cuda", "cpu") else "auto"
     return (
-        "exec {python} -m probes.collective.load.fleet --rank {rank} --world {world} --address {own} "
+        "exec {python} -m probes.collective.load.rank --rank {rank} --world {world} --address {own} "
         f"--master {{address}} --port {_COLLECTIVE_PORT} --device {device} --effort {asked.effort}"
         f"{f' --ranks {asked.ranks}' if asked.ranks else ''}"
     )

@@ -67,7 +67,7 @@ def starts(path: Path) -> dict[str, int]:
 
 
 RANK = (
-    f"{sys.executable} -m probes.collective.load.fleet --rank {{rank}} --world {{world}} --address {{own}} "
+    f"{sys.executable} -m probes.collective.load.rank --rank {{rank}} --world {{world}} --address {{own}} "
     "--master {address} --device cpu --bytes 1048576 --iterations 10"
 )
 #: n001 has two ranks, as a node with two GPUs has, the others one.
