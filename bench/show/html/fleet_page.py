@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.judge.fleet.model import ANSWERED, Fleet, PairOutcome, State
 from bench.judge.statistics import median
-from bench.show.terminal.fleet import collective_line, outlier_line, shift_line
+from bench.show.terminal.fleet_screen import collective_line, outlier_line, shift_line
 from bench.show.text import clean
 from bench.units import human
 
