@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from bench.judge.profile import Gate, Profile
 from bench.measure.probe import Probe
 from bench.model import Metric
-from bench.show.text import clean, fold
+from bench.show.text import clean, hang
 from bench.show.wording import needed
 
 _WIDTH = 100
@@ -32,30 +32,25 @@ def profiles_table(found: Iterable[Profile], width: int = _WIDTH) -> str:
 
 
 def _probe(probe: Probe, width: int) -> Iterator[str]:
-    yield from ("", *_hang(f"{probe.name}: {clean(probe.help)}", 0, width))
+    yield from ("", *hang(f"{probe.name}: {clean(probe.help)}", width, 0))
     for metric in probe.metrics:
         labels = f"  {{{', '.join(metric.labels)}}}" if metric.labels else ""
-        yield from _hang(f"{metric.name}{labels}", 2, width)
+        yield from hang(f"{metric.name}{labels}", width, 2)
         better = "" if metric.better == "none" else f"; {metric.better} is better"
-        yield from _hang(f"{metric.unit or 'a count'}{better}: {clean(metric.help)}", 6, width)
+        yield from hang(f"{metric.unit or 'a count'}{better}: {clean(metric.help)}", width, 6)
 
 
 def _profile(profile: Profile, width: int) -> Iterator[str]:
-    yield from ("", *_hang(f"{clean(profile.name)}: {clean(profile.description)}", 0, width))
+    yield from ("", *hang(f"{clean(profile.name)}: {clean(profile.description)}", width, 0))
     for gate in profile.gates:
-        yield from _hang(_gate(gate), 2, width)
-        yield from _hang(clean(gate.source), 6, width)
+        yield from hang(_gate(gate), width, 2)
+        yield from hang(clean(gate.source), width, 6)
 
 
 def _gate(gate: Gate) -> str:
     labels = ", ".join(f"{key}={clean(value)}" for key, value in gate.labels.items())
     notes = ("" if gate.required else "  optional") + ("  a stand-in will do" if gate.accept_stand_in else "")
     return f"{gate.metric}{f' {{{labels}}}' if labels else ''}  {needed(gate.limit, gate.metric)}{notes}"
-
-
-def _hang(text: str, indent: int, width: int) -> list[str]:
-    first, *rest = fold(text, max(20, width - indent - 2))
-    return [" " * indent + first, *(" " * (indent + 2) + line for line in rest)]
 
 
 # --- Markdown

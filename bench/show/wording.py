@@ -15,8 +15,8 @@ from bench.model import (
     Finding,
     Limit,
     Measurement,
+    Node,
     Outcome,
-    ProbeResult,
     Run,
     Status,
     Verdict,
@@ -153,13 +153,17 @@ def _share(distance: float) -> str:
     return f"{100 * distance:.0f} %" if distance >= 0.0995 else f"{100 * distance:.1f} %"
 
 
-def for_the_record(result: ProbeResult) -> dict[str, list[Measurement]]:
-    """The measurements that must not decide anything, by the machine-readable word of their reason."""
-    found: dict[str, list[Measurement]] = {}
-    for measurement in result.measurements:
-        if measurement.invalid:
-            word, sentence = split_reason(measurement.invalid)
-            found.setdefault(word or sentence, []).append(measurement)
+def doubts(run: Run, *, each_reason: bool = False) -> list[str]:
+    """What the probes warn of, and what was measured for the record only: a line a code, or ``each_reason``."""
+    found = [f"{result.probe}: {clean(text)}" for result in run.results for text in result.warnings]
+    for result in run.results:
+        same: dict[str, list[str]] = {}
+        for word, sentence in (split_reason(m.invalid) for m in result.measurements if m.invalid):
+            same.setdefault(sentence if each_reason or not word else word, []).append(sentence)
+        found += [
+            f"{result.probe}: {plural(len(all_), 'measurement')} for the record only: {all_[0]}"
+            for all_ in same.values()
+        ]
     return found
 
 
@@ -219,6 +223,17 @@ def when(text: str | None) -> str:
     """``2026-11-22 10:51 UTC``; what is no time is shown as it is."""
     found = moment(text)
     return f"{found:%Y-%m-%d %H:%M} UTC" if found else clean(text or "at an unknown time", 40)
+
+
+def gpus(node: Node) -> list[str]:
+    """The names of the GPUs that were found, one each."""
+    found = node.facts.get("gpus")
+    return [clean(str(gpu), 60) for gpu in found] if isinstance(found, list | tuple) else []
+
+
+def stand_ins(run: Run) -> list[str]:
+    """What stood in for a real thing anywhere in the run."""
+    return sorted({clean(m.stand_in, 60) for m in run.measurements() if m.stand_in})
 
 
 def plural(number: int, noun: str) -> str:

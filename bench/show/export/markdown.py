@@ -24,6 +24,7 @@ from bench.show.wording import (
     plural,
     probe_holes,
     score,
+    stand_ins,
     when,
 )
 from bench.units import human
@@ -94,9 +95,9 @@ def _run(run: Run) -> Iterator[str]:
 
 def _about(run: Run) -> str:
     words = [when(run.started_at), f"effort {run.request.effort.value}", f"run `{_code(run.id)}`"]
-    stand_ins = sorted({m.stand_in for m in run.measurements() if m.stand_in})
-    if stand_ins:
-        words.append(f"stand-ins: {', '.join(escape(s, 60) for s in stand_ins)}")
+    stood_in = stand_ins(run)
+    if stood_in:
+        words.append(f"stand-ins: {', '.join(map(escape, stood_in))}")
     if run.replay_of:
         words.append("a replay: nothing was measured now")
     return ", ".join(words)

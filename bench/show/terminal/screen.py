@@ -12,11 +12,11 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TextIO
 
-from bench.model import Decision, Finding, Outcome, Run, Status, Verdict
+from bench.model import Decision, Run, Status, Verdict
 from bench.show.terminal import gates
 from bench.show.terminal.gates import Line
-from bench.show.text import clean, fold
-from bench.show.wording import bare_name, for_the_record, plural, proved, reason_text, score, when
+from bench.show.text import clean, fold, hang
+from bench.show.wording import STATUS, Hole, bare_name, doubts, gpus, holes, plural, proved, score, stand_ins, when
 
 _DECISION = {Decision.GO: "bold green", Decision.NO_GO: "bold red", Decision.INCONCLUSIVE: "bold yellow"}
 _NARROW, _WIDE = 40, 160
@@ -94,7 +94,8 @@ def _coloured(lines: Sequence[Line]) -> str:
 
 
 def _screen(run: Run, width: int, all_gates: bool, descriptions: Mapping[str, str]) -> list[Line]:
-    lists = [*_to_do(run, width), *_not_measured(run, width), *_warnings(run, width)]
+    warnings = [hang(doubt, width) for doubt in dict.fromkeys(doubts(run))]
+    lists = [*_to_do(run, width), *_not_measured(run, width), *_section("Warnings", warnings, _MOST_WARNINGS, run)]
     parts = [_head(run, width), *_verdicts(run, width, all_gates, descriptions), _starvation(run, width), lists]
     lines: list[Line] = []
     for part in parts:
@@ -108,27 +109,22 @@ def _screen(run: Run, width: int, all_gates: bool, descriptions: Mapping[str, st
 def _head(run: Run, width: int) -> list[Line]:
     effort = f"effort {run.request.effort.value}"
     first = [clean(run.node.hostname, 60), when(run.started_at), effort, f"run {clean(run.id, 40)}"]
-    lines: list[Line] = [((text, "bold"),) for text in fold("  ".join(first), width)]
-    lines += [((text, ""),) for text in fold(_accelerator(run), width)]
+    lines = [*_styled(fold("  ".join(first), width), "bold"), *_styled(fold(_accelerator(run), width))]
     if run.replay_of:
         text = f"replayed from {clean(run.replay_of, 60)}: nothing was measured now"
-        lines += [((line, "yellow"),) for line in fold(text, width)]
+        lines += _styled(fold(text, width), "yellow")
     if run.interrupted_by is not None:
-        lines.append(((f"interrupted by signal {run.interrupted_by}: what was finished is shown", "yellow"),))
+        lines += _styled([f"interrupted by signal {run.interrupted_by}: what was finished is shown"], "yellow")
     return lines
 
 
 def _accelerator(run: Run) -> str:
-    gpus = run.node.facts.get("gpus")
-    found = [clean(str(gpu), 60) for gpu in gpus] if isinstance(gpus, list | tuple) else []
+    found = gpus(run.node)
+    named = [f"{found.count(name)} x {name}" if found.count(name) > 1 else name for name in dict.fromkeys(found)]
     asked = clean(run.request.accelerator, 60)
-    named = asked if asked != "auto" else ", ".join(_counted(found)) or "no GPU found"
-    stood_in = sorted({clean(m.stand_in, 60) for m in run.measurements() if m.stand_in})
-    return f"accelerator: {named}" + (f"  stand-ins: {', '.join(stood_in)}" if stood_in else "")
-
-
-def _counted(names: list[str]) -> list[str]:
-    return [f"{names.count(name)} x {name}" if names.count(name) > 1 else name for name in dict.fromkeys(names)]
+    stood_in = stand_ins(run)
+    shown = asked if asked != "auto" else ", ".join(named) or "no GPU found"
+    return f"accelerator: {shown}" + (f"  stand-ins: {', '.join(stood_in)}" if stood_in else "")
 
 
 # --- the verdicts
@@ -136,22 +132,21 @@ def _counted(names: list[str]) -> list[str]:
 
 def _verdicts(run: Run, width: int, all_gates: bool, descriptions: Mapping[str, str]) -> list[list[Line]]:
     if not run.verdicts:
-        return [_text("Not judged yet; judge it with: ", f"bench gate {clean(run.id, 40)}", width)]
+        return [_labelled("Not judged yet; judge it with: ", f"bench gate {clean(run.id, 40)}", width)]
     several = len(run.request.storage) > 1 or len(run.request.peers) > 1
     shape = gates.columns(run.verdicts, width, all_gates, several)
     return [
-        [*_title(verdict, descriptions, width), *gates.lines(verdict, shape, all_gates, proved(run, verdict))]
+        [*_title(verdict, descriptions, width), *gates.lines(verdict, shape, proved(run, verdict))]
         for verdict in run.verdicts
     ]
 
 
 def _title(verdict: Verdict, descriptions: Mapping[str, str], width: int) -> list[Line]:
-    decision, name = verdict.decision.value, clean(verdict.profile, 60)
-    head = f"{decision} {name}, score {score(verdict.score)}"
+    decision = verdict.decision.value
+    head = f"{decision} {clean(verdict.profile, 60)}, score {score(verdict.score)}"
     described = clean(descriptions.get(verdict.profile, ""))
-    first, *rest = fold(f"{head}: {described}" if described else head, width - 2)
-    line: Line = ((decision, _DECISION[verdict.decision]), (first[len(decision) :], "bold"))
-    return [line, *(((f"  {text}", "bold"),) for text in rest)]
+    first, *rest = hang(f"{head}: {described}" if described else head, width, 0)
+    return [((decision, _DECISION[verdict.decision]), (first[len(decision) :], "bold")), *_styled(rest, "bold")]
 
 
 def _starvation(run: Run, width: int) -> list[Line]:
@@ -160,7 +155,7 @@ def _starvation(run: Run, width: int) -> list[Line]:
     notes = [] if run.attribution.valid else ["does not count"]
     notes += [f"stand-in: {clean(run.attribution.stand_in)}"] if run.attribution.stand_in else []
     label = f"Starvation ({', '.join(notes)}): " if notes else "Starvation: "
-    return _text(label, clean(run.attribution.explanation), width)
+    return _labelled(label, clean(run.attribution.explanation), width)
 
 
 # --- what to do
@@ -169,92 +164,50 @@ def _starvation(run: Run, width: int) -> list[Line]:
 def _to_do(run: Run, width: int) -> list[Line]:
     """The remedies of what failed or is undecided, each once, with the gates that it mends."""
     gates_of: dict[str, list[str]] = {}
-    for finding in _findings(run, Status.FAIL, Status.UNDECIDED):
-        if finding.remedy and finding.required:
-            names = gates_of.setdefault(clean(finding.remedy), [])
-            names += [bare_name(finding)] if bare_name(finding) not in names else []
-    lines = [_item(f"{', '.join(names)}: {remedy}", width) for remedy, names in gates_of.items()]
-    return _section("What to do", lines, _MOST_REMEDIES, run)
+    for finding in (finding for verdict in run.verdicts for finding in verdict.findings):
+        if finding.status in (Status.FAIL, Status.UNDECIDED) and finding.remedy and finding.required:
+            gates_of.setdefault(clean(finding.remedy), []).append(bare_name(finding))
+    items = [hang(f"{', '.join(dict.fromkeys(names))}: {remedy}", width) for remedy, names in gates_of.items()]
+    return _section("What to do", items, _MOST_REMEDIES, run)
 
 
 def _not_measured(run: Run, width: int) -> list[Line]:
     """Each hole once, with the command that mends it; holes with the same mend stand together."""
     by_mend: dict[str, list[str]] = {}
-    for number, (hole, remedy) in enumerate((*_probe_holes(run), *_gate_holes(run))):
-        by_mend.setdefault(clean(remedy) if remedy else f"\0{number}", []).append(hole)
-    items = [_hole("; ".join(holes), None if mend.startswith("\0") else mend, width) for mend, holes in by_mend.items()]
+    for number, hole in enumerate(holes(run)):
+        by_mend.setdefault(hole.mend or f"\0{number}", []).append(_hole(hole))
+    items = [_mended("; ".join(texts), "" if mend[0] == "\0" else mend, width) for mend, texts in by_mend.items()]
     return _section("Not measured", items, len(items), run)
 
 
-def _hole(text: str, mend: str | None, width: int) -> list[Line]:
+def _hole(hole: Hole) -> str:
+    if hole.state != STATUS[Status.NO_DATA]:
+        return f"{', '.join(hole.names)} {hole.state}: {hole.why}"
+    return f"{hole.names[0] if len(hole.names) == 1 else plural(len(hole.names), 'gate')}: {hole.why}"
+
+
+def _mended(text: str, mend: str, width: int) -> list[str]:
     """What is missing, and the command that mends it: on a line of its own, so that it can be copied."""
-    whole = text if mend is None else f"{text}; mend: {mend}"
-    if mend is None or len(fold(whole, width - 4)) == 1:
-        return _item(whole, width)
-    return [*_item(text, width), *_item(f"mend: {mend}", width, indent=4)]
-
-
-#: What is missing and why; what mends it, if that is known.
-Hole = tuple[str, str | None]
-
-
-def _probe_holes(run: Run) -> list[Hole]:
-    """Probes that did not end well, those with the same fate together."""
-    same: dict[tuple[Outcome, str, str | None], list[str]] = {}
-    for result in run.results:
-        if result.outcome is not Outcome.OK:
-            same.setdefault((result.outcome, clean(result.reason or ""), result.remedy), []).append(result.probe)
-    return [
-        (f"{', '.join(dict.fromkeys(probes))} {outcome.value.replace('_', ' ')}: {reason_text(reason)}", remedy)
-        for (outcome, reason, remedy), probes in same.items()
-    ]
-
-
-def _gate_holes(run: Run) -> list[Hole]:
-    """Gates without data although their probe was ok: a stand-in that they do not accept, or a label never measured."""
-    same: dict[tuple[str, str], set[str]] = {}
-    for finding in _findings(run, Status.NO_DATA):
-        reason = clean(finding.reason or "")
-        if finding.remedy and not reason.startswith("probe_"):
-            why = f"only by a stand-in ({clean(finding.stand_in or '')})" if finding.stand_in else reason_text(reason)
-            same.setdefault((why, finding.remedy), set()).add(bare_name(finding))
-    return [
-        (f"{next(iter(names)) if len(names) == 1 else plural(len(names), 'gate')}: {why}", mend)
-        for (why, mend), names in same.items()
-    ]
-
-
-def _findings(run: Run, *statuses: Status) -> Iterable[Finding]:
-    return (finding for verdict in run.verdicts for finding in verdict.findings if finding.status in statuses)
-
-
-def _warnings(run: Run, width: int) -> list[Line]:
-    doubts = [f"{result.probe}: {clean(text)}" for result in run.results for text in result.warnings]
-    doubts += [
-        f"{result.probe}: {plural(len(same), 'measurement')} for the record only: {reason_text(same[0].invalid or '')}"
-        for result in run.results
-        for same in for_the_record(result).values()
-    ]
-    return _section("Warnings", [_item(doubt, width) for doubt in dict.fromkeys(doubts)], _MOST_WARNINGS, run)
+    whole = hang(f"{text}; mend: {mend}" if mend else text, width)
+    return whole if not mend or len(whole) == 1 else [*hang(text, width), *hang(f"mend: {mend}", width, 4)]
 
 
 # --- building blocks
 
 
-def _section(title: str, items: list[list[Line]], most: int, run: Run) -> list[Line]:
+def _section(title: str, items: Sequence[Sequence[str]], most: int, run: Run) -> list[Line]:
     if not items:
         return []
     lines = [line for item in items[:most] for line in item]
     if len(items) > most:
-        lines.append(((f"  and {len(items) - most} more: bench explain {clean(run.id, 40)}", ""),))
-    return [((f"{title}:", "bold"),), *lines]
+        lines.append(f"  and {len(items) - most} more: bench explain {clean(run.id, 40)}")
+    return [((f"{title}:", "bold"),), *_styled(lines)]
 
 
-def _item(text: str, width: int, indent: int = 2) -> list[Line]:
-    first, *rest = fold(text, width - indent - 2)
-    return [((" " * indent + first, ""),), *(((" " * (indent + 2) + line, ""),) for line in rest)]
-
-
-def _text(label: str, text: str, width: int) -> list[Line]:
+def _labelled(label: str, text: str, width: int) -> list[Line]:
     first, *rest = fold(label + text, width)
-    return [((first[: len(label)], "bold"), (first[len(label) :], "")), *(((line, ""),) for line in rest)]
+    return [((first[: len(label)], "bold"), (first[len(label) :], "")), *_styled(rest)]
+
+
+def _styled(lines: Iterable[str], style: str = "") -> list[Line]:
+    return [((line, style),) for line in lines]
