@@ -1,4 +1,6 @@
-"""How a probe declares many metrics of one kind, and makes a figure of repeats."""
+"""How a probe declares many metrics of one kind (a table of names, help texts, own labels and directions), and makes
+measurements of repeats and of exact figures.
+"""
 
 from __future__ import annotations
 
@@ -33,3 +35,13 @@ def of_repeats(
         metric=metric, value=value, interval=(max(low, 0.0), min(high, most)), samples=len(values),
         labels=dict(labels), repeats=tuple(values), invalid=invalid,
     )  # fmt: skip
+
+
+def exact(
+    metric: str, value: float, samples: int, labels: Mapping[str, str], invalid: str | None = None
+) -> Measurement:
+    """A figure without an interval: a count, a rate that a device names."""
+    whole = (float(value), float(value))
+    return Measurement(
+        metric=metric, value=value, interval=whole, samples=samples, labels=dict(labels), invalid=invalid
+    )
