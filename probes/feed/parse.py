@@ -13,7 +13,7 @@ from bench.judge.statistics import median, quantile, quantile_interval
 from bench.measure import jsonl
 from bench.measure.probe import Failed, TimedOut, Unsupported
 from bench.model import Code, Measurement, Series
-from probes.common.metrics import of_repeats
+from probes.common.metrics import exact, of_repeats
 from probes.feed.rates import Rate, difference_interval, each_step, own, pool, rate
 from probes.feed.records import Arm, Checkpoint, End, KvRead, LoadError, ModelLoad, Moved, PatternReady, Ready
 from probes.feed.validity import COLD_RATIO, reasons
@@ -131,8 +131,7 @@ class _PathRates:
         yield from self._stages()
         yield from self._starvation()
         yield from self._headroom()
-        size = float(self.ready.sample_bytes)
-        yield Measurement(metric="feed_sample_bytes", value=size, interval=(size, size), samples=1, labels=self.labels)
+        yield exact("feed_sample_bytes", self.ready.sample_bytes, 1, self.labels)
         for part in (self._busy, self._interference, self._waits, self._cores, self._mlperf, self._loader):
             yield from part()
         yield from self._ways_to_read()

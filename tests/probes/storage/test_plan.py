@@ -48,7 +48,7 @@ def jobs_of(words: Sequence[str]) -> list[dict[str, str]]:
 )
 @pytest.mark.parametrize("cpus", [1, 2, 16, 192])
 def test_every_job_keeps_its_depth_in_flight_and_stays_in_its_file(engine: IoEngine, cpus: int) -> None:
-    words = fio.round_arguments(engine, storage.JOBS, SIZES, cpus, SECONDS, 0.1)
+    words = fio.round_arguments(fio.StoragePlan(engine, SIZES, SECONDS, 0.1, cpus), storage.JOBS)
     for job, options in zip(storage.JOBS, jobs_of(words), strict=True):
         workers = int(options["numjobs"])
         assert workers * int(options["iodepth"]) == job.depth
@@ -77,8 +77,8 @@ def test_eight_jobs_are_labelled_apart() -> None:
 @given(st.floats(20, 1000))
 def test_the_rounds_fit_into_the_directory_s_time(total: float) -> None:
     seconds, ramp = storage.job_seconds(total)
-    plan = storage.StoragePlan(DIRECT, SIZES, {"read": seconds, "write": seconds}, ramp, 2)
-    assert storage.REPEATS * plan.round_seconds <= total
+    plan = fio.StoragePlan(DIRECT, SIZES, {"read": seconds, "write": seconds}, ramp, 2)
+    assert storage.REPEATS * plan.round_seconds(storage.JOBS) <= total
     assert seconds >= 0.12 and 0.05 <= ramp <= 2.0
 
 
@@ -118,7 +118,7 @@ LAID_OUT = (0, 0), (0, 80 * MIB)  # counters before and after the layout
 
 
 def doubts(engine: IoEngine, *counts: tuple[int, int] | None) -> dict[str, str | None]:
-    return storage.cold_doubts(storage.StoragePlan(engine, SIZES, SECONDS, 0.1, 2), counts, ROUNDS)
+    return storage.cold_doubts(fio.StoragePlan(engine, SIZES, SECONDS, 0.1, 2), counts, ROUNDS)
 
 
 def test_reads_that_the_device_delivered_are_believed() -> None:
