@@ -159,14 +159,13 @@ def doctor(tools: Tools, request: Request) -> Sequence[Check]:
         accelerator = resolve(request.accelerator)
     except ProbeError as error:
         return [Check("feed", False, error.reason, error.remedy)]
-    checks = [_torch_check()] if accelerator.kind != "emulated" else []
-    return [*checks, *(_storage_check(tools, directory) for directory in request.storage)]
-
-
-def _torch_check() -> Check:
-    if importlib.util.find_spec("torch") is None:
-        return Check("feed", False, "torch is not installed: only emulated accelerators can be fed", _TORCH_REMEDY)
-    return Check("feed", True, "torch is there")
+    checks = [_storage_check(tools, directory) for directory in request.storage]
+    if accelerator.kind == "emulated":
+        return checks
+    if importlib.util.find_spec("torch"):
+        return [Check("feed", True, "torch is there"), *checks]
+    missing = "torch is not installed: only emulated accelerators can be fed"
+    return [Check("feed", False, missing, _TORCH_REMEDY), *checks]
 
 
 def _storage_check(tools: Tools, directory: str) -> Check:

@@ -46,9 +46,9 @@ class Witness(threading.Thread):
         self.join()
         self._rows.append(self._note())
 
-    def _note(self) -> tuple[float, float, float | None, float | None]:
-        """Clock, bytes that came, and the seconds stalled for CPUs and for I/O."""
-        return clock(), float(self.delivered.best()), stalled_seconds("cpu"), stalled_seconds("io")
+    def _note(self) -> tuple[float, float, float | None]:
+        """Clock, bytes that came, and the seconds stalled for I/O."""
+        return clock(), float(self.delivered.best()), stalled_seconds("io")
 
     def fields(self, feed: Feed, seconds: float) -> dict[str, Any]:
         """The fields of the record that the kernel answers for."""
@@ -57,7 +57,7 @@ class Witness(threading.Thread):
         passed, node, ours = (now - began for now, began in zip(cpu, self._cpu, strict=True))
         whole = max(1e-9, passed * (os.cpu_count() or 1))
         waits = feed.wait_seconds
-        clocks, came, cpu_stalled, io_stalled = zip(*self._rows, strict=True)
+        clocks, came, stalled = zip(*self._rows, strict=True)
         return {
             "read_bytes": feed.read_bytes,
             "own_device_bytes": own_bytes,
@@ -65,12 +65,9 @@ class Witness(threading.Thread):
             "network_bytes": network_bytes,
             "run_queue_wait_ratio": round(sum(waits) / len(waits) / seconds, 5) if waits and seconds > 0 else None,
             "reader_cpu_seconds": round(feed.cpu_seconds, 4),
-            "own_cpu_ratio": round(ours / whole, 4),
             "others_cpu_ratio": round(max(0.0, node - ours) / whole, 4),
-            "cpu_pressure_ratio": _share(clocks, cpu_stalled),
-            "io_pressure_ratio": _share(clocks, io_stalled),
             "device_curve": _rates(clocks, came),
-            "pressure_curve": _rates(clocks, io_stalled),
+            "pressure_curve": _rates(clocks, stalled),
         }
 
 
@@ -115,7 +112,7 @@ def resident(row: Row, consumer: Consumer) -> Arm:
 def _arm(row: Row, log: Consumption, begin: float, end: float, seconds: float, **fields: Any) -> Arm:
     return Arm(
         arm=row.arm, turn=row.turn, grid_seconds=GRID_SECONDS, warm_seconds=row.warm, shortest_seconds=row.shortest,
-        curve=[round(value, 4) for value in curve(log, begin, end)], seconds=round(seconds, 4), steps=len(log.starts),
+        curve=[round(value, 4) for value in curve(log, begin, end)], seconds=round(seconds, 4),
         **_busy(log, begin + row.warm, end), **fields,
     )  # fmt: skip
 
@@ -166,11 +163,6 @@ def _waits(log: Consumption) -> dict[str, Any]:
     ordered = sorted(log.waits)
     p50, p99 = (round(ordered[min(len(ordered) - 1, int(q * len(ordered)))], 6) for q in (0.50, 0.99))
     return {"waits": len(ordered), "wait_p50_seconds": p50, "wait_p99_seconds": p99}
-
-
-def _share(clocks: Sequence[float], stalled: Sequence[float | None]) -> float | None:
-    first, last, seconds = stalled[0], stalled[-1], clocks[-1] - clocks[0]
-    return None if first is None or last is None or seconds <= 0 else round((last - first) / seconds, 4)
 
 
 def _rates(clocks: Sequence[float], counts: Sequence[float | None]) -> tuple[tuple[float, float], ...]:
