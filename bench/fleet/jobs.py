@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.fleet import node_script
-from bench.fleet.door import Door, Kind, Reply
+from bench.fleet.door import Kind, Reply, Transport
 from bench.fleet.errors import FleetError
 from bench.fleet.folder import LOG, entries
 from bench.fleet.node_script import BadFrame, Frame
@@ -103,7 +103,7 @@ class Log:
 class Jobs:
     """Performs jobs, at most one a host at a time. ``prefix`` begins every claim."""
 
-    engine: Door
+    engine: Transport
     log: Log
     prefix: str
     listen: Listen = lambda _: None

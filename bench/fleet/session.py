@@ -18,8 +18,7 @@ from pathlib import Path
 
 from bench.fleet import extras, node_script, stage
 from bench.fleet.collective import COLLECTIVE, trouble_of_line
-from bench.fleet.door import Door, Kind
-from bench.fleet.engine import Engine
+from bench.fleet.door import Kind, Transport
 from bench.fleet.errors import FleetError, Occupied
 from bench.fleet.expected import same_host
 from bench.fleet.folder import AGAIN, FLEET, NODES, ROSTER, join_folder, read_json, write_bytes, write_json
@@ -44,7 +43,7 @@ class Session:
 
     folder: Path
     plan: Plan
-    engine: Door
+    engine: Transport
     listen: Listen = lambda _: None
     keep: Callable[[Run], None] = lambda _: None
     roster: dict[str, Contacted] = field(default_factory=dict)
@@ -115,7 +114,7 @@ class Session:
     def _stage(self, answers: Mapping[str, Contacted | None]) -> dict[str, str]:
         """Bring the product to those who lack it, if that was asked for. Why it could not be brought, by host."""
         lacking = {host: found for host, found in answers.items() if found is not None and found.version is None}
-        if not self.plan.stage or not lacking or not isinstance(self.engine, Engine):
+        if not self.plan.stage or not lacking:
             return {}
         fit = [host for host, found in lacking.items() if found.python == stage.fits()]
         like = {host: self.plan.variables[host].python for host in fit}

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from tests.fleet.drive import NODE
 from tests.fleet.testbed import Testbed
 
 ROOT = Path(__file__).resolve().parents[2]
+ENV = {"PYTHONPATH": str(ROOT)}
 STORAGE_ONLY = """
 name = "storage-only"
 [[gate]]
@@ -34,13 +36,13 @@ source = "the test's own"
 
 
 def drive(
-    hosts: Testbed, folder: Path, *, wait: float = 110, echo: bool = True, **options: Any
+    hosts: Testbed, folder: Path, *, wait: float = 110, echo: bool = True, env: Mapping[str, str] = ENV, **options: Any
 ) -> tuple[Fleet, str, float]:
     """(the fleet, the progress lines, seconds)."""
     began = time.monotonic()
     words = json.dumps({"inventory": str(hosts.inventory), **options})
     argv = [sys.executable, "-m", "tests.fleet.drive", str(folder), words]
-    done = hosts.controller(argv, timeout=wait, PYTHONPATH=str(ROOT))
+    done = hosts.controller(argv, timeout=wait, **env)
     if echo:  # pytest shows it with a failure
         sys.stdout.write(done.stderr)
     assert done.returncode == 0, done.stderr[-3000:]
