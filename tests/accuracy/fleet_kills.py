@@ -65,9 +65,9 @@ def _busy(hosts: Testbed, i: int) -> bool:
 
 
 def one(way: Way, seed: int, span: float) -> bool:
-    hosts, name = way.hosts, f"{way.words[0].lstrip('-')}{seed}"
+    hosts, name = way.hosts, f"{way.name}{seed}"
     folder, log = hosts.folder / f"kill-{name}", hosts.folder / f"starts-{name}"
-    after, alone = random.Random(seed).uniform(0.3, span), way.words[0] != "-i" and seed % 2 == 1
+    after, alone = random.Random(seed).uniform(0.3, span), way.name != "ansible" and seed % 2 == 1
     phase = killed(way, folder, log, after, alone)
     kept = {path.name: path.read_bytes() for path in (folder / "nodes").glob("*.json")} if folder.exists() else {}
     options = {} if (folder / "plan.json").exists() else {"node": ["--starts", str(log), "--seconds", "2"]}

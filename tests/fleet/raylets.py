@@ -8,7 +8,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 
-from bench.measure.processes import end_tree
+from bench.measure.processes import descendants, end_all
 from tests.fleet.testbed import Testbed
 
 #: A node that is silent is dead after a few seconds, and not after a minute.
@@ -39,8 +39,8 @@ class Raylets:
         self._start(self.hosts.on_argv(i, ["sh", "-c", _MOUNT, self._temp, *self._ray(own)]))
 
     def down(self) -> None:
+        end_all(pid for process in self.processes for pid in (process.pid, *descendants(process.pid)))
         for process in self.processes:
-            end_tree(process.pid)
             process.wait(10)
 
     @property

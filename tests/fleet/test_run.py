@@ -224,7 +224,21 @@ def test_the_command_runs_the_product_itself_on_every_node_and_stores_their_runs
     assert again.returncode == 3 and again.stdout.count("INCONCLUSIVE") == 3
 
 
-@pytest.mark.parametrize("options", [["-i", "absent.ini"], ["--resume", "nothing"], [], ["-i", "n1,", "--effort", "x"]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["-i", "absent.ini"],
+        ["--resume", "nothing"],
+        [],
+        ["-i", "n1,", "--effort", "x"],
+        ["-i", "n1,", "--slurm"],
+        ["--slurm", "--ray", "auto"],
+        ["-i", "n1,", "--ray", "auto"],
+        ["--slurm"],
+        ["--ray", "nonsense"],
+        ["--ray", "nonsense", "--dry-run"],
+    ],
+)
 def test_wrong_usage_is_one_line_and_status_2(options: list[str], tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "bench", "fleet", "run", *options, "--results", str(tmp_path)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)

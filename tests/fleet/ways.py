@@ -1,4 +1,4 @@
-"""The three transports on the hosts of one testbed: what a controller needs for each, and what a host that comes back."""
+"""The three transports on the hosts of one testbed: what a controller, and a host that comes back, needs for each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ NAMES = ("ansible", "slurm", "ray")
 
 
 class Way:
-    """Over ssh, where nothing is needed but the hosts themselves."""
+    """By ansible over ssh, where nothing is needed but the hosts themselves."""
+
+    name = "ansible"
 
     def __init__(self, hosts: Testbed) -> None:
         self.hosts = hosts
@@ -31,8 +33,11 @@ class Way:
 
     @property
     def words(self) -> list[str]:
-        """Of ``bench fleet run``."""
-        return ["-i", str(self.hosts.inventory)]
+        """Of ``bench fleet run``; the inventory leaves the Python to ``--python``."""
+        own = self.hosts.inventory.with_name("own.ini")
+        lines = self.hosts.inventory.read_text().splitlines()
+        own.write_text("\n".join(line for line in lines if "bench_python" not in line) + "\n")
+        return ["-i", str(own)]
 
     @property
     def env(self) -> dict[str, str]:
@@ -48,6 +53,8 @@ class Way:
 
 
 class SlurmWay(Way):
+    name = "slurm"
+
     def __init__(self, hosts: Testbed, cluster: slurm.Slurm) -> None:
         super().__init__(hosts)
         self.cluster = cluster
@@ -73,6 +80,8 @@ class SlurmWay(Way):
 
 
 class RayWay(Way):
+    name = "ray"
+
     def __init__(self, hosts: Testbed, cluster: Raylets) -> None:
         super().__init__(hosts)
         self.cluster = cluster
