@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from bench.measure.processes import descendants, end_all
 from tests.fleet.testbed import Testbed
 
-#: A node that is silent is dead after a few seconds, and not after a minute.
-_QUICK = {"initial_delay_ms": "1000", "period_ms": "1000", "timeout_ms": "1000", "failure_threshold": "4"}
+#: A node that is silent is dead after a quarter of a minute, and not after one; a busy one answers within it.
+_QUICK = {"initial_delay_ms": "1000", "period_ms": "1000", "timeout_ms": "3000", "failure_threshold": "4"}
 _MOUNT = 'mkdir -p "$0"; mount -t tmpfs tmpfs "$0"; exec "$@"'
 
 

@@ -1,4 +1,4 @@
-"""``srun bench run``, joined: the launcher does not matter, the files do. (``--slurm``: `tests.fleet.test_transports`.)"""
+"""``srun bench run``, joined: the launcher does not matter, the files do. (``--slurm``: `test_transports`.)"""
 
 from __future__ import annotations
 

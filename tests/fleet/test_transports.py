@@ -1,4 +1,8 @@
-"""The same four hosts over ansible, a real Slurm and a real Ray: one verdict, one true outcome for every named host."""
+"""The same four hosts over ansible, a real Slurm and a real Ray: one verdict, one true outcome for every named host.
+
+What ansible alone is asked stands in `tests.fleet.test_run`; the moments at which a controller is killed are more in
+`tests.accuracy.fleet_kills`.
+"""
 
 from __future__ import annotations
 
@@ -98,13 +102,14 @@ def _off_when_started(hosts: Testbed, i: int, log: Path) -> None:
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("seed", [0, 1])
-def test_a_controller_that_is_killed_loses_nothing_and_nothing_runs_twice(way: Way, seed: int) -> None:
-    """With all that it has started, or alone, so that what it had started goes on without it."""
-    assert fleet_kills.one(way, 1000 + seed, 12.0)
+@pytest.mark.parametrize("way", ["slurm", "ray"], indirect=True)
+def test_a_controller_that_is_killed_loses_nothing_and_nothing_runs_twice(way: Way) -> None:
+    """With all that it has started, and alone, so that what it had started goes on without it."""
+    assert [fleet_kills.one(way, seed, 12.0) for seed in (1000, 1001)] == [True, True]
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("way", ["slurm", "ray"], indirect=True)
 def test_an_interrupt_ends_what_runs_and_the_run_goes_on_later(way: Way, tmp_path: Path) -> None:
     folder, log = tmp_path / f"int-{way.name}", tmp_path / "starts"
     options = {**way.options, "node": ["--starts", str(log), "--seconds", "5"], "pairs": "none"}
@@ -126,6 +131,7 @@ def _until_all_started(log: Path, count: int) -> None:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("way", ["slurm", "ray"], indirect=True)
 def test_the_command_itself_brings_the_product_measures_and_stores(way: Way, tmp_path: Path) -> None:
     """One host, whose Python lacks the product. There is no GPU to probe, so it is INCONCLUSIVE."""
     results, bare = tmp_path / "results", str(Path(sys.executable).resolve())

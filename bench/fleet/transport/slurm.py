@@ -30,6 +30,7 @@ from bench.store.errors import one_line
 _START_SECONDS, _GRACE_SECONDS, _POLL_SECONDS = 90.0, 30.0, 0.05
 _DEAD = frozenset({"DOWN", "NOT_RESPONDING", "POWERED_DOWN", "POWERING_DOWN"})
 _HERE = "AIREADY-HERE"
+_MOST_LINES = 200_000  # of base64, which hold more than a task that is ours prints
 #: What a task is: it takes its own line of the table, whose size and time limit stand before it. Variables of the
 #: controller's own measurements are not the nodes'.
 _TASK = f"""\
@@ -41,7 +42,7 @@ script=$(echo "${{line#* }}" | base64 -d)
 unset line $(env | sed -n 's/^\\(BENCH_[A-Z0-9_]*\\)=.*/\\1/p')
 {RUN}"""
 _SRUN = """--overlap --distribution=arbitrary --label --input=all --output=all --error=all --no-kill
---kill-on-bad-exit=0 --wait=0 --mpi=none --mem=0 --chdir=/ --export=ALL""".split()
+--kill-on-bad-exit=0 --wait=0 --mpi=none --mem=0 --cpu-bind=none --chdir=/ --export=ALL""".split()
 _LABELLED = re.compile(r" *(\d+): (.*)")
 _NO_LAUNCH = re.compile(r"launch for \S+ failed on node (\S+):")
 _NODE_DIED = re.compile(r"srun: error: Node failure on (\S+)")
@@ -181,7 +182,7 @@ class _Step:
                 replies.ended(self.hosts[index], self._lines[index], text)
             elif text == _HERE and index not in self.here:
                 self.here.add(index)
-            else:
+            elif len(self._lines[index]) < _MOST_LINES:
                 self._lines[index].append(text)
 
     def _complaint(self, line: str, replies: Replies) -> None:
