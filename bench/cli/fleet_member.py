@@ -80,7 +80,7 @@ def _take_part(
     from bench.fleet.member import Member
     from bench.fleet.plan import HostVars, checked_env
     from bench.measure.probe import Interrupted
-    from bench.measure.signals import Signals
+    from bench.measure.tools import Signals
     from bench.show.fleet_progress import listener
     from bench.workflows import fleet as fleet_run
     from bench.workflows import installation as ownership

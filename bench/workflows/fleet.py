@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bench.fleet.plan import HostVars, Plan
     from bench.fleet.transport.ansible import Engine
     from bench.judge.fleet.model import Fleet
-    from bench.measure.signals import Signals
+    from bench.measure.tools import Signals
     from bench.model import Run
 
 _PORT, _COLLECTIVE_PORT = 5201, 5301
@@ -60,7 +60,7 @@ def measure(asked: Asked, root: Path, resume: str | None, by: Judgement, *, prog
     """Plan and measure, or go on with a run that was begun. Raises CliError, one line."""
     from bench.fleet.errors import FleetError
     from bench.measure.probe import Interrupted
-    from bench.measure.signals import Signals
+    from bench.measure.tools import Signals
     from bench.workflows import installation as ownership
 
     ownership.check()

@@ -9,7 +9,7 @@ import json
 import random
 import sys
 
-from bench.measure.signals import Signals
+from bench.measure.tools import Signals
 from probes.peer.server import Peer, Settings
 
 ADDRESS = "127.0.0.1"

@@ -21,7 +21,7 @@ from typing import Any
 
 from bench import __version__
 from bench.measure import tools
-from bench.measure.signals import Signals
+from bench.measure.tools import Signals
 from probes.peer import helpers as peer_ranks
 from probes.peer.echo_server import Responder
 from probes.peer.iperf3_server import Bandwidth, free_port
