@@ -245,7 +245,8 @@ def card_to_card(found: Survey, seconds: float) -> None:
     first = found.cards[0]
     worker = Worker(Assignment("cuda", first.index, tuple(card.uuid for card in found.cards), first.numa))
     try:
-        for name in worker.steps if ready([worker]) else ():
+        ready([worker])
+        for name in worker.steps:  # none, where it did not come up
             with stage("inference.peer"):
                 worker.order(name, max(_SHORTEST_WINDOW, seconds / len(worker.steps)), time.monotonic())
                 fields = worker.answer(seconds + _SLACK_SECONDS)
