@@ -211,7 +211,3 @@ def time_line(echo: Echo, labels: Mapping[str, str]) -> Series:
         metric="network_round_trip_seconds", labels=dict(labels),
         seconds=tuple(second for second, _ in points), values=tuple(value for _, value in points),
     )  # fmt: skip
-
-
-def reason_for_none(link: Link) -> str:
-    return f"{link.name} is a plain iperf3 server: no round trips, no spikes; start `bench peer` there to have them"
