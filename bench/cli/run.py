@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from bench.judge.profile import Profile
     from bench.measure.probe import Probe
     from bench.measure.recording import Recording
-    from bench.measure.signals import Signals
+    from bench.measure.tools import Signals
     from bench.model import Node, Request, Run
     from bench.store.runs import Store
 
@@ -35,9 +35,9 @@ Paths = list[Path] | None
 
 def _schema(wanted: bool) -> None:
     if wanted:
-        from bench.store.schema import text
+        from bench.store.documents import schema_text
 
-        emit(text())
+        emit(schema_text())
         raise typer.Exit
 
 
@@ -101,7 +101,7 @@ def run(
 
     Examples:  bench run --storage /data --peer 10.0.0.2    bench run --effort quick --json > run.json
     """
-    from bench.measure.signals import Signals
+    from bench.measure.tools import Signals
 
     asked = Asked(profile or [], probe or [], storage or [], peer or [], accelerator, effort, results, replay)
     options = {"loader": loader, "pattern": pattern, "workload": workload, "key_file": key_file and str(key_file)}

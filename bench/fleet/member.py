@@ -28,7 +28,7 @@ from bench.judge.fleet.model import Fleet
 from bench.measure import tools
 from bench.measure.probe import Interrupted
 from bench.measure.processes import adopt_orphans
-from bench.measure.signals import Signals
+from bench.measure.tools import Signals
 from bench.store.errors import one_line
 
 DONE = "done"

@@ -13,7 +13,7 @@ from bench.fleet.errors import FleetError, Occupied
 from bench.fleet.mail import Letter, Mail, Sight, Watch
 from bench.fleet.transport.base import Kind, Listen, Reply
 from bench.measure import tools
-from bench.measure.signals import Signals
+from bench.measure.tools import Signals
 from bench.store.errors import one_line
 
 POLL_SECONDS = 0.2

@@ -93,13 +93,11 @@ def busy_between(before: Snapshot, after: Snapshot, limits: QuietLimits | None =
 def gpu_processes(run: Callable[[], str] | None = None) -> tuple[str, ...]:
     """Processes that compute on a GPU, as phrases; none where there is no NVIDIA driver or it does not answer."""
     try:
-        text = (run or _nvidia_smi)()
+        text = run() if run else tools.run(_GPU_QUERY, timeout=_GPU_SECONDS).stdout
     except ProbeError:
         return ()
-    lines = [line.partition(",") for line in text.splitlines() if "," in line]
-    return tuple(
-        f"on the GPU: {Path(name.strip()).name} ({pid.strip()})" for pid, _, name in lines if pid.strip().isdigit()
-    )
+    rows = (map(str.strip, line.split(",", 1)) for line in text.splitlines() if "," in line)
+    return tuple(f"on the GPU: {Path(name).name} ({pid})" for pid, name in rows if pid.isdigit())
 
 
 def look(window_seconds: float, pause: Callable[[float], None] = tools.pause) -> tuple[str, ...]:
@@ -133,32 +131,20 @@ def marked(run: Run, busy: tuple[str, ...], probes: Container[str]) -> Run:
     if not busy:
         return run
     why = f"{Code.CONTENDED}: {', '.join(busy)}"[:4000]
-    results = tuple(
-        result.model_copy(
-            update={
-                "measurements": tuple(m.model_copy(update={"invalid": m.invalid or why}) for m in result.measurements)
-            }
-        )
-        if result.probe in probes
-        else result
-        for result in run.results
-    )
-    return run.model_copy(update={"results": results})
-
-
-def _nvidia_smi() -> str:
-    return tools.run(_GPU_QUERY, timeout=_GPU_SECONDS).stdout
+    results = []
+    for result in run.results:
+        if result.probe in probes:
+            doubted = tuple(m.model_copy(update={"invalid": m.invalid or why}) for m in result.measurements)
+            result = result.model_copy(update={"measurements": doubted})
+        results.append(result)
+    return run.model_copy(update={"results": tuple(results)})
 
 
 def _who(before: Snapshot, after: Snapshot) -> str:
     """The processes that took most, but for this one: `` (fio, python3)``."""
-    used = {
-        pid: (jiffies - before.processes[pid][1] if pid in before.processes else jiffies, name)
-        for pid, (name, jiffies) in after.processes.items()
-        if pid != os.getpid()
-    }
-    most = sorted((pair for pair in used.values() if pair[0] > 0), reverse=True)
-    names = list(dict.fromkeys(name for _, name in most))[:_NAMED]
+    others = ((pid, name, ticks) for pid, (name, ticks) in after.processes.items() if pid != os.getpid())
+    used = [(ticks - before.processes.get(pid, ("", 0))[1], name) for pid, name, ticks in others]
+    names = list(dict.fromkeys(name for ticks, name in sorted(used, reverse=True) if ticks > 0))[:_NAMED]
     return f" ({', '.join(names)})" if names else ""
 
 

@@ -22,7 +22,7 @@ from bench.measure.probe import Context, Failed, Interrupted, Probe, ProbeError
 from bench.measure.processes import adopt_orphans
 from bench.measure.procfs import cpu_ticks
 from bench.measure.recording import LiveTools, Recorder, Recording, ReplayTools
-from bench.measure.signals import Signals
+from bench.measure.tools import Signals
 from bench.measure.watchers import Observers, Watching, from_lines, to_lines
 from bench.measure.workspace import workspace
 from bench.model import Code, Effort, Evidence, Measurement, Node, Outcome, ProbeResult, Request, Run

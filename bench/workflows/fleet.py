@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bench.fleet.plan import HostVars, Plan
     from bench.fleet.transport.ansible import Engine
     from bench.judge.fleet.model import Fleet
-    from bench.measure.signals import Signals
+    from bench.measure.tools import Signals
     from bench.model import Run
 
 _PORT, _COLLECTIVE_PORT = 5201, 5301
@@ -60,7 +60,7 @@ def measure(asked: Asked, root: Path, resume: str | None, by: Judgement, *, prog
     """Plan and measure, or go on with a run that was begun. Raises CliError, one line."""
     from bench.fleet.errors import FleetError
     from bench.measure.probe import Interrupted
-    from bench.measure.signals import Signals
+    from bench.measure.tools import Signals
     from bench.workflows import installation as ownership
 
     ownership.check()
@@ -96,7 +96,7 @@ def _session(folder: Path, plan: Plan, engine: Engine, root: Path, by: Judgement
     from contextlib import suppress
 
     from bench.fleet.run import Session
-    from bench.show.fleet_progress import listener
+    from bench.show.terminal.progress import fleet_listener
     from bench.store.runs import Store, StoreError
 
     store = Store(root, warn=note)
@@ -105,7 +105,7 @@ def _session(folder: Path, plan: Plan, engine: Engine, root: Path, by: Judgement
         with suppress(StoreError):  # it is stored already, or its start is no time: the fleet's own folder has it
             store.save(run)
 
-    with listener(len(plan.hosts), shown=progress) as listen:
+    with fleet_listener(len(plan.hosts), shown=progress) as listen:
         return Session(folder, plan, engine, listen, keep).run(by)
 
 

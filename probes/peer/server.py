@@ -26,7 +26,7 @@ from typing import Any
 
 from bench import __version__
 from bench.measure import tools
-from bench.measure.signals import Signals
+from bench.measure.tools import Signals
 from probes.peer.children import LeasedServer, free_port, perftest_words, rank_words, silent, start_rank
 from probes.peer.echo_server import Responder
 from probes.peer.protocol import GREETING, LOOPBACK, MAX_LEASE_SECONDS, MAX_LINE_BYTES, number, udp_counters, verify

@@ -18,7 +18,7 @@ from bench.fleet.launcher import host_of, hosts_of, own_address
 from bench.fleet.member import Member
 from bench.fleet.plan import HostVars
 from bench.measure.probe import Interrupted
-from bench.measure.signals import Signals
+from bench.measure.tools import Signals
 from tests.fleet.drive import plan_of
 from tests.fleet.make import judgement
 

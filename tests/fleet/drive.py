@@ -20,7 +20,7 @@ from bench.fleet.jobs import Note
 from bench.fleet.plan import HostVars, Plan, host_vars, load
 from bench.fleet.run import Session
 from bench.fleet.transport.ansible import Engine
-from bench.measure.signals import Signals
+from bench.measure.tools import Signals
 from tests.fleet.make import judgement
 
 NODE = Path(__file__).with_name("node.py")

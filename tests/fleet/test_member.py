@@ -20,7 +20,7 @@ from bench.fleet.member import Member
 from bench.fleet.plan import HostVars
 from bench.fleet.post import Post
 from bench.fleet.transport.base import Kind, Reply
-from bench.measure.signals import Signals
+from bench.measure.tools import Signals
 from tests.fleet.drive import plan_of
 from tests.fleet.make import judgement
 

@@ -18,7 +18,7 @@ import pytest
 
 from bench.judge.fleet.model import Fleet
 from bench.model import Decision
-from bench.show.html import fleet as fleet_page
+from bench.show.html import fleet_page
 from bench.store.runs import Store
 from tests.fleet.drive import NODE
 from tests.fleet.testbed import Testbed

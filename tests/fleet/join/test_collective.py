@@ -17,7 +17,7 @@ import pytest
 
 from bench.fleet.join.collective import collective_in, trouble_of_line
 from bench.judge.fleet.model import Collective, State
-from bench.show.terminal.fleet import collective_line
+from bench.show.terminal.fleet_screen import collective_line
 
 HOSTS = ["n1", "n2", "n3"]
 
