@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -40,6 +40,12 @@ def title(metric: str) -> str:
     kept = next((word for word in _COUNTED if unit.startswith(word)), "")
     stem = metric.removesuffix("_" + unit) if unit else metric
     return " ".join(clean(f"{stem}_{kept}" if kept else stem).split("_")).strip()
+
+
+def worst_first(findings: Iterable[Finding]) -> list[Finding]:
+    """Failing, undecided, without data, passing; of each the required ones first."""
+    order = (Status.FAIL, Status.UNDECIDED, Status.NO_DATA, Status.PASS)
+    return sorted(findings, key=lambda f: (order.index(f.status), not f.required))
 
 
 def gate_name(finding: Finding) -> str:
