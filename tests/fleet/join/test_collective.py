@@ -96,7 +96,7 @@ def port() -> int:
 
 
 def begin(port: int, *words: str) -> subprocess.Popen[str]:
-    argv = [sys.executable, "-m", "probes.collective.load.fleet", "--world", "1", "--rank", "0",
+    argv = [sys.executable, "-m", "probes.collective.load.rank", "--world", "1", "--rank", "0",
             "--address", "127.0.0.1",
             "--master", "127.0.0.1", "--port", str(port), "--device", "cpu", "--bytes", "4096", *words]  # fmt: skip
     return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
