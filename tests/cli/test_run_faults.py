@@ -20,6 +20,8 @@ from bench.measure.workspace import PREFIX
 from tests.cli.bench import bench
 from tests.cli.marked import descendants_marked, gone, start, wait_for_child
 
+pytestmark = pytest.mark.slow
+
 MEASURING = ("storage", "network", "inference", "feed")
 
 

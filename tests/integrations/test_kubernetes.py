@@ -15,6 +15,8 @@ import yaml
 
 from tests.integrations.stub import STATUS, shell, stub
 
+pytestmark = pytest.mark.slow
+
 FILES = Path(__file__).parents[2] / "docs" / "integrations" / "kubernetes"
 VERSIONS = ("1.30", "1.33", "1.37")
 PLUGIN = FILES / "aiready-bench-npd"

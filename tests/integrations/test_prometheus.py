@@ -20,6 +20,8 @@ from tests.show.export.sample import good, starved, stored
 from tests.show.export.test_export_command import listening
 from tests.show.terminal.sample import READ, measurement
 
+pytestmark = pytest.mark.slow
+
 PINNED = Path(__file__).parents[2] / "docs" / "integrations" / "prometheus"
 
 

@@ -21,6 +21,7 @@ REASON = "aiready-bench: NO-GO distributed-training: starvation (storage) 66 %, 
 pytestmark = [
     pytest.mark.timeout(300),
     pytest.mark.root,
+    pytest.mark.slow,
     pytest.mark.skipif(os.geteuid() != 0, reason="slurmd must be root"),
 ]
 

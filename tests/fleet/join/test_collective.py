@@ -116,6 +116,7 @@ def gone(pid: int) -> bool:
         return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whom", ["the one that began them", "one of them"])
 def test_no_rank_outlives_the_others(port: int, whom: str) -> None:
     process = begin(port, "--ranks", "2", "--iterations", "10000000")
@@ -138,6 +139,7 @@ def test_no_rank_outlives_the_others(port: int, whom: str) -> None:
                 os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_gpus_that_are_not_there_are_one_line(port: int) -> None:
     process = begin(port, "--device", "cuda", "--ranks", "64")
     out, errors = process.communicate(timeout=60)

@@ -23,6 +23,8 @@ from probes.feed.load import dataset as layout
 from probes.feed.parse import Parsed
 from tests.probes.feed.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 EMULATED = "emulated:resnet50-h100"
 BLKIO = Path("/sys/fs/cgroup/blkio")
 

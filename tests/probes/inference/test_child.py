@@ -15,6 +15,8 @@ from probes.inference.events import events, refusal
 from probes.inference.parse import parse
 from tests.probes.gpu.conftest import Fake, fake, new_driver
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["fake", "new_driver"]
 ROOT = Path(__file__).parents[3]
 

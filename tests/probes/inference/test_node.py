@@ -16,6 +16,8 @@ from probes.inference import multi_gpu as node
 from probes.inference.events import events
 from probes.inference.load.worker import cpus_of, parse_cpulist
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 
 

@@ -20,6 +20,8 @@ import pytest
 from tests.probes.network.conftest import needed
 from tests.probes.network.testbed import Net, name_of, network
 
+pytestmark = pytest.mark.slow
+
 GARBAGE_SERVER = """
 import socket, sys
 s = socket.create_server((sys.argv[1], 5201))

@@ -22,6 +22,8 @@ from probes.peer.datagram import REPLY, REQUEST, Packet, pack, unpack
 from probes.peer.protocol import GREETING
 from tests.probes.network.testbed import ROOT, environment
 
+pytestmark = pytest.mark.slow
+
 HOST = "127.0.0.1"
 
 
