@@ -7,6 +7,7 @@ every ``tests/fleet/node.py sweep``. Progress goes to standard error, one line a
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import sys
 import time
@@ -30,16 +31,16 @@ def plan_of(
     folder: Path, variables: dict[str, HostVars], options: dict[str, Any], inventory: tuple[str, ...] = ()
 ) -> Plan:
     """The plan of stand-in commands for these hosts; ``options`` are what differs from it."""
-    python, rest = sys.executable, dict(options)
-    words = " ".join(rest.pop("node", []))
+    node, rest = shlex.join([sys.executable, str(NODE)]), dict(options)
+    words = shlex.join(rest.pop("node", []))
     pair_bytes = rest.pop("pair_bytes", 1 << 20)
     if rest.pop("torn_archive", False):
         tear_archives()
     values: dict[str, Any] = {
         "id": folder.name, "inventory": inventory, "hosts": tuple(variables), "variables": variables,
-        "sweep": f"exec {python} {NODE} sweep {words}", "budget": 15.0,
-        "pair_client": f"exec {python} {NODE} pair {{address}} --bytes {pair_bytes}", "pair_budget": 20.0,
-        "pair_server": f"exec {python} {NODE} serve {{address}}", "pair_ready": "peer: ready",
+        "sweep": f"exec {node} sweep {words}", "budget": 15.0,
+        "pair_client": f"exec {node} pair {{address}} --bytes {pair_bytes}", "pair_budget": 20.0,
+        "pair_server": f"exec {node} serve {{address}}", "pair_ready": "peer: ready",
         "needs_bench": False, "confirm": False,
     }  # fmt: skip
     return Plan(**(values | rest))
