@@ -35,7 +35,7 @@ source = "the test's own"
 
 
 def drive(
-    hosts: Testbed, folder: Path, *, wait: float = 110, echo: bool = True, **options: Any
+    hosts: Testbed, folder: Path, *, wait: float = 280, echo: bool = True, **options: Any
 ) -> tuple[Fleet, str, float]:
     """(the fleet, the progress lines, seconds)."""
     began = time.monotonic()

@@ -164,7 +164,7 @@ class Testbed:
 
     # --- running something
 
-    def controller(self, argv: Sequence[str], timeout: float = 110, **env: str) -> subprocess.CompletedProcess[str]:
+    def controller(self, argv: Sequence[str], timeout: float = 280, **env: str) -> subprocess.CompletedProcess[str]:
         """Run in the controller's network, and in its cgroup."""
         return run(self.controller_argv(argv), timeout=timeout, env=self.environment(**env), cwd=self.folder)
 
@@ -251,7 +251,7 @@ class Testbed:
         """The process that is number 1 on the host."""
         return int(run(["pgrep", "-P", str(self.processes[i].pid)]).stdout.split()[0])
 
-    def wait_ready(self, i: int, seconds: float = 20) -> None:
+    def wait_ready(self, i: int, seconds: float = 60) -> None:
         probe = f"exec 3<>/dev/tcp/{self.address(i)}/22"
         end = time.monotonic() + seconds
         while time.monotonic() < end:

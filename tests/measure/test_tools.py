@@ -33,7 +33,7 @@ def alive(marker: str) -> list[int]:
     return found
 
 
-def eventually_gone(marker: str, seconds: float = 5.0) -> bool:
+def eventually_gone(marker: str, seconds: float = 20.0) -> bool:
     end = time.monotonic() + seconds
     while alive(marker):
         if time.monotonic() > end:
@@ -85,7 +85,7 @@ def test_a_tool_that_hangs_is_ended_with_its_tree(script: str, tmp_path: Path) -
     started = time.monotonic()
     with pytest.raises(TimedOut, match="did not end within"):
         tools.run(["sh", "-c", f": {marker}; {script}"], timeout=0.5)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60, "it waited for what hangs"
     assert eventually_gone(marker)
 
 
@@ -100,7 +100,7 @@ def test_a_grandchild_that_holds_the_pipe_does_not_hold_us() -> None:
     started = time.monotonic()
     done = tools.run(["sh", "-c", "sleep 20.125 & echo done"], timeout=15)
     assert done.stdout == "done\n"
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 20, "it waited for the grandchild"
     assert not alive("20.125")
 
 

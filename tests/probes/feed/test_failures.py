@@ -164,7 +164,7 @@ def test_a_source_that_stops_answering_is_a_time_out(monkeypatch: pytest.MonkeyP
             Length(0.1, 1.0, 1.0),
             None,
         )
-    assert time.monotonic() - started < 5.0
+    assert time.monotonic() - started < 20.0, "it waited until the source woke"
     wake.set()
 
 
@@ -238,7 +238,7 @@ def _interrupted(place: Path, seconds: float) -> tuple[int, list[str], list[str]
     _wait_for(process, "feed: starts")
     time.sleep(seconds)
     os.kill(process.pid, signal.SIGINT)
-    process.communicate(timeout=30)
+    process.communicate(timeout=90)
     return process.returncode, os.listdir(folder), _processes_naming(str(folder))
 
 

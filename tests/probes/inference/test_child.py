@@ -25,7 +25,7 @@ def load(*words: str, path: Path | None = None, env: dict[str, str] | None = Non
     paths = [str(path)] if path else []
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*paths, str(ROOT)]), **(env or {})}
     argv = [sys.executable, "-m", "probes.inference.load.main", *words]
-    return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=90, check=False)
+    return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=240, check=False)
 
 
 def shadow(folder: Path, body: str) -> Path:
