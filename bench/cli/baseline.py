@@ -186,7 +186,7 @@ def _normal_nights(index: Index, root: Path, host: str, profile: list[str] | Non
     history = _checked(lambda: history_of(index, run, [key for key, _ in wanted], ()))
     good = [
         session.run
-        for session in history.sessions
+        for session in history.runs
         if session.sound and session.confirms is None and "NO-GO" not in [d for _, _, d in session.decisions]
     ]
     for key, profile_ in wanted:
@@ -206,7 +206,7 @@ def _entries(run: Run, profile: list[str] | None, results: Path | None) -> tuple
 
 
 def _document(host: str, run: Run, decided: Decisions, entries: tuple[Regression, ...]) -> dict[str, Any]:
-    from bench.judge.baseline.epoch import epoch_of
+    from bench.judge.baseline.comparison import epoch_of
     from bench.judge.baseline.prediction import Policy
 
     return {

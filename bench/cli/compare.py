@@ -51,8 +51,7 @@ def compare(
 
 def compared(first: Run, second: Run, store: Store) -> dict[str, Any]:
     """``a``, ``b`` (ids), ``differences``, ``only_a``, ``only_b`` (series), ``facts`` (what differs of the nodes)."""
-    from bench.judge.baseline.comparison import differences
-    from bench.judge.baseline.epoch import changes, telling
+    from bench.judge.baseline.comparison import changes, differences, telling
     from bench.judge.baseline.series import key_of
 
     keys = [key_of(m) for m in first.measurements()]
@@ -75,14 +74,14 @@ def compared(first: Run, second: Run, store: Store) -> dict[str, Any]:
 
 def _nights(first: Run, second: Run, keys: Sequence[Key], store: Store) -> dict[Key, list[float]]:
     """The node's nights of the first run's epoch, but for these two runs; none where the runs are of two nodes."""
-    from bench.judge.baseline.epoch import epoch_of
+    from bench.judge.baseline.comparison import epoch_of
     from bench.store.index import Index
 
     host = first.node.hostname
     if second.node.hostname != host:
         return {}
     with Index(store.root, warn=note) as index:
-        sessions = index.sessions(host, epoch_of(first.node, first.request), float("-inf"), float("inf"), 30)
+        sessions = index.runs(host, epoch_of(first.node, first.request), float("-inf"), float("inf"), 30)
         ids = [s.run for s in sessions if s.sound and s.confirms is None and s.run not in (first.id, second.id)]
         return {key: list(index.values(*key, host, ids).values()) for key in keys}
 

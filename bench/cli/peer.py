@@ -29,7 +29,7 @@ def peer(
     Prints one line on standard output when it is ready. Example:  bench peer --bind 10.0.0.2 --allow 10.0.0.0/24
     """
     from bench.measure.probe import ProbeError
-    from bench.measure.signals import Signals
+    from bench.measure.tools import Signals
     from probes.peer.server import Peer
 
     settings = _settings(bind, port, allow or [], key_file, max_rate, idle_timeout)

@@ -45,8 +45,15 @@ def against_baseline(
     the run's start is not a time.
     """
     from bench.judge.baseline.prediction import Policy
-    from bench.judge.baseline.series import gating, informative, judge_series, key_of, regressions, worst
-    from bench.judge.baseline.verdict import with_regressions
+    from bench.judge.baseline.series import (
+        gating,
+        informative,
+        judge_series,
+        key_of,
+        regressions,
+        with_regressions,
+        worst,
+    )
 
     policy = Policy() if asked is None else Policy(asked=asked)
     series = [[key_of(m) for _, m in gating(judged, profile, metrics)] for profile in profiles]
@@ -178,7 +185,7 @@ def fresh(compared: Compared, max_age_seconds: float) -> Compared:
     """The same where the run is young enough; else INCONCLUSIVE, with its age as the reason."""
     import time
 
-    from bench.judge.baseline.verdict import doubted
+    from bench.judge.baseline.series import doubted
 
     reason = too_old(compared.run, max_age_seconds, time.time())
     if reason is None:

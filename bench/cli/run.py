@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from bench.judge.profile import Profile
     from bench.measure.probe import Probe
     from bench.measure.recording import Recording
-    from bench.measure.signals import Signals
+    from bench.measure.tools import Signals
     from bench.model import Node, Request, Run
     from bench.store.runs import Store
 
@@ -35,9 +35,9 @@ Paths = list[Path] | None
 
 def _schema(wanted: bool) -> None:
     if wanted:
-        from bench.store.schema import text
+        from bench.store.documents import schema_text
 
-        emit(text())
+        emit(schema_text())
         raise typer.Exit
 
 
@@ -101,7 +101,7 @@ def run(
 
     Examples:  bench run --storage /data --peer 10.0.0.2    bench run --effort quick --json > run.json
     """
-    from bench.measure.signals import Signals
+    from bench.measure.tools import Signals
 
     asked = Asked(profile or [], probe or [], storage or [], peer or [], accelerator, effort, results, replay)
     options = {"loader": loader, "pattern": pattern, "workload": workload, "key_file": key_file and str(key_file)}
@@ -213,7 +213,7 @@ def _measure(job: _Job, signals: Signals, progress: bool) -> Run:
                 measuring = {p.name for p in job.probes if p.measure and not p.guards_itself}
                 done = composed(marked(_with_skipped(runner.execute(plan), job.skipped), busy, measuring))
         job.store.save(done)
-    except lock.Busy as error:
+    except lock.NodeBusy as error:
         raise CliError(str(error), status=3) from error
     except (StoreError, OSError) as error:
         raise CliError(str(error)) from error

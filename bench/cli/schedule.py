@@ -16,7 +16,7 @@ from bench.workflows import site as settings
 from bench.workflows.errors import CliError
 
 if TYPE_CHECKING:
-    from bench.schedule.unit_files import Nightly
+    from bench.schedule import Nightly
 
 schedule = typer.Typer(no_args_is_help=True, help="The nightly run, as a systemd timer.", rich_markup_mode=None)
 
@@ -47,8 +47,7 @@ def install(
 
     Examples:  bench schedule install --storage /data --peer 10.0.0.2    bench schedule install --user --at 03:30
     """
-    from bench.schedule import install as nightly_run
-    from bench.schedule import unit_files as units
+    from bench import schedule as nightly_run
 
     where = nightly_run.place(_user(user))
     if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", at):
@@ -66,7 +65,8 @@ def install(
     nightly = _nightly(options, settings.results_root(results), storage or ["."], at, delay, keep, account, where.user)
     try:
         if show:
-            emit(f"# {units.NAME}.service\n{units.service(nightly)}\n# {units.NAME}.timer\n{units.timer(nightly)}")
+            for kind, text in (("service", nightly_run.service(nightly)), ("timer", nightly_run.timer(nightly))):
+                emit(f"# {nightly_run.NAME}.{kind}\n{text}")
         else:
             for folder in nightly.writes:  # a folder that is not there when the unit starts stays read-only for it
                 folder.mkdir(mode=0o750, parents=True, exist_ok=True)
@@ -84,7 +84,7 @@ def status(user: User = None, results: Results = None, json: Json = False) -> in
     """
     from dataclasses import asdict
 
-    from bench.schedule import install as nightly_run
+    from bench import schedule as nightly_run
 
     try:
         found = nightly_run.status(nightly_run.place(_user(user)))
@@ -114,7 +114,7 @@ def remove(user: User = None) -> int:
 
     Example:  bench schedule remove
     """
-    from bench.schedule import install as nightly_run
+    from bench import schedule as nightly_run
 
     try:
         files = nightly_run.remove(nightly_run.place(_user(user)))
@@ -160,7 +160,7 @@ def _nightly(
     options: list[str], root: Path, storage: list[str], at: str, delay: str, keep: int, account: str | None, user: bool
 ) -> Nightly:
     from bench.cli.regression import duration
-    from bench.schedule.unit_files import Nightly
+    from bench.schedule import Nightly
     from bench.store.index import cache_folder
 
     results = root.absolute()

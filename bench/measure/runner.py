@@ -20,8 +20,9 @@ from bench import __version__
 from bench.judge.statistics import merge
 from bench.measure.probe import Context, Failed, Interrupted, Probe, ProbeError
 from bench.measure.processes import adopt_orphans
+from bench.measure.procfs import cpu_ticks
 from bench.measure.recording import LiveTools, Recorder, Recording, ReplayTools
-from bench.measure.signals import Signals
+from bench.measure.tools import Signals
 from bench.measure.watchers import Observers, Watching, from_lines, to_lines
 from bench.measure.workspace import workspace
 from bench.model import Code, Effort, Evidence, Measurement, Node, Outcome, ProbeResult, Request, Run
@@ -166,9 +167,10 @@ class _Session:
     def _settle(self) -> None:
         end = time.monotonic() + _SETTLE_SECONDS[self.plan.request.effort]
         while time.monotonic() < end and self.signals.caught is None:
-            before = _cpu_times()
+            before = cpu_ticks()
             time.sleep(_SETTLE_WINDOW)
-            if _busy_ratio(before, _cpu_times()) < _CALM_CPU_RATIO:
+            now = cpu_ticks()
+            if now.busy - before.busy < _CALM_CPU_RATIO * max(now.total - before.total, 1):
                 return
 
     def _context(self, probe: Probe) -> Context:
@@ -264,18 +266,6 @@ def _not_empty(measurements: Sequence[Measurement]) -> Sequence[Measurement]:
 def _fault(error: Exception) -> str:
     where = traceback.extract_tb(error.__traceback__)[-1]
     return f"{Code.INTERNAL}: {type(error).__name__}: {str(error)[:500]} ({Path(where.filename).name}:{where.lineno})"
-
-
-def _cpu_times() -> tuple[int, int]:
-    """(busy, all) jiffies of the whole node since boot."""
-    with open("/proc/stat", encoding="ascii") as file:
-        fields = [int(word) for word in file.readline().split()[1:9]]
-    return sum(fields) - fields[3] - fields[4], sum(fields)
-
-
-def _busy_ratio(before: tuple[int, int], after: tuple[int, int]) -> float:
-    spent = after[1] - before[1]
-    return (after[0] - before[0]) / spent if spent > 0 else 0.0
 
 
 def pooled(first: ProbeResult, second: ProbeResult, evidence: Sequence[Evidence]) -> ProbeResult:

@@ -12,7 +12,7 @@ from bench.cli.output import note
 if TYPE_CHECKING:
     from bench.cli.regression import Compared
     from bench.judge.profile import Profile
-    from bench.measure.signals import Signals
+    from bench.measure.tools import Signals
     from bench.model import Effort, Metric, Request, Run
     from bench.store.runs import Store
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from bench.judge.baseline.series import History as Known
     from bench.judge.baseline.series import Key
     from bench.model import Finding, Measurement, Run
-    from bench.show.html.plots.history import History
+    from bench.show.html.plots.timelines import History
     from bench.store.runs import Store
 
 _NIGHTS = 60
@@ -56,11 +56,11 @@ def _gating(run: Run) -> Iterator[tuple[Key, tuple[Finding, Measurement]]]:
 def _history(key: Key, m: Measurement, finding: Finding, known: Known) -> History | None:
     from datetime import UTC, datetime
 
-    from bench.show.html.plots.history import History
+    from bench.show.html.plots.timelines import History
     from bench.show.wording import gate_name
 
     of_run = known.values.get(key, {})
-    nights = [(session.at, of_run[session.run]) for session in known.sessions if session.run in of_run][-_NIGHTS:]
+    nights = [(session.at, of_run[session.run]) for session in known.runs if session.run in of_run][-_NIGHTS:]
     if len(nights) < 2:
         return None
     values = tuple(value for _, value in nights)
@@ -84,7 +84,7 @@ def _normal(metric: str, values: Sequence[float]) -> tuple[float | None, float |
     """
     from statistics import NormalDist
 
-    from bench.judge.baseline.prediction import Policy, base_of
+    from bench.judge.baseline.prediction import Policy, baseline_of
     from bench.judge.baseline.scale import scale_of
     from bench.workflows.site import declared_metrics
 
@@ -92,7 +92,7 @@ def _normal(metric: str, values: Sequence[float]) -> tuple[float | None, float |
     if declared is None or len(values) < policy.fewest:
         return None, None, None
     scale = scale_of(declared, values)
-    base = base_of([scale.of(value) for value in values[-policy.window :]], scale.floor(policy.scale_floor), None)
+    base = baseline_of([scale.of(value) for value in values[-policy.window :]], scale.floor(policy.scale_floor), None)
     edge = max(base.edge(policy.suspect_level), scale.effect(policy.effect, base.centre))
     least = edge + NormalDist().inv_cdf(_POWER) * base.spread
     return scale.back(base.centre), scale.back(base.centre - edge), scale.back(base.centre - least)
