@@ -23,6 +23,8 @@ from probes.feed.parse import Parsed
 from probes.feed.plan import Row
 from tests.probes.feed.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 EMULATED = "emulated:resnet50-h100"
 BLKIO = Path("/sys/fs/cgroup/blkio")
 
@@ -158,7 +160,7 @@ def test_a_source_that_stops_answering_is_a_time_out(monkeypatch: pytest.MonkeyP
             lambda: Reader(Stuck(), blocks, workers=2, buffers=make_buffers(4096, 4)),
             None,
         )
-    assert time.monotonic() - started < 5.0
+    assert time.monotonic() - started < 20.0, "it waited until the source woke"
     wake.set()
 
 
@@ -232,7 +234,7 @@ def _interrupted(place: Path, seconds: float) -> tuple[int, list[str], list[str]
     _wait_for(process, "feed: starts")
     time.sleep(seconds)
     os.kill(process.pid, signal.SIGINT)
-    process.communicate(timeout=30)
+    process.communicate(timeout=90)
     return process.returncode, os.listdir(folder), _processes_naming(str(folder))
 
 

@@ -93,6 +93,7 @@ def test_a_real_accelerator_is_measured_before_and_after_and_storage_twice() -> 
         assert names.index("storage") < len(names) - 1 - names[::-1].index("fetch") < len(names) - 1
 
 
+@pytest.mark.slow
 def test_the_calibration_finds_a_known_rate(tmp_path: Path) -> None:
     check: Check = feed.calibration_check(LiveTools("feed", None), 0.5)
     assert check.ok, check.detail
