@@ -16,7 +16,7 @@ from bench.judge.baseline.prediction import Policy, prior_of
 from bench.judge.baseline.scale import Scale, ScaleKind, scale_of
 from bench.judge.gate import ALMOST, decision_of
 from bench.judge.profile import Gate, Profile
-from bench.model import Code, Decision, Finding, Measurement, Metric, Noun, Run, Status, Verdict
+from bench.model import Code, Decision, Finding, Frozen, Measurement, Metric, Run, Status, Verdict
 
 Labels = tuple[tuple[str, str], ...]
 #: A series of the node: the metric's name and its labels, sorted.
@@ -57,7 +57,7 @@ class History:
     opened: str = ""
 
 
-class Regression(Noun):
+class Regression(Frozen):
     """One series of a run against what is normal: an entry of ``regressions`` in ``bench gate --json``.
 
     ``expected`` is the centre of the nights in the metric's own unit. ``drop_ratio`` is how much worse the run is, as a
@@ -202,7 +202,7 @@ def _first_of_night(run: Run, history: History, values: Mapping[str, float]) -> 
     """The id of the run's own night: that of the run which it confirms, where that one measured the series too."""
     own = next((stored for stored in history.runs if stored.run == run.id), None)
     first = own.confirms if own else run.confirms
-    return first if first in values else run.id
+    return first if first is not None and first in values else run.id
 
 
 def _tonight(run: Run, history: History, values: Mapping[str, float], scale: Scale) -> Night:
