@@ -11,38 +11,26 @@ from typing import Any
 
 from bench.measure import procfs
 from bench.measure.probe import Check, Context, Failed, Probe, Tools
-from bench.model import Code, Effort, Measurement, Metric, Request, Series
+from bench.model import Code, Effort, Measurement, Request, Series
+from probes.common.metrics import metrics
 from probes.common.windows import Sample, Stage, finite, stages
 
 _RESOURCES = ("cpu", "io", "memory")
 
-_STAGE = ("stage",)
-METRICS = (
-    Metric(name="host_cpu_busy_ratio", help="Share of all CPUs' time that was not idle.", labels=_STAGE),
-    Metric(
-        name="host_cpu_steal_ratio", help="Share of all CPUs' time that the hypervisor gave to others.",
-        labels=_STAGE, better="lower",
-    ),
-    Metric(name="host_cpu_wait_ratio", help="Share of all CPUs' time that was idle for want of I/O.", labels=_STAGE),
-    Metric(name="host_runnable_tasks", help="Mean number of tasks running or waiting for a CPU.", labels=_STAGE),
-    Metric(
-        name="host_memory_available_bytes", help="Least memory that was available without swapping.",
-        labels=_STAGE, better="higher",
-    ),
-    Metric(name="host_disk_read_bytes_per_second", help="Bytes read from all disks.", labels=_STAGE),
-    Metric(name="host_disk_write_bytes_per_second", help="Bytes written to all disks.", labels=_STAGE),
-    Metric(
-        name="host_network_receive_bytes_per_second", help="Bytes received by all cards but the loopback.",
-        labels=_STAGE,
-    ),
-    Metric(
-        name="host_network_send_bytes_per_second", help="Bytes sent by all cards but the loopback.", labels=_STAGE
-    ),
-    Metric(
-        name="host_pressure_ratio",
-        help="Share of the time in which some (or every, kind=full) task waited for the resource (PSI).",
-        labels=("stage", "resource", "kind"), better="lower",
-    ),
+METRICS = metrics(
+    ("host_cpu_busy_ratio", "Share of all CPUs' time that was not idle.", "", "none"),
+    ("host_cpu_steal_ratio", "Share of all CPUs' time that the hypervisor gave to others.", "", "lower"),
+    ("host_cpu_wait_ratio", "Share of all CPUs' time that was idle for want of I/O.", "", "none"),
+    ("host_runnable_tasks", "Mean number of tasks running or waiting for a CPU.", "", "none"),
+    ("host_memory_available_bytes", "Least memory that was available without swapping.", "", "higher"),
+    ("host_disk_read_bytes_per_second", "Bytes read from all disks.", "", "none"),
+    ("host_disk_write_bytes_per_second", "Bytes written to all disks.", "", "none"),
+    ("host_network_receive_bytes_per_second", "Bytes received by all cards but the loopback.", "", "none"),
+    ("host_network_send_bytes_per_second", "Bytes sent by all cards but the loopback.", "", "none"),
+    ("host_pressure_ratio",
+     "Share of the time in which some (or every, kind=full) task waited for the resource (PSI).",
+     "resource kind", "lower"),
+    first="stage",
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ def probes(json: Json = False) -> int:
 
     Examples:  bench probes    bench probes --json | jq -r .[].metrics[].name
     """
-    from bench.show.terminal.catalog import probes_table
+    from bench.show.catalog import probes_table
     from probes import discover
 
     found = discover()
@@ -39,7 +39,7 @@ def profiles(json: Json = False) -> int:
 
     Examples:  bench profiles    bench profiles --json
     """
-    from bench.show.terminal.catalog import profiles_table
+    from bench.show.catalog import profiles_table
 
     found = settings.load_profiles([], settings.declared_metrics())
     if json:

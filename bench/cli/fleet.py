@@ -154,14 +154,14 @@ def conclude(found: Fleet, *, page: Path | None, json: bool, quiet: bool, exit_z
     elif quiet:
         emit("\n".join(f"{v.decision.value} {v.profile} score {words.score(v.score)}" for v in found.verdicts))
     else:
-        from bench.show.terminal.fleet import render
+        from bench.show.terminal.fleet_screen import render
 
         emit(render(found, where))
     return 0 if exit_zero else exit_status(found.decision)
 
 
 def _write_page(found: Fleet, page: Path) -> None:
-    from bench.show.html.fleet import render
+    from bench.show.html.fleet_page import render
     from bench.store.errors import why
 
     try:

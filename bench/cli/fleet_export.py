@@ -10,12 +10,11 @@ import typer
 from bench.cli import fleet_options as options
 from bench.cli.output import emit, note
 from bench.model import Code
-from bench.show.fleet_formats import FORMATS
+from bench.show.export import FLEET_FORMATS
 from bench.workflows.errors import CliError
 
 if TYPE_CHECKING:
     from bench.judge.fleet.model import Fleet
-    from bench.show.fleet_formats import FleetExport
 
 Words = list[str] | None
 
@@ -24,7 +23,7 @@ def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder with the nodes' run documents.")],
     format: Annotated[  # noqa: A002 - the option is called so
         str | None,
-        typer.Option("--format", "-f", autocompletion=lambda: [*FORMATS], help=", ".join(FORMATS) + "."),
+        typer.Option("--format", "-f", autocompletion=lambda: [*FLEET_FORMATS], help=", ".join(FLEET_FORMATS) + "."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File to put in place, atomically; default: standard output.")
@@ -47,19 +46,19 @@ def export(
                bench fleet export /shared/acceptance --expect hosts.txt -f markdown >> "$GITHUB_STEP_SUMMARY"
     """
     from bench.cli.export import write
-    from bench.show.fleet_formats import FleetExport, render
+    from bench.show.export import Export, render
 
-    if format not in FORMATS:
-        listed = ", ".join(FORMATS)
+    if format not in FLEET_FORMATS:
+        listed = ", ".join(FLEET_FORMATS)
         asked = f"--format {format}: must be" if format else "--format is needed:"
         raise CliError(f"{asked} one of {listed}")
     try:
         found = _joined(folder, expect, profile, newest=newest, against=against, again=again)
-        whole = FleetExport(found, _stale(found, max_age))
+        whole = Export(found, stale=_stale(found, max_age))
     except CliError as error:
         return _no_answer(format, error)
     write(format, render(format, whole), output)
-    return _status(format, whole)
+    return _status(format, found, whole.stale)
 
 
 def _joined(
@@ -101,10 +100,10 @@ def _no_answer(name: str, error: CliError) -> int:
     return PLUGIN_STATUS[name][2]
 
 
-def _status(name: str, whole: FleetExport) -> int:
+def _status(name: str, found: Fleet, stale: str | None) -> int:
     from bench.judge.gate import exit_status
     from bench.show.export import PLUGIN_STATUS
 
     if name not in PLUGIN_STATUS:
         return 0
-    return PLUGIN_STATUS[name][3 if whole.stale else exit_status(whole.fleet.decision)]
+    return PLUGIN_STATUS[name][3 if stale else exit_status(found.decision)]

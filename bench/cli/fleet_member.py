@@ -90,7 +90,7 @@ def _take_part(
         names = tuple(hosts_of(hosts, folder))
         own = HostVars(own_address(network), asked.python, env=checked_env(asked.node_env))
         name = host_of(names, host, rank)
-        with Signals() as signals, listener(len(names), shown=progress) as listen:
+        with Signals() as signals, fleet_listener(len(names), shown=progress) as listen:
             return Member(
                 folder=folder.absolute(), hosts=names, host=name, variables=own,
                 plan=lambda variables: fleet_run.plan_for(asked, names, variables), by=judgement(asked.profile),

@@ -14,10 +14,10 @@ def generated(name: str) -> str:
 
 
 def _dashboard() -> str:
-    from bench.show.export.grafana import Probe, dashboard
+    from bench.show.export.grafana import dashboard
     from probes import discover
 
-    return dashboard(Probe(p.name, p.help, p.metrics) for p in discover())
+    return dashboard(discover())
 
 
 def _rules() -> str:

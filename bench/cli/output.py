@@ -24,7 +24,7 @@ def emit(text: str) -> None:
 def emit_run(run: Run, profiles: Sequence[Profile], *, quiet: bool = False, all_gates: bool = False) -> None:
     """The verdicts for a person: one screen, or one line a profile."""
     from bench.show import wording as words
-    from bench.show.terminal import run as screen
+    from bench.show.terminal import screen
 
     if quiet:
         emit("\n".join(f"{v.decision.value} {v.profile} score {words.score(v.score)}" for v in run.verdicts))

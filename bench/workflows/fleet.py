@@ -96,7 +96,7 @@ def _session(folder: Path, plan: Plan, engine: Engine, root: Path, by: Judgement
     from contextlib import suppress
 
     from bench.fleet.run import Session
-    from bench.show.fleet_progress import listener
+    from bench.show.terminal.progress import fleet_listener
     from bench.store.runs import Store, StoreError
 
     store = Store(root, warn=note)
@@ -105,7 +105,7 @@ def _session(folder: Path, plan: Plan, engine: Engine, root: Path, by: Judgement
         with suppress(StoreError):  # it is stored already, or its start is no time: the fleet's own folder has it
             store.save(run)
 
-    with listener(len(plan.hosts), shown=progress) as listen:
+    with fleet_listener(len(plan.hosts), shown=progress) as listen:
         return Session(folder, plan, engine, listen, keep).run(by)
 
 
@@ -199,7 +199,7 @@ def _sweep(asked: Asked) -> str:
 def _collective(asked: Asked) -> str:
     device = asked.accelerator if asked.accelerator in ("cuda", "cpu") else "auto"
     return (
-        "exec {python} -m probes.collective.load.fleet --rank {rank} --world {world} --address {own} "
+        "exec {python} -m probes.collective.load.rank --rank {rank} --world {world} --address {own} "
         f"--master {{address}} --port {_COLLECTIVE_PORT} --device {device} --effort {asked.effort}"
         f"{f' --ranks {asked.ranks}' if asked.ranks else ''}"
     )

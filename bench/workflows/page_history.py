@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from bench.judge.baseline.series import History as Known
     from bench.judge.baseline.series import Key
     from bench.model import Finding, Measurement, Run
-    from bench.show.html.plots.history import History
+    from bench.show.html.plots.timelines import History
     from bench.store.runs import Store
 
 _NIGHTS = 60
@@ -56,7 +56,7 @@ def _gating(run: Run) -> Iterator[tuple[Key, tuple[Finding, Measurement]]]:
 def _history(key: Key, m: Measurement, finding: Finding, known: Known) -> History | None:
     from datetime import UTC, datetime
 
-    from bench.show.html.plots.history import History
+    from bench.show.html.plots.timelines import History
     from bench.show.wording import gate_name
 
     of_run = known.values.get(key, {})

@@ -97,15 +97,14 @@ def _burst(curve: Sequence[float], step: float, start: int, after: float, ceilin
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Samples a second: value, an interval that holds it, and the window rates it stands on."""
+    """Samples a second, or what follows from them: value, its interval, and the windows that it stands on."""
 
     value: float
     interval: Interval
-    repeats: tuple[float, ...]
-    seconds: float
+    repeats: tuple[float, ...] = ()
 
 
-def pool(turns: Sequence[Sequence[float]], seconds: float) -> Rate:
+def pool(turns: Sequence[Sequence[float]]) -> Rate:
     """One rate from the equally long windows of one or more turns of an arm.
 
     The value is the mean, because a rate is work over time and not a typical moment. The interval is the larger of
@@ -117,10 +116,10 @@ def pool(turns: Sequence[Sequence[float]], seconds: float) -> Rate:
     value = sum(windows) / len(windows)
     half = student_half_width(windows, value)
     low, high = min(value - half, *means, value), max(value + half, *means, value)
-    return Rate(value, (max(0.0, low), high), tuple(windows), seconds)
+    return Rate(value, (max(0.0, low), high), tuple(windows))
 
 
-def own(turns: Sequence[Sequence[float]], seconds: float) -> Rate:
+def own(turns: Sequence[Sequence[float]]) -> Rate:
     """What an accelerator consumes that is never kept waiting: the median of short windows, not their mean.
 
     It is a capability: a moment in which something else had the CPU is the host's, and would make two turns differ.
@@ -129,7 +128,7 @@ def own(turns: Sequence[Sequence[float]], seconds: float) -> Rate:
     windows = [value for turn in turns for value in turn]
     medians = [median(turn) for turn in turns if turn]
     value, (low, high) = median_interval(windows)
-    return Rate(value, (min(low, *medians, value), max(high, *medians, value)), tuple(windows), seconds)
+    return Rate(value, (min(low, *medians, value), max(high, *medians, value)), tuple(windows))
 
 
 def each_step(curve: Sequence[float], step: float, warm: float) -> tuple[float, ...]:

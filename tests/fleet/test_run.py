@@ -18,7 +18,7 @@ import pytest
 
 from bench.judge.fleet.model import Fleet
 from bench.model import Decision
-from bench.show.html import fleet as fleet_page
+from bench.show.html import fleet_page
 from bench.store.runs import Store
 from tests.fleet.drive import NODE
 from tests.fleet.testbed import Testbed
@@ -67,7 +67,7 @@ def starts(path: Path) -> dict[str, int]:
 
 
 RANK = (
-    f"{sys.executable} -m probes.collective.load.fleet --rank {{rank}} --world {{world}} --address {{own}} "
+    f"{sys.executable} -m probes.collective.load.rank --rank {{rank}} --world {{world}} --address {{own}} "
     "--master {address} --device cpu --bytes 1048576 --iterations 10"
 )
 #: n001 has two ranks, as a node with two GPUs has, the others one.

@@ -73,4 +73,4 @@ def test_a_slip_is_refused_in_one_line_with_its_place(tmp_path: Path, old: str, 
 
 
 def test_the_table_ships_beside_the_code() -> None:
-    assert FILE.is_file() and FILE.parent.name == "probes"
+    assert FILE.is_file() and FILE.parent.name == "inference"

@@ -10,7 +10,8 @@ from typing import Any
 
 from bench.judge.fleet.model import ANSWERED, Fleet, PairOutcome, State
 from bench.judge.statistics import median
-from bench.show.terminal.fleet import collective_line, outlier_line, shift_line
+from bench.show.html.page import filled
+from bench.show.terminal.fleet_screen import collective_line, outlier_line, shift_line
 from bench.show.text import clean
 from bench.units import human
 
@@ -20,13 +21,8 @@ _RATE = "network_throughput_bytes_per_second"
 
 def render(fleet: Fleet) -> str:
     """The page as text."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("bench", "show/html"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters["clean"] = clean
-    return environment.get_template("fleet.html.j2").render(
+    return filled(
+        "fleet.html.j2",
         fleet=fleet,
         answered=sum(node.state in ANSWERED for node in fleet.nodes),
         outliers=[(outlier_line(outlier), outlier.level) for outlier in fleet.outliers],
