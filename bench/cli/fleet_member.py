@@ -81,7 +81,7 @@ def _take_part(
     from bench.fleet.plan import HostVars, checked_env
     from bench.measure.probe import Interrupted
     from bench.measure.tools import Signals
-    from bench.show.fleet_progress import listener
+    from bench.show.terminal.progress import fleet_listener
     from bench.workflows import fleet as fleet_run
     from bench.workflows import installation as ownership
 
