@@ -81,11 +81,10 @@ def _part(answer: Attribution) -> str:
 
 
 def _amounts(answer: Attribution, rates: Rates) -> tuple[str, str]:
-    if answer.demand_bytes_per_second is not None and answer.supply_bytes_per_second is not None:
-        pair, metric = (answer.demand_bytes_per_second, answer.supply_bytes_per_second), "demand_bytes_per_second"
-    else:
-        pair, metric = rates, "demand_samples_per_second"
-    return human(pair[0], metric, 2), human(pair[1], metric, 2)
+    demand, supply, unit = answer.demand_bytes_per_second, answer.supply_bytes_per_second, "bytes_per_second"
+    if demand is None or supply is None:
+        (demand, supply), unit = rates, "samples_per_second"
+    return human(demand, unit, 2), human(supply, unit, 2)
 
 
 def _percent(ratio: float | None) -> str:

@@ -216,16 +216,11 @@ def _tonight(run: Run, history: History, values: Mapping[str, float], scale: Sca
 def _second(run: str, history: History, values: Mapping[str, float]) -> float | None:
     """The separate measurement of the same night: of the run made to confirm it, else of the next run within hours."""
     runs = [s for s in history.runs if s.sound or s.run == run]
-    for stored in runs:
-        if stored.confirms == run and stored.run in values:
-            return values[stored.run]
-    place = next((i for i, s in enumerate(runs) if s.run == run), None)
-    for later in runs[place + 1 :] if place is not None else ():
-        if later.at - runs[place or 0].at > SAME_NIGHT_SECONDS:
-            break
-        if later.run in values and later.confirms is None:
-            return values[later.run]
-    return None
+    confirming = [s.run for s in runs if s.confirms == run]
+    own = next((s for s in runs if s.run == run), None)
+    later = runs[runs.index(own) + 1 :] if own else []
+    near = [s.run for s in later if own and s.at - own.at <= SAME_NIGHT_SECONDS and s.confirms is None]
+    return next((values[found] for found in (*confirming, *near) if found in values), None)
 
 
 def _regression(measurement: Measurement, call: SeriesCall, scale: Scale, history: History) -> Regression:
