@@ -59,7 +59,9 @@ class Composed:
 def part(name: str, measurements: Sequence[Measurement]) -> Part | None:
     """A part from the measurements of one metric that differ in ``statistic`` alone; None without any quantile."""
     known = sorted(
-        (_SHARES[m.labels["statistic"]], *_bounds(m)) for m in measurements if m.labels.get("statistic") in _SHARES
+        (_SHARES[m.labels["statistic"]], m.interval[0], m.value, m.interval[1])
+        for m in measurements
+        if m.labels.get("statistic") in _SHARES
     )
     if not known:
         return None
@@ -75,18 +77,10 @@ def part_of_samples(
 ) -> Part:
     """A part from all of its values: it knows its tail better than a few quantiles do. Raises ValueError for none."""
     shares = [share for share in _FINE if (1.0 - share) * len(values) >= 1.0]
-    known = [(share, *_around(values, share)) for share in shares]
+    around = [(share, quantile_interval(values, share)) for share in shares]
+    known = [(share, low, quantile(values, share), high) for share, (low, high) in around]
     largest = max(values)
     return Part(name, (*known, (1.0, largest, largest, largest)), len(values), stand_in, invalid)
-
-
-def _around(values: Sequence[float], share: float) -> tuple[float, float, float]:
-    low, high = quantile_interval(values, share)
-    return low, quantile(values, share), high
-
-
-def _bounds(m: Measurement) -> tuple[float, float, float]:
-    return m.interval[0], m.value, m.interval[1]
 
 
 def compose(parts: Sequence[Part], budget: float = BUDGET_SECONDS) -> Composed:

@@ -95,7 +95,7 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line of ``bench doctor``: can this be measured here, and if not, what mends it?"""
+    """One line of ``bench doctor``: can this be measured here, and if not, what fixes it?"""
 
     name: str
     ok: bool
@@ -124,7 +124,7 @@ def python_argv(module: str, *arguments: str) -> list[str]:
 
 
 class Tools(ABC):
-    """The door to processes, as a probe sees it. Every call is bounded, recorded, and answered again by a replay."""
+    """The way to processes, as a probe sees it. Every call is bounded, recorded, and answered again by a replay."""
 
     @abstractmethod
     def require(self, tool: str) -> str:

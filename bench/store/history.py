@@ -1,4 +1,4 @@
-"""What the stored runs say of one run's past (for the gate), and of one metric over time (for people)."""
+"""What the stored runs say of the nights before a run (for the gate), and of one metric over time (for people)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SIBLING_NIGHTS = 30
 
 
 def history_of(index: Index, run: Run, keys: Sequence[Key], pooled: Collection[Key] | None = None) -> History:
-    """The run's past for these series; siblings' values for the ``pooled`` ones only (default: for all).
+    """What came before the run for these series; siblings' values for the ``pooled`` ones only (default: for all).
 
     The run itself need not be stored. Raises UnusableRun (the pins), ValueError (its start is not a time).
     """
