@@ -14,7 +14,7 @@ from bench.measure.probe import Context, Failed, Probe, Unsupported, python_argv
 from bench.model import Code, Effort, Measurement
 from probes.common.metrics import metrics
 from probes.network.bandwidth import of_repeats
-from probes.peer.link import answered, each_peer
+from probes.peer.link import KEY_FILE, answered, each_peer
 from probes.peer.protocol import address
 
 _DEVICES = "/sys/class/infiniband"
@@ -66,7 +66,7 @@ def _run(ctx: Context, peer: str, tool: str, words: list[str], seconds: float) -
     lease = ["--host", host, "--port", str(port), "--seconds", str(seconds + 30), "--tool", tool]
     lease += ["--words", json.dumps(words)]
     if ctx.option("key_file"):
-        lease += ["--key-file", str(ctx.option("key_file"))]
+        lease += ["--key-file", ctx.option("key_file")]
     argv = python_argv("probes.peer.client", *lease)
     with ctx.tools.serve(argv, name=f"lease-{tool}", ready='{"hello"', timeout=20) as line:
         server = _server(line, peer)
@@ -141,4 +141,5 @@ PROBE = Probe(
     peer_seconds={Effort.QUICK: 12.0, Effort.STANDARD: 30.0, Effort.THOROUGH: 150.0},
     measure=measure,
     order=42,
+    options=(KEY_FILE,),
 )  # fmt: skip

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli import fleet_options as options
-from bench.cli.output import note
-from bench.workflows.errors import CliError
+from bench.cli import options
+from bench.errors import UserError, note
 
 if TYPE_CHECKING:
     from bench.judge.fleet.model import Fleet
@@ -74,7 +73,6 @@ def _take_part(
     folder: Path, asked: Asked, hosts: str | None, host: str | None, rank: int | None, network: str | None, wait: float,
     *, progress: bool,
 ) -> Fleet | None:  # fmt: skip
-    from bench.cli.fleet import judgement
     from bench.fleet.errors import FleetError
     from bench.fleet.launcher import host_of, hosts_of, own_address
     from bench.fleet.member import Member
@@ -83,9 +81,9 @@ def _take_part(
     from bench.measure.signals import Signals
     from bench.show.fleet_progress import listener
     from bench.workflows import fleet as fleet_run
-    from bench.workflows import installation as ownership
+    from bench.workflows.site import check_installation
 
-    ownership.check()
+    check_installation()
     try:
         names = tuple(hosts_of(hosts, folder))
         own = HostVars(own_address(network), asked.python, env=checked_env(asked.node_env))
@@ -93,10 +91,10 @@ def _take_part(
         with Signals() as signals, listener(len(names), shown=progress) as listen:
             return Member(
                 folder=folder.absolute(), hosts=names, host=name, variables=own,
-                plan=lambda variables: fleet_run.plan_for(asked, names, variables), by=judgement(asked.profile),
-                signals=signals, wait=wait, listen=listen,
+                plan=lambda variables: fleet_run.plan_for(asked, names, variables),
+                by=fleet_run.judgement(asked.profile), signals=signals, wait=wait, listen=listen,
             ).take_part()  # fmt: skip
     except FleetError as error:
-        raise CliError(str(error)) from error
+        raise UserError(str(error)) from error
     except Interrupted as error:
-        raise CliError("interrupted; the same command goes on", status=128 + error.signum) from error
+        raise UserError("interrupted; the same command goes on", status=128 + error.signum) from error

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli.output import emit
-from bench.workflows.errors import CliError
+from bench.errors import UserError
 
 if TYPE_CHECKING:
     from probes.peer.server import Settings
@@ -37,12 +37,12 @@ def peer(
         try:
             server = Peer(settings)
         except OSError as error:
-            raise CliError(f"peer: cannot listen on {bind} port {port}: {error.strerror or error}") from error
+            raise UserError(f"peer: cannot listen on {bind} port {port}: {error.strerror or error}") from error
         emit(f"bench peer: ready on {bind} port {port}")
         try:
             ended_by = server.serve(signals)
         except ProbeError as error:
-            raise CliError(f"peer: {error.reason}") from error
+            raise UserError(f"peer: {error.reason}") from error
     return 0 if ended_by in (None, signal.SIGTERM) else 128 + ended_by
 
 
@@ -54,7 +54,7 @@ def _settings(
     from probes.peer.server import Settings, networks
 
     if not bind:
-        raise CliError("peer: --bind ADDRESS is required: name the address of this node that the others reach")
+        raise UserError("peer: --bind ADDRESS is required: name the address of this node that the others reach")
     try:
         return Settings(
             address=bind.strip("[]"),
@@ -65,4 +65,4 @@ def _settings(
             idle_seconds=idle_timeout,
         )
     except ValueError as error:
-        raise CliError(f"peer: {error}") from error
+        raise UserError(f"peer: {error}") from error

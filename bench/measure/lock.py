@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from bench.errors import UserError
 
-class Busy(Exception):
+
+class Busy(UserError):
     """Another run measures on this node now; its process id is in the message where it can be read."""
 
 
@@ -34,7 +36,9 @@ def one_run(path: Path | None = None) -> Iterator[None]:
         except BlockingIOError as error:
             holder = os.pread(fd, 32, 0).decode(errors="replace").strip()
             who = f" (process {holder})" if holder.isdigit() else ""
-            raise Busy(f"another run is measuring on this node{who}: wait for it, or end it ({where})") from error
+            raise Busy(
+                f"another run is measuring on this node{who}: wait for it, or end it ({where})", status=3
+            ) from error
         with suppress(OSError):  # another user's file can be locked but not written: then its id stays unknown
             os.ftruncate(fd, 0)
             os.pwrite(fd, str(os.getpid()).encode(), 0)

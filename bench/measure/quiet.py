@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.measure import tools
 from bench.measure.probe import ProbeError
-from bench.model import Code, Effort, Run
+from bench.model import Code, Effort, ProbeResult
 
 _SECTOR_BYTES = 512
 _WHOLE_DISK = re.compile(r"(sd[a-z]+|vd[a-z]+|xvd[a-z]+|nvme\d+n\d+|mmcblk\d+)")
@@ -120,25 +120,16 @@ def wait_until_quiet(
     return ()
 
 
-def marked(run: Run, busy: tuple[str, ...], probes: Container[str]) -> Run:
-    """The run with the figures of these probes invalid because of what was busy; the same run when nothing was.
+def marked(result: ProbeResult, busy: tuple[str, ...]) -> ProbeResult:
+    """The result with its figures invalid because of what was busy; the same result when nothing was.
 
-    What a watcher saw (an uncorrected error, a lost card) is true on a busy node as well: it is not in ``probes``.
+    What a watcher saw (an uncorrected error, a lost card) is true on a busy node as well.
     """
     if not busy:
-        return run
+        return result
     why = f"{Code.CONTENDED}: {', '.join(busy)}"[:4000]
-    results = tuple(
-        result.model_copy(
-            update={
-                "measurements": tuple(m.model_copy(update={"invalid": m.invalid or why}) for m in result.measurements)
-            }
-        )
-        if result.probe in probes
-        else result
-        for result in run.results
-    )
-    return run.model_copy(update={"results": results})
+    measurements = tuple(m.model_copy(update={"invalid": m.invalid or why}) for m in result.measurements)
+    return result.model_copy(update={"measurements": measurements})
 
 
 def _nvidia_smi() -> str:

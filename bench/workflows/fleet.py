@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.cli.output import note
-from bench.workflows import site as settings
-from bench.workflows.errors import CliError
+from bench.errors import UserError, note
+from bench.workflows.catalog import declared, load_catalog, shipped_profiles
+from bench.workflows.site import check_installation
 
 if TYPE_CHECKING:
     from bench.fleet.join.join import Judgement
@@ -56,24 +56,39 @@ class Done:
     fleet: Fleet
 
 
+def expected(expect: str | None) -> list[str] | None:
+    """The hosts of ``--expect``; None when it was not given and the folder itself must say."""
+    from bench.fleet.hosts import checked, read_hosts
+
+    if expect is None:
+        return None
+    if "," in expect and not Path(expect).exists():
+        return checked([word.strip() for word in expect.split(",")], "--expect")
+    return read_hosts(Path(expect))
+
+
+def judgement(profile: Sequence[str] | None) -> Judgement:
+    """By what the fleet is judged: the profiles asked for and what the probes declare."""
+    from bench.fleet.join.join import Judgement
+
+    catalog = load_catalog(profile)
+    return Judgement(catalog.profiles, catalog.metrics, catalog.owners)
+
+
 def measure(asked: Asked, root: Path, resume: str | None, by: Judgement, *, progress: bool) -> Done:
-    """Plan and measure, or go on with a run that was begun. Raises CliError, one line."""
-    from bench.fleet.errors import FleetError
+    """Plan and measure, or go on with a run that was begun. Raises UserError, one line."""
     from bench.measure.probe import Interrupted
     from bench.measure.signals import Signals
-    from bench.workflows import installation as ownership
 
-    ownership.check()
+    check_installation()
     folder = _resumed(root, resume) if resume else None
     try:
         with Signals() as signals:
             folder, plan, engine = _planned(asked, root, folder, signals)
             return Done(folder, _session(folder, plan, engine, root, by, progress))
-    except FleetError as error:
-        raise CliError(str(error)) from error
     except Interrupted as error:
         again = f"; go on with: bench fleet run --resume {folder}" if folder else ""
-        raise CliError(f"interrupted{again}", status=128 + error.signum) from error
+        raise UserError(f"interrupted{again}", status=128 + error.signum) from error
 
 
 def _planned(asked: Asked, root: Path, folder: Path | None, signals: Signals) -> tuple[Path, Plan, Engine]:
@@ -114,28 +129,28 @@ def _resumed(root: Path, word: str) -> Path:
     if found is None:
         known = sorted((root / "fleet").glob("*/plan.json"))[-3:]
         there = f"; there are {', '.join(path.parent.name for path in known)}" if known else ""
-        raise CliError(f"--resume {word}: no fleet run there{there}")
+        raise UserError(f"--resume {word}: no fleet run there{there}")
     return found.resolve()
 
 
 def _inventory(asked: Asked) -> list[str]:
-    """Paths made absolute, because ansible runs elsewhere; ``HOST,HOST`` lists as they are. Raises CliError."""
+    """Paths made absolute, because ansible runs elsewhere; ``HOST,HOST`` lists as they are. Raises UserError."""
     if not asked.inventory:
-        raise CliError("fleet run: name the hosts with -i INVENTORY, or go on with --resume RUN")
+        raise UserError("fleet run: name the hosts with -i INVENTORY, or go on with --resume RUN")
     for word in asked.inventory:
         if "," not in word and not Path(word).exists():
-            raise CliError(f"-i {word}: no such inventory")
+            raise UserError(f"-i {word}: no such inventory")
     return [word if "," in word else str(Path(word).resolve()) for word in asked.inventory]
 
 
 def make_plan(asked: Asked, engine: Engine) -> Plan:
-    """The plan by the inventory. Raises FleetError, CliError."""
+    """The plan by the inventory. Raises FleetError, UserError."""
     from bench.fleet.plan import checked_env, host_vars
 
     env = checked_env(asked.node_env)
     hosts = engine.hosts(asked.limit)
     if not hosts:
-        raise CliError(f"-i {' '.join(asked.inventory)}: names no host for {asked.limit!r}")
+        raise UserError(f"-i {' '.join(asked.inventory)}: names no host for {asked.limit!r}")
     variables = {host: host_vars(host, values, env, asked.python) for host, values in hosts.items()}
     return plan_for(asked, list(hosts), variables, engine.inventory)
 
@@ -143,14 +158,14 @@ def make_plan(asked: Asked, engine: Engine) -> Plan:
 def plan_for(
     asked: Asked, hosts: Sequence[str], variables: Mapping[str, HostVars], inventory: Sequence[str] = ()
 ) -> Plan:
-    """What the command line asks for, on these hosts. Raises CliError."""
+    """What the command line asks for, on these hosts. Raises UserError."""
     from bench.fleet.plan import BUDGET_SECONDS, PAIR_SECONDS, Plan
     from bench.store.runs import Store
 
     if asked.effort not in BUDGET_SECONDS:
-        raise CliError(f"--effort {asked.effort}: must be one of {', '.join(BUDGET_SECONDS)}")
+        raise UserError(f"--effort {asked.effort}: must be one of {', '.join(BUDGET_SECONDS)}")
     if asked.pairs not in ("auto", "all", "random", "none"):
-        raise CliError(f"--pairs {asked.pairs}: must be auto, all, random or none")
+        raise UserError(f"--pairs {asked.pairs}: must be auto, all, random or none")
     return Plan(
         id=Store.new_id(),
         inventory=tuple(inventory),
@@ -177,7 +192,7 @@ def plan_for(
 
 def _bench(asked: Asked, words: list[str], open_words: str = "") -> str:
     """`bench run` on a node. The node's own verdict is not used, so it gets only profiles that every wheel has."""
-    shipped = settings.shipped_profiles()
+    shipped = shipped_profiles()
     for profile in asked.profile:
         words = [*words, "--profile", profile] if profile in shipped else words
     fixed = shlex.join([*words, "--effort", asked.effort, "--json"])
@@ -186,9 +201,7 @@ def _bench(asked: Asked, words: list[str], open_words: str = "") -> str:
 
 def _sweep(asked: Asked) -> str:
     """Alone, a node measures only its loopback: where pairs are measured what needs a peer is left to them."""
-    from probes import discover
-
-    alone = [probe.name for probe in discover() if probe.name not in _WITH_PEERS]
+    alone = [probe.name for probe in declared().probes if probe.name not in _WITH_PEERS]
     chosen = asked.probe or (alone if asked.pairs != "none" else [])
     words = [word for probe in chosen for word in ("--probe", probe)]
     words += [word for path in asked.storage for word in ("--storage", path)]
@@ -207,15 +220,11 @@ def _collective(asked: Asked) -> str:
 
 def dry_run(asked: Asked, root: Path) -> str:
     """What would be done, as text: hosts, commands, how much for how long, what is written where."""
-    from bench.fleet.errors import FleetError
     from bench.fleet.pair_schedule import ceiling, schedule
     from bench.fleet.plan import waves
     from bench.fleet.transport.ansible import Engine
 
-    try:
-        plan = make_plan(asked, Engine(_inventory(asked)))
-    except FleetError as error:
-        raise CliError(str(error)) from error
+    plan = make_plan(asked, Engine(_inventory(asked)))
     rounds = ceiling(schedule(plan.hosts, plan.pairs, plan.seed), plan.pairs_at_once)
     sweeps = waves(plan.hosts, {host: plan.variables[host].storage for host in plan.hosts}, plan.at_once)
     lines = [

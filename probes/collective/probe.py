@@ -13,6 +13,7 @@ from bench.measure.probe import Context, Failed, Probe, TimedOut, Unsupported
 from bench.model import Code, Effort, Measurement
 from probes.collective.parse import measurements, parse, stragglers
 from probes.common.metrics import metrics
+from probes.peer.link import KEY_FILE
 
 SIZES = {
     Effort.QUICK: (1 << 20, 16 << 20),
@@ -55,7 +56,7 @@ def _run(ctx: Context, local: int, device: str) -> str:
         "--sizes", ",".join(map(str, SIZES[effort])), "--iterations", str(ITERATIONS[effort]),
     ]  # fmt: skip
     if ctx.option("key_file"):
-        words += ["--key-file", str(ctx.option("key_file"))]
+        words += ["--key-file", ctx.option("key_file")]
     ctx.progress(f"all-reduce of up to {max(SIZES[effort]) >> 20} MiB, {ITERATIONS[effort]} times each", 0.0)
     try:
         done = ctx.tools.python(
@@ -101,4 +102,5 @@ PROBE = Probe(
     peer_seconds={Effort.QUICK: 20.0, Effort.STANDARD: 40.0, Effort.THOROUGH: 180.0},
     measure=measure,
     order=45,
+    options=(KEY_FILE,),
 )

@@ -10,7 +10,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from bench.measure.probe import Check, Completed, Context, Probe, ProbeError, Tools, Unsupported
+from bench.measure.probe import (
+    Check,
+    Completed,
+    Context,
+    Option,
+    Probe,
+    ProbeError,
+    Tools,
+    Unsupported,
+    positive_integer,
+    positive_number,
+)
 from bench.model import Code, Effort, Measurement, Request
 from probes.common.metrics import metrics
 from probes.inference import datasheet as _gpu_cards
@@ -39,7 +50,7 @@ def measure(ctx: Context) -> Sequence[Measurement]:
 def _beside_each_other(ctx: Context, found: Sequence[Event]) -> list[Measurement]:
     """The node's cards alone and together, where there are several; its failure costs those figures only."""
     device = next(event for event in found if event["event"] == "device")
-    workers = int(ctx.option("cpu_workers") or 0) if device["kind"] == "cpu" else int(device.get("devices") or 1)
+    workers = ctx.option("cpu_workers") if device["kind"] == "cpu" else int(device.get("devices") or 1)
     if workers < 2:
         return []
     words = ["--accelerator", str(device["kind"]), "--workers", str(workers), "--seconds", f"{ctx.seconds:g}"]
@@ -78,9 +89,9 @@ def _arguments(ctx: Context) -> list[str]:
     words += ["--rounds", str(_ROUNDS[ctx.effort])]
     if ctx.effort is Effort.QUICK:
         words.append("--quick")
-    for option in ("shape", "first_token_limit", "inter_token_limit", "rate", "threads"):
-        if ctx.option(option) is not None:
-            words += [f"--{option.replace('_', '-')}", str(ctx.option(option))]
+    for name in (option.name for option in OPTIONS if option.name != "cpu_workers"):
+        if ctx.option(name) is not None:
+            words += [f"--{name.replace('_', '-')}", str(ctx.option(name))]
     return words
 
 
@@ -180,6 +191,16 @@ _CEILINGS = metrics(
 )  # fmt: skip
 METRICS = (*_LOAD, *_NODE, *_CEILINGS)
 
+OPTIONS = (
+    Option("shape", "the decoder's shape; default by the device", choices=("auto", "nano", "micro", "1b", "8b")),
+    Option("first_token_limit", "seconds to the first token that goodput allows", type=positive_number),
+    Option("inter_token_limit", "seconds between tokens that goodput allows", type=positive_number),
+    Option("rate", "requests a second; default half of what was measured", type=positive_number),
+    Option("threads", "torch's threads where the CPU stands in", type=positive_integer),
+    Option(
+        "cpu_workers", "so many workers beside each other where the CPU stands in", type=positive_integer, default=0
+    ),
+)
 
 PROBE = Probe(
     name="inference",
@@ -189,4 +210,5 @@ PROBE = Probe(
     measure=measure,
     doctor=doctor,
     order=40,
+    options=OPTIONS,
 )

@@ -25,7 +25,7 @@ from probes.common.iperf3 import (
     udp_datagrams,
 )
 from probes.network.plan import Plan
-from probes.peer.link import Link, rate_option
+from probes.peer.link import Link
 from probes.peer.protocol import parse as parse_counters
 
 DIRECTIONS = ("send", "receive")
@@ -132,8 +132,7 @@ def measure_udp(link: Link, plan: Plan, capacity: Mapping[str, float]) -> tuple[
     for number in range(plan.udp_rounds):
         for direction in DIRECTIONS:
             link.ctx.progress(f"{link.name}: UDP, {direction}", 0.5 + 0.1 * number / plan.udp_rounds)
-            asked = rate_option(link.ctx, "udp_rate", UDP_BITS_PER_SECOND)
-            rate = min(asked, UDP_SHARE * 8 * capacity[direction])
+            rate = min(link.ctx.option("udp_rate"), UDP_SHARE * 8 * capacity[direction])
             results.append(_udp(link, plan, direction, rate))
     lost = {direction: any(one.lost for one in results if one.direction == direction) for direction in DIRECTIONS}
     overflows = {

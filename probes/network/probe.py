@@ -12,11 +12,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from bench.measure.jsonl import decoded
-from bench.measure.probe import Check, Context, Failed, Probe, ProbeError, Tools, Unsupported, python_argv
+from bench.measure.probe import Check, Context, Failed, Option, Probe, ProbeError, Tools, Unsupported, python_argv
 from bench.model import Code, Measurement, Request
+from probes.common.iperf3 import bits
 from probes.common.metrics import metrics
 from probes.network.bandwidth import (
     DIRECTIONS,
+    UDP_BITS_PER_SECOND,
     both_ways,
     datagrams,
     measure_both,
@@ -27,7 +29,7 @@ from probes.network.bandwidth import (
 )
 from probes.network.echo import figures, fine, idle, loaded, reason_for_none
 from probes.network.plan import LOOPBACK, PEER, Plan, for_peers
-from probes.peer.link import Link, connected, each_peer
+from probes.peer.link import KEY_FILE, MAX_RATE, Link, connected, each_peer
 
 _SLACK_SECONDS = 30.0
 
@@ -163,6 +165,9 @@ _OWN = metrics(
     first="peer", last="stand_in",
 )  # fmt: skip
 METRICS = (*_OWN, *RESPONSE)
+UDP_RATE = Option(
+    "udp_rate", "bit/s of the UDP test, 10M say, at most half of TCP's", type=bits, default=UDP_BITS_PER_SECOND
+)
 
 PROBE = Probe(
     name="network",
@@ -174,4 +179,5 @@ PROBE = Probe(
     doctor=doctor,
     guards_itself=True,
     order=40,
+    options=(KEY_FILE, MAX_RATE, UDP_RATE),
 )

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.measure.jsonl import decoded, refusal
-from bench.measure.probe import Context, Failed, ProbeError, TimedOut, python_argv
+from bench.measure.probe import Context, Failed, Option, ProbeError, TimedOut, python_argv
 from bench.model import Code, Measurement
 from probes.common.iperf3 import Busy, Refused, Server, bits, document
-from probes.peer.protocol import address
+from probes.peer.protocol import address, read_key
 
 _BUSY_PAUSE, _RESTART_PAUSE, _RESTARTS = 1.0, 0.15, 40
 _RESERVE_SECONDS = 5.0
@@ -27,6 +27,10 @@ _REMEDIES = {
     "key_refused": "give the same --key-file on both nodes",
     "not_allowed": "start the peer with --allow for this node's network",
 }
+KEY_FILE = Option(
+    "key_file", "file with the key that the peer shares with us", check=read_key, affects_comparability=False
+)
+MAX_RATE = Option("max_rate", "ceiling in bit/s for bandwidth tests, 500M say", type=bits, default=0.0)
 
 
 @dataclass(slots=True)
@@ -108,7 +112,7 @@ def connected(ctx: Context, peer: str, labels: Mapping[str, str], seconds: float
 def _lease(ctx: Context, host: str, port: int, seconds: float) -> Iterator[str]:
     words = ["--host", host, "--port", str(port), "--seconds", f"{seconds:.0f}"]
     if ctx.option("key_file"):
-        words += ["--key-file", str(ctx.option("key_file"))]
+        words += ["--key-file", ctx.option("key_file")]
     argv = python_argv("probes.peer.client", *words)
     with ctx.tools.serve(argv, name="lease", ready='{"hello"', timeout=20) as line:
         yield line
@@ -130,7 +134,7 @@ def answered(line: str, peer: str) -> dict[str, Any]:
 def _link(ctx: Context, peer: str, labels: Mapping[str, str], answer: Mapping[str, Any], port: int, host: str) -> Link:
     hello = answer["hello"]
     leased = hello["kind"] == "bench-peer"
-    ceiling = _lowest(float(hello.get("max_bits_per_second") or 0.0), rate_option(ctx, "max_rate", 0.0))
+    ceiling = _lowest(float(hello.get("max_bits_per_second") or 0.0), ctx.option("max_rate"))
     iperf3_port = hello.get("iperf3_port") if leased else port
     return Link(
         ctx=ctx,
@@ -143,17 +147,8 @@ def _link(ctx: Context, peer: str, labels: Mapping[str, str], answer: Mapping[st
         echo_port=hello.get("echo_port"),
         interface=answer.get("local") or {},
         problem=hello.get("iperf3_problem"),
-        key_file=str(ctx.option("key_file")) if ctx.option("key_file") else None,
+        key_file=ctx.option("key_file"),
     )
-
-
-def rate_option(ctx: Context, name: str, default: float) -> float:
-    """An option in bits per second, ``500M`` say. Raises Failed."""
-    value = ctx.option(name)
-    try:
-        return bits(str(value)) if value else default
-    except ValueError as error:
-        raise Failed(Code.BAD_OPTION, f"{name}: {error}", "give a rate as 500M or 1G") from error
 
 
 def _lowest(first: float, second: float) -> float:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from bench.cli.generated import generated
+from bench.cli.export import generated
 from bench.show.export.grafana import Probe
 from bench.show.export.reference import metrics_page, profiles_page
-from bench.workflows import site as settings
+from bench.workflows.catalog import declared, load_profiles, shipped_profiles
 from probes import discover
 
 ROOT = Path(__file__).parents[2]
@@ -19,7 +19,7 @@ def _metrics() -> str:
 
 
 def _profiles() -> str:
-    return profiles_page(settings.load_profiles(list(settings.shipped_profiles()), settings.declared_metrics()))
+    return profiles_page(load_profiles(list(shipped_profiles()), declared().metrics))
 
 
 FILES: Mapping[str, Callable[[], str]] = {

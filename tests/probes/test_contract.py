@@ -64,10 +64,11 @@ class ScriptedTools(Tools):
         return None
 
 
-def context(tools: ScriptedTools, folder: Path, accelerator: str = "cpu") -> Context:
+def context(probe: Probe, tools: ScriptedTools, folder: Path, accelerator: str = "cpu") -> Context:
     request = Request(effort=Effort.QUICK, probes=(), storage=(str(folder),), peers=("127.0.0.1",),
                       accelerator=accelerator)  # fmt: skip
     return Context(
+        probe=probe,
         request=request,
         tools=tools,
         seconds=1.0,
@@ -81,7 +82,7 @@ def context(tools: ScriptedTools, folder: Path, accelerator: str = "cpu") -> Con
 def outcome_of(probe: Probe, tools: ScriptedTools, folder: Path) -> Outcome:
     """Measure; the outcome. Anything but a ProbeError or sound measurements is the test's failure."""
     assert probe.measure is not None
-    ctx = context(tools, folder)
+    ctx = context(probe, tools, folder)
     try:
         measurements: Sequence[Measurement] = probe.measure(ctx)
     except ProbeError as error:
@@ -147,7 +148,7 @@ def test_a_watcher_without_samples_measures_nothing(
 ) -> None:
     assert probe.parse is not None
     try:
-        measurements = probe.parse(samples, context(ScriptedTools(), tmp_path))
+        measurements = probe.parse(samples, context(probe, ScriptedTools(), tmp_path))
     except ProbeError:
         return
     assert not measurements
