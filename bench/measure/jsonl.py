@@ -1,7 +1,12 @@
 """JSON lines: how the programs that we start answer. One object a line; whatever is not one is said by its line.
 
 Stricter than ``json.loads``: a number that no double holds (NaN, Infinity, 1e999, an integer of 400 digits) and a
-nesting deeper than Python reads are no JSON here, so that nothing behind this door meets one.
+nesting deeper than Python reads are no JSON here, so that no reader meets one.
+
+`records` and `record` make typed values of the lines at once: a kind of line is a frozen dataclass of numbers, texts,
+lists, tuples, dicts and further dataclasses. Types are taken strictly (a bool is no number, "1" is none, an int will do
+for a float, a list for a tuple, a digit string for an int as a key), fields that the class lacks are ignored, and a
+field with a default may be missing. The types in it must be importable where it is defined, not for type checkers only.
 """
 
 from __future__ import annotations
@@ -10,7 +15,10 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from functools import cache
+from typing import Any, TypeVar, cast
+
+from pydantic import TypeAdapter, ValidationError
 
 from bench.measure.probe import Failed, ProbeError
 from bench.model import Code
@@ -18,6 +26,64 @@ from bench.model import Code
 #: Every integer of so many digits is below the largest double, 1.8e308 (IEEE 754).
 _MOST_DIGITS = 300
 _MOST_REASON = 4000
+
+T = TypeVar("T")
+
+
+def records(
+    text: str, who: str, kinds: Mapping[str, type[T] | None], key: str = "kind", *, cut: bool = False
+) -> list[T]:
+    """The lines that ``who`` printed, each as the dataclass that ``kinds`` has for the text at ``key``.
+
+    A kind with None is known and left out, as blank lines are. Raises Failed, naming the line and the field, for what
+    is no object, of no known kind, or not of its type; where the output was ``cut`` off, such lines are left out too.
+    """
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            value = _record(line, f"line {number} of {who}", kinds, key)
+        except Failed:
+            if not cut:
+                raise
+            continue
+        if value is not None:
+            found.append(value)
+    return found
+
+
+def record(line: str, kind: type[T]) -> T | None:
+    """The ``kind`` in one live line, or None when it holds none; a ``Literal`` field tells it from another kind."""
+    try:
+        return _typed(line, kind, "the line") if decoded(line) is not None else None
+    except Failed:
+        return None
+
+
+def _record(line: str, where: str, kinds: Mapping[str, type[T] | None], key: str) -> T | None:
+    word = _object(line, where, key)[key]
+    if word not in kinds:
+        raise Failed(Code.TOOL_OUTPUT, f"{where} is of no known {key}: {word[:80]!r}")
+    kind = kinds[word]
+    return None if kind is None else _typed(line, kind, f"{where} ({word})")
+
+
+def _typed(line: str, kind: type[T], where: str) -> T:
+    try:
+        return cast(T, _adapter(cast(Any, kind)).validate_json(line, strict=True))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        problem = f"{where} has no sound {field[:200]!r}: {first['msg']}" if field else f"{where}: {first['msg']}"
+        raise Failed(Code.TOOL_OUTPUT, problem[:_MOST_REASON]) from error
+    except UnicodeError as error:
+        raise Failed(Code.TOOL_OUTPUT, f"{where} is no UTF-8") from error
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def decoded(line: str | bytes, key: str | None = None) -> dict[str, Any] | None:
@@ -34,7 +100,8 @@ def objects(text: str, who: str, key: str | None = None) -> list[dict[str, Any]]
 
     Raises Failed, naming the line, where one is something else or was cut off.
     """
-    return [_object(number, line, who, key) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    lines = enumerate(text.splitlines(), 1)
+    return [_object(line, f"line {number} of {who}", key) for number, line in lines if line.strip()]
 
 
 def readable(text: str, key: str | None = None) -> list[dict[str, Any]]:
@@ -59,11 +126,11 @@ def refusal(
     return kinds.get(word, Failed).told(f"{word}: {sentence}"[:_MOST_REASON], remedies.get(word))
 
 
-def _object(number: int, line: str, who: str, key: str | None) -> dict[str, Any]:
+def _object(line: str, where: str, key: str | None) -> dict[str, Any]:
     value = decoded(line, key)
     if value is None:
         wanted = f"a JSON object with {key!r}" if key else "a JSON object"
-        raise Failed(Code.TOOL_OUTPUT, f"line {number} of {who} is not {wanted}: {line[:80]!r}")
+        raise Failed(Code.TOOL_OUTPUT, f"{where} is not {wanted}: {line[:80]!r}")
     return value
 
 
