@@ -52,7 +52,7 @@ def history(
         _series(str(host), str(text), group.tail(last)) for (host, text), group in rows.groupby(["host", "labels"])
     ]
     if json:
-        emit_json({"metric": metric, "series": groups})
+        emit_json({"metric": metric, "series": groups}, indent=1)
     else:
         emit("\n".join(one_line(line, 1000) for line in _lines(metric, groups)))
     return 0

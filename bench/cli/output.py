@@ -26,9 +26,9 @@ def emit(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def emit_json(value: Any) -> None:
+def emit_json(value: Any, indent: int = 2) -> None:
     """Write one JSON document. Raises ValueError for a number that JSON does not have."""
-    emit(json.dumps(value, indent=2, allow_nan=False))
+    emit(json.dumps(value, indent=indent, allow_nan=False))
 
 
 def emit_verdicts(verdicts: Sequence[Verdict | FleetVerdict]) -> None:

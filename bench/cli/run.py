@@ -30,7 +30,7 @@ class RunCommand(TyperCommand):
         from bench.workflows.catalog import declared
 
         with formatter.section("Options of the probes (--option PROBE.NAME=VALUE)"):
-            formatter.write_dl([(name, option.help) for name, option in declared().options()])
+            formatter.write_dl([(name, option.summary) for name, option in declared().options()])
 
 
 def _schema(wanted: bool) -> None:

@@ -13,7 +13,7 @@ import math
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -115,25 +115,24 @@ class Option:
         return self.type(text)
 
     @property
-    def kind(self) -> str:
-        """The choices, else what sort of value it takes: for help texts."""
-        return "|".join(self.choices) or ("TEXT" if self.type is str else self.type.__name__.upper())
+    def summary(self) -> str:
+        """The help with all the choices there are, for lists of options."""
+        return f"{self.help}: {', '.join(self.choices)}" if self.choices else self.help
 
 
 def positive_number(text: str) -> float:
     """A finite number above 0. Raises ValueError."""
-    value = float(text)
-    if not 0.0 < value < math.inf:
-        raise ValueError(f"{text!r} is not a number above 0")
-    return value
+    with suppress(ValueError):
+        if 0.0 < (value := float(text)) < math.inf:
+            return value
+    raise ValueError(f"{text!r} is not a number above 0")
 
 
 def positive_integer(text: str) -> int:
     """A whole number above 0. Raises ValueError."""
-    value = int(text)
-    if value < 1:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise ValueError(f"{text!r} is not a whole number above 0")
-    return value
+    return int(text)
 
 
 @dataclass(frozen=True, slots=True)

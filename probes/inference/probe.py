@@ -192,13 +192,18 @@ _CEILINGS = metrics(
 METRICS = (*_LOAD, *_NODE, *_CEILINGS)
 
 OPTIONS = (
-    Option("shape", "the decoder's shape; default by the device", choices=("auto", "nano", "micro", "1b", "8b")),
+    Option(
+        "shape", "the decoder's shape, by default what suits the device", choices=("auto", "nano", "micro", "1b", "8b")
+    ),
     Option("first_token_limit", "seconds to the first token that goodput allows", type=positive_number),
     Option("inter_token_limit", "seconds between tokens that goodput allows", type=positive_number),
     Option("rate", "requests a second; default half of what was measured", type=positive_number),
     Option("threads", "torch's threads where the CPU stands in", type=positive_integer),
     Option(
-        "cpu_workers", "so many workers beside each other where the CPU stands in", type=positive_integer, default=0
+        "cpu_workers",
+        "measure that many workers beside each other, where the CPU stands in",
+        type=positive_integer,
+        default=0,
     ),
 )
 

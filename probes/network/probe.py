@@ -14,7 +14,6 @@ from typing import Any
 from bench.measure.jsonl import decoded
 from bench.measure.probe import Check, Context, Failed, Option, Probe, ProbeError, Tools, Unsupported, python_argv
 from bench.model import Code, Measurement, Request
-from probes.common.iperf3 import bits
 from probes.common.metrics import metrics
 from probes.network.bandwidth import (
     DIRECTIONS,
@@ -29,7 +28,7 @@ from probes.network.bandwidth import (
 )
 from probes.network.echo import figures, fine, idle, loaded, reason_for_none
 from probes.network.plan import LOOPBACK, PEER, Plan, for_peers
-from probes.peer.link import KEY_FILE, MAX_RATE, Link, connected, each_peer
+from probes.peer.link import KEY_FILE, MAX_RATE, Link, bit_rate, connected, each_peer
 
 _SLACK_SECONDS = 30.0
 
@@ -166,7 +165,7 @@ _OWN = metrics(
 )  # fmt: skip
 METRICS = (*_OWN, *RESPONSE)
 UDP_RATE = Option(
-    "udp_rate", "bit/s of the UDP test, 10M say, at most half of TCP's", type=bits, default=UDP_BITS_PER_SECOND
+    "udp_rate", "bit/s of the UDP test, 10M say, at most half of TCP's", type=bit_rate, default=UDP_BITS_PER_SECOND
 )
 
 PROBE = Probe(

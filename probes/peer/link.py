@@ -27,10 +27,20 @@ _REMEDIES = {
     "key_refused": "give the same --key-file on both nodes",
     "not_allowed": "start the peer with --allow for this node's network",
 }
+
+
+def bit_rate(text: str) -> float:
+    """``500M`` or ``1.5G`` as bits per second. Raises ValueError."""
+    try:
+        return bits(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not a rate above 0; give 500M or 1G say") from error
+
+
 KEY_FILE = Option(
     "key_file", "file with the key that the peer shares with us", check=read_key, affects_comparability=False
 )
-MAX_RATE = Option("max_rate", "ceiling in bit/s for bandwidth tests, 500M say", type=bits, default=0.0)
+MAX_RATE = Option("max_rate", "ceiling in bit/s for bandwidth tests, 500M say", type=bit_rate, default=0.0)
 
 
 @dataclass(slots=True)

@@ -24,6 +24,8 @@ def profiles_table(found: Iterable[Profile], width: int = _WIDTH) -> str:
 
 def _probe(probe: Probe, width: int) -> Iterator[str]:
     yield from ("", *_hang(f"{probe.name}: {clean(probe.help)}", 0, width))
+    for option in probe.options:
+        yield from _hang(f"--option {probe.name}.{option.name}: {clean(option.summary)}", 2, width)
     for metric in probe.metrics:
         labels = f"  {{{', '.join(metric.labels)}}}" if metric.labels else ""
         yield from _hang(f"{metric.name}{labels}", 2, width)
