@@ -50,7 +50,7 @@ def measure(ctx: Context) -> Sequence[Measurement]:
 def _beside_each_other(ctx: Context, found: Sequence[Event]) -> list[Measurement]:
     """The node's cards alone and together, where there are several; its failure costs those figures only."""
     device = next(event for event in found if event["event"] == "device")
-    workers = ctx.option("cpu_workers") if device["kind"] == "cpu" else int(device.get("devices") or 1)
+    workers = (ctx.option("cpu_workers") or 1) if device["kind"] == "cpu" else int(device.get("devices") or 1)
     if workers < 2:
         return []
     words = ["--accelerator", str(device["kind"]), "--workers", str(workers), "--seconds", f"{ctx.seconds:g}"]
@@ -203,7 +203,6 @@ OPTIONS = (
         "cpu_workers",
         "measure that many workers beside each other, where the CPU stands in",
         type=positive_integer,
-        default=0,
     ),
 )
 

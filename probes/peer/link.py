@@ -40,7 +40,7 @@ def bit_rate(text: str) -> float:
 KEY_FILE = Option(
     "key_file", "file with the key that the peer shares with us", check=read_key, affects_comparability=False
 )
-MAX_RATE = Option("max_rate", "ceiling in bit/s for bandwidth tests, 500M say", type=bit_rate, default=0.0)
+MAX_RATE = Option("max_rate", "ceiling in bit/s for bandwidth tests, 500M say", type=bit_rate)
 
 
 @dataclass(slots=True)
@@ -144,7 +144,7 @@ def answered(line: str, peer: str) -> dict[str, Any]:
 def _link(ctx: Context, peer: str, labels: Mapping[str, str], answer: Mapping[str, Any], port: int, host: str) -> Link:
     hello = answer["hello"]
     leased = hello["kind"] == "bench-peer"
-    ceiling = _lowest(float(hello.get("max_bits_per_second") or 0.0), ctx.option("max_rate"))
+    ceiling = _lowest(float(hello.get("max_bits_per_second") or 0.0), ctx.option("max_rate") or 0.0)
     iperf3_port = hello.get("iperf3_port") if leased else port
     return Link(
         ctx=ctx,
