@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.options import Json, Paths, Peers, Results
+from bench.cli.options import Directories, Json, Peers, Results
 from bench.cli.output import emit, emit_json
 
 if TYPE_CHECKING:
@@ -65,9 +65,7 @@ def profiles(json: Json = False) -> int:
 
 
 def doctor(
-    storage: Annotated[
-        Paths, typer.Option(envvar="BENCH_STORAGE", help="Directory to look at; again for more.")
-    ] = None,
+    storage: Directories = None,
     peer: Peers = None,
     accelerator: Annotated[str, typer.Option(help="auto, cuda, cpu or emulated[:NAME].")] = "auto",
     results: Results = None,

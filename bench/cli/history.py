@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import sys
+from collections import defaultdict
 from datetime import UTC, datetime
 from json import loads
+from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,10 +17,6 @@ from bench.cli.output import emit, emit_json
 from bench.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
-
-    import pandas as pd
-
     from bench.store.index import Index
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -38,19 +36,27 @@ def history(
     Examples:  bench history storage_read_bytes_per_second --label pattern=sequential
     """
     from bench.store.errors import one_line
-    from bench.store.history import frame
+    from bench.store.history import values_of
     from bench.workflows.site import open_index
 
     with open_index(results) as index:
-        rows = frame(index, metric, node)
-        if rows.empty:
+        rows = values_of(index, metric, node)
+        if not rows:
             raise UserError(_nothing(index, metric, node))
-    rows = _with_labels(rows, label or [])
-    if rows.empty:
-        raise UserError(f"no stored {metric} has the label {', '.join(label or [])}")
+    for word in label or []:
+        if "=" not in word:
+            raise UserError(f"--label {word}: must be NAME=VALUE")
+    wanted = {(name, value) for name, _, value in (word.partition("=") for word in label or [])}
+    series: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        series[row["host"], row["labels"]].append(row)
     groups = [
-        _series(str(host), str(text), group.tail(last)) for (host, text), group in rows.groupby(["host", "labels"])
+        _series(host, loads(labels), points[-last:])
+        for (host, labels), points in sorted(series.items())
+        if wanted <= set(loads(labels).items())
     ]
+    if not groups:
+        raise UserError(f"no stored {metric} has the label {', '.join(label or [])}")
     if json:
         emit_json({"metric": metric, "series": groups}, indent=1)
     else:
@@ -72,31 +78,21 @@ def _nothing(index: Index, metric: str, node: str | None) -> str:
     return one_line(f"no stored run has the metric {metric}; nearest: {', '.join(near)}")
 
 
-def _with_labels(rows: pd.DataFrame, wanted: list[str]) -> pd.DataFrame:
-    for word in wanted:
-        if "=" not in word:
-            raise UserError(f"--label {word}: must be NAME=VALUE")
-    pairs = {(name, value) for name, _, value in (word.partition("=") for word in wanted)}
-    matching = {text for text in rows["labels"].unique() if pairs <= set(loads(text).items())}
-    return rows[rows["labels"].isin(matching)]
-
-
-def _series(host: str, text: str, group: pd.DataFrame) -> dict[str, Any]:
-    points = [_point(row) for row in group.to_dict("records")]
-    values = group["value"]
-    summary = {"median": float(values.median()), "min": float(values.min()), "max": float(values.max())}
-    return {"node": host, "labels": loads(text), "runs": len(points), **summary, "points": points}
-
-
-def _point(row: dict[Hashable, Any]) -> dict[str, Any]:
-    return {
-        "run": row["run"],
-        "started_at": datetime.fromtimestamp(row["at"], UTC).isoformat().replace("+00:00", "Z"),
-        "value": row["value"],
-        "interval": [row["low"], row["high"]],
-        "invalid": row["invalid"] if isinstance(row["invalid"], str) else None,
-        "epoch": row["epoch"],
-    }
+def _series(host: str, labels: dict[str, str], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    values = [row["value"] for row in rows]
+    summary = {"median": median(values), "min": min(values), "max": max(values)}
+    points = [
+        {
+            "run": row["run"],
+            "started_at": datetime.fromtimestamp(row["at"], UTC).isoformat().replace("+00:00", "Z"),
+            "value": row["value"],
+            "interval": [row["low"], row["high"]],
+            "invalid": row["invalid"],
+            "epoch": row["epoch"],
+        }
+        for row in rows
+    ]
+    return {"node": host, "labels": labels, "runs": len(rows), **summary, "points": points}
 
 
 def _lines(metric: str, groups: list[dict[str, Any]]) -> list[str]:

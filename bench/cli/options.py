@@ -11,7 +11,6 @@ import typer
 from bench.errors import UserError
 
 Words = list[str] | None
-Paths = list[Path] | None
 
 RunArgument = Annotated[
     str | None, typer.Argument(metavar="[RUN]", help="A run file, an id or its beginning; default: this node's newest.")
@@ -29,6 +28,9 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="One line a profile.")]
 AllGates = Annotated[bool, typer.Option("--all-gates", help="A line for every gate, passes too.")]
 ExitZero = Annotated[bool, typer.Option("--exit-zero", help="Status 0 whatever the verdict.")]
 Profiles = Annotated[Words, typer.Option(envvar="BENCH_PROFILE", help="Profile by name or file; again for more.")]
+Directories = Annotated[
+    list[Path] | None, typer.Option(envvar="BENCH_STORAGE", help="Directory to measure; again for more.")
+]
 Peers = Annotated[Words, typer.Option(envvar="BENCH_PEER", help="HOST[:PORT] of a `bench peer`; again for more.")]
 Accelerator = Annotated[
     str | None, typer.Option(envvar="BENCH_ACCELERATOR", help="auto, cuda, cpu or emulated[:NAME].")

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from bench.cli.output import emit
 from bench.errors import UserError
-
-if TYPE_CHECKING:
-    from probes.peer.server import Settings
 
 
 def peer(
@@ -30,9 +27,23 @@ def peer(
     """
     from bench.measure.probe import ProbeError
     from bench.measure.signals import Signals
-    from probes.peer.server import Peer
+    from probes.common.iperf3 import bits
+    from probes.peer.protocol import read_key
+    from probes.peer.server import Peer, Settings, networks
 
-    settings = _settings(bind, port, allow or [], key_file, max_rate, idle_timeout)
+    if not bind:
+        raise UserError("peer: --bind ADDRESS is required: name the address of this node that the others reach")
+    try:
+        settings = Settings(
+            address=bind.strip("[]"),
+            port=port,
+            allow=networks(allow or []),
+            key=read_key(key_file),
+            max_bits_per_second=bits(max_rate) if max_rate else 0.0,
+            idle_seconds=idle_timeout,
+        )
+    except ValueError as error:
+        raise UserError(f"peer: {error}") from error
     with Signals() as signals:
         try:
             server = Peer(settings)
@@ -44,25 +55,3 @@ def peer(
         except ProbeError as error:
             raise UserError(f"peer: {error.reason}") from error
     return 0 if ended_by in (None, signal.SIGTERM) else 128 + ended_by
-
-
-def _settings(
-    bind: str, port: int, allow: list[str], key_file: str | None, max_rate: str | None, idle_timeout: float
-) -> Settings:
-    from probes.common.iperf3 import bits
-    from probes.peer.protocol import read_key
-    from probes.peer.server import Settings, networks
-
-    if not bind:
-        raise UserError("peer: --bind ADDRESS is required: name the address of this node that the others reach")
-    try:
-        return Settings(
-            address=bind.strip("[]"),
-            port=port,
-            allow=networks(allow),
-            key=read_key(key_file),
-            max_bits_per_second=bits(max_rate) if max_rate else 0.0,
-            idle_seconds=idle_timeout,
-        )
-    except ValueError as error:
-        raise UserError(f"peer: {error}") from error

@@ -11,8 +11,8 @@ from typer.core import TyperCommand
 from bench.cli.options import (
     Accelerator,
     AllGates,
+    Directories,
     ExitZero,
-    Paths,
     Peers,
     Profiles,
     Results,
@@ -44,9 +44,7 @@ def _schema(wanted: bool) -> None:
 def run(
     profile: Profiles = None,
     probe: Annotated[Words, typer.Option(help="Only this probe; again for more.")] = None,
-    storage: Annotated[
-        Paths, typer.Option(envvar="BENCH_STORAGE", help="Directory to measure; again for more.")
-    ] = None,
+    storage: Directories = None,
     peer: Peers = None,
     accelerator: Accelerator = None,
     effort: Annotated[str | None, typer.Option(envvar="BENCH_EFFORT", help="quick, standard or thorough.")] = None,
@@ -98,6 +96,7 @@ def run(
     from bench.cli.gate import regression_lines
     from bench.judge.gate import decide, exit_status
     from bench.store.runs import document
+    from bench.workflows.nightly import convergence
     from bench.workflows.request import RunOptions
     from bench.workflows.run import measure_and_judge
 
@@ -115,7 +114,9 @@ def run(
         emit_json(document(judged))
     else:
         emit_run(judged, finished.catalog.profiles, quiet=quiet, all_gates=all_gates)
-        if more := [*finished.convergence, *(regression_lines(finished.compared) if baseline else [])]:
+        more = convergence(judged, finished.catalog, asked.precision) if asked.precision is not None else []
+        more += regression_lines(finished.compared) if baseline else []
+        if more:
             emit("\n".join(more))
     if finished.caught:
         return 128 + finished.caught

@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 
 from bench import __version__
+from bench.judge.baseline.series import key_of
 from bench.judge.latency_budget import composed
 from bench.judge.statistics import merge
 from bench.measure.probe import Context, Failed, Interrupted, Probe, ProbeError
@@ -149,9 +150,7 @@ class _Runner:
         """Measure again what straddles a limit, each probe as long as one more round of it fits into the time."""
         for _ in range(_MOST_ROUNDS):
             wanted = set(self.plan.again(_document(self.plan, results)))
-            chosen = [
-                i for i, probe in enumerate(probes) if probe.name in wanted and self._fits(probe.name, results[i])
-            ]
+            chosen = [i for i, one in enumerate(probes) if one.name in wanted and self._fits(one.name, results[i])]
             if not chosen or self.signals.caught is not None:
                 break
             for i in chosen:
@@ -180,9 +179,8 @@ class _Runner:
 
     def _context(self, probe: Probe) -> Context:
         seconds = probe.time(self.plan.request)
-        limit = min(
-            time.monotonic() + seconds * _GRACE_FACTOR + _GRACE_SECONDS, self.plan.started + self.plan.max_seconds
-        )
+        latest = self.plan.started + self.plan.max_seconds
+        limit = min(time.monotonic() + seconds * _GRACE_FACTOR + _GRACE_SECONDS, latest)
         live = LiveTools(probe.name, self.recorder, limit, self.signals)
         replayed = self.plan.replay and ReplayTools(probe.name, self.plan.replay, self.recorder)
         return Context(
@@ -283,14 +281,9 @@ def _pooled(first: ProbeResult, second: ProbeResult, evidence: Sequence[Evidence
 
 
 def _pooled_measurements(first: Sequence[Measurement], second: Sequence[Measurement]) -> list[Measurement]:
-    later = {_identity(m): m for m in second}
+    later = {key_of(m): m for m in second}
     kept = []
     for measurement in first:
-        other = later.pop(_identity(measurement), None)
-        both = other is not None and measurement.repeats and other.repeats
-        kept.append(merge(measurement, other) if both and other is not None else measurement)
+        other = later.pop(key_of(measurement), None)
+        kept.append(merge(measurement, other) if other and other.repeats and measurement.repeats else measurement)
     return [*kept, *later.values()]
-
-
-def _identity(measurement: Measurement) -> tuple[str, tuple[tuple[str, str], ...]]:
-    return measurement.metric, tuple(sorted(measurement.labels.items()))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError
-from bench.measure.probe import Option, Probe, ProbeError
+from bench.measure.probe import Option, ProbeError
 from bench.model import Effort, Request
 from bench.workflows.catalog import Catalog
 
@@ -59,27 +59,28 @@ def request_of(asked: RunOptions, site: Mapping[str, Any], catalog: Catalog) -> 
     for peer in peers:
         if not _PEER.fullmatch(peer):
             raise UserError(f"--peer {peer}: must be HOST or HOST:PORT ([ADDRESS]:PORT for IPv6)")
+    own = {"confirms": asked.confirms} if asked.confirms else {}
+    own |= {} if asked.quiet_check else {"quiet_check": "off"}
     request = Request(
         effort=Effort(effort),
         probes=tuple(names),
         storage=tuple(dict.fromkeys(storage)),
         peers=tuple(dict.fromkeys(peers)),
         accelerator=accelerator,
-        options=_options(asked, catalog),
+        options=probe_options(asked.flags, asked.option, catalog) | own,
     )
     for probe in catalog.probes:
-        if probe.name in names:
-            _check(probe, request)
+        if probe.check is not None and probe.name in names:
+            _check(probe.name, probe.check, request)
     return request
 
 
-def _check(probe: Probe, request: Request) -> None:
+def _check(name: str, check: Callable[[Request], None], request: Request) -> None:
     """The probe's own look at what it was asked. Raises UserError."""
     try:
-        if probe.check is not None:
-            probe.check(request)
+        check(request)
     except ProbeError as error:
-        raise UserError(f"{probe.name}: {error.reason.partition(': ')[2] or error.reason}") from error
+        raise UserError(f"{name}: {error.reason.partition(': ')[2] or error.reason}") from error
 
 
 def _probe_names(wanted: Sequence[str], catalog: Catalog) -> list[str]:
@@ -99,13 +100,6 @@ def _directory(path: Path) -> str:
     if not is_directory:
         raise UserError(f"--storage {path}: is not a directory; give one on the storage to be measured")
     return str(absolute)
-
-
-def _options(asked: RunOptions, catalog: Catalog) -> dict[str, str]:
-    """The request's options, as a run document keeps them. Raises UserError."""
-    own = {"confirms": asked.confirms, "quiet_check": None if asked.quiet_check else "off"}
-    found = probe_options(asked.flags, asked.option, catalog)
-    return found | {name: value for name, value in own.items() if value is not None}
 
 
 def probe_options(flags: Mapping[str, str | None], words: Sequence[str], catalog: Catalog) -> dict[str, str]:

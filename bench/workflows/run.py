@@ -21,7 +21,7 @@ from bench.store.errors import StoreError, UnusableRun
 from bench.store.runs import Store
 from bench.workflows.catalog import Catalog, load_catalog
 from bench.workflows.judging import concluded, to_repeat
-from bench.workflows.nightly import Compared, compared_with_nights, convergence, to_converge
+from bench.workflows.nightly import Compared, compared_with_nights, to_converge
 from bench.workflows.request import RunOptions, request_of
 from bench.workflows.site import check_installation, config, results_root
 
@@ -30,11 +30,10 @@ _MAX_SECONDS = {Effort.QUICK: 600.0, Effort.STANDARD: 1800.0, Effort.THOROUGH: 4
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A run that is judged and stored, and what is told beside its verdicts. ``caught``: a signal that ended it."""
+    """A run that is judged and stored, and by what. ``caught``: a signal that ended it."""
 
     compared: Compared
     catalog: Catalog
-    convergence: Sequence[str]
     caught: int | None
 
 
@@ -53,8 +52,7 @@ def measure_and_judge(asked: RunOptions, *, progress: bool) -> Finished:
         nights = asked.baseline and run.interrupted_by is None
         compared = compared_with_nights(judged, catalog, job.store, signals) if nights else Compared(judged)
         _save_verdict(job.store, compared.run)
-    told = convergence(judged, catalog, asked.precision) if asked.precision is not None else []
-    return Finished(compared, catalog, told, signals.caught)
+    return Finished(compared, catalog, signals.caught)
 
 
 @dataclass(frozen=True, slots=True)
