@@ -412,10 +412,16 @@ class Run(Noun):
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, serialize_by_alias=True)
 
+    @property
+    def confirms(self) -> str | None:
+        """The id of the run that this one was made to confirm, if it was."""
+        first = self.request.options.get("confirms")
+        return first if isinstance(first, str) else None
+
     def measurements(self) -> list[Measurement]:
         """Every measurement of every probe that was ok."""
         return [m for result in self.results for m in result.measurements]
 
-    def find(self, metric: str, **labels: str) -> list[Measurement]:
+    def find(self, metric: str, /, **labels: str) -> list[Measurement]:
         """The measurements of that metric that carry at least these labels."""
         return [m for m in self.measurements() if m.metric == metric and labels.items() <= m.labels.items()]

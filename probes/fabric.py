@@ -9,12 +9,16 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
+from bench.measure.jsonl import understood
 from bench.measure.probe import Check, Context, Probe, Tools, Unsupported
 from bench.model import Code, Effort, Measurement, Request
-from probes.common.metrics import metrics
+from probes.common.metrics import exact, metrics
 
 SYSFS = Path("/sys/class")
 #: linux/Documentation/ABI/stable/sysfs-class-infiniband; ``link_downed`` counts flaps and is told apart.
@@ -23,17 +27,26 @@ _IB_ERRORS = (
     "port_rcv_switch_relay_errors", "port_xmit_discards", "port_xmit_constraint_errors",
     "port_rcv_constraint_errors", "local_link_integrity_errors", "excessive_buffer_overrun_errors",
 )  # fmt: skip
-_IB_HARDWARE = (
-    "out_of_sequence",
-    "packet_seq_err",
-    "local_ack_timeout_err",
-    "rnr_nak_retry_err",
-    "rx_icrc_encapsulated",
-)
+_IB_HARDWARE = ("out_of_sequence", "packet_seq_err", "local_ack_timeout_err", "rnr_nak_retry_err",
+                "rx_icrc_encapsulated")  # fmt: skip
 #: linux/Documentation/ABI/testing/sysfs-class-net-statistics.
 _NET_ERRORS = ("rx_errors", "tx_errors", "rx_crc_errors", "rx_fifo_errors", "tx_carrier_errors")
-_RATE = re.compile(r"([\d.]+)\s*Gb/sec(?:\s*\((\d+)X)?")
-Port = dict[str, Any]
+_RATE = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)\s*Gb/sec(?:\s*\((\d{1,4})X)?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One port as it stands. ``bytes_per_second`` and ``lanes`` of its link; ``flaps`` and ``errors`` since boot."""
+
+    kind: str
+    active: bool
+    bytes_per_second: float | None
+    lanes: int | None
+    flaps: int | None
+    errors: dict[str, int]
+
+
+_PORTS = TypeAdapter(dict[str, Port])
 
 
 class FabricWatch:
@@ -45,49 +58,48 @@ class FabricWatch:
             raise Unsupported(Code.NO_PORTS, "this node has no network port of real hardware")
 
     def sample(self, event: str) -> Mapping[str, Any]:
-        return {"ports": self.ports()}
+        return {"ports": {name: asdict(port) for name, port in self.ports().items()}}
 
     def ports(self) -> dict[str, Port]:
-        """By ``device/port``: ``active``, ``bytes_per_second``, ``lanes``, ``flaps``, ``errors`` since boot."""
-        return {**dict(self._infiniband()), **dict(self._ethernet())}
-
-    def _infiniband(self) -> Iterator[tuple[str, Port]]:
-        for folder in sorted(self.root.glob("infiniband/*/ports/*")):
-            rate = _RATE.match(_text(folder / "rate"))
-            counters = {name: _number(folder / "counters" / name) for name in _IB_ERRORS}
-            counters |= {name: _number(folder / "hw_counters" / name) for name in _IB_HARDWARE}
-            yield (
-                f"{folder.parent.parent.name}/{folder.name}",
-                {
-                    "kind": _text(folder / "link_layer").lower() or "infiniband",
-                    "active": "ACTIVE" in _text(folder / "state"),
-                    "bytes_per_second": float(rate[1]) * 1e9 / 8 if rate else None,
-                    "lanes": int(rate[2]) if rate and rate[2] else None,
-                    "flaps": _number(folder / "counters" / "link_downed"),
-                    "errors": {name: value for name, value in counters.items() if value is not None},
-                },
-            )
-
-    def _ethernet(self) -> Iterator[tuple[str, Port]]:
-        for folder in sorted(self.root.glob("net/*")):
-            if not (folder / "device").exists():
-                continue
-            speed = _number(folder / "speed")
-            counters = {name: _number(folder / "statistics" / name) for name in _NET_ERRORS}
-            yield (
-                folder.name,
-                {
-                    "kind": "ethernet",
-                    "active": _text(folder / "operstate") == "up",
-                    "bytes_per_second": speed * 1e6 / 8 if speed and speed > 0 else None,
-                    "lanes": None,
-                    "flaps": _number(folder / "carrier_changes"),
-                    "errors": {name: value for name, value in counters.items() if value is not None},
-                },
-            )
+        """By ``device/port`` of InfiniBand and RoCE, by the device's name of Ethernet."""
+        found = {f"{f.parent.parent.name}/{f.name}": _infiniband(f) for f in _in(self.root, "infiniband/*/ports/*")}
+        cards = {f.name: _ethernet(f) for f in _in(self.root, "net/*") if (f / "device").exists()}
+        return {**found, **cards}
 
     def close(self) -> None:
         return None
+
+
+def _in(root: Path, pattern: str) -> list[Path]:
+    return sorted(root.glob(pattern))
+
+
+def _infiniband(folder: Path) -> Port:
+    rate, layer = _RATE.match(_text(folder / "rate")), _text(folder / "link_layer").lower()
+    return Port(
+        kind=layer if layer.isalpha() else "infiniband",
+        active="ACTIVE" in _text(folder / "state"),
+        bytes_per_second=float(rate[1]) * 1e9 / 8 if rate else None,
+        lanes=int(rate[2]) if rate and rate[2] else None,
+        flaps=_number(folder / "counters" / "link_downed"),
+        errors=_counters(folder / "counters", _IB_ERRORS) | _counters(folder / "hw_counters", _IB_HARDWARE),
+    )
+
+
+def _ethernet(folder: Path) -> Port:
+    speed = _number(folder / "speed")
+    return Port(
+        kind="ethernet",
+        active=_text(folder / "operstate") == "up",
+        bytes_per_second=speed * 1e6 / 8 if speed and speed > 0 else None,
+        lanes=None,
+        flaps=_number(folder / "carrier_changes"),
+        errors=_counters(folder / "statistics", _NET_ERRORS),
+    )
+
+
+def _counters(folder: Path, names: Sequence[str]) -> dict[str, int]:
+    return {name: value for name in names if (value := _number(folder / name)) is not None}
 
 
 def _text(path: Path) -> str:
@@ -104,11 +116,12 @@ def _number(path: Path) -> int | None:
 
 def parse(samples: Sequence[Mapping[str, Any]], ctx: Context) -> list[Measurement]:
     """What each port was and what was added to its counters. A port that was never up is a warning and no figure."""
-    seen = [s["ports"] for s in samples if isinstance(s.get("ports"), Mapping)]
+    with understood("the watcher of the ports"):
+        seen = [_PORTS.validate_python(sample["ports"]) for sample in samples if isinstance(sample.get("ports"), dict)]
     found: list[Measurement] = []
     for name in dict.fromkeys(name for ports in seen for name in ports):
         states = [ports[name] for ports in seen if name in ports]
-        if not any(state.get("active") for state in states):
+        if not any(state.active for state in states):
             ctx.warn(f"port {name} was down for the whole run")
             continue
         found += _port(name, states, len(seen))
@@ -116,31 +129,27 @@ def parse(samples: Sequence[Mapping[str, Any]], ctx: Context) -> list[Measuremen
 
 
 def _port(name: str, states: Sequence[Port], samples: int) -> Iterator[Measurement]:
-    labels = {"port": name, "kind": str(states[0].get("kind"))}
-    up = sum(bool(state.get("active")) for state in states) / samples
-    yield _of("fabric_up_ratio", up, samples, labels)
-    for metric, key in (("fabric_link_bytes_per_second", "bytes_per_second"), ("fabric_link_lanes", "lanes")):
-        values = [float(state[key]) for state in states if state.get(key) is not None]
+    labels = {"port": name, "kind": states[0].kind}
+    yield exact("fabric_up_ratio", sum(state.active for state in states) / samples, samples, labels)
+    rates = [state.bytes_per_second for state in states if state.bytes_per_second is not None]
+    lanes = [state.lanes for state in states if state.lanes is not None]
+    for metric, values in (("fabric_link_bytes_per_second", rates), ("fabric_link_lanes", lanes)):
         if values:
-            yield _of(metric, min(values), samples, labels)
-    if (flaps := _added([state.get("flaps") for state in states])) is not None:
-        yield _of("fabric_flaps", flaps, samples, labels)
-    for counter in dict.fromkeys(counter for state in states for counter in state.get("errors", ())):
-        if (errors := _added([state["errors"].get(counter) for state in states])) is not None:
-            yield _of("fabric_errors", errors, samples, {**labels, "counter": counter})
+            yield exact(metric, min(values), samples, labels)
+    if (flaps := _added([state.flaps for state in states])) is not None:
+        yield exact("fabric_flaps", flaps, samples, labels)
+    for counter in dict.fromkeys(counter for state in states for counter in state.errors):
+        if (errors := _added([state.errors.get(counter) for state in states])) is not None:
+            yield exact("fabric_errors", errors, samples, {**labels, "counter": counter})
 
 
-def _added(values: Sequence[Any]) -> float | None:
+def _added(values: Sequence[int | None]) -> float | None:
     """What a counter grew by; one that fell was cleared, and what it shows since then counts. None if never read."""
-    known = [int(value) for value in values if value is not None]
+    known = [value for value in values if value is not None]
     if not known:
         return None
     steps = itertools.pairwise(known)
     return float(sum(after - before if after >= before else after for before, after in steps))
-
-
-def _of(metric: str, value: float, samples: int, labels: Mapping[str, str]) -> Measurement:
-    return Measurement(metric=metric, value=value, interval=(value, value), samples=samples, labels=dict(labels))
 
 
 def doctor(tools: Tools, request: Request) -> Sequence[Check]:
@@ -149,8 +158,8 @@ def doctor(tools: Tools, request: Request) -> Sequence[Check]:
         ports = FabricWatch().ports()
     except Unsupported as error:
         return [Check("fabric", False, error.reason)]
-    named = [f"{name} {'up' if port['active'] else 'down'}" for name, port in ports.items()]
-    return [Check("fabric", any(port["active"] for port in ports.values()), ", ".join(named))]
+    named = [f"{name} {'up' if port.active else 'down'}" for name, port in ports.items()]
+    return [Check("fabric", any(port.active for port in ports.values()), ", ".join(named))]
 
 
 PROBE = Probe(

@@ -7,43 +7,30 @@ of a stage some task waited for a CPU, for memory or for I/O; a stage under pres
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from bench.measure import procfs
 from bench.measure.probe import Check, Context, Failed, Probe, Tools
-from bench.model import Code, Effort, Measurement, Metric, Request, Series
+from bench.model import Code, Effort, Measurement, Request, Series
+from probes.common.metrics import metrics
 from probes.common.windows import Sample, Stage, finite, stages
 
-_PRESSURE = Path("/proc/pressure")
 _RESOURCES = ("cpu", "io", "memory")
 
-_STAGE = ("stage",)
-METRICS = (
-    Metric(name="host_cpu_busy_ratio", help="Share of all CPUs' time that was not idle.", labels=_STAGE),
-    Metric(
-        name="host_cpu_steal_ratio", help="Share of all CPUs' time that the hypervisor gave to others.",
-        labels=_STAGE, better="lower",
-    ),
-    Metric(name="host_cpu_wait_ratio", help="Share of all CPUs' time that was idle for want of I/O.", labels=_STAGE),
-    Metric(name="host_runnable_tasks", help="Mean number of tasks running or waiting for a CPU.", labels=_STAGE),
-    Metric(
-        name="host_memory_available_bytes", help="Least memory that was available without swapping.",
-        labels=_STAGE, better="higher",
-    ),
-    Metric(name="host_disk_read_bytes_per_second", help="Bytes read from all disks.", labels=_STAGE),
-    Metric(name="host_disk_write_bytes_per_second", help="Bytes written to all disks.", labels=_STAGE),
-    Metric(
-        name="host_network_receive_bytes_per_second", help="Bytes received by all cards but the loopback.",
-        labels=_STAGE,
-    ),
-    Metric(
-        name="host_network_send_bytes_per_second", help="Bytes sent by all cards but the loopback.", labels=_STAGE
-    ),
-    Metric(
-        name="host_pressure_ratio",
-        help="Share of the time in which some (or every, kind=full) task waited for the resource (PSI).",
-        labels=("stage", "resource", "kind"), better="lower",
-    ),
+METRICS = metrics(
+    ("host_cpu_busy_ratio", "Share of all CPUs' time that was not idle.", "", "none"),
+    ("host_cpu_steal_ratio", "Share of all CPUs' time that the hypervisor gave to others.", "", "lower"),
+    ("host_cpu_wait_ratio", "Share of all CPUs' time that was idle for want of I/O.", "", "none"),
+    ("host_runnable_tasks", "Mean number of tasks running or waiting for a CPU.", "", "none"),
+    ("host_memory_available_bytes", "Least memory that was available without swapping.", "", "higher"),
+    ("host_disk_read_bytes_per_second", "Bytes read from all disks.", "", "none"),
+    ("host_disk_write_bytes_per_second", "Bytes written to all disks.", "", "none"),
+    ("host_network_receive_bytes_per_second", "Bytes received by all cards but the loopback.", "", "none"),
+    ("host_network_send_bytes_per_second", "Bytes sent by all cards but the loopback.", "", "none"),
+    ("host_pressure_ratio",
+     "Share of the time in which some (or every, kind=full) task waited for the resource (PSI).",
+     "resource kind", "lower"),
+    first="stage",
 )  # fmt: skip
 
 
@@ -78,27 +65,13 @@ class HostWatch:
 
 def _running() -> int | None:
     """Tasks that run or wait for a CPU: the fourth field of /proc/loadavg (proc(5)), without the reader itself."""
-    try:
-        return int(Path("/proc/loadavg").read_text(encoding="ascii").split()[3].partition("/")[0]) - 1
-    except (OSError, ValueError, IndexError):
-        return None
+    words = procfs.read("/proc/loadavg").split()
+    return int(words[3].partition("/")[0]) - 1 if len(words) > 3 else None
 
 
 def _pressure() -> dict[str, dict[str, int]]:
     """Stall time by resource and kind; empty where the kernel has no PSI."""
-    found: dict[str, dict[str, int]] = {}
-    for resource in _RESOURCES:
-        try:
-            found[resource] = totals((_PRESSURE / resource).read_text(encoding="ascii"))
-        except (OSError, ValueError):
-            continue
-    return found
-
-
-def totals(text: str) -> dict[str, int]:
-    """``some avg10=... total=8076252`` to ``{"some": 8076252}``, microseconds (kernel Documentation/accounting/psi)."""
-    lines = (line.partition(" ") for line in text.splitlines() if "total=" in line)
-    return {kind: int(rest.rpartition("total=")[2]) for kind, _, rest in lines}
+    return {resource: found for resource in _RESOURCES if (found := procfs.pressure(resource))}
 
 
 def watch(ctx: Context) -> HostWatch:

@@ -10,17 +10,17 @@ import math
 import re
 from collections.abc import Sequence
 
-from bench.measure.probe import Context, Failed, Probe, Unsupported, python_argv
+from bench.measure.probe import Context, Failed, Probe, Unsupported
 from bench.model import Code, Effort, Measurement
-from probes.common.metrics import metrics
-from probes.network.bandwidth import of_repeats
-from probes.peer.link import KEY_FILE, answered, each_peer
+from probes.common.metrics import metrics, of_repeats
+from probes.peer.link import KEY_FILE, each_peer, lease
 from probes.peer.protocol import address
 
 _DEVICES = "/sys/class/infiniband"
 SECONDS = {Effort.QUICK: 3, Effort.STANDARD: 5, Effort.THOROUGH: 20}
 ROUNDS = {Effort.QUICK: 2, Effort.STANDARD: 3, Effort.THOROUGH: 6}
 _TABLE = re.compile(r"^\s*#bytes\b.*$", re.MULTILINE)
+_MOST_GBITS = 1e9  # no device is nearly as fast
 _INSTALL = "apt-get install -y perftest"
 
 
@@ -62,29 +62,18 @@ def _one(ctx: Context, peer: str) -> list[Measurement]:
 
 
 def _run(ctx: Context, peer: str, tool: str, words: list[str], seconds: float) -> str:
-    host, port = address(peer)
-    lease = ["--host", host, "--port", str(port), "--seconds", str(seconds + 30), "--tool", tool]
-    lease += ["--words", json.dumps(words)]
-    if ctx.option("key_file"):
-        lease += ["--key-file", ctx.option("key_file")]
-    argv = python_argv("probes.peer.client", *lease)
-    with ctx.tools.serve(argv, name=f"lease-{tool}", ready='{"hello"', timeout=20) as line:
-        server = _server(line, peer)
+    more = ("--tool", tool, "--words", json.dumps(words))
+    with lease(ctx, peer, "rdma", seconds + 30, *more, name=f"lease-{tool}") as line:
+        if line.hello.port is None:
+            text = f"{peer} starts no perftest server"
+            raise Failed(Code.PEER_WITHOUT_RDMA, text, "start this version's `bench peer` there")
         ctx.tools.sleep(0.5)  # perftest's server says nothing when it is ready
-        done = ctx.tools.run([tool, host, "-p", str(server), *words], name=tool, timeout=seconds + 20)
+        argv = [tool, address(peer)[0], "-p", str(line.hello.port), *words]
+        done = ctx.tools.run(argv, name=tool, timeout=seconds + 20)
     if done.returncode:
         last = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()[-1]
         raise Failed(Code.RDMA_FAILED, f"{tool} against {peer}: {last.strip()[:200]}")
     return done.stdout
-
-
-def _server(line: str, peer: str) -> int:
-    port = answered(line, peer)["hello"].get("port")
-    if not isinstance(port, int):
-        raise Failed(
-            Code.PEER_WITHOUT_RDMA, f"{peer} starts no perftest server", "start this version's `bench peer` there"
-        )
-    return port
 
 
 # --- reading perftest's tables
@@ -94,7 +83,7 @@ def bandwidth(text: str) -> float:
     """Bytes per second: the average of ``--report_gbits``' table. Raises Failed."""
     names, values = _row(text)
     column = next((n for n, name in enumerate(names) if name.startswith("BW average[Gb")), None)
-    if column is None or column >= len(values) or values[column] <= 0:
+    if column is None or column >= len(values) or not 0 < values[column] < _MOST_GBITS:
         raise Failed(Code.TOOL_OUTPUT, "ib_write_bw printed no average in Gb/sec")
     return values[column] * 1e9 / 8
 

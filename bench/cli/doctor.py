@@ -22,7 +22,7 @@ def probes(json: Json = False) -> int:
 
     Examples:  bench probes    bench probes --json | jq -r .[].metrics[].name
     """
-    from bench.show.terminal.catalog import probes_table
+    from bench.show.catalog import probes_table
     from bench.workflows.catalog import declared
 
     found = declared().probes
@@ -53,7 +53,7 @@ def profiles(json: Json = False) -> int:
 
     Examples:  bench profiles    bench profiles --json
     """
-    from bench.show.terminal.catalog import profiles_table
+    from bench.show.catalog import profiles_table
     from bench.workflows.catalog import declared, load_profiles
 
     found = load_profiles([], declared().metrics)

@@ -99,12 +99,12 @@ def plugin_status(name: str, status: int) -> int:
 
 def generated(name: str) -> str:
     """The dashboard (``grafana``) or the rules (``rules``) of this version."""
-    from bench.show.export.grafana import Probe, dashboard, rules
+    from bench.show.export.grafana import dashboard, rules
     from bench.workflows.catalog import declared, load_profiles, shipped_profiles
 
     catalog = declared()
     if name == "grafana":
-        return dashboard(Probe(p.name, p.help, p.metrics) for p in catalog.probes)
+        return dashboard(catalog.probes)
     profiles = load_profiles(list(shipped_profiles()), catalog.metrics)
     return rules((gate.metric for profile in profiles for gate in profile.gates), catalog.metrics)
 

@@ -1,5 +1,5 @@
-"""``bench fleet``: many nodes, one verdict. ``run`` measures them over ssh, ``member`` where the site's own launcher
-has started it on each; ``join`` judges what either of them, or anything else, has produced.
+"""``bench fleet``: many nodes, one verdict. ``run`` measures them, over ssh, Slurm or Ray; ``join`` judges what it, or
+anything else, has produced.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli import fleet_member, options
+from bench.cli import options
 from bench.cli.export import known_format, no_answer, plugin_status
 from bench.cli.output import emit, emit_json, emit_verdicts, write
 from bench.errors import UserError
-from bench.show.fleet_formats import FORMATS
+from bench.show.export import FLEET_FORMATS
 
 if TYPE_CHECKING:
     from bench.judge.fleet.model import Fleet
@@ -58,7 +58,7 @@ def export(
     folder: Folder,
     format: Annotated[  # noqa: A002 - the option is called so
         str | None,
-        typer.Option("--format", "-f", autocompletion=lambda: [*FORMATS], help=", ".join(FORMATS) + "."),
+        typer.Option("--format", "-f", autocompletion=lambda: [*FLEET_FORMATS], help=", ".join(FLEET_FORMATS) + "."),
     ] = None,
     output: options.Output = None,
     expect: options.Expect = None,
@@ -80,11 +80,10 @@ def export(
     """
     from bench.fleet.files import join_folder
     from bench.judge.gate import exit_status
-    from bench.show.export import nagios
-    from bench.show.fleet_formats import FleetExport, render
+    from bench.show.export import Export, nagios, render
     from bench.workflows.fleet import expected, judgement
 
-    name = known_format(format, (*FORMATS,))
+    name = known_format(format, FLEET_FORMATS)
     try:
         found = join_folder(folder, expected(expect), judgement(profile), newest=newest, against=against, again=again)
         stale = _stale(found, max_age)
@@ -92,7 +91,7 @@ def export(
         if name != "nagios":
             raise
         return no_answer(name, error, nagios.unknown(str(error), "FLEET"))
-    write(render(name, FleetExport(found, stale)), output)
+    write(render(name, Export(found, stale=stale)), output)
     return plugin_status(name, 3 if stale else exit_status(found.decision))
 
 
@@ -115,63 +114,88 @@ def run(
         options.Words,
         typer.Option("-i", "--inventory", help="Any ansible inventory: file, plugin, or 'HOST,'; again for more."),
     ] = None,
-    limit: Annotated[str, typer.Option(help="Which hosts of it: an ansible pattern, 'gpu:!n7'.")] = "all",
+    slurm: Annotated[bool, typer.Option("--slurm", help="The nodes of the allocation that this runs in.")] = False,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="The nodes of that Ray cluster: HOST:PORT, auto or ray://...")
+    ] = None,
+    limit: Annotated[
+        str, typer.Option(help="Which hosts: an ansible pattern, 'gpu:!n7'; for Slurm and Ray names, 'n1*,!n17'.")
+    ] = "all",
     resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with that run: its folder or id.")] = None,
-    effort: options.Effort = "quick",
+    effort: Annotated[str, typer.Option(envvar="BENCH_EFFORT", help="quick, standard or thorough.")] = "quick",
     profile: options.Profiles = None,
-    probe: options.Probes = None,
-    storage: options.Storage = None,
-    shared: options.Shared = None,
+    probe: Annotated[options.Words, typer.Option(help="Only this probe in the sweep; again for more.")] = None,
+    storage: Annotated[
+        options.Words,
+        typer.Option(envvar="BENCH_STORAGE", help="Directory on the nodes to measure; again for more."),
+    ] = None,
+    shared: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Shared storage: read it from one node, then from all at once.")
+    ] = None,
     accelerator: options.Accelerator = None,
-    pairs: options.Pairs = "auto",
-    collective: options.Collective = True,
-    ranks_per_node: options.Ranks = None,
-    at_once: options.AtOnce = None,
-    pairs_at_once: options.PairsAtOnce = None,
-    spread: options.Spread = 0.0,
-    budget: options.Budget = None,
+    pairs: Annotated[str, typer.Option(help="Which pairs: auto (all up to 32 nodes), all, random, none.")] = "auto",
+    collective: Annotated[
+        bool, typer.Option("--collective/--no-collective", help="An all-reduce over all nodes; needs torch there.")
+    ] = True,
+    ranks_per_node: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="Ranks of a node in the all-reduce; default: one a GPU, one without."),
+    ] = None,
+    at_once: Annotated[
+        int | None, typer.Option(min=1, help="At most so many nodes measure one storage system at a time.")
+    ] = None,
+    pairs_at_once: Annotated[int | None, typer.Option(min=1, help="At most so many pairs at a time.")] = None,
+    spread: Annotated[
+        float, typer.Option(min=0, help="Begin within so many seconds, each host at its own moment.")
+    ] = 0.0,
+    budget: Annotated[float | None, typer.Option(min=1, help="Seconds a node may take; default by the effort.")] = None,
     python: Annotated[str, typer.Option(help="Python on the nodes that has aiready-bench.")] = "python3",
     stage: Annotated[
         bool, typer.Option("--stage", help="Bring the product to nodes that lack it: same Python, about 70 MB.")
     ] = False,
-    node_env: options.NodeEnv = None,
-    confirm: options.Confirm = True,
+    node_env: Annotated[
+        options.Words,
+        typer.Option(help="NAME=VALUE for the nodes' commands, nothing secret; {host} is the node's name."),
+    ] = None,
+    confirm: Annotated[
+        bool, typer.Option("--confirm/--no-confirm", help="Measure once more who is slower than its siblings.")
+    ] = True,
     results: options.Results = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be sent and written where.")] = False,
     json: Json = False,
     quiet: options.Quiet = False,
     exit_zero: options.ExitZero = False,
 ) -> int:
-    """Measure every node, every pair and all together; one verdict. Needs ssh, and aiready-bench[fleet] here.
+    """Measure every node, every pair and all together; one verdict.
+
+    -i needs ssh and aiready-bench[fleet] here, --slurm an allocation, --ray aiready-bench[ray].
 
     Examples:  bench fleet run -i hosts.ini --storage /data    bench fleet run --resume 3f9a1c
+               bench fleet run --slurm --storage /data         bench fleet run --ray auto --storage /data
     """
     from bench.workflows import fleet as fleet_run
     from bench.workflows.site import results_root
 
-    asked = fleet_run.Asked(
-        inventory=inventory or [], limit=limit, effort=effort, probe=probe or [], storage=storage or [],
-        profile=profile or [], accelerator=accelerator, pairs=pairs, collective=collective, at_once=at_once,
-        pairs_at_once=pairs_at_once, spread=spread, budget=budget, python=python, node_env=node_env or [],
-        confirm=confirm, shared=shared, stage=stage, ranks=ranks_per_node,
+    asked = fleet_run.FleetOptions(
+        inventory=inventory or [], slurm=slurm, ray=ray, limit=limit, effort=effort, probe=probe or [],
+        storage=storage or [], profile=profile or [], accelerator=accelerator, pairs=pairs, collective=collective,
+        at_once=at_once, pairs_at_once=pairs_at_once, spread=spread, budget=budget, python=python,
+        node_env=node_env or [], confirm=confirm, shared=shared, stage=stage, ranks=ranks_per_node,
     )  # fmt: skip
     root = results_root(results)
     if dry_run:
         emit(fleet_run.dry_run(asked, root))
         return 0
-    done = fleet_run.measure(asked, root, resume, fleet_run.judgement(profile), progress=not (quiet or json))
+    done = fleet_run.measure(asked, root, resume, progress=not (quiet or json))
     page = done.folder / "fleet.html"
     return conclude(done.fleet, page=page, json=json, quiet=quiet, exit_zero=exit_zero, where=str(page))
-
-
-fleet.command("member")(fleet_member.member)
 
 
 def conclude(found: Fleet, *, page: Path | None, json: bool, quiet: bool, exit_zero: bool, where: str) -> int:
     """Show the fleet; the contract's exit status. Raises UserError when the page cannot be written."""
     from bench.judge.gate import exit_status
-    from bench.show.html.fleet import render as render_page
-    from bench.show.terminal.fleet import render
+    from bench.show.html.fleet_page import render as render_page
+    from bench.show.terminal.fleet_screen import render
     from bench.store.errors import why
 
     if page is not None:

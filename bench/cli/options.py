@@ -36,33 +36,8 @@ Accelerator = Annotated[
     str | None, typer.Option(envvar="BENCH_ACCELERATOR", help="auto, cuda, cpu or emulated[:NAME].")
 ]
 
-# --- of `bench fleet`
+# --- of `bench fleet join` and `export`
 
-Effort = Annotated[str, typer.Option(envvar="BENCH_EFFORT", help="quick, standard or thorough.")]
-Probes = Annotated[Words, typer.Option("--probe", help="Only this probe in the sweep; again for more.")]
-Storage = Annotated[
-    Words, typer.Option(envvar="BENCH_STORAGE", help="Directory on the nodes to measure; again for more.")
-]
-Shared = Annotated[
-    str | None, typer.Option(metavar="DIR", help="Shared storage: read it from one node, then from all at once.")
-]
-Pairs = Annotated[str, typer.Option(help="Which pairs: auto (all up to 32 nodes), all, random, none.")]
-Collective = Annotated[
-    bool, typer.Option("--collective/--no-collective", help="An all-reduce over all nodes; needs torch there.")
-]
-Ranks = Annotated[
-    int | None, typer.Option(min=1, max=64, help="Ranks of a node in the all-reduce; default: one a GPU, one without.")
-]
-AtOnce = Annotated[int | None, typer.Option(min=1, help="At most so many nodes measure one storage system at a time.")]
-PairsAtOnce = Annotated[int | None, typer.Option(min=1, help="At most so many pairs at a time.")]
-Spread = Annotated[float, typer.Option(min=0, help="Begin within so many seconds, each host at its own moment.")]
-Budget = Annotated[float | None, typer.Option(min=1, help="Seconds a node may take; default by the effort.")]
-NodeEnv = Annotated[
-    Words, typer.Option(help="NAME=VALUE for the nodes' commands, nothing secret; {host} is the node's name.")
-]
-Confirm = Annotated[
-    bool, typer.Option("--confirm/--no-confirm", help="Measure once more who is slower than its siblings.")
-]
 Expect = Annotated[str | None, typer.Option(help="The hosts that were named: a file with one a line, or HOST,HOST,...")]
 Newest = Annotated[bool, typer.Option("--newest", help="Of several runs of a host the newest counts.")]
 Against = Annotated[

@@ -40,7 +40,7 @@ def emit_verdicts(verdicts: Sequence[Verdict | FleetVerdict]) -> None:
 
 def emit_run(run: Run, profiles: Sequence[Profile], *, quiet: bool = False, all_gates: bool = False) -> None:
     """The verdicts for a person: one screen, or one line a profile."""
-    from bench.show.terminal import run as screen
+    from bench.show.terminal import screen
 
     if quiet:
         emit_verdicts(run.verdicts)

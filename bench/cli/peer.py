@@ -26,7 +26,7 @@ def peer(
     Prints one line on standard output when it is ready. Example:  bench peer --bind 10.0.0.2 --allow 10.0.0.0/24
     """
     from bench.measure.probe import ProbeError
-    from bench.measure.signals import Signals
+    from bench.measure.tools import Signals
     from probes.common.iperf3 import bits
     from probes.peer.protocol import read_key
     from probes.peer.server import Peer, Settings, networks

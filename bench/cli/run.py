@@ -35,9 +35,9 @@ class RunCommand(TyperCommand):
 
 def _schema(wanted: bool) -> None:
     if wanted:
-        from bench.store.schema import text
+        from bench.store.documents import schema_text
 
-        emit(text())
+        emit(schema_text())
         raise typer.Exit
 
 

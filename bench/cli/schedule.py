@@ -44,12 +44,11 @@ def install(
 
     Examples:  bench schedule install --storage /data --peer 10.0.0.2    bench schedule install --user --at 03:30
     """
-    from bench.schedule import install as schedule_
-    from bench.schedule import unit_files as units
+    from bench import schedule as nightly_run
     from bench.store.index import cache_folder
     from bench.workflows.site import results_root
 
-    where = schedule_.place(_user(user))
+    where = nightly_run.place(_user(user))
     if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", at):
         raise UserError(f"--at {at}: must be HH:MM, 02:00 say")
     if account is not None and not re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", account):
@@ -61,7 +60,7 @@ def install(
     root = results_root(results).absolute()
     writes = (root, *(Path(word).absolute() for word in folders))
     bench = (sys.executable, "-m", "bench")
-    nightly = units.Nightly(
+    nightly = nightly_run.Nightly(
         run=(*bench, "run", "--baseline", "--quiet", *options, "--results", str(root)),
         prune=(*bench, "schedule", "prune", "--keep", str(keep), "--results", str(root)),
         writes=writes if account else (*writes, cache_folder()),
@@ -72,11 +71,12 @@ def install(
     )
     try:
         if show:
-            emit(f"# {units.NAME}.service\n{units.service(nightly)}\n# {units.NAME}.timer\n{units.timer(nightly)}")
+            for kind, text in (("service", nightly_run.service(nightly)), ("timer", nightly_run.timer(nightly))):
+                emit(f"# {nightly_run.NAME}.{kind}\n{text}")
         else:
             for folder in nightly.writes:  # a folder that is not there when the unit starts stays read-only for it
                 folder.mkdir(mode=0o750, parents=True, exist_ok=True)
-            emit(schedule_.install(nightly, where))
+            emit(nightly_run.install(nightly, where))
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
     return 0
@@ -90,11 +90,10 @@ def status(user: User = None, results: Results = None, json: Json = False) -> in
     """
     from dataclasses import asdict
 
-    from bench.schedule.install import place
-    from bench.schedule.install import status as status_of
+    from bench import schedule as nightly_run
     from bench.workflows.site import results_root
 
-    found = status_of(place(_user(user)))
+    found = nightly_run.status(nightly_run.place(_user(user)))
     verdicts = _last_verdicts(results_root(results))
     if json:
         emit_json({**asdict(found), "last_run": verdicts})
@@ -113,10 +112,9 @@ def remove(user: User = None) -> int:
 
     Example:  bench schedule remove
     """
-    from bench.schedule.install import place
-    from bench.schedule.install import remove as remove_files
+    from bench import schedule as nightly_run
 
-    files = remove_files(place(_user(user)))
+    files = nightly_run.remove(nightly_run.place(_user(user)))
     emit("\n".join(f"removed {path}" for path in files) or "nothing was installed")
     return 0
 

@@ -58,7 +58,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     try:
         writing.make_folder(path.parent)
         with writing.opened(path.parent) as fd:
-            writing.replace(path.parent, fd, path.name, data, lambda _: None)
+            writing.replace(path.parent, fd, path.name, data)
     except StoreError as error:
         raise FleetError(str(error)) from error
 

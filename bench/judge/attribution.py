@@ -102,15 +102,10 @@ def _arms(measurements: Sequence[Measurement]) -> list[_Arms]:
 
 
 def _arms_of(path: str | None, measurements: Sequence[Measurement]) -> _Arms:
-    rates: dict[str, Measurement] = {}
-    twice = None
-    for m in measurements:
-        stage = m.labels.get("stage")
-        if m.metric == RATE and stage in STAGES:
-            twice = twice or (f"the {stage} rate is there twice" if stage in rates else None)
-            rates[stage] = m
-    used = [*rates.values()]
-    stand_ins = dict.fromkeys(m.stand_in for m in used if m.stand_in)
+    staged = [(m.labels["stage"], m) for m in measurements if m.metric == RATE and m.labels.get("stage") in STAGES]
+    rates = dict(staged)
+    twice = next((f"the {stage} rate is there twice" for stage, m in staged if rates[stage] is not m), None)
+    stand_ins = dict.fromkeys(m.stand_in for m in rates.values() if m.stand_in)
     size = next((m.value for m in measurements if m.metric == SAMPLE_BYTES and m.invalid is None), None)
     return _Arms(path, rates, size, ", ".join(stand_ins) or None, twice or _doubt(rates), tuple(measurements))
 

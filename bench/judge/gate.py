@@ -12,19 +12,13 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from bench.judge.profile import Gate, Profile
-from bench.model import Code, Decision, Finding, Limit, Measurement, Outcome, ProbeResult, Run, Status, Verdict
+from bench.model import Code, Decision, Finding, Limit, Measurement, Outcome, Run, Status, Verdict
 from bench.units import human
 
 #: The machine-readable first words of a finding's reason; a colon and a sentence follow.
 REASONS = (
-    "probe_skipped",
-    "probe_unsupported",
-    "probe_failed",
-    "probe_timed_out",
-    "not_measured",
-    "stand_in",
-    "invalid",
-    "straddles_limit",
+    *(Code.PROBE_SKIPPED, Code.PROBE_UNSUPPORTED, Code.PROBE_FAILED, Code.PROBE_TIMED_OUT),
+    *(Code.NOT_MEASURED, Code.STAND_IN, Code.INVALID, Code.STRADDLES_LIMIT),
 )
 _WORST_FIRST = (Status.FAIL, Status.UNDECIDED, Status.PASS)
 _REAL_THING = {
@@ -35,13 +29,6 @@ _REAL_THING = {
 _MEND = "mend what made the measurement invalid, then measure again"
 _REPEAT = "measure again on a quiet node with --effort thorough"
 _EXIT = {Decision.GO: 0, Decision.NO_GO: 1, Decision.INCONCLUSIVE: 3}
-
-
-class Judged(NamedTuple):
-    """One gate's finding and its score, 0..100."""
-
-    finding: Finding
-    score: float
 
 
 class _Answer(NamedTuple):
@@ -60,32 +47,36 @@ def judge(run: Run, profile: Profile, probes: Mapping[str, str] | None = None) -
     probe's own reason and remedy. An interrupted run is judged by what it measured.
     """
     judged = [judge_gate(run, gate, probes or {}) for gate in profile.gates]
-    findings = tuple(item.finding for item in judged)
+    findings = tuple(finding for finding, _ in judged)
+    score = profile_score((finding.required, score) for finding, score in judged)
     return Verdict(
-        profile=profile.name,
-        digest=profile.digest,
-        decision=_decision(findings),
-        score=profile_score((item.finding.required, item.score) for item in judged),
-        findings=findings,
+        profile=profile.name, digest=profile.digest, decision=decision_of(findings), score=score, findings=findings
     )
 
 
-def judge_gate(run: Run, gate: Gate, probes: Mapping[str, str]) -> Judged:
-    """One gate against every measurement that has its metric and at least its labels; the worst decides."""
-    found = (m for m in run.measurements() if m.metric == gate.metric)
-    matching = [m for m in found if gate.labels.items() <= m.labels.items()]
+def judge_gate(run: Run, gate: Gate, probes: Mapping[str, str]) -> tuple[Finding, float]:
+    """One gate against every measurement that has its metric and at least its labels; the worst decides.
+
+    Returns the finding and its score, 0..100.
+    """
+    matching = run.find(gate.metric, **gate.labels)
     counted = [m for m in matching if gate.accept_stand_in or m.stand_in is None]
     answer = _answer(run, gate, matching, counted, probes)
     shares = [share(m.value, gate.limit) for m in counted]
-    return Judged(_finding(gate, answer), gate_score(answer.status, shares))
+    return _finding(gate, answer), gate_score(answer.status, shares)
 
 
-def decide(verdicts: Iterable[Verdict]) -> Decision:
-    """One decision for several profiles: the worst of them; INCONCLUSIVE for none."""
-    found = {verdict.decision for verdict in verdicts}
+def worst_of(decisions: Iterable[Decision]) -> Decision:
+    """NO-GO before INCONCLUSIVE before GO; INCONCLUSIVE for none."""
+    found = set(decisions)
     if Decision.NO_GO in found:
         return Decision.NO_GO
     return Decision.GO if found == {Decision.GO} else Decision.INCONCLUSIVE
+
+
+def decide(verdicts: Iterable[Verdict]) -> Decision:
+    """One decision for several profiles: the worst of them."""
+    return worst_of(verdict.decision for verdict in verdicts)
 
 
 def exit_status(decision: Decision) -> int:
@@ -103,7 +94,8 @@ def status_of(measurement: Measurement, limit: Limit) -> Status:
     return Status.UNDECIDED if any(kept) else Status.FAIL
 
 
-def _decision(findings: Iterable[Finding]) -> Decision:
+def decision_of(findings: Iterable[Finding]) -> Decision:
+    """NO-GO when a required gate failed, GO when all of them passed."""
     required = {finding.status for finding in findings if finding.required}
     if Status.FAIL in required:
         return Decision.NO_GO
@@ -127,12 +119,9 @@ def _answer(
             return _Answer(Status.UNDECIDED, measurement, f"{Code.INVALID}: {measurement.invalid}", _MEND)
     if status is Status.UNDECIDED:
         return _Answer(status, worst, f"{Code.STRADDLES_LIMIT}: {_straddles(worst, gate)} {which}".rstrip(), _REPEAT)
-    hole = _hole(run, counted)
-    return (
-        _Answer(Status.NO_DATA, worst, f"{Code.NOT_MEASURED}: {hole}")
-        if hole
-        else _Answer(status, worst, which or None)
-    )
+    if hole := _hole(run, counted):
+        return _Answer(Status.NO_DATA, worst, f"{Code.NOT_MEASURED}: {hole}")
+    return _Answer(status, worst, which or None)
 
 
 def _worst(measurements: list[Measurement], limit: Limit) -> Measurement:
@@ -162,10 +151,9 @@ def _nothing(run: Run, gate: Gate, probes: Mapping[str, str]) -> _Answer:
         return _Answer(Status.NO_DATA, None, f"{Code.NOT_MEASURED}: this run has no {_name(gate)}")
     results = [result for result in run.results if result.probe == probe]
     if not results:
-        return _Answer(
-            Status.NO_DATA, None, f"{Code.NOT_MEASURED}: the probe {probe} did not run", f"add --probe {probe}"
-        )
-    failed: ProbeResult | None = next((r for r in results if r.outcome is not Outcome.OK), None)
+        reason = f"{Code.NOT_MEASURED}: the probe {probe} did not run"
+        return _Answer(Status.NO_DATA, None, reason, f"add --probe {probe}")
+    failed = next((r for r in results if r.outcome is not Outcome.OK), None)
     if failed is None:
         reason = f"{Code.NOT_MEASURED}: the probe {probe} ran, and measured no {_name(gate)}"
         return _Answer(Status.NO_DATA, None, reason, results[0].remedy or gate.remedy)
@@ -180,9 +168,8 @@ def _only_stand_ins(gate: Gate, matching: list[Measurement]) -> _Answer:
 
 
 def _straddles(measurement: Measurement, gate: Gate) -> str:
-    low, high = (human(bound, gate.metric, 4) for bound in measurement.interval)
     limit = gate.min if gate.min is not None else gate.max
-    needed = human(limit or 0.0, gate.metric, 4)
+    low, high, needed = (human(value or 0.0, gate.metric, 4) for value in (*measurement.interval, limit))
     return f"{low} to {high} lies on both sides of {needed}"
 
 

@@ -35,26 +35,21 @@ def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[
     """The median of repeats and an interval that holds the true median with ``confidence``.
 
     Six values or more: two order statistics, without any assumption on the distribution (Hahn & Meeker 5.2). Their
-    coverage is never under ``confidence`` and is given by `median_interval_coverage`. Fewer: Student's t on the
-    logarithms when every value is positive, else on the values; this takes the (log) values as normal, and is widened
-    where needed so that it holds the median. One value: no width, because nothing is known of its noise.
+    coverage is never under ``confidence``. Fewer: Student's t on the logarithms when every value is positive, else on
+    the values; this takes the (log) values as normal, and is widened where needed so that it holds the median. One
+    value: no width, because nothing is known of its noise.
 
     Repeats made in one burst are not independent; the interval then says how well *this session* is known, no more.
     """
     ordered, middle = _sorted(values), median(values)
     if ordered[0] == ordered[-1]:
         return middle, (ordered[0], ordered[-1])
-    rank = _median_rank(len(ordered), confidence)
-    if rank >= 1:
-        return middle, (ordered[rank - 1], ordered[len(ordered) - rank])
+    if len(ordered) >= FEWEST_FOR_ORDER_STATISTICS:
+        rank = _largest_rank_under((1.0 - confidence) / 2.0, len(ordered), 0.5)
+        if rank >= 1:
+            return middle, (ordered[rank - 1], ordered[len(ordered) - rank])
     low, high = _student_interval(ordered, confidence)
     return middle, (min(low, middle), max(high, middle))
-
-
-def median_interval_coverage(n: int, confidence: float = 0.95) -> float | None:
-    """The true coverage of `median_interval`'s order statistics for ``n`` values; None where Student's t is used."""
-    rank = _median_rank(n, confidence)
-    return 1.0 - 2.0 * _binomial_cdf(rank - 1, n, 0.5) if rank >= 1 else None
 
 
 def quantile(values: Sequence[float], q: float) -> float:
@@ -62,7 +57,8 @@ def quantile(values: Sequence[float], q: float) -> float:
 
     A value that was really measured, never one between two; q = 0 gives the smallest, q = 1 the largest.
     """
-    _check_share(q)
+    if not 0.0 <= q <= 1.0:
+        raise ValueError(f"{q} is not between 0 and 1")
     ordered = _sorted(values)
     rank = math.ceil(round(q * len(ordered), 9))  # 0.07 * 100 is 7.000000000000001
     return ordered[max(rank, 1) - 1]
@@ -71,19 +67,13 @@ def quantile(values: Sequence[float], q: float) -> float:
 def quantile_interval(values: Sequence[float], q: float, confidence: float = 0.95) -> Interval:
     """Two order statistics around the q-quantile (Hahn & Meeker 5.2), widened to hold `quantile`'s value.
 
-    With too few values there is no such order statistic, and the smallest or the largest value takes its place. The
-    coverage is then under ``confidence``; `quantile_interval_coverage` says what it is.
+    With too few values there is no such order statistic, and the smallest or the largest value takes its place: the
+    coverage is then under ``confidence``.
     """
-    ordered = _sorted(values)
-    low, high = _quantile_ranks(len(ordered), q, confidence)
-    value = quantile(ordered, q)
+    ordered, value = _sorted(values), quantile(values, q)
+    n, tail = len(ordered), (1.0 - confidence) / 2.0
+    low, high = _largest_rank_under(tail, n, q), n + 1 - _largest_rank_under(tail, n, 1.0 - q)
     return min(ordered[max(low, 1) - 1], value), max(ordered[min(high, len(ordered)) - 1], value)
-
-
-def quantile_interval_coverage(n: int, q: float, confidence: float = 0.95) -> float:
-    """The true coverage of `quantile_interval` for ``n`` independent values of a continuous distribution."""
-    low, high = _quantile_ranks(n, q, confidence)
-    return _binomial_cdf(min(high, n) - 1, n, q) - _binomial_cdf(max(low, 1) - 1, n, q)
 
 
 def samples_needed_for_quantile(q: float, over: int = 0, confidence: float = 0.99) -> int:
@@ -100,10 +90,7 @@ def samples_needed_for_quantile(q: float, over: int = 0, confidence: float = 0.9
     low = high // 2
     while high - low > 1:
         middle = (low + high) // 2
-        if _binomial_cdf(over, middle, 1.0 - q) > 1.0 - confidence:
-            low = middle
-        else:
-            high = middle
+        low, high = (middle, high) if _binomial_cdf(over, middle, 1.0 - q) > 1.0 - confidence else (low, middle)
     return high
 
 
@@ -129,6 +116,17 @@ def poisson_upper_bound(events: int, confidence: float = 0.95) -> float:
     if events < 0:
         raise ValueError(f"{events} events")
     return float(gammaincinv(events + 1, confidence))
+
+
+def student_half_width(values: Sequence[float], mean: float, confidence: float = 0.95) -> float:
+    """Half of Student's t interval around the mean of normal values; 0 for a single one."""
+    from scipy.special import stdtrit
+
+    n = len(values)
+    if n < 2:
+        return 0.0
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+    return float(stdtrit(n - 1, (1.0 + confidence) / 2.0)) * deviation / math.sqrt(n)
 
 
 def merge(first: Measurement, second: Measurement) -> Measurement:
@@ -163,29 +161,15 @@ def _sorted(values: Sequence[float]) -> list[float]:
     return sorted(float(value) for value in values)
 
 
-def _check_share(q: float) -> None:
-    if not 0.0 <= q <= 1.0:
-        raise ValueError(f"{q} is not between 0 and 1")
-
-
 def _student_interval(ordered: Sequence[float], confidence: float) -> Interval:
     """mean +- t s / sqrt(n), of the logarithms when all are positive, else of the values scaled to at most one."""
-    if ordered[0] > 0.0:
-        low, high = _mean_interval([math.log(value) for value in ordered], confidence)
-        return _exp(low), _exp(high)
     scale = max(-ordered[0], ordered[-1])  # keeps squares of the largest floats finite
-    low, high = _mean_interval([value / scale for value in ordered], confidence)
-    return _clamp(low * scale), _clamp(high * scale)
-
-
-def _mean_interval(values: Sequence[float], confidence: float) -> Interval:
-    from scipy.special import stdtrit
-
-    n = len(values)
-    mean = math.fsum(values) / n
-    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
-    half = float(stdtrit(n - 1, (1.0 + confidence) / 2.0)) * deviation / math.sqrt(n)
-    return mean - half, mean + half
+    values = [math.log(value) if ordered[0] > 0.0 else value / scale for value in ordered]
+    mean = math.fsum(values) / len(values)
+    half = student_half_width(values, mean, confidence)
+    if ordered[0] > 0.0:
+        return _exp(mean - half), _exp(mean + half)
+    return _clamp((mean - half) * scale), _clamp((mean + half) * scale)
 
 
 def _exp(exponent: float) -> float:
@@ -205,29 +189,12 @@ def _binomial_cdf(k: int, n: int, p: float) -> float:
     return 1.0 if k >= n else float(bdtr(float(k), n, p))
 
 
-def _median_rank(n: int, confidence: float) -> int:
-    """The largest j for which the j-th smallest and j-th largest hold the median with ``confidence``; 0 for none."""
-    if n < FEWEST_FOR_ORDER_STATISTICS:
-        return 0
-    return _largest_rank_under((1.0 - confidence) / 2.0, n, 0.5)
-
-
-def _quantile_ranks(n: int, q: float, confidence: float) -> tuple[int, int]:
-    """Ranks (from 1) of the two order statistics; 0 or n + 1 where there is none."""
-    _check_share(q)
-    tail = (1.0 - confidence) / 2.0
-    return _largest_rank_under(tail, n, q), n + 1 - _largest_rank_under(tail, n, 1.0 - q)
-
-
 def _largest_rank_under(tail: float, n: int, q: float) -> int:
     """The largest j in 0..n with P(Binomial(n, q) <= j - 1) <= tail, by bisection (the left side grows with j)."""
     low, high = 0, n + 1
     while high - low > 1:
         middle = (low + high) // 2
-        if _binomial_cdf(middle - 1, n, q) <= tail:
-            low = middle
-        else:
-            high = middle
+        low, high = (middle, high) if _binomial_cdf(middle - 1, n, q) <= tail else (low, middle)
     return low
 
 

@@ -1,19 +1,37 @@
-"""One run at a time on a node. The kernel holds the lock, so a dead run does not."""
+"""Locks that the kernel holds, so that a dead process holds none; and the node's own: one run at a time."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bench.errors import UserError
 
+_POLL_SECONDS = 0.02
 
-class Busy(UserError):
+
+class NodeBusy(UserError):
     """Another run measures on this node now; its process id is in the message where it can be read."""
+
+
+def acquire(fd: int, patience_seconds: float = 0.0) -> None:
+    """Take the exclusive flock(2) of an open file or folder; it goes when that is closed, whatever ends the process.
+
+    Raises BlockingIOError when another process still holds it in the end, OSError where there are no locks.
+    """
+    end = time.monotonic() + patience_seconds
+    while True:
+        try:
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                raise
+        time.sleep(_POLL_SECONDS)
 
 
 def lock_path() -> Path:
@@ -27,18 +45,17 @@ def lock_path() -> Path:
 
 @contextmanager
 def one_run(path: Path | None = None) -> Iterator[None]:
-    """Hold the node's lock. Raises Busy at once if another run holds it, OSError if the file cannot be opened."""
+    """Hold the node's lock. Raises NodeBusy at once if another run holds it, OSError if the file cannot be opened."""
     where = path or lock_path()
     fd = _open(where)
     try:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            acquire(fd)
         except BlockingIOError as error:
             holder = os.pread(fd, 32, 0).decode(errors="replace").strip()
             who = f" (process {holder})" if holder.isdigit() else ""
-            raise Busy(
-                f"another run is measuring on this node{who}: wait for it, or end it ({where})", status=3
-            ) from error
+            text = f"another run is measuring on this node{who}: wait for it, or end it ({where})"
+            raise NodeBusy(text, status=3) from error
         with suppress(OSError):  # another user's file can be locked but not written: then its id stays unknown
             os.ftruncate(fd, 0)
             os.pwrite(fd, str(os.getpid()).encode(), 0)

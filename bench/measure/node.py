@@ -19,6 +19,7 @@ from typing import Any
 from bench import __version__
 from bench.measure import tools
 from bench.measure.probe import ProbeError
+from bench.measure.procfs import boot_id, read
 from bench.model import Node
 
 _TOOLS = ("fio", "iperf3")
@@ -42,10 +43,7 @@ class Mount:
 def mount_of(path: Path, mountinfo: str | None = None) -> Mount | None:
     """The mount that holds ``path`` (the last longest match wins, as in the kernel). None where /proc is absent."""
     if mountinfo is None:
-        try:
-            mountinfo = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return None
+        mountinfo = read("/proc/self/mountinfo")
     real, best = os.path.realpath(path), None
     for line in mountinfo.splitlines():
         left, _, right = line.partition(" - ")
@@ -59,40 +57,15 @@ def mount_of(path: Path, mountinfo: str | None = None) -> Mount | None:
     return best
 
 
-def _read(path: str) -> str | None:
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return None
+def _found(pattern: str, path: str | Path) -> str | None:
+    """What the group of a pattern matches in a file; None where there is no such file or line."""
+    found = re.search(pattern, read(path), re.M)
+    return found[1].strip() if found else None
 
 
 def _cpu() -> dict[str, Any]:
-    info = _read("/proc/cpuinfo") or ""
-    model = re.search(r"^model name\s*:\s*(.+)$", info, re.M)
-    return {
-        "model": model[1].strip() if model else platform.processor() or platform.machine(),
-        "logical": os.cpu_count(),
-        "usable": len(os.sched_getaffinity(0)),
-    }
-
-
-def _memory_bytes() -> int | None:
-    found = re.search(r"^MemTotal:\s*(\d+) kB", _read("/proc/meminfo") or "", re.M)
-    return int(found[1]) * 1024 if found else None
-
-
-def _gpus() -> list[str]:
-    """Models by the kernel driver's own files: no library, no permission needed."""
-    found = []
-    for info in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
-        model = re.search(r"^Model:\s*(.+)$", _read(str(info)) or "", re.M)
-        found.append(model[1].strip() if model else "unknown")
-    return found
-
-
-def _nvidia_driver() -> str | None:
-    found = re.search(r"Module\s+(\d[\d.]+)", _read("/proc/driver/nvidia/version") or "")
-    return found[1] if found else None
+    model = _found(r"^model name\s*:\s*(.+)$", "/proc/cpuinfo") or platform.processor() or platform.machine()
+    return {"model": model, "logical": os.cpu_count(), "usable": len(os.sched_getaffinity(0))}
 
 
 def tool_version(tool: str) -> str | None:
@@ -107,43 +80,38 @@ def tool_version(tool: str) -> str | None:
     return lines[0].strip()[:100] if lines else None
 
 
-def _package_version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def versions() -> dict[str, str]:
     """Tools and packages that make the numbers, by name; what is absent is left out."""
     found = {"bench": __version__, "python": platform.python_version()}
     found |= {tool: version for tool in _TOOLS if (version := tool_version(tool))}
-    return found | {name: version for name in _PACKAGES if (version := _package_version(name))}
-
-
-def _os_name() -> str:
-    with suppress(OSError):
-        return platform.freedesktop_os_release().get("PRETTY_NAME", "unknown")
-    return "unknown"
+    for name in _PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def facts(storage: Sequence[Path] = ()) -> dict[str, Any]:
     """Everything known about the node, JSON-able. Absent facts are null or left out, never guessed."""
     mounts = {str(path): asdict(mount) for path in storage if (mount := mount_of(path))}
+    release: dict[str, str] = {}
+    with suppress(OSError):
+        release = platform.freedesktop_os_release()
+    memory = _found(r"^MemTotal:\s*(\d+) kB", "/proc/meminfo")
+    gpus = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))  # no library, no permission needed
     return {
         "kernel": platform.release(),
-        "os": _os_name(),
+        "os": release.get("PRETTY_NAME", "unknown"),
         "architecture": platform.machine(),
         "cpu": _cpu(),
-        "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        "memory_bytes": _memory_bytes(),
-        "gpus": _gpus(),
-        "nvidia_driver": _nvidia_driver(),
+        "governor": read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or None,
+        "memory_bytes": memory and int(memory) * 1024,
+        "gpus": [_found(r"^Model:\s*(.+)$", file) or "unknown" for file in gpus],
+        "nvidia_driver": _found(r"Module\s+(\d[\d.]+)", "/proc/driver/nvidia/version"),
         "versions": versions(),
         "mounts": mounts,
-        "virtual": bool(re.search(r"^flags\s*:.*\bhypervisor\b", _read("/proc/cpuinfo") or "", re.M)),
-        "boot_id": _read("/proc/sys/kernel/random/boot_id"),
-        "machine_id": hashlib.sha256((_read("/etc/machine-id") or "").encode()).hexdigest()[:16],
+        "virtual": _found(r"^flags\s*:.*\b(hypervisor)\b", "/proc/cpuinfo") is not None,
+        "boot_id": boot_id() or None,
+        "machine_id": hashlib.sha256(read("/etc/machine-id").strip().encode()).hexdigest()[:16],
     }
 
 

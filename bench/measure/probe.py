@@ -32,7 +32,7 @@ class ProbeError(Exception):
 
     def __init__(self, code: Code, text: str, remedy: str | None = None) -> None:
         self.code: Code | None = code
-        self.reason = f"{code}: {text}"
+        self.reason = _one_line(f"{code}: {text}")
         self.remedy = remedy
         super().__init__(self.reason)
 
@@ -40,8 +40,16 @@ class ProbeError(Exception):
     def told(cls, reason: str, remedy: str | None = None) -> Self:
         """The same from a whole reason, as a child program, a recording or a peer words it."""
         error = cls(Code.INTERNAL, "", remedy)
-        error.code, error.reason, error.args = code_of(reason), reason, (reason,)
+        error.code, error.reason = code_of(reason), _one_line(reason)
+        error.args = (error.reason,)
         return error
+
+
+def _one_line(text: str) -> str:
+    """Return it as one printable line: a tool's or a peer's own words may hold line ends and terminal escapes."""
+    if text.isprintable():
+        return text
+    return " ".join("".join(c if c.isprintable() or c.isspace() else "?" for c in text).split())
 
 
 class Failed(ProbeError):

@@ -13,7 +13,8 @@ import signal
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
+
+from bench.measure import procfs
 
 _PR_SET_CHILD_SUBREAPER = 36
 _POLL_SECONDS = 0.02
@@ -28,9 +29,9 @@ def adopt_orphans() -> None:
 def descendants(root: int) -> list[int]:
     """Process ids below ``root``, parents first."""
     children: dict[int, list[int]] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and (parent := _stat(int(entry), _PARENT)) is not None:
-            children.setdefault(parent, []).append(int(entry))
+    for pid in procfs.process_ids():
+        if (process := procfs.process(pid)) is not None:
+            children.setdefault(process.parent, []).append(pid)
     found, queue = [], [root]
     while queue:
         below = children.get(queue.pop(), [])
@@ -41,19 +42,8 @@ def descendants(root: int) -> list[int]:
 
 def session_members(session: int) -> list[int]:
     """Processes of that session: what a tool left in the background when it ended."""
-    pids = (int(entry) for entry in os.listdir("/proc") if entry.isdigit())
-    return [pid for pid in pids if _stat(pid, _SESSION) == session and _running(pid)]
-
-
-_PARENT, _SESSION = 1, 3  # positions in /proc/PID/stat behind the name
-
-
-def _stat(pid: int, position: int) -> int | None:
-    try:
-        # The name in parentheses may hold spaces and parentheses itself; the last one ends it.
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[position])
-    except (OSError, ValueError, IndexError):
-        return None
+    processes = ((pid, procfs.process(pid)) for pid in procfs.process_ids())
+    return [pid for pid, process in processes if process and process.session == session and _running(pid)]
 
 
 def end_tree(pid: int, *, grace: float = 3.0) -> list[int]:
@@ -98,12 +88,11 @@ def _alive(held: dict[int, int]) -> list[int]:
 
 
 def _running(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        # A leader that has ended is a zombie until its last thread has: one that hangs in the kernel still lives.
-        return state not in ("Z", "X") or len(os.listdir(f"/proc/{pid}/task")) > 1
-    except (OSError, IndexError):
+    process = procfs.process(pid)
+    if process is None:
         return False
+    # A leader that has ended is a zombie until its last thread has: one that hangs in the kernel still lives.
+    return process.state not in ("Z", "X") or len(list((procfs.PROC / str(pid)).glob("task/*"))) > 1
 
 
 def _wait_gone(held: dict[int, int], patience: float) -> bool:

@@ -13,16 +13,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.measure import tools
+from bench.measure import procfs, tools
 from bench.measure.probe import ProbeError
 from bench.model import Code, Effort, ProbeResult
 
-_SECTOR_BYTES = 512
-_WHOLE_DISK = re.compile(r"(sd[a-z]+|vd[a-z]+|xvd[a-z]+|nvme\d+n\d+|mmcblk\d+)")
+#: Neither the loopback nor what only joins containers.
+_NO_LINK = re.compile(r"lo$|veth|docker|br-|cni|flannel")
 _GPU_QUERY = ["nvidia-smi", "--query-compute-apps=pid,process_name", "--format=csv,noheader"]
 _GPU_SECONDS = 10.0
 _NAMED = 3
@@ -33,7 +32,7 @@ PATIENCE_SECONDS = {Effort.QUICK: 4.0, Effort.STANDARD: 12.0, Effort.THOROUGH: 6
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class QuietLimits:
     """What others may take. Ratios are shares of all processors, and of the time that some task was stalled."""
 
     cpu_ratio: float = 0.30
@@ -57,21 +56,27 @@ class Snapshot:
 
 def snapshot(proc: Path = Path("/proc")) -> Snapshot:
     """The counters now. What a kernel does not have (pressure stall, in some) is left out."""
-    busy, total = _processors(proc)
+    busy, total, _ = procfs.cpu_ticks(proc)
+    stalls = ((name, procfs.stalled_seconds(name, proc)) for name in ("cpu", "io", "memory"))
     return Snapshot(
-        seconds=float(_read(proc / "uptime").split()[0]),
+        seconds=float(procfs.read(proc / "uptime").split()[0]),
         busy=busy,
         total=total,
-        stalls={name: _stall(proc, name) for name in ("cpu", "io", "memory") if _read(proc / "pressure" / name)},
-        disks=_disks(proc),
-        links=_links(proc),
-        processes=_processes(proc),
+        stalls={name: seconds for name, seconds in stalls if seconds is not None},
+        disks=procfs.disk_bytes(proc),
+        links={name: sum(both) for name, both in procfs.link_bytes(proc).items() if not _NO_LINK.match(name)},
+        processes={pid: _named(found) for pid in procfs.process_ids(proc) if (found := procfs.process(pid, proc))},
     )
 
 
-def busy_between(before: Snapshot, after: Snapshot, limits: Limits | None = None) -> tuple[str, ...]:
+def _named(process: procfs.Process) -> tuple[str, int]:
+    name = "".join(c if c.isprintable() else "?" for c in process.name)
+    return name[:30], process.ticks
+
+
+def busy_between(before: Snapshot, after: Snapshot, limits: QuietLimits | None = None) -> tuple[str, ...]:
     """What was busy between two moments, one phrase each with its figure; empty for a quiet node."""
-    limits = limits or Limits()
+    limits = limits or QuietLimits()
     seconds = max(after.seconds - before.seconds, 0.01)
     found = []
     ratio = (after.busy - before.busy) / max(after.total - before.total, 1)
@@ -88,13 +93,11 @@ def busy_between(before: Snapshot, after: Snapshot, limits: Limits | None = None
 def gpu_processes(run: Callable[[], str] | None = None) -> tuple[str, ...]:
     """Processes that compute on a GPU, as phrases; none where there is no NVIDIA driver or it does not answer."""
     try:
-        text = (run or _nvidia_smi)()
+        text = run() if run else tools.run(_GPU_QUERY, timeout=_GPU_SECONDS).stdout
     except ProbeError:
         return ()
-    lines = [line.partition(",") for line in text.splitlines() if "," in line]
-    return tuple(
-        f"on the GPU: {Path(name.strip()).name} ({pid.strip()})" for pid, _, name in lines if pid.strip().isdigit()
-    )
+    rows = (map(str.strip, line.split(",", 1)) for line in text.splitlines() if "," in line)
+    return tuple(f"on the GPU: {Path(name).name} ({pid})" for pid, name in rows if pid.isdigit())
 
 
 def look(window_seconds: float, pause: Callable[[float], None] = tools.pause) -> tuple[str, ...]:
@@ -132,72 +135,14 @@ def marked(result: ProbeResult, busy: tuple[str, ...]) -> ProbeResult:
     return result.model_copy(update={"measurements": measurements})
 
 
-def _nvidia_smi() -> str:
-    return tools.run(_GPU_QUERY, timeout=_GPU_SECONDS).stdout
-
-
 def _who(before: Snapshot, after: Snapshot) -> str:
     """The processes that took most, but for this one: `` (fio, python3)``."""
-    used = {
-        pid: (jiffies - before.processes[pid][1] if pid in before.processes else jiffies, name)
-        for pid, (name, jiffies) in after.processes.items()
-        if pid != os.getpid()
-    }
-    most = sorted((pair for pair in used.values() if pair[0] > 0), reverse=True)
-    names = list(dict.fromkeys(name for _, name in most))[:_NAMED]
+    others = ((pid, name, ticks) for pid, (name, ticks) in after.processes.items() if pid != os.getpid())
+    used = [(ticks - before.processes.get(pid, ("", 0))[1], name) for pid, name, ticks in others]
+    names = list(dict.fromkeys(name for ticks, name in sorted(used, reverse=True) if ticks > 0))[:_NAMED]
     return f" ({', '.join(names)})" if names else ""
 
 
 def _traffic(what: str, before: Mapping[str, int], after: Mapping[str, int], seconds: float, limit: float) -> list[str]:
     rates = {name: (count - before[name]) / seconds for name, count in after.items() if name in before}
     return [f"{what} {name} {rate / 1e6:.0f} MB/s of others" for name, rate in rates.items() if rate > limit]
-
-
-def _read(path: Path) -> str:
-    with suppress(OSError):
-        return path.read_text(encoding="utf-8", errors="replace")
-    return ""
-
-
-def _processors(proc: Path) -> tuple[int, int]:
-    fields = [int(word) for word in _read(proc / "stat").split("\n", 1)[0].split()[1:9]]
-    return (sum(fields) - fields[3] - fields[4], sum(fields)) if len(fields) >= 5 else (0, 0)
-
-
-def _stall(proc: Path, name: str) -> float:
-    """Seconds since boot in which some task waited for the resource (``some ... total=`` in microseconds)."""
-    found = re.search(r"^some .*total=(\d+)", _read(proc / "pressure" / name), re.M)
-    return int(found[1]) / 1e6 if found else 0.0
-
-
-def _disks(proc: Path) -> dict[str, int]:
-    """Bytes read and written by each whole disk since boot."""
-    found = {}
-    for line in _read(proc / "diskstats").splitlines():
-        words = line.split()
-        if len(words) >= 10 and _WHOLE_DISK.fullmatch(words[2]):
-            found[words[2]] = (int(words[5]) + int(words[9])) * _SECTOR_BYTES
-    return found
-
-
-def _links(proc: Path) -> dict[str, int]:
-    """Bytes received and sent by each network link since boot; not the loopback, nor what only joins containers."""
-    found = {}
-    for line in _read(proc / "net" / "dev").splitlines()[2:]:
-        name, _, rest = line.partition(":")
-        words, name = rest.split(), name.strip()
-        if len(words) >= 9 and not re.match(r"lo$|veth|docker|br-|cni|flannel", name):
-            found[name] = int(words[0]) + int(words[8])
-    return found
-
-
-def _processes(proc: Path) -> dict[int, tuple[str, int]]:
-    found = {}
-    for entry in proc.iterdir() if proc.is_dir() else ():
-        if entry.name.isdigit():
-            head, _, tail = _read(entry / "stat").rpartition(")")
-            words = tail.split()
-            if len(words) > 12:
-                name = "".join(c if c.isprintable() else "?" for c in head.partition("(")[2])
-                found[int(entry.name)] = (name[:30], int(words[11]) + int(words[12]))
-    return found

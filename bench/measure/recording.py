@@ -22,7 +22,7 @@ from typing import Any
 from bench.measure import tools
 from bench.measure.jsonl import decoded
 from bench.measure.probe import Call, Completed, Failed, Interrupted, Skipped, TimedOut, Tools, Unsupported
-from bench.measure.signals import Signals
+from bench.measure.tools import Signals
 from bench.model import Code, Evidence
 
 INDEX = "tools.jsonl"

@@ -17,17 +17,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from bench import __version__
 from bench.judge.baseline.series import key_of
 from bench.judge.latency_budget import composed
 from bench.judge.statistics import merge
 from bench.measure.probe import Context, Failed, Interrupted, Probe, ProbeError
 from bench.measure.processes import adopt_orphans
+from bench.measure.procfs import cpu_ticks
 from bench.measure.quiet import marked
 from bench.measure.recording import LiveTools, Recorder, Recording, ReplayTools
-from bench.measure.signals import Signals
+from bench.measure.tools import Signals
 from bench.measure.watchers import Observers, Watching, from_lines, to_lines
 from bench.measure.workspace import workspace
 from bench.model import Code, Effort, Evidence, Measurement, Node, Outcome, ProbeResult, Request, Run
@@ -174,7 +173,10 @@ class _Runner:
     def _settle(self) -> None:
         end = time.monotonic() + _SETTLE_SECONDS[self.plan.request.effort]
         while time.monotonic() < end and self.signals.caught is None:
-            if psutil.cpu_percent(_SETTLE_WINDOW) < 100.0 * _CALM_CPU_RATIO:
+            before = cpu_ticks()
+            time.sleep(_SETTLE_WINDOW)
+            after = cpu_ticks()
+            if after.busy - before.busy < _CALM_CPU_RATIO * max(after.total - before.total, 1):
                 return
 
     def _context(self, probe: Probe) -> Context:

@@ -10,18 +10,20 @@ from __future__ import annotations
 import os
 import selectors
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from types import FrameType
+from typing import IO, Any
 
 from bench.measure.probe import Completed, Failed, Interrupted, TimedOut, Unsupported
 from bench.measure.processes import end_all, end_tree, session_members
-from bench.measure.signals import Signals
 from bench.model import Code
 
 MAX_OUTPUT_BYTES = 64 << 20
@@ -34,7 +36,43 @@ _ENV_PREFIXES = ("BENCH_", "CUDA_", "NVIDIA_", "NCCL_", "GLOO_", "UCX_", "ROCR_"
 _DIE_WITH_PARENT = (
     "import ctypes,os,sys; ctypes.CDLL(None).prctl(1,9,0,0,0); os.execv(sys.argv[1],sys.argv[1:])"  # PR_SET_PDEATHSIG
 )
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PACKAGES = {"fio": "fio", "iperf3": "iperf3", "ip": "iproute2", "setpriv": "util-linux"}
+
+
+class Signals:
+    """A context manager that notes the first signal; ``check`` raises Interrupted once one was noted.
+
+    An exception out of a signal handler can strike between starting a process and knowing its id. The handler only
+    notes the signal; every wait of the product is short or looks at the note, and the exception is raised there.
+    It can be entered again while it is held: the outermost ``with`` decides how long signals are noted.
+    """
+
+    def __init__(self) -> None:
+        self.caught: int | None = None
+        self._depth = 0
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Signals:
+        self._depth += 1
+        if self._depth == 1 and threading.current_thread() is threading.main_thread():
+            for sig in _SIGNALS:
+                self._previous[sig] = signal.signal(sig, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            for sig, handler in self._previous.items():
+                signal.signal(sig, handler)
+            self._previous.clear()
+
+    def _note(self, signum: int, _frame: FrameType | None) -> None:
+        self.caught = self.caught or signum
+
+    def check(self) -> None:
+        if self.caught is not None:
+            raise Interrupted(self.caught)
 
 
 def install_command(tool: str) -> str:
@@ -131,19 +169,13 @@ def run(
     finally:
         end(process)
         reader.close()
-    done = _completed(argv, process, reader, started)
+    code = process.returncode if process.returncode is not None else -9
+    words, seconds = tuple(str(word) for word in argv), time.monotonic() - started
+    done = Completed(words, code, reader.stdout(), reader.stderr(), seconds)
     if error is not None:
         error.completed = done
         raise error
     return done
-
-
-def _completed(
-    argv: Sequence[str | Path], process: subprocess.Popen[bytes], reader: _Reader, started: float
-) -> Completed:
-    code = process.returncode if process.returncode is not None else -9
-    words = tuple(str(word) for word in argv)
-    return Completed(words, code, reader.stdout(), reader.stderr(), time.monotonic() - started)
 
 
 @contextmanager

@@ -2,8 +2,8 @@
 
 ``<directory>/.aiready-bench-<id>/`` is created anew (never an existing folder), holds a marker with the owner's
 process, and is removed on every way out; what a killed run left behind is removed by the next run on that directory.
-The file system may be the very thing that hangs, so each touch of it is made by a short-lived child of this file
-(``python workspace.py create|remove|check ...``, standard library only) that the caller can stop waiting for.
+The file system may be the very thing that hangs, so each touch of it is made by a short-lived child of this module
+(``python -m bench.measure.workspace create|remove ...``, standard library only) that the caller can stop waiting for.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from bench.measure import procfs
+
 PREFIX = ".aiready-bench-"
 MARKER = "OWNED-BY-AIREADY-BENCH"
 _RESERVE_RATIO = 0.05  # a file system filled to the brim harms others: leave 5 %, at most 1 GiB
@@ -25,21 +27,8 @@ _RESERVE_BYTES = 1 << 30
 _CHILD_TIMEOUT = 30.0
 
 
-def _process_start(pid: int) -> str | None:
-    """The kernel's start time of a process: with the id, it names one process for ever."""
-    with suppress(OSError, IndexError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    return None
-
-
-def _boot_id() -> str:
-    with suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return ""
-
-
-def check(directory: str, need: int) -> None:
-    """Raises OSError-like ValueError, one line, if ``need`` bytes may not be written below ``directory``."""
+def check_place(directory: str) -> None:
+    """Raises ValueError, one line, if nothing may be written below ``directory``, OSError if it cannot be looked at."""
     info = os.stat(directory)
     if not stat.S_ISDIR(info.st_mode):
         raise ValueError(f"not_a_directory: {directory} is not a directory")
@@ -50,6 +39,10 @@ def check(directory: str, need: int) -> None:
         raise ValueError(f"refused: {directory} is not a place for data")
     if not os.access(directory, os.W_OK | os.X_OK) or os.statvfs(directory).f_flag & os.ST_RDONLY:
         raise ValueError(f"read_only: cannot write to {directory}")
+
+
+def check_room(directory: str, need: int) -> None:
+    """Raises ValueError, one line, if there is no room for ``need`` bytes and the reserve."""
     disk = os.statvfs(directory)
     free, size = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
     reserve = min(int(size * _RESERVE_RATIO), _RESERVE_BYTES)
@@ -62,11 +55,12 @@ def check(directory: str, need: int) -> None:
 
 def create(directory: str, name: str, need: int, owner: int) -> str:
     """Make the folder and its marker; sweep what dead runs left. Returns the folder."""
+    check_place(directory)
     sweep(directory)
-    check(directory, need)
+    check_room(directory, need)
     folder = os.path.join(directory, PREFIX + name)
     os.mkdir(folder, 0o700)
-    marker = {"pid": owner, "start": _process_start(owner), "boot": _boot_id(), "host": os.uname().nodename}
+    marker = {"pid": owner, "start": _start(owner), "boot": procfs.boot_id(), "host": os.uname().nodename}
     with open(os.path.join(folder, MARKER), "x", encoding="utf-8") as file:
         json.dump(marker, file)
     return folder
@@ -94,10 +88,15 @@ def _is_dead(folder: str) -> bool:
         marker = json.loads(Path(folder, MARKER).read_text(encoding="utf-8"))
         if marker["host"] != os.uname().nodename:
             return False  # a shared file system: another node's run, whose life cannot be seen from here
-        alive = marker["boot"] == _boot_id() and _process_start(int(marker["pid"])) == marker["start"]
+        alive = marker["boot"] == procfs.boot_id() and _start(int(marker["pid"])) == marker["start"]
         return not alive
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def _start(pid: int) -> str | None:
+    process = procfs.process(pid)
+    return process and process.start
 
 
 def main(arguments: list[str]) -> int:
@@ -105,8 +104,6 @@ def main(arguments: list[str]) -> int:
         match arguments:
             case ["create", directory, name, need, owner]:
                 print(create(directory, name, int(need), int(owner)))  # noqa: T201
-            case ["check", directory, need]:
-                check(directory, int(need))
             case ["remove", folder]:
                 remove(folder)
             case _:
@@ -127,21 +124,15 @@ def _child(*arguments: str) -> str:
     from bench.measure.probe import TimedOut, Unsupported
     from bench.model import Code
 
+    argv = [sys.executable, "-S", "-P", "-m", "bench.measure.workspace", *arguments]
     try:
-        done = tools.run(
-            [sys.executable, "-S", "-E", str(Path(__file__).resolve()), *arguments], timeout=_CHILD_TIMEOUT
-        )
+        done = tools.run(argv, timeout=_CHILD_TIMEOUT, env=tools.python_environment())
     except TimedOut as error:
         raise TimedOut(Code.PATH_HANGS, f"{arguments[1]} did not answer within {_CHILD_TIMEOUT:.0f} s") from error
     if done.returncode:
         reason = done.stdout.strip() or done.stderr.strip()[-300:]
         raise Unsupported.told(reason, f"give another directory: --storage DIR (this one: {arguments[1]})")
     return done.stdout.strip()
-
-
-def ensure(directory: Path, need: int) -> None:
-    """Raises Unsupported, with one line, if ``need`` bytes may not be written below ``directory``; writes nothing."""
-    _child("check", str(directory), str(need))
 
 
 @contextmanager

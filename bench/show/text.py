@@ -8,7 +8,6 @@ file name around, a lone surrogate would stop the program when it is printed.
 from __future__ import annotations
 
 import re
-import unicodedata
 
 _ESCAPES = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"  # CSI: colours, cursor
@@ -36,7 +35,11 @@ def clean(text: str, longest: int | None = None) -> str:
 
 def cells(text: str) -> int:
     """How many columns of a terminal the text takes (East Asian wide characters two, combining marks none)."""
-    return len(text) if text.isascii() else sum(map(_cells, text))
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
 
 
 def pad(text: str, width: int) -> str:
@@ -56,22 +59,16 @@ def fold(text: str, width: int) -> list[str]:
             continue
         if line:
             lines.append(line)
-        *whole, line = _chopped(word, max(width, 2))
-        lines += whole
+        line = word
+        if cells(word) > width:
+            from rich.cells import chop_cells
+
+            *whole, line = chop_cells(word, max(width, 2))
+            lines += whole
     return [*lines, line]
 
 
-def _chopped(word: str, width: int) -> list[str]:
-    pieces, piece, used = [], "", 0
-    for char in word:
-        if used + _cells(char) > width:
-            pieces.append(piece)
-            piece, used = "", 0
-        piece, used = piece + char, used + _cells(char)
-    return [*pieces, piece]
-
-
-def _cells(char: str) -> int:
-    if unicodedata.combining(char):
-        return 0
-    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+def hang(text: str, width: int, indent: int = 2) -> list[str]:
+    """The text folded to ``width`` cells: the first line behind ``indent`` spaces, the others behind two more."""
+    first, *rest = fold(text, width - indent - 2)
+    return [" " * indent + first, *(" " * (indent + 2) + line for line in rest)]

@@ -1,19 +1,37 @@
-"""How people read a gate: its name without the unit, the number with its interval, what is needed, the margin."""
+"""How people read a run: a gate by its name, number, need and margin; what was not measured and why; when."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Container, Mapping
 from datetime import UTC, datetime
+from typing import NamedTuple
 
-from bench.model import UNITS, Decision, Finding, Limit, Measurement, ProbeResult, Run, Status, Verdict
+from bench.model import (
+    UNITS,
+    Code,
+    Decision,
+    Finding,
+    Limit,
+    Measurement,
+    Node,
+    Outcome,
+    Run,
+    Status,
+    Verdict,
+    code_of,
+)
 from bench.show.text import clean
 from bench.units import human
 
 #: In these the first word says what is counted: "inference tokens", where "inference" alone would say nothing.
 _COUNTED = ("tokens", "samples", "operations", "flops")
-_WORD = re.compile(r"^[a-z][a-z0-9]*(_[a-z0-9]+)*: ")
-STATUS = {Status.PASS: "pass", Status.FAIL: "fail", Status.NO_DATA: "no data", Status.UNDECIDED: "undecided"}
+_WORD = re.compile(r"([a-z][a-z0-9]*(?:_[a-z0-9]+)*): ")
+STATUS = {status: " ".join(status.split("_")) for status in Status}
+OUTCOME = {outcome: " ".join(outcome.split("_")) for outcome in Outcome}
+#: A gate without data for one of these is explained by its probe, which stands among the holes itself.
+OF_A_PROBE = (Code.PROBE_SKIPPED, Code.PROBE_UNSUPPORTED, Code.PROBE_FAILED, Code.PROBE_TIMED_OUT)
 
 
 def title(metric: str) -> str:
@@ -32,14 +50,25 @@ def gate_name(finding: Finding) -> str:
 
 def bare_name(finding: Finding) -> str:
     """Title and labels: ``storage read (random, 4 KiB)``."""
-    values = [label_words(key, value) for key, value in finding.labels.items() if key != "stand_in"]
-    return title(finding.metric) + (f" ({', '.join(values)})" if values else "")
+    return series_name(finding.metric, finding.labels)
 
 
-def reason_text(reason: str) -> str:
+def series_name(metric: str, labels: Mapping[str, str], hidden: Container[str] = ("stand_in",)) -> str:
+    """Title, and the values of the labels that are not ``hidden``."""
+    values = [label_words(key, value) for key, value in labels.items() if key not in hidden]
+    return title(metric) + (f" ({', '.join(values)})" if values else "")
+
+
+def split_reason(reason: str | None) -> tuple[str, str]:
+    """The machine-readable word in front of a reason, empty where there is none, and the sentence for people."""
+    text = clean(reason or "")
+    found = _WORD.match(text)
+    return (found[1], text[found.end() :]) if found else ("", text)
+
+
+def reason_text(reason: str | None) -> str:
     """A reason without the machine-readable word in front: people read the rest."""
-    text = clean(reason)
-    return _WORD.sub("", text) or text
+    return split_reason(reason)[1]
 
 
 def label_words(key: str, value: str) -> str:
@@ -93,6 +122,11 @@ def needed(limit: Limit, metric: str) -> str:
     return f"<= {human(limit.max, metric)}" if limit.max is not None else "nothing"
 
 
+def against_limit(finding: Finding) -> str:
+    """``38 % (35..41), needs <= 10 %``."""
+    return f"{observed(finding)}, needs {needed(finding.limit, finding.metric)}"
+
+
 def margin(finding: Finding) -> str:
     """How far from the limit, relative to it: ``12 % spare``, ``38 % short``, ``30 x over``; empty without a limit."""
     value, low, high = finding.observed, finding.limit.min, finding.limit.max
@@ -119,13 +153,51 @@ def _share(distance: float) -> str:
     return f"{100 * distance:.0f} %" if distance >= 0.0995 else f"{100 * distance:.1f} %"
 
 
-def for_the_record(result: ProbeResult) -> dict[str, list[Measurement]]:
-    """The measurements that must not decide anything, by the machine-readable word of their reason."""
-    found: dict[str, list[Measurement]] = {}
-    for measurement in result.measurements:
-        if measurement.invalid:
-            found.setdefault(clean(measurement.invalid).partition(": ")[0], []).append(measurement)
+def doubts(run: Run, *, each_reason: bool = False) -> list[str]:
+    """What the probes warn of, and what was measured for the record only: a line a code, or ``each_reason``."""
+    found = [f"{result.probe}: {clean(text)}" for result in run.results for text in result.warnings]
+    for result in run.results:
+        same: dict[str, list[str]] = {}
+        for word, sentence in (split_reason(m.invalid) for m in result.measurements if m.invalid):
+            same.setdefault(sentence if each_reason or not word else word, []).append(sentence)
+        found += [
+            f"{result.probe}: {plural(len(all_), 'measurement')} for the record only: {all_[0]}"
+            for all_ in same.values()
+        ]
     return found
+
+
+class Hole(NamedTuple):
+    """Probes or gates without a figure, and what they share: how it ended, why, and what mends it (or nothing)."""
+
+    names: tuple[str, ...]
+    state: str
+    why: str
+    mend: str
+
+
+def probe_holes(run: Run) -> list[Hole]:
+    """The probes that did not end well, one each."""
+    return [
+        Hole((result.probe,), OUTCOME[result.outcome], reason_text(result.reason), clean(result.remedy or ""))
+        for result in run.results
+        if result.outcome is not Outcome.OK
+    ]
+
+
+def holes(run: Run) -> list[Hole]:
+    """All that was not measured, those with the same fate together: probes, then gates although their probe was ok.
+
+    Such a gate does not accept the stand-in that was measured, or asks for a label that was not.
+    """
+    same: dict[tuple[str, str, str], list[str]] = {}
+    for hole in probe_holes(run):
+        same.setdefault(hole[1:], []).extend(hole.names)
+    for f in (f for v in run.verdicts for f in v.findings):
+        if f.status is Status.NO_DATA and code_of(f.reason) not in OF_A_PROBE:
+            why = f"only by a stand-in ({clean(f.stand_in)})" if f.stand_in else reason_text(f.reason)
+            same.setdefault((STATUS[f.status], why, clean(f.remedy)), []).append(bare_name(f))
+    return [Hole(tuple(dict.fromkeys(names)), *fate) for fate, names in same.items()]
 
 
 def score(value: float) -> str:
@@ -133,14 +205,35 @@ def score(value: float) -> str:
     return f"{math.floor(value * 10) / 10:g}"
 
 
-def when(moment: str | None) -> str:
-    """``2026-11-22 10:51 UTC``; what is no time is shown as it is."""
+def moment(text: str | None) -> datetime | None:
+    """An RFC 3339 time in UTC, or None for what is no time."""
     try:
-        start = datetime.fromisoformat(moment or "")
-        utc = start.replace(tzinfo=UTC) if start.tzinfo is None else start.astimezone(UTC)
+        found = datetime.fromisoformat(text or "")
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
     except (ValueError, OverflowError):
-        return clean(moment or "at an unknown time", 40)
-    return f"{utc:%Y-%m-%d %H:%M} UTC"
+        return None
+
+
+def ended(run: Run) -> datetime | None:
+    """When the run's figures were complete: its end, or its start where it has none."""
+    return moment(run.finished_at) or moment(run.started_at)
+
+
+def when(text: str | None) -> str:
+    """``2026-11-22 10:51 UTC``; what is no time is shown as it is."""
+    found = moment(text)
+    return f"{found:%Y-%m-%d %H:%M} UTC" if found else clean(text or "at an unknown time", 40)
+
+
+def gpus(node: Node) -> list[str]:
+    """The names of the GPUs that were found, one each."""
+    found = node.facts.get("gpus")
+    return [clean(str(gpu), 60) for gpu in found] if isinstance(found, list | tuple) else []
+
+
+def stand_ins(run: Run) -> list[str]:
+    """What stood in for a real thing anywhere in the run."""
+    return sorted({clean(m.stand_in, 60) for m in run.measurements() if m.stand_in})
 
 
 def plural(number: int, noun: str) -> str:

@@ -14,9 +14,10 @@ import secrets
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from bench.measure.lock import acquire
 from bench.store.errors import StoreError, cannot_store, one_line, why
 
 _TEMP = re.compile(r"\.[A-Za-z0-9._-]+\.[0-9a-f]{8}\.tmp")
@@ -26,6 +27,7 @@ STALE_SECONDS = 3600.0
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS}
 #: A folder that cannot be fsynced at all; not a sign of lost data.
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF}
+_LOCK_SECONDS = 10.0
 
 Warn = Callable[[str], None]
 
@@ -36,19 +38,29 @@ def make_folder(folder: Path) -> None:
         missing = [f for f in (folder, *folder.parents) if not f.exists()]
         folder.mkdir(mode=0o750, parents=True, exist_ok=True)
         for made in missing:
-            _sync_path(made.parent)
+            fd = os.open(made.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                _sync(fd)
+            finally:
+                os.close(fd)
     except OSError as error:
         raise cannot_store(folder, error) from error
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[int]:
-    """A descriptor of the folder; the last part of its path must not be a link. Raises StoreError."""
+def opened(folder: Path, alone: bool = False) -> Iterator[int]:
+    """A descriptor of the folder; the last part of its path must not be a link. ``alone``: one such writer at a time.
+
+    Raises StoreError. Where the file system has no locks, what the writer checks first must do.
+    """
     try:
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
         raise cannot_store(folder, error) from error
     try:
+        if alone:
+            with suppress(OSError):
+                _lock(folder, fd)
         yield fd
     finally:
         os.close(fd)
@@ -70,7 +82,7 @@ def publish(folder: Path, name: str, data: bytes, warn: Warn) -> Path:
     return folder / name
 
 
-def replace(folder: Path, fd: int, name: str, data: bytes, warn: Warn) -> None:
+def replace(folder: Path, fd: int, name: str, data: bytes, warn: Warn = lambda _: None) -> None:
     """Put this content in the place of ``name``, atomically. Raises StoreError, and then the old content stands."""
     temp = _written(folder, fd, name, data)
     try:
@@ -79,6 +91,27 @@ def replace(folder: Path, fd: int, name: str, data: bytes, warn: Warn) -> None:
         _unlink(fd, temp)
         raise cannot_store(folder / name, error) from error
     _settle(folder, fd, name, warn)
+
+
+def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Put this content in the place of any ``path``, outside of the store. Raises OSError.
+
+    The temporary name begins with a dot and does not end like the real one, so that node_exporter's textfile
+    collector (``*.prom``) never reads half a file. Readable by all: an exporter runs as another user. A device or a
+    pipe (``/dev/null``) is written to and stays what it is; behind a link the file that it points to is replaced.
+    """
+    path = path.resolve()
+    if path.exists() and not path.is_file() and not path.is_dir():
+        path.write_bytes(data)
+        return
+    temporary = path.with_name(_temp_name(path.name))
+    try:
+        _write(str(temporary), data)
+        temporary.chmod(mode)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def try_out(folder: Path, size_bytes: int) -> None:
@@ -96,26 +129,41 @@ def sweep(folder: Path, now: float | None = None) -> int:
         return sum(_unlink(fd, name) for name in stale)
 
 
+def _temp_name(name: str) -> str:
+    return f".{name}.{secrets.token_hex(4)}.tmp"
+
+
 def _written(folder: Path, fd: int, name: str, data: bytes) -> str:
     """The name of a new temp that holds the data durably; none is left when that fails."""
-    temp = f".{name}.{secrets.token_hex(4)}.tmp"
-    done = False
+    temp = _temp_name(name)
     try:
-        file = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640, dir_fd=fd)
-        try:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(file, rest) :]
-            os.fsync(file)
-        finally:
-            os.close(file)
-        done = True
+        _write(temp, data, fd)
     except OSError as error:
         raise cannot_store(folder / name, error) from error
-    finally:
-        if not done:
-            _unlink(fd, temp)
     return temp
+
+
+def _write(temp: str, data: bytes, folder: int | None = None) -> None:
+    """A new file with this content, durable; none is left when that fails, whatever it was."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    file = os.open(temp, flags, 0o640, dir_fd=folder)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(file, rest) :]
+        os.fsync(file)
+    except BaseException:
+        _unlink(folder, temp)
+        raise
+    finally:
+        os.close(file)
+
+
+def _lock(folder: Path, fd: int) -> None:
+    try:
+        acquire(fd, _LOCK_SECONDS)
+    except BlockingIOError as error:
+        raise StoreError(one_line(f"{folder}: another process is storing there; try again")) from error
 
 
 def _link(fd: int, temp: str, name: str) -> None:
@@ -133,24 +181,20 @@ def _link(fd: int, temp: str, name: str) -> None:
 def _settle(folder: Path, fd: int, name: str, warn: Warn) -> None:
     """Make the name durable. A failure here is a warning: the document is visible and whole, so it counts as stored."""
     try:
-        os.fsync(fd)
+        _sync(fd)
     except OSError as error:
-        if error.errno not in _NO_FOLDER_SYNC:
-            warn(one_line(f"{folder / name}: stored, but it may not survive a power loss: {why(error)}"))
+        warn(one_line(f"{folder / name}: stored, but it may not survive a power loss: {why(error)}"))
 
 
-def _sync_path(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _sync(fd: int) -> None:
     try:
         os.fsync(fd)
     except OSError as error:
         if error.errno not in _NO_FOLDER_SYNC:
             raise
-    finally:
-        os.close(fd)
 
 
-def _unlink(fd: int, name: str) -> bool:
+def _unlink(fd: int | None, name: str) -> bool:
     try:
         os.unlink(name, dir_fd=fd)
     except OSError:  # gone already (renamed, swept by another), or the file system became read-only: swept later
@@ -164,31 +208,3 @@ def _is_old(fd: int, name: str, limit: float) -> bool:
     except OSError:
         return False
     return stat.S_ISREG(found.st_mode) and found.st_mtime < limit
-
-
-def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Put this content in the place of ``path``: a temporary file beside it, fsync, rename. Raises OSError.
-
-    The temporary name begins with a dot and does not end like the real one, so that node_exporter's textfile
-    collector (``*.prom``) never reads half a file. Readable by all: an exporter runs as another user. A device or a
-    pipe (``/dev/null``) is written to and stays what it is; behind a link the file that it points to is replaced.
-    """
-    path = path.resolve()
-    if path.exists() and not path.is_file() and not path.is_dir():
-        path.write_bytes(data)
-        return
-    temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    done = False
-    try:
-        descriptor = os.open(temporary, flags, mode)
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        done = True
-    finally:
-        if not done:
-            temporary.unlink(missing_ok=True)

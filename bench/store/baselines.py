@@ -6,7 +6,6 @@ writer at a time holds the folder's lock.
 
 from __future__ import annotations
 
-import fcntl
 import json
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, FiniteFloat, ValidationError
 
 from bench.model import Noun, Text
-from bench.store import atomic as writing
+from bench.store import atomic
 from bench.store.errors import UnusableRun, one_line, why
 from bench.store.runs import folder_name
 
@@ -82,8 +81,7 @@ def write(root: Path, decisions: Decisions) -> Path:
     """Replace the decisions on a node. Raises StoreError."""
     path = path_of(root, decisions.hostname)
     data = json.dumps(decisions.model_dump(mode="json"), indent=1, ensure_ascii=False).encode() + b"\n"
-    writing.make_folder(path.parent)
-    with writing.opened(path.parent) as fd:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        writing.replace(path.parent, fd, path.name, data, lambda _: None)
+    atomic.make_folder(path.parent)
+    with atomic.opened(path.parent, alone=True) as fd:
+        atomic.replace(path.parent, fd, path.name, data)
     return path

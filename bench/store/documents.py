@@ -2,6 +2,8 @@
 
 Refused with one line: what is not a regular file, above 32 MiB, not UTF-8, not JSON, JSON with duplicate keys (the
 last one would win silently), with NaN or infinities, nested beyond reason, with lone surrogates, or not a run.
+
+``python -m bench.store.documents > bench/run.schema.json`` makes the shipped JSON Schema of a run anew from the model.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import json
 import math
 import os
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -161,3 +164,24 @@ def _first(error: ValidationError) -> str:
     message = first["msg"].removeprefix("Value error, ")
     rest = f" (and {len(more)} more)" if more else ""
     return f"{place}: {message}{rest}" if place else f"{message}{rest}"
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of what ``Store.save`` writes and ``load`` reads."""
+    schema = Run.model_json_schema(by_alias=True, mode="serialization")
+    head = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:{SCHEMA.replace('/', ':')}:{SCHEMA_VERSION}",
+        "title": f"{SCHEMA}, version {SCHEMA_VERSION}",
+    }
+    schema["required"] = ["schema", "schema_version", *schema["required"]]
+    return head | {key: value for key, value in schema.items() if key not in head}
+
+
+def schema_text() -> str:
+    """The schema as it is shipped and printed."""
+    return json.dumps(json_schema(), indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(schema_text())

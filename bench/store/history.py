@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.judge.baseline.epoch import changes, epoch_of
-from bench.judge.baseline.series import SAME_NIGHT_SECONDS, History, Key, Session
+from bench.judge.baseline.comparison import changes, epoch_of
+from bench.judge.baseline.series import SAME_NIGHT_SECONDS, History, Key, StoredRun
 from bench.model import Run
 from bench.store import baselines
 from bench.store.errors import StoreError, one_line, why
@@ -27,17 +27,16 @@ def history_of(index: Index, run: Run, keys: Sequence[Key], pooled: Collection[K
     """
     host, at, epoch = run.node.hostname, seconds_of(run.started_at), epoch_of(run.node, run.request)
     decided = baselines.read(index.root, host)
-    sessions = index.sessions(host, epoch, decided.through, at, LONGEST)
-    if run.id not in {session.run for session in sessions}:
-        confirms = run.request.options.get("confirms")
-        sessions.append(Session(run.id, at, is_sound(run), confirms if isinstance(confirms, str) else None))
-    later = index.sessions(host, epoch, at, at + SAME_NIGHT_SECONDS, LONGEST)
-    known = [session.run for session in (*sessions, *later)]
+    runs = index.runs(host, epoch, decided.through, at, LONGEST)
+    if run.id not in {stored.run for stored in runs}:
+        runs.append(StoredRun(run.id, at, is_sound(run), run.confirms))
+    later = index.runs(host, epoch, at, at + SAME_NIGHT_SECONDS, LONGEST)
+    known = [stored.run for stored in (*runs, *later)]
     pinned = decided.pin.runs if decided.pin else ()
     siblings = [other for other in index.hosts() if other != host][:_MOST_SIBLINGS]
     like = f"{run.request.effort.value} {run.request.accelerator}"
     return History(
-        sessions=tuple(sessions + later),
+        runs=tuple(runs + later),
         values={key: index.values(*key, host, known) for key in keys},
         siblings={
             key: [index.recent(*key, other, like, _SIBLING_NIGHTS) for other in siblings]

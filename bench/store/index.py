@@ -12,14 +12,15 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from bench.judge.baseline.epoch import epoch_of, telling
-from bench.judge.baseline.series import Labels, Session
+from bench.judge.baseline.comparison import epoch_of, telling
+from bench.judge.baseline.series import Labels, StoredRun
 from bench.model import Code, Run, code_of
-from bench.store import documents as reading
+from bench.store import documents
 from bench.store.errors import UnusableRun, one_line
 
 _VERSION = 3
@@ -39,7 +40,7 @@ def cache_file(root: Path) -> Path:
     return cache_folder() / f"index-{name}.sqlite"
 
 
-class Index:
+class Index(AbstractContextManager["Index"]):
     """The stored runs below ``root``, up to date as of its making. ``warn`` gets one line for each file left out."""
 
     def __init__(self, root: Path, warn: Callable[[str], None] = lambda _: None) -> None:
@@ -49,9 +50,6 @@ class Index:
 
     def close(self) -> None:
         self.db.close()
-
-    def __enter__(self) -> Index:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -104,12 +102,11 @@ class Index:
 
     def _update(self, db: sqlite3.Connection) -> None:
         found = dict(listed(self.root))
-        known = {path: (m, s, i) for path, m, s, i in db.execute("SELECT path, mtime, size, inode FROM files")}
-        if found == known:
+        if found == _indexed(db):
             return
         db.execute("BEGIN IMMEDIATE")
-        known = {path: (m, s, i) for path, m, s, i in db.execute("SELECT path, mtime, size, inode FROM files")}
         try:
+            known = _indexed(db)
             forget(db, [path for path in known if found.get(path) != known[path]])
             writer = Writer(db)
             for path, stamp in sorted(found.items()):
@@ -124,7 +121,7 @@ class Index:
 
     def _load(self, path: str) -> Run | None:
         try:
-            return reading.load(self.root / "runs" / path, follow=False)
+            return documents.load(self.root / "runs" / path, follow=False)
         except UnusableRun as error:
             self._warn(one_line(f"left out: {error}"))
             return None
@@ -141,17 +138,16 @@ class Index:
             "SELECT id, at, path FROM runs WHERE host=? AND sound=1 AND confirms IS NULL "
             "ORDER BY at DESC, path DESC LIMIT 1"
         )
-        found: tuple[str, float, str] | None = self.db.execute(query, (host,)).fetchone()
-        return found
+        return self._one(query, host)
 
-    def sessions(self, host: str, epoch: str, since: float, until: float, limit: int) -> list[Session]:
+    def runs(self, host: str, epoch: str, since: float, until: float, limit: int) -> list[StoredRun]:
         """The newest ``limit`` runs of a node in an epoch with ``since`` < start <= ``until``, oldest first."""
         query = (
             "SELECT id, at, sound, confirms, decisions FROM runs WHERE host=? AND epoch=? AND at>? AND at<=? "
             "ORDER BY at DESC, path DESC LIMIT ?"
         )
         rows = self.db.execute(query, (host, epoch, since, until, limit)).fetchall()
-        return [_session(row) for row in reversed(rows)]
+        return [_stored(row) for row in reversed(rows)]
 
     def values(self, metric: str, labels: Labels, host: str, runs: Iterable[str]) -> dict[str, float]:
         """Run id -> that series' value, of the named runs of the node that have a valid one."""
@@ -162,17 +158,15 @@ class Index:
             "SELECT points.value FROM runs CROSS JOIN points ON points.series=? AND points.run=runs.number "
             "WHERE runs.id=? AND runs.host=? AND points.invalid IS NULL"
         )
-        found = ((run, self.db.execute(query, (series, run, host)).fetchone()) for run in runs)
+        found = ((run, self._one(query, series, run, host)) for run in runs)
         return {run: row[0] for run, row in found if row is not None}
 
     def recent(self, metric: str, labels: Labels, host: str, like: str, limit: int) -> list[float]:
         """The newest ``limit`` valid values of a series on a node, oldest first: of the epoch of its newest run that
         ends with ``like`` (the effort and accelerator), sound runs only."""
         series = self._series(metric, labels)
-        epoch = self.db.execute(
-            "SELECT epoch FROM runs WHERE host=? AND sound=1 AND epoch LIKE ? ORDER BY at DESC LIMIT 1",
-            (host, f"% {like}"),
-        ).fetchone()
+        newest = "SELECT epoch FROM runs WHERE host=? AND sound=1 AND epoch LIKE ? ORDER BY at DESC LIMIT 1"
+        epoch = self._one(newest, host, f"% {like}")
         if series is None or epoch is None:
             return []
         query = (
@@ -188,28 +182,34 @@ class Index:
             "SELECT fingerprint, epoch, at FROM runs WHERE host=? AND epoch<>? AND at<? AND sound=1 "
             "ORDER BY at DESC LIMIT 1"
         )
-        found: tuple[str, str, float] | None = self.db.execute(query, (host, epoch, at)).fetchone()
-        return found
+        return self._one(query, host, epoch, at)
 
     def known_before(self, host: str, epoch: str, at: float) -> bool:
         """Did the node have a sound run of that epoch before ``at``?"""
         query = "SELECT 1 FROM runs WHERE host=? AND epoch=? AND at<? AND sound=1 LIMIT 1"
-        return self.db.execute(query, (host, epoch, at)).fetchone() is not None
+        return self._one(query, host, epoch, at) is not None
 
     def facts(self, fingerprint: str) -> dict[str, object]:
         """The facts that explain a fingerprint; empty where its run had none."""
-        row = self.db.execute("SELECT facts FROM facts WHERE fingerprint=?", (fingerprint,)).fetchone()
+        row = self._one("SELECT facts FROM facts WHERE fingerprint=?", fingerprint)
         return json.loads(row[0]) if row else {}
 
     def _series(self, metric: str, labels: Labels) -> int | None:
-        query = "SELECT number FROM series WHERE metric=? AND labels=?"
-        row = self.db.execute(query, (metric, labels_text(labels))).fetchone()
+        row = self._one("SELECT number FROM series WHERE metric=? AND labels=?", metric, labels_text(labels))
         return row[0] if row else None
 
+    def _one(self, query: str, *given: object) -> Any:
+        """The first row, None without one."""
+        return self.db.execute(query, given).fetchone()
 
-def _session(row: tuple[str, float, int, str | None, str]) -> Session:
+
+def _indexed(db: sqlite3.Connection) -> dict[str, Stamp]:
+    return {path: (m, s, i) for path, m, s, i in db.execute("SELECT path, mtime, size, inode FROM files")}
+
+
+def _stored(row: tuple[str, float, int, str | None, str]) -> StoredRun:
     run, at, sound, confirms, decisions = row
-    return Session(run, at, bool(sound), confirms, tuple((p, d, c) for p, d, c in json.loads(decisions)))
+    return StoredRun(run, at, bool(sound), confirms, tuple((p, d, c) for p, d, c in json.loads(decisions)))
 
 
 def _remove(path: Path) -> None:
@@ -300,19 +300,13 @@ class Writer:
     def _add_run(self, path: str, run: Run, at: float) -> int:
         number = self._next
         self._next += 1
-        confirms = run.request.options.get("confirms")
-        row = (
-            number,
-            path,
-            run.id,
-            run.node.hostname,
-            at,
+        epoch, verdicts = (
             epoch_of(run.node, run.request),
-            run.node.fingerprint,
-            run.request.effort.value,
-            is_sound(run),
-            confirms if isinstance(confirms, str) else None,
-            json.dumps([(v.profile, v.digest, v.decision.value) for v in run.verdicts]),
+            [(v.profile, v.digest, v.decision.value) for v in run.verdicts],
+        )
+        row = (
+            *(number, path, run.id, run.node.hostname, at, epoch, run.node.fingerprint, run.request.effort.value),
+            *(is_sound(run), run.confirms, json.dumps(verdicts)),
         )
         self._db.execute(f"INSERT INTO runs VALUES ({','.join('?' * len(row))})", row)
         if run.node.fingerprint not in self._fingerprints:

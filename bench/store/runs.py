@@ -7,7 +7,6 @@ concluded from it. Nothing else ever changes a stored run.
 from __future__ import annotations
 
 import difflib
-import fcntl
 import hashlib
 import json
 import logging
@@ -15,7 +14,6 @@ import math
 import os
 import re
 import secrets
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -25,24 +23,22 @@ from typing import Any
 from pydantic_core import PydanticSerializationError
 
 from bench.model import Run
-from bench.store import atomic as writing
-from bench.store import documents as reading
+from bench.store import atomic, documents
 from bench.store.errors import StoreError, UnusableRun, one_line, why
 
 __all__ = ["Store", "StoreError", "UnusableRun", "document", "load"]
 
-load = reading.load
+load = documents.load
 
 _CONCLUSIONS = ("attribution", "verdicts")
 #: A run of the standard effort takes 30 to 100 kB; a folder that takes this takes the run.
 _CHECK_BYTES = 256 << 10
-_LOCK_SECONDS = 10.0
 
 
 class Store:
     """The stored runs under ``root``. ``warn`` gets one line for each file that is left out; default: the log."""
 
-    def __init__(self, root: Path, warn: writing.Warn | None = None) -> None:
+    def __init__(self, root: Path, warn: atomic.Warn | None = None) -> None:
         self.root = root
         self._warn = warn or logging.getLogger(__name__).warning
 
@@ -65,23 +61,23 @@ class Store:
         Evidence paths in the run are relative to its parent: ``<stem>.raw/<file>``. Raises StoreError.
         """
         folder = self._place(hostname, started_at, run_id, ".raw")
-        writing.make_folder(folder)
+        atomic.make_folder(folder)
         return folder
 
     def check(self, hostname: str) -> None:
         """Raises StoreError now, before minutes of measuring, if a run could not be stored. Sweeps old temps too."""
         folder = self.folder(hostname)
-        writing.make_folder(folder)
-        writing.try_out(folder, _CHECK_BYTES)
-        writing.sweep(folder)
+        atomic.make_folder(folder)
+        atomic.try_out(folder, _CHECK_BYTES)
+        atomic.sweep(folder)
 
     def save(self, run: Run) -> Path:
         """Store the run; never replaces one. Raises StoreError, and then nothing of it is visible."""
         data = _encode(document(run))
         path = self.path_for(run)
-        writing.make_folder(path.parent)
-        writing.sweep(path.parent)
-        return writing.publish(path.parent, path.name, data, self._warn)
+        atomic.make_folder(path.parent)
+        atomic.sweep(path.parent)
+        return atomic.publish(path.parent, path.name, data, self._warn)
 
     def complete(self, run: Run) -> Path:
         """Add attribution and verdicts to the stored run, once, atomically.
@@ -91,15 +87,14 @@ class Store:
         """
         path, wanted = self.path_for(run), document(run)
         data = _encode(wanted)
-        with writing.opened(path.parent) as fd:
-            _lock(fd, path)
+        with atomic.opened(path.parent, alone=True) as fd:
             stored = document(load(path, follow=False))
             if stored["verdicts"] or stored["attribution"]:
                 raise StoreError(one_line(f"{path}: is completed already; judge it again with: bench gate {run.id}"))
             changed = [key for key in wanted if key not in _CONCLUSIONS and wanted[key] != stored[key]]
             if changed:
                 raise StoreError(one_line(f"{path}: {', '.join(changed)} would change; a stored run is never edited"))
-            writing.replace(path.parent, fd, path.name, data, self._warn)
+            atomic.replace(path.parent, fd, path.name, data, self._warn)
         return path
 
     def newest(self, hostname: str) -> Run | None:
@@ -217,30 +212,14 @@ def _storable(value: Any) -> Any:
 def _encode(found: dict[str, Any]) -> bytes:
     """The bytes of the file. Nothing is ever written that ``load`` would refuse: that is tried first."""
     data = json.dumps(found, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode() + b"\n"
-    if len(data) > reading.MAX_BYTES:
-        limit = reading.MAX_BYTES >> 20
+    if len(data) > documents.MAX_BYTES:
+        limit = documents.MAX_BYTES >> 20
         raise StoreError(f"run {found['id']}: its document is larger than {limit} MiB; run fewer probes at a time")
     try:
-        reading.parse(data)
+        documents.parse(data)
     except UnusableRun as error:
         raise StoreError(one_line(f"run {found['id']}: is not a valid run: {error}")) from error
     return data
-
-
-def _lock(fd: int, path: Path) -> None:
-    """One completion at a time. A dead process holds no flock(2); where there are none, the check before must do."""
-    end = time.monotonic() + _LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            if time.monotonic() > end:
-                raise StoreError(one_line(f"{path}: another process is storing there; try again")) from error
-            time.sleep(0.02)
-        except OSError:
-            return
-        else:
-            return
 
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bench.errors import UserError, note
+from bench.fleet.files import make_folder
+from bench.fleet.hosts import checked, read_hosts
+from bench.fleet.join.join import Judgement
+from bench.fleet.pair_schedule import ceiling, schedule
+from bench.fleet.plan import BUDGET_SECONDS, PAIR_SECONDS, Plan, checked_env, host_vars, load, waves
+from bench.fleet.run import Session
+from bench.fleet.transport import ANSIBLE, RAY, SLURM, connect
+from bench.fleet.transport.base import Transport
+from bench.judge.fleet.model import Fleet
+from bench.measure.probe import Interrupted
+from bench.measure.tools import Signals
+from bench.model import Run
+from bench.show.terminal.progress import fleet_listener
+from bench.store.errors import StoreError
+from bench.store.runs import Store
 from bench.workflows.catalog import declared, load_catalog, shipped_profiles
 from bench.workflows.site import check_installation
-
-if TYPE_CHECKING:
-    from bench.fleet.join.join import Judgement
-    from bench.fleet.plan import HostVars, Plan
-    from bench.fleet.transport.ansible import Engine
-    from bench.judge.fleet.model import Fleet
-    from bench.measure.signals import Signals
-    from bench.model import Run
 
 _PORT, _COLLECTIVE_PORT = 5201, 5301
 _COLLECTIVE_SECONDS = 120.0
@@ -26,7 +33,7 @@ _WITH_PEERS = ("network", "collective")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class FleetOptions:
     """What the command line said."""
 
     inventory: list[str]
@@ -48,6 +55,8 @@ class Asked:
     shared: str | None
     stage: bool = False
     ranks: int | None = None
+    slurm: bool = False
+    ray: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +67,6 @@ class Done:
 
 def expected(expect: str | None) -> list[str] | None:
     """The hosts of ``--expect``; None when it was not given and the folder itself must say."""
-    from bench.fleet.hosts import checked, read_hosts
-
     if expect is None:
         return None
     if "," in expect and not Path(expect).exists():
@@ -69,59 +76,45 @@ def expected(expect: str | None) -> list[str] | None:
 
 def judgement(profile: Sequence[str] | None) -> Judgement:
     """By what the fleet is judged: the profiles asked for and what the probes declare."""
-    from bench.fleet.join.join import Judgement
-
     catalog = load_catalog(profile)
     return Judgement(catalog.profiles, catalog.metrics, catalog.owners)
 
 
-def measure(asked: Asked, root: Path, resume: str | None, by: Judgement, *, progress: bool) -> Done:
+def measure(asked: FleetOptions, root: Path, resume: str | None, *, progress: bool) -> Done:
     """Plan and measure, or go on with a run that was begun. Raises UserError, one line."""
-    from bench.measure.probe import Interrupted
-    from bench.measure.signals import Signals
-
     check_installation()
+    by = judgement(asked.profile)
     folder = _resumed(root, resume) if resume else None
     try:
         with Signals() as signals:
-            folder, plan, engine = _planned(asked, root, folder, signals)
-            return Done(folder, _session(folder, plan, engine, root, by, progress))
+            folder, plan, transport = _planned(asked, root, folder, signals)
+            return Done(folder, _session(folder, plan, transport, root, by, progress))
     except Interrupted as error:
         again = f"; go on with: bench fleet run --resume {folder}" if folder else ""
         raise UserError(f"interrupted{again}", status=128 + error.signum) from error
 
 
-def _planned(asked: Asked, root: Path, folder: Path | None, signals: Signals) -> tuple[Path, Plan, Engine]:
-    from bench.fleet.files import make_folder
-    from bench.fleet.plan import load
-    from bench.fleet.transport.ansible import Engine
-
+def _planned(asked: FleetOptions, root: Path, folder: Path | None, signals: Signals) -> tuple[Path, Plan, Transport]:
     if folder is not None:
         plan = load(folder)
-        return folder, plan, Engine(plan.inventory, signals)
-    engine = Engine(_inventory(asked), signals)
-    plan = make_plan(asked, engine)
+        return folder, plan, connect(plan.transport, plan.inventory, signals)
+    transport = connect(*_where(asked), signals)
+    plan = make_plan(asked, transport)
     folder = root / "fleet" / plan.id
     make_folder(folder)
     plan.save(folder)
-    return folder, plan, engine
+    return folder, plan, transport
 
 
-def _session(folder: Path, plan: Plan, engine: Engine, root: Path, by: Judgement, progress: bool) -> Fleet:
-    from contextlib import suppress
-
-    from bench.fleet.run import Session
-    from bench.show.fleet_progress import listener
-    from bench.store.runs import Store, StoreError
-
+def _session(folder: Path, plan: Plan, transport: Transport, root: Path, by: Judgement, progress: bool) -> Fleet:
     store = Store(root, warn=note)
 
     def keep(run: Run) -> None:
         with suppress(StoreError):  # it is stored already, or its start is no time: the fleet's own folder has it
             store.save(run)
 
-    with listener(len(plan.hosts), shown=progress) as listen:
-        return Session(folder, plan, engine, listen, keep).run(by)
+    with fleet_listener(len(plan.hosts), shown=progress) as listen:
+        return Session(folder, plan, transport, listen, keep).run(by)
 
 
 def _resumed(root: Path, word: str) -> Path:
@@ -133,44 +126,39 @@ def _resumed(root: Path, word: str) -> Path:
     return found.resolve()
 
 
-def _inventory(asked: Asked) -> list[str]:
-    """Paths made absolute, because ansible runs elsewhere; ``HOST,HOST`` lists as they are. Raises UserError."""
-    if not asked.inventory:
-        raise UserError("fleet run: name the hosts with -i INVENTORY, or go on with --resume RUN")
+def _where(asked: FleetOptions) -> tuple[str, list[str]]:
+    """The transport, and where it finds the hosts. Paths are made absolute, because ansible runs elsewhere; lists
+    (``HOST,HOST``) stay as they are. Raises UserError.
+    """
+    if bool(asked.inventory) + asked.slurm + (asked.ray is not None) != 1:
+        raise UserError("fleet run: name the hosts with one of -i INVENTORY, --slurm, --ray ADDRESS, or --resume RUN")
+    if asked.slurm:
+        return SLURM, []
+    if asked.ray is not None:
+        return RAY, [asked.ray]
     for word in asked.inventory:
         if "," not in word and not Path(word).exists():
             raise UserError(f"-i {word}: no such inventory")
-    return [word if "," in word else str(Path(word).resolve()) for word in asked.inventory]
+    return ANSIBLE, [word if "," in word else str(Path(word).resolve()) for word in asked.inventory]
 
 
-def make_plan(asked: Asked, engine: Engine) -> Plan:
-    """The plan by the inventory. Raises FleetError, UserError."""
-    from bench.fleet.plan import checked_env, host_vars
-
+def make_plan(asked: FleetOptions, transport: Transport) -> Plan:
+    """What the command line asks for, on the transport's hosts. Raises FleetError, UserError."""
+    kind, where = _where(asked)
     env = checked_env(asked.node_env)
-    hosts = engine.hosts(asked.limit)
+    hosts = transport.hosts(asked.limit)
     if not hosts:
-        raise UserError(f"-i {' '.join(asked.inventory)}: names no host for {asked.limit!r}")
-    variables = {host: host_vars(host, values, env, asked.python) for host, values in hosts.items()}
-    return plan_for(asked, list(hosts), variables, engine.inventory)
-
-
-def plan_for(
-    asked: Asked, hosts: Sequence[str], variables: Mapping[str, HostVars], inventory: Sequence[str] = ()
-) -> Plan:
-    """What the command line asks for, on these hosts. Raises UserError."""
-    from bench.fleet.plan import BUDGET_SECONDS, PAIR_SECONDS, Plan
-    from bench.store.runs import Store
-
+        raise UserError(f"{' '.join([kind, *where])}: names no host for {asked.limit!r}")
     if asked.effort not in BUDGET_SECONDS:
         raise UserError(f"--effort {asked.effort}: must be one of {', '.join(BUDGET_SECONDS)}")
     if asked.pairs not in ("auto", "all", "random", "none"):
         raise UserError(f"--pairs {asked.pairs}: must be auto, all, random or none")
     return Plan(
         id=Store.new_id(),
-        inventory=tuple(inventory),
+        transport=kind,
+        inventory=tuple(where),
         hosts=tuple(hosts),
-        variables=dict(variables),
+        variables={host: host_vars(host, values, env, asked.python) for host, values in hosts.items()},
         sweep=_sweep(asked),
         budget=asked.budget or BUDGET_SECONDS[asked.effort],
         pairs=asked.pairs,
@@ -190,7 +178,7 @@ def plan_for(
     )
 
 
-def _bench(asked: Asked, words: list[str], open_words: str = "") -> str:
+def _bench(asked: FleetOptions, words: list[str], open_words: str = "") -> str:
     """`bench run` on a node. The node's own verdict is not used, so it gets only profiles that every wheel has."""
     shipped = shipped_profiles()
     for profile in asked.profile:
@@ -199,7 +187,7 @@ def _bench(asked: Asked, words: list[str], open_words: str = "") -> str:
     return f'exec {{python}} -m bench run {fixed} {open_words} --results "$PWD/results"'.replace("  ", " ")
 
 
-def _sweep(asked: Asked) -> str:
+def _sweep(asked: FleetOptions) -> str:
     """Alone, a node measures only its loopback: where pairs are measured what needs a peer is left to them."""
     alone = [probe.name for probe in declared().probes if probe.name not in _WITH_PEERS]
     chosen = asked.probe or (alone if asked.pairs != "none" else [])
@@ -209,22 +197,18 @@ def _sweep(asked: Asked) -> str:
     return _bench(asked, words)
 
 
-def _collective(asked: Asked) -> str:
+def _collective(asked: FleetOptions) -> str:
     device = asked.accelerator if asked.accelerator in ("cuda", "cpu") else "auto"
     return (
-        "exec {python} -m probes.collective.load.fleet --rank {rank} --world {world} --address {own} "
+        "exec {python} -m probes.collective.load.rank --rank {rank} --world {world} --address {own} "
         f"--master {{address}} --port {_COLLECTIVE_PORT} --device {device} --effort {asked.effort}"
         f"{f' --ranks {asked.ranks}' if asked.ranks else ''}"
     )
 
 
-def dry_run(asked: Asked, root: Path) -> str:
+def dry_run(asked: FleetOptions, root: Path) -> str:
     """What would be done, as text: hosts, commands, how much for how long, what is written where."""
-    from bench.fleet.pair_schedule import ceiling, schedule
-    from bench.fleet.plan import waves
-    from bench.fleet.transport.ansible import Engine
-
-    plan = make_plan(asked, Engine(_inventory(asked)))
+    plan = make_plan(asked, connect(*_where(asked)))
     rounds = ceiling(schedule(plan.hosts, plan.pairs, plan.seed), plan.pairs_at_once)
     sweeps = waves(plan.hosts, {host: plan.variables[host].storage for host in plan.hosts}, plan.at_once)
     lines = [

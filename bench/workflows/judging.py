@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from bench.errors import note
 from bench.judge.attribution import attribute, gap_limit
-from bench.judge.baseline.verdict import doubted
+from bench.judge.baseline.series import doubted
 from bench.judge.gate import judge
 from bench.judge.latency_budget import composed
 from bench.model import Code, Run, Status, code_of

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError, note
-from bench.judge.baseline.epoch import epoch_of
+from bench.judge.baseline.comparison import epoch_of
 from bench.judge.baseline.prediction import Policy
 from bench.judge.baseline.series import (
     History,
@@ -22,12 +22,12 @@ from bench.judge.baseline.series import (
     key_of,
     normal_runs,
     regressions,
+    with_regressions,
     worst,
 )
-from bench.judge.baseline.verdict import with_regressions
 from bench.measure import tools
 from bench.measure.probe import Interrupted, ProbeError
-from bench.measure.signals import Signals
+from bench.measure.tools import Signals
 from bench.model import Effort, Measurement, Request, Run
 from bench.store.baselines import Pin, Reset, read, write
 from bench.store.errors import one_line
@@ -285,7 +285,7 @@ def _normal_nights(index: Index, host: str, catalog: Catalog) -> list[str]:
     history = history_of(index, run, [key for key, _ in wanted], ())
     good = [
         session.run
-        for session in history.sessions
+        for session in history.runs
         if session.sound and session.confirms is None and "NO-GO" not in [d for _, _, d in session.decisions]
     ]
     for key, profile in wanted:

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench import __version__
 from bench.errors import UserError, note
-from bench.judge.baseline.comparison import differences
-from bench.judge.baseline.epoch import changes, epoch_of, telling
-from bench.judge.baseline.prediction import Policy, base_of
+from bench.judge.baseline.comparison import changes, differences, epoch_of, telling
+from bench.judge.baseline.prediction import Policy, baseline_of
 from bench.judge.baseline.scale import scale_of
 from bench.judge.baseline.series import History as Nights
 from bench.judge.baseline.series import Key, key_of
@@ -32,7 +31,7 @@ from bench.workflows.site import find_run, folder_of
 
 if TYPE_CHECKING:
     from bench.show.html.page import Shown
-    from bench.show.html.plots.history import History
+    from bench.show.html.plots.timelines import History
 
 _NIGHTS = 60
 _MOST = 8
@@ -64,7 +63,7 @@ def _noise(first: Run, second: Run, keys: Sequence[Key], store: Store) -> dict[K
     if second.node.hostname != host:
         return {}
     with Index(store.root, warn=note) as index:
-        sessions = index.sessions(host, epoch_of(first.node, first.request), float("-inf"), float("inf"), 30)
+        sessions = index.runs(host, epoch_of(first.node, first.request), float("-inf"), float("inf"), 30)
         ids = [s.run for s in sessions if s.sound and s.confirms is None and s.run not in (first.id, second.id)]
         return {key: list(index.values(*key, host, ids).values()) for key in keys}
 
@@ -127,10 +126,10 @@ def _gating(run: Run) -> Iterator[tuple[Key, tuple[Finding, Measurement]]]:
 def _history(
     key: Key, m: Measurement, finding: Finding, known: Nights, metrics: Mapping[str, Metric]
 ) -> History | None:
-    from bench.show.html.plots.history import History
+    from bench.show.html.plots.timelines import History
 
     of_run = known.values.get(key, {})
-    nights = [(session.at, of_run[session.run]) for session in known.sessions if session.run in of_run][-_NIGHTS:]
+    nights = [(session.at, of_run[session.run]) for session in known.runs if session.run in of_run][-_NIGHTS:]
     if len(nights) < 2:
         return None
     values = tuple(value for _, value in nights)
@@ -156,7 +155,7 @@ def _normal(metric: Metric | None, values: Sequence[float]) -> tuple[float | Non
     if metric is None or len(values) < policy.fewest:
         return None, None, None
     scale = scale_of(metric, values)
-    base = base_of([scale.of(value) for value in values[-policy.window :]], scale.floor(policy.scale_floor), None)
+    base = baseline_of([scale.of(value) for value in values[-policy.window :]], scale.floor(policy.scale_floor), None)
     edge = max(base.edge(policy.suspect_level), scale.effect(policy.effect, base.centre))
     least = edge + NormalDist().inv_cdf(_POWER) * base.spread
     return scale.back(base.centre), scale.back(base.centre - edge), scale.back(base.centre - least)

@@ -14,7 +14,7 @@ from bench.measure.node import this_node
 from bench.measure.probe import Failed, Interrupted, Probe
 from bench.measure.recording import Recording
 from bench.measure.runner import Progress, RunPlan, execute, now
-from bench.measure.signals import Signals
+from bench.measure.tools import Signals
 from bench.model import Effort, Node, Request, Run
 from bench.show.terminal.progress import listener
 from bench.store.errors import StoreError, UnusableRun

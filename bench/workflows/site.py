@@ -124,8 +124,7 @@ def find_run(store: Store, reference: str | None) -> Run:
 def _newest(store: Store) -> Run | None:
     """This node's newest run; where that one measured only some probes, to confirm another, that other one."""
     found = store.newest(socket.gethostname())
-    first = found.request.options.get("confirms") if found else None
-    return store.find(first) if isinstance(first, str) else found
+    return store.find(found.confirms) if found and found.confirms else found
 
 
 def folder_of(store: Store, reference: str | None, run: Run) -> Path:

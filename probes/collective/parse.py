@@ -1,157 +1,111 @@
-"""What the ranks of an all-reduce measured, and who held the others up. Pure."""
+"""The all-reduce program's lines, and the measurements and sentences that they make. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import fmean
-from typing import Any
+from typing import Annotated
 
-from bench.judge.statistics import median, median_interval
-from bench.measure.jsonl import objects, understood
+from pydantic import Field
+
+from bench.judge.collective import Ranks, bus_bandwidths, late_rank, port_shares, slow_port, waits
+from bench.measure.jsonl import records
 from bench.measure.probe import Failed, TimedOut
 from bench.model import Code, Measurement
+from probes.common.metrics import of_repeats
 
-#: A rank is a straggler when the others wait for it longer than this share of an iteration, in the median.
-WAIT_SHARE = 0.2
-#: A port is slow when it carries less than this share of what the median link does.
-SLOW_SHARE = 0.67
-_WHO = "the all-reduce"
+_Seconds = Annotated[float, Field(ge=1e-9, lt=1e15)]
+_Rate = Annotated[float, Field(gt=0, lt=1e18)]
 
 
 @dataclass(frozen=True, slots=True)
-class Ranks:
-    """``seconds[size][rank]``: each iteration; ``links[source, destination]``: bytes per second, alone."""
+class RankNames:
+    """All ranks have been started; their hosts by number."""
 
-    names: tuple[str, ...]
+    names: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class RankIterations:
+    """What one rank timed. ``sizes[bytes]``: seconds of each iteration; ``links[source]``: bytes per second."""
+
+    rank: int
     backend: str
-    seconds: Mapping[int, Sequence[Sequence[float]]]
-    links: Mapping[tuple[int, int], float]
+    sizes: dict[Annotated[int, Field(gt=0, lt=1 << 50)], Annotated[list[_Seconds], Field(min_length=1)]]
+    links: dict[int, _Rate]
+
+
+@dataclass(frozen=True, slots=True)
+class RanksFailed:
+    """Why there are no times: ``word: sentence``."""
+
+    error: str
+
+
+_KINDS: Mapping[str, type[object]] = {"ranks": RankNames, "times": RankIterations, "error": RanksFailed}
 
 
 def parse(text: str) -> Ranks:
     """The program's output. Raises Failed or TimedOut with the reason that it gave."""
-    said = objects(text, _WHO, "kind")
-    error = next((one for one in said if one["kind"] == "error"), None)
-    if error is not None:
-        raise _failure(str(error.get("error")))
-    with understood(_WHO):
-        names = tuple(str(name) for one in said if one["kind"] == "ranks" for name in one["names"])
-        times = {int(one["rank"]): one for one in said if one["kind"] == "times"}
+    names: tuple[str, ...] = ()
+    times: dict[int, RankIterations] = {}
+    for one in records(text, "the all-reduce", _KINDS):
+        if isinstance(one, RanksFailed):
+            raise _failure(one.error)
+        if isinstance(one, RankNames):
+            names = (*names, *one.names)
+        elif isinstance(one, RankIterations):
+            times[one.rank] = one
     if not names or set(times) != set(range(len(names))):
         raise Failed(Code.TOOL_OUTPUT, f"the all-reduce told the times of {len(times)} of {len(names) or 'its'} ranks")
-    return _ranks(names, [times[rank] for rank in range(len(names))])
+    by_rank = [times[rank] for rank in range(len(names))]
+    if not times[0].sizes or len({tuple((size, len(s)) for size, s in one.sizes.items()) for one in by_rank}) != 1:
+        raise Failed(Code.TOOL_OUTPUT, "the ranks told of different numbers of iterations")
+    seconds = {size: [one.sizes[size] for one in by_rank] for size in times[0].sizes}
+    links = {(source, one.rank): rate for one in by_rank for source, rate in one.links.items()}
+    if any(source not in times for source, _ in links):
+        raise Failed(Code.TOOL_OUTPUT, "the all-reduce told of a link from a rank that is none")
+    return Ranks(names, times[0].backend, seconds, links)
 
 
 def _failure(error: str) -> Failed | TimedOut:
-    late = "timed out" in error.lower() or "timeout" in error.lower()
-    text = " ".join(error.split())[:300]
-    if late:
-        return TimedOut(Code.PEER_TIMED_OUT, text)
-    return Failed.told(text) if ": " in text else Failed(Code.COLLECTIVE_FAILED, text)
-
-
-def _ranks(names: tuple[str, ...], times: Sequence[Mapping[str, Any]]) -> Ranks:
-    with understood(_WHO):
-        sizes = [int(size) for size in times[0]["sizes"]]
-        seconds = {size: [[float(s) for s in one["sizes"][str(size)]] for one in times] for size in sizes}
-        links = {
-            (int(source), rank): float(rate) for rank, one in enumerate(times) for source, rate in one["links"].items()
-        }
-    if not seconds or any(len({len(rank) for rank in ranks}) != 1 or not ranks[0] for ranks in seconds.values()):
-        raise Failed(Code.TOOL_OUTPUT, "the ranks told of different numbers of iterations")
-    return Ranks(names, str(times[0].get("backend")), seconds, links)
-
-
-def bus_bandwidths(ranks: Ranks, size: int) -> list[float]:
-    """Bytes per second of each iteration: size / time * 2 (n - 1) / n.
-
-    By nccl-tests (doc/PERFORMANCE.md), so that it can be compared with a link's speed whatever the number of ranks.
-    The time is the mean of the ranks' own, as there (``--average 1``).
-    """
-    n = len(ranks.names)
-    return [size / fmean(iteration) * 2 * (n - 1) / n for iteration in zip(*ranks.seconds[size], strict=True)]
-
-
-def waits(ranks: Ranks, size: int) -> list[float]:
-    """For each rank the seconds (median of the iterations) that it waited for the last one to arrive.
-
-    The last to arrive waits for nobody, so its own time is the shortest: the straggler is the rank with the least.
-    """
-    by_rank: list[list[float]] = [[] for _ in ranks.names]
-    for iteration in zip(*ranks.seconds[size], strict=True):
-        for rank, seconds in enumerate(iteration):
-            by_rank[rank].append(seconds - min(iteration))
-    return [median(values) for values in by_rank]
-
-
-def late_rank(ranks: Ranks, size: int) -> int | None:
-    """The rank that the others wait for, or None."""
-    waited = waits(ranks, size)
-    iteration = median([max(one) for one in zip(*ranks.seconds[size], strict=True)])
-    others = sorted(waited)[1:]
-    return waited.index(min(waited)) if others and median(others) > WAIT_SHARE * iteration else None
-
-
-def port_shares(ranks: Ranks) -> dict[tuple[int, str], float]:
-    """(rank, ``send`` or ``receive``): what its links carry (median) over what all links do (median)."""
-    if not ranks.links:
-        return {}
-    usual = median(list(ranks.links.values()))
-    found = {}
-    for rank in range(len(ranks.names)):
-        ways = {"send": 0, "receive": 1}
-        for way, end in ways.items():
-            own = [rate for link, rate in ranks.links.items() if link[end] == rank]
-            if own:
-                found[rank, way] = median(own) / usual
-    return found
-
-
-def slow_port(ranks: Ranks) -> tuple[int, str] | None:
-    """The slowest port, if it carries much less than the others; None for two ranks, where it cannot be told whose."""
-    shares = port_shares(ranks)
-    if len(ranks.names) < 3 or not shares:
-        return None
-    worst = min(shares, key=lambda key: shares[key])
-    return worst if shares[worst] < SLOW_SHARE else None
+    if "timed out" in error.lower() or "timeout" in error.lower():
+        return TimedOut(Code.PEER_TIMED_OUT, error[:300])
+    return Failed.told(error[:300]) if ": " in error else Failed(Code.COLLECTIVE_FAILED, error[:300])
 
 
 def measurements(ranks: Ranks, labels: Mapping[str, str]) -> list[Measurement]:
     found = []
+    of_rank = [{"rank": str(rank), "host": name} for rank, name in enumerate(ranks.names)]
     for size in sorted(ranks.seconds):
         named = {**labels, "backend": ranks.backend, "size_bytes": str(size), "ranks": str(len(ranks.names))}
-        found.append(_of("collective_bus_bytes_per_second", bus_bandwidths(ranks, size), named))
-        for rank, name in enumerate(ranks.names):
-            found.append(_of("collective_iteration_seconds", ranks.seconds[size][rank], {**named, **_rank(rank, name)}))
+        found.append(of_repeats("collective_bus_bytes_per_second", bus_bandwidths(ranks, size), named))
+        for own, seconds in zip(of_rank, ranks.seconds[size], strict=True):
+            found.append(of_repeats("collective_iteration_seconds", seconds, {**named, **own}))
     largest = max(ranks.seconds)
-    for rank, wait in enumerate(waits(ranks, largest)):
-        found.append(_of("collective_wait_seconds", [wait], {**labels, **_rank(rank, ranks.names[rank])}))
+    for own, wait in zip(of_rank, waits(ranks, largest), strict=True):
+        found.append(of_repeats("collective_wait_seconds", [wait], {**labels, **own}))
     for (source, destination), rate in sorted(ranks.links.items()):
         ends = {"source": _end(source, ranks), "destination": _end(destination, ranks)}
-        found.append(_of("collective_link_bytes_per_second", [rate], {**labels, **ends}))
+        found.append(of_repeats("collective_link_bytes_per_second", [rate], {**labels, **ends}))
     for (rank, way), share in port_shares(ranks).items():
-        found.append(
-            _of("collective_port_ratio", [share], {**labels, **_rank(rank, ranks.names[rank]), "direction": way})
-        )
-    return [*found, *_straggler(ranks, largest, labels)]
-
-
-def _straggler(ranks: Ranks, size: int, labels: Mapping[str, str]) -> list[Measurement]:
-    """1 for each rank that holds the others up, with why."""
-    late, slow = late_rank(ranks, size), slow_port(ranks)
-    named = [(late, "late")] if late is not None else []
-    named += [(slow[0], f"slow_{slow[1]}")] if slow is not None else []
+        found.append(of_repeats("collective_port_ratio", [share], {**labels, **of_rank[rank], "direction": way}))
+    late, slow = late_rank(ranks, largest), slow_port(ranks)
+    causes = [(late, "late")] if late is not None else []
+    causes += [(slow[0], f"slow_{slow[1]}")] if slow is not None else []
     return [
-        _of("collective_straggler_info", [1.0], {**labels, **_rank(rank, ranks.names[rank]), "cause": cause})
-        for rank, cause in named
+        *found,
+        *(
+            of_repeats("collective_straggler_info", [1.0], {**labels, **of_rank[rank], "cause": why})
+            for rank, why in causes
+        ),
     ]
 
 
 def stragglers(ranks: Ranks) -> list[str]:
-    """For people, one sentence each."""
-    size, found = max(ranks.seconds), []
-    late, slow = late_rank(ranks, size), slow_port(ranks)
+    """For people, one sentence for each rank that holds the others up."""
+    found = []
+    late, slow = late_rank(ranks, max(ranks.seconds)), slow_port(ranks)
     if late is not None:
         found.append(
             f"{Code.STRAGGLER}: rank {_end(late, ranks)} arrives late; it waits least, and all others wait for it"
@@ -165,17 +119,5 @@ def stragglers(ranks: Ranks) -> list[str]:
     return found
 
 
-def _rank(rank: int, name: str) -> dict[str, str]:
-    return {"rank": str(rank), "host": name}
-
-
 def _end(rank: int, ranks: Ranks) -> str:
     return f"{rank} ({ranks.names[rank]})"
-
-
-def _of(metric: str, values: Sequence[float], labels: Mapping[str, str]) -> Measurement:
-    value, (low, high) = median_interval(values)
-    return Measurement(
-        metric=metric, value=value, interval=(max(0.0, low), high), samples=len(values), labels=dict(labels),
-        repeats=tuple(values),
-    )  # fmt: skip

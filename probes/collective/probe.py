@@ -13,7 +13,7 @@ from bench.measure.probe import Context, Failed, Probe, TimedOut, Unsupported
 from bench.model import Code, Effort, Measurement
 from probes.collective.parse import measurements, parse, stragglers
 from probes.common.metrics import metrics
-from probes.peer.link import KEY_FILE
+from probes.peer.link import KEY_FILE, key_words
 
 SIZES = {
     Effort.QUICK: (1 << 20, 16 << 20),
@@ -52,15 +52,13 @@ def _gpus(ctx: Context) -> int:
 def _run(ctx: Context, local: int, device: str) -> str:
     effort = ctx.effort
     words = [
-        "--peers", json.dumps(list(ctx.request.peers)), "--local", str(local), "--device", device,
-        "--sizes", ",".join(map(str, SIZES[effort])), "--iterations", str(ITERATIONS[effort]),
+        "--links", "--peers", json.dumps(list(ctx.request.peers)), "--ranks", str(1 + local), "--device", device,
+        "--sizes", ",".join(map(str, SIZES[effort])), "--iterations", str(ITERATIONS[effort]), *key_words(ctx),
     ]  # fmt: skip
-    if ctx.option("key_file"):
-        words += ["--key-file", ctx.option("key_file")]
     ctx.progress(f"all-reduce of up to {max(SIZES[effort]) >> 20} MiB, {ITERATIONS[effort]} times each", 0.0)
     try:
         done = ctx.tools.python(
-            "probes.collective.load.coordinator", *words, name="all-reduce", timeout=_START_SECONDS + 2 * ctx.seconds
+            "probes.collective.load.rank", *words, name="all-reduce", timeout=_START_SECONDS + 2 * ctx.seconds
         )
     except TimedOut as late:
         raise TimedOut(

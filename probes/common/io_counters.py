@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from bench.measure import procfs
+
 #: statfs(2) magic numbers of file systems whose data lives in memory: there is no storage to measure.
 _IN_MEMORY = {0x01021994: "tmpfs", 0x858458F6: "ramfs", 0x958458F6: "hugetlbfs"}
 _ZFS = 0x2FC12FC1
@@ -18,18 +20,6 @@ ARC = "zfs-arc"
 _SECTOR_BYTES = 512
 _PROBE_DISTANCE = 128 << 10
 _INFINIBAND = Path("/sys/class/infiniband")
-
-
-def own_read_bytes() -> int:
-    """Bytes that this process made a device (or a file server) deliver; the page cache's own do not count."""
-    return _field("/proc/self/io", "read_bytes:")
-
-
-def _field(path: str, name: str) -> int:
-    for line in Path(path).read_text(encoding="ascii").splitlines():
-        if line.startswith(name):
-            return int(line.split()[1])
-    return 0
 
 
 def device_of(path: str) -> str | None:
@@ -61,9 +51,8 @@ def network_read_bytes() -> int:
     Of devices on top of each other (bonds, bridges, VLANs) the lowest counts. RDMA bypasses the network devices and
     is counted by the InfiniBand ports in words of four bytes; where a port carries both, the larger of the two sums.
     """
-    lines = Path("/proc/self/net/dev").read_text(encoding="ascii").splitlines()[2:]
-    rows = {name.strip(): int(fields.split()[0]) for name, _, fields in (line.partition(":") for line in lines)}
-    lowest = sum(count for name, count in rows.items() if name != "lo" and not _lies_on_another(name))
+    received = {name: count for name, (count, _) in procfs.link_bytes().items() if name != "lo"}
+    lowest = sum(count for name, count in received.items() if not _lies_on_another(name))
     return max(lowest, sum(4 * _number(path) for path in _INFINIBAND.glob("*/ports/*/counters/port_rcv_data")))
 
 
@@ -92,7 +81,7 @@ class Delivered:
         self._begin = self._now()
 
     def _now(self) -> tuple[int, int | None, int]:
-        return own_read_bytes(), device_read_bytes(self._device), network_read_bytes()
+        return procfs.read_bytes(), device_read_bytes(self._device), network_read_bytes()
 
     def each(self, own: int | None = None) -> tuple[int, int | None, int]:
         """By the process itself (``own``: by its children), by the block device (None without one), by the network."""
@@ -124,33 +113,15 @@ def below_loop(device: str | None) -> str | None:
         return None
 
 
-def thread_run_queue_wait() -> float | None:
-    """Seconds that the calling thread was runnable and had no CPU (schedstat); None where the kernel keeps none."""
-    try:
-        return int(Path("/proc/thread-self/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
-    except (OSError, ValueError, IndexError):
-        return None
-
-
 def cpu_seconds_of_node() -> float:
     """CPU seconds spent on this node since boot by everybody, the kernel included, waiting for I/O left out."""
-    fields = [int(word) for word in Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]]
-    return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
+    return procfs.cpu_ticks().busy / os.sysconf("SC_CLK_TCK")
 
 
 def own_cpu_seconds() -> float:
     """CPU seconds spent by this process and its live and ended children."""
     own = os.times()
     return own.user + own.system + own.children_user + own.children_system
-
-
-def pressure(resource: str) -> float | None:
-    """Seconds since boot in which some task of the node stalled for ``cpu`` or ``io`` (PSI); None without PSI."""
-    try:
-        line = Path(f"/proc/pressure/{resource}").read_text(encoding="ascii").splitlines()[0]
-        return int(line.rpartition("total=")[2]) / 1e6
-    except (OSError, ValueError, IndexError):
-        return None
 
 
 def memory_file_system(path: str) -> str | None:

@@ -1,4 +1,4 @@
-"""iperf3: the command line, and a pure reading of its JSON, versions 3.9 to 3.21.
+"""iperf3: the command line, and a pure reading of its JSON, versions 3.9 to 3.22.
 
 What decides is the ``error`` key, because before 3.14 a failed run with ``-J`` ends with status 0 (esnet/iperf PR
 1523). The receiver's figure is the truth: ``end.sum`` of a UDP test is the sender's (PR 1174). ``-O`` is never given
@@ -11,23 +11,24 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AliasPath, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from bench.measure.probe import Failed, TimedOut
 from bench.model import Code
 
-#: Ethernet + IPv4 + UDP headers beside a datagram's payload, in bytes (RFC 768, RFC 791, IEEE 802.3 without FCS).
-UDP_HEADERS = 14 + 20 + 8
+T = TypeVar("T")
 _DIRECTIONS = {"send": (), "receive": ("-R",), "both": ("--bidir",)}
-_MEGA = 1_000_000
-_LARGEST = 1e18  # no counter or rate of a network reaches it
+_LARGEST = 10**18  # no counter or rate of a network reaches it
+_MOST_DOCUMENTS = 4
 
 
-class Busy(Failed):
+class PeerBusy(Failed):
     """The server is running somebody else's test: worth waiting for."""
 
 
-class Refused(Failed):
+class PeerRefused(Failed):
     """Nobody listens: an absent server, or one that is being started anew."""
 
 
@@ -40,7 +41,7 @@ class NoCongestionControl(Failed):
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class Iperf3Server:
     """Where an iperf3 server listens, and how much it may be sent (bits per second; 0: no ceiling)."""
 
     host: str
@@ -56,7 +57,6 @@ class Flow:
     bytes_per_second: float
     seconds: float
     retransmits: int | None = None
-    segments: float | None = None
     congestion: str | None = None
     cpu_local: float = 0.0
     cpu_remote: float = 0.0
@@ -74,7 +74,9 @@ class Datagrams:
     seconds: float
 
 
-def tcp_arguments(server: Server, direction: str, seconds: int, omit: int, streams: int, congestion: str) -> list[str]:
+def tcp_arguments(
+    server: Iperf3Server, direction: str, seconds: int, omit: int, streams: int, congestion: str
+) -> list[str]:
     """``direction`` is ``send``, ``receive`` or ``both``; seconds are whole ones, which is all that 3.12 takes."""
     words = [*_client(server, seconds), *_DIRECTIONS[direction], "-P", str(streams)]
     if omit:
@@ -87,7 +89,7 @@ def tcp_arguments(server: Server, direction: str, seconds: int, omit: int, strea
 
 
 def udp_arguments(
-    server: Server, direction: str, seconds: int, bits_per_second: float, payload: int, socket_buffer: int
+    server: Iperf3Server, direction: str, seconds: int, bits_per_second: float, payload: int, socket_buffer: int
 ) -> list[str]:
     """A paced UDP test; ``payload`` bytes a datagram, ``socket_buffer`` bytes (0: the kernel's own)."""
     rate = min(bits_per_second, server.max_bits_per_second or math.inf)
@@ -95,13 +97,69 @@ def udp_arguments(
     return [*words, "-w", str(socket_buffer)] if socket_buffer else words
 
 
-def _client(server: Server, seconds: int) -> list[str]:
+def _client(server: Iperf3Server, seconds: int) -> list[str]:
     timeout = ["--connect-timeout", "3000"]  # milliseconds
     return ["iperf3", "-c", server.host, "-p", str(server.port), "-J", "-t", str(seconds), *timeout]
 
 
-def document(text: str, server: Server, stderr: str = "") -> dict[str, Any]:
-    """The JSON document in iperf3's output. Raises Failed (or one of its kinds above) with one line.
+# --- its document
+
+_Amount = Annotated[FiniteFloat, Field(ge=0, le=_LARGEST)]
+_Count = Annotated[int, Field(ge=-1, le=_LARGEST)]  # -1: this end cannot tell
+#: It becomes a label; Linux has no longer names (TCP_CA_NAME_MAX).
+_Congestion = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{0,16}$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+
+
+class _Sum(_Section):
+    """All streams of one direction together, over the whole test or one interval. TCP has some, UDP the others."""
+
+    seconds: _Amount | None = None
+    bytes: _Amount | None = None
+    bits_per_second: _Amount | None = None
+    retransmits: _Count | None = None
+    packets: _Amount | None = None
+    lost_packets: _Amount | None = None
+    jitter_ms: _Amount | None = None
+
+    def figure(self, name: str) -> float:
+        """Return the figure of that name. Raises Failed where iperf3 left it out."""
+        return float(_there(getattr(self, name), name))
+
+
+class _Interval(_Section):
+    sum: _Sum | None = None
+
+
+class Document(_Section):
+    """What one test said: of iperf3's JSON what is read here, None where it is left out."""
+
+    segment: _Count | None = Field(None, validation_alias=AliasPath("start", "tcp_mss_default"))
+    payload: _Amount | None = Field(None, validation_alias=AliasPath("start", "test_start", "blksize"))
+    intervals: list[_Interval] = []
+    sum: _Sum | None = Field(None, validation_alias=AliasPath("end", "sum"))
+    sent: _Sum | None = Field(None, validation_alias=AliasPath("end", "sum_sent"))
+    received: _Sum | None = Field(None, validation_alias=AliasPath("end", "sum_received"))
+    sent_back: _Sum | None = Field(None, validation_alias=AliasPath("end", "sum_sent_bidir_reverse"))
+    received_back: _Sum | None = Field(None, validation_alias=AliasPath("end", "sum_received_bidir_reverse"))
+    congestion: _Congestion | None = Field(None, validation_alias=AliasPath("end", "sender_tcp_congestion"))
+    cpu_local: _Amount | None = Field(None, validation_alias=AliasPath("end", "cpu_utilization_percent", "host_total"))
+    cpu_remote: _Amount | None = Field(
+        None, validation_alias=AliasPath("end", "cpu_utilization_percent", "remote_total")
+    )
+
+
+def _there(value: T | None, name: str) -> T:
+    if value is None:
+        raise Failed(Code.TOOL_OUTPUT, f"iperf3's JSON has no {name}")
+    return value
+
+
+def document(text: str, server: Iperf3Server, stderr: str = "") -> Document:
+    """The document in iperf3's output. Raises Failed (or one of its kinds above) with one line.
 
     Some builds write text after it (issue 1143) or write it twice (issue 1716): the first one with results counts.
     3.9 says what went wrong on standard error alone.
@@ -114,24 +172,27 @@ def document(text: str, server: Server, stderr: str = "") -> dict[str, Any]:
     if not found:
         raise Failed(Code.TOOL_OUTPUT, f"iperf3 against {where} printed no JSON: {text.strip()[:120]!r}")
     chosen = next((d for d in found if d.get("end")), found[0])
-    error = chosen.get("error")
-    if error:
-        raise _failure(str(error), where)
-    if not isinstance(chosen.get("end"), dict) or not chosen["end"]:
+    if chosen.get("error"):
+        raise _failure(str(chosen["error"]), where)
+    if not chosen.get("end"):
         raise Failed(Code.TOOL_OUTPUT, f"iperf3 against {where} ended without a result")
-    return chosen
+    try:
+        return Document.model_validate(chosen)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise Failed(Code.TOOL_OUTPUT, f"iperf3 against {where}: {place}: {first['msg']}") from error
 
 
 def _documents(text: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     decoder, at = json.JSONDecoder(object_pairs_hook=_without_doubles), text.find("{")
-    while at >= 0 and len(found) < 4:
+    while at >= 0 and len(found) < _MOST_DOCUMENTS:
         try:
             value, end = decoder.raw_decode(text, at)
         except (ValueError, RecursionError):
             return found
-        if isinstance(value, dict):
-            found.append(value)
+        found.append(value)
         at = text.find("{", end)
     return found
 
@@ -147,104 +208,74 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _failure(error: str, where: str) -> Failed | TimedOut:
     low = error.lower()
     if "busy" in low or "control message: broken pipe" in low:  # it closed before we had read why
-        return Busy(Code.PEER_BUSY, f"the iperf3 server at {where} is running another test")
+        return PeerBusy(Code.PEER_BUSY, f"the iperf3 server at {where} is running another test")
     if "refused" in low or "bad file descriptor" in low:  # the latter is what 3.9 makes of it
-        return Refused(Code.PEER_REFUSED, f"nothing listens at {where}", "start `bench peer --bind ADDRESS` there")
+        return PeerRefused(Code.PEER_REFUSED, f"nothing listens at {where}", "start `bench peer --bind ADDRESS` there")
     if "socket buffer" in low:
-        return NoSocketBuffer(Code.SOCKET_BUFFER, str(error))
+        return NoSocketBuffer(Code.SOCKET_BUFFER, error[:300])
     if "tcp_congestion" in low or "congestion control" in low:
-        return NoCongestionControl(Code.CONGESTION_CONTROL, str(error))
+        return NoCongestionControl(Code.CONGESTION_CONTROL, error[:300])
     if "timed out" in low or "timeout" in low:
         return TimedOut(Code.PEER_TIMED_OUT, f"{where} did not answer iperf3 ({error[:200]})")
     return Failed(Code.PEER_FAILED, f"iperf3 against {where}: {error[:300]}")
 
 
-def tcp_flows(doc: dict[str, Any], direction: str) -> list[Flow]:
+def tcp_flows(doc: Document, direction: str) -> list[Flow]:
     """What arrived, one Flow a direction (two for ``both``). Raises Failed when a figure is missing or impossible."""
-    end = doc["end"]
-    flows = [_flow(end, "", "send" if direction == "both" else direction)]
-    if direction == "both":
-        flows.append(_flow(end, "_bidir_reverse", "receive"))
-    return flows
+    if direction != "both":
+        return [_flow(doc, direction, doc.sent, doc.received)]
+    return [_flow(doc, "send", doc.sent, doc.received), _flow(doc, "receive", doc.sent_back, doc.received_back)]
 
 
-def _flow(end: dict[str, Any], suffix: str, direction: str) -> Flow:
-    received, sent = _part(end, "sum_received" + suffix), _part(end, "sum_sent" + suffix)
-    seconds, rate = _number(received, "seconds"), _number(received, "bits_per_second") / 8
-    if seconds <= 0 or _number(received, "bytes") <= 0:
+def _flow(doc: Document, direction: str, sent: _Sum | None, received: _Sum | None) -> Flow:
+    came, left = _there(received, "sum_received"), _there(sent, "sum_sent")
+    seconds = came.figure("seconds")
+    if seconds <= 0 or came.figure("bytes") <= 0:
         raise Failed(Code.NOTHING_ARRIVED, f"iperf3 received nothing ({direction})", "check the firewall on both ends")
-    retransmits = sent.get("retransmits")
-    cpu = end.get("cpu_utilization_percent") or {}
     return Flow(
         direction=direction,
-        bytes_per_second=rate,
+        bytes_per_second=came.figure("bits_per_second") / 8,
         seconds=seconds,
-        retransmits=int(retransmits) if isinstance(retransmits, int) and retransmits >= 0 else None,
-        congestion=end.get("sender_tcp_congestion"),
-        cpu_local=float(cpu.get("host_total") or 0.0) / 100,
-        cpu_remote=float(cpu.get("remote_total") or 0.0) / 100,
+        retransmits=None if left.retransmits == -1 else left.retransmits,
+        congestion=doc.congestion,
+        cpu_local=(doc.cpu_local or 0.0) / 100,
+        cpu_remote=(doc.cpu_remote or 0.0) / 100,
     )
 
 
-def udp_datagrams(doc: dict[str, Any], direction: str) -> Datagrams:
+def udp_datagrams(doc: Document, direction: str) -> Datagrams:
     """A UDP test at its receiver: packets expected, packets lost, jitter. Raises Failed when nothing was sent.
 
     3.12 prints ``sum_received`` with the receiver's rate but the sums of packets in ``sum``; both are the receiver's.
     """
-    end = doc["end"]
-    whole = _part(end, "sum")
-    received = end.get("sum_received") or whole
-    packets = int(_number(received if received.get("packets") else whole, "packets"))
-    lost = int(_number(received if received.get("packets") else whole, "lost_packets"))
-    if packets <= 0 or not 0 <= lost <= packets:
-        raise Failed(
-            Code.NOTHING_ARRIVED, f"{lost} of {packets} datagrams lost ({direction})", "check the firewall for UDP"
-        )
+    whole = _there(doc.sum, "sum")
+    counted = doc.received if doc.received is not None and doc.received.packets else whole
+    packets, lost = int(counted.figure("packets")), int(counted.figure("lost_packets"))
+    if packets <= 0 or lost > packets:
+        text = f"{lost} of {packets} datagrams lost ({direction})"
+        raise Failed(Code.NOTHING_ARRIVED, text, "check the firewall for UDP")
+    jitters = [whole.figure("jitter_ms")]  # the last value, which is all that a sender is told
+    if direction == "receive":
+        jitters = [*(i.sum.jitter_ms for i in doc.intervals if i.sum and i.sum.jitter_ms), *jitters]
+    seconds = whole.figure("seconds")
     return Datagrams(
         direction=direction,
         packets=packets,
         lost=lost,
-        jitter_seconds=_jitters(doc, direction, _number(whole, "jitter_ms") / 1e3),
-        bytes_per_second=(packets - lost) * _payload(doc) / max(_number(whole, "seconds"), 1e-9),
-        seconds=_number(whole, "seconds"),
+        jitter_seconds=tuple(milliseconds / 1e3 for milliseconds in jitters),
+        bytes_per_second=(packets - lost) * _there(doc.payload, "blksize") / max(seconds, 1e-9),
+        seconds=seconds,
     )
 
 
-def _jitters(doc: dict[str, Any], direction: str, last: float) -> tuple[float, ...]:
-    """Each interval's jitter when the client received, and always the last value, which is all a sender is told."""
-    if direction != "receive":
-        return (last,)
-    values = [_part(i, "sum").get("jitter_ms") for i in doc.get("intervals", ()) if isinstance(i, dict)]
-    return (*(float(v) / 1e3 for v in values if isinstance(v, int | float) and math.isfinite(v) and v > 0), last)
-
-
-def _payload(doc: dict[str, Any]) -> float:
-    return _number(_part(_part(doc, "start"), "test_start"), "blksize")
-
-
-def _part(value: dict[str, Any], key: str) -> dict[str, Any]:
-    found = value.get(key)
-    if not isinstance(found, dict):
-        raise Failed(Code.TOOL_OUTPUT, f"iperf3's JSON has no {key}")
-    return found
-
-
-def _number(value: dict[str, Any], key: str) -> float:
-    found = value.get(key)
-    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found <= _LARGEST:
-        raise Failed(Code.TOOL_OUTPUT, f"iperf3's JSON has no sound {key}: {str(found)[:40]}")
-    return float(found)
-
-
-def mean_segment(docs: Sequence[dict[str, Any]]) -> int | None:
+def mean_segment(docs: Sequence[Document]) -> int | None:
     """The TCP segment size that both ends agreed on, in bytes of payload; None where iperf3 does not say."""
-    sizes = [doc.get("start", {}).get("tcp_mss_default") for doc in docs]
-    return next((int(size) for size in sizes if isinstance(size, int) and size > 0), None)
+    return next((doc.segment for doc in docs if doc.segment is not None and doc.segment > 0), None)
 
 
 def bits(text: str) -> float:
     """``500M`` or ``1.5G`` as bits per second (decimal, as iperf3 counts rates). Raises ValueError."""
-    factor = {"K": 1e3, "M": _MEGA, "G": 1e9, "T": 1e12}.get(text[-1:].upper(), 1.0)
+    factor = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}.get(text[-1:].upper(), 1.0)
     value = float(text if factor == 1.0 else text[:-1]) * factor
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"{text!r} is not a rate above 0")

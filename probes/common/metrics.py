@@ -1,10 +1,16 @@
-"""How a probe declares many metrics of one kind: a table of names, help texts, own labels and directions."""
+"""How a probe declares many metrics of one kind (a table of names, help texts, own labels and directions), and makes
+measurements of repeats and of exact figures.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from bench.model import Metric
+from bench.judge.statistics import median_interval
+from bench.measure.probe import Failed
+from bench.model import Code, Measurement, Metric
 
 #: Name, help, labels separated by spaces, and what is better.
 Row = tuple[str, str, str, Literal["higher", "lower", "none"]]
@@ -15,4 +21,27 @@ def metrics(*rows: Row, first: str = "", last: str = "") -> tuple[Metric, ...]:
     return tuple(
         Metric(name=name, help=text, labels=(*first.split(), *labels.split(), *last.split()), better=better)
         for name, text, labels, better in rows
+    )
+
+
+def of_repeats(
+    metric: str, values: Sequence[float], labels: Mapping[str, str], invalid: str | None = None, most: float = math.inf
+) -> Measurement:
+    """The median of repeats with its interval, cut at 0 and at ``most``. Raises Failed for none."""
+    if not values:
+        raise Failed(Code.EMPTY, f"nothing was measured for {metric}")
+    value, (low, high) = median_interval(values)
+    return Measurement(
+        metric=metric, value=value, interval=(max(low, 0.0), min(high, most)), samples=len(values),
+        labels=dict(labels), repeats=tuple(values), invalid=invalid,
+    )  # fmt: skip
+
+
+def exact(
+    metric: str, value: float, samples: int, labels: Mapping[str, str], invalid: str | None = None
+) -> Measurement:
+    """A figure without an interval: a count, a rate that a device names."""
+    whole = (float(value), float(value))
+    return Measurement(
+        metric=metric, value=value, interval=whole, samples=samples, labels=dict(labels), invalid=invalid
     )

@@ -1,77 +1,267 @@
-"""The door to NVML (nvidia-ml-py). pynvml is imported inside of the functions; nothing here lets its errors out."""
+"""NVIDIA cards through NVML (nvidia-ml-py). pynvml is imported inside of the functions.
+
+Every call's failure is its own: it costs that figure and nothing else. A call that this card, driver or user can never
+answer (not supported, no such symbol, no permission) is made once and then left out, with the reason kept; a lost card
+is not asked again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ctypes
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bench.measure.probe import Failed, ProbeError, Unsupported
 from bench.model import Code
-from probes.common.nvml_card import Card
 
-_DRIVER_REMEDY = "install the NVIDIA driver (https://docs.nvidia.com/datacenter/tesla/driver-installation-guide/)"
+#: Errors after which the same call is not made again.
+_FOR_EVER = frozenset({"NotSupported", "FunctionNotFound", "NoPermission", "ArgumentVersionMismatch"})
+_LOST = frozenset({"GpuIsLost", "GpuNotFound"})
+_VALUE_MEMBERS = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")  # by nvmlValueType_t
 
-
-class NvmlMissing(Exception):
-    """No NVML on this node: the reason, which starts with a machine-readable word, and what mends it."""
-
-    def __init__(self, reason: str, remedy: str) -> None:
-        super().__init__(reason)
-        self.reason, self.remedy = reason, remedy
-
-
-class NvmlBroken(NvmlMissing):
-    """NVML is there and should have worked."""
+#: Cumulative nanoseconds in which a reason held the clocks down (nvml.h, NVML_FI_DEV_CLOCKS_EVENT_REASON_*).
+THROTTLE_FIELDS = {
+    "sw_power_cap": 74,
+    "sync_boost": 76,
+    "sw_thermal_slowdown": 269,
+    "hw_thermal_slowdown": 270,
+    "hw_power_brake_slowdown": 271,
+}
+_FAST_FIELDS = {**THROTTLE_FIELDS, "pcie_send": 197, "pcie_receive": 198, "memory_temperature": 82}  # PCIe: bytes
+_HEALTH_FIELDS = {"recovery_action": 230, "nvlink_recoveries": 215}
+_MAX_UTILIZATION = 100
 
 
 def load() -> Any:
-    """pynvml, initialised. Raises NvmlMissing where there is no driver or library, NvmlBroken where it fails."""
+    """Return pynvml, initialised. Raises Unsupported where there is no driver or library, Failed where it fails."""
     try:
         import pynvml
     except ImportError as error:
-        reason = f"{Code.NVML_MISSING}: nvidia-ml-py cannot be imported: {error}"
-        raise NvmlMissing(reason, "pip install nvidia-ml-py") from error
+        reason = f"nvidia-ml-py cannot be imported: {error}"
+        raise Unsupported(Code.NVML_MISSING, reason, "pip install nvidia-ml-py") from error
     try:
         pynvml.nvmlInit()
-    except pynvml.NVMLError_LibraryNotFound as error:
-        reason = f"{Code.NVML_MISSING}: no libnvidia-ml.so.1: no NVIDIA driver is installed"
-        raise NvmlMissing(reason, _DRIVER_REMEDY) from error
-    except pynvml.NVMLError_DriverNotLoaded as error:
-        reason = f"{Code.NVML_MISSING}: the NVIDIA driver is installed but not loaded"
-        raise NvmlMissing(reason, "modprobe nvidia; dmesg | grep -i nvrm") from error
-    except pynvml.NVMLError_LibRmVersionMismatch as error:
-        reason = f"{Code.NVML_BROKEN}: the NVIDIA library and the loaded kernel module are of different versions"
-        raise NvmlBroken(reason, "reboot, so that the installed driver is loaded") from error
     except pynvml.NVMLError as error:
-        raise NvmlBroken(f"{Code.NVML_BROKEN}: NVML does not start: {error}", "nvidia-smi") from error
+        raise _start_error(error) from error
     return pynvml
 
 
-def device_count() -> int:
-    """How many cards the driver has, at least one. NVML is loaded. Raises NvmlMissing, NvmlBroken."""
-    import pynvml
+def _start_error(error: Exception) -> ProbeError:
+    match error_name(error):
+        case "LibraryNotFound":
+            remedy = "install the NVIDIA driver (https://docs.nvidia.com/datacenter/tesla/driver-installation-guide/)"
+            return Unsupported(Code.NVML_MISSING, "no libnvidia-ml.so.1: no NVIDIA driver is installed", remedy)
+        case "DriverNotLoaded":
+            remedy = "modprobe nvidia; dmesg | grep -i nvrm"
+            return Unsupported(Code.NVML_MISSING, "the NVIDIA driver is installed but not loaded", remedy)
+        case "LibRmVersionMismatch":
+            reason = "the NVIDIA library and the loaded kernel module are of different versions"
+            return Failed(Code.NVML_BROKEN, reason, "reboot, so that the installed driver is loaded")
+        case _:
+            return Failed(Code.NVML_BROKEN, f"NVML does not start: {error}", "nvidia-smi")
 
+
+def open_cards(nvml: Any) -> list[Card]:
+    """Every card that the driver has, at least one. Raises Unsupported where there is none, Failed."""
     try:
-        count = int(pynvml.nvmlDeviceGetCount())
-    except pynvml.NVMLError as error:
-        raise NvmlBroken(f"{Code.NVML_BROKEN}: the driver cannot count its GPUs: {error}", "nvidia-smi") from error
+        count = int(nvml.nvmlDeviceGetCount())
+    except nvml.NVMLError as error:
+        raise Failed(Code.NVML_BROKEN, f"the driver cannot count its GPUs: {error}", "nvidia-smi") from error
     if count == 0:
-        raise NvmlMissing(f"{Code.NO_GPU}: the NVIDIA driver runs but sees no GPU", "lspci | grep -i nvidia")
-    return count
+        raise Unsupported(Code.NO_GPU, "the NVIDIA driver runs but sees no GPU", "lspci | grep -i nvidia")
+    return [Card(nvml, index) for index in range(count)]
 
 
-def driver_version() -> str | None:
-    """The driver's version, or None where no NVIDIA driver answers."""
+def driver_version(nvml: Any) -> str:
+    """The version of the driver that answers."""
     try:
-        pynvml = load()
-    except NvmlMissing:
-        return None
-    try:
-        return str(pynvml.nvmlSystemGetDriverVersion())
-    except (pynvml.NVMLError, ValueError):
+        return _text(nvml.nvmlSystemGetDriverVersion())
+    except (nvml.NVMLError, ValueError):
         return "of unknown version"
-    finally:
-        pynvml.nvmlShutdown()
+
+
+def error_name(error: Exception) -> str:
+    """``NVMLError_NotSupported`` to ``NotSupported``; its own words for anything else."""
+    name = type(error).__name__
+    return name.removeprefix("NVMLError_") if name.startswith("NVMLError_") else str(error)[:60]
+
+
+def read_all(
+    read: Callable[[str, Callable[[Any], Any]], Any], calls: Mapping[str, Callable[[Any], Any]]
+) -> dict[str, Any]:
+    """A card's readings by name, by its ``read``; those that it cannot give are left out."""
+    values = {name: read(name, call) for name, call in calls.items()}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+class Card:
+    """Readings of one card as plain data. ``errors`` holds, by reading, why it has no value."""
+
+    def __init__(self, nvml: Any, index: int) -> None:
+        self.nvml, self.index = nvml, index
+        self.errors: dict[str, str] = {}
+        self.lost: str | None = None
+        self.handle: Any = None
+        self._last_sample = 0
+        self.handle = self.read("handle", lambda _: nvml.nvmlDeviceGetHandleByIndex(index))
+        if self.handle is None:
+            self.lost = self.errors["handle"]
+
+    def read(self, name: str, call: Callable[[Any], Any]) -> Any:
+        """``call(handle)``, or None with the reason in ``errors``."""
+        if self.lost is not None or self.errors.get(name) in _FOR_EVER:
+            return None
+        try:
+            value = call(self.handle)
+        except (self.nvml.NVMLError, ValueError, OSError, AttributeError, ctypes.ArgumentError) as error:
+            self.errors[name] = error_name(error)
+            if self.errors[name] in _LOST:
+                self.lost = self.errors[name]
+            return None
+        self.errors.pop(name, None)
+        return value
+
+    # --- groups of readings
+
+    def facts(self) -> dict[str, Any]:
+        """What does not change: name, identity, largest link, power limits. Watts, hertz, bytes."""
+        n = self.nvml
+        return read_all(self.read, {
+            "name": lambda h: _text(n.nvmlDeviceGetName(h)),
+            "uuid": self._uuid,
+            "bus": lambda h: _text(n.nvmlDeviceGetPciInfo(h).busId),
+            "numa": n.nvmlDeviceGetNumaNodeId,
+            "memory_total": lambda h: n.nvmlDeviceGetMemoryInfo(h).total,
+            "max_generation": n.nvmlDeviceGetMaxPcieLinkGeneration,
+            "card_generation": n.nvmlDeviceGetGpuMaxPcieLinkGeneration,
+            "max_width": n.nvmlDeviceGetMaxPcieLinkWidth,
+            "max_sm_clock": lambda h: n.nvmlDeviceGetMaxClockInfo(h, n.NVML_CLOCK_SM) * 1e6,
+            "power_limit": lambda h: n.nvmlDeviceGetEnforcedPowerLimit(h) / 1e3,
+            "default_power_limit": lambda h: n.nvmlDeviceGetPowerManagementDefaultLimit(h) / 1e3,
+        })  # fmt: skip
+
+    def fast(self) -> dict[str, Any]:
+        """The set that is read once a second: no call of it takes longer than some microseconds on a sound driver."""
+        n = self.nvml
+        found = read_all(self.read, {
+            "utilization": lambda h: n.nvmlDeviceGetUtilizationRates(h).gpu / _MAX_UTILIZATION,
+            "memory_used": lambda h: n.nvmlDeviceGetMemoryInfo(h).used,
+            "power": lambda h: n.nvmlDeviceGetPowerUsage(h) / 1e3,
+            "energy": self._joules,
+            "temperature": self._temperature,
+            "sm_clock": lambda h: n.nvmlDeviceGetClockInfo(h, n.NVML_CLOCK_SM) * 1e6,
+            "memory_clock": lambda h: n.nvmlDeviceGetClockInfo(h, n.NVML_CLOCK_MEM) * 1e6,
+            "reasons": self._reasons,
+            "generation": n.nvmlDeviceGetCurrPcieLinkGeneration,
+            "width": n.nvmlDeviceGetCurrPcieLinkWidth,
+            "buffer": self._utilization_buffer,
+        })  # fmt: skip
+        return {**found, **self._fields(_FAST_FIELDS)}
+
+    def health(self) -> dict[str, Any]:
+        """The set that is read before and after each probe, never during a stage."""
+        n = self.nvml
+        found = read_all(self.read, {
+            "ecc_mode": lambda h: list(n.nvmlDeviceGetEccMode(h)),
+            "ecc_uncorrected": lambda h: self._ecc(h, n.NVML_MEMORY_ERROR_TYPE_UNCORRECTED),
+            "ecc_corrected": lambda h: self._ecc(h, n.NVML_MEMORY_ERROR_TYPE_CORRECTED),
+            "remapped": lambda h: list(n.nvmlDeviceGetRemappedRows(h)),
+            "replays": n.nvmlDeviceGetPcieReplayCounter,
+            "persistence": n.nvmlDeviceGetPersistenceMode,
+            "mig": lambda h: list(n.nvmlDeviceGetMigMode(h)),
+            "processes": self._processes,
+            "nvlinks": self._nvlinks,
+            "nvlink_errors": self._nvlink_errors,
+        })  # fmt: skip
+        return {**found, **self._fields(_HEALTH_FIELDS)}
+
+    def uuid(self) -> str:
+        """The card's identity, ``GPU-...``; empty where it does not say."""
+        return str(self.read("uuid", self._uuid) or "")
+
+    def joules(self) -> float | None:
+        """Energy used since the driver was loaded; None where the card does not count it."""
+        value = self.read("energy", self._joules)
+        return None if value is None else float(value)
+
+    def processes(self) -> list[int] | None:
+        """The programs that compute on it; None where they cannot be listed."""
+        found: list[int] | None = self.read("processes", self._processes)
+        return found
+
+    # --- single readings
+
+    def _uuid(self, handle: Any) -> str:
+        return _text(self.nvml.nvmlDeviceGetUUID(handle))
+
+    def _joules(self, handle: Any) -> float:
+        return float(self.nvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3)
+
+    def _processes(self, handle: Any) -> list[int]:
+        return [process.pid for process in self.nvml.nvmlDeviceGetComputeRunningProcesses(handle)]
+
+    def _fields(self, numbers: Mapping[str, int]) -> dict[str, Any]:
+        """Several field values in one call; each has a return code of its own."""
+        wanted = {name: number for name, number in numbers.items() if self.errors.get(name) not in _FOR_EVER}
+        values = self.read("fields", lambda h: self.nvml.nvmlDeviceGetFieldValues(h, list(wanted.values()))) or ()
+        by_name = zip(wanted, values, strict=False)
+        return read_all(self.read, {name: lambda _, value=value: self._field(value) for name, value in by_name})  # type: ignore[misc]
+
+    def _field(self, value: Any) -> float:
+        if value.nvmlReturn:
+            raise self.nvml.NVMLError(value.nvmlReturn)
+        return _number(getattr(value.value, _VALUE_MEMBERS[value.valueType]))
+
+    def _temperature(self, handle: Any) -> float:
+        """Degrees Celsius of the GPU. The older call is for drivers that lack the newer one."""
+        n = self.nvml
+        try:
+            return float(n.nvmlDeviceGetTemperatureV(handle, n.NVML_TEMPERATURE_GPU))
+        except (n.NVMLError_FunctionNotFound, n.NVMLError_NotSupported, AttributeError):
+            return float(n.nvmlDeviceGetTemperature(handle, n.NVML_TEMPERATURE_GPU))
+
+    def _reasons(self, handle: Any) -> int:
+        """Bits that say why the clocks are held down now; the older name is for drivers before 535."""
+        n = self.nvml
+        try:
+            return int(n.nvmlDeviceGetCurrentClocksEventReasons(handle))
+        except (n.NVMLError_FunctionNotFound, AttributeError):
+            return int(n.nvmlDeviceGetCurrentClocksThrottleReasons(handle))
+
+    def _ecc(self, handle: Any, kind: int) -> int:
+        return int(self.nvml.nvmlDeviceGetTotalEccErrors(handle, kind, self.nvml.NVML_VOLATILE_ECC))
+
+    def _utilization_buffer(self, handle: Any) -> list[float]:
+        """[how many, their mean] of the driver's own samples since the last call: finer than polling, and cheaper."""
+        n = self.nvml
+        kind, samples = n.nvmlDeviceGetSamples(handle, n.NVML_GPU_UTILIZATION_SAMPLES, self._last_sample)
+        if not samples:
+            return [0, 0.0]
+        fresh = self._last_sample > 0  # the first call returns what was buffered before the run
+        self._last_sample = max(int(s.timeStamp) for s in samples)
+        values = [_number(getattr(s.sampleValue, _VALUE_MEMBERS[kind])) / _MAX_UTILIZATION for s in samples]
+        return [len(values), sum(values) / len(values)] if fresh else [0, 0.0]
+
+    def _nvlinks(self, handle: Any) -> list[int]:
+        """The state of each link that the card has: 1 active, 0 not."""
+        n, states = self.nvml, []
+        for link in range(n.NVML_NVLINK_MAX_LINKS):
+            try:
+                states.append(int(n.nvmlDeviceGetNvLinkState(handle, link)))
+            except n.NVMLError as error:
+                if not states and error_name(error) not in ("NotSupported", "InvalidArgument"):
+                    raise
+                break
+        return states
+
+    def _nvlink_errors(self, handle: Any) -> int:
+        """Replays, recoveries and CRC errors of all active links together."""
+        n = self.nvml
+        kinds = (n.NVML_NVLINK_ERROR_DL_REPLAY, n.NVML_NVLINK_ERROR_DL_RECOVERY, n.NVML_NVLINK_ERROR_DL_CRC_FLIT)
+        links = [link for link, active in enumerate(self._nvlinks(handle)) if active]
+        return sum(int(n.nvmlDeviceGetNvLinkErrorCounter(handle, link, kind)) for link in links for kind in kinds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,38 +283,31 @@ class Survey:
     cards: tuple[Seen, ...] = ()
 
     def by_uuid(self, uuid: str) -> Seen | None:
-        """The card with that identity; torch spells it without the ``GPU-`` in front."""
-        return next((card for card in self.cards if uuid and card.uuid.endswith(uuid.removeprefix("GPU-"))), None)
+        """The card with that identity."""
+        return next((card for card in self.cards if _same(card.uuid, uuid)), None)
 
 
 def survey() -> Survey:
     """Look once and close NVML again. Never raises: a card that does not answer is left out."""
-    driver = driver_version()
-    if driver is None:
-        return Survey(None)
     try:
         nvml = load()
-    except NvmlMissing:
-        return Survey(driver)
+    except ProbeError:
+        return Survey(None)
     try:
-        cards = [Card(nvml, index) for index in range(device_count())]
-        return Survey(driver, tuple(_seen(card) for card in cards if card.lost is None))
-    except NvmlMissing:
+        driver = driver_version(nvml)
+        return Survey(driver, tuple(_seen(card) for card in open_cards(nvml) if card.lost is None))
+    except ProbeError:
         return Survey(driver)
     finally:
         nvml.nvmlShutdown()
 
 
 def _seen(card: Card) -> Seen:
-    facts, nvml = card.facts(), card.nvml
-    others = card.read("processes", lambda h: nvml.nvmlDeviceGetComputeRunningProcesses(h))
+    facts, others = card.facts(), card.processes()
     return Seen(
-        index=card.index,
-        uuid=str(facts.get("uuid", "")),
-        name=str(facts.get("name", "")),
-        numa=facts.get("numa"),
+        index=card.index, uuid=str(facts.get("uuid", "")), name=str(facts.get("name", "")), numa=facts.get("numa"),
         processes=None if others is None else len(others),
-    )
+    )  # fmt: skip
 
 
 def energy_reader(uuid: str) -> Callable[[], float | None]:
@@ -133,21 +316,23 @@ def energy_reader(uuid: str) -> Callable[[], float | None]:
     NVML stays open for as long as this process lives.
     """
     try:
-        nvml = load()
-        count = device_count()
-    except NvmlMissing:
+        cards = open_cards(load())
+    except ProbeError:
         return lambda: None
-    for card in (Card(nvml, index) for index in range(count)):
-        found = card.read("uuid", lambda h: _as_text(nvml.nvmlDeviceGetUUID(h)))
-        if found and uuid and found.endswith(uuid.removeprefix("GPU-")):
-            return lambda: _joules(card)
-    return lambda: None
+    return next((card.joules for card in cards if _same(card.uuid(), uuid)), lambda: None)
 
 
-def _joules(card: Card) -> float | None:
-    value = card.read("energy", lambda h: card.nvml.nvmlDeviceGetTotalEnergyConsumption(h) / 1e3)
-    return None if value is None else float(value)
+def _same(uuid: str, other: str) -> bool:
+    """Is it one card? torch spells a card's identity without the ``GPU-`` in front."""
+    return bool(uuid and other) and uuid.endswith(other.removeprefix("GPU-"))
 
 
-def _as_text(value: Any) -> str:
+def _text(value: Any) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def _number(value: Any) -> float:
+    """Raises ValueError for what is not finite: NaN is no reading."""
+    if not math.isfinite(value):
+        raise ValueError("not a number")
+    return float(value)

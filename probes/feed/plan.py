@@ -1,48 +1,100 @@
-"""Which arms run for how long at each effort. Seconds; storage twice, interleaved with fetch, because devices drift."""
+"""What the feed's child program is told: the data, the accelerator, and which arms run for how long."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+
+from pydantic import BaseModel
 
 from bench.model import Effort
 
-Rows = list[dict[str, Any]]
-_Arm = tuple[str, int, float, float, float]
+LOADERS = ("torch", "webdataset", "safetensors", "parquet")
 
-#: (arm, turn, warm, shortest, longest). Warm-up covers the fill of the read-ahead and short burst credits; an arm
-#: that is not flat by then goes on to ``longest``.
-_ARMS: Mapping[Effort, tuple[_Arm, ...]] = {
-    Effort.QUICK: (
-        ("transfer", 1, 0.3, 0.7, 0.7),
-        ("preprocess", 1, 0.3, 1.2, 1.2),
-        ("fetch", 1, 1.0, 1.5, 2.5),
-        ("storage", 1, 1.0, 3.0, 4.5),
-        ("fetch", 2, 1.0, 1.5, 2.5),
-        ("storage", 2, 1.0, 3.0, 4.5),
-    ),
-    Effort.STANDARD: (
-        ("transfer", 1, 0.5, 1.5, 1.5),
-        ("preprocess", 1, 0.5, 3.0, 3.0),
-        ("fetch", 1, 1.5, 5.0, 10.0),
-        ("storage", 1, 2.0, 10.0, 20.0),
-        ("fetch", 2, 1.5, 5.0, 10.0),
-        ("storage", 2, 2.0, 10.0, 20.0),
-    ),
-    Effort.THOROUGH: (
-        ("transfer", 1, 1.0, 5.0, 5.0),
-        ("preprocess", 1, 1.0, 10.0, 10.0),
-        ("fetch", 1, 2.0, 20.0, 60.0),
-        ("storage", 1, 2.0, 30.0, 90.0),
-        ("fetch", 2, 2.0, 20.0, 60.0),
-        ("storage", 2, 2.0, 30.0, 90.0),
-    ),
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One arm of the schedule. Seconds left out at its begin, needed after that, and allowed until it is flat.
+
+    A ``mend`` row tries another way to read, and only if storage turned out to be what lacks.
+    """
+
+    arm: str
+    turn: int
+    warm: float
+    shortest: float
+    longest: float
+    workers: int | None = None
+    block_bytes: int | None = None
+    buffered: bool = False
+
+
+class Spec(BaseModel, frozen=True, extra="forbid"):
+    """What to measure. Bytes and seconds; ``demand`` in samples a second, None for a real accelerator.
+
+    ``bucket`` (bytes a second, burst bytes) reads from an exact software rate in place of files: calibration.
+    ``files`` are existing files to read in place of our own; ``buffered`` leaves O_DIRECT out, as where there is none.
+    """
+
+    folder: str
+    accelerator: str  # emulated, cpu, cuda, auto
+    sample_bytes: int
+    sample_sd_bytes: int = 0
+    samples_per_file: int
+    batch: int
+    count: int = 1
+    demand: float | None
+    data_bytes: int
+    layout_seconds: float
+    schedule: tuple[Row, ...]
+    deadline_seconds: float
+    workers: int = 16
+    readers: int = 4
+    decode: str = "none"
+    loader: str | None = None
+    pattern: str = "batch"
+    sequential: bool = False
+    seed: int = 7
+    bucket: tuple[float, float] | None = None
+    files: tuple[str, ...] = ()
+    buffered: bool = False
+
+
+#: (warm, shortest, longest) of each arm. Warm-up covers the fill of the read-ahead and short burst credits; an arm that
+#: is not flat by then goes on to ``longest``.
+_SECONDS: Mapping[Effort, Mapping[str, tuple[float, float, float]]] = {
+    Effort.QUICK: {
+        "resident": (0.5, 1.0, 1.0),
+        "transfer": (0.3, 0.7, 0.7),
+        "preprocess": (0.3, 1.2, 1.2),
+        "fetch": (1.0, 1.5, 2.5),
+        "storage": (1.0, 3.0, 4.5),
+        "yardstick": (1.0, 2.0, 4.0),
+        "mend": (0.3, 0.6, 0.6),
+    },
+    Effort.STANDARD: {
+        "resident": (0.5, 3.0, 3.0),
+        "transfer": (0.5, 1.5, 1.5),
+        "preprocess": (0.5, 3.0, 3.0),
+        "fetch": (1.5, 5.0, 10.0),
+        "storage": (2.0, 10.0, 20.0),
+        "yardstick": (1.0, 5.0, 10.0),
+        "mend": (0.3, 1.5, 1.5),
+    },
+    Effort.THOROUGH: {
+        "resident": (0.5, 10.0, 10.0),
+        "transfer": (1.0, 5.0, 5.0),
+        "preprocess": (1.0, 10.0, 10.0),
+        "fetch": (2.0, 20.0, 60.0),
+        "storage": (2.0, 30.0, 90.0),
+        "yardstick": (1.0, 15.0, 30.0),
+        "mend": (0.3, 5.0, 5.0),
+    },
 }
-_RESIDENT_SECONDS = {Effort.QUICK: 1.0, Effort.STANDARD: 3.0, Effort.THOROUGH: 10.0}
-_YARDSTICK_SECONDS = {Effort.QUICK: 2.0, Effort.STANDARD: 5.0, Effort.THOROUGH: 15.0}
-_MEND_SECONDS = {Effort.QUICK: 0.6, Effort.STANDARD: 1.5, Effort.THOROUGH: 5.0}
+#: Storage twice, interleaved with fetch, because devices drift.
+_TURNS = (("transfer", 1), ("preprocess", 1), ("fetch", 1), ("storage", 1), ("fetch", 2), ("storage", 2))
 #: Other ways to read, the most promising first; the search ends with the effort's time. (workers, block, buffered)
-_MEND: tuple[tuple[int | None, int | None, bool], ...] = (
+_WAYS: tuple[tuple[int | None, int | None, bool], ...] = (
     (64, None, False),
     (None, 4 << 20, False),
     (None, 256 << 10, False),
@@ -50,38 +102,24 @@ _MEND: tuple[tuple[int | None, int | None, bool], ...] = (
 )
 
 
-def schedule(effort: Effort, real: bool, readers: int, loader: bool, sweep: bool) -> Rows:
-    """The rows of the child's schedule (`probes.feed.load.spec.Row`).
+def schedule(effort: Effort, real: bool, readers: int, loader: bool) -> tuple[Row, ...]:
+    """The rows of the child's schedule, the other ways to read last.
 
     A real accelerator's own rate is measured before and after; an emulated one's is exact. With a loader of other
     people's our own reader is measured beside it. ``readers``: how many the workload's publishers use.
     """
-    rows = [_row(*arm) for arm in _ARMS[effort]]
+    seconds = _SECONDS[effort]
+    rows = [Row(arm, turn, *seconds[arm]) for arm, turn in _TURNS]
     if loader:
-        rows = [_for_processes(row) for row in rows]
-        seconds = _YARDSTICK_SECONDS[effort]
-        rows.append(_row("yardstick", 1, 1.0, seconds, seconds * 2))
+        rows = [_for_processes(row) if row.arm == "storage" else row for row in rows]
+        rows.append(Row("yardstick", 1, *seconds["yardstick"]))
     if real:
-        seconds = _RESIDENT_SECONDS[effort]
-        rows = [_row("resident", 1, 0.5, seconds, seconds), *rows, _row("resident", 2, 0.3, seconds, seconds)]
-    return rows + (mend_rows(effort, readers) if sweep else [])
+        _, shortest, longest = seconds["resident"]
+        rows = [Row("resident", 1, *seconds["resident"]), *rows, Row("resident", 2, 0.3, shortest, longest)]
+    ways = ((readers, None, False), *_WAYS)
+    return (*rows, *(Row("mend", turn, *seconds["mend"], *way) for turn, way in enumerate(ways, 1)))
 
 
-def _for_processes(row: dict[str, Any]) -> dict[str, Any]:
+def _for_processes(row: Row) -> Row:
     """Worker processes start slowly and each first fetches whole batches: twice as much is left out and looked at."""
-    if row["arm"] != "storage":
-        return row
-    return {**row, "warm": row["warm"] * 2, "shortest": row["shortest"] * 1.5, "longest": row["longest"] * 2}
-
-
-def mend_rows(effort: Effort, readers: int) -> Rows:
-    seconds = _MEND_SECONDS[effort]
-    ways = ((readers, None, False), *_MEND)
-    return [
-        {**_row("mend", turn, 0.3, seconds, seconds), "mend": True, "workers": w, "block_bytes": b, "buffered": c}
-        for turn, (w, b, c) in enumerate(ways, 1)
-    ]
-
-
-def _row(arm: str, turn: int, warm: float, shortest: float, longest: float) -> dict[str, Any]:
-    return {"arm": arm, "turn": turn, "warm": warm, "shortest": shortest, "longest": longest}
+    return Row(row.arm, row.turn, row.warm * 2, row.shortest * 1.5, row.longest * 2)

@@ -9,64 +9,60 @@ use them to decide whether storage, the decode, the copy or the loader must beco
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
 
+from bench.measure import jsonl
 from bench.measure.probe import Check, Context, Option, Probe, ProbeError, Tools
-from bench.model import Code, Effort, Measurement, Metric, Request
-from probes.feed.calibrate import calibrate as calibrate
+from bench.model import Code, Effort, Measurement, Request
+from probes.common.metrics import metrics
+from probes.feed.calibrate import calibrate
 from probes.feed.parse import Parsed, parse
 from probes.feed.patterns import PATTERN_METRICS, PATTERNS, parse_pattern
-from probes.feed.plan import schedule
-from probes.feed.workloads import Accelerator, Workload, resolve
+from probes.feed.plan import LOADERS, Spec, schedule
+from probes.feed.records import DirectoryCheck
+from probes.feed.workloads import Accelerator, resolve
 
-_WHERE = ("path", "stand_in", "accelerator")
-_More = tuple[tuple[str, str, tuple[str, ...], Literal["higher", "lower", "none"]], ...]
-#: name, help, labels beside the path's, what is better
-_DECLARED: _More = (
+METRICS = metrics(
     ("inference_samples_per_second",
      "Samples a second by stage: input resident, transferred, preprocessed, fetched alone, from storage",
-     ("stage",), "higher"),
+     "stage", "higher"),
     ("starvation_ratio",
      "Share of its capability that the accelerator loses to waiting for data, in total and by component",
-     ("component",), "lower"),
+     "component", "lower"),
     ("storage_headroom_ratio",
-     "What the path delivers over what the accelerator demands: fetch / resident", (), "higher"),
+     "What the path delivers over what the accelerator demands: fetch / resident", "", "higher"),
     ("accelerators_feedable",
-     "How many such accelerators the path can feed without keeping them waiting", (), "higher"),
-    ("feed_sample_bytes", "Mean size of one sample that the feed reads", (), "none"),
-    ("feed_wait_seconds", "How long a step waited for its batch", ("stage", "statistic"), "lower"),
+     "How many such accelerators the path can feed without keeping them waiting", "", "higher"),
+    ("feed_sample_bytes", "Mean size of one sample that the feed reads", "", "none"),
+    ("feed_wait_seconds", "How long a step waited for its batch", "stage statistic", "lower"),
     ("feed_interference_ratio",
-     "How much slower the accelerator computes while it is also loaded: not idleness", (), "lower"),
+     "How much slower the accelerator computes while it is also loaded: not idleness", "", "lower"),
     ("feed_mlperf_utilization_ratio",
-     "Accelerator utilization as MLPerf Storage defines it, first batch left out", (), "higher"),
+     "Accelerator utilization as MLPerf Storage defines it, first batch left out", "", "higher"),
     ("feed_preprocess_cores",
-     "CPU cores that preparing samples would keep busy at the accelerator's full rate", (), "lower"),
-    ("feed_available_cores", "CPU cores that the feed may use", (), "none"),
+     "CPU cores that preparing samples would keep busy at the accelerator's full rate", "", "lower"),
+    ("feed_available_cores", "CPU cores that the feed may use", "", "none"),
     ("feed_yardstick_samples_per_second",
-     "With --loader: what our own reader feeds the accelerator with, on the same path", (), "higher"),
+     "With --loader: what our own reader feeds the accelerator with, on the same path", "", "higher"),
     ("feed_loader_gap_ratio",
      "With --loader: what that loader loses against our own reader, of the accelerator's capability",
-     ("loader", "workers"), "lower"),
+     "loader workers", "lower"),
     ("feed_fetch_bytes_per_second",
      "Reading alone, by number of readers, block size, and past or through the page cache",
-     ("readers", "block_bytes", "cache"), "higher"),
-    ("feed_consumed_bytes_per_second", "Time line: bytes that the accelerator consumed", ("stage",), "higher"),
-    ("feed_device_bytes_per_second", "Time line: bytes that the device delivered to the readers", ("stage",), "none"),
-    ("feed_utilization_ratio", "Time line: consumption over the accelerator's own rate", ("stage",), "higher"),
-    ("feed_pressure_ratio", "Time line: share of time in which a task stalled for I/O", ("stage",), "lower"),
+     "readers block_bytes cache", "higher"),
+    ("feed_consumed_bytes_per_second", "Time line: bytes that the accelerator consumed", "stage", "higher"),
+    ("feed_device_bytes_per_second", "Time line: bytes that the device delivered to the readers", "stage", "none"),
+    ("feed_utilization_ratio", "Time line: consumption over the accelerator's own rate", "stage", "higher"),
+    ("feed_pressure_ratio", "Time line: share of time in which a task stalled for I/O", "stage", "lower"),
+    *PATTERN_METRICS,
+    last="path stand_in accelerator",
 )  # fmt: skip
-METRICS = tuple(
-    Metric(name=name, help=text, labels=(*labels, *_WHERE), better=better)
-    for name, text, labels, better in (*_DECLARED, *PATTERN_METRICS)
-)
 
 
 def decode_name(text: str) -> str:
-    """The name of a decode, as `probes.feed.load.decode` knows them. Raises ValueError."""
+    """The name of a decode, as `probes.feed.load.reader` knows them. Raises ValueError."""
     kind, colon, seconds = text.partition(":")
     if text not in ("none", "crc32", "normalize"):
         if kind not in ("spin", "sleep") or not colon:
@@ -77,8 +73,8 @@ def decode_name(text: str) -> str:
 
 
 OPTIONS = (
-    Option("loader", "feed as people load, and find what their loader loses against our reader",
-           choices=("torch", "webdataset", "safetensors", "parquet"), code=Code.UNKNOWN_LOADER),
+    Option("loader", "feed as people load, and find what their loader loses against our reader", choices=LOADERS,
+           code=Code.UNKNOWN_LOADER),
     Option("pattern", "how the data is read", choices=("batch", "shards", *PATTERNS), default="batch",
            code=Code.UNKNOWN_PATTERN),
     Option("workload", "a published workload by name, or a TOML file of one: unet3d, resnet50, ..."),
@@ -127,38 +123,38 @@ def _measure_directory(ctx: Context, directory: str, accelerator: Accelerator, i
     with ctx.workspace(Path(path), need) as folder, ctx.stage("feed"):
         ctx.progress(f"feeding from {path}", index / max(1, len(ctx.request.storage)))
         spec = specification(ctx, str(folder), accelerator)
-        seconds = spec["deadline_seconds"] + _START_SECONDS
-        done = ctx.tools.python("probes.feed.load.main", json.dumps(spec), name=f"feed-{index}", timeout=seconds + 30.0)
-    if ctx.option("pattern") in PATTERNS:
+        timeout = spec.deadline_seconds + _START_SECONDS + 30.0
+        done = ctx.tools.python("probes.feed.load.main", spec.model_dump_json(), name=f"feed-{index}", timeout=timeout)
+    if spec.pattern in PATTERNS:
         return parse_pattern(done.stdout, path, accelerator.label)
     return parse(done.stdout, path, accelerator.label)
 
 
-def specification(ctx: Context, folder: str, accelerator: Accelerator) -> dict[str, Any]:
-    """The child's JSON: see `probes.feed.load.main.Spec`."""
-    work: Workload = accelerator.workload
+def specification(ctx: Context, folder: str, accelerator: Accelerator) -> Spec:
+    work = accelerator.workload
     real = accelerator.kind != "emulated"
     loader = ctx.option("loader")
-    return {
-        "folder": folder,
-        "accelerator": accelerator.kind,
-        "sample_bytes": work.sample_bytes,
-        "sample_sd_bytes": work.sample_sd_bytes,
-        "samples_per_file": work.samples_per_file,
-        "batch": work.batch * work.count,
-        "count": work.count,
-        "demand": work.demand_samples_per_second,
-        "data_bytes": _DATA_BYTES[ctx.effort],
-        "layout_seconds": _LAYOUT_SECONDS[ctx.effort],
-        "schedule": schedule(ctx.effort, real, work.readers, loader is not None, True),
-        "deadline_seconds": 0.9 * ctx.seconds,
-        "decode": ctx.option("decode") or ("crc32" if real else "none"),
-        "seed": ctx.seed,
-        "readers": work.readers,
-        "loader": loader,
-        "pattern": ctx.option("pattern"),
-        "sequential": ctx.option("pattern") == "shards",
-    }
+    pattern = ctx.option("pattern")
+    return Spec(
+        folder=folder,
+        accelerator=accelerator.kind,
+        sample_bytes=work.sample_bytes,
+        sample_sd_bytes=work.sample_sd_bytes,
+        samples_per_file=work.samples_per_file,
+        batch=work.batch * work.count,
+        count=work.count,
+        demand=work.demand_samples_per_second,
+        data_bytes=_DATA_BYTES[ctx.effort],
+        layout_seconds=_LAYOUT_SECONDS[ctx.effort],
+        schedule=schedule(ctx.effort, real, work.readers, loader is not None),
+        deadline_seconds=0.9 * ctx.seconds,
+        decode=ctx.option("decode") or ("crc32" if real else "none"),
+        seed=ctx.seed,
+        readers=work.readers,
+        loader=loader,
+        pattern=pattern,
+        sequential=pattern == "shards",
+    )
 
 
 def doctor(tools: Tools, request: Request) -> Sequence[Check]:
@@ -181,14 +177,15 @@ def _storage_check(tools: Tools, directory: str) -> Check:
     name = f"feed from {directory}"
     try:
         done = tools.python("probes.feed.load.main", "--check", directory, name="check", timeout=_START_SECONDS)
-        answer = json.loads(done.stdout)
-        memory = answer["memory"]
     except ProbeError as error:
         return Check(name, False, error.reason, "look at the mount and its server")
-    except (ValueError, KeyError, TypeError):
+    found = jsonl.record(done.stdout, DirectoryCheck)
+    if found is None or found.error:
         return Check(name, False, f"{directory} cannot be used", "give a directory that exists: --storage DIR")
-    if memory:
-        return Check(name, False, f"on {memory}: no storage below it", "give a directory on a disk: --storage DIR")
+    if found.memory:
+        return Check(
+            name, False, f"on {found.memory}: no storage below it", "give a directory on a disk: --storage DIR"
+        )
     return Check(name, True, "on storage")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from bench.judge.statistics import median, median_interval
+from bench.judge.statistics import median, median_interval, student_half_width
 
 Interval = tuple[float, float]
 
@@ -97,15 +97,14 @@ def _burst(curve: Sequence[float], step: float, start: int, after: float, ceilin
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Samples a second: value, an interval that holds it, and the window rates it stands on."""
+    """Samples a second, or what follows from them: value, its interval, and the windows that it stands on."""
 
     value: float
     interval: Interval
-    repeats: tuple[float, ...]
-    seconds: float
+    repeats: tuple[float, ...] = ()
 
 
-def pool(turns: Sequence[Sequence[float]], seconds: float) -> Rate:
+def pool(turns: Sequence[Sequence[float]]) -> Rate:
     """One rate from the equally long windows of one or more turns of an arm.
 
     The value is the mean, because a rate is work over time and not a typical moment. The interval is the larger of
@@ -115,11 +114,12 @@ def pool(turns: Sequence[Sequence[float]], seconds: float) -> Rate:
     windows = [value for turn in turns for value in turn]
     means = [sum(turn) / len(turn) for turn in turns if turn]
     value = sum(windows) / len(windows)
-    low, high = _student(windows, value)
-    return Rate(value, (max(0.0, min(low, *means, value)), max(high, *means, value)), tuple(windows), seconds)
+    half = student_half_width(windows, value)
+    low, high = min(value - half, *means, value), max(value + half, *means, value)
+    return Rate(value, (max(0.0, low), high), tuple(windows))
 
 
-def own(turns: Sequence[Sequence[float]], seconds: float) -> Rate:
+def own(turns: Sequence[Sequence[float]]) -> Rate:
     """What an accelerator consumes that is never kept waiting: the median of short windows, not their mean.
 
     It is a capability: a moment in which something else had the CPU is the host's, and would make two turns differ.
@@ -128,23 +128,12 @@ def own(turns: Sequence[Sequence[float]], seconds: float) -> Rate:
     windows = [value for turn in turns for value in turn]
     medians = [median(turn) for turn in turns if turn]
     value, (low, high) = median_interval(windows)
-    return Rate(value, (min(low, *medians, value), max(high, *medians, value)), tuple(windows), seconds)
+    return Rate(value, (min(low, *medians, value), max(high, *medians, value)), tuple(windows))
 
 
 def each_step(curve: Sequence[float], step: float, warm: float) -> tuple[float, ...]:
     """The rate between each two neighbours of the curve after ``warm`` seconds."""
     return tuple((after - before) / step for before, after in pairwise(curve[math.ceil(warm / step) :]))
-
-
-def _student(windows: Sequence[float], mean: float) -> Interval:
-    if len(windows) < 2:
-        return mean, mean
-    from scipy.special import stdtrit
-
-    n = len(windows)
-    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in windows) / (n - 1))
-    half = float(stdtrit(n - 1, 0.975)) * deviation / math.sqrt(n)
-    return mean - half, mean + half
 
 
 def difference_interval(high: Interval, low: Interval, over: Interval, least: float = -math.inf) -> Interval:

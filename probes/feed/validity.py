@@ -6,13 +6,12 @@ accelerator that was not itself, storage that paid out a burst credit. What was 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+import math
+from collections.abc import Iterator, Mapping, Sequence
 
 from bench.model import Code, code_of
-from probes.feed.rates import steady, tolerance
-
-Arm = Mapping[str, Any]
+from probes.feed.rates import tolerance
+from probes.feed.records import Arm, Ready
 
 #: Device bytes over consumed bytes under which the reads were not cold.
 COLD_RATIO = 0.98
@@ -28,72 +27,54 @@ _FED = 0.99
 _BESIDE = ("mend", "yardstick")
 
 
-def reasons(ready: Mapping[str, Any], arms: Sequence[Arm], rates: Mapping[str, Sequence[float]]) -> list[str]:
+def reasons(ready: Ready, arms: Sequence[Arm], rates: Mapping[str, Sequence[float]]) -> list[str]:
     """The reasons against these arms, one of each kind; ``rates`` are the turns' rates by arm, in samples a second."""
-    cold = [arm for arm in arms if arm["arm"] in ("fetch", "storage")]
-    found = [
-        _unwritten(ready),
-        *(reason for arm in cold for reason in _cold(ready, arm, _others_bytes(arms, arm.get("seconds", 0.0)))),
-    ]
-    found += [_contended(arm) for arm in arms if arm["arm"] not in _BESIDE and not _fed(rates)]
-    found += [_drifted(rates.get("resident", ())), _disagree(rates, _demand(rates))]
-    found += [_not_flat(arm, _demand(rates)) for arm in cold]
     by_code: dict[Code | None, str] = {}
-    for reason in found:
+    for reason in _all_reasons(ready, arms, rates):
         if reason:
             by_code.setdefault(code_of(reason), reason)
     return list(by_code.values())
 
 
-def _demand(rates: Mapping[str, Sequence[float]]) -> float:
-    return sum(rates["resident"]) / len(rates["resident"]) if rates.get("resident") else float("inf")
-
-
-def _fed(rates: Mapping[str, Sequence[float]]) -> bool:
-    """A busy host only makes the feed slower: an accelerator that it feeds all the same is fed."""
+def _all_reasons(ready: Ready, arms: Sequence[Arm], rates: Mapping[str, Sequence[float]]) -> Iterator[str | None]:
+    demand = sum(rates["resident"]) / len(rates["resident"]) if rates.get("resident") else math.inf
     turns = rates.get("storage", ())
-    return bool(turns) and min(turns) >= _FED * _demand(rates)
+    cold = [arm for arm in arms if arm.arm in ("fetch", "storage")]
+    if ready.unwritten_bytes:
+        yield f"{Code.UNWRITTEN}: {ready.unwritten_bytes / 1e6:.0f} MB of the files were never written to a disk"
+    # What the network brings others, as seen in the arm that reads from memory only.
+    others = max((arm.network_bytes / arm.seconds for arm in arms if arm.arm == "preprocess"), default=0.0)
+    for arm in cold if not ready.bucket else ():
+        yield from _cold(arm, max(0.0, others) * arm.seconds)
+    # A busy host only makes the feed slower: an accelerator that it feeds all the same is fed.
+    if not turns or min(turns) < _FED * demand:
+        yield from (_contended(arm) for arm in arms if arm.arm not in _BESIDE)
+    yield _drifted(rates.get("resident", ()))
+    yield _disagree([min(rate, demand) for rate in turns], demand)
+    yield from (_not_flat(arm, demand) for arm in cold)
 
 
-def _unwritten(ready: Mapping[str, Any]) -> str | None:
-    if ready.get("unwritten_bytes"):
-        return f"{Code.UNWRITTEN}: {ready['unwritten_bytes'] / 1e6:.0f} MB of the files were never written to a disk"
-    return None
-
-
-def _others_bytes(arms: Sequence[Arm], seconds: float) -> float:
-    """What the network brings others in so many seconds: seen in the arm that reads from memory only."""
-    quiet = [arm.get("network_bytes", 0) / arm["seconds"] for arm in arms if arm["arm"] == "preprocess"]
-    return max(quiet, default=0.0) * seconds
-
-
-def _cold(ready: Mapping[str, Any], arm: Arm, others: float) -> Iterable[str | None]:
+def _cold(arm: Arm, others: float) -> Iterator[str]:
     """The reader's own device bytes, else those of the device below the path, else the network's; or what the page
     cache holds, where the file system has none of them."""
-    if ready.get("bucket") or not arm["read_bytes"]:
+    if not arm.read_bytes:
         return
-    own, device = arm["own_device_bytes"], arm.get("device_bytes")
-    came = own if own > 0 else arm.get("network_bytes", 0) - others if device is None else device
-    ratio = max(0.0, came / arm["read_bytes"])
-    if ratio < COLD_RATIO and not (own == 0 and device is None and _not_resident(arm)):
-        below = "network" if own == 0 and device is None else "device"
-        yield f"{Code.NOT_COLD}: only {ratio:.0%} of the bytes that the {arm['arm']} arm read came from the {below}"
-    resident = arm.get("resident_ratio")
+    own, device, resident = arm.own_device_bytes, arm.device_bytes, arm.resident_ratio
+    blind = own == 0 and device is None
+    came = own if own > 0 else arm.network_bytes - others if device is None else device
+    ratio = max(0.0, came / arm.read_bytes)
+    if ratio < COLD_RATIO and not (blind and resident is not None and resident <= RESIDENCY_RATIO):
+        below = "network" if blind else "device"
+        yield f"{Code.NOT_COLD}: only {ratio:.0%} of the bytes that the {arm.arm} arm read came from the {below}"
     if resident is not None and resident > RESIDENCY_RATIO:
-        yield f"{Code.NOT_COLD}: {resident:.0%} of the files lay in the page cache before the {arm['arm']} arm"
-
-
-def _not_resident(arm: Arm) -> bool:
-    resident = arm.get("resident_ratio")
-    return resident is not None and resident <= RESIDENCY_RATIO
+        yield f"{Code.NOT_COLD}: {resident:.0%} of the files lay in the page cache before the {arm.arm} arm"
 
 
 def _contended(arm: Arm) -> str | None:
-    waited = arm.get("run_queue_wait_ratio")
-    others = arm.get("others_cpu_ratio", 1.0)
+    waited, others = arm.run_queue_wait_ratio, arm.others_cpu_ratio
     if waited is not None and waited > RUN_QUEUE_RATIO and others > OTHERS_RATIO:
         return (
-            f"{Code.CONTENDED}: the {arm['arm']} arm's threads waited {waited:.0%} of the time for a CPU, "
+            f"{Code.CONTENDED}: the {arm.arm} arm's threads waited {waited:.0%} of the time for a CPU, "
             f"while other processes used {others:.0%} of them"
         )
     return None
@@ -108,8 +89,7 @@ def _drifted(resident: Sequence[float]) -> str | None:
     return None
 
 
-def _disagree(rates: Mapping[str, Sequence[float]], demand: float) -> str | None:
-    turns = [min(rate, demand) for rate in rates.get("storage", ())]
+def _disagree(turns: Sequence[float], demand: float) -> str | None:
     if len(turns) < 2 or max(turns) <= 0:
         return None
     apart = max(turns) - min(turns)
@@ -119,11 +99,11 @@ def _disagree(rates: Mapping[str, Sequence[float]], demand: float) -> str | None
 
 
 def _not_flat(arm: Arm, demand: float) -> str | None:
-    found = steady(arm["curve"], arm["grid_seconds"], arm["warm_seconds"], arm["shortest_seconds"], demand)
+    found = arm.steady(demand)
     if found is None:
-        return f"{Code.TOO_SHORT}: the {arm['arm']} arm ended before its window was full"
-    if not found.flat and arm["arm"] == "storage":
+        return f"{Code.TOO_SHORT}: the {arm.arm} arm ended before its window was full"
+    if not found.flat and arm.arm == "storage":
         slowest, fastest = min(found.thirds), max(found.thirds)
         between = f"between {slowest:.4g} and {fastest:.4g} samples a second"
-        return f"{Code.NOT_STEADY}: the {arm['arm']} arm ran {between} to its end"
+        return f"{Code.NOT_STEADY}: the {arm.arm} arm ran {between} to its end"
     return None

@@ -1,20 +1,30 @@
-"""The two ways to a node's cards, NVML and amdsmi, behind one shape. Opened and used on the watcher's thread only."""
+"""The two ways to a node's cards, NVML and amdsmi, behind one shape. Opened and used on the watcher's thread only.
+
+An AMD card has the same readings by the same names as an NVIDIA card. What amdsmi has no word for (Xid, row remapping,
+the share of multiprocessors in use) is absent, not zero. amdsmi is imported inside of a function; it comes with ROCm.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from probes.common import nvml as _nvml
-from probes.common.nvml_card import Card
-from probes.gpu import amd as _gpu_amd
+from bench.measure.probe import Unsupported
+from bench.model import Code
+from probes.common import nvml
+from probes.common.nvml import Card, read_all
+from probes.common.windows import finite
 
 _MOST_EVENTS = 1000  # at one sample
+_MIB = 1 << 20
 
 
 class Readable(Protocol):
-    """A card's readings as plain data."""
+    """A card's readings as plain data; ``errors`` holds, by reading, why it has no value."""
 
     index: int
     errors: dict[str, str]
@@ -25,58 +35,59 @@ class Readable(Protocol):
     def health(self) -> dict[str, Any]: ...
 
 
-class Door(Protocol):
-    """``source`` is the interface's name (nvml, amdsmi), ``driver`` the driver's version."""
+class Driver(ABC):
+    """``source`` is the interface's name (nvml, amdsmi), ``version`` the driver's."""
 
     source: str
-    driver: str | None
-    cards: list[Any]
+    version: str | None
+    cards: Sequence[Readable]
 
-    def begin(self, card: Readable) -> None:
-        """A stage begins: open a pair of the hardware's own counters, where there are any."""
-        ...
+    def begin(self, index: int) -> None:  # noqa: B027 - a driver without counters has nothing to open
+        """A stage begins: open a pair of the card's own activity counters, where there are any."""
 
-    def end(self, card: Readable) -> dict[str, float]:
-        """Close the innermost pair; its means by name."""
-        ...
+    def end(self, index: int) -> dict[str, float]:
+        """Close the card's innermost pair; its means by name."""
+        return {}
 
     def xids(self) -> list[list[int]] | None:
         """[card's index or -1, number] of each critical error since the last call; None where none can be heard."""
-        ...
+        return None
 
+    @abstractmethod
     def close(self) -> None: ...
 
 
-def open_door() -> Door:
-    """NVML where it is, else amdsmi. Raises NvmlMissing where there is neither, NvmlBroken where NVML fails."""
+def open_driver() -> Driver:
+    """NVML where it is, else amdsmi. Raises Unsupported where there is neither, Failed where NVML fails."""
     try:
-        return NvmlDoor()
-    except _nvml.NvmlBroken:
-        raise
-    except _nvml.NvmlMissing as error:
+        return NvmlDriver()
+    except Unsupported as error:
         try:
-            return AmdDoor()
-        except _gpu_amd.AmdMissing:
+            return AmdDriver()
+        except Unsupported:
             raise error from None
 
 
-class NvmlDoor:
+# --- NVIDIA
+
+
+class NvmlDriver(Driver):
     """NVIDIA cards."""
 
     source = "nvml"
 
     def __init__(self) -> None:
-        self._nvml, count = _nvml.load(), _nvml.device_count()
-        self.driver = _nvml.driver_version()
-        self.cards = [Card(self._nvml, index) for index in range(count)]
-        self._gpms = {card.index: Gpm(card) for card in self.cards}
-        self._events = Events(self._nvml, self.cards)
+        self._nvml = nvml.load()
+        self.cards = cards = nvml.open_cards(self._nvml)
+        self.version = nvml.driver_version(self._nvml)
+        self._gpms = {card.index: Gpm(card) for card in cards}
+        self._events = Events(self._nvml, cards)
 
-    def begin(self, card: Readable) -> None:
-        self._gpms[card.index].begin()
+    def begin(self, index: int) -> None:
+        self._gpms[index].begin()
 
-    def end(self, card: Readable) -> dict[str, float]:
-        return self._gpms[card.index].end()
+    def end(self, index: int) -> dict[str, float]:
+        return self._gpms[index].end()
 
     def xids(self) -> list[list[int]] | None:
         return self._events.take()
@@ -88,27 +99,6 @@ class NvmlDoor:
         self._nvml.nvmlShutdown()
 
 
-class AmdDoor:
-    """AMD cards. amdsmi has no pair of activity counters and no critical errors as events."""
-
-    source = "amdsmi"
-
-    def __init__(self) -> None:
-        self._smi, self.driver, self.cards = _gpu_amd.open_cards()
-
-    def begin(self, card: Readable) -> None:
-        return None
-
-    def end(self, card: Readable) -> dict[str, float]:
-        return {}
-
-    def xids(self) -> list[list[int]] | None:
-        return None
-
-    def close(self) -> None:
-        self._smi.amdsmi_shut_down()
-
-
 def _address(handle: Any) -> int | None:
     """Which card a handle is: NVML gives the same pointer each time."""
     return ctypes.cast(handle, ctypes.c_void_p).value if handle is not None else None
@@ -117,14 +107,14 @@ def _address(handle: Any) -> int | None:
 class Events:
     """Xid errors as they happen. Without the event interface there are none to read."""
 
-    def __init__(self, nvml: Any, cards: list[Card]) -> None:
-        self._nvml, self._set, self._deaf = nvml, None, False
+    def __init__(self, library: Any, cards: Sequence[Card]) -> None:
+        self._nvml, self._set, self._deaf = library, None, False
         self._cards = {_address(card.handle): card.index for card in cards}
         try:
-            self._set = nvml.nvmlEventSetCreate()
+            self._set = library.nvmlEventSetCreate()
             for card in (card for card in cards if card.lost is None):
-                nvml.nvmlDeviceRegisterEvents(card.handle, nvml.nvmlEventTypeXidCriticalError, self._set)
-        except (nvml.NVMLError, AttributeError):
+                library.nvmlDeviceRegisterEvents(card.handle, library.nvmlEventTypeXidCriticalError, self._set)
+        except (library.NVMLError, AttributeError):
             self._deaf = True
 
     def take(self) -> list[list[int]] | None:
@@ -150,20 +140,10 @@ class Events:
                 self._set = None
 
 
-#: Name, and the metric's number in nvml.h. Utilizations are percent; rates are MiB/s.
-METRICS = {
-    "graphics": 1,
-    "sm": 2,
-    "occupancy": 3,
-    "tensor": 5,
-    "dram": 10,
-    "pcie_send": 20,
-    "pcie_receive": 21,
-    "nvlink_receive": 60,
-    "nvlink_send": 61,
-}
-_PERCENT = ("graphics", "sm", "occupancy", "tensor", "dram")
-_MIB = float(1 << 20)
+#: Name, and the metric's number in nvml.h. The first five are percent; the others MiB/s.
+_PERCENT = {"graphics": 1, "sm": 2, "occupancy": 3, "tensor": 5, "dram": 10}
+_RATES = {"pcie_send": 20, "pcie_receive": 21, "nvlink_receive": 60, "nvlink_send": 61}
+_ACTIVITY = {**_PERCENT, **_RATES}
 
 
 class Gpm:
@@ -210,18 +190,146 @@ class Gpm:
 
     def _between(self, first: Any, second: Any) -> dict[str, float]:
         get = self.nvml.c_nvmlGpmMetricsGet_t()
-        get.version, get.numMetrics = self.nvml.NVML_GPM_METRICS_GET_VERSION, len(METRICS)
+        get.version, get.numMetrics = self.nvml.NVML_GPM_METRICS_GET_VERSION, len(_ACTIVITY)
         get.sample1, get.sample2 = first, second
-        for place, number in enumerate(METRICS.values()):
+        for place, number in enumerate(_ACTIVITY.values()):
             get.metrics[place].metricId = number
         if self.card.read("gpm_metrics", lambda _: self.nvml.nvmlGpmMetricsGet(get)) is None:
             return {}
         return {
-            name: _converted(name, get.metrics[place].value)
-            for place, name in enumerate(METRICS)
+            name: get.metrics[place].value / 100.0 if name in _PERCENT else get.metrics[place].value * _MIB
+            for place, name in enumerate(_ACTIVITY)
             if not get.metrics[place].nvmlReturn and math.isfinite(get.metrics[place].value)
         }
 
 
-def _converted(name: str, value: float) -> float:
-    return value / 100.0 if name in _PERCENT else value * _MIB
+# --- AMD
+
+#: amdsmi's counters, by the reasons' names that NVIDIA cards have. MI300 and later; each counts the ticks, out of
+#: ``acc_counter``, in which it held.
+VIOLATIONS = {
+    "sw_power_cap": "acc_ppt_pwr",
+    "hw_thermal_slowdown": "acc_prochot_thrm",
+    "sw_thermal_slowdown": "acc_socket_thrm",
+    "memory_thermal_slowdown": "acc_hbm_thrm",
+    "voltage_regulator_thermal_slowdown": "acc_vr_thrm",
+}
+
+
+class AmdDriver(Driver):
+    """AMD cards. amdsmi has no pair of activity counters and no critical errors as events."""
+
+    source = "amdsmi"
+
+    def __init__(self) -> None:
+        """Raises Unsupported where there is no amdsmi, no ROCm library or no AMD card."""
+        try:
+            import amdsmi
+
+            amdsmi.amdsmi_init()
+            handles = list(amdsmi.amdsmi_get_processor_handles())
+        except Exception as error:
+            raise Unsupported(Code.NO_GPU, f"amdsmi does not start: {error}") from error
+        if not handles:
+            raise Unsupported(Code.NO_GPU, "amdsmi sees no AMD card")
+        self._smi = amdsmi
+        self.cards = cards = [AmdCard(amdsmi, handle, index) for index, handle in enumerate(handles)]
+        self.version = cards[0].read("driver", lambda h: amdsmi.amdsmi_get_gpu_driver_info(h)["driver_version"])
+
+    def close(self) -> None:
+        self._smi.amdsmi_shut_down()
+
+
+class AmdCard:
+    """Readings of one card as plain data; ``errors`` and ``lost`` as for an NVIDIA card."""
+
+    def __init__(self, smi: Any, handle: Any, index: int) -> None:
+        self.smi, self._handle, self.index = smi, handle, index
+        self.errors: dict[str, str] = {}
+        self.lost: str | None = None
+        self._ticks: dict[str, float] = {}
+        self._held = dict.fromkeys(VIOLATIONS, 0.0)
+        self._at = time.monotonic()
+
+    def read(self, name: str, call: Callable[[Any], Any]) -> Any:
+        """``call(handle)``, or None with the reason in ``errors``; "N/A" is amdsmi's way to say that there is none."""
+        try:
+            value = call(self._handle)
+        except (self.smi.AmdSmiException, KeyError, TypeError, ValueError, OSError, AttributeError) as error:
+            self.errors[name] = (str(error).strip().splitlines() or [type(error).__name__])[0][:60]
+            return None
+        if value is None or value == "N/A":
+            self.errors[name] = "N/A"
+            return None
+        self.errors.pop(name, None)
+        return value
+
+    def facts(self) -> dict[str, Any]:
+        """What does not change."""
+        smi = self.smi
+        return read_all(self.read, {
+            "name": lambda h: str(smi.amdsmi_get_gpu_asic_info(h)["market_name"]),
+            "uuid": lambda h: str(smi.amdsmi_get_gpu_device_uuid(h)),
+            "bus": lambda h: str(smi.amdsmi_get_gpu_device_bdf(h)),
+            "memory_total": lambda h: int(smi.amdsmi_get_gpu_vram_usage(h)["vram_total"]) * _MIB,
+            "max_generation": lambda h: finite(smi.amdsmi_get_pcie_info(h)["pcie_static"]["max_pcie_speed"]),
+            "max_width": lambda h: finite(smi.amdsmi_get_pcie_info(h)["pcie_static"]["max_pcie_width"]),
+        })  # fmt: skip
+
+    def fast(self) -> dict[str, Any]:
+        """The set that is read once a second. ``generation`` is the link's speed, as in ``max_generation``."""
+        smi = self.smi
+        found = read_all(self.read, {
+            "utilization": lambda h: float(smi.amdsmi_get_gpu_activity(h)["gfx_activity"]) / 100.0,
+            "memory_used": lambda h: int(smi.amdsmi_get_gpu_vram_usage(h)["vram_used"]) * _MIB,
+            "power": self._power,
+            "energy": self._energy,
+            "temperature": lambda h: self._celsius(h, "HOTSPOT"),
+            "memory_temperature": lambda h: self._celsius(h, "VRAM"),
+            "sm_clock": lambda h: float(smi.amdsmi_get_clock_info(h, smi.AmdSmiClkType.GFX)["clk"]) * 1e6,
+            "memory_clock": lambda h: float(smi.amdsmi_get_clock_info(h, smi.AmdSmiClkType.MEM)["clk"]) * 1e6,
+            "generation": lambda h: finite(smi.amdsmi_get_pcie_info(h)["pcie_metric"]["pcie_speed"]),
+            "width": lambda h: finite(smi.amdsmi_get_pcie_info(h)["pcie_metric"]["pcie_width"]),
+        })  # fmt: skip
+        return {**found, **(self.read("violations", self._violations) or {})}
+
+    def health(self) -> dict[str, Any]:
+        """The set that is read before and after each probe."""
+        smi = self.smi
+        return read_all(self.read, {
+            "ecc_uncorrected": lambda h: int(smi.amdsmi_get_gpu_total_ecc_count(h)["uncorrectable_count"]),
+            "ecc_corrected": lambda h: int(smi.amdsmi_get_gpu_total_ecc_count(h)["correctable_count"]),
+            "replays": lambda h: finite(smi.amdsmi_get_pcie_info(h)["pcie_metric"]["pcie_replay_count"]),
+            "processes": lambda h: [int(p["pid"]) for p in smi.amdsmi_get_gpu_process_list(h)],
+        })  # fmt: skip
+
+    def _power(self, handle: Any) -> float | None:
+        """Watts: of now on MI300 and later, a mean on earlier cards."""
+        info = self.smi.amdsmi_get_power_info(handle)
+        found = (finite(info.get(key)) for key in ("current_socket_power", "average_socket_power"))
+        return next((watts for watts in found if watts), None)
+
+    def _energy(self, handle: Any) -> float:
+        """Joules; the counter's unit is in its resolution, microjoules."""
+        info = self.smi.amdsmi_get_energy_count(handle)
+        ticks = info["energy_accumulator"] if "energy_accumulator" in info else info["power"]
+        return float(ticks) * float(info["counter_resolution"]) / 1e6
+
+    def _celsius(self, handle: Any, place: str) -> float:
+        kind, now = getattr(self.smi.AmdSmiTemperatureType, place), self.smi.AmdSmiTemperatureMetric.CURRENT
+        return float(self.smi.amdsmi_get_temp_metric(handle, kind, now))
+
+    def _violations(self, handle: Any) -> dict[str, float]:
+        """Nanoseconds held so far by reason: the share of ticks since the last reading, times the time since."""
+        status = self.smi.amdsmi_get_violation_status(handle)
+        now = time.monotonic()
+        ticks = {key: finite(status.get(key)) for key in ("acc_counter", *VIOLATIONS.values())}
+        known = {key: value for key, value in ticks.items() if value is not None}
+        grown = known.get("acc_counter", 0.0) - self._ticks.get("acc_counter", float("inf"))
+        for reason, key in VIOLATIONS.items():
+            if grown > 0 and key in known and key in self._ticks:
+                share = min(1.0, max(0.0, known[key] - self._ticks[key]) / grown)
+                self._held[reason] += share * (now - self._at) * 1e9
+        if grown > 0 or not self._ticks:
+            self._ticks, self._at = known, now
+        return {reason: self._held[reason] for reason, key in VIOLATIONS.items() if key in known}

@@ -8,6 +8,7 @@ Azure NHC and IBM Autopilot, which treat uncorrected errors, pending remaps and 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from bench.model import Code, Measurement
@@ -32,170 +33,170 @@ DRAIN = "accelerator_drain_reasons"
 _LOADED = ("inference.", "feed.")  # stages in which a link is not asleep
 
 
-def card_figures(
-    samples: Sequence[Sample], stages: Sequence[Stage], index: str, facts: Mapping[str, Any]
-) -> Iterator[Measurement]:
-    """One card's health over the whole run."""
-    labels = {"device": index}
-    lost = next((card["lost"] for s in samples if (card := s.get("cards", {}).get(index)) and card.get("lost")), None)
-    hung = next((str(s["hung"]) for s in samples if s.get("hung")), None)
-    gone = f"{Code.GPU_LOST}: {lost}" if lost else f"{Code.NVML_HANGS}: {hung}" if hung else None
-    yield figure("accelerator_lost_devices", 1.0 if gone else 0.0, labels)
-    for key, metric in _COUNTERS.items():
-        yield from _counter(samples, index, key, metric, gone)
-    yield from _rows(samples, index, labels)
-    yield from _recovery(samples, index, labels)
-    links = list(_links(samples, stages, index, facts))
-    yield from links
-    yield from _xids(samples, index, labels)
-    yield from _foreign(samples, index, labels)
-    yield _drain_reasons(samples, index, gone, links)
-    yield _info(samples, index, facts)
+@dataclass(frozen=True, slots=True)
+class CardHealth:
+    """One card over the whole run: what all samples say of it."""
+
+    samples: Sequence[Sample]
+    index: str
+
+    def figures(self, stages: Sequence[Stage], facts: Mapping[str, Any]) -> Iterator[Measurement]:
+        """All that is known of its health."""
+        gone, links = self._gone(), list(self._links(stages, facts))
+        yield self._figure("accelerator_lost_devices", 1.0 if gone else 0.0)
+        for key, metric in _COUNTERS.items():
+            yield from self._counter(key, metric, gone)
+        yield from self._rows()
+        yield from self._recovery()
+        yield from links
+        yield from self._xid_errors()
+        yield from self._foreign()
+        yield self._drain_reasons(gone, links)
+        yield self._info(facts)
+
+    def doubts(self) -> Iterator[str]:
+        """What a person should know of the card besides its figures, one sentence each."""
+        if self._mode("persistence") == "off":
+            yield f"GPU {self.index}: persistence mode is off, so first touches are slow (nvidia-smi -pm 1)"
+        if self._mode("mig") == "on":
+            yield f"GPU {self.index}: MIG is on; figures are of the whole card, and utilization may be missing"
+        if self._mode("ecc_mode") == "off":
+            yield f"GPU {self.index}: ECC is off, so memory errors go unseen (nvidia-smi -e 1, then reset)"
+        ecc = self._readings("ecc_mode")
+        if ecc and ecc[-1][0] != ecc[-1][1]:
+            yield f"GPU {self.index}: a change of the ECC mode waits for a reset"
+        before = [v for v in self._readings("ecc_uncorrected") if finite(v)]
+        if before:
+            yield f"GPU {self.index}: {before[0]} uncorrected errors since its last reset"
+        errors = self._readings("errors")
+        if errors and errors[-1]:
+            yield f"GPU {self.index}: not readable: {unreadable(errors[-1])}"
+
+    # --- what was read
+
+    def _readings(self, key: str) -> list[Any]:
+        read = reader(self.index, key)
+        return [value for s in self.samples if (value := read(s)) is not None]
+
+    def _gone(self) -> str | None:
+        """Why the card, or the whole driver, no longer answers."""
+        lost = next((lost for lost in self._readings("lost") if lost), None)
+        hung = next((str(s["hung"]) for s in self.samples if s.get("hung")), None)
+        return f"{Code.GPU_LOST}: {lost}" if lost else f"{Code.NVML_HANGS}: {hung}" if hung else None
+
+    def _heard(self) -> int:
+        """How often the driver was asked for critical errors; 0 where it cannot be."""
+        return sum(s.get("xids") is not None for s in self.samples)
+
+    def _xids(self) -> list[int]:
+        """The card's critical errors, and those that name no card."""
+        return [int(x) for s in self.samples for card, x in s.get("xids") or () if str(card) in (self.index, "-1")]
+
+    def _others(self) -> int | None:
+        """The most programs of others that were seen at once; None where they cannot be listed."""
+        return max((len(set(pids)) for pids in self._readings("processes")), default=None)
+
+    def _mode(self, key: str) -> str | None:
+        readings = self._readings(key)
+        if not readings:
+            return None
+        current = readings[-1][0] if isinstance(readings[-1], list) else readings[-1]
+        return "on" if current else "off"
+
+    # --- figures
+
+    def _figure(self, metric: str, value: float, n: int = 1, invalid: str | None = None, **labels: str) -> Measurement:
+        return figure(metric, value, {"device": self.index, **labels}, n=n, invalid=invalid)
+
+    def _counter(self, key: str, metric: str, gone: str | None) -> Iterator[Measurement]:
+        """How much it grew during the run. A card that vanished, or a counter that was reset, leaves it void."""
+        values = [v for r in self._readings(key) if (v := finite(r)) is not None]
+        if not values:
+            return
+        grown = values[-1] - values[0]
+        invalid = gone or (f"{Code.COUNTER_RESET}: it is lower than before the run" if grown < 0 else None)
+        yield self._figure(metric, max(0.0, grown), len(values), invalid)
+
+    def _rows(self) -> Iterator[Measurement]:
+        """Rows of memory that were, or wait to be, replaced: (corrected, uncorrected, pending, failed) of NVML."""
+        rows = self._readings("remapped")
+        if rows:
+            yield self._figure("accelerator_pending_row_remaps", max(float(row[2]) for row in rows), len(rows))
+            yield self._figure("accelerator_failed_row_remaps", max(float(row[3]) for row in rows), len(rows))
+
+    def _recovery(self) -> Iterator[Measurement]:
+        codes = [int(code) for code in self._readings("recovery_action")]
+        if codes:
+            worst = next((code for code in reversed(codes) if code), 0)
+            action = RECOVERY_ACTIONS.get(worst, f"unknown_{worst}") if worst else "none"
+            yield self._figure("accelerator_recovery_actions", 1.0 if worst else 0.0, len(codes), action=action)
+
+    def _links(self, stages: Sequence[Stage], facts: Mapping[str, Any]) -> Iterator[Measurement]:
+        """The best state of the PCIe link while the card was under load, over the best that card and slot can do.
+
+        The best and not the last: an idle link drops to generation 1 to save power, also between two steps.
+        """
+        loaded = [stage for stage in stages if stage.name.startswith(_LOADED)]
+        for aspect in ("generation", "width"):
+            limit = finite(facts.get(f"max_{aspect}"))
+            seen = [v for stage in loaded for v in stage.values(reader(self.index, aspect))]
+            if seen and limit:
+                ratio = min(1.0, max(seen) / limit)
+                yield self._figure("accelerator_pcie_link_ratio", ratio, len(seen), aspect=aspect)
+        states = self._readings("nvlinks")
+        if any(states):
+            yield self._figure("accelerator_nvlink_inactive_links", float(max(row.count(0) for row in states)))
+
+    def _xid_errors(self) -> Iterator[Measurement]:
+        """Critical errors that the driver reported, those of the hardware and those of programs apart."""
+        for kind, wanted in (("hardware", False), ("application", True)) if self._heard() else ():
+            found = [xid for xid in self._xids() if (xid in APPLICATION_XIDS) is wanted]
+            codes = ",".join(str(xid) for xid in sorted(set(found))) or "none"
+            yield self._figure("accelerator_xid_errors", float(len(found)), self._heard(), kind=kind, xid=codes)
+
+    def _foreign(self) -> Iterator[Measurement]:
+        """Programs on the card that are not ours: they are looked for when no load of ours runs.
+
+        Others on the card void the run rather than fail it: the card is contended, not broken.
+        """
+        others = self._others()
+        if others is not None:
+            yield self._figure("accelerator_foreign_processes", float(others), invalid=_contended(others))
+
+    def _drain_reasons(self, gone: str | None, links: Sequence[Measurement]) -> Measurement:
+        """How many of the states that forbid work this card was in; ``checked`` names those that could be looked at.
+
+        One number for one gate, because a driver before 570 has no recovery action and an old card no row remapping:
+        what such a card cannot say is in no one's way, and stands in the label. Others on the card void a clean answer.
+        """
+        rows, actions = self._readings("remapped"), self._readings("recovery_action")
+        slow = [m.value < 1.0 for m in links if m.metric == "accelerator_pcie_link_ratio"]
+        found = {
+            "lost": gone is not None,
+            "pending_row_remap": any(row[2] for row in rows) if rows else None,
+            "failed_row_remap": any(row[3] for row in rows) if rows else None,
+            "recovery_action": any(int(action) for action in actions) if actions else None,
+            "xid": any(xid not in APPLICATION_XIDS for xid in self._xids()) if self._heard() else None,
+            "pcie_link": any(slow) if slow else None,
+        }
+        reasons = ",".join(name for name, bad in found.items() if bad) or "none"
+        checked = ",".join(name for name, bad in found.items() if bad is not None)
+        number = sum(bool(bad) for bad in found.values())
+        invalid = None if number else _contended(self._others())
+        return self._figure(DRAIN, float(number), invalid=invalid, reasons=reasons, checked=checked)
+
+    def _info(self, facts: Mapping[str, Any]) -> Measurement:
+        """The card's identity and modes, as labels."""
+        named = {key: str(facts[key]) for key in ("name", "uuid", "bus", "driver") if facts.get(key) is not None}
+        modes = {"mig": self._mode("mig"), "ecc": self._mode("ecc_mode"), "persistence": self._mode("persistence")}
+        labels = {"device": self.index, **named, **{key: mode for key, mode in modes.items() if mode}}
+        return figure("accelerator_info", 1.0, labels)
 
 
-def _readings(samples: Sequence[Sample], index: str, key: str) -> list[Any]:
-    read = reader(index, key)
-    return [value for s in samples if (value := read(s)) is not None]
+def unreadable(errors: Mapping[str, str]) -> str:
+    """Readings without a value, each with the reason."""
+    return ", ".join(f"{name} ({why})" for name, why in sorted(errors.items()))
 
 
-def _counter(samples: Sequence[Sample], index: str, key: str, metric: str, gone: str | None) -> Iterator[Measurement]:
-    """How much it grew during the run. A card that vanished, or a counter that was reset, leaves it void."""
-    values = [v for r in _readings(samples, index, key) if (v := finite(r)) is not None]
-    if not values:
-        return
-    grown = values[-1] - values[0]
-    invalid = gone or (f"{Code.COUNTER_RESET}: it is lower than before the run" if grown < 0 else None)
-    yield figure(metric, max(0.0, grown), {"device": index}, n=len(values), invalid=invalid)
-
-
-def _rows(samples: Sequence[Sample], index: str, labels: Mapping[str, str]) -> Iterator[Measurement]:
-    """Rows of memory that were, or wait to be, replaced: (corrected, uncorrected, pending, failed) of NVML."""
-    rows = _readings(samples, index, "remapped")
-    if rows:
-        yield figure("accelerator_pending_row_remaps", max(float(row[2]) for row in rows), labels, n=len(rows))
-        yield figure("accelerator_failed_row_remaps", max(float(row[3]) for row in rows), labels, n=len(rows))
-
-
-def _recovery(samples: Sequence[Sample], index: str, labels: Mapping[str, str]) -> Iterator[Measurement]:
-    codes = [int(code) for code in _readings(samples, index, "recovery_action")]
-    if codes:
-        worst = next((code for code in reversed(codes) if code), 0)
-        action = RECOVERY_ACTIONS.get(worst, f"unknown_{worst}") if worst else "none"
-        yield figure("accelerator_recovery_actions", 1.0 if worst else 0.0, {**labels, "action": action}, n=len(codes))
-
-
-def _links(
-    samples: Sequence[Sample], stages: Sequence[Stage], index: str, facts: Mapping[str, Any]
-) -> Iterator[Measurement]:
-    """The best state of the PCIe link while the card was under load, over the best that card and slot can do.
-
-    The best and not the last: an idle link drops to generation 1 to save power, also between two steps.
-    """
-    loaded = [stage for stage in stages if stage.name.startswith(_LOADED)]
-    for aspect, most in (("generation", "max_generation"), ("width", "max_width")):
-        limit = finite(facts.get(most))
-        seen = [v for stage in loaded for v in stage.values(reader(index, aspect))]
-        if seen and limit:
-            ratio = min(1.0, max(seen) / limit)
-            yield figure("accelerator_pcie_link_ratio", ratio, {"device": index, "aspect": aspect}, n=len(seen))
-    states = _readings(samples, index, "nvlinks")
-    if states and any(states):
-        yield figure("accelerator_nvlink_inactive_links", float(max(row.count(0) for row in states)), {"device": index})
-
-
-def _xids(samples: Sequence[Sample], index: str, labels: Mapping[str, str]) -> Iterator[Measurement]:
-    """Critical errors that the driver reported, those of the hardware and those of programs apart."""
-    heard = [s["xids"] for s in samples if s.get("xids") is not None]
-    if not heard:
-        return
-    mine = [int(xid) for xids in heard for card, xid in xids if str(card) in (index, "-1")]
-    for kind, wanted in (("hardware", False), ("application", True)):
-        found = [xid for xid in mine if (xid in APPLICATION_XIDS) is wanted]
-        codes = ",".join(str(xid) for xid in sorted(set(found))) or "none"
-        yield figure("accelerator_xid_errors", float(len(found)), {**labels, "kind": kind, "xid": codes}, n=len(heard))
-
-
-def _drain_reasons(
-    samples: Sequence[Sample], index: str, gone: str | None, links: Sequence[Measurement]
-) -> Measurement:
-    """How many of the states that forbid work this card was in; ``checked`` names those that could be looked at.
-
-    One number for one gate, because a driver before 570 has no recovery action and an old card no row remapping: what
-    such a card cannot say is in no one's way, and stands in the label. Others on the card void a clean answer.
-    """
-    rows = _readings(samples, index, "remapped")
-    actions = [int(code) for code in _readings(samples, index, "recovery_action")]
-    xids = [s["xids"] for s in samples if s.get("xids") is not None]
-    hardware = [x for heard in xids for card, x in heard if str(card) in (index, "-1") and x not in APPLICATION_XIDS]
-    slow = [m.value < 1.0 for m in links if m.metric == "accelerator_pcie_link_ratio"]
-    found = {
-        "lost": gone is not None,
-        "pending_row_remap": any(row[2] for row in rows) if rows else None,
-        "failed_row_remap": any(row[3] for row in rows) if rows else None,
-        "recovery_action": any(actions) if actions else None,
-        "xid": bool(hardware) if xids else None,
-        "pcie_link": any(slow) if slow else None,
-    }
-    labels = {
-        "device": index,
-        "reasons": ",".join(name for name, bad in found.items() if bad) or "none",
-        "checked": ",".join(name for name, bad in found.items() if bad is not None),
-    }
-    number, others = sum(bool(bad) for bad in found.values()), _others(samples, index)
-    invalid = f"{Code.CONTENDED}: {others} other programs use this GPU" if others and not number else None
-    return figure(DRAIN, float(number), labels, invalid=invalid)
-
-
-def _others(samples: Sequence[Sample], index: str) -> int | None:
-    """The most programs of others that were seen at once; None where they cannot be listed."""
-    seen = [set(pids) for pids in _readings(samples, index, "processes")]
-    return max(len(pids) for pids in seen) if seen else None
-
-
-def _foreign(samples: Sequence[Sample], index: str, labels: Mapping[str, str]) -> Iterator[Measurement]:
-    """Programs on the card that are not ours: they are looked for when no load of ours runs.
-
-    Others on the card void the run rather than fail it: the card is contended, not broken.
-    """
-    others = _others(samples, index)
-    if others is not None:
-        invalid = f"{Code.CONTENDED}: {others} other programs use this GPU" if others else None
-        yield figure("accelerator_foreign_processes", float(others), labels, invalid=invalid)
-
-
-def _info(samples: Sequence[Sample], index: str, facts: Mapping[str, Any]) -> Measurement:
-    """The card's identity and modes, as labels."""
-    modes = {
-        "mig": _mode(samples, index, "mig"), "ecc": _mode(samples, index, "ecc_mode"),
-        "persistence": _mode(samples, index, "persistence"),
-    }  # fmt: skip
-    named = {key: str(facts[key]) for key in ("name", "uuid", "bus", "driver") if facts.get(key) is not None}
-    return figure("accelerator_info", 1.0, {"device": index, **named, **{k: v for k, v in modes.items() if v}})
-
-
-def _mode(samples: Sequence[Sample], index: str, key: str) -> str | None:
-    readings = _readings(samples, index, key)
-    if not readings:
-        return None
-    current = readings[-1][0] if isinstance(readings[-1], list) else readings[-1]
-    return "on" if current else "off"
-
-
-def doubts(samples: Sequence[Sample], index: str) -> Iterator[str]:
-    """What a person should know of a card besides its figures, one sentence each."""
-    if _mode(samples, index, "persistence") == "off":
-        yield f"GPU {index}: persistence mode is off, so first touches are slow (nvidia-smi -pm 1)"
-    if _mode(samples, index, "mig") == "on":
-        yield f"GPU {index}: MIG is on; figures are of the whole card, and utilization may be missing"
-    if _mode(samples, index, "ecc_mode") == "off":
-        yield f"GPU {index}: ECC is off, so memory errors go unseen (nvidia-smi -e 1, then reset)"
-    ecc = _readings(samples, index, "ecc_mode")
-    if ecc and ecc[-1][0] != ecc[-1][1]:
-        yield f"GPU {index}: a change of the ECC mode waits for a reset"
-    before = [v for v in _readings(samples, index, "ecc_uncorrected") if finite(v)]
-    if before:
-        yield f"GPU {index}: {before[0]} uncorrected errors since its last reset"
-    errors = _readings(samples, index, "errors")
-    if errors and errors[-1]:
-        missing = ", ".join(f"{name} ({why})" for name, why in sorted(errors[-1].items()))
-        yield f"GPU {index}: not readable: {missing}"
+def _contended(others: int | None) -> str | None:
+    return f"{Code.CONTENDED}: {others} other programs use this GPU" if others else None

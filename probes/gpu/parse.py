@@ -7,12 +7,11 @@ from typing import Any
 
 from bench.judge import statistics
 from bench.model import Measurement
-from probes.common.nvml_card import THROTTLE_FIELDS
+from probes.common.nvml import THROTTLE_FIELDS
 from probes.common.windows import Sample, Stage, finite
-from probes.gpu.amd import VIOLATIONS
+from probes.gpu.drivers import VIOLATIONS
 
 Labels = Mapping[str, str]
-_MODES = {"sm": "sm_clock", "memory": "memory_clock"}
 
 
 def card_of(index: str) -> Callable[[Sample], Mapping[str, Any]]:
@@ -21,6 +20,7 @@ def card_of(index: str) -> Callable[[Sample], Mapping[str, Any]]:
 
 
 def reader(index: str, key: str) -> Callable[[Sample], Any]:
+    """A reader of one of a card's readings; None where the sample has none."""
     card = card_of(index)
     return lambda sample: card(sample).get(key)
 
@@ -35,24 +35,37 @@ def stage_figures(stage: Stage, index: str, source: str) -> Iterator[Measurement
     yield from _gpm(stage, index, labels)
     yield from _levels(stage, index, labels)
     yield from _power(stage, index, labels)
-    yield from _traffic(stage, index, labels)
-    yield from figures(stage, index, labels)
+    yield from _traffic(stage, index, {**labels, "source": "nvml"})
+    yield from _clock_limits(stage, index, labels)
+
+
+def figure(
+    metric: str, value: float, labels: Labels, interval: tuple[float, float] | None = None, n: int = 1,
+    invalid: str | None = None,
+) -> Measurement:  # fmt: skip
+    """A measurement whose interval is the range that was seen, or the value alone for a counter's difference."""
+    low, high = interval or (value, value)
+    return Measurement(
+        metric=metric, value=value, interval=(min(low, value), max(high, value)), samples=max(1, n),
+        labels=dict(labels), invalid=invalid,
+    )  # fmt: skip
+
+
+def _mean(metric: str, values: Sequence[float], labels: Labels) -> Measurement:
+    """The mean of polled readings, with their range."""
+    return figure(metric, sum(values) / len(values), labels, (min(values), max(values)), len(values))
 
 
 def _utilization(stage: Stage, index: str, labels: Labels) -> Iterator[Measurement]:
     """The driver's "a kernel was running": from the driver's own buffer where it has one, else from polling it."""
     buffers = [b for w in stage.windows for s in w.samples[1:] if (b := card_of(index)(s).get("buffer"))]
     counts = [finite(b[0]) or 0.0 for b in buffers]
+    polled = stage.values(reader(index, "utilization"))
     if sum(counts) > 0:
         value = sum(n * (finite(b[1]) or 0.0) for n, b in zip(counts, buffers, strict=True)) / sum(counts)
-        n = int(sum(counts))
-        yield figure("accelerator_utilization_ratio", value, {**labels, "method": "buffer"}, n=n)
-        return
-    polled = stage.values(reader(index, "utilization"))
-    if polled:
-        value, ends = sum(polled) / len(polled), (min(polled), max(polled))
-        named = {**labels, "method": "polled"}
-        yield figure("accelerator_utilization_ratio", value, named, ends, len(polled))
+        yield figure("accelerator_utilization_ratio", value, {**labels, "method": "buffer"}, n=int(sum(counts)))
+    elif polled:
+        yield _mean("accelerator_utilization_ratio", polled, {**labels, "method": "polled"})
 
 
 _GPM = {
@@ -89,31 +102,24 @@ def _levels(stage: Stage, index: str, labels: Labels) -> Iterator[Measurement]:
     if used:
         yield figure("accelerator_memory_used_bytes", max(used), {**labels, "statistic": "max"}, n=len(used))
     for place, key in (("gpu", "temperature"), ("memory", "memory_temperature")):
-        hot = stage.values(reader(index, key))
+        hot, named = stage.values(reader(index, key)), {**labels, "place": place, "statistic": "max"}
         if hot:
-            named = {**labels, "place": place, "statistic": "max"}
             yield figure("accelerator_temperature_celsius", max(hot), named, n=len(hot))
-    for clock, key in _MODES.items():
-        ticks = stage.values(reader(index, key))
-        if ticks:
-            mean, named = sum(ticks) / len(ticks), {**labels, "clock": clock}
-            ends = (min(ticks), max(ticks))
-            yield figure("accelerator_clock_hertz", mean, {**named, "statistic": "mean"}, ends, len(ticks))
-            yield figure("accelerator_clock_hertz", min(ticks), {**named, "statistic": "min"}, n=len(ticks))
+    for clock in ("sm", "memory"):
+        hertz, named = stage.values(reader(index, f"{clock}_clock")), {**labels, "clock": clock}
+        if hertz:
+            yield _mean("accelerator_clock_hertz", hertz, {**named, "statistic": "mean"})
+            yield figure("accelerator_clock_hertz", min(hertz), {**named, "statistic": "min"}, n=len(hertz))
 
 
 def _power(stage: Stage, index: str, labels: Labels) -> Iterator[Measurement]:
     """Mean watts: from the energy counter where the card has one, else from polling the sensor."""
-    energy = stage.growth(reader(index, "energy"))
+    energy, watts = stage.growth(reader(index, "energy")), stage.values(reader(index, "power"))
     if energy is not None:
         yield figure("accelerator_energy_joules", energy[0], labels)
         yield figure("accelerator_power_watts", energy[0] / energy[1], {**labels, "method": "energy"})
-        return
-    watts = stage.values(reader(index, "power"))
-    if watts:
-        ends = (min(watts), max(watts))
-        named = {**labels, "method": "polled"}
-        yield figure("accelerator_power_watts", sum(watts) / len(watts), named, ends, len(watts))
+    elif watts:
+        yield _mean("accelerator_power_watts", watts, {**labels, "method": "polled"})
 
 
 def _traffic(stage: Stage, index: str, labels: Labels) -> Iterator[Measurement]:
@@ -121,8 +127,7 @@ def _traffic(stage: Stage, index: str, labels: Labels) -> Iterator[Measurement]:
     for key in ("pcie_send", "pcie_receive"):
         moved = stage.growth(reader(index, key))
         if moved is not None:
-            named = {**labels, "source": "nvml"}
-            yield figure(f"accelerator_{key}_bytes_per_second", moved[0] / moved[1], named)
+            yield figure(f"accelerator_{key}_bytes_per_second", moved[0] / moved[1], labels)
 
 
 def telemetry_cost(samples: Sequence[Sample]) -> Iterator[Measurement]:
@@ -134,74 +139,54 @@ def telemetry_cost(samples: Sequence[Sample]) -> Iterator[Measurement]:
         yield figure("accelerator_telemetry_seconds", costs[-1], {"statistic": "max"}, n=len(costs))
 
 
-def figure(
-    metric: str, value: float, labels: Labels, interval: tuple[float, float] | None = None, n: int = 1,
-    invalid: str | None = None,
-) -> Measurement:  # fmt: skip
-    """A measurement whose interval is the range that was seen, or the value alone for a counter's difference."""
-    low, high = interval or (value, value)
-    return Measurement(
-        metric=metric, value=value, interval=(min(low, value), max(high, value)), samples=max(1, n),
-        labels=dict(labels), invalid=invalid,
-    )  # fmt: skip
+# --- what held the clocks down
 
-
-#: nvml.h, nvmlClocksEventReason*.
-BITS = {
-    0x1: "gpu_idle",
-    0x2: "applications_clocks",
-    0x4: "sw_power_cap",
-    0x8: "hw_slowdown",
-    0x10: "sync_boost",
-    0x20: "sw_thermal_slowdown",
-    0x40: "hw_thermal_slowdown",
-    0x80: "hw_power_brake_slowdown",
-    0x100: "display_clock",
-    0x200: "board_limit",
-    0x400: "reliability",
-}
+#: nvml.h, nvmlClocksEventReason*, from the lowest bit on.
+REASONS = (
+    "gpu_idle", "applications_clocks", "sw_power_cap", "hw_slowdown", "sync_boost", "sw_thermal_slowdown",
+    "hw_thermal_slowdown", "hw_power_brake_slowdown", "display_clock", "board_limit", "reliability",
+)  # fmt: skip
 FAULTS = (
     "hw_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown", "sw_thermal_slowdown",
     "memory_thermal_slowdown", "voltage_regulator_thermal_slowdown",
 )  # fmt: skip
-_NO_LIMIT = ("gpu_idle", "display_clock")
+_NO_LIMIT = {"gpu_idle", "display_clock"}
 
 
-def names(bits: int) -> list[str]:
+def reasons(bits: int) -> list[str]:
     """The reasons in a bit mask; those without a name are told by their bit."""
-    return [BITS.get(1 << place, f"unknown_{1 << place:#x}") for place in range(bits.bit_length()) if bits >> place & 1]
+    named = dict(enumerate(REASONS))
+    return [named.get(place, f"unknown_{1 << place:#x}") for place in range(bits.bit_length()) if bits >> place & 1]
 
 
-def figures(stage: Stage, index: str, labels: Mapping[str, str]) -> Iterator[Measurement]:
+def _clock_limits(stage: Stage, index: str, labels: Labels) -> Iterator[Measurement]:
     """By reason, the share of the stage: from cumulative counters where there are any, else from the bits polled."""
     counted = set()
     for reason in dict.fromkeys([*THROTTLE_FIELDS, *VIOLATIONS]):
-        held = stage.growth(lambda s, r=reason: s.get("cards", {}).get(index, {}).get(r))  # type: ignore[misc]
+        held = stage.growth(reader(index, reason))
         if held is not None:
             counted.add(reason)
             ratio = min(1.0, held[0] / 1e9 / held[1])
-            yield _figure(reason, ratio, (ratio, ratio), 1, {**labels, "method": "counter"})
-    yield from _polled(stage, index, labels, counted)
+            yield figure(_metric(reason), ratio, {**labels, "method": "counter", "reason": reason})
+    yield from _polled_limits(stage, index, labels, counted)
 
 
-def _polled(stage: Stage, index: str, labels: Mapping[str, str], counted: set[str]) -> Iterator[Measurement]:
+def _polled_limits(stage: Stage, index: str, labels: Labels, counted: set[str]) -> Iterator[Measurement]:
     """Bits seen at the samples; a share of few samples is known badly, and its interval says so.
 
     One sample in a stage is left undecided by any limit of some percent, as it should be: a card may show the bit for
     a moment while it changes its power state. Where the counters cover heat and power brake, the bit for any hardware
     slowdown is only told when it was seen.
     """
-    seen = [names(int(bits)) for bits in stage.values(lambda s: s.get("cards", {}).get(index, {}).get("reasons"))]
+    seen = [reasons(int(bits)) for bits in stage.values(reader(index, "reasons"))]
     if not seen:
         return
-    present = {reason for reasons in seen for reason in reasons}
-    wanted = present | (set(FAULTS) if not counted & set(FAULTS) else set())
-    for reason in sorted(wanted - counted - set(_NO_LIMIT)):
-        times = sum(reason in reasons for reasons in seen)
-        interval = statistics.binomial_interval(times, len(seen))
-        yield _figure(reason, times / len(seen), interval, len(seen), {**labels, "method": "polled"})
+    wanted = {reason for present in seen for reason in present} | (set() if counted & set(FAULTS) else set(FAULTS))
+    for reason in sorted(wanted - counted - _NO_LIMIT):
+        times = sum(reason in present for present in seen)
+        interval, named = statistics.binomial_interval(times, len(seen)), {**labels, "method": "polled"}
+        yield figure(_metric(reason), times / len(seen), {**named, "reason": reason}, interval, len(seen))
 
 
-def _figure(reason: str, ratio: float, interval: tuple[float, float], n: int, labels: Mapping[str, str]) -> Measurement:
-    metric = "accelerator_throttle_ratio" if reason in FAULTS else "accelerator_clock_limit_ratio"
-    return Measurement(metric=metric, value=ratio, interval=interval, samples=n, labels={**labels, "reason": reason})
+def _metric(reason: str) -> str:
+    return "accelerator_throttle_ratio" if reason in FAULTS else "accelerator_clock_limit_ratio"

@@ -10,110 +10,66 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bench.measure.probe import Check, Context, Failed, Probe, Tools, Unsupported
-from bench.model import Code, Effort, Measurement, Metric, Request, Series
-from probes.common import nvml as _nvml
+from bench.measure.probe import Check, Context, Failed, Probe, ProbeError, Tools
+from bench.model import Code, Effort, Measurement, Request, Series
+from probes.common.metrics import metrics
 from probes.common.windows import Sample, finite, stages
-from probes.gpu import health
+from probes.gpu.health import DRAIN, CardHealth, unreadable
 from probes.gpu.parse import reader, stage_figures, telemetry_cost
 from probes.gpu.sampler import GpuWatch
 
-_D, _DS = ("device",), ("device", "stage")
-_RATE = ("device", "stage", "source")
 METRICS = (
-    Metric(
-        name="accelerator_utilization_ratio", labels=(*_RATE, "method"),
-        help="nvml: share of time in which any kernel ran, which is not how busy it was. gpm: share of SM cycles.",
+    *metrics(
+        ("accelerator_utilization_ratio",
+         "nvml: share of time in which any kernel ran, which is not how busy it was. gpm: share of SM cycles.",
+         "stage source method", "none"),
+        ("accelerator_tensor_utilization_ratio", "Share of cycles of the tensor pipes.", "stage source", "none"),
+        ("accelerator_memory_bandwidth_utilization_ratio", "Share of the memory's cycles in use.", "stage source",
+         "none"),
+        ("accelerator_occupancy_ratio", "Share of the multiprocessors' warp slots in use.", "stage source", "none"),
+        ("accelerator_pcie_send_bytes_per_second", "Bytes sent over PCIe.", "stage source", "none"),
+        ("accelerator_pcie_receive_bytes_per_second", "Bytes received over PCIe.", "stage source", "none"),
+        ("accelerator_nvlink_send_bytes_per_second", "Bytes sent over NVLink.", "stage source", "none"),
+        ("accelerator_nvlink_receive_bytes_per_second", "Bytes received over NVLink.", "stage source", "none"),
+        ("accelerator_memory_used_bytes", "Most memory in use on the card.", "stage statistic", "none"),
+        ("accelerator_temperature_celsius", "Highest temperature.", "stage place statistic", "lower"),
+        ("accelerator_clock_hertz", "Clock of multiprocessors or memory.", "stage clock statistic", "none"),
+        ("accelerator_power_watts", "Mean power.", "stage method", "none"),
+        ("accelerator_energy_joules", "Energy used in the stage.", "stage", "none"),
+        ("accelerator_throttle_ratio",
+         "Share of the stage in which heat or the power supply held the clocks down.", "stage reason method", "lower"),
+        ("accelerator_clock_limit_ratio",
+         "Share of the stage in which the power limit or a setting held the clocks down, which is no fault.",
+         "stage reason method", "none"),
+        ("accelerator_uncorrected_errors", "Uncorrected memory errors during the run.", "", "lower"),
+        ("accelerator_corrected_errors", "Corrected memory errors during the run.", "", "lower"),
+        ("accelerator_pcie_replays", "PCIe packets sent again during the run.", "", "lower"),
+        ("accelerator_nvlink_recoveries", "NVLink recoveries during the run.", "", "lower"),
+        ("accelerator_nvlink_errors", "NVLink replays, recoveries and CRC errors during the run.", "", "lower"),
+        ("accelerator_nvlink_inactive_links", "NVLinks of the card that are not active.", "", "lower"),
+        ("accelerator_lost_devices", "1 when the card stopped answering.", "", "lower"),
+        ("accelerator_pending_row_remaps", "1 when a row remap waits for a reset.", "", "lower"),
+        ("accelerator_failed_row_remaps", "1 when a row remap failed.", "", "lower"),
+        ("accelerator_recovery_actions", "1 when the driver asks for the action named.", "action", "lower"),
+        ("accelerator_pcie_link_ratio",
+         "PCIe generation or width under load over the most that card and slot can do.", "aspect", "higher"),
+        ("accelerator_xid_errors", "Critical errors reported by the driver during the run.", "kind xid", "lower"),
+        ("accelerator_drain_reasons",
+         "What forbids work on the card: lost, row remap pending or failed, recovery, Xid, a slow PCIe link.",
+         "reasons checked", "lower"),
+        ("accelerator_foreign_processes", "Programs on the card that are not ours; they void the run.", "", "lower"),
+        ("accelerator_info", "Name, identity and modes of the card.", "name uuid bus driver mig ecc persistence",
+         "none"),
+        first="device",
     ),
-    Metric(name="accelerator_tensor_utilization_ratio", help="Share of cycles of the tensor pipes.", labels=_RATE),
-    Metric(
-        name="accelerator_memory_bandwidth_utilization_ratio", help="Share of the memory's cycles in use.", labels=_RATE
-    ),
-    Metric(name="accelerator_occupancy_ratio", help="Share of the multiprocessors' warp slots in use.", labels=_RATE),
-    Metric(name="accelerator_pcie_send_bytes_per_second", help="Bytes sent over PCIe.", labels=_RATE),
-    Metric(name="accelerator_pcie_receive_bytes_per_second", help="Bytes received over PCIe.", labels=_RATE),
-    Metric(name="accelerator_nvlink_send_bytes_per_second", help="Bytes sent over NVLink.", labels=_RATE),
-    Metric(name="accelerator_nvlink_receive_bytes_per_second", help="Bytes received over NVLink.", labels=_RATE),
-    Metric(name="accelerator_memory_used_bytes", help="Most memory in use on the card.", labels=(*_DS, "statistic")),
-    Metric(
-        name="accelerator_temperature_celsius", help="Highest temperature.", labels=(*_DS, "place", "statistic"),
-        better="lower",
-    ),
-    Metric(
-        name="accelerator_clock_hertz", help="Clock of multiprocessors or memory.", labels=(*_DS, "clock", "statistic")
-    ),
-    Metric(name="accelerator_power_watts", help="Mean power.", labels=(*_DS, "method")),
-    Metric(name="accelerator_energy_joules", help="Energy used in the stage.", labels=_DS),
-    Metric(
-        name="accelerator_throttle_ratio", labels=(*_DS, "reason", "method"), better="lower",
-        help="Share of the stage in which heat or the power supply held the clocks down.",
-    ),
-    Metric(
-        name="accelerator_clock_limit_ratio", labels=(*_DS, "reason", "method"),
-        help="Share of the stage in which the power limit or a setting held the clocks down, which is no fault.",
-    ),
-    Metric(
-        name="accelerator_uncorrected_errors", help="Uncorrected memory errors during the run.", labels=_D,
-        better="lower",
-    ),
-    Metric(
-        name="accelerator_corrected_errors", help="Corrected memory errors during the run.", labels=_D, better="lower"
-    ),
-    Metric(name="accelerator_pcie_replays", help="PCIe packets sent again during the run.", labels=_D, better="lower"),
-    Metric(name="accelerator_nvlink_recoveries", help="NVLink recoveries during the run.", labels=_D, better="lower"),
-    Metric(
-        name="accelerator_nvlink_errors", help="NVLink replays, recoveries and CRC errors during the run.", labels=_D,
-        better="lower",
-    ),
-    Metric(
-        name="accelerator_nvlink_inactive_links", help="NVLinks of the card that are not active.", labels=_D,
-        better="lower",
-    ),
-    Metric(name="accelerator_lost_devices", help="1 when the card stopped answering.", labels=_D, better="lower"),
-    Metric(
-        name="accelerator_pending_row_remaps", help="1 when a row remap waits for a reset.", labels=_D, better="lower"
-    ),
-    Metric(name="accelerator_failed_row_remaps", help="1 when a row remap failed.", labels=_D, better="lower"),
-    Metric(
-        name="accelerator_recovery_actions", help="1 when the driver asks for the action named.",
-        labels=("device", "action"), better="lower",
-    ),
-    Metric(
-        name="accelerator_pcie_link_ratio", labels=("device", "aspect"), better="higher",
-        help="PCIe generation or width under load over the most that card and slot can do.",
-    ),
-    Metric(
-        name="accelerator_xid_errors", help="Critical errors reported by the driver during the run.",
-        labels=("device", "kind", "xid"), better="lower",
-    ),
-    Metric(
-        name="accelerator_drain_reasons", labels=("device", "reasons", "checked"), better="lower",
-        help="What forbids work on the card: lost, row remap pending or failed, recovery, Xid, a slow PCIe link.",
-    ),
-    Metric(
-        name="accelerator_foreign_processes", help="Programs on the card that are not ours; they void the run.",
-        labels=_D, better="lower",
-    ),
-    Metric(
-        name="accelerator_info", help="Name, identity and modes of the card.",
-        labels=("device", "name", "uuid", "bus", "driver", "mig", "ecc", "persistence"),
-    ),
-    Metric(
-        name="accelerator_telemetry_seconds", help="What one sample of all these readings took.",
-        labels=("statistic",), better="lower",
-    ),
+    *metrics(("accelerator_telemetry_seconds", "What one sample of all these readings took.", "statistic", "lower")),
 )  # fmt: skip
 _PLOTTED = {"power": "accelerator_power_watts", "memory_used": "accelerator_memory_used_bytes"}
 
 
 def watch(ctx: Context) -> GpuWatch:
     """Start to watch. Raises Unsupported where there is no NVML or no card, Failed where NVML does not work."""
-    try:
-        return GpuWatch()
-    except _nvml.NvmlBroken as error:
-        raise Failed.told(error.reason, error.remedy) from error
-    except _nvml.NvmlMissing as error:
-        raise Unsupported.told(error.reason, error.remedy) from error
+    return GpuWatch()
 
 
 def parse(samples: Sequence[Sample], ctx: Context) -> Sequence[Measurement]:
@@ -127,12 +83,14 @@ def parse(samples: Sequence[Sample], ctx: Context) -> Sequence[Measurement]:
     for index, card in facts["cards"].items():
         known = {**card, "driver": facts.get("driver")}
         made += [m for stage in found for m in stage_figures(stage, index, str(facts.get("source", "nvml")))]
-        made += health.card_figures(samples, found, index, known)
-        for reasons in (m.labels["reasons"] for m in made if m.metric == health.DRAIN and m.labels["device"] == index):
+        health = CardHealth(samples, index)
+        figures = list(health.figures(found, known))
+        for reasons in (m.labels["reasons"] for m in figures if m.metric == DRAIN):
             if reasons != "none":
                 ctx.warn(f"GPU {index}: drain it for {reasons}")
-        for doubt in health.doubts(samples, index):
+        for doubt in health.doubts():
             ctx.warn(doubt)
+        made += figures
         _plot(samples, index, ctx)
     return [*made, *telemetry_cost(samples)]
 
@@ -150,7 +108,7 @@ def doctor(tools: Tools, request: Request) -> Sequence[Check]:
     """Is there a card, and what can be read of it?"""
     try:
         opened = GpuWatch()
-    except _nvml.NvmlMissing as error:
+    except ProbeError as error:
         return [Check("gpu", False, error.reason, error.remedy)]
     try:
         sample: Mapping[str, Any] = opened.sample("tick")
@@ -163,8 +121,8 @@ def _checked(index: str, card: Mapping[str, Any], sample: Mapping[str, Any]) -> 
     state = sample["cards"][index]
     if state.get("lost"):
         return Check(f"gpu {index}", False, f"lost: {state['lost']}", "nvidia-smi; reset the GPU or reboot the node")
-    missing = ", ".join(f"{name} ({why})" for name, why in sorted(state["errors"].items()))
-    return Check(f"gpu {index}", True, f"{card.get('name')}" + (f"; not readable: {missing}" if missing else ""))
+    missing = f"; not readable: {unreadable(state['errors'])}" if state["errors"] else ""
+    return Check(f"gpu {index}", True, f"{card.get('name')}{missing}")
 
 
 PROBE = Probe(

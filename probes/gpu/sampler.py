@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from bench.measure.probe import Failed
 from bench.model import Code
-from probes.common import nvml as _nvml
-from probes.gpu.drivers import Readable, open_door
+from probes.gpu.drivers import Readable, open_driver
 
 _LONGEST_SAMPLE_SECONDS = 3.0
 
 
-class Worker:
+class SamplerThread:
     """Runs functions one after another on a daemon thread; `call` gives up after a time limit, for good."""
 
     def __init__(self, limit: float = _LONGEST_SAMPLE_SECONDS) -> None:
@@ -57,29 +57,29 @@ class Worker:
 class GpuWatch:
     """Samples of every card: the fast set always, the health set around each probe, GPM around each stage.
 
-    Raises NvmlMissing where there is neither NVML nor amdsmi, or no card; NvmlBroken where NVML fails.
+    Raises Unsupported where there is neither NVML nor amdsmi, or no card; Failed where NVML fails or hangs.
     """
 
-    def __init__(self, worker: Worker | None = None) -> None:
-        self._worker = worker or Worker()
+    def __init__(self) -> None:
+        self._thread = SamplerThread()
         self._depth, self._closed = 0, False
         self._facts: dict[str, Any] | None = None
         try:
-            self._worker.call(self._open)
+            self._thread.call(self._open)
         except TimeoutError as error:
-            raise _nvml.NvmlBroken(f"{Code.NVML_HANGS}: NVML does not start: {error}", "nvidia-smi") from error
+            raise Failed(Code.NVML_HANGS, f"NVML does not start: {error}", "nvidia-smi") from error
 
     def _open(self) -> None:
-        self._door = open_door()
-        cards = {str(card.index): card.facts() for card in self._door.cards}
-        self._facts = {"source": self._door.source, "driver": self._door.driver, "cards": cards}
+        self._driver = open_driver()
+        cards = {str(card.index): card.facts() for card in self._driver.cards}
+        self._facts = {"source": self._driver.source, "driver": self._driver.version, "cards": cards}
 
     def sample(self, event: str) -> Mapping[str, Any]:
         """``cards``: by index, the readings, ``errors``, ``lost``; ``cost``: seconds that all of it took."""
         if self._closed:
             return {}
         try:
-            return dict(self._worker.call(lambda: self._sample(event)))
+            return dict(self._thread.call(lambda: self._sample(event)))
         except TimeoutError as error:
             return {"hung": str(error)}
 
@@ -87,9 +87,9 @@ class GpuWatch:
         started = time.perf_counter()
         self._depth += event == "begin"
         outermost = self._depth <= 1 and event in ("begin", "end")
-        cards = {str(card.index): self._card(card, event, outermost) for card in self._door.cards}
+        cards = {str(card.index): self._card(card, event, outermost) for card in self._driver.cards}
         self._depth -= event == "end"
-        sample: dict[str, Any] = {"cards": cards, "xids": self._door.xids()}
+        sample: dict[str, Any] = {"cards": cards, "xids": self._driver.xids()}
         if self._facts is not None:
             sample["facts"], self._facts = self._facts, None
         return {**sample, "cost": time.perf_counter() - started}
@@ -97,15 +97,15 @@ class GpuWatch:
     def _card(self, card: Readable, event: str, outermost: bool) -> dict[str, Any]:
         found: dict[str, Any] = {**card.fast(), **(card.health() if outermost else {})}
         if event == "begin":
-            self._door.begin(card)
+            self._driver.begin(card.index)
         elif event == "end":
-            found["gpm"] = self._door.end(card)
+            found["gpm"] = self._driver.end(card.index)
         return {**found, "errors": dict(card.errors), "lost": card.lost}
 
     def close(self) -> None:
         self._closed = True
         try:
-            self._worker.call(self._door.close)
+            self._thread.call(self._driver.close)
         except TimeoutError:
             return  # it hangs in the driver; the thread ends with the process
-        self._worker.close()
+        self._thread.close()

@@ -1,146 +1,311 @@
-"""What the load printed, checked: JSON lines to events, each named by its ``event``. Pure."""
+"""What a load says over its pipe: one JSON object a line, typed at both ends. Written here by the child, read here."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple, TypeVar
 
-from bench.judge import statistics
-from bench.measure import jsonl as lines
+from bench.measure import procfs
+from bench.measure.jsonl import records
 from bench.measure.probe import Failed, ProbeError, Unsupported
-from bench.model import Code, Measurement
+from bench.model import Code
 
-Event = Mapping[str, Any]
-_KEY = "event"
-
-
-def events(text: str) -> list[Event]:
-    """The events of a whole output. Raises Failed for a line that is none, with its number."""
-    return list(lines.objects(text, "the inference load", _KEY))
+_MARK_SECONDS = 0.03  # between the line that opens a stage and its first step: the parent samples its watchers then
 
 
-def readable(text: str) -> list[Event]:
-    """The events of an output that was cut off, as far as they can be read."""
-    return list(lines.readable(text, _KEY))
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of the pipe."""
 
 
-def decoded(line: str) -> Event | None:
-    """One line's event, or None when it is none."""
-    return lines.decoded(line, _KEY)
+@dataclass(frozen=True, slots=True)
+class Mark(Event):
+    """A stage begins or ends, so that the parent samples its watchers there."""
+
+    event: Literal["begin", "end"]
+    stage: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFacts(Event):
+    """What the load runs on; ``index`` in torch's order, ``stand_in`` where it takes a GPU's place."""
+
+    kind: Literal["cuda", "cpu"]
+    index: int
+    shape: str
+    name: str = ""
+    torch: str | None = None
+    stand_in: str | None = None
+    devices: int | None = None
+    foreign_processes: int | None = None
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Labels that every figure of a device carries: which device, which shape, and what it stands in for."""
+        labels = {"device": str(self.index) if self.kind == "cuda" else self.kind, "shape": self.shape}
+        return {**labels, "stand_in": self.stand_in} if self.stand_in else labels
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts(Event):
+    """The cards of the node, by the driver's name for each; none on a CPU."""
+
+    kind: Literal["cuda", "cpu"]
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned(Event):
+    """A worker is up and bound to so many CPUs beside its card; None where those are not known."""
+
+    device: str
+    cpus: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lost(Event):
+    """A worker that gives no answer, or none to this step."""
+
+    device: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Warmup(Event):
+    windows: int = 0
+    steady: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch(Event):
+    """A stretch of work: wall seconds, those in which the device computed, joules, and how the load was held up.
+
+    The ratios are shares of wall time: in which the load waited for a CPU, any task of the node did, and which the
+    hypervisor gave to others. None where it is not known.
+    """
+
+    seconds: float
+    busy_seconds: float
+    joules: float | None = None
+    delay_ratio: float | None = None
+    pressure_ratio: float | None = None
+    steal_ratio: float | None = None
+
+    @property
+    def busy_ratio(self) -> float:
+        return min(1.0, self.busy_seconds / self.wall)
+
+    @property
+    def wall(self) -> float:
+        """Its seconds. Raises Failed where there are none."""
+        if self.seconds <= 0:
+            raise Failed(Code.TOOL_OUTPUT, f"a window of the load lasted {self.seconds} s")
+        return self.seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window(Stretch):
+    """One repeat of one stage: ``steps`` steps, and what each of them does (``tokens``, ``flops``, ``bytes``).
+
+    Among several cards: ``phase`` is alone or together, ``device`` the card, ``peer`` the other end of a copy.
+    """
+
+    stage: str
+    round: int
+    steps: int
+    step_seconds: tuple[float, ...] = ()
+    batch: int | None = None
+    tokens: int | None = None
+    flops: float | None = None
+    bytes: float | None = None
+    phase: str = ""
+    device: str = ""
+    peer: str | None = None
+    shape: str | None = None
+    context: int | None = None  # tokens in the cache
+
+    def rate(self, work: str) -> float:
+        """Tokens, flops or bytes a second. Raises Failed for a window without them."""
+        return self.amount(work) * self.steps / self.wall
+
+    def amount(self, work: str) -> float:
+        """What one step does. Raises Failed where it does none of it."""
+        amount: float | None = getattr(self, work)
+        if amount is None:
+            raise Failed(Code.TOOL_OUTPUT, f"window of the load has no number {work!r}")
+        return amount
+
+
+@dataclass(frozen=True, slots=True)
+class ServedRequest(Event):
+    """One request of an open-loop window. Seconds after its start; ``tokens`` when each token was there."""
+
+    scheduled: float
+    output: int
+    tokens: tuple[float, ...]
+    lag: float | None = None
+    failed: bool = False
+
+    @property
+    def finished(self) -> bool:
+        return len(self.tokens) >= self.output
+
+    @property
+    def first_token(self) -> float | None:
+        """Seconds from the *scheduled* arrival to the first token."""
+        return self.tokens[0] - self.scheduled if self.tokens else None
+
+    @property
+    def gaps(self) -> list[float]:
+        """Seconds between its tokens."""
+        return [b - a for a, b in pairwise(self.tokens)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serve(Stretch):
+    """The open-loop window: requests a second that were offered, its planned seconds, and the limits (seconds)."""
+
+    rate: float
+    window: float
+    first_token_limit: float
+    inter_token_limit: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchTrial(Stretch):
+    """One window of the search, at one rate."""
+
+    rate: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchEnd(Event):
+    """The highest rate that passed and the lowest that did not; ``share`` of the requests had to keep the limits."""
+
+    best: float | None = None
+    failed: float | None = None
+    share: float
+    trials: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused(Event):
+    """The load cannot run here."""
+
+    outcome: Literal["unsupported", "failed"]
+    reason: str
+    remedy: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Event):
+    seconds: float = 0.0
+
+
+KINDS: Mapping[str, type[Event] | None] = {
+    "begin": None, "end": None, "device": DeviceFacts, "node": NodeFacts, "card": Pinned, "lost": Lost,
+    "warmup": Warmup, "window": Window, "request": ServedRequest, "serve": Serve, "trial": SearchTrial,
+    "search": SearchEnd, "refused": Refused, "done": Done,
+}  # fmt: skip
+_NAMES = {kind: name for name, kind in KINDS.items()}
+E = TypeVar("E", bound=Event)
+
+# --- the parent's side
+
+
+def read(text: str, *, cut: bool = False) -> list[Event]:
+    """The events of an output; of one that was ``cut`` off, those that can be read.
+
+    Raises Failed for a line that is none, with its number.
+    """
+    return records(text, "the inference load", KINDS, "event", cut=cut)
+
+
+def of(found: Iterable[Event], kind: type[E]) -> list[E]:
+    """The events of one kind."""
+    return [event for event in found if isinstance(event, kind)]
+
+
+def first(found: Iterable[Event], kind: type[E]) -> E | None:
+    """The first event of a kind, or None."""
+    return next((event for event in found if isinstance(event, kind)), None)
+
+
+def device_of(found: Iterable[Event]) -> DeviceFacts:
+    """What the load said that it runs on. Raises Failed where it never did."""
+    device = first(found, DeviceFacts)
+    if device is None:
+        raise Failed(Code.TOOL_OUTPUT, "the load never said what it runs on")
+    return device
 
 
 def refusal(found: list[Event], returncode: int, stderr: str) -> ProbeError | None:
     """Why the load has no result, or None if it came to its end."""
-    for event in found:
-        if event["event"] == "refused":
-            kind = Unsupported if event.get("outcome") == "unsupported" else Failed
-            return kind.told(str(event.get("reason")), event.get("remedy"))
-    if returncode == 0 and found and found[-1]["event"] == "done":
+    refused = first(found, Refused)
+    if refused is not None:
+        return (Unsupported if refused.outcome == "unsupported" else Failed).told(refused.reason, refused.remedy)
+    if returncode == 0 and found and isinstance(found[-1], Done):
         return None
     last = (stderr.strip().splitlines() or ["it printed nothing to standard error"])[-1][:300]
     return Failed(Code.LOAD_FAILED, f"the inference load ended with status {returncode}: {last}")
 
 
-def number(event: Event, key: str) -> float:
-    """A finite number of an event. Raises Failed, naming what is wrong."""
-    value = event.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise Failed(Code.TOOL_OUTPUT, f"{event.get('event')} of the load has no number {key!r}: {str(value)[:40]}")
-    return float(value)
+# --- the child's side
 
 
-def numbers(event: Event, key: str) -> list[float]:
-    """A list of finite numbers of an event. Raises Failed."""
-    values = event.get(key)
-    if not isinstance(values, list):
-        raise Failed(Code.TOOL_OUTPUT, f"{event.get('event')} of the load has no list {key!r}")
-    return [number({"event": event.get("event"), key: value}, key) for value in values]
+def say(event: Event, **more: Any) -> None:
+    """Print one line; ``more`` is for whoever reads the evidence. A number that is not finite is an error of ours."""
+    fields = {name: value for name, value in asdict(event).items() if value is not None}
+    print(json.dumps({"event": _NAMES.get(type(event)), **fields, **more}, allow_nan=False), flush=True)
 
 
-_SHARES = ("accelerator_busy_ratio", "inference_run_delay_ratio")
-
-#: Quantiles in use; each is printed only where the samples support it.
-QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
-
-
-def median(metric: str, values: Sequence[float], labels: Mapping[str, str], invalid: str | None = None) -> Measurement:
-    """The median of the repeats and its interval; no share of time is under zero or over one."""
-    value, (low, high) = statistics.median_interval(values)
-    interval = (max(0.0, low), max(value, min(1.0, high))) if metric in _SHARES else (low, high)
-    return Measurement(
-        metric=metric, value=value, interval=interval, samples=len(values), labels=dict(labels),
-        repeats=tuple(values), invalid=invalid,
-    )  # fmt: skip
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Lines at both ends of a stage, named as the watchers' figures will be: ``inference.decode``."""
+    say(Mark("begin", name))
+    time.sleep(_MARK_SECONDS)
+    try:
+        yield
+    finally:
+        say(Mark("end", name))
 
 
-def quantiles(
-    metric: str, values: Sequence[float], labels: Mapping[str, str], invalid: str | None = None
-) -> Iterator[Measurement]:
-    """Every quantile that this many samples support (exact binomial, 99 %), and the largest value."""
-    for statistic, q in QUANTILES.items():
-        if len(values) >= statistics.samples_needed_for_quantile(q):
-            yield Measurement(
-                metric=metric, value=statistics.quantile(values, q), interval=statistics.quantile_interval(values, q),
-                samples=len(values), labels={**labels, "statistic": statistic}, invalid=invalid,
-            )  # fmt: skip
-    if values:
-        yield Measurement(
-            metric=metric, value=max(values), interval=(max(values), max(values)), samples=len(values),
-            labels={**labels, "statistic": "max"}, invalid=invalid,
-        )  # fmt: skip
+def measured(work: Callable[[], dict[str, Any]], energy: Callable[[], float | None] = lambda: None) -> dict[str, Any]:
+    """``work``'s fields, and those of a `Stretch` around it: how it was held up, and the joules that it took."""
+    before, joules = waited(), energy()
+    fields = work()
+    after = energy()
+    used = None if joules is None or after is None else after - joules
+    return {**fields, **waited().since(before), "joules": used}
 
 
-def share(metric: str, successes: int, n: int, labels: Mapping[str, str], invalid: str | None = None) -> Measurement:
-    """A share of ``n`` trials with Clopper and Pearson's exact interval."""
-    return Measurement(
-        metric=metric, value=successes / n, interval=statistics.binomial_interval(successes, n), samples=n,
-        labels=dict(labels), invalid=invalid,
-    )  # fmt: skip
+class Waited(NamedTuple):
+    """Cumulative readings, in seconds; None where the kernel does not say.
+
+    ``delay``: run-queue delay of all threads of this process. ``pressure``: time in which some task of the node waited
+    for a CPU. ``steal``: time that the hypervisor gave to others, mean of the CPUs.
+    """
+
+    at: float
+    delay: float | None
+    pressure: float | None
+    steal: float | None
+
+    def since(self, before: Waited) -> dict[str, float | None]:
+        """Each reading's growth as a ratio of the wall time between the two."""
+        wall = max(self.at - before.at, 1e-9)
+        pairs = zip(self[1:], before[1:], strict=True)
+        ratios = (None if now is None or then is None else max(0.0, now - then) / wall for now, then in pairs)
+        return dict(zip(("delay_ratio", "pressure_ratio", "steal_ratio"), ratios, strict=True))
 
 
-def exact(metric: str, value: float, labels: Mapping[str, str], invalid: str | None = None) -> Measurement:
-    """A number without noise: a count, a reading."""
-    return Measurement(
-        metric=metric, value=value, interval=(value, value), samples=1, labels=dict(labels), invalid=invalid
-    )
-
-
-#: Shares of wall time. On a quiet 2-core machine the load's own delay was 0.1 to 1.1 % with one thread and 4.5 % with
-#: two; on busy ones 27 to 96 %. Pressure counts the load's own waiting too, so that is taken off first.
-MOST_DELAY_RATIO = 0.05
-MOST_PRESSURE_RATIO = 0.10
-MOST_STEAL_RATIO = 0.02
-#: kubernetes-sigs/inference-perf calls a schedule healthy below 10 ms; 5 % of the limit keeps it out of the verdict.
-MOST_LAG_SECONDS = 0.010
-MOST_LAG_SHARE_OF_LIMIT = 0.05
-
-
-def contended(windows: Sequence[Event]) -> str | None:
-    """Why these windows were contended, or None. The median window counts: the value judged is a median too."""
-    delay, steal = _median(windows, "delay_ratio"), _median(windows, "steal_ratio")
-    if delay is not None and delay > MOST_DELAY_RATIO:
-        return f"{Code.CONTENDED}: the load waited {delay:.0%} of its time for a CPU (at most {MOST_DELAY_RATIO:.0%})"
-    if steal is not None and steal > MOST_STEAL_RATIO:
-        return f"{Code.CONTENDED}: the hypervisor took {steal:.0%} of the CPUs (at most {MOST_STEAL_RATIO:.0%})"
-    pressure = _median(windows, "pressure_ratio")
-    others = None if pressure is None else pressure - (delay or 0.0)
-    if others is not None and others > MOST_PRESSURE_RATIO:
-        return f"{Code.CONTENDED}: others waited for a CPU {others:.0%} of the time (at most {MOST_PRESSURE_RATIO:.0%})"
-    return None
-
-
-def _median(windows: Sequence[Event], key: str) -> float | None:
-    values = [float(w[key]) for w in windows if isinstance(w.get(key), int | float)]
-    return statistics.median(values) if values else None
-
-
-def late(lags: Sequence[float], first_token_limit: float) -> str | None:
-    """Why the schedule was not kept, or None. ``lags``: seconds that requests were released after they could be."""
-    if not lags:
-        return None
-    lag = statistics.quantile(lags, 0.99)
-    most = min(MOST_LAG_SECONDS, MOST_LAG_SHARE_OF_LIMIT * first_token_limit)
-    if lag <= most:
-        return None
-    return f"{Code.SCHEDULE_LAG}: requests were released {lag * 1e3:.1f} ms late (at most {most * 1e3:.0f} ms)"
+def waited() -> Waited:
+    """A reading now."""
+    steal = procfs.cpu_ticks().steal / os.sysconf("SC_CLK_TCK") / (os.cpu_count() or 1)
+    return Waited(time.perf_counter(), procfs.own_run_queue_seconds(), procfs.stalled_seconds("cpu"), steal)

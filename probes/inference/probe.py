@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 
+from bench.measure.jsonl import record
 from bench.measure.probe import (
     Check,
     Completed,
@@ -24,48 +25,49 @@ from bench.measure.probe import (
 )
 from bench.model import Code, Effort, Measurement, Request
 from probes.common.metrics import metrics
-from probes.inference import datasheet as _gpu_cards
-from probes.inference import multi_gpu as node
-from probes.inference.events import Event, decoded, events, number, readable, refusal
-from probes.inference.parse import parse
+from probes.inference import datasheet
+from probes.inference.events import DeviceFacts, Event, Lost, Mark, SearchEnd, Warmup, device_of, of, read, refusal
+from probes.inference.parse import parse, parse_node
+from probes.inference.shapes import SHAPES
 
 MODULE = "probes.inference.load.main"
 NODE_MODULE = "probes.inference.load.multi_gpu"
+_NOTHING = "an emulated accelerator computes nothing"
 _EXIT_SECONDS = 2.0  # kept back for ending the child
 _ROUNDS = {Effort.QUICK: 5, Effort.STANDARD: 6, Effort.THOROUGH: 10}
 
 
 def measure(ctx: Context) -> Sequence[Measurement]:
     """Run the load in a child and parse what it printed. Raises Unsupported, Failed, TimedOut."""
-    _refuse_emulated(ctx.request.accelerator)
+    if _emulated(ctx.request):
+        raise Unsupported(Code.EMULATED, f"{_NOTHING}, so there is no inference to measure")
     done = _run(ctx, MODULE, "load", _arguments(ctx))
-    found = events(done.stdout) if done.returncode == 0 else readable(done.stdout)
+    found = read(done.stdout, cut=done.returncode != 0)
     error = refusal(found, done.returncode, done.stderr)
     if error is not None:
         raise error
     _tell(ctx, found)
-    return [*parse(found), *_beside_each_other(ctx, found)]
+    return [*parse(found), *_beside_each_other(ctx, device_of(found))]
 
 
-def _beside_each_other(ctx: Context, found: Sequence[Event]) -> list[Measurement]:
+def _beside_each_other(ctx: Context, device: DeviceFacts) -> list[Measurement]:
     """The node's cards alone and together, where there are several; its failure costs those figures only."""
-    device = next(event for event in found if event["event"] == "device")
-    workers = (ctx.option("cpu_workers") or 1) if device["kind"] == "cpu" else int(device.get("devices") or 1)
+    workers = (ctx.option("cpu_workers") or 1) if device.kind == "cpu" else device.devices or 1
     if workers < 2:
         return []
-    words = ["--accelerator", str(device["kind"]), "--workers", str(workers), "--seconds", f"{ctx.seconds:g}"]
+    words = ["--accelerator", device.kind, "--workers", str(workers), "--seconds", f"{ctx.seconds:g}"]
     try:
         done = _run(ctx, NODE_MODULE, "node", words)
     except ProbeError as late:
         ctx.warn(f"the node's {workers} accelerators were not measured together: {late.reason}")
         return []
-    beside = readable(done.stdout)
+    beside = read(done.stdout, cut=True)
     error = refusal(beside, done.returncode, done.stderr)
     if error is not None:
         ctx.warn(f"the node's {workers} accelerators were not measured together: {error.reason}")
-    for lost in (event for event in beside if event["event"] == "lost"):
-        ctx.warn(f"accelerator {lost.get('device')} did not finish: {lost.get('reason')}")
-    return node.parse(beside)
+    for lost in of(beside, Lost):
+        ctx.warn(f"accelerator {lost.device} did not finish: {lost.reason}")
+    return parse_node(beside)
 
 
 def _run(ctx: Context, module: str, name: str, words: Sequence[str]) -> Completed:
@@ -77,11 +79,8 @@ def _run(ctx: Context, module: str, name: str, words: Sequence[str]) -> Complete
         )  # fmt: skip
 
 
-def _refuse_emulated(accelerator: str) -> None:
-    if accelerator.partition(":")[0] == "emulated":
-        raise Unsupported(
-            Code.EMULATED, "an emulated accelerator computes nothing, so there is no inference to measure"
-        )
+def _emulated(request: Request) -> bool:
+    return request.accelerator.partition(":")[0] == "emulated"
 
 
 def _arguments(ctx: Context) -> list[str]:
@@ -97,38 +96,38 @@ def _arguments(ctx: Context) -> list[str]:
 
 def _follow(ctx: Context, stages: ExitStack, line: str) -> None:
     """Stage marks open and close the watchers' stages while the child runs."""
-    event = decoded(line)
-    if event is None:
+    mark = record(line, Mark)
+    if mark is None:
         return
-    if event["event"] == "begin":
-        stages.enter_context(ctx.stage(str(event.get("stage"))))
-        ctx.progress(str(event.get("stage")), None)
-    elif event["event"] == "end":
+    if mark.event == "begin":
+        stages.enter_context(ctx.stage(mark.stage))
+        ctx.progress(mark.stage, None)
+    else:
         stages.pop_all().close()
 
 
 def _tell(ctx: Context, found: Sequence[Event]) -> None:
     for event in found:
-        if event["event"] == "warmup" and not event.get("steady"):
+        if isinstance(event, Warmup) and not event.steady:
             ctx.warn("the load's speed had not settled within 3 % when its time for warming up was over")
-        if event["event"] == "search" and event.get("best") is None:
-            ctx.warn(f"no rate down to {number(event, 'failed'):.3g} requests/s was shown to keep the limits")
-        if event["event"] == "device" and event["kind"] == "cuda" and _gpu_cards.find(str(event.get("name"))) is None:
-            ctx.warn(f"{event.get('name')} is not in the table of accelerators: compare it with its data sheet")
+        if isinstance(event, SearchEnd) and event.best is None:
+            ctx.warn(f"no rate down to {event.failed or 0.0:.3g} requests/s was shown to keep the limits")
+        if isinstance(event, DeviceFacts) and event.kind == "cuda" and datasheet.find(event.name) is None:
+            ctx.warn(f"{event.name} is not in the table of accelerators: compare it with its data sheet")
 
 
 def doctor(tools: Tools, request: Request) -> Sequence[Check]:
     """Can the load run here? Starts the child with no time to measure in."""
-    if request.accelerator.partition(":")[0] == "emulated":
-        return [Check("inference", False, "an emulated accelerator computes nothing", "--accelerator auto")]
+    if _emulated(request):
+        return [Check("inference", False, _NOTHING, "--accelerator auto")]
     done = tools.python(MODULE, "--accelerator", request.accelerator, "--check", name="doctor", timeout=60.0)
-    found = readable(done.stdout)
+    found = read(done.stdout, cut=True)
     error = refusal(found, done.returncode, done.stderr)
     if error is not None:
         return [Check("inference", False, str(error), error.remedy)]
-    device = next((event for event in found if event["event"] == "device"), {"kind": "unknown"})
-    stand_in = " stands in for a GPU" if device.get("stand_in") else ""
-    return [Check("inference", True, f"torch {device.get('torch')} on {device['kind']}{stand_in}")]
+    device = device_of(found)
+    stand_in = " stands in for a GPU" if device.stand_in else ""
+    return [Check("inference", True, f"torch {device.torch} on {device.kind}{stand_in}")]
 
 
 _DEVICE = "device shape stand_in"
@@ -192,19 +191,15 @@ _CEILINGS = metrics(
 METRICS = (*_LOAD, *_NODE, *_CEILINGS)
 
 OPTIONS = (
-    Option(
-        "shape", "the decoder's shape, by default what suits the device", choices=("auto", "nano", "micro", "1b", "8b")
-    ),
+    Option("shape", "the decoder's shape, by default what suits the device",
+           choices=("auto", *SHAPES)),
     Option("first_token_limit", "seconds to the first token that goodput allows", type=positive_number),
     Option("inter_token_limit", "seconds between tokens that goodput allows", type=positive_number),
     Option("rate", "requests a second; default half of what was measured", type=positive_number),
     Option("threads", "torch's threads where the CPU stands in", type=positive_integer),
-    Option(
-        "cpu_workers",
-        "measure that many workers beside each other, where the CPU stands in",
-        type=positive_integer,
-    ),
-)
+    Option("cpu_workers", "measure that many workers beside each other, where the CPU stands in",
+           type=positive_integer),
+)  # fmt: skip
 
 PROBE = Probe(
     name="inference",

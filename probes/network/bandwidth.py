@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 from bench.judge.statistics import binomial_interval, median_interval
-from bench.measure.jsonl import decoded
-from bench.measure.probe import Context, Failed
+from bench.measure.jsonl import record
+from bench.measure.probe import Context
 from bench.model import Code, Measurement
-from probes.common.iperf3 import (
-    Datagrams,
-    Flow,
-    NoCongestionControl,
-    NoSocketBuffer,
-    Server,
-    mean_segment,
-    tcp_arguments,
-    tcp_flows,
-    udp_arguments,
-    udp_datagrams,
-)
-from probes.network.plan import Plan
-from probes.peer.link import Link
-from probes.peer.protocol import parse as parse_counters
+from probes.common import iperf3
+from probes.common.iperf3 import Datagrams, Document, Flow
+from probes.common.metrics import of_repeats
+from probes.network.plan import NetworkPlan
+from probes.peer.link import Link, client_words
+from probes.peer.protocol import Interface, PeerAnswer, counters
 
 DIRECTIONS = ("send", "receive")
 #: One stream measures a link most exactly, if it fills it; a long path, or many cores, needs more.
@@ -50,12 +39,16 @@ class Bandwidth:
     streams: Mapping[str, int]
     segment: int | None
 
-    def rates(self, direction: str) -> list[float]:
-        return [flow.bytes_per_second for flow in self.flows if flow.direction == direction]
+    def of(self, direction: str) -> list[Flow]:
+        return [flow for flow in self.flows if flow.direction == direction]
 
     def median(self, direction: str) -> float:
         """Bytes per second of payload."""
-        return median_interval(self.rates(direction))[0]
+        return median_interval(_rates(self.of(direction)))[0]
+
+
+def _rates(flows: Sequence[Flow]) -> list[float]:
+    return [flow.bytes_per_second for flow in flows]
 
 
 def streams_next(tried: Mapping[int, Sequence[float]]) -> int:
@@ -71,7 +64,7 @@ def streams_next(tried: Mapping[int, Sequence[float]]) -> int:
     return STREAMS[-1]
 
 
-def measure_tcp(link: Link, plan: Plan) -> Bandwidth:
+def measure_tcp(link: Link, plan: NetworkPlan) -> Bandwidth:
     """Rounds of send and receive in turn, so that a change in the network strikes both.
 
     The first round of each number of streams tries whether it fills the link; the figures are those of the number that
@@ -82,16 +75,16 @@ def measure_tcp(link: Link, plan: Plan) -> Bandwidth:
     for number in range(plan.tcp_rounds):
         for direction, flows in found.items():
             link.ctx.progress(f"{link.name}: TCP, {direction}", 0.1 + 0.35 * number / plan.tcp_rounds)
-            streams = streams_next(_rates(flows)) if plan.tcp_rounds > len(STREAMS) else STREAMS[1]
+            streams = streams_next(_by_streams(flows)) if plan.tcp_rounds > len(STREAMS) else STREAMS[1]
             docs.append(_tcp(link, plan, direction, streams))
-            flows.setdefault(streams, []).extend(tcp_flows(docs[-1], direction))
-    settled = {direction: streams_settled(_rates(flows)) for direction, flows in found.items()}
+            flows.setdefault(streams, []).extend(iperf3.tcp_flows(docs[-1], direction))
+    settled = {direction: streams_settled(_by_streams(flows)) for direction, flows in found.items()}
     kept = tuple(flow for direction, flows in found.items() for flow in flows[settled[direction]])
-    return Bandwidth(kept, settled, mean_segment(docs))
+    return Bandwidth(kept, settled, iperf3.mean_segment(docs))
 
 
-def _rates(flows: Mapping[int, Sequence[Flow]]) -> dict[int, list[float]]:
-    return {streams: [flow.bytes_per_second for flow in some] for streams, some in flows.items()}
+def _by_streams(flows: Mapping[int, Sequence[Flow]]) -> dict[int, list[float]]:
+    return {streams: _rates(some) for streams, some in flows.items()}
 
 
 def streams_settled(tried: Mapping[int, Sequence[float]]) -> int:
@@ -100,32 +93,25 @@ def streams_settled(tried: Mapping[int, Sequence[float]]) -> int:
     return wanted if wanted in tried else max(tried, key=lambda streams: max(tried[streams]))
 
 
-def measure_both(link: Link, plan: Plan, streams: int) -> list[Flow]:
+def measure_both(link: Link, plan: NetworkPlan, streams: int) -> list[Flow]:
     """Both directions at once. iperf3 3.9 and 3.10 may not say what arrived; there is no figure then."""
-    flows: list[Flow] = []
-    for _ in range(plan.both_rounds):
-        flows += tcp_flows(_tcp(link, plan, "both", streams), "both")
-    return flows
+    docs = [_tcp(link, plan, "both", streams) for _ in range(plan.both_rounds)]
+    return [flow for doc in docs for flow in iperf3.tcp_flows(doc, "both")]
 
 
-def _tcp(link: Link, plan: Plan, direction: str, streams: int) -> dict[str, object]:
-    seconds = plan.tcp_seconds + plan.tcp_omit
-
-    def arguments(congestion: str) -> dict[str, object]:
-        return link.iperf(
-            f"tcp-{direction}",
-            lambda server: tcp_arguments(server, direction, plan.tcp_seconds, plan.tcp_omit, streams, congestion),
-            seconds,
-        )
-
+def _tcp(link: Link, plan: NetworkPlan, direction: str, streams: int, congestion: str = CONGESTION) -> Document:
+    seconds, omit = plan.tcp_seconds, plan.tcp_omit
     try:
-        return arguments(CONGESTION)
-    except NoCongestionControl:
+        argv = iperf3.tcp_arguments(link.iperf3, direction, seconds, omit, streams, congestion)
+        return link.iperf(f"tcp-{direction}", argv, seconds + omit)
+    except iperf3.NoCongestionControl:
+        if not congestion:
+            raise
         link.ctx.warn(f"{link.name}: {CONGESTION} is not to be had; the kernel's own congestion control was used")
-        return arguments("")
+        return _tcp(link, plan, direction, streams, "")
 
 
-def measure_udp(link: Link, plan: Plan, capacity: Mapping[str, float]) -> tuple[list[Datagrams], dict[str, int]]:
+def measure_udp(link: Link, plan: NetworkPlan, capacity: Mapping[str, float]) -> tuple[list[Datagrams], dict[str, int]]:
     """UDP both ways; ``capacity`` in bytes per second. Also how many datagrams the receiver's own sockets dropped."""
     results: list[Datagrams] = []
     before = {"send": _peer_overflows(link), "receive": _overflows(link.ctx)}
@@ -142,13 +128,11 @@ def measure_udp(link: Link, plan: Plan, capacity: Mapping[str, float]) -> tuple[
     return results, overflows
 
 
-def _udp(link: Link, plan: Plan, direction: str, rate: float, buffer: int = SOCKET_BUFFER) -> Datagrams:
-    def arguments(server: Server) -> list[str]:
-        return udp_arguments(server, direction, plan.udp_seconds, rate, UDP_PAYLOAD, buffer)
-
+def _udp(link: Link, plan: NetworkPlan, direction: str, rate: float, buffer: int = SOCKET_BUFFER) -> Datagrams:
+    argv = iperf3.udp_arguments(link.iperf3, direction, plan.udp_seconds, rate, UDP_PAYLOAD, buffer)
     try:
-        return udp_datagrams(link.iperf(f"udp-{direction}", arguments, plan.udp_seconds), direction)
-    except NoSocketBuffer:
+        return iperf3.udp_datagrams(link.iperf(f"udp-{direction}", argv, plan.udp_seconds), direction)
+    except iperf3.NoSocketBuffer:
         if not buffer:
             raise
         return _udp(link, plan, direction, rate, 0)
@@ -157,20 +141,17 @@ def _udp(link: Link, plan: Plan, direction: str, rate: float, buffer: int = SOCK
 def _overflows(ctx: Context) -> int:
     """Datagrams that this node's UDP sockets have dropped because they were full, since boot."""
     done = ctx.tools.run(["cat", "/proc/net/snmp"], name="udp-counters", timeout=5)
-    return parse_counters(done.stdout, "Udp").get("RcvbufErrors", 0)
+    return counters(done.stdout, "Udp").get("RcvbufErrors", 0)
 
 
 def _peer_overflows(link: Link) -> int:
     """The same of the peer, if it is a `bench peer` on another node; 0 from any other, which does not tell."""
     if not link.leased or "stand_in" in link.labels:
         return 0
-    words = ["--host", link.iperf3.host, "--port", str(link.control_port)]
-    words += ["--key-file", link.key_file] if link.key_file else []
-    done = link.ctx.tools.python("probes.peer.ask", *words, name="peer-counters", timeout=20)
-    found = decoded(done.stdout) or {}
-    counters = found.get("udp")
-    value = counters.get("RcvbufErrors", 0) if isinstance(counters, dict) else 0
-    return value if isinstance(value, int) else 0
+    words = client_words(link.ctx, link.name)
+    done = link.ctx.tools.python("probes.peer.client", "counters", *words, name="peer-counters", timeout=20)
+    answer = record(done.stdout, PeerAnswer)
+    return answer.udp.get("RcvbufErrors", 0) if answer is not None else 0
 
 
 #: One core busy to this share is the limit, not the link (iperf3 before 3.16 is one thread).
@@ -182,18 +163,12 @@ def throughput(bandwidth: Bandwidth, labels: Mapping[str, str], ceiling_bits: fl
     """Goodput at the receiver, the median of the rounds; and how often TCP had to send again."""
     found: list[Measurement] = []
     for direction in DIRECTIONS:
-        flows = [flow for flow in bandwidth.flows if flow.direction == direction]
+        flows = bandwidth.of(direction)
         named = {**labels, "direction": direction}
-        limited = {"limited_by": "cpu"} if is_cpu_limited(flows) else {}
-        congestion = {"congestion": flows[0].congestion} if flows and flows[0].congestion else {}
-        found.append(
-            of_repeats(
-                "network_throughput_bytes_per_second",
-                [flow.bytes_per_second for flow in flows],
-                {**named, **congestion, **limited},
-                invalid=_by_ceiling(flows, ceiling_bits),
-            )
-        )
+        own = {"congestion": flows[0].congestion} if flows and flows[0].congestion else {}
+        own |= {"limited_by": "cpu"} if is_cpu_limited(flows) else {}
+        held = _by_ceiling(flows, ceiling_bits)
+        found.append(of_repeats("network_throughput_bytes_per_second", _rates(flows), {**named, **own}, held))
         found += _retransmits(flows, named, bandwidth.segment)
     return found
 
@@ -203,9 +178,8 @@ def is_cpu_limited(flows: Sequence[Flow]) -> bool:
     return bool(flows) and sorted(max(f.cpu_local, f.cpu_remote) for f in flows)[len(flows) // 2] >= CPU_LIMIT
 
 
-def _by_ceiling(flows: Iterable[Flow], ceiling_bits: float) -> str | None:
-    reached = max(flow.bytes_per_second for flow in flows) * 8
-    if not ceiling_bits or reached < CEILING_SHARE * ceiling_bits:
+def _by_ceiling(flows: Sequence[Flow], ceiling_bits: float) -> str | None:
+    if not ceiling_bits or max(_rates(flows)) * 8 < CEILING_SHARE * ceiling_bits:
         return None
     return f"{Code.RATE_CEILING}: the test was held to {ceiling_bits / 1e6:.0f} Mbit/s, so the link may do more"
 
@@ -226,25 +200,24 @@ def _retransmits(flows: Sequence[Flow], labels: Mapping[str, str], segment: int 
     return found
 
 
-def utilization(bandwidth: Bandwidth, interface: Mapping[str, Any], labels: Mapping[str, str]) -> list[Measurement]:
+def utilization(bandwidth: Bandwidth, interface: Interface, labels: Mapping[str, str]) -> list[Measurement]:
     """Goodput over what this node's own link could carry of it; nothing where no real device tells its speed.
 
     On the wire each segment has TCP's and IPv4's 52 bytes with time stamps, and Ethernet's 38 with preamble and gap.
     """
-    speed, mtu = interface.get("bits_per_second"), interface.get("mtu")
-    if not isinstance(speed, int) or not isinstance(mtu, int) or speed <= 0 or mtu <= 52:
+    speed, mtu = interface.bits_per_second or 0, interface.mtu or 0
+    if speed <= 0 or mtu <= 52:
         return []
     most = speed / 8 * (mtu - 52) / (mtu + 38)
+    shares = {direction: [rate / most for rate in _rates(bandwidth.of(direction))] for direction in DIRECTIONS}
     return [
-        of_repeats("network_link_utilization_ratio", [rate / most for rate in bandwidth.rates(direction)],
-                   {**labels, "direction": direction})
-        for direction in DIRECTIONS
-    ]  # fmt: skip
+        of_repeats("network_link_utilization_ratio", some, {**labels, "direction": d}) for d, some in shares.items()
+    ]
 
 
 def both_ways(flows: Sequence[Flow], labels: Mapping[str, str]) -> list[Measurement]:
     """Throughput of each direction while the other one is full as well."""
-    rates = {d: [f.bytes_per_second for f in flows if f.direction == d] for d in DIRECTIONS}
+    rates = {d: _rates([flow for flow in flows if flow.direction == d]) for d in DIRECTIONS}
     name = "network_duplex_throughput_bytes_per_second"
     return [of_repeats(name, values, {**labels, "direction": d}) for d, values in rates.items() if values]
 
@@ -269,30 +242,8 @@ def datagrams(
 
 def _loss(results: Sequence[Datagrams], labels: Mapping[str, str], overflow: int) -> Measurement:
     packets, lost = sum(one.packets for one in results), sum(one.lost for one in results)
-    dropped = f"{overflow} datagrams were dropped by the receiver's own full socket, {lost} lost in all"
-    reason = f"{Code.RECEIVER_SOCKET}: {dropped}"
+    reason = f"{overflow} datagrams were dropped by the receiver's own full socket, {lost} lost in all"
     return Measurement(
-        metric="network_loss_ratio",
-        value=lost / packets,
-        interval=binomial_interval(lost, packets),
-        samples=packets,
-        labels=dict(labels),
-        invalid=reason if lost and overflow >= 0.1 * lost else None,
-    )
-
-
-def of_repeats(
-    metric: str,
-    values: Sequence[float],
-    labels: Mapping[str, str],
-    invalid: str | None = None,
-    most: float = math.inf,
-) -> Measurement:
-    """The median of repeats with its interval, cut at 0 and at ``most``. Raises Failed for none."""
-    if not values:
-        raise Failed(Code.EMPTY, f"nothing was measured for {metric}")
-    value, (low, high) = median_interval(values)
-    return Measurement(
-        metric=metric, value=value, interval=(max(low, 0.0), min(high, most)), samples=len(values),
-        labels=dict(labels), repeats=tuple(values), invalid=invalid,
+        metric="network_loss_ratio", value=lost / packets, interval=binomial_interval(lost, packets), samples=packets,
+        labels=dict(labels), invalid=f"{Code.RECEIVER_SOCKET}: {reason}" if lost and overflow >= 0.1 * lost else None,
     )  # fmt: skip

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from bench.judge.statistics import quantile
 from bench.measure.probe import Failed, TimedOut
 from bench.model import Code, Measurement, Series
-from probes.common.iperf3 import Server, document, tcp_arguments, tcp_flows, udp_arguments, udp_datagrams
-from probes.network.bandwidth import CONGESTION, DIRECTIONS, SOCKET_BUFFER, UDP_PAYLOAD, Bandwidth, of_repeats
-from probes.network.echo_parse import Echo, base, idle_or_loaded, load_alone, parse, quantiles
-from probes.network.plan import FINE_INTERVAL, LOADED_INTERVAL, SETTLE_SECONDS, VOICE_INTERVAL, Plan
-from probes.peer.link import Link
+from probes.common.iperf3 import document, tcp_arguments, tcp_flows, udp_arguments, udp_datagrams
+from probes.common.metrics import of_repeats
+from probes.network.bandwidth import CONGESTION, DIRECTIONS, SOCKET_BUFFER, UDP_PAYLOAD, Bandwidth
+from probes.network.echo_parse import Echo, LoadEnded, idle_or_loaded, parse, quantiles, usual_times
+from probes.network.plan import FINE_INTERVAL, LOADED_INTERVAL, SETTLE_SECONDS, VOICE_INTERVAL, NetworkPlan
+from probes.peer.link import Link, key_words
 
 #: G.711 voice in RTP: 160 bytes of sound and 12 of header, every 20 ms.
 VOICE_BYTES = 172
@@ -36,13 +37,13 @@ class Loaded:
     bytes_per_second: float
 
 
-def idle(link: Link, plan: Plan) -> Echo:
+def idle(link: Link, plan: NetworkPlan) -> Echo:
     """The voice stream on a link that carries nothing else of ours."""
     link.ctx.progress(f"{link.name}: paced echo, idle", 0.05)
     return paced(link, "echo-idle", plan.idle_packets, VOICE_INTERVAL)
 
 
-def fine(link: Link, plan: Plan) -> Echo | None:
+def fine(link: Link, plan: NetworkPlan) -> Echo | None:
     """At a tenth of the voice stream's interval, which sees shorter stalls."""
     if not plan.fine_packets:
         return None
@@ -50,7 +51,7 @@ def fine(link: Link, plan: Plan) -> Echo | None:
     return paced(link, "echo-fine", plan.fine_packets, FINE_INTERVAL)
 
 
-def loaded(link: Link, plan: Plan, bandwidth: Bandwidth, quiet: Echo) -> list[Loaded]:
+def loaded(link: Link, plan: NetworkPlan, bandwidth: Bandwidth, quiet: Echo) -> list[Loaded]:
     """The echo beside each load, one direction at a time: UDP at shares of the capacity, and eight TCP streams.
 
     A UDP load that is not safe is tried once more, and the calmer one counts: iperf3 makes up for every moment in
@@ -61,31 +62,26 @@ def loaded(link: Link, plan: Plan, bandwidth: Bandwidth, quiet: Echo) -> list[Lo
     for number, (name, share) in enumerate(levels):
         for direction in DIRECTIONS:
             link.ctx.progress(f"{link.name}: paced echo beside {name} load, {direction}", 0.65 + 0.3 * number / 4)
-            load = Load(name, share, direction)
-            one = _beside(link, plan, bandwidth, load)
+            one = _beside(link, plan, bandwidth, name, share, direction)
             if name != TCP and not is_safe(one, quiet):
-                one = min(one, _beside(link, plan, bandwidth, load), key=lambda tried: p99(tried.echo))
+                again = _beside(link, plan, bandwidth, name, share, direction)
+                one = min(one, again, key=lambda tried: p99(tried.echo))
             found.append(one)
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
-    name: str
-    share: float
-    direction: str
-
-
-def _beside(link: Link, plan: Plan, bandwidth: Bandwidth, load: Load) -> Loaded:
+def _beside(link: Link, plan: NetworkPlan, bandwidth: Bandwidth, name: str, share: float, direction: str) -> Loaded:
     seconds = plan.load_seconds
-    if load.name == TCP:
-        words = tcp_arguments(link.iperf3, load.direction, seconds, 0, SATURATING_STREAMS, CONGESTION)
+    if name == TCP:
+        words = tcp_arguments(link.iperf3, direction, seconds, 0, SATURATING_STREAMS, CONGESTION)
     else:
-        rate = load.share * udp_capacity(bandwidth, load.direction)
-        words = udp_arguments(link.iperf3, load.direction, seconds, rate, UDP_PAYLOAD, SOCKET_BUFFER)
-    name = f"echo-{load.name.rstrip('%')}-{load.direction}"
-    echo = paced(link, name, plan.loaded_packets, LOADED_INTERVAL, words, seconds)
-    return Loaded(load.direction, load.name, load.share, echo, _achieved(echo, link.iperf3, load))
+        rate = share * udp_capacity(bandwidth, direction)
+        words = udp_arguments(link.iperf3, direction, seconds, rate, UDP_PAYLOAD, SOCKET_BUFFER)
+    title = f"echo-{name.rstrip('%')}-{direction}"
+    echo = paced(link, title, plan.loaded_packets, LOADED_INTERVAL, words, seconds)
+    doc = document(echo.load, link.iperf3)  # raises when the load broke off
+    came = tcp_flows(doc, direction)[0] if name == TCP else udp_datagrams(doc, direction)
+    return Loaded(direction, name, share, echo, came.bytes_per_second)
 
 
 def udp_capacity(bandwidth: Bandwidth, direction: str) -> float:
@@ -110,9 +106,8 @@ def paced(
     words = [
         "--host", link.iperf3.host, "--port", str(link.echo_port), "--token", str(link.token), "--run", str(link.runs),
         "--interval", str(round(interval * 1e9)), "--count", str(packets), "--size", str(VOICE_BYTES),
+        *key_words(link.ctx),
     ]  # fmt: skip
-    if link.key_file:
-        words += ["--key-file", link.key_file]
     if load:
         words += ["--load", json.dumps(list(load)), "--settle", str(SETTLE_SECONDS)]
     try:
@@ -123,19 +118,11 @@ def paced(
     if done.returncode and not done.stdout.strip():
         last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise Failed(Code.ECHO_FAILED, f"{link.name}: {last[:300]}")
-    refused = load_alone(done.stdout)
-    if refused is not None:
-        document(refused, link.iperf3)  # raises with iperf3's own reason
-        raise Failed(Code.LOAD_FAILED, f"the load against {link.name} ended at once")
-    return parse(done.stdout)
-
-
-def _achieved(echo: Echo, server: Server, load: Load) -> float:
-    """What the load itself brought across, bytes per second of payload. Raises Failed when it broke off."""
-    doc = document(str((echo.load or {}).get("output", "")), server)
-    if load.name == TCP:
-        return tcp_flows(doc, load.direction)[0].bytes_per_second
-    return udp_datagrams(doc, load.direction).bytes_per_second
+    try:
+        return parse(done.stdout)
+    except LoadEnded as ended:
+        document(ended.output, link.iperf3)  # raises with iperf3's own reason
+        raise Failed(Code.LOAD_FAILED, f"the load against {link.name} ended at once") from ended
 
 
 # --- figures
@@ -143,7 +130,7 @@ def _achieved(echo: Echo, server: Server, load: Load) -> float:
 
 def figures(link: Link, quiet: Echo, quick: Echo | None, beside: Sequence[Loaded]) -> list[Measurement]:
     """Everything that the echoes say."""
-    usual = base(quiet)
+    usual = usual_times(quiet)
     link.ctx.series.append(time_line(quiet, {**link.labels, "state": "idle"}))
     found = idle_or_loaded([quiet], usual, {**link.labels, "state": "idle"})
     if quick is not None:

@@ -26,23 +26,12 @@ import socket
 import tempfile
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.measure import tools
-from probes.peer.datagram import (
-    CLOSING,
-    LARGEST,
-    REPLY,
-    REQUEST,
-    SCHED,
-    Packet,
-    drain,
-    pack,
-    received_at,
-    restart_numbers,
-    udp_socket,
-    unpack,
-)
+from bench.measure.procfs import stalled_seconds
+from probes.peer import datagram
+from probes.peer.datagram import CLOSING, LARGEST, REPLY, REQUEST, SCHED, Packet
 from probes.peer.protocol import read_key
 
 COLUMNS = ("late", "app", "send", "egress", "trip", "peer", "receive")
@@ -86,7 +75,7 @@ def _difference(later: int, earlier: int) -> int | None:
 
 
 @dataclass(slots=True)
-class Echo:
+class EchoClient:
     """One measurement: sends on time, and puts what comes back to the datagram that it belongs to."""
 
     socket: socket.socket
@@ -129,11 +118,11 @@ class Echo:
         one.sent_user = time.time_ns()
         if not self._transmit(sequence):
             self.send_errors += 1
-            restart_numbers(self.socket)
+            datagram.restart_numbers(self.socket)
             self.base = sequence + 1
 
     def _transmit(self, sequence: int) -> bool:
-        data = pack(Packet(REQUEST, self.token, self.run, sequence), self.size, self.key)
+        data = datagram.pack(Packet(REQUEST, self.token, self.run, sequence), self.size, self.key)
         try:
             self.socket.send(data)
         except OSError:
@@ -156,11 +145,11 @@ class Echo:
             except OSError:  # an ICMP refusal; the next datagrams show whether the peer is really gone
                 continue
             now = time.time_ns()
-            packet = unpack(data, REPLY, self.key)
+            packet = datagram.unpack(data, REPLY, self.key)
             if packet is None or packet.token != self.token or packet.run != self.run:
                 self.strange += 1
             else:
-                self._take(packet, received_at(ancillary), now)
+                self._take(packet, datagram.received_at(ancillary), now)
 
     def _take(self, packet: Packet, received: int | None, now: int) -> None:
         for sequence, stamp in packet.follow_ups:
@@ -180,7 +169,7 @@ class Echo:
         self.highest = max(self.highest, packet.sequence)
 
     def _fetch_stamps(self) -> None:
-        for sent in drain(self.socket):
+        for sent in datagram.drain(self.socket):
             sequence = self.base + sent.number
             if sequence < self.count:
                 one = self.times[sequence]
@@ -189,78 +178,18 @@ class Echo:
                 else:
                     one.sent_driver = sent.nanoseconds
 
-    def summary(self) -> dict[str, Any]:
-        return {
-            "kind": "echo", "count": self.count, "interval": self.interval, "size": self.size,
-            "answered": self.answered, "peer_seen": self.peer_seen, "reordered": self.reordered,
-            "duplicates": self.duplicates, "strange": self.strange, "send_errors": self.send_errors,
-            "started_at": self.times[0].sent_user, "columns": COLUMNS,
-        }  # fmt: skip
 
+class HostState(NamedTuple):
+    """What may spoil the measurement on this host: seconds of CPU pressure, and a clock that is set (nanoseconds)."""
 
-def main() -> None:
-    asked = _arguments()
-    family, _, _, _, address = socket.getaddrinfo(asked.host, asked.port, type=socket.SOCK_DGRAM)[0]
-    sock, stamped = udp_socket(int(family))
-    sock.connect(address)
-    key = read_key(asked.key_file)
-    echo = Echo(sock, asked.token, asked.run, asked.count, asked.size, asked.interval, key)
-    load = Load(json.loads(asked.load), asked.settle) if asked.load else None
-    try:
-        if load is not None and not load.start():
-            print(json.dumps(load.result()), flush=True)
-            return
-        before = _host()
-        gc.disable()  # a collection in the middle would be a host spike of our own making
-        echo.measure()
-        _print(echo, {**_between(before, _host()), "stamped": stamped})
-        if load is not None:
-            load.wait()
-            print(json.dumps(load.result()), flush=True)
-    finally:
-        sock.close()
-        if load is not None:
-            load.end()
+    stalled: float | None
+    monotonic: int
+    offset: int
 
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--host", required=True)
-    for name in ("port", "token", "run", "interval", "count"):
-        parser.add_argument(f"--{name}", type=int, required=True)
-    parser.add_argument("--size", type=int, default=172)
-    parser.add_argument("--key-file")
-    parser.add_argument("--load", help="argument list of the load to run beside it, as JSON")
-    parser.add_argument("--settle", type=float, default=1.5, help="seconds that the load runs before the echo starts")
-    return parser.parse_args()
-
-
-def _print(echo: Echo, host: dict[str, Any]) -> None:
-    print(json.dumps({**echo.summary(), **host}))
-    rows = [one.row() for one in echo.times]
-    for at in range(0, len(rows), _ROWS_A_LINE):
-        print(json.dumps({"kind": "packets", "first": at, "rows": rows[at : at + _ROWS_A_LINE]}, separators=(",", ":")))
-
-
-def _host() -> dict[str, Any]:
-    """What may spoil the measurement on this host: pressure (PSI, microseconds stalled), and a clock that is set."""
-    stalled = None
-    try:
-        with open("/proc/pressure/cpu", encoding="ascii") as file:
-            stalled = int(file.readline().rpartition("total=")[2])
-    except (OSError, ValueError):
-        stalled = None
-    now = time.monotonic_ns()
-    return {"stalled": stalled, "monotonic": now, "offset": time.time_ns() - now, "cores": os.cpu_count()}
-
-
-def _between(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    seconds = (after["monotonic"] - before["monotonic"]) / 1e9
-    stalled = None
-    if before["stalled"] is not None and after["stalled"] is not None:
-        stalled = (after["stalled"] - before["stalled"]) / 1e6 / seconds
-    step = after["offset"] - before["offset"]
-    return {"seconds": seconds, "pressure_ratio": stalled, "clock_step": step, "cores": after["cores"]}
+    @classmethod
+    def now(cls) -> HostState:
+        now = time.monotonic_ns()
+        return cls(stalled_seconds("cpu"), now, time.time_ns() - now)
 
 
 _START_SECONDS = 8.0
@@ -281,43 +210,92 @@ class Load:
         """True when it runs. A server that is just being started anew refuses for a moment, and is tried again."""
         end = time.monotonic() + _START_SECONDS
         while True:
-            self._spawn()
+            self.output.seek(0)
+            self.output.truncate()
+            self.process = tools.spawn(self.argv, stdout=self.output)
             if self._runs_for(self.settle):
                 return True
             if time.monotonic() > end or "refused" not in self._text():
                 return False
             time.sleep(0.15)
 
-    def _spawn(self) -> None:
-        self.output.seek(0)
-        self.output.truncate()
-        self.process = tools.spawn(self.argv, stdout=self.output)
-
     def _runs_for(self, seconds: float) -> bool:
         end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            if self.process.poll() is not None:
-                return False
+        while self.process.poll() is None:
+            if time.monotonic() >= end:
+                return True
             time.sleep(_POLL_SECONDS)
-        return True
+        return False
 
     def wait(self) -> None:
         """Until it has ended by itself, within its time."""
-        end = time.monotonic() + _END_SECONDS
-        while self.process.poll() is None and time.monotonic() < end:
-            time.sleep(_POLL_SECONDS)
+        self._runs_for(_END_SECONDS)
         self.end()
 
     def _text(self) -> str:
         self.output.seek(0)
         return self.output.read(1 << 22).decode(errors="replace")
 
-    def result(self) -> dict[str, Any]:
-        return {"kind": "load", "argv": self.argv, "returncode": self.process.poll(), "output": self._text()}
+    def print(self) -> None:
+        said = {"argv": self.argv, "returncode": self.process.poll(), "output": self._text()}
+        print(json.dumps({"kind": "load", **said}), flush=True)
 
     def end(self) -> None:
         if self.process is not None and self.process.poll() is None:
             tools.end(self.process)
+
+
+def main() -> None:
+    asked = _arguments()
+    family, _, _, _, address = socket.getaddrinfo(asked.host, asked.port, type=socket.SOCK_DGRAM)[0]
+    sock, stamped = datagram.udp_socket(int(family))
+    sock.connect(address)
+    key = read_key(asked.key_file)
+    echo = EchoClient(sock, asked.token, asked.run, asked.count, asked.size, asked.interval, key)
+    load = Load(json.loads(asked.load), asked.settle) if asked.load else None
+    try:
+        if load is not None and not load.start():
+            load.print()
+            return
+        before = HostState.now()
+        gc.disable()  # a collection in the middle would be a host spike of our own making
+        echo.measure()
+        _print(echo, stamped, before, HostState.now())
+        if load is not None:
+            load.wait()
+            load.print()
+    finally:
+        sock.close()
+        if load is not None:
+            load.end()
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--host", required=True)
+    for name in ("port", "token", "run", "interval", "count"):
+        parser.add_argument(f"--{name}", type=int, required=True)
+    parser.add_argument("--size", type=int, default=172)
+    parser.add_argument("--key-file")
+    parser.add_argument("--load", help="argument list of the load to run beside it, as JSON")
+    parser.add_argument("--settle", type=float, default=1.5, help="seconds that the load runs before the echo starts")
+    return parser.parse_args()
+
+
+def _print(echo: EchoClient, stamped: bool, before: HostState, after: HostState) -> None:
+    seconds = (after.monotonic - before.monotonic) / 1e9
+    stalled = None if before.stalled is None or after.stalled is None else after.stalled - before.stalled
+    summary = {
+        "kind": "echo", "count": echo.count, "interval": echo.interval, "size": echo.size, "answered": echo.answered,
+        "peer_seen": echo.peer_seen, "reordered": echo.reordered, "duplicates": echo.duplicates,
+        "strange": echo.strange, "send_errors": echo.send_errors, "started_at": echo.times[0].sent_user,
+        "columns": COLUMNS, "seconds": seconds, "pressure_ratio": None if stalled is None else stalled / seconds,
+        "clock_step": after.offset - before.offset, "cores": os.cpu_count(), "stamped": stamped,
+    }  # fmt: skip
+    print(json.dumps(summary))
+    rows = [one.row() for one in echo.times]
+    for at in range(0, len(rows), _ROWS_A_LINE):
+        print(json.dumps({"kind": "packets", "first": at, "rows": rows[at : at + _ROWS_A_LINE]}, separators=(",", ":")))
 
 
 if __name__ == "__main__":

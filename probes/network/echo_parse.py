@@ -10,12 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import groupby
+from operator import attrgetter
+from typing import Annotated
+
+from pydantic import Field
 
 from bench.judge.statistics import binomial_interval, median, poisson_upper_bound, quantile, quantile_interval
-from bench.measure.jsonl import objects, understood
+from bench.measure.jsonl import records
 from bench.measure.probe import Failed
 from bench.model import Code, Measurement
+from probes.common.metrics import exact
 
 PLACES = ("network", "egress", "host", "peer")
 #: When 1 % of the packets left later than this, the gaps between them are the host's: one slot of a voice stream.
@@ -23,14 +28,67 @@ LATE_SECONDS = 0.020
 #: Or later than a quarter of that while work waited for a CPU nearly all the time (PSI "some"). Pressure alone spoils
 #: nothing: at 0.9 the kernel's stamps still have a p99 under 50 us.
 LATE_UNDER_PRESSURE_SECONDS, STARVED_PRESSURE = 0.005, 0.9
-_WHO = "the echo"
 UNSTAMPED_SHARE = 0.01
 _CLOCK_STEP_SECONDS, _CLOCK_SLEW = 0.001, 0.001
 _NANO = 1e-9
+Labels = Mapping[str, str]
+#: What is usual, in seconds: each place's median when the link is idle. Spikes are excesses over it.
+UsualTimes = Mapping[str, float]
+
+
+# --- the program's records
+
+_Row = tuple[int, int, int | None, int | None, int | None, int | None, int | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Packet:
+class EchoSummary:
+    """The whole measurement: how many packets were sent, and what happened to this host meanwhile. Nanoseconds."""
+
+    count: Annotated[int, Field(ge=1)]
+    interval: Annotated[int, Field(ge=1)]
+    peer_seen: Annotated[int, Field(ge=0)]
+    reordered: int
+    duplicates: int
+    pressure_ratio: float | None = None
+    clock_step: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class EchoRows:
+    """Packets in the order of sending, by the columns of `probes.network.echo_child`; a lost one has its lateness."""
+
+    rows: list[tuple[int] | _Row]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRecord:
+    """The load that ran beside it, or that could not be started: what it printed."""
+
+    output: str
+
+
+_KINDS: dict[str, type[EchoSummary | EchoRows | LoadRecord]] = {
+    "echo": EchoSummary,
+    "packets": EchoRows,
+    "load": LoadRecord,
+}
+
+
+class LoadEnded(Failed):
+    """The load could not be started, so that no echo was made. ``output`` is what it said."""
+
+    def __init__(self, output: str) -> None:
+        super().__init__(Code.LOAD_FAILED, "the load ended at once")
+        self.output = output
+
+
+# --- packets
+
+
+@dataclass(frozen=True, slots=True)
+class EchoPacket:
     """Seconds; ``application`` from the slot it was due to the application's receipt. ``stamped``: kernel's stamps."""
 
     round_trip: float
@@ -41,15 +99,12 @@ class Packet:
     application: float
     stamped: bool
 
-    def at(self, place: str) -> float:
-        return float(getattr(self, place))
-
 
 @dataclass(frozen=True, slots=True)
 class Echo:
     """One measurement: its packets in the order of sending, None for a lost one; ``interval`` in seconds."""
 
-    packets: tuple[Packet | None, ...]
+    packets: tuple[EchoPacket | None, ...]
     late: tuple[float, ...]
     interval: float
     lost_sending: int
@@ -57,97 +112,78 @@ class Echo:
     reordered: int
     duplicates: int
     stamped: bool
-    pressure: float | None
     doubt: str | None
-    load: dict[str, Any] | None = None
+    load: str = ""
 
     @property
     def seconds(self) -> float:
         return len(self.packets) * self.interval
 
     @property
-    def received(self) -> list[Packet]:
+    def received(self) -> list[EchoPacket]:
         """Those that came back and whose times are to be had: all of them, or those with the kernel's stamps."""
         return [p for p in self.packets if p is not None and p.stamped == self.stamped]
 
-    def times(self, of: Callable[[Packet], float]) -> list[float]:
+    def times(self, of: Callable[[EchoPacket], float]) -> list[float]:
         return [of(packet) for packet in self.received]
 
 
 def parse(text: str) -> Echo:
-    """The echo program's output. Raises Failed when it is damaged or when nothing came back."""
-    head, rows, load = _read(text)
-    with understood(_WHO):
-        return _echo(head, rows, load)
+    """The echo program's output. Raises Failed when it is damaged or nothing came back, LoadEnded for a load alone."""
+    said = records(text, "the echo", _KINDS)
+    head = next((one for one in said if isinstance(one, EchoSummary)), None)
+    load = next((one for one in said if isinstance(one, LoadRecord)), None)
+    rows = [row for one in said if isinstance(one, EchoRows) for row in one.rows]
+    if head is not None and len(rows) == head.count:
+        return _echo(head, rows, load.output if load is not None else "")
+    if load is not None:
+        raise LoadEnded(load.output)
+    wanted = head.count if head is not None else "its"
+    raise Failed(Code.TOOL_OUTPUT, f"the echo ended early, after {len(rows)} of {wanted} packets")
 
 
-def _echo(head: dict[str, Any], rows: list[list[Any]], load: dict[str, Any] | None) -> Echo:
+def _echo(head: EchoSummary, rows: Sequence[tuple[int] | _Row], load: str) -> Echo:
     late = tuple(row[0] * _NANO for row in rows)
-    packets = [_packet(row) for row in rows]
+    packets = tuple(_packet(row) if len(row) > 1 else None for row in rows)
     back = [p for p in packets if p is not None]
     if not back:
-        raise Failed(
-            Code.PEER_SILENT, "none of the echo's packets came back", "open the peer's UDP port in the firewall"
-        )
+        text = "none of the echo's packets came back"
+        raise Failed(Code.PEER_SILENT, text, "open the peer's UDP port in the firewall")
     unstamped = sum(not p.stamped for p in back) / len(back)
     stamped = unstamped < 0.5
     missing = len(packets) - len(back)
-    arrived = min(int(head["peer_seen"]), len(packets))
-    sending = min(len(packets) - arrived, missing)
+    sending = min(len(packets) - min(head.peer_seen, len(packets)), missing)
     return Echo(
-        packets=tuple(packets),
+        packets=packets,
         late=late,
-        interval=head["interval"] * _NANO,
+        interval=head.interval * _NANO,
         lost_sending=sending,
         lost_receiving=missing - sending,
-        reordered=int(head["reordered"]),
-        duplicates=int(head["duplicates"]),
+        reordered=head.reordered,
+        duplicates=head.duplicates,
         stamped=stamped,
-        pressure=head.get("pressure_ratio"),
         doubt=_doubt(head, late, unstamped if stamped else 0.0),
         load=load,
     )
 
 
-def _read(text: str) -> tuple[dict[str, Any], list[list[Any]], dict[str, Any] | None]:
-    said = objects(text, _WHO, "kind")
-    head: dict[str, Any] = next((one for one in said if one["kind"] == "echo"), {})
-    load = next((one for one in said if one["kind"] == "load"), None)
-    with understood(_WHO):
-        rows: list[list[Any]] = [row for one in said if one["kind"] == "packets" for row in one["rows"]]
-    if head and len(rows) == head.get("count") and rows:
-        return head, rows, load
-    if load is not None:
-        return {}, [], load
-    raise Failed(Code.TOOL_OUTPUT, f"the echo ended early, after {len(rows)} of {head.get('count', 'its')} packets")
-
-
-def load_alone(text: str) -> str | None:
-    """The load's own output when it could not be started, so that no echo was made; None when there is an echo."""
-    head, _, load = _read(text)
-    return str(load["output"]) if load is not None and not head else None
-
-
-def _packet(row: Sequence[Any]) -> Packet | None:
-    if len(row) < 7:
-        return None
+def _packet(row: _Row) -> EchoPacket:
     late, application, send, egress, trip, peer, receive = row
     whole = (late + application) * _NANO
     if send is None or trip is None or receive is None or peer is None or trip < peer or peer < 0:
-        return Packet(application * _NANO, application * _NANO, 0.0, late * _NANO, 0.0, whole, False)
+        return EchoPacket(application * _NANO, application * _NANO, 0.0, late * _NANO, 0.0, whole, False)
     round_trip = trip - peer
     queued = min(max(egress or 0, 0), round_trip)
     host = late + max(send, 0) + max(receive, 0)
-    return Packet(
+    return EchoPacket(
         round_trip * _NANO, (round_trip - queued) * _NANO, queued * _NANO, host * _NANO, peer * _NANO, whole, True
     )
 
 
-def _doubt(head: dict[str, Any], late: Sequence[float], unstamped: float) -> str | None:
+def _doubt(head: EchoSummary, late: Sequence[float], unstamped: float) -> str | None:
     """Why the figures must not decide anything, or None."""
-    pressure = head.get("pressure_ratio")
-    step = abs(head.get("clock_step") or 0) * _NANO
-    if step > _CLOCK_STEP_SECONDS + _CLOCK_SLEW * float(head.get("seconds") or 0.0):
+    pressure, step = head.pressure_ratio, abs(head.clock_step) * _NANO
+    if step > _CLOCK_STEP_SECONDS + _CLOCK_SLEW * head.seconds:
         return f"{Code.CLOCK_SET}: this node's clock was set by {step:.3f} s in the middle of the measurement"
     latest = quantile(late, 0.99)
     if latest > LATE_SECONDS:
@@ -159,26 +195,13 @@ def _doubt(head: dict[str, Any], late: Sequence[float], unstamped: float) -> str
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class Base:
-    """What is usual, in seconds: each place's median when the link is idle. Spikes are excesses over it."""
-
-    network: float = 0.0
-    egress: float = 0.0
-    host: float = 0.0
-    peer: float = 0.0
-
-    def at(self, place: str) -> float:
-        return float(getattr(self, place))
-
-
-def base(echo: Echo) -> Base:
+def usual_times(echo: Echo) -> UsualTimes:
     """The medians: RFC 5481 measures from the least delay, but then usual jitter would count as a spike."""
-    return Base(*(median(echo.times(lambda p, place=place: p.at(place))) for place in PLACES))  # type: ignore[misc]
+    return {place: median(echo.times(attrgetter(place))) for place in PLACES}
 
 
 def variation(echo: Echo) -> list[float]:
-    """Packet delay variation, RFC 5481 section 4.2: each round trip less the smallest."""
+    """EchoPacket delay variation, RFC 5481 section 4.2: each round trip less the smallest."""
     trips = echo.times(lambda packet: packet.round_trip)
     least = min(trips)
     return [trip - least for trip in trips]
@@ -186,22 +209,12 @@ def variation(echo: Echo) -> list[float]:
 
 def loss_bursts(echo: Echo) -> list[int]:
     """Lengths of the runs of lost packets."""
-    bursts, run = [], 0
-    for packet in (*echo.packets, _ANY):
-        if packet is None:
-            run += 1
-        elif run:
-            bursts.append(run)
-            run = 0
-    return bursts
+    return [sum(1 for _ in run) for lost, run in groupby(packet is None for packet in echo.packets) if lost]
 
 
 def missed_slots(echo: Echo) -> int:
     """Packets that were sent later than the next one was due."""
     return sum(late > echo.interval for late in echo.late)
-
-
-_ANY = Packet(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +231,7 @@ class Event:
 GAP_SECONDS = 0.060
 
 
-def events(echo: Echo, usual: Base, threshold: float) -> list[Event]:
+def events(echo: Echo, usual: UsualTimes, threshold: float) -> list[Event]:
     """Spikes above ``threshold`` seconds, each laid at one place.
 
     A packet is late at every place whose own excess is above the threshold, so that a stall of this host cannot hide
@@ -235,8 +248,8 @@ def events(echo: Echo, usual: Base, threshold: float) -> list[Event]:
     return [event for place in PLACES for event in _runs(echo, place, late[place], gap)]
 
 
-def _late_places(packet: Packet, usual: Base, threshold: float) -> list[tuple[str, float]]:
-    excesses = [(place, packet.at(place) - usual.at(place)) for place in PLACES]
+def _late_places(packet: EchoPacket, usual: UsualTimes, threshold: float) -> list[tuple[str, float]]:
+    excesses = [(place, getattr(packet, place) - usual.get(place, 0.0)) for place in PLACES]
     alone = [(place, excess) for place, excess in excesses if excess > threshold]
     if alone or sum(excess for _, excess in excesses) <= threshold:
         return alone
@@ -261,7 +274,6 @@ def _on_time_between(echo: Echo, first: int, second: int) -> int:
 #: Seconds: a voice packet's length, the network's share of the 200 ms budget, and half of that budget.
 THRESHOLDS = (0.02, 0.05, 0.1)
 STATISTICS = (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0))
-Labels = Mapping[str, str]
 
 
 def round_trips(echo: Echo, labels: Labels) -> list[Measurement]:
@@ -273,15 +285,14 @@ def round_trips(echo: Echo, labels: Labels) -> list[Measurement]:
     return quantiles("network_round_trip_seconds", echo.times(lambda p: p.round_trip), named, echo.doubt)
 
 
-def idle_or_loaded(echoes: Sequence[Echo], usual: Base, labels: Labels) -> list[Measurement]:
+def idle_or_loaded(echoes: Sequence[Echo], usual: UsualTimes, labels: Labels) -> list[Measurement]:
     """Everything that carries the label ``state``; of several echoes the one with the worst round trip leads."""
     worst = max(echoes, key=lambda echo: quantile(echo.times(lambda p: p.round_trip), 0.99))
     found = round_trips(worst, labels)
     found += quantiles("network_application_round_trip_seconds", worst.times(lambda p: p.application), labels)
     found += quantiles("network_delay_variation_seconds", variation(worst), labels, worst.doubt)
     for place in PLACES[1:] if worst.stamped else ():
-        times = worst.times(lambda p, place=place: p.at(place))  # type: ignore[misc]
-        found += quantiles("network_place_delay_seconds", times, {**labels, "place": place})
+        found += quantiles("network_place_delay_seconds", worst.times(attrgetter(place)), {**labels, "place": place})
     return [*found, *_losses(echoes, labels), *_spikes(echoes, usual, labels)]
 
 
@@ -302,10 +313,10 @@ def _losses(echoes: Sequence[Echo], labels: Labels) -> list[Measurement]:
         "network_duplicate_packets": sum(echo.duplicates for echo in echoes),
         "network_missed_send_slots": sum(missed_slots(echo) for echo in echoes),
     }
-    return [*found, *(_count(name, value, sent, labels) for name, value in counts.items())]
+    return [*found, *(exact(name, value, sent, labels) for name, value in counts.items())]
 
 
-def _spikes(echoes: Sequence[Echo], usual: Base, labels: Labels) -> list[Measurement]:
+def _spikes(echoes: Sequence[Echo], usual: UsualTimes, labels: Labels) -> list[Measurement]:
     """Events by place and height; and what rate of the network's own is still plausible (Poisson, one-sided 95 %)."""
     packets = sum(len(echo.packets) for echo in echoes)
     doubt = next((echo.doubt for echo in echoes if echo.doubt), None)
@@ -315,17 +326,10 @@ def _spikes(echoes: Sequence[Echo], usual: Base, labels: Labels) -> list[Measure
         for place in PLACES:
             number = sum(event.place == place for event in seen)
             named = {**labels, "place": place, "threshold_seconds": f"{threshold:g}"}
-            found.append(_count("network_spike_events", number, packets, named, doubt if number else None))
+            found.append(exact("network_spike_events", number, packets, named, doubt if number else None))
             least = number if threshold == THRESHOLDS[0] and place == "network" else least
-    seconds = sum(echo.seconds for echo in echoes)
-    bound = poisson_upper_bound(least) / seconds
-    found.append(
-        Measurement(
-            metric="network_spike_rate_upper_bound_per_second", value=bound, interval=(bound, bound),
-            samples=packets, labels=dict(labels), invalid=doubt,
-        )
-    )  # fmt: skip
-    return found
+    bound = poisson_upper_bound(least) / sum(echo.seconds for echo in echoes)
+    return [*found, exact("network_spike_rate_upper_bound_per_second", bound, packets, labels, doubt)]
 
 
 def quantiles(metric: str, values: Sequence[float], labels: Labels, invalid: str | None = None) -> list[Measurement]:
@@ -341,10 +345,3 @@ def quantiles(metric: str, values: Sequence[float], labels: Labels, invalid: str
         )
         for statistic, q in STATISTICS
     ]  # fmt: skip
-
-
-def _count(metric: str, number: int, samples: int, labels: Labels, invalid: str | None = None) -> Measurement:
-    exact = (float(number), float(number))
-    return Measurement(
-        metric=metric, value=number, interval=exact, samples=samples, labels=dict(labels), invalid=invalid
-    )

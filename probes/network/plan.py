@@ -13,7 +13,7 @@ SETTLE_SECONDS = 2.5
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class NetworkPlan:
     """Whole seconds for iperf3. Echo packets are 20 ms apart, fine ones 2 ms, those under load 5 ms.
 
     ``loads``: shares of the measured capacity offered as UDP; ``saturate``: also against eight TCP streams.
@@ -55,18 +55,22 @@ class Plan:
 
 
 _LOADS = (0.5, 0.8, 0.95)
-PEER = {
-    Effort.QUICK: Plan(4, 2, 1, 1, 2, 300, loaded_packets=600),
-    Effort.STANDARD: Plan(6, 3, 1, 2, 3, 1500, both_rounds=1, fine_packets=2500, loads=_LOADS, loaded_packets=600),
-    Effort.THOROUGH: Plan(7, 8, 2, 3, 8, 12000, both_rounds=3, fine_packets=10000, loads=_LOADS, loaded_packets=2000),
+PEER_PLANS = {
+    Effort.QUICK: NetworkPlan(4, 2, 1, 1, 2, 300, loaded_packets=600),
+    Effort.STANDARD: NetworkPlan(
+        6, 3, 1, 2, 3, 1500, both_rounds=1, fine_packets=2500, loads=_LOADS, loaded_packets=600
+    ),
+    Effort.THOROUGH: NetworkPlan(
+        7, 8, 2, 3, 8, 12000, both_rounds=3, fine_packets=10000, loads=_LOADS, loaded_packets=2000
+    ),
 }
-_SHORT = Plan(2, 1, 0, 1, 1, 50)
-_LONGER = Plan(3, 2, 0, 2, 1, 250, fine_packets=500)
-LOOPBACK = {Effort.QUICK: _SHORT, Effort.STANDARD: _LONGER, Effort.THOROUGH: _LONGER}
+_SHORT = NetworkPlan(2, 1, 0, 1, 1, 50)
+_LONGER = NetworkPlan(3, 2, 0, 2, 1, 250, fine_packets=500)
+LOOPBACK_PLANS = {Effort.QUICK: _SHORT, Effort.STANDARD: _LONGER, Effort.THOROUGH: _LONGER}
 
 
-def for_peers(effort: Effort, peers: int, seconds: float) -> Plan:
+def for_peers(effort: Effort, peers: int, seconds: float) -> NetworkPlan:
     """The most thorough plan up to ``effort`` with which all peers fit into ``seconds``; the quick one at least."""
-    order = list(PEER)
-    fitting = [e for e in order[: order.index(effort) + 1] if PEER[e].seconds * peers <= seconds]
-    return PEER[fitting[-1] if fitting else Effort.QUICK]
+    order = list(PEER_PLANS)
+    fitting = [e for e in order[: order.index(effort) + 1] if PEER_PLANS[e].seconds * peers <= seconds]
+    return PEER_PLANS[fitting[-1] if fitting else Effort.QUICK]

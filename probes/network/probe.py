@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
-from bench.measure.jsonl import decoded
+from bench.measure.jsonl import record
 from bench.measure.probe import Check, Context, Failed, Option, Probe, ProbeError, Tools, Unsupported, python_argv
 from bench.model import Code, Measurement, Request
 from probes.common.metrics import metrics
@@ -27,8 +26,9 @@ from probes.network.bandwidth import (
     utilization,
 )
 from probes.network.echo import figures, fine, idle, loaded, reason_for_none
-from probes.network.plan import LOOPBACK, PEER, Plan, for_peers
+from probes.network.plan import LOOPBACK_PLANS, PEER_PLANS, NetworkPlan, for_peers
 from probes.peer.link import KEY_FILE, MAX_RATE, Link, bit_rate, connected, each_peer
+from probes.peer.protocol import LOOPBACK, Interface, LoopbackLine
 
 _SLACK_SECONDS = 30.0
 
@@ -45,20 +45,20 @@ def measure(ctx: Context) -> Sequence[Measurement]:
 def _loopback(ctx: Context) -> list[Measurement]:
     ctx.warn("no --peer was named: only the loopback was measured, which is not a network")
     with _own_peer(ctx) as peer:
-        return measure_one(ctx, peer, {"stand_in": "loopback", "peer": "loopback"}, LOOPBACK[ctx.effort])
+        return measure_one(ctx, peer, {"stand_in": "loopback", "peer": "loopback"}, LOOPBACK_PLANS[ctx.effort])
 
 
 @contextmanager
 def _own_peer(ctx: Context) -> Iterator[str]:
-    argv = python_argv("probes.peer.loopback")
+    argv = python_argv("probes.peer.server")
     with ctx.tools.serve(argv, name="loopback", ready='{"loopback"', timeout=20) as line:
-        port = (decoded(line) or {}).get("loopback")
-        if not isinstance(port, int):
+        own = record(line, LoopbackLine)
+        if own is None:
             raise Failed(Code.LOOPBACK_FAILED, f"no peer of our own could be started ({line[:80]!r})")
-        yield f"127.0.0.1:{port}"
+        yield f"{LOOPBACK}:{own.loopback}"
 
 
-def measure_one(ctx: Context, peer: str, labels: Mapping[str, str], plan: Plan) -> list[Measurement]:
+def measure_one(ctx: Context, peer: str, labels: Mapping[str, str], plan: NetworkPlan) -> list[Measurement]:
     with connected(ctx, peer, labels, plan.seconds * 2 + _SLACK_SECONDS) as link:
         if link.problem:
             raise Unsupported.told(f"{link.problem} ({peer})", "install iperf3 on the peer")
@@ -66,14 +66,14 @@ def measure_one(ctx: Context, peer: str, labels: Mapping[str, str], plan: Plan) 
         return _measured(link, plan)
 
 
-def _announce(link: Link, plan: Plan) -> None:
+def _announce(link: Link, plan: NetworkPlan) -> None:
     """Courtesy: how much will be sent, before it is."""
     link.ctx.progress(f"{link.name}: {announcement(plan, link.iperf3.max_bits_per_second, link.interface)}", 0.0)
 
 
-def announcement(plan: Plan, ceiling: float, interface: Mapping[str, Any]) -> str:
+def announcement(plan: NetworkPlan, ceiling: float, interface: Interface) -> str:
     """For people. Bytes at the ceiling, else at the link's own speed, else for each Gbit/s that the link carries."""
-    speed = ceiling or float(interface.get("bits_per_second") or 0.0)
+    speed = ceiling or float(interface.bits_per_second or 0)
     most = (
         f"up to {speed / 8 * plan.link_seconds / 1e9:.1f} GB"
         if speed
@@ -83,7 +83,7 @@ def announcement(plan: Plan, ceiling: float, interface: Mapping[str, Any]) -> st
     return f"sends and receives {most}, {rate}, in about {plan.seconds:.0f} s"
 
 
-def _measured(link: Link, plan: Plan) -> list[Measurement]:
+def _measured(link: Link, plan: NetworkPlan) -> list[Measurement]:
     """The idle echo first, while nothing of ours is in any queue; the loads last."""
     quiet = idle(link, plan) if link.echo_port else None
     quick = fine(link, plan) if link.echo_port else None
@@ -172,8 +172,8 @@ PROBE = Probe(
     name="network",
     help="Throughput, jitter, loss and round trips to each --peer (iperf3 and a paced echo); the loopback without one.",
     metrics=METRICS,
-    seconds={effort: round(plan.seconds) for effort, plan in LOOPBACK.items()},
-    peer_seconds={effort: round(plan.seconds) for effort, plan in PEER.items()},
+    seconds={effort: round(plan.seconds) for effort, plan in LOOPBACK_PLANS.items()},
+    peer_seconds={effort: round(plan.seconds) for effort, plan in PEER_PLANS.items()},
     measure=measure,
     doctor=doctor,
     guards_itself=True,

@@ -1,8 +1,9 @@
-"""The near end of a lease: find out what answers at an address, and hold a `bench peer`'s servers while this lives.
+"""The near end of `bench peer`, a program of its own: hold what it gives while this lives, or ask for its counters.
 
-Prints one JSON object on one line, ``{"hello": ..., "local": ...}``. Its ``kind`` is ``bench-peer`` (with its lease),
-``iperf3`` (an iperf3 server, idle or busy), or a machine-readable word for why there is nothing to measure against:
-peer_refused, peer_timed_out, peer_unreachable, peer_unknown, peer_garbage, peer_gone, key_refused.
+Prints one JSON object on one line. ``counters``: the UDP counters of the peer's kernel, ``{"udp": {...}}``, or
+``{"error": ...}``. ``lease`` and ``rdma`` (a perftest server): ``{"hello": ..., "local": ...}`` (`PeerLine`); its kind
+may be peer_refused, peer_timed_out, peer_unreachable, peer_unknown, peer_garbage, peer_gone, key_needed, key_refused,
+key_unusable, or what the peer itself says.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ import json
 import os
 import socket
 import time
+from contextlib import suppress
+from dataclasses import asdict, replace
 from typing import Any
 
-from bench.measure.jsonl import decoded
-from probes.peer.protocol import GREETING, MAX_LINE_BYTES, UnusableKey, interface_of, read_key, sign
+from bench.measure.jsonl import record
+from probes.peer import protocol
+from probes.peer.protocol import GREETING, MAX_LINE_BYTES, Greeting, PeerAnswer, PeerLine, UnusableKey, read_key
 
 CONNECT_SECONDS = 5.0
 #: A `bench peer` speaks first and at once; who is silent for so long is an idle iperf3 server, or hangs.
@@ -30,53 +34,65 @@ class NoPeer(Exception):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("op", choices=["lease", "rdma", "counters"])
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--key-file")
-    parser.add_argument("--tool", help="lease a perftest server of this kind instead")
-    parser.add_argument("--words", default="[]", help="its options, as JSON")
+    parser.add_argument("--seconds", type=float)
+    parser.add_argument("--tool", help="the perftest server to lease")
+    parser.add_argument("--words", help="its options, as JSON")
     asked = parser.parse_args()
+    if asked.op == "counters":
+        _counters(asked)
+    else:
+        _lease(asked)
+
+
+def _counters(asked: argparse.Namespace) -> None:
+    try:
+        with connect(asked.host, asked.port) as sock:
+            answer = greet(sock, {"op": "counters"}, read_key(asked.key_file))
+        print(json.dumps({"udp": answer.udp}))
+    except (NoPeer, UnusableKey, OSError) as error:
+        print(json.dumps({"error": str(error)[:300]}))
+
+
+def _lease(asked: argparse.Namespace) -> None:
+    request = {"op": asked.op, "seconds": asked.seconds}
+    if asked.op == "rdma":
+        request |= {"tool": asked.tool, "words": json.loads(asked.words)}
     try:
         sock = connect(asked.host, asked.port)
     except NoPeer as error:
-        _print(_nothing(error))
+        _print(PeerLine(_nothing(error)))
         return
-    local = interface_of(sock.getsockname()[0])
+    local = protocol.interface_of(sock.getsockname()[0])
     try:
-        hello = greet(sock, _request(asked), read_key(asked.key_file))
-    except (NoPeer, UnusableKey) as error:
-        _print(_nothing(error) | {"local": local})
+        hello = greet(sock, request, read_key(asked.key_file))
+    except (NoPeer, UnusableKey, OSError) as error:
+        _print(PeerLine(_nothing(error), local))
         return
-    except OSError as error:
-        _print(_nothing(NoPeer(f"peer_gone: it closed the connection ({error.strerror})")) | {"local": local})
-        return
-    if hello["kind"] == "iperf3":
+    if hello.kind == "iperf3":
         sock.close()  # It serves one connection at a time, and this one is in the way.
-    _print({"hello": hello, "local": local, "address": _peer_address(sock, asked.host)})
-    _hold(sock, asked.seconds)
+    _print(PeerLine(hello, local))
+    # The connection is the lease: it is kept until we are ended or the peer ends it.
+    sock.settimeout(asked.seconds)
+    with suppress(OSError):
+        while sock.fileno() >= 0 and sock.recv(MAX_LINE_BYTES):
+            pass
 
 
-def _request(asked: argparse.Namespace) -> dict[str, Any]:
-    if asked.tool:
-        return {"op": "rdma", "seconds": asked.seconds, "tool": asked.tool, "words": json.loads(asked.words)}
-    return {"op": "lease", "seconds": asked.seconds}
+def _print(line: PeerLine) -> None:
+    print(json.dumps(asdict(line)), flush=True)
 
 
-def _print(answer: dict[str, Any]) -> None:
-    print(json.dumps(answer), flush=True)
-
-
-def _nothing(error: Exception) -> dict[str, Any]:
+def _nothing(error: NoPeer | UnusableKey | OSError) -> PeerAnswer:
+    if isinstance(error, UnusableKey):
+        return PeerAnswer("key_unusable", str(error))
+    if isinstance(error, OSError):
+        return PeerAnswer("peer_gone", f"it closed the connection ({error.strerror})")
     word, _, text = str(error).partition(": ")
-    return {"hello": {"kind": word, "error": text} if text else {"kind": "key_unusable", "error": word}}
-
-
-def _peer_address(sock: socket.socket, host: str) -> str:
-    try:
-        return str(sock.getpeername()[0])
-    except OSError:
-        return host
+    return PeerAnswer(word, text)
 
 
 def connect(host: str, port: int) -> socket.socket:
@@ -96,30 +112,30 @@ def connect(host: str, port: int) -> socket.socket:
         raise NoPeer(f"{word}: {where}: {words}") from error
 
 
-def greet(sock: socket.socket, request: dict[str, Any], key: bytes) -> dict[str, Any]:
-    """What is there: ``{"kind": "iperf3"}``, or ``{"kind": "bench-peer", **answer}``. Raises NoPeer."""
+def greet(sock: socket.socket, request: dict[str, Any], key: bytes) -> PeerAnswer:
+    """What is there, and what it answers. Raises NoPeer, or OSError when the connection breaks."""
     first = _line(sock, GREETING_SECONDS)
     if first in (b"", _IPERF3_BUSY):
-        return {"kind": "iperf3"}
+        return PeerAnswer("iperf3")
     text = first.decode("utf-8", "replace")
-    hello = decoded(text.removeprefix(GREETING)) if text.startswith(GREETING) else None
+    hello = record(text.removeprefix(GREETING), Greeting) if text.startswith(GREETING) else None
     if hello is None:
         raise NoPeer(f"peer_garbage: it is neither a bench peer nor an iperf3 server: it says {text[:60]!r}")
-    if "error" in hello:
-        raise NoPeer(_one_line(hello["error"]))
-    if hello.get("key") and not key:
+    if hello.error is not None:
+        raise NoPeer(_word_first(hello.error))
+    if hello.key and not key:
         raise NoPeer("key_needed: this peer asks for a key")
-    sock.sendall(sign(request, str(hello.get("nonce")), key))
-    answer = decoded(_line(sock, CONNECT_SECONDS))
+    sock.sendall(protocol.sign(request, hello.nonce, key))
+    answer = record(_line(sock, CONNECT_SECONDS).decode("utf-8", "replace"), PeerAnswer)
     if answer is None:
         raise NoPeer("peer_garbage: it greeted like a bench peer, and then answered with something else")
-    if not answer.get("ok"):
-        raise NoPeer(_one_line(answer.get("error")))
-    return {"kind": "bench-peer", "version": str(hello.get("version"))[:40], **answer}
+    if not answer.ok:
+        raise NoPeer(_word_first(answer.error))
+    return replace(answer, kind="bench-peer", version=hello.version[:40])
 
 
-def _one_line(error: Any) -> str:
-    word, _, text = " ".join(str(error).split())[:300].partition(": ")
+def _word_first(error: str) -> str:
+    word, _, text = " ".join(error.split())[:300].partition(": ")
     return f"{word}: {text}" if text else f"peer_refused: {word}"
 
 
@@ -143,16 +159,6 @@ def _line(sock: socket.socket, seconds: float) -> bytes:
             break
         data += chunk
     return data.partition(b"\n")[0]
-
-
-def _hold(sock: socket.socket, seconds: float) -> None:
-    """Keep the connection, and with it the lease, until we are ended or the peer ends it."""
-    sock.settimeout(seconds)
-    try:
-        while sock.fileno() >= 0 and sock.recv(MAX_LINE_BYTES):
-            pass
-    except OSError:
-        return
 
 
 if __name__ == "__main__":

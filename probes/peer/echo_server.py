@@ -13,21 +13,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from probes.peer.datagram import (
-    CLOSING,
-    FOLLOW_UPS,
-    LARGEST,
-    REPLY,
-    REQUEST,
-    SCHED,
-    Follow,
-    Packet,
-    drain,
-    pack,
-    received_at,
-    udp_socket,
-    unpack,
-)
+from probes.peer import datagram
+from probes.peer.datagram import CLOSING, FOLLOW_UPS, LARGEST, REPLY, REQUEST, SCHED, Follow, Packet
 
 MOST_SESSIONS = 64
 MOST_PACKETS_PER_SECOND = 2000
@@ -35,7 +22,7 @@ _BATCH = 64
 
 
 @dataclass(slots=True)
-class Session:
+class EchoSession:
     """One client's echo; ``run`` changes with each of its measurements."""
 
     run: int = -1
@@ -61,14 +48,14 @@ class Responder:
     """One UDP socket for all sessions. ``dropped`` counts what was not answered."""
 
     def __init__(self, family: int, address: Any, key: bytes) -> None:
-        self.socket, self.stamped = udp_socket(family)
+        self.socket, self.stamped = datagram.udp_socket(family)
         try:
             self.socket.bind(address)
         except OSError:
             self.socket.close()
             raise
         self.key = key
-        self.sessions: dict[int, Session] = {}
+        self.sessions: dict[int, EchoSession] = {}
         self.answered = 0
         self.dropped = 0
 
@@ -77,7 +64,7 @@ class Responder:
         if len(self.sessions) >= MOST_SESSIONS:
             return None
         token = secrets.randbits(63) | 1
-        self.sessions[token] = Session()
+        self.sessions[token] = EchoSession()
         return token
 
     def close(self, token: int) -> None:
@@ -85,7 +72,7 @@ class Responder:
 
     def serve(self) -> None:
         """Answer what has come, at most a batch of it, so that the control connections get their turn."""
-        drain(self.socket)
+        datagram.drain(self.socket)
         for _ in range(_BATCH):
             try:
                 data, ancillary, _, sender = self.socket.recvmsg(LARGEST + 1, 256)
@@ -93,10 +80,10 @@ class Responder:
                 return
             except OSError:
                 continue
-            self._answer(data, received_at(ancillary), sender)
+            self._answer(data, datagram.received_at(ancillary), sender)
 
     def _answer(self, data: bytes, arrived: int | None, sender: Any) -> None:
-        packet = unpack(data, REQUEST, self.key)
+        packet = datagram.unpack(data, REQUEST, self.key)
         session = self.sessions.get(packet.token) if packet else None
         if packet is None or session is None or session.over_rate():
             self.dropped += 1
@@ -107,18 +94,18 @@ class Responder:
             REPLY, packet.token, packet.run, packet.sequence, arrived or 0, time.time_ns(), session.seen,
             tuple(session.follow_ups),
         )  # fmt: skip
-        self._send(pack(reply, len(data), self.key), sender, session, packet.sequence)
+        self._send(datagram.pack(reply, len(data), self.key), sender, session, packet.sequence)
 
-    def _send(self, data: bytes, sender: Any, session: Session, sequence: int) -> None:
+    def _send(self, data: bytes, sender: Any, session: EchoSession, sequence: int) -> None:
         """SCHED is stamped before ``sendto`` returns, so what is drained right after it belongs to this reply."""
-        drain(self.socket)
+        datagram.drain(self.socket)
         try:
             self.socket.sendto(data, socket.MSG_DONTWAIT, sender)
         except OSError:
             self.dropped += 1
             return
         self.answered += 1
-        stamps = [sent.nanoseconds for sent in drain(self.socket) if sent.kind == SCHED]
+        stamps = [sent.nanoseconds for sent in datagram.drain(self.socket) if sent.kind == SCHED]
         if stamps:
             session.follow_ups.appendleft((sequence, stamps[-1]))
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-from bench.measure.jsonl import decoded, refusal
+from bench.measure.jsonl import record, refusal
 from bench.measure.probe import Context, Failed, Option, ProbeError, TimedOut, python_argv
 from bench.model import Code, Measurement
-from probes.common.iperf3 import Busy, Refused, Server, bits, document
-from probes.peer.protocol import address, read_key
+from probes.common.iperf3 import Document, Iperf3Server, PeerBusy, PeerRefused, bits, document
+from probes.peer.protocol import Interface, PeerLine, address, read_key
 
 _BUSY_PAUSE, _RESTART_PAUSE, _RESTARTS = 1.0, 0.15, 40
 _RESERVE_SECONDS = 5.0
@@ -50,17 +49,15 @@ class Link:
     ctx: Context
     name: str
     labels: Mapping[str, str]
-    iperf3: Server
-    control_port: int
+    iperf3: Iperf3Server
+    interface: Interface
     leased: bool
     token: int | None = None
     echo_port: int | None = None
-    interface: Mapping[str, Any] = field(default_factory=dict)
     problem: str | None = None
-    key_file: str | None = None
     runs: int = 0
 
-    def iperf(self, name: str, arguments: Callable[[Server], list[str]], seconds: float) -> dict[str, Any]:
+    def iperf(self, name: str, argv: list[str], seconds: float) -> Document:
         """One iperf3 test that takes ``seconds``; a busy server is waited for as long as the probe has time.
 
         Raises Failed or TimedOut with one line that names the peer.
@@ -68,20 +65,20 @@ class Link:
         restarts = 0
         while True:
             try:
-                return self._once(name, arguments(self.iperf3), seconds)
-            except Busy as busy:
+                return self._once(name, argv, seconds)
+            except PeerBusy as busy:
                 if self.ctx.remaining() < seconds + _BUSY_PAUSE + _RESERVE_SECONDS:
                     reason = f"{busy.reason}, and still was when the time was up"
                     raise TimedOut.told(reason, "wait, or use another peer") from busy
                 self.ctx.progress(f"{self.name} is busy with another test; waiting", None)
                 self.ctx.tools.sleep(_BUSY_PAUSE)
-            except Refused:
+            except PeerRefused:
                 restarts += 1
                 if not self.leased or restarts > _RESTARTS:
                     raise
                 self.ctx.tools.sleep(_RESTART_PAUSE)  # its server for the next test is just being started
 
-    def _once(self, name: str, argv: list[str], seconds: float) -> dict[str, Any]:
+    def _once(self, name: str, argv: list[str], seconds: float) -> Document:
         self.ctx.tools.require("iperf3")
         try:
             done = self.ctx.tools.run(argv, name=name, timeout=seconds + _GRACE_SECONDS)
@@ -109,58 +106,53 @@ def each_peer(ctx: Context, measure: Callable[[str], list[Measurement]]) -> list
 @contextmanager
 def connected(ctx: Context, peer: str, labels: Mapping[str, str], seconds: float) -> Iterator[Link]:
     """The peer, with its servers held for as long as the ``with`` lasts. Raises Failed or TimedOut."""
+    with lease(ctx, peer, "lease", seconds) as line:
+        hello, (host, port) = line.hello, address(peer)
+        leased = hello.kind == "bench-peer"
+        own = ctx.option("max_rate") or 0.0
+        ceiling = min(hello.max_bits_per_second or own, own or hello.max_bits_per_second)  # 0 is none
+        yield Link(
+            ctx=ctx,
+            name=peer,
+            labels={"peer": peer, **labels},
+            iperf3=Iperf3Server(host, (hello.iperf3_port or 0) if leased else port, ceiling),
+            interface=line.local,
+            leased=leased,
+            token=hello.token,
+            echo_port=hello.echo_port,
+            problem=hello.iperf3_problem,
+        )
+
+
+@contextmanager
+def lease(ctx: Context, peer: str, op: str, seconds: float, *more: str, name: str = "lease") -> Iterator[PeerLine]:
+    """What the peer gives for ``op``, held for as long as the ``with`` lasts. Raises Failed or TimedOut."""
+    argv = python_argv("probes.peer.client", op, *client_words(ctx, peer), "--seconds", f"{seconds:.0f}", *more)
+    with ctx.tools.serve(argv, name=name, ready='{"hello"', timeout=20) as line:
+        yield answered(line, peer)
+
+
+def client_words(ctx: Context, peer: str) -> list[str]:
+    """The options of `probes.peer.client` that say whom to ask, and with which key. Raises Failed."""
     try:
         host, port = address(peer)
     except ValueError as error:
         raise Failed(Code.PEER_UNKNOWN, str(error)) from error
-    with _lease(ctx, host, port, seconds) as line:
-        answer = answered(line, peer)
-        yield _link(ctx, peer, labels, answer, port, host)
+    return ["--host", host, "--port", str(port), *key_words(ctx)]
 
 
-@contextmanager
-def _lease(ctx: Context, host: str, port: int, seconds: float) -> Iterator[str]:
-    words = ["--host", host, "--port", str(port), "--seconds", f"{seconds:.0f}"]
-    if ctx.option("key_file"):
-        words += ["--key-file", ctx.option("key_file")]
-    argv = python_argv("probes.peer.client", *words)
-    with ctx.tools.serve(argv, name="lease", ready='{"hello"', timeout=20) as line:
-        yield line
+def key_words(ctx: Context) -> list[str]:
+    """How a child program is told of the peers' key."""
+    return ["--key-file", ctx.option("key_file")] if ctx.option("key_file") else []
 
 
-def answered(line: str, peer: str) -> dict[str, Any]:
-    """What the lease program said: ``hello`` of a ``kind`` that can be used. Raises Failed or TimedOut."""
-    answer = decoded(line) or {}
-    hello = answer.get("hello")
-    if not isinstance(hello, dict) or "kind" not in hello:
+def answered(line: str, peer: str) -> PeerLine:
+    """What the lease program said: a ``hello`` of a kind that can be used. Raises Failed or TimedOut."""
+    answer = record(line, PeerLine)
+    if answer is None:
         raise Failed(Code.PEER_FAILED, f"no answer about {peer} could be had ({line[:80]!r})")
-    kind = str(hello["kind"])
+    kind, text = answer.hello.kind, answer.hello.error
     if kind not in ("bench-peer", "iperf3"):
-        text, host = str(hello.get("error")), address(peer)[0]
-        raise refusal(kind, text if host in text else f"{peer}: {text}", {"peer_timed_out": TimedOut}, _REMEDIES)
+        said = text if address(peer)[0] in text else f"{peer}: {text}"
+        raise refusal(kind, said, {"peer_timed_out": TimedOut}, _REMEDIES)
     return answer
-
-
-def _link(ctx: Context, peer: str, labels: Mapping[str, str], answer: Mapping[str, Any], port: int, host: str) -> Link:
-    hello = answer["hello"]
-    leased = hello["kind"] == "bench-peer"
-    ceiling = _lowest(float(hello.get("max_bits_per_second") or 0.0), ctx.option("max_rate") or 0.0)
-    iperf3_port = hello.get("iperf3_port") if leased else port
-    return Link(
-        ctx=ctx,
-        name=peer,
-        labels={"peer": peer, **labels},
-        iperf3=Server(host, int(iperf3_port or 0), ceiling),
-        control_port=port,
-        leased=leased,
-        token=hello.get("token"),
-        echo_port=hello.get("echo_port"),
-        interface=answer.get("local") or {},
-        problem=hello.get("iperf3_problem"),
-        key_file=ctx.option("key_file"),
-    )
-
-
-def _lowest(first: float, second: float) -> float:
-    """The lower of two ceilings; 0 is none."""
-    return min(first or second, second or first)

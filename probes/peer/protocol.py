@@ -11,15 +11,80 @@ import hashlib
 import hmac
 import json
 import math
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from bench.measure.jsonl import decoded
 
 GREETING = "aiready-bench-peer/1 "
 DEFAULT_PORT = 5201
+LOOPBACK = "127.0.0.1"
 MAX_LINE_BYTES = 4096
 MAX_LEASE_SECONDS = 4 * 3600.0
+
+
+_Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """The peer's first line behind `GREETING`: what to sign with, or why it refuses us (``word: sentence``)."""
+
+    nonce: str = ""
+    key: bool = False
+    version: str = ""
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """One of this node's; all unknown when none has the address. ``bits_per_second`` only where a real device says so.
+
+    Virtual interfaces (veth, tun, bridge) report speeds that nobody keeps, so only a device on a bus counts.
+    """
+
+    name: str = ""
+    mtu: int | None = None
+    physical: bool = False
+    bits_per_second: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PeerAnswer:
+    """What answers at an address: a ``bench-peer`` with what it gives for the request, or an idle or busy ``iperf3``.
+
+    Any other ``kind`` is a machine-readable word for why there is nothing to measure against; ``error`` explains it.
+    """
+
+    kind: str = "bench-peer"
+    error: str = ""
+    ok: bool = False
+    version: str = ""
+    token: Annotated[int, Field(ge=0, lt=1 << 64)] | None = None
+    echo_port: _Port | None = None
+    iperf3_port: _Port | None = None
+    iperf3_problem: str | None = None
+    max_bits_per_second: Annotated[float, Field(ge=0)] = 0.0
+    port: _Port | None = None  # a perftest server's
+    udp: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PeerLine:
+    """What the program of a lease prints: who answered, and over which interface of this node."""
+
+    hello: PeerAnswer
+    local: Interface = Interface()
+
+
+@dataclass(frozen=True, slots=True)
+class LoopbackLine:
+    """What a peer on this node's own loopback prints when it is ready: its port."""
+
+    loopback: _Port
 
 
 class UnusableKey(ValueError):
@@ -93,12 +158,12 @@ def udp_counters() -> dict[str, int]:
             text = Path(path).read_text(encoding="ascii")
         except OSError:
             continue
-        for name, value in parse(text, prefix).items():
+        for name, value in counters(text, prefix).items():
             found[name] = found.get(name, 0) + value
     return found
 
 
-def parse(text: str, prefix: str) -> dict[str, int]:
+def counters(text: str, prefix: str) -> dict[str, int]:
     """``/proc/net/snmp`` has a line of names and a line of values; ``/proc/net/snmp6`` a name and a value a line."""
     lines = [line.split() for line in text.splitlines()]
     rows = [words[1:] for words in lines if words and words[0] == f"{prefix}:"]
@@ -107,27 +172,19 @@ def parse(text: str, prefix: str) -> dict[str, int]:
     return {w[0].removeprefix(prefix): int(w[1]) for w in lines if len(w) == 2 and w[0].startswith(prefix)}
 
 
-def interface_of(address: str) -> dict[str, Any]:
-    """``name``, ``mtu`` and, when a real device says so, ``bits_per_second``; empty when no interface has it.
-
-    Virtual interfaces (veth, tun, bridge) report speeds that nobody keeps, so only a device on a bus counts.
-    """
+def interface_of(address: str) -> Interface:
+    """Return the interface that has the address."""
     import psutil
 
     plain = address.partition("%")[0].removeprefix("::ffff:")
     for name, addresses in psutil.net_if_addrs().items():
         if any(entry.address.partition("%")[0] == plain for entry in addresses):
-            return _facts(name)
-    return {}
-
-
-def _facts(name: str) -> dict[str, Any]:
-    folder = Path("/sys/class/net") / name
-    facts: dict[str, Any] = {"name": name, "mtu": _number(folder / "mtu"), "physical": (folder / "device").exists()}
-    megabits = _number(folder / "speed") if facts["physical"] else None
-    if megabits and megabits > 0:
-        facts["bits_per_second"] = megabits * 1_000_000
-    return facts
+            folder = Path("/sys/class/net") / name
+            physical = (folder / "device").exists()
+            megabits = _number(folder / "speed") if physical else None
+            speed = megabits * 1_000_000 if megabits and megabits > 0 else None
+            return Interface(name, _number(folder / "mtu"), physical, speed)
+    return Interface()
 
 
 def _number(path: Path) -> int | None:

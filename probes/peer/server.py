@@ -1,14 +1,19 @@
 """`bench peer`: the far end of the network probes. One thread, one loop, no root, bounded in everything.
 
+As a program, a peer on this node's own loopback, for a run without one: a stand-in, and named so everywhere. It prints
+one line, ``{"loopback": PORT}``, when it is ready.
+
 TCP PORT takes control connections, UDP PORT the paced echo, TCP PORT+1 to PORT+16 iperf3 servers, one a lease. What
 belongs to a lease ends with its connection, so a client that dies, or a cable that is pulled, leaves nothing behind.
 """
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import json
 import os
+import random
 import secrets
 import selectors
 import shutil
@@ -21,16 +26,16 @@ from typing import Any
 
 from bench import __version__
 from bench.measure import tools
-from bench.measure.signals import Signals
-from probes.peer import helpers as peer_ranks
+from bench.measure.tools import Signals
+from probes.peer.children import LeasedServer, free_port, perftest_words, rank_words, silent, start_rank
 from probes.peer.echo_server import Responder
-from probes.peer.iperf3_server import Bandwidth, free_port
-from probes.peer.protocol import GREETING, MAX_LEASE_SECONDS, MAX_LINE_BYTES, number, udp_counters, verify
+from probes.peer.protocol import GREETING, LOOPBACK, MAX_LEASE_SECONDS, MAX_LINE_BYTES, number, udp_counters, verify
 
 MOST_CONNECTIONS = 64
 _HELLO_SECONDS = 10.0
 _TICK_SECONDS = 0.25
 _RANK_SECONDS = 900.0
+_LOOPBACK_ATTEMPTS, _LOOPBACK_IDLE_SECONDS = 50, 20.0
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -56,7 +61,7 @@ class Connection:
     until: float
     buffer: bytearray = field(default_factory=bytearray)
     token: int | None = None
-    bandwidth: Bandwidth | None = None
+    iperf3: LeasedServer | None = None
     pidfd: int | None = None
     other: Any = None  # the process of a rank or of a perftest server
 
@@ -158,86 +163,96 @@ class Peer:
             _send(connection.socket, json.dumps({"ok": False, "error": why}).encode() + b"\n")
             self._close(connection, why)
             return
-        if request.get("op") == "lease":
-            answer = self._lease(connection, request)
-        elif request.get("op") == "rank":
-            answer = self._rank(connection, request)
-        elif request.get("op") == "rdma":
-            answer = self._rdma(connection, request)
-        elif request.get("op") == "counters":
-            answer = {"ok": True, "udp": udp_counters()}
-        else:
-            answer = {"ok": False, "error": f"unknown_request: {str(request.get('op'))[:40]!r}; update this peer"}
+        answer = self._answer(connection, request)
+        answer = {"ok": False, "error": answer} if isinstance(answer, str) else {"ok": True, **answer}
         _send(connection.socket, json.dumps(answer).encode() + b"\n")
 
-    def _lease(self, connection: Connection, request: dict[str, Any]) -> dict[str, Any]:
+    def _answer(self, connection: Connection, request: dict[str, Any]) -> dict[str, Any] | str:
+        """What is given for a request, or why it is refused: ``word: sentence``."""
+        match request.get("op"):
+            case "lease":
+                return self._lease(connection, request)
+            case "rank":
+                return self._rank(connection, request)
+            case "rdma":
+                return self._rdma(connection, request)
+            case "counters":
+                return {"udp": udp_counters()}
+        return f"unknown_request: {str(request.get('op'))[:40]!r}; update this peer"
+
+    def _lease(self, connection: Connection, request: dict[str, Any]) -> dict[str, Any] | str:
         seconds = number(request.get("seconds"), 1, MAX_LEASE_SECONDS)
         if seconds is None or connection.token is not None:
-            return {"ok": False, "error": "garbage: a lease needs seconds, and is given once a connection"}
+            return "garbage: a lease needs seconds, and is given once a connection"
         connection.token = self.echo.open()
         connection.until = time.monotonic() + seconds
-        problem = self._start_bandwidth(connection)
+        problem = self._start_iperf3(connection)
         _log(f"lease for {connection.who}, at most {seconds:.0f} s")
         return {
-            "ok": True,
             "token": connection.token,
             "echo_port": self.settings.port,
             "echo_stamped": self.echo.stamped,
-            "iperf3_port": connection.bandwidth.port if connection.bandwidth else None,
+            "iperf3_port": connection.iperf3.port if connection.iperf3 else None,
             "iperf3_problem": problem,
             "max_bits_per_second": self.settings.max_bits_per_second,
         }
 
-    def _rank(self, connection: Connection, request: dict[str, Any]) -> dict[str, Any]:
-        words = peer_ranks.checked(request)
-        if isinstance(words, str) or connection.other is not None:
-            return {"ok": False, "error": words if isinstance(words, str) else "garbage: one rank a connection"}
+    def _rank(self, connection: Connection, request: dict[str, Any]) -> dict[str, Any] | str:
+        words = rank_words(request)
+        if isinstance(words, str):
+            return words
+        if connection.other is not None:
+            return "garbage: one rank a connection"
         connection.until = time.monotonic() + _RANK_SECONDS
-        connection.other = peer_ranks.start(words, str(connection.socket.getsockname()[0]))
+        connection.other = start_rank(words, str(connection.socket.getsockname()[0]))
         _log(f"a rank of an all-reduce for {connection.who}")
-        return {"ok": True}
+        return {}
 
-    def _rdma(self, connection: Connection, request: dict[str, Any]) -> dict[str, Any]:
-        argv = peer_ranks.checked_rdma(request)
-        port = free_port(self.family, self.address, self._taken())
+    def _rdma(self, connection: Connection, request: dict[str, Any]) -> dict[str, Any] | str:
+        argv = perftest_words(request)
+        if isinstance(argv, str):
+            return argv
         seconds = number(request.get("seconds"), 1, MAX_LEASE_SECONDS)
-        if isinstance(argv, str) or connection.other is not None or seconds is None:
-            return {"ok": False, "error": argv if isinstance(argv, str) else "garbage: one server a connection"}
+        if connection.other is not None or seconds is None:
+            return "garbage: one server a connection"
+        port = self._free_port()
         if port is None:
-            return {"ok": False, "error": f"peer_busy: no port above {self.settings.port} is free on the peer"}
+            return self._no_port()
         connection.until = time.monotonic() + seconds
-        connection.other = peer_ranks.start_rdma(argv, port)
-        return {"ok": True, "port": port}
+        connection.other = silent([argv[0], "-p", str(port), *argv[1:]])
+        return {"port": port}
 
-    def _taken(self) -> set[int]:
-        return {c.bandwidth.port for c in self.connections if c.bandwidth}
+    def _free_port(self) -> int | None:
+        return free_port(self.family, self.address, {c.iperf3.port for c in self.connections if c.iperf3})
+
+    def _no_port(self) -> str:
+        return f"peer_busy: no port above {self.settings.port} is free on the peer"
 
     # --- iperf3
 
-    def _start_bandwidth(self, connection: Connection) -> str | None:
+    def _start_iperf3(self, connection: Connection) -> str | None:
         if shutil.which("iperf3") is None:
             return "tool_missing: iperf3 is not installed on the peer"
-        port = free_port(self.family, self.address, self._taken())
+        port = self._free_port()
         if port is None:
-            return f"peer_busy: no port above {self.settings.port} is free on the peer"
-        connection.bandwidth = Bandwidth(str(self.address[0]), port, self.settings.max_bits_per_second)
-        self._run_bandwidth(connection)
+            return self._no_port()
+        connection.iperf3 = LeasedServer(str(self.address[0]), port, self.settings.max_bits_per_second)
+        self._run_iperf3(connection, connection.iperf3)
         return None
 
-    def _run_bandwidth(self, connection: Connection) -> None:
-        assert connection.bandwidth is not None
-        connection.pidfd = connection.bandwidth.start()
+    def _run_iperf3(self, connection: Connection, server: LeasedServer) -> None:
+        connection.pidfd = server.start()
         if connection.pidfd is None:
             self._close(connection, "its iperf3 server ends at once")
         else:
-            self.selector.register(connection.pidfd, selectors.EVENT_READ, lambda: self._bandwidth_ended(connection))
+            ended = functools.partial(self._iperf3_ended, connection, server)
+            self.selector.register(connection.pidfd, selectors.EVENT_READ, ended)
 
-    def _bandwidth_ended(self, connection: Connection) -> None:
+    def _iperf3_ended(self, connection: Connection, server: LeasedServer) -> None:
         """One test is over: the next may come at once."""
         self._forget_pidfd(connection)
-        if connection.bandwidth is not None:
-            connection.bandwidth.ended()
-            self._run_bandwidth(connection)
+        server.ended()
+        self._run_iperf3(connection, server)
 
     def _forget_pidfd(self, connection: Connection) -> None:
         if connection.pidfd is not None:
@@ -252,8 +267,8 @@ class Peer:
         self.selector.unregister(connection.socket)
         connection.socket.close()
         self._forget_pidfd(connection)
-        if connection.bandwidth is not None:
-            connection.bandwidth.end()
+        if connection.iperf3 is not None:
+            connection.iperf3.end()
         if connection.other is not None:
             tools.end(connection.other)
         if connection.token is not None:
@@ -293,3 +308,21 @@ def _keep_alive(sock: socket.socket) -> None:
 def _log(text: str) -> None:
     sys.stderr.write(f"bench peer: {text}\n")
     sys.stderr.flush()
+
+
+def main() -> None:
+    with Signals() as signals:
+        for _ in range(_LOOPBACK_ATTEMPTS):
+            port = random.randrange(20000, 32000)
+            try:
+                peer = Peer(Settings(LOOPBACK, port, idle_seconds=_LOOPBACK_IDLE_SECONDS))
+            except OSError:
+                continue
+            print(json.dumps({"loopback": port}), flush=True)
+            peer.serve(signals)
+            return
+    sys.exit(f"no free port on {LOOPBACK}")
+
+
+if __name__ == "__main__":
+    main()

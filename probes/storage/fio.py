@@ -19,7 +19,7 @@ import errno
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from bench.measure.probe import Completed, Failed, Unsupported
 from bench.model import Code
+from probes.storage.directory import ANOTHER
 
 MIB = 1 << 20
 OLDEST = (3, 28)
@@ -43,7 +44,7 @@ _SHORTEST_RATIO = 0.9  # of the seconds asked for; a job that ended earlier did 
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class FioJob:
     """One job: ``rw`` as fio calls it; ``depth`` requests of ``block_bytes`` are kept in flight."""
 
     rw: Literal["read", "write", "randread"]
@@ -68,13 +69,13 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
+class IoEngine:
     """How fio asks the kernel. ``psync`` keeps one request in flight a thread, so there depth is made of threads."""
 
     name: Literal["io_uring", "libaio", "psync"]
     direct: bool
 
-    def workers(self, job: Job, cpus: int) -> int:
+    def workers(self, job: FioJob, cpus: int) -> int:
         """How many threads share the job's depth: one on a small node, up to four where there are CPUs to feed."""
         if self.name == "psync":
             return job.depth
@@ -103,7 +104,7 @@ def command(fio: str, folder: str) -> list[str]:
     return ["env", f"--chdir={folder}", fio, *fixed.split()]
 
 
-def layout_arguments(engine: Engine, files: Mapping[str, int], seconds: float) -> list[str]:
+def layout_arguments(engine: IoEngine, files: Mapping[str, int], seconds: float) -> list[str]:
     """Write each file from its start, at most ``seconds`` in all, shared by size. What was written is in the answer."""
     words = [*engine.arguments, "--rw=write", "--bs=1m", "--refill_buffers=1", "--end_fsync=1"]
     words.append("--iodepth=1" if engine.name == "psync" else "--iodepth=16")
@@ -114,7 +115,12 @@ def layout_arguments(engine: Engine, files: Mapping[str, int], seconds: float) -
 
 
 def round_arguments(
-    engine: Engine, jobs: Sequence[Job], sizes: Mapping[str, int], cpus: int, seconds: Mapping[str, float], ramp: float
+    engine: IoEngine,
+    jobs: Sequence[FioJob],
+    sizes: Mapping[str, int],
+    cpus: int,
+    seconds: Mapping[str, float],
+    ramp: float,
 ) -> list[str]:
     """Every job once, one after the other. ``sizes`` and ``seconds`` are by side (``read``, ``write``)."""
     percentiles = ":".join(f"{float(key):g}" for key in STATISTICS.values())
@@ -126,7 +132,7 @@ def round_arguments(
     return words
 
 
-def _job_arguments(job: Job, workers: int, size: int, seconds: float) -> list[str]:
+def _job_arguments(job: FioJob, workers: int, size: int, seconds: float) -> list[str]:
     share = size // workers // MIB * MIB or size // workers // job.block_bytes * job.block_bytes
     words = [f"--name={job.name}", "--stonewall", f"--filename={job.side}.dat", f"--rw={job.rw}"]
     words += [f"--bs={job.block_bytes}", f"--iodepth={job.depth // workers}", f"--numjobs={workers}"]
@@ -182,7 +188,7 @@ class _Output(_Shape):
     jobs: list[_JobOutput]
 
 
-def parse(text: str, jobs: Sequence[Job], seconds: Mapping[str, float]) -> dict[str, Reading]:
+def parse(text: str, jobs: Sequence[FioJob], seconds: Mapping[str, float]) -> dict[str, Reading]:
     """fio's answer to `round_arguments` -> readings by the job's name.
 
     Raises Failed, one line, unless every job is there once, without error, ran at least 90 % of its ``seconds`` and
@@ -212,7 +218,7 @@ def refuse_failed(done: Completed, path: str) -> None:
         return
     if error in _NODE_CANNOT:
         text = f"{path}: {os.strerror(error)}"
-        raise Unsupported(_NODE_CANNOT[error], text, "give another directory: --storage DIR")
+        raise Unsupported(_NODE_CANNOT[error], text, ANOTHER)
     said = os.strerror(min(abs(error), 4095)) if error else _short((done.stderr or done.stdout).strip()[-80:])
     raise Failed(Code.FIO_FAILED, f"{path}: {said} (status {done.returncode})", "try the recorded command line by hand")
 
@@ -226,7 +232,7 @@ def _error_of(text: str) -> int | None:
     return next((error for error in errors if error), None)
 
 
-def _reading(job: Job, side: _Side, seconds: float) -> Reading:
+def _reading(job: FioJob, side: _Side, seconds: float) -> Reading:
     ran = side.runtime / 1e3
     if side.io_bytes < job.block_bytes or not side.bw_bytes:
         raise Failed(Code.FIO_EMPTY, f"{job.name} moved nothing")
@@ -273,21 +279,12 @@ def _output(text: str) -> _Output:
 
 
 def _object(text: str) -> Any:
-    last: ValueError = ValueError("no object in it")
-    for start in _starts(text):
-        try:
-            return json.JSONDecoder(parse_constant=_refuse_constant).raw_decode(text, start)[0]
-        except ValueError as error:
-            last = error
-    raise last
-
-
-def _starts(text: str) -> Iterator[int]:
-    """Where an object may begin: at a line's start (an error line may name a path with a brace), else anywhere."""
+    """From where an object may begin: at a line's start (an error line may name a path with a brace), else anywhere."""
     at_line = re.search(r"^\{", text, re.MULTILINE)
     first = at_line.start() if at_line else text.find("{")
-    if first >= 0:
-        yield first
+    if first < 0:
+        raise ValueError("no object in it")
+    return json.JSONDecoder(parse_constant=_refuse_constant).raw_decode(text, first)[0]
 
 
 def _refuse_constant(name: str) -> float:

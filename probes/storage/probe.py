@@ -19,26 +19,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bench.judge.statistics import median_interval
-from bench.measure.jsonl import decoded, understood
-from bench.measure.probe import Check, Completed, Context, Probe, ProbeError, TimedOut, Tools, Unsupported
+from bench.measure.jsonl import record
+from bench.measure.probe import Check, Completed, Context, Failed, Probe, ProbeError, TimedOut, Tools, Unsupported
 from bench.model import Code, Effort, Measurement, Request
-from probes.common.metrics import metrics
-from probes.storage import directory as _place
-from probes.storage import fio as _fio
-from probes.storage.directory import Place
-from probes.storage.fio import MIB, Engine, Job, Reading
+from probes.common.metrics import metrics, of_repeats
+from probes.storage import fio
+from probes.storage.directory import ANOTHER, Place, checks, counters, look, parse_counters
+from probes.storage.fio import MIB, FioJob, IoEngine, Reading
 
 REPEATS = 5
-JOBS: tuple[Job, ...] = (
-    Job("read", MIB, 1),
-    Job("read", MIB, 16),
-    Job("randread", 4096, 1),
-    Job("randread", 4096, 64),
-    Job("randread", 128 * 1024, 1),
-    Job("randread", 128 * 1024, 32),
-    Job("write", MIB, 1),
-    Job("write", MIB, 16),
+JOBS: tuple[FioJob, ...] = (
+    FioJob("read", MIB, 1),
+    FioJob("read", MIB, 16),
+    FioJob("randread", 4096, 1),
+    FioJob("randread", 4096, 64),
+    FioJob("randread", 128 * 1024, 1),
+    FioJob("randread", 128 * 1024, 32),
+    FioJob("write", MIB, 1),
+    FioJob("write", MIB, 16),
 )
 _READ_BYTES = {Effort.QUICK: 1 << 29, Effort.STANDARD: 4 << 30, Effort.THOROUGH: 16 << 30}
 _LEAST_READ_BYTES, _LEAST_BYTES = 64 * MIB, 16 * MIB
@@ -59,10 +57,10 @@ _LATENCY = "from before the submission to the completion; a quantile within a re
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class StoragePlan:
     """What every round on one directory does: file sizes in bytes and a job's seconds, by side."""
 
-    engine: Engine
+    engine: IoEngine
     sizes: Mapping[str, int]
     seconds: Mapping[str, float]
     ramp: float
@@ -78,33 +76,33 @@ def measure(ctx: Context) -> list[Measurement]:
 
     All are looked at before the first is measured: a directory left out would be a gate passed without data.
     """
-    fio = ctx.tools.require("fio")
-    check_version(ctx.tools, fio)
-    looked = [_place.look(ctx.tools, path) for path in ctx.request.storage or (".",)]
-    places = list({place.label: place for place in looked}.values())
+    tool = ctx.tools.require("fio")
+    check_version(ctx.tools, tool)
+    looked = [look(ctx.tools, path) for path in ctx.request.storage or (".",)]
+    places = list({place.path: place for place in looked}.values())
     found: list[Measurement] = []
     for index, place in enumerate(places):
         left = (ctx.remaining() - _REMOVAL_SECONDS) / (len(places) - index)
         seconds = max(5.0, min(ctx.seconds, left))
-        found += _Directory(ctx, fio, place, seconds, (index / len(places), 1 / len(places))).measure()
+        found += _Directory(ctx, tool, place, seconds, (index / len(places), 1 / len(places))).measure()
     return found
 
 
-def check_version(tools: Tools, fio: str) -> str:
+def check_version(tools: Tools, tool: str) -> str:
     """fio's version. Raises Unsupported when it is too old, Failed when something else answers."""
-    version = _fio.version_of(tools.run([fio, "--version"], name="version", timeout=10).stdout)
+    version = fio.version_of(tools.run([tool, "--version"], name="version", timeout=10).stdout)
     text = ".".join(map(str, version))
-    if version < _fio.OLDEST:
-        oldest = ".".join(map(str, _fio.OLDEST))
+    if version < fio.OLDEST:
+        oldest = ".".join(map(str, fio.OLDEST))
         raise Unsupported(Code.TOOL_TOO_OLD, f"fio {text} is older than {oldest}", f"install fio {oldest} or later")
     return text
 
 
-def engines(place: Place) -> list[Engine]:
+def engines(place: Place) -> list[IoEngine]:
     """What may work here, best first."""
-    direct = [Engine("io_uring", True)] if place.io_uring else []
-    direct += [Engine("libaio", True), Engine("psync", True)]
-    return [*(direct if place.direct else ()), Engine("psync", False)]
+    direct = [IoEngine("io_uring", True)] if place.io_uring else []
+    direct += [IoEngine("libaio", True), IoEngine("psync", True)]
+    return [*(direct if place.direct else ()), IoEngine("psync", False)]
 
 
 def file_sizes(place: Place, effort: Effort) -> dict[str, int]:
@@ -129,23 +127,23 @@ def job_seconds(total: float) -> tuple[float, float]:
 class _Directory:
     """The measurement of one directory: lay out, five rounds, five repeats of every figure."""
 
-    def __init__(self, ctx: Context, fio: str, place: Place, seconds: float, part: tuple[float, float]) -> None:
-        self.ctx, self.fio, self.place, self.seconds, self._part = ctx, fio, place, seconds, part
+    def __init__(self, ctx: Context, tool: str, place: Place, seconds: float, part: tuple[float, float]) -> None:
+        self.ctx, self.tool, self.place, self.seconds, self._part = ctx, tool, place, seconds, part
         self._counts: list[tuple[int, int] | None] = []
 
     def measure(self) -> list[Measurement]:
         sizes = file_sizes(self.place, self.ctx.effort)
-        with self.ctx.workspace(Path(self.place.label), sum(sizes.values())) as folder:
+        with self.ctx.workspace(Path(self.place.path), sum(sizes.values())) as folder:
             plan = self._lay_out(str(folder), sizes)
             rounds = [self._round(str(folder), plan, number) for number in range(1, REPEATS + 1)]
         doubts = cold_doubts(plan, self._counts, rounds)
-        return list(_figures(self.place.label, plan.engine, rounds, doubts))
+        return list(_figures(self.place.path, plan.engine, rounds, doubts))
 
-    def _lay_out(self, folder: str, wanted: Mapping[str, int]) -> Plan:
+    def _lay_out(self, folder: str, wanted: Mapping[str, int]) -> StoragePlan:
         self._say("writes the files to read from", 0.0)
         self._count()
         choices, limit = engines(self.place), self.seconds * _LAYOUT_RATIO
-        while _fio.refused(done := self._write_files(folder, choices[0], wanted, limit)) and choices[1:]:
+        while fio.refused(done := self._write_files(folder, choices[0], wanted, limit)) and choices[1:]:
             choices = choices[1:]
         written = self._written(done, wanted)
         if min(written.values()) < _LEAST_BYTES:  # a slow path: the least that is of use, however long it takes
@@ -155,24 +153,24 @@ class _Directory:
         self._warn(choices[0], written["read.dat"])
         return self._plan(choices[0], written)
 
-    def _write_files(self, folder: str, engine: Engine, sizes: Mapping[str, int], limit: float) -> Completed:
-        return self._run(folder, _fio.layout_arguments(engine, sizes, limit), "layout", 2 * limit + 20)
+    def _write_files(self, folder: str, engine: IoEngine, sizes: Mapping[str, int], limit: float) -> Completed:
+        return self._run(folder, fio.layout_arguments(engine, sizes, limit), "layout", 2 * limit + 20)
 
     def _written(self, done: Completed, wanted: Mapping[str, int]) -> dict[str, int]:
-        _fio.refuse_failed(done, self.place.label)
-        return _fio.parse_layout(done.stdout, list(wanted))
+        fio.refuse_failed(done, self.place.path)
+        return fio.parse_layout(done.stdout, list(wanted))
 
-    def _warn(self, engine: Engine, read: int) -> None:
-        path = self.place.label
+    def _warn(self, engine: IoEngine, read: int) -> None:
+        path = self.place.path
         if read < _LEAST_READ_BYTES:
             self.ctx.warn(f"{path}: only {read // MIB} MiB could be laid out; a cache of the device may serve them")
         if not engine.direct:
             why = self.place.direct_error or "refused"
             self.ctx.warn(f"{path}: measured through the page cache, because O_DIRECT does not work here ({why})")
 
-    def _plan(self, engine: Engine, written: Mapping[str, int]) -> Plan:
+    def _plan(self, engine: IoEngine, written: Mapping[str, int]) -> StoragePlan:
         seconds, ramp = job_seconds(self.seconds)
-        plan = Plan(
+        plan = StoragePlan(
             engine=engine,
             sizes={"read": written["read.dat"], "write": written["write.dat"]},
             seconds={"read": seconds, "write": min(seconds, _LONGEST_WRITE_SECONDS)},
@@ -180,36 +178,37 @@ class _Directory:
             cpus=self.place.cpus,
         )
         # Recorded, so that a replay holds the answers against the seconds that were asked for then.
-        kept = decoded(self.ctx.tools.record("plan", json.dumps(asdict(plan)))) or {}
-        with understood("the recorded plan"):
-            return Plan(**{**kept, "engine": Engine(**kept["engine"])})
+        kept = record(self.ctx.tools.record("plan", json.dumps(asdict(plan))), StoragePlan)
+        if kept is None:
+            raise Failed(Code.TOOL_OUTPUT, "the recorded plan is none")
+        return kept
 
-    def _round(self, folder: str, plan: Plan, number: int) -> dict[str, Reading]:
+    def _round(self, folder: str, plan: StoragePlan, number: int) -> dict[str, Reading]:
         self._say(f"round {number} of {REPEATS}", number / (REPEATS + 1))
-        arguments = _fio.round_arguments(plan.engine, JOBS, plan.sizes, plan.cpus, plan.seconds, plan.ramp)
+        arguments = fio.round_arguments(plan.engine, JOBS, plan.sizes, plan.cpus, plan.seconds, plan.ramp)
         done = self._run(folder, arguments, "round", 2 * plan.round_seconds + 10)
         self._count()
-        _fio.refuse_failed(done, self.place.label)
-        return _fio.parse(done.stdout, JOBS, plan.seconds)
+        fio.refuse_failed(done, self.place.path)
+        return fio.parse(done.stdout, JOBS, plan.seconds)
 
     def _run(self, folder: str, arguments: Sequence[str], name: str, timeout: float) -> Completed:
         allowed = min(timeout, max(5.0, self.ctx.remaining() - _REMOVAL_SECONDS))
         try:
-            return self.ctx.tools.run([*_fio.command(self.fio, folder), *arguments], name=name, timeout=allowed)
+            return self.ctx.tools.run([*fio.command(self.tool, folder), *arguments], name=name, timeout=allowed)
         except TimedOut as error:
-            reason = f"fio ({name}) did not end within {allowed:.0f} s: {self.place.label} hangs or is too slow"
-            raise TimedOut(Code.FIO_TIMED_OUT, f"{reason}", _place.ANOTHER) from error
+            reason = f"fio ({name}) did not end within {allowed:.0f} s: {self.place.path} hangs or is too slow"
+            raise TimedOut(Code.FIO_TIMED_OUT, reason, ANOTHER) from error
 
     def _count(self) -> None:
-        text = self.ctx.tools.record("counters", _place.counters(self.place.device))
-        self._counts.append(_place.parse_counters(text))
+        text = self.ctx.tools.record("counters", counters(self.place.device))
+        self._counts.append(parse_counters(text))
 
     def _say(self, text: str, fraction: float) -> None:
-        self.ctx.progress(f"{self.place.label}: {text}", self._part[0] + self._part[1] * fraction)
+        self.ctx.progress(f"{self.place.path}: {text}", self._part[0] + self._part[1] * fraction)
 
 
 def cold_doubts(
-    plan: Plan, counts: Sequence[tuple[int, int] | None], rounds: Sequence[Mapping[str, Reading]]
+    plan: StoragePlan, counts: Sequence[tuple[int, int] | None], rounds: Sequence[Mapping[str, Reading]]
 ) -> dict[str, str | None]:
     """Why the figures of a side must not be judged. ``counts`` of the device: before and after the layout, each round.
 
@@ -222,27 +221,23 @@ def cold_doubts(
         return {"read": None if plan.engine.direct else unproven, "write": buffered}
     asked = sum(taken[job.name].transferred_bytes for taken in rounds for job in JOBS if job.side == "read")
     share = (seen[-1][0] - seen[1][0]) / asked
-    if share >= _COLD_RATIO:
-        return {"read": None, "write": buffered}
-    return {
-        "read": f"{Code.NOT_COLD}: the device delivered {share:.0%} of what was read; a cache the rest",
-        "write": buffered,
-    }
+    warm = f"{Code.NOT_COLD}: the device delivered {share:.0%} of what was read; a cache the rest"
+    return {"read": warm if share < _COLD_RATIO else None, "write": buffered}
 
 
 def _figures(
-    path: str, engine: Engine, rounds: Sequence[Mapping[str, Reading]], doubts: Mapping[str, str | None]
+    path: str, engine: IoEngine, rounds: Sequence[Mapping[str, Reading]], doubts: Mapping[str, str | None]
 ) -> Iterator[Measurement]:
     for job in JOBS:
         labels = {"path": path, **job.labels, **({} if engine.direct else {"io": "buffered"})}
         taken, doubt, side = [one[job.name] for one in rounds], doubts[job.side], f"storage_{job.side}"
-        yield _median(f"{side}_bytes_per_second", labels, [r.bytes_per_second for r in taken], doubt)
+        yield of_repeats(f"{side}_bytes_per_second", [r.bytes_per_second for r in taken], labels, doubt)
         if job.side == "read":
-            yield _median(f"{side}_operations_per_second", labels, [r.operations_per_second for r in taken], doubt)
+            yield of_repeats(f"{side}_operations_per_second", [r.operations_per_second for r in taken], labels, doubt)
         for statistic in taken[0].latency_seconds:
             values = [r.latency_seconds[statistic] for r in taken]
             few = _too_few(statistic, min(r.operations for r in taken))
-            yield _median(f"{side}_latency_seconds", {**labels, "statistic": statistic}, values, doubt or few)
+            yield of_repeats(f"{side}_latency_seconds", values, {**labels, "statistic": statistic}, doubt or few)
 
 
 def _too_few(statistic: str, operations: int) -> str | None:
@@ -250,19 +245,6 @@ def _too_few(statistic: str, operations: int) -> str | None:
     if operations >= least:
         return None
     return f"{Code.FEW_OPERATIONS}: a repeat holds {operations}, and {statistic} needs {least}"
-
-
-def _median(metric: str, labels: dict[str, str], repeats: Sequence[float], doubt: str | None) -> Measurement:
-    value, interval = median_interval(repeats)
-    return Measurement(
-        metric=metric,
-        value=value,
-        interval=interval,
-        samples=len(repeats),
-        labels=labels,
-        repeats=tuple(repeats),
-        invalid=doubt,
-    )
 
 
 def doctor(tools: Tools, request: Request) -> list[Check]:
@@ -273,7 +255,7 @@ def doctor(tools: Tools, request: Request) -> list[Check]:
         found = [Check("fio", False, error.reason, error.remedy)]
     else:
         found = [Check("fio", True, f"fio {version}")]
-    return found + [check for path in request.storage or (".",) for check in _place.checks(tools, path)]
+    return found + [check for path in request.storage or (".",) for check in checks(tools, path)]
 
 
 PROBE = Probe(

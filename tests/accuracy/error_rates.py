@@ -20,12 +20,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from bench.judge.baseline.detector import Night, State, Track
+from bench.judge.baseline.detector import Night, SeriesState, Track
 from bench.judge.baseline.prediction import Policy, Prior, prior_of
-from bench.judge.baseline.scale import Kind, Scale
+from bench.judge.baseline.scale import Scale, ScaleKind
 from tests.accuracy._worlds import METRICS, WORLDS, Array, Batch, draw
 
-SCALE = Scale(Kind.RATIO, 1.0)
+SCALE = Scale(ScaleKind.RATIO, 1.0)
 DROPS = (0.05, 0.10, 0.20)
 LASTING = 7
 CHUNK = 50
@@ -45,7 +45,7 @@ def ours(batch: Batch, nights: int, pooled: bool) -> Row:
             track = _learnt(batch.first[gate, metric, :nights], policy, prior)
             first, second = batch.first[gate, metric, nights:].tolist(), batch.again[gate, metric].tolist()
             state = track.judge(Night(first[0])).state
-            again |= state in (State.SUSPECT, State.REGRESSED)
+            again |= state in (SeriesState.SUSPECT, SeriesState.REGRESSED)
             alarm |= _regressed(track, first[0], second[0], 0.0)
             for name, drop in zip(("p5", "p10", "p20"), DROPS, strict=True):
                 found[name] += _regressed(track, first[0], second[0], -math.log1p(-drop))
@@ -70,9 +70,9 @@ def _learnt(values: Array, policy: Policy, prior: Prior | None) -> Track:
 
 def _regressed(track: Track, first: float, second: float, drop: float) -> bool:
     """Measured again only when the first measurement asks for it, as `bench run --baseline` does."""
-    if track.judge(Night(first - drop)).state not in (State.SUSPECT, State.REGRESSED):
+    if track.judge(Night(first - drop)).state not in (SeriesState.SUSPECT, SeriesState.REGRESSED):
         return False
-    return track.judge(Night(first - drop, second - drop)).state is State.REGRESSED
+    return track.judge(Night(first - drop, second - drop)).state is SeriesState.REGRESSED
 
 
 def _lasting(track: Track, first: Sequence[float], second: Sequence[float]) -> bool:
@@ -80,9 +80,9 @@ def _lasting(track: Track, first: Sequence[float], second: Sequence[float]) -> b
     drop = -math.log(0.9)
     for one, two in zip(first, second, strict=True):
         night = Night(one - drop)
-        if track.judge(night).state in (State.SUSPECT, State.REGRESSED):
+        if track.judge(night).state in (SeriesState.SUSPECT, SeriesState.REGRESSED):
             night = Night(one - drop, two - drop)
-        if track.enter(night).state is State.REGRESSED:
+        if track.enter(night).state is SeriesState.REGRESSED:
             return True
     return False
 

@@ -14,9 +14,10 @@ import time
 
 import torch
 
-from probes.inference.events import MOST_DELAY_RATIO
-from probes.inference.load.decoder import SHAPES, Decoder
-from probes.inference.load.events import waited
+from probes.inference.events import waited
+from probes.inference.figures import MOST_DELAY_RATIO
+from probes.inference.load.decoder import Decoder
+from probes.inference.shapes import SHAPES
 
 MOST = 0.02
 CONTEXT = 64

@@ -14,8 +14,8 @@ import sys
 import time
 from collections.abc import Sequence
 
-from probes.inference.events import MOST_DELAY_RATIO
-from probes.inference.load.events import waited
+from probes.inference.events import waited
+from probes.inference.figures import MOST_DELAY_RATIO
 from probes.inference.load.open_loop import OpenLoop, Served, poisson_arrivals
 from probes.inference.load.stages import WallClock
 from tests.probes.inference import oracle

@@ -20,7 +20,7 @@ def demonstrate(claims: Claims) -> None:
         claims.check(grown < 1 << 20, f"the responder grew by {grown} bytes")
         sock.close()
         sock, answer = lease(port)  # the first one's time is over by now
-        request = pack(Packet(REQUEST, answer["token"], 1, 1), 172)
+        request = pack(Packet(REQUEST, answer.token or 0, 1, 1), 172)
         reply = next((got for _ in range(5) if (got := ask(port, request)) is not None), None)
         claims.check(reply is not None and len(reply) <= len(request), "and it still serves a session")
         sock.close()

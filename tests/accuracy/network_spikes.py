@@ -62,7 +62,7 @@ def verdict(got: Compared) -> str:
         request=Request(effort=Effort.QUICK, probes=("network",), peers=(PEER,)),
         results=(ProbeResult(probe="network", outcome=Outcome.OK, measurements=measurements),),
     )  # fmt: skip
-    return judge_gate(run, gate, {}).finding.status.value
+    return judge_gate(run, gate, {})[0].status.value
 
 
 def is_hosts_p99(m: dict[str, Any]) -> bool:

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bench.judge.statistics import median_interval
-from probes.storage.fio import Job
+from probes.storage.fio import FioJob
 from tests.probes import throttle
 from tests.probes.storage import run as storage_run
 
@@ -57,7 +57,7 @@ def ratios(folder: Path) -> list[float]:
 
 
 def main() -> int:
-    storage_run.shorten([Job("randread", 4096, 64)], repeats=1, seconds=SECONDS, ramp=RAMP)
+    storage_run.shorten([FioJob("randread", 4096, 64)], repeats=1, seconds=SECONDS, ramp=RAMP)
     with tempfile.TemporaryDirectory(dir=sys.argv[1] if sys.argv[1:] else None) as name, ExitStack() as stack:
         folder = Path(name)
         by_hand(folder)

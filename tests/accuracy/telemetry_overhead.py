@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bench.measure.watchers import Observers, Watching
 from probes import host
-from probes.common import nvml as _nvml
+from probes.common.nvml import survey
 from probes.gpu import probe as gpu
 from probes.gpu.sampler import GpuWatch
 from tests.probes.gpu.conftest import SOURCE
@@ -28,7 +28,8 @@ ROOT = Path(__file__).parents[2]
 MOST = 0.01
 LOAD = """
 import json, sys, time, torch
-from probes.inference.load.decoder import SHAPES, Decoder
+from probes.inference.load.decoder import Decoder
+from probes.inference.shapes import SHAPES
 torch.set_num_threads(1)
 decoder = Decoder(SHAPES["nano"], "cpu", torch.float32, 1, 128)
 end = time.monotonic() + float(sys.argv[1])
@@ -81,7 +82,7 @@ def ratios(steps: list[tuple[float, float]], starts: list[tuple[float, bool]]) -
 
 
 def main(seconds: float) -> int:
-    if _nvml.driver_version() is None:
+    if survey().driver is None:
         return with_a_library()
     watching = [Watching(host.PROBE, host.HostWatch()), Watching(gpu.PROBE, GpuWatch())]
     observers = Observers(watching)  # not started: the blocks do the sampling

@@ -17,9 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families as read_clas
 from bench.cli.app import run as bench
 from bench.judge.fleet.model import ANSWERED, Fleet, State
 from bench.model import Decision
-from bench.show.export import PLUGIN_STATUS
-from bench.show.fleet_formats import FORMATS, FleetExport, render
-from bench.show.fleet_formats.openmetrics import FAMILIES
+from bench.show.export import FLEET_FORMATS, PLUGIN_STATUS, Export, render
+from bench.show.export.openmetrics import FLEET_FAMILIES
 from bench.show.text import clean
 from tests.fleet.make import PROFILE, lay, run_of
 from tests.fleet.sample import RATE, go, holes, hostile, no_go
@@ -32,11 +31,11 @@ Make = Callable[[], Fleet]
 
 
 def text(name: str, fleet: Fleet, stale: str | None = None) -> str:
-    return render(name, FleetExport(fleet, stale)).decode()
+    return render(name, Export(fleet, stale=stale)).decode()
 
 
 @each_fleet
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", FLEET_FORMATS)
 def test_every_named_host_is_there_and_no_control_character(name: str, make: Make) -> None:
     found = text(name, make())
     assert not [c for c in CONTROLS if c in found] and "\r" not in found
@@ -119,7 +118,7 @@ def test_promtool_and_both_parsers_read_the_same(make: Make) -> None:
     assert (done.returncode, done.stderr + done.stdout) == (0, "")
     strict = [(s.name, s.labels, s.value) for f in read_openmetrics(found) for s in f.samples]  # type: ignore[no-untyped-call]
     assert strict == [(s.name, s.labels, s.value) for f in read_classic(found) for s in f.samples]
-    assert {name for name, _, _ in strict} <= set(FAMILIES)
+    assert {name for name, _, _ in strict} <= set(FLEET_FAMILIES)
 
 
 def samples(fleet: Fleet, name: str) -> list[tuple[dict[str, str], float]]:

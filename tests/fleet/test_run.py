@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,13 @@ import pytest
 
 from bench.judge.fleet.model import Fleet
 from bench.model import Decision
-from bench.show.html import fleet as fleet_page
+from bench.show.html import fleet_page
 from bench.store.runs import Store
 from tests.fleet.drive import NODE
 from tests.fleet.testbed import Testbed
 
 ROOT = Path(__file__).resolve().parents[2]
+ENV = {"PYTHONPATH": str(ROOT)}
 STORAGE_ONLY = """
 name = "storage-only"
 [[gate]]
@@ -34,13 +36,13 @@ source = "the test's own"
 
 
 def drive(
-    hosts: Testbed, folder: Path, *, wait: float = 110, echo: bool = True, **options: Any
+    hosts: Testbed, folder: Path, *, wait: float = 110, echo: bool = True, env: Mapping[str, str] = ENV, **options: Any
 ) -> tuple[Fleet, str, float]:
     """(the fleet, the progress lines, seconds)."""
     began = time.monotonic()
     words = json.dumps({"inventory": str(hosts.inventory), **options})
     argv = [sys.executable, "-m", "tests.fleet.drive", str(folder), words]
-    done = hosts.controller(argv, timeout=wait, PYTHONPATH=str(ROOT))
+    done = hosts.controller(argv, timeout=wait, **env)
     if echo:  # pytest shows it with a failure
         sys.stdout.write(done.stderr)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -67,7 +69,7 @@ def starts(path: Path) -> dict[str, int]:
 
 
 RANK = (
-    f"{sys.executable} -m probes.collective.load.fleet --rank {{rank}} --world {{world}} --address {{own}} "
+    f"{sys.executable} -m probes.collective.load.rank --rank {{rank}} --world {{world}} --address {{own}} "
     "--master {address} --device cpu --bytes 1048576 --iterations 10"
 )
 #: n001 has two ranks, as a node with two GPUs has, the others one.
@@ -222,7 +224,21 @@ def test_the_command_runs_the_product_itself_on_every_node_and_stores_their_runs
     assert again.returncode == 3 and again.stdout.count("INCONCLUSIVE") == 3
 
 
-@pytest.mark.parametrize("options", [["-i", "absent.ini"], ["--resume", "nothing"], [], ["-i", "n1,", "--effort", "x"]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["-i", "absent.ini"],
+        ["--resume", "nothing"],
+        [],
+        ["-i", "n1,", "--effort", "x"],
+        ["-i", "n1,", "--slurm"],
+        ["--slurm", "--ray", "auto"],
+        ["-i", "n1,", "--ray", "auto"],
+        ["--slurm"],
+        ["--ray", "nonsense"],
+        ["--ray", "nonsense", "--dry-run"],
+    ],
+)
 def test_wrong_usage_is_one_line_and_status_2(options: list[str], tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "bench", "fleet", "run", *options, "--results", str(tmp_path)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)

@@ -10,6 +10,7 @@ import signal
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -115,6 +116,14 @@ class Fabric:
             replies[host] = Reply(host, Kind.DONE, 0, self._answer(script))
             listen(replies[host])
         return replies
+
+    def hosts(self, pattern: str = "all") -> dict[str, dict[str, Any]]:
+        raise AssertionError("the plan has them")
+
+    def put(
+        self, source: Path, places: Mapping[str, str], pythons: Mapping[str, str], limit: float
+    ) -> dict[str, Reply]:
+        raise AssertionError("nothing is staged")
 
     def _answer(self, script: str) -> str:
         claim = re.findall(r'd="\$b/(.+)"', script)[0]

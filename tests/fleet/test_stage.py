@@ -23,7 +23,7 @@ from bench.fleet.errors import FleetError
 from bench.fleet.jobs import Note
 from bench.fleet.transport import ansible as site
 from bench.judge.fleet.model import Fleet
-from bench.show.fleet_progress import _Table, listener
+from bench.show.terminal.progress import _Table, fleet_listener
 from tests.fleet.test_run import STORAGE_ONLY, drive, states
 from tests.fleet.testbed import Testbed
 
@@ -141,7 +141,7 @@ def test_the_live_table_shows_hostile_names_as_text() -> None:
     Console(file=out, width=100).print(table.render())
     text = out.getvalue()
     assert "n[red]x" in text and "lost" in text and "more of 40" in text and "\x07" not in text
-    with listener(3, shown=False) as listen:
+    with fleet_listener(3, shown=False) as listen:
         listen(Note("sweep", "n1", None))
 
 

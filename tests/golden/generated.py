@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bench.cli.export import generated
-from bench.show.export.grafana import Probe
-from bench.show.export.reference import metrics_page, profiles_page
+from bench.show.catalog import metrics_page, profiles_page
 from bench.workflows.catalog import declared, load_profiles, shipped_profiles
 from probes import discover
 
@@ -15,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def _metrics() -> str:
-    return metrics_page([Probe(p.name, p.help, p.metrics) for p in discover()])
+    return metrics_page(discover())
 
 
 def _profiles() -> str:

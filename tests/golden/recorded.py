@@ -40,7 +40,7 @@ _FLEET_ENDINGS = {
 _NOW = (
     (r'(joined_at"(?:: | value=))"[^"]*"', r'\1"NOW"'),
     (r"(nodes answered, joined )[^.<]*", r"\1NOW"),
-    (r"(bench_fleet_joined_timestamp_seconds) \d+", r"\1 NOW"),
+    (r"(bench_fleet_joined_timestamp_seconds) [\d.e+]+", r"\1 NOW"),
     (r'("(?:stop|duration)": )\d{5,}', r"\1NOW"),
 )
 Commands = dict[str, list[str]]

@@ -10,6 +10,7 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binom
 
 from bench.judge import statistics
 from tests.judge.make import bounded, measurement
@@ -64,11 +65,14 @@ def test_six_and_more_use_the_tabulated_order_statistics(n: int, rank: int, cove
     """Ranks and coverages as in the tables of Conover, *Practical Nonparametric Statistics*, for p = 0.5."""
     _, (low, high) = statistics.median_interval([float(k) for k in range(1, n + 1)])
     assert (low, high) == (rank, n + 1 - rank)
-    assert statistics.median_interval_coverage(n) == pytest.approx(coverage)
+    assert 1.0 - 2.0 * binom.cdf(rank - 1, n, 0.5) == pytest.approx(coverage)
+    assert 1.0 - 2.0 * binom.cdf(rank, n, 0.5) < 0.95  # the next pair further in would cover too little
 
 
 def test_under_six_there_is_no_order_statistic() -> None:
-    assert statistics.median_interval_coverage(5) is None
+    values = [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert 1.0 - 2.0 * binom.cdf(0, 5, 0.5) < 0.95
+    assert not set(statistics.median_interval(values)[1]) & set(values)
 
 
 @pytest.mark.parametrize("n", [5, 7, 15])
@@ -103,10 +107,11 @@ def test_a_quantiles_interval_holds_it(values: list[float], q: float) -> None:
 
 
 def test_the_coverage_of_a_quantile_is_true_and_admits_too_few_values() -> None:
-    assert 0.95 <= statistics.quantile_interval_coverage(1000, 0.99) < 1
-    assert statistics.quantile_interval_coverage(5, 0.99) == pytest.approx(
-        5 * 0.99**4 * 0.01
-    )  # between the 4th and the 5th
+    low, high = statistics.quantile_interval([float(rank) for rank in range(1, 1001)], 0.99)
+    assert 0.95 <= binom.cdf(high - 1, 1000, 0.99) - binom.cdf(low - 1, 1000, 0.99) < 1
+    low, high = statistics.quantile_interval([1.0, 2.0, 3.0, 4.0, 5.0], 0.99)
+    assert (low, high) == (4.0, 5.0)
+    assert binom.cdf(high - 1, 5, 0.99) - binom.cdf(low - 1, 5, 0.99) == pytest.approx(5 * 0.99**4 * 0.01)
     rng = random.Random(3)
     hits = 0
     for _ in range(500):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench.measure import tools
-from bench.measure.lock import Busy, lock_path, one_run
+from bench.measure.lock import NodeBusy, lock_path, one_run
 
 HOLD = "import sys,time; from pathlib import Path; from bench.measure.lock import one_run\n"
 
@@ -30,7 +30,7 @@ def test_the_second_run_is_told_who_holds_it(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     first = holder(path)
     try:
-        with pytest.raises(Busy, match=f"process {first.pid}"), one_run(path):
+        with pytest.raises(NodeBusy, match=f"process {first.pid}"), one_run(path):
             pass
     finally:
         first.send_signal(signal.SIGKILL)

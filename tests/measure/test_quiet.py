@@ -124,7 +124,7 @@ def test_a_contended_run_is_inconclusive_and_never_fails() -> None:
         results=(quiet.marked(result, ("processors 75 % busy (backup)",)),),
     )
     gate = Gate(metric="storage_read_bytes_per_second", min=1e9, source="a test")
-    found = judge_gate(run, gate, {}).finding
+    found = judge_gate(run, gate, {})[0]
     assert found.status is not Status.PASS
     assert found.status is Status.UNDECIDED
     assert found.reason is not None and "contended: processors 75 % busy (backup)" in found.reason

@@ -14,7 +14,7 @@ import pytest
 from bench.measure import tools
 from bench.measure.probe import Failed, Interrupted, TimedOut, Unsupported
 from bench.measure.processes import end_tree
-from bench.measure.signals import Signals
+from bench.measure.tools import Signals
 
 
 def alive(marker: str) -> list[int]:

@@ -14,7 +14,7 @@ import pytest
 
 from bench.measure import tools
 from bench.measure.probe import TimedOut, Unsupported
-from bench.measure.workspace import MARKER, PREFIX, ensure, workspace
+from bench.measure.workspace import MARKER, PREFIX, workspace
 
 
 def ours(directory: Path) -> list[Path]:
@@ -54,8 +54,8 @@ def test_strange_names_are_only_names(tmp_path: Path) -> None:
 )
 def test_what_is_no_place_for_data_is_refused(tmp_path: Path, make: object, word: str) -> None:
     where = make(tmp_path)  # type: ignore[operator]
-    with pytest.raises(Unsupported, match=word):
-        ensure(where, 10)
+    with pytest.raises(Unsupported, match=word), workspace(where, 10, "run"):
+        pass
 
 
 def _file(path: Path) -> Path:
@@ -75,8 +75,8 @@ def test_a_path_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.Monke
         raise TimedOut.told("tool_timed_out")
 
     monkeypatch.setattr(tools, "run", hang)
-    with pytest.raises(TimedOut, match="path_hangs"):
-        ensure(tmp_path, 10)
+    with pytest.raises(TimedOut, match="path_hangs"), workspace(tmp_path, 10, "run"):
+        pass
 
 
 def _killed_owner(directory: Path) -> None:

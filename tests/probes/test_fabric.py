@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench.measure.probe import Context, Unsupported
+from bench.measure.probe import Context, Failed, Unsupported
 from bench.model import Effort, Measurement, Request
 from probes.fabric import PROBE, FabricWatch, parse
 
@@ -91,6 +91,23 @@ def test_damaged_files_are_absent_not_zero(sysfs: Path) -> None:
     assert ("fabric_link_bytes_per_second", "mlx5_0/1", "") not in got
     assert ("fabric_errors", "mlx5_0/1", "symbol_error") not in got
     assert ("fabric_link_bytes_per_second", "eth0", "") not in got
+
+
+@pytest.mark.parametrize(
+    "text", ["\x1b[2J", "1.2.3 Gb/sec (4X", "9" * 5000, "-" * 9, "", "1e999 Gb/sec", "٣ Gb/sec (٤X"]
+)
+def test_whatever_stands_in_a_file_is_a_figure_or_none(sysfs: Path, text: str) -> None:
+    names = [str(path.relative_to(sysfs)) for path in sysfs.rglob("*") if path.is_file()]
+    before = dict(FabricWatch(sysfs).sample("begin"))
+    write(sysfs, dict.fromkeys(names, text))
+    figures([before, dict(FabricWatch(sysfs).sample("end"))])
+
+
+@pytest.mark.parametrize("ports", [{"eth0": None}, {"eth0": {}}, {"eth0": {"active": "\x1b"}}])
+def test_a_damaged_sample_is_one_clean_line(ports: object) -> None:
+    with pytest.raises(Failed, match=r"^tool_output: ") as caught:
+        figures([{"ports": ports}])
+    assert caught.value.reason.isprintable()
 
 
 def test_no_hardware_is_unsupported(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from bench.measure import procfs
 from bench.measure.probe import Failed
 from bench.measure.watchers import from_lines, to_lines
 from bench.model import Measurement
@@ -79,7 +80,7 @@ def test_a_stage_without_an_end_is_left_out() -> None:
 
 def test_pressure_as_the_kernel_prints_it() -> None:
     text = "some avg10=2.76 avg60=1.42 avg300=0.45 total=8076252\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=17\n"
-    assert host.totals(text) == {"some": 8076252, "full": 17}
+    assert procfs.stall_totals(text) == {"some": 8076252, "full": 17}
 
 
 def test_the_counters_of_this_machine_can_be_read_and_only_grow() -> None:

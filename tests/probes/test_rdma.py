@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import re
+from random import Random
+
 import pytest
 
 from bench.measure.probe import Failed
-from probes.peer.helpers import checked_rdma
+from probes.peer.children import perftest_words
 from probes.rdma import bandwidth, latency
 
 HEAD = """---------------------------------------------------------------------------------------
@@ -65,4 +69,21 @@ def test_no_latency_is_made_up() -> None:
     ],
 )
 def test_the_peer_starts_nothing_else(request_: dict[str, object]) -> None:
-    assert isinstance(checked_rdma(dict(request_)), str)
+    assert isinstance(perftest_words(dict(request_)), str)
+
+
+def test_whatever_perftest_prints_gives_a_figure_or_one_clean_line() -> None:
+    draw = Random(4)
+    junk = ["\x1b[2J", "nan", "-inf", "1e308", "9" * 400, "-1", "#bytes", "\n", "\t\t", "\x00", "Gb/sec]", ""]
+    for _ in range(3000):
+        words = re.split(r"(\s+)", draw.choice([RATE, TIMES]))
+        for _ in range(draw.randint(1, 4)):
+            words[draw.randrange(len(words))] = draw.choice(junk)
+        for read in (bandwidth, latency):
+            try:
+                found = read("".join(words))
+            except Failed as error:
+                assert error.reason.startswith("tool_output: ") and error.reason.isprintable()
+                continue
+            values = found.values() if isinstance(found, dict) else [found]
+            assert all(0 < value < math.inf for value in values)

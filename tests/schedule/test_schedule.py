@@ -13,11 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from bench import schedule
 from bench.measure.probe import Completed, Unsupported
-from bench.schedule import install as schedule
-from bench.schedule import unit_files as units
-from bench.schedule.install import Place, ScheduleError
-from bench.schedule.unit_files import Nightly
+from bench.schedule import InstallPlace, Nightly, ScheduleError
 
 NIGHTLY = Nightly(
     run=("/usr/bin/python3", "-m", "bench", "run", "--baseline", "--storage", "/srv/my data/100%"),
@@ -42,15 +40,15 @@ class Systemd:
         return Completed(tuple(argv), 0, self.answers.get(" ".join(argv[3:5]), ""), "", 0.0)
 
 
-def _place(tmp_path: Path, systemd: Systemd, booted: bool = True, user: bool = False) -> Place:
+def _place(tmp_path: Path, systemd: Systemd, booted: bool = True, user: bool = False) -> InstallPlace:
     cron = tmp_path / "cron.d"
     cron.mkdir(exist_ok=True)
-    return Place(tmp_path / "units", cron / "aiready-bench", booted, user, systemd)
+    return InstallPlace(tmp_path / "units", cron / "aiready-bench", booted, user, systemd)
 
 
 def _written(tmp_path: Path, nightly: Nightly) -> Path:
-    (tmp_path / "aiready-bench.service").write_text(units.service(nightly))
-    (tmp_path / "aiready-bench.timer").write_text(units.timer(nightly))
+    (tmp_path / "aiready-bench.service").write_text(schedule.service(nightly))
+    (tmp_path / "aiready-bench.timer").write_text(schedule.timer(nightly))
     return tmp_path
 
 
@@ -63,6 +61,28 @@ def test_systemd_accepts_the_units(tmp_path: Path, user: bool) -> None:
         ["systemd-analyze", "verify", "--man=no", *files], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, [line for line in done.stderr.splitlines() if "aiready" in line]) == (0, [])
+
+
+@needs_analyze
+@pytest.mark.parametrize("name", ["a b", "100% of it", "$HOME", "a;b", "é"])
+def test_systemd_finds_the_program_in_any_folder(tmp_path: Path, name: str) -> None:
+    """It looks for the program while it verifies: a word that was quoted wrongly is not there."""
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "python").symlink_to("/bin/true")
+    run = (str(folder / "python"), "-m", "bench", "run", "--storage", str(folder))
+    nightly = replace(NIGHTLY, run=run, prune=(run[0], "-m", "bench"), writes=(folder,))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(_written(tmp_path, nightly) / "aiready-bench.service")],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, [line for line in done.stderr.splitlines() if "aiready" in line]) == (0, [])
+
+
+@pytest.mark.parametrize("name", ['a"b', "it's", "a\\b"])
+def test_a_program_that_systemd_cannot_start_is_refused_at_once(name: str) -> None:
+    with pytest.raises(ValueError, match="systemd cannot start"):
+        schedule.service(replace(NIGHTLY, run=(f"/opt/{name}/python", "-m", "bench")))
 
 
 @needs_analyze
@@ -94,7 +114,7 @@ def test_exposure_is_at_most_two_and_a_half(tmp_path: Path) -> None:
 
 
 def test_the_sandbox_hides_no_gpu_and_stops_no_compiler() -> None:
-    text = units.service(NIGHTLY)
+    text = schedule.service(NIGHTLY)
     assert "DeviceAllow=char-* rw" in text  # ProtectClock without it would allow the clock's device alone
     assert not re.search(r"^(PrivateDevices|MemoryDenyWriteExecute|DevicePolicy)=", text, re.M)
     assert "~@resources" not in text
@@ -102,7 +122,7 @@ def test_the_sandbox_hides_no_gpu_and_stops_no_compiler() -> None:
 
 
 def test_measuring_keeps_its_priority_and_tidying_waits() -> None:
-    text = units.service(NIGHTLY)
+    text = schedule.service(NIGHTLY)
     started = next(line for line in text.splitlines() if line.startswith("ExecStart="))
     tidied = next(line for line in text.splitlines() if line.startswith("ExecStopPost="))
     assert "nice" not in started and not re.search(r"^(Nice|IOSchedulingClass)=", text, re.M)
@@ -110,7 +130,7 @@ def test_measuring_keeps_its_priority_and_tidying_waits() -> None:
 
 
 def test_the_timer_is_spread_by_a_fixed_part_and_made_up_for() -> None:
-    text = units.timer(replace(NIGHTLY, at="03:15", delay_minutes=45))
+    text = schedule.timer(replace(NIGHTLY, at="03:15", delay_minutes=45))
     for line in ("OnCalendar=*-*-* 03:15:00", "RandomizedDelaySec=45min", "FixedRandomDelay=true", "Persistent=true"):
         assert line in text
 
@@ -120,14 +140,24 @@ def test_the_timer_is_spread_by_a_fixed_part_and_made_up_for() -> None:
     [("/data", "/data"), ("/my data", '"/my data"'), ("100%", "100%%"), ("$HOME", "$$HOME"), ('a"b', '"a\\"b"')],
 )
 def test_words_reach_the_program_as_they_are(word: str, quoted: str) -> None:
-    assert units.quoted(word) == quoted
+    text = schedule.service(replace(NIGHTLY, run=("/bin/true", word)))
+    assert f"ExecStart=/bin/true {quoted}\n" in text
+
+
+@pytest.mark.parametrize(
+    ("folder", "quoted"),
+    [("/data", "-/data"), ("/my data", '"-/my data"'), ("/100%", "-/100%%"), ("/$HOME", "-/$HOME")],
+)
+def test_folders_that_are_written_to_are_named_as_they_are(folder: str, quoted: str) -> None:
+    """No variable stands in a path, so that its dollar is none."""
+    assert f"\nReadWritePaths={quoted}\n" in schedule.service(replace(NIGHTLY, writes=(Path(folder),)))
 
 
 def test_a_line_break_cannot_add_a_line_to_a_unit() -> None:
     with pytest.raises(ValueError, match="cannot hold"):
-        units.service(replace(NIGHTLY, run=("/bin/true", "x\nExecStart=/bin/evil")))
+        schedule.service(replace(NIGHTLY, run=("/bin/true", "x\nExecStart=/bin/evil")))
     with pytest.raises(ValueError, match="cannot hold"):
-        units.cron_line(replace(NIGHTLY, run=("/bin/true", "x\n* * * * * evil")), "n")
+        schedule.cron_line(replace(NIGHTLY, run=("/bin/true", "x\n* * * * * evil")), "n")
 
 
 def test_install_then_remove_leaves_nothing(tmp_path: Path) -> None:
@@ -197,12 +227,12 @@ def test_without_systemd_there_is_a_line_for_cron(tmp_path: Path) -> None:
 
 
 def test_cron_spreads_the_nodes_and_keeps_each_ones_time() -> None:
-    lines = [units.cron_line(NIGHTLY, f"node{number}") for number in range(50)]
+    lines = [schedule.cron_line(NIGHTLY, f"node{number}") for number in range(50)]
     starts = {tuple(map(int, line.split()[:2])) for line in lines}
     minutes = [60 * hour + minute for minute, hour in starts]
     assert len(starts) > 25
     assert min(minutes) >= 120 and max(minutes) < 120 + 90
-    assert units.cron_line(NIGHTLY, "node7") == lines[7]
+    assert schedule.cron_line(NIGHTLY, "node7") == lines[7]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the command installs for the system, which takes root")

@@ -12,8 +12,8 @@ from typing import Any
 import jsonschema
 import pytest
 
+from bench.store.documents import json_schema, schema_text
 from bench.store.runs import Store
-from bench.store.schema import json_schema, text
 from tests.store.sample import judged, measured
 
 ROOT = Path(__file__).parents[2]
@@ -21,12 +21,12 @@ SHIPPED = ROOT / "bench" / "run.schema.json"
 
 
 def test_the_shipped_file_is_the_generated_one() -> None:
-    assert json.loads(SHIPPED.read_text()) == json_schema(), "python -m bench.store.schema > bench/run.schema.json"
+    assert json.loads(SHIPPED.read_text()) == json_schema(), "python -m bench.store.documents > bench/run.schema.json"
 
 
 def test_the_command_prints_it() -> None:
-    argv = [sys.executable, "-m", "bench.store.schema"]
-    assert subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True).stdout == text()
+    argv = [sys.executable, "-m", "bench.store.documents"]
+    assert subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True).stdout == schema_text()
 
 
 def test_it_is_a_schema_and_a_stored_run_is_valid_by_it(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from bench.judge.fleet.model import (
 from bench.judge.fleet.outliers import Figure, Keys, Table, outliers, shifts
 from bench.judge.fleet.outliers import figures as figures_of
 from bench.judge.fleet.ports import ports
-from bench.judge.gate import decide, judge
+from bench.judge.gate import decide, judge, worst_of
 from bench.judge.profile import Profile
 from bench.model import Measurement, Metric, Outcome, ProbeResult, Run
 from bench.store.index import seconds_of
@@ -191,7 +191,7 @@ def _document(fleet_id: str, found: Sequence[Weighed], strangers: Sequence[str],
         outliers=tuple(accused),
         shifts=tuple(moved),
         verdicts=verdicts,
-        decision=rules.worst(verdict.decision for verdict in verdicts),
+        decision=worst_of(verdict.decision for verdict in verdicts),
         reasons=tuple(dict.fromkeys(reason for verdict in verdicts for reason in verdict.reasons)),
     )
 

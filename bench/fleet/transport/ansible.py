@@ -28,7 +28,7 @@ from bench.fleet.errors import FleetError
 from bench.fleet.transport.base import Kind, Listen, Reply
 from bench.measure import tools
 from bench.measure.probe import Completed, Failed, ProbeError, TimedOut
-from bench.measure.signals import Signals
+from bench.measure.tools import Signals
 from bench.store.errors import one_line
 
 _TASK = "job"

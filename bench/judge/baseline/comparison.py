@@ -1,4 +1,8 @@
-"""Two runs side by side: which differences are more than noise.
+"""When two runs of a node may be compared, and which differences between two runs are more than noise.
+
+An *epoch* is the node's fingerprint (a digest of kernel, CPU and governor, memory, GPU models, driver, tool versions
+and mounts that `bench.measure.node` makes) with what was asked of the run (effort and accelerator). A change opens a
+new epoch, whose baseline warms up anew; going back to what was before finds the earlier nights again.
 
 Where the node's own nights are known, two single nights differ by more than noise when their distance is outside of the
 two-sided 99 % interval t s sqrt(2) of such a distance (Hahn & Meeker 2017, section 4.7, with both ends random). Where
@@ -10,15 +14,48 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from bench.judge.baseline.detector import Night, Track
-from bench.judge.baseline.prediction import Policy, base_of
+from bench.judge.baseline.prediction import Policy, baseline_of
 from bench.judge.baseline.scale import Scale, scale_of
 from bench.judge.baseline.series import Key, key_of
 from bench.judge.statistics import t_quantile
-from bench.model import Measurement, Metric, Noun, Run
+from bench.model import Measurement, Metric, Node, Noun, Request, Run
 
 _LEVEL = 0.005
+#: In words for people; the rest of the facts explains figures but does not part epochs.
+_FACTS = ("kernel", "governor", "nvidia_driver", "gpus", "cpu", "memory_bytes", "architecture", "versions", "mounts")
+
+
+def epoch_of(node: Node, request: Request) -> str:
+    """The epoch that a run belongs to, as one line."""
+    return f"{node.fingerprint} {request.effort.value} {request.accelerator}"
+
+
+def telling(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts that explain a new epoch, without the rest."""
+    return {name: facts[name] for name in _FACTS if name in facts}
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What differs, one ``name: old -> new`` each, nested facts with their path: ``versions.fio: 3.33 -> 3.36``."""
+    found: list[str] = []
+    for name in dict.fromkeys([*before, *after]):
+        old, new = before.get(name), after.get(name)
+        if old == new:
+            continue
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += [f"{name}.{change}" for change in changes(old, new)]
+        else:
+            found.append(f"{name}: {_shown(old)} -> {_shown(new)}")
+    return found
+
+
+def _shown(value: Any) -> str:
+    if value is None or value == [] or value == {}:
+        return "none"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 class Difference(Noun):
@@ -53,7 +90,7 @@ def _difference(a: Measurement, b: Measurement, metric: Metric | None, nights: S
     noise = None
     normal = _normal(nights, scale, policy)
     if len(normal) >= policy.fewest:
-        base = base_of(normal, scale.floor(policy.scale_floor))
+        base = baseline_of(normal, scale.floor(policy.scale_floor))
         noise = t_quantile(_LEVEL, base.df) * base.deviation * math.sqrt(2.0)
     apart = _apart(a, b) if noise is None else abs(scale.of(b.value) - scale.of(a.value)) > noise
     return Difference(

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from bench.judge.baseline.prediction import Base, Policy, Prior, base_of, memory
+from bench.judge.baseline.prediction import Baseline, Policy, Prior, baseline_of, memory
 from bench.judge.baseline.scale import Scale
 from bench.judge.statistics import z_quantile
 
 
-class State(StrEnum):
+class SeriesState(StrEnum):
     """What tonight's value says of one series (contract, section 5)."""
 
     OK = "ok"
@@ -29,7 +29,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class SeriesCall:
     """The decision on one night. ``drop`` and ``least`` (the smallest drop that would be seen) are on the scale.
 
     ``base`` is what it was compared with; None while warming, where ``centre`` is the mean of what there is.
@@ -37,7 +37,7 @@ class Call:
     with the pinned nights.
     """
 
-    state: State
+    state: SeriesState
     nights: int
     centre: float | None = None
     drop: float | None = None
@@ -47,7 +47,7 @@ class Call:
 
 
 #: From the one that matters least.
-SEVERITY = (State.OK, State.WARMING, State.UNDETECTABLE, State.SUSPECT, State.REGRESSED)
+SEVERITY = (SeriesState.OK, SeriesState.WARMING, SeriesState.UNDETECTABLE, SeriesState.SUSPECT, SeriesState.REGRESSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Track:
         """The nights that tonight is compared with, the newest first."""
         return self._before(len(self._all))
 
-    def judge(self, night: Night, pinned: Sequence[float] = ()) -> Call:
+    def judge(self, night: Night, pinned: Sequence[float] = ()) -> SeriesCall:
         """The decision on ``night`` as the next one. Changes nothing.
 
         ``pinned`` are the values of the acceptance nights, on the scale: they guard against a decline that is so slow
@@ -99,21 +99,21 @@ class Track:
             return call
         return against
 
-    def enter(self, night: Night) -> Call:
+    def enter(self, night: Night) -> SeriesCall:
         """Judge the night against the last ones and take it in."""
         call = self._rolling(night)
         if night.value is None:
             return call
         entry = self._clipped(night.value) if night.usable else None
-        if self._cleared is not None and call.state is not State.REGRESSED:
+        if self._cleared is not None and call.state is not SeriesState.REGRESSED:
             self._normal[-1] = self._cleared
         self._bad = self._cleared = None
         self._all.append(night.value)
         self._normal.append(entry)
-        if call.state is State.REGRESSED:
+        if call.state is SeriesState.REGRESSED:
             self._normal[-call.since :] = [None] * call.since
             self._bad = night.value
-        elif call.state is State.SUSPECT:
+        elif call.state is SeriesState.SUSPECT:
             self._normal[-1], self._bad, self._cleared = None, night.value, entry
         return call
 
@@ -122,20 +122,20 @@ class Track:
         known = [value for value in reversed(self._normal[:end]) if value is not None]
         return known[: self.policy.window]
 
-    def _rolling(self, night: Night) -> Call:
+    def _rolling(self, night: Night) -> SeriesCall:
         normal = self.normal
         if len(normal) < self.policy.fewest or night.value is None:
             centre = sum(normal) / len(normal) if normal else None
             drop = None if centre is None or night.value is None else centre - night.value
-            return Call(State.WARMING, len(normal), centre, drop)
+            return SeriesCall(SeriesState.WARMING, len(normal), centre, drop)
         base = self._base(normal)
         call = self._compared(night, base, self._bad)
-        if call.state is State.REGRESSED or (call.state is State.OK and self._is_bad(base, night.value)):
+        if call.state is SeriesState.REGRESSED or (call.state is SeriesState.OK and self._is_bad(base, night.value)):
             return call  # confirmed, or cleared by its second measurement
         since = self._lasting(night)
-        return replace(call, state=State.REGRESSED, since=since) if since else call
+        return replace(call, state=SeriesState.REGRESSED, since=since) if since else call
 
-    def _pinned(self, night: Night, pinned: Sequence[float]) -> Call | None:
+    def _pinned(self, night: Night, pinned: Sequence[float]) -> SeriesCall | None:
         """Against the pinned nights: their level; the scale from them and from the last nights together."""
         assert night.value is not None
         normal = self.normal
@@ -145,48 +145,48 @@ class Track:
         squares = sum((value - centre) ** 2 for value in pinned) + sum((value - middle) ** 2 for value in normal)
         df = len(pinned) - 1.0 + max(len(normal) - 1.0, 0.0)
         deviation = max(math.sqrt(squares / df), self._floor)
-        base = Base(centre, deviation, df, len(pinned))
+        base = Baseline(centre, deviation, df, len(pinned))
         call = replace(self._compared(night, base, self._all[-1] if self._all else None), pinned=True)
-        if call.state is State.OK or call.state is State.SUSPECT:
+        if call.state is SeriesState.OK or call.state is SeriesState.SUSPECT:
             for nights in self.policy.shifts:
                 shift = self._shift(night, nights, centre) if nights <= len(self._all) + 1 else None
                 if shift is not None and shift > base.edge_lasting(self.policy.lasting_level, nights, 0.0):
-                    return replace(call, state=State.REGRESSED, since=nights)
+                    return replace(call, state=SeriesState.REGRESSED, since=nights)
         return call
 
     @property
     def _floor(self) -> float:
         return self.scale.floor(self.policy.scale_floor)
 
-    def _base(self, normal: Sequence[float]) -> Base:
-        return base_of(normal, self._floor, self.prior)
+    def _base(self, normal: Sequence[float]) -> Baseline:
+        return baseline_of(normal, self._floor, self.prior)
 
-    def _is_bad(self, base: Base, value: float) -> bool:
+    def _is_bad(self, base: Baseline, value: float) -> bool:
         effect = self.scale.effect(self.policy.effect, base.centre)
         return base.centre - value > max(base.edge(self.policy.suspect_level), effect)
 
-    def _compared(self, night: Night, base: Base, before: float | None) -> Call:
+    def _compared(self, night: Night, base: Baseline, before: float | None) -> SeriesCall:
         """One night against ``base``. ``before``: the last night's value if that may confirm a suspicion."""
         assert night.value is not None
         effect = self.scale.effect(self.policy.effect, base.centre)
         least = max(base.edge(self.policy.both_level), effect) + z_quantile(0.8) * base.spread
-        call = Call(State.OK, base.n, base.centre, base.centre - night.value, least)
+        call = SeriesCall(SeriesState.OK, base.n, base.centre, base.centre - night.value, least)
         if self._is_bad(base, night.value):
             return replace(call, state=self._confirmed(night, base, effect, before))
         asked = self.scale.asked(self.policy.asked, base.centre)
-        return replace(call, state=State.UNDETECTABLE) if least > asked else call
+        return replace(call, state=SeriesState.UNDETECTABLE) if least > asked else call
 
-    def _confirmed(self, night: Night, base: Base, effect: float, before: float | None) -> State:
+    def _confirmed(self, night: Night, base: Baseline, effect: float, before: float | None) -> SeriesState:
         """Two separate measurements, both bad: of one night, or of two in a row. One alone is a suspicion."""
         assert night.value is not None
         second = night.again if night.again is not None else before
         if second is None:
-            return State.SUSPECT
+            return SeriesState.SUSPECT
         alone = base.centre - second > max(base.edge(self.policy.confirm_level), effect)
         both = base.centre - (night.value + second) / 2.0 > max(base.edge(self.policy.both_level), effect)
         if alone and both:
-            return State.REGRESSED
-        return State.OK if night.again is not None else State.SUSPECT
+            return SeriesState.REGRESSED
+        return SeriesState.OK if night.again is not None else SeriesState.SUSPECT
 
     def _lasting(self, night: Night) -> int:
         """For how many nights the mean has been too low, 0 for none."""

@@ -50,7 +50,7 @@ class Prior:
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
+class Baseline:
     """What is normal, on the scale: centre and standard deviation of single nights, from ``n`` nights."""
 
     centre: float
@@ -73,7 +73,7 @@ class Base:
         return t_quantile(level, self.df) * self.deviation * math.sqrt(own + others)
 
 
-def base_of(values: Sequence[float], floor: float, prior: Prior | None = None) -> Base:
+def baseline_of(values: Sequence[float], floor: float, prior: Prior | None = None) -> Baseline:
     """Centre and scale of at least two nights, shrunk towards the siblings' where there are any (Smyth 2004, eq. 4)."""
     n = len(values)
     centre = sum(values) / n
@@ -81,7 +81,7 @@ def base_of(values: Sequence[float], floor: float, prior: Prior | None = None) -
     df = n - 1.0
     if prior is not None:
         squares, df = squares + prior.df * prior.variance, df + prior.df
-    return Base(centre, max(math.sqrt(squares / df), floor), df, n)
+    return Baseline(centre, max(math.sqrt(squares / df), floor), df, n)
 
 
 def memory(nights: Sequence[float], centre: float) -> float:

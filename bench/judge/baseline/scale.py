@@ -19,7 +19,7 @@ from enum import StrEnum
 from bench.model import Metric
 
 
-class Kind(StrEnum):
+class ScaleKind(StrEnum):
     RATIO = "ratio"
     POINTS = "points"
     EVENTS = "events"
@@ -37,23 +37,23 @@ _FLOOR_ROOT = 1.0
 class Scale:
     """From a value to the scale and back, for one metric. ``sign`` is +1 where higher is better, else -1."""
 
-    kind: Kind
+    kind: ScaleKind
     sign: float
 
     def of(self, value: float) -> float:
         """The value on the scale. Nothing at all (a rate of 0) lies far below every rate there is."""
-        if self.kind is Kind.POINTS:
+        if self.kind is ScaleKind.POINTS:
             return self.sign * value
-        if self.kind is Kind.EVENTS:
+        if self.kind is ScaleKind.EVENTS:
             return self.sign * 2.0 * math.sqrt(max(value, 0.0) + 0.375)
         return self.sign * (math.log(value) if value > 0.0 else _NOTHING)
 
     def back(self, scaled: float) -> float:
         """The value of the metric at that point of the scale."""
         plain = self.sign * scaled
-        if self.kind is Kind.POINTS:
+        if self.kind is ScaleKind.POINTS:
             return plain
-        if self.kind is Kind.EVENTS:
+        if self.kind is ScaleKind.EVENTS:
             return max(0.0, (max(plain, 0.0) / 2.0) ** 2 - 0.375)
         return math.exp(min(plain, 709.0))
 
@@ -63,7 +63,7 @@ class Scale:
         1 - observed/expected where higher is better, observed/expected - 1 where lower is; for ``points`` the
         difference; for ``events`` how many more there are.
         """
-        if self.kind is Kind.RATIO:
+        if self.kind is ScaleKind.RATIO:
             return -self.sign * math.expm1(min(-self.sign * drop, 709.0))
         return -self.sign * (self.back(centre - drop) - self.back(centre))
 
@@ -72,9 +72,9 @@ class Scale:
 
         A share: at least a point; a count: at least one on the root scale, 4 more where 4 are expected.
         """
-        if self.kind is Kind.RATIO:
+        if self.kind is ScaleKind.RATIO:
             return -self.sign * math.log1p(-self.sign * ratio)
-        if self.kind is Kind.POINTS:
+        if self.kind is ScaleKind.POINTS:
             return max(abs(centre) * ratio, LEAST_POINTS)
         return _LEAST_ROOT
 
@@ -82,21 +82,21 @@ class Scale:
         """The drop that must be seen, on the scale. For a share half of ``ratio`` in points (10 where 20 % are asked:
         the starvation that MLPerf Storage allows); of a count nothing is asked, because none is expected.
         """
-        if self.kind is Kind.RATIO:
+        if self.kind is ScaleKind.RATIO:
             return self.effect(ratio, centre)
-        return ratio / 2.0 if self.kind is Kind.POINTS else math.inf
+        return ratio / 2.0 if self.kind is ScaleKind.POINTS else math.inf
 
     def floor(self, ratio: float) -> float:
         """The least standard deviation to be believed, on the scale."""
-        if self.kind is Kind.RATIO:
+        if self.kind is ScaleKind.RATIO:
             return ratio
-        return _FLOOR_POINTS if self.kind is Kind.POINTS else _FLOOR_ROOT
+        return _FLOOR_POINTS if self.kind is ScaleKind.POINTS else _FLOOR_ROOT
 
 
 def scale_of(metric: Metric, values: Iterable[float]) -> Scale:
     """The scale for a metric, given the values that it had. Logarithms where nothing forbids them."""
     sign = -1.0 if metric.better == "lower" else 1.0
     if metric.unit == "" and metric.better == "lower":
-        return Scale(Kind.EVENTS, sign)
+        return Scale(ScaleKind.EVENTS, sign)
     small = metric.unit == "ratio" and (metric.better == "lower" or any(value <= 0.0 for value in values))
-    return Scale(Kind.POINTS if small else Kind.RATIO, sign)
+    return Scale(ScaleKind.POINTS if small else ScaleKind.RATIO, sign)

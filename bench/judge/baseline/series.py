@@ -1,9 +1,9 @@
 """Runs -> what this node normally measures; a run against it -> one `Regression` a series, and what they make of a
 verdict.
 
-A *series* is one metric with its labels on one node, in one *epoch* (`bench.judge.baseline.epoch`). A *night* is one
-stored run; a run that was made to confirm another belongs to that one's night. Nights that were judged NO-GO for the
-profile, were interrupted, or whose measurement is invalid (a contended host, say) are never part of what is normal.
+A *series* is one metric with its labels on one node, in one *epoch* (`bench.judge.baseline.comparison`). A *night* is
+one stored run; a run that was made to confirm another belongs to that one's night. Nights that were judged NO-GO for
+the profile, were interrupted, or whose measurement is invalid (a contended host, say) are never part of what is normal.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bench.judge.baseline.detector import SEVERITY, Call, Night, State, Track
+from bench.judge.baseline.detector import SEVERITY, Night, SeriesCall, SeriesState, Track
 from bench.judge.baseline.prediction import Policy, prior_of
-from bench.judge.baseline.scale import Kind, Scale, scale_of
+from bench.judge.baseline.scale import Scale, ScaleKind, scale_of
+from bench.judge.gate import ALMOST, decision_of
 from bench.judge.profile import Gate, Profile
-from bench.model import Code, Measurement, Metric, Noun, Run
+from bench.model import Code, Decision, Finding, Measurement, Metric, Noun, Run, Status, Verdict
 
 Labels = tuple[tuple[str, str], ...]
 #: A series of the node: the metric's name and its labels, sorted.
@@ -26,7 +27,7 @@ SAME_NIGHT_SECONDS = 6 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class StoredRun:
     """One stored run, as far as a baseline needs to know it. ``at`` is its start in seconds since the epoch (UTC).
 
     ``sound``: measured to its end and no replay. ``confirms``: the id of the run that it was made to confirm.
@@ -42,14 +43,14 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What the store knows that matters for one run: the node's sessions of its epoch, oldest first, and their values.
+    """What the store knows that matters for one run: the node's runs of its epoch, oldest first, and their values.
 
-    ``sessions`` holds the run itself and what came within `SAME_NIGHT_SECONDS` of it too. ``values[key]`` maps a run's
+    ``runs`` holds the run itself and what came within `SAME_NIGHT_SECONDS` of it too. ``values[key]`` maps a run's
     id to the series' value; an invalid measurement is not in it. ``siblings[key]`` has the values of each other node.
     ``pinned[key]``: the acceptance nights. ``opened``: what changed when the epoch began, in words.
     """
 
-    sessions: tuple[Session, ...] = ()
+    runs: tuple[StoredRun, ...] = ()
     values: Mapping[Key, Mapping[str, float]] = field(default_factory=dict)
     siblings: Mapping[Key, Sequence[Sequence[float]]] = field(default_factory=dict)
     pinned: Mapping[Key, Sequence[float]] = field(default_factory=dict)
@@ -72,7 +73,7 @@ class Regression(Noun):
     drop_ratio: float | None
     minimum_detectable_drop_ratio: float | None
     nights: int
-    status: State
+    status: SeriesState
     gating: bool = True
     gate: int = 0
     reason: str = ""
@@ -149,7 +150,7 @@ def track_of(
     floor = scale.floor(policy.scale_floor)
     siblings = [[scale.of(v) for v in nights if _fits(v, scale)] for nights in history.siblings.get(key, ())]
     track = Track(policy, scale, prior_of(siblings, floor, policy.fewest))
-    for _, night in _nights(history.sessions, before, values, profile, scale):
+    for _, night in _nights(history.runs, before, values, profile, scale):
         track.enter(night)
     return track
 
@@ -160,48 +161,48 @@ def normal_runs(key: Key, history: History, profile: Profile, metric: Metric, po
     scale = scale_of(metric, values.values())
     track = Track(policy, scale)
     found = []
-    for run, night in _nights(history.sessions, None, values, profile, scale):
-        bad = track.enter(night).state in (State.SUSPECT, State.REGRESSED)
+    for run, night in _nights(history.runs, None, values, profile, scale):
+        bad = track.enter(night).state in (SeriesState.SUSPECT, SeriesState.REGRESSED)
         found += [run] if night.usable and not bad else []
     return found
 
 
 def _nights(
-    sessions: Iterable[Session], before: str | None, values: Mapping[str, float], profile: Profile, scale: Scale
+    runs: Iterable[StoredRun], before: str | None, values: Mapping[str, float], profile: Profile, scale: Scale
 ) -> Iterable[tuple[str, Night]]:
     """The sound nights that measured the series, each with its run's id and its second measurement."""
-    known = list(sessions)
-    sound = [session for session in known if session.sound]
-    again = {session.confirms: values[session.run] for session in sound if session.confirms and session.run in values}
-    for session in known:
-        if session.run == before:
+    known = list(runs)
+    sound = [stored for stored in known if stored.sound]
+    again = {stored.confirms: values[stored.run] for stored in sound if stored.confirms and stored.run in values}
+    for stored in known:
+        if stored.run == before:
             return
-        value = values.get(session.run)
-        if session.sound and session.confirms is None and value is not None:
-            second = again.get(session.run)
-            usable = _fits(value, scale) and not judged_bad(session, profile)
-            yield session.run, Night(scale.of(value), None if second is None else scale.of(second), usable)
+        value = values.get(stored.run)
+        if stored.sound and stored.confirms is None and value is not None:
+            second = again.get(stored.run)
+            usable = _fits(value, scale) and not judged_bad(stored, profile)
+            yield stored.run, Night(scale.of(value), None if second is None else scale.of(second), usable)
 
 
-def judged_bad(session: Session, profile: Profile) -> bool:
+def judged_bad(stored: StoredRun, profile: Profile) -> bool:
     """Was the run NO-GO for this profile? Where it was never judged by it: for any.
 
     A run without verdicts counts as good, and so does an INCONCLUSIVE one: what it did measure was measured.
     """
-    own = [d for name, digest, d in session.decisions if profile.digest == digest or profile.name == name]
-    return "NO-GO" in (own or [decision for _, _, decision in session.decisions])
+    own = [d for name, digest, d in stored.decisions if profile.digest == digest or profile.name == name]
+    return "NO-GO" in (own or [decision for _, _, decision in stored.decisions])
 
 
 def _fits(value: float, scale: Scale) -> bool:
     """A rate or a time of nothing at all is a fault, not a night to learn from."""
-    return scale.kind is not Kind.RATIO or value > 0.0
+    return scale.kind is not ScaleKind.RATIO or value > 0.0
 
 
 def _first_of_night(run: Run, history: History, values: Mapping[str, float]) -> str:
     """The id of the run's own night: that of the run which it confirms, where that one measured the series too."""
-    own = next((session for session in history.sessions if session.run == run.id), None)
-    first = own.confirms if own else run.request.options.get("confirms")
-    return first if isinstance(first, str) and first in values else run.id
+    own = next((stored for stored in history.runs if stored.run == run.id), None)
+    first = own.confirms if own else run.confirms
+    return first if first in values else run.id
 
 
 def _tonight(run: Run, history: History, values: Mapping[str, float], scale: Scale) -> Night:
@@ -214,20 +215,20 @@ def _tonight(run: Run, history: History, values: Mapping[str, float], scale: Sca
 
 def _second(run: str, history: History, values: Mapping[str, float]) -> float | None:
     """The separate measurement of the same night: of the run made to confirm it, else of the next run within hours."""
-    sessions = [s for s in history.sessions if s.sound or s.run == run]
-    for session in sessions:
-        if session.confirms == run and session.run in values:
-            return values[session.run]
-    place = next((i for i, s in enumerate(sessions) if s.run == run), None)
-    for later in sessions[place + 1 :] if place is not None else ():
-        if later.at - sessions[place or 0].at > SAME_NIGHT_SECONDS:
+    runs = [s for s in history.runs if s.sound or s.run == run]
+    for stored in runs:
+        if stored.confirms == run and stored.run in values:
+            return values[stored.run]
+    place = next((i for i, s in enumerate(runs) if s.run == run), None)
+    for later in runs[place + 1 :] if place is not None else ():
+        if later.at - runs[place or 0].at > SAME_NIGHT_SECONDS:
             break
         if later.run in values and later.confirms is None:
             return values[later.run]
     return None
 
 
-def _regression(measurement: Measurement, call: Call, scale: Scale, history: History) -> Regression:
+def _regression(measurement: Measurement, call: SeriesCall, scale: Scale, history: History) -> Regression:
     ratio = None if call.centre is None or call.drop is None else scale.ratio(call.centre, call.drop)
     least = None if call.centre is None or call.least is None else scale.ratio(call.centre, call.least)
     return Regression(
@@ -243,21 +244,21 @@ def _regression(measurement: Measurement, call: Call, scale: Scale, history: His
     )
 
 
-def _reason(call: Call, ratio: float | None, least: float | None, scale: Scale, history: History) -> str:
+def _reason(call: SeriesCall, ratio: float | None, least: float | None, scale: Scale, history: History) -> str:
     """One sentence, its first word machine-readable; empty when all is well."""
     normal = "the pinned nights" if call.pinned else f"the last {call.nights} nights"
-    if call.state is State.WARMING:
+    if call.state is SeriesState.WARMING:
         since = f" since {history.opened}" if history.opened else ""
         return f"{Code.WARMING}: {call.nights}/{Policy().fewest} nights{since}"
-    if call.state is State.UNDETECTABLE:
+    if call.state is SeriesState.UNDETECTABLE:
         return (
             f"{Code.UNDETECTABLE}: a drop of less than {_amount(least, scale)} would not be seen, so noisy are {normal}"
         )
-    if call.state is State.SUSPECT:
+    if call.state is SeriesState.SUSPECT:
         return f"{Code.SUSPECT}: {_amount(ratio, scale)} worse than {normal}, measured once"
-    if call.state is State.REGRESSED and call.since > 1:
+    if call.state is SeriesState.REGRESSED and call.since > 1:
         return f"{Code.REGRESSED}: worse than {normal} for {call.since} nights in the mean"
-    if call.state is State.REGRESSED:
+    if call.state is SeriesState.REGRESSED:
         return f"{Code.REGRESSED}: {_amount(ratio, scale)} worse than {normal}, in two separate measurements"
     return ""
 
@@ -265,9 +266,9 @@ def _reason(call: Call, ratio: float | None, least: float | None, scale: Scale, 
 def _amount(ratio: float | None, scale: Scale) -> str:
     if ratio is None:
         return "an unknown amount"
-    if scale.kind is Kind.EVENTS:
+    if scale.kind is ScaleKind.EVENTS:
         return f"{ratio:.0f} events"
-    return f"{100 * ratio:.1f} {'points' if scale.kind is Kind.POINTS else '%'}"
+    return f"{100 * ratio:.1f} {'points' if scale.kind is ScaleKind.POINTS else '%'}"
 
 
 def worst(found: Iterable[Sequence[Regression]]) -> list[Regression]:
@@ -283,3 +284,51 @@ def worst(found: Iterable[Sequence[Regression]]) -> list[Regression]:
 
 def _rank(entry: Regression) -> tuple[bool, int]:
     return entry.gating, SEVERITY.index(entry.status)
+
+
+# --- what regressions make of a verdict: they only ever make it worse
+
+_STATUS = {
+    SeriesState.REGRESSED: Status.FAIL,
+    SeriesState.SUSPECT: Status.UNDECIDED,
+    SeriesState.UNDETECTABLE: Status.UNDECIDED,
+}
+_WORSE = (Status.PASS, Status.NO_DATA, Status.UNDECIDED, Status.FAIL)
+_ORDER = (SeriesState.REGRESSED, SeriesState.SUSPECT, SeriesState.UNDETECTABLE)
+
+
+def with_regressions(verdict: Verdict, found: Sequence[Regression]) -> Verdict:
+    """The verdict with the regressions of its profile in its findings. ``found`` is of the same profile."""
+    decisive = [entry for entry in found if entry.gating and entry.status in _STATUS]
+    if not decisive:
+        return verdict
+    findings = tuple(
+        _with_worst(finding, [entry for entry in decisive if entry.gate == index])
+        for index, finding in enumerate(verdict.findings)
+    )
+    shares = [100.0 * min(1.0, 1.0 - (entry.drop_ratio or 0.0)) for entry in decisive]
+    score = max(0.0, min(verdict.score, ALMOST, *shares))
+    return verdict.model_copy(update={"findings": findings, "decision": decision_of(findings), "score": score})
+
+
+def doubted(verdict: Verdict, reason: str) -> Verdict:
+    """The verdict of a run that can decide nothing any more (it is stale): INCONCLUSIVE, every finding undecided."""
+    findings = tuple(
+        finding.model_copy(update={"status": Status.UNDECIDED, "reason": reason}) for finding in verdict.findings
+    )
+    score = min(verdict.score, ALMOST)
+    return verdict.model_copy(update={"findings": findings, "decision": Decision.INCONCLUSIVE, "score": score})
+
+
+def _with_worst(finding: Finding, found: Sequence[Regression]) -> Finding:
+    """The finding, made as bad as the worst of the regressions of its gate, with that one's reason."""
+    if not found:
+        return finding
+    entry = min(found, key=lambda one: _ORDER.index(one.status))
+    status = _STATUS[entry.status]
+    if _WORSE.index(status) <= _WORSE.index(finding.status):
+        return finding
+    return finding.model_copy(
+        update={"status": status, "reason": entry.reason, "labels": entry.labels, "observed": entry.observed}
+        | ({} if entry.observed == finding.observed else {"interval": None})
+    )

@@ -157,11 +157,3 @@ def names(hosts: Sequence[str]) -> str:
     """The first few, and how many more."""
     more = len(hosts) - _MOST_NAMED
     return ", ".join(hosts[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
-def worst(decisions: Iterable[Decision]) -> Decision:
-    """NO-GO before INCONCLUSIVE before GO; INCONCLUSIVE for none."""
-    found = set(decisions)
-    if Decision.NO_GO in found:
-        return Decision.NO_GO
-    return Decision.GO if found == {Decision.GO} else Decision.INCONCLUSIVE

@@ -1,33 +1,32 @@
-"""A judged run as test cases, for the formats that CI systems read.
+"""A judged run or a joined fleet as test cases: what JUnit and CTRF write.
 
-One case a profile ("verdict") and one a gate. The contract: pass, failure for NO-GO, error for what could not be
-decided; never skipped, because a skipped test is green everywhere. A gate that is not required never decides, so it
-passes as a case and what it missed is told beside it.
+Of a run one suite a profile, with one case for the verdict and one a gate. Of a fleet the verdicts, every named host,
+every pair, who is slower than its siblings, the collective, shared storage, what moved on all nodes. The contract:
+pass, failure for NO-GO, error for what is missing, undecided or suspected by a single measurement; never skipped,
+because a skipped test is green everywhere. What does not decide passes as a case and is told beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Literal
 
+from bench.judge.fleet.model import Fleet, FleetVerdict, NodeOutcome, Outlier, PairOutcome, SharedStorage, Shift, State
 from bench.model import Decision, Finding, Run, Status, Verdict
+from bench.show.terminal import fleet_screen
 from bench.show.text import clean
-from bench.show.wording import gate_name, margin, needed, observed, plural, score
+from bench.show.wording import against_limit, ended, gate_name, margin, moment, plural, score, when
+from bench.units import human
 
 CaseState = Literal["pass", "failure", "error"]
-BY_DECISION: dict[Decision, CaseState] = {
-    Decision.GO: "pass",
-    Decision.NO_GO: "failure",
-    Decision.INCONCLUSIVE: "error",
-}
-_BY_STATUS: dict[Status, CaseState] = {
-    Status.PASS: "pass",
-    Status.FAIL: "failure",
-    Status.NO_DATA: "error",
-    Status.UNDECIDED: "error",
-}
+_BY_DECISION: dict[Decision, CaseState] = {Decision.GO: "pass", Decision.NO_GO: "failure"}
+_BY_STATUS: dict[Status, CaseState] = {Status.PASS: "pass", Status.FAIL: "failure"}
+_BY_STATE: dict[State, CaseState] = {State.PASS: "pass", State.FAIL: "failure"}
+_BY_CONSEQUENCE: dict[str, CaseState] = {"outlier": "failure", "regressed": "failure", "suspect": "error"}
+_RATE = "network_throughput_bytes_per_second"
+_LONGEST = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """One profile."""
+    """Cases that belong together; ``notes`` are lines on what did not decide."""
 
     name: str
     cases: tuple[Case, ...]
@@ -53,23 +52,73 @@ class Suite:
         return sum(case.state == state for case in self.cases)
 
 
-def suites(run: Run) -> list[Suite]:
-    """One suite a verdict; a run that nobody judged is one suite with one error."""
-    found = [_suite(verdict) for verdict in run.verdicts]
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All suites of a document and where they come from. But for the suites, every text may be foreign.
+
+    ``seconds`` is how long the probes took, all together; JUnit writes the ``properties``, CTRF the ``environment``.
+    """
+
+    suites: Sequence[Suite]
+    began: datetime | None
+    ended: datetime | None
+    version: str | None
+    properties: Mapping[str, str]
+    environment: Mapping[str, str]
+    host: str = ""
+    seconds: float = 0.0
+
+
+def report_of(document: Run | Fleet) -> Report:
+    return _of_run(document) if isinstance(document, Run) else _of_fleet(document)
+
+
+def _suite(name: str, cases: Iterable[Case], notes: Iterable[str] = ()) -> Suite:
+    """Two gates on one metric have one name in CI: the second is told apart by its number."""
+    seen: dict[str, int] = {}
+    apart = []
+    for case in cases:
+        number = seen[case.name] = seen.get(case.name, 0) + 1
+        apart.append(case if number == 1 else replace(case, name=f"{case.name} #{number}"))
+    return Suite(name, tuple(apart), tuple(notes))
+
+
+def _labels(labels: Mapping[str, str]) -> list[str]:
+    return [f"label: {key}={clean(value, 200)}" for key, value in sorted(labels.items())]
+
+
+# --- a run
+
+
+def _of_run(run: Run) -> Report:
+    """A run that nobody judged is one suite with one error."""
     unjudged = Case("verdict", "error", "INCONCLUSIVE", f"not judged; judge it with: bench gate {clean(run.id, 40)}")
-    return found or [Suite("bench", (unjudged,))]
+    about = {
+        "run": run.id,
+        "started_at": when(run.started_at),
+        "effort": run.request.effort.value,
+        "accelerator": run.request.accelerator,
+        "fingerprint": run.node.fingerprint,
+        "bench_version": run.bench_version or "unknown",
+    }
+    found = run.attribution
+    return Report(
+        suites=[_profile(verdict) for verdict in run.verdicts] or [Suite("bench", (unjudged,))],
+        began=moment(run.started_at),
+        ended=ended(run),
+        version=run.bench_version,
+        properties=about | ({"bottleneck": found.bottleneck, "explanation": found.explanation} if found else {}),
+        environment={"hostname": run.node.hostname}
+        | {name: about[name] for name in ("run", "fingerprint", "accelerator", "effort")},
+        host=run.node.hostname,
+        seconds=sum(result.duration_seconds for result in run.results),
+    )
 
 
-def seconds(run: Run) -> float:
-    """How long the probes took."""
-    return sum(result.duration_seconds for result in run.results)
-
-
-def _suite(verdict: Verdict) -> Suite:
-    cases = (_whole(verdict), *numbered([_gate(finding) for finding in verdict.findings]))
+def _profile(verdict: Verdict) -> Suite:
     missed = [f for f in verdict.findings if not f.required and f.status is not Status.PASS]
-    notes = tuple(f"optional, does not decide: {gate_name(f)}: {_said(f)}" for f in missed)
-    return Suite(clean(verdict.profile, 200) or "profile", cases, notes)
+    notes = (f"optional, does not decide: {gate_name(f)}: {_said(f)}" for f in missed)
+    return _suite(clean(verdict.profile, 200) or "profile", (_whole(verdict), *map(_gate, verdict.findings)), notes)
 
 
 def _whole(verdict: Verdict) -> Case:
@@ -79,25 +128,25 @@ def _whole(verdict: Verdict) -> Case:
     if bad:
         message += f": {len(bad)} of {plural(len(required), 'required gate')} did not pass"
     lines = tuple(f"{gate_name(f)}: {_said(f)}" for f in bad)
-    return Case("verdict", BY_DECISION[verdict.decision], verdict.decision.value, message, lines)
+    return Case("verdict", _BY_DECISION.get(verdict.decision, "error"), verdict.decision.value, message, lines)
 
 
 def _gate(finding: Finding) -> Case:
-    state = _BY_STATUS[finding.status] if finding.required else "pass"
+    """A gate that is not required never decides, so it passes."""
+    state = _BY_STATUS.get(finding.status, "error") if finding.required else "pass"
     return Case(gate_name(finding), state, finding.status.value, _said(finding), tuple(_details(finding)))
 
 
 def _said(finding: Finding) -> str:
-    """``measured 38 %, needs <= 10 %, 2.8 x over``."""
+    """``38 %, needs <= 10 %, 280 % over``, and why."""
     far = margin(finding)
-    text = f"{observed(finding)}, needs {needed(finding.limit, finding.metric)}" + (f", {far}" if far else "")
-    return f"{text}; {clean(finding.reason, 300)}" if finding.reason else text
+    text = against_limit(finding) + (f", {far}" if far else "")
+    return f"{text}; {clean(finding.reason, _LONGEST)}" if finding.reason else text
 
 
 def _details(finding: Finding) -> Iterator[str]:
     yield f"metric: {finding.metric}"
-    for key, value in sorted(finding.labels.items()):
-        yield f"label: {key}={clean(value, 200)}"
+    yield from _labels(finding.labels)
     yield f"observed: {'not measured' if finding.observed is None else repr(finding.observed)}"
     if finding.interval:
         yield f"95 % interval: {finding.interval[0]!r} to {finding.interval[1]!r}"
@@ -109,29 +158,120 @@ def _details(finding: Finding) -> Iterator[str]:
             yield f"{name}: {clean(text)}"
 
 
-def numbered(cases: Sequence[Case]) -> Iterator[Case]:
-    """Two gates on one metric have one name in CI: the second is told apart by its limit's number."""
-    seen: dict[str, int] = {}
-    for case in cases:
-        seen[case.name] = seen.get(case.name, 0) + 1
-        again = seen[case.name]
-        yield case if again == 1 else Case(f"{case.name} #{again}", case.state, case.raw, case.message, case.details)
+# --- a fleet
 
 
-def moment(text: str | None) -> datetime | None:
-    """An RFC 3339 time in UTC, or None for what is no time."""
-    try:
-        found = datetime.fromisoformat(text or "")
-        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
+def _of_fleet(fleet: Fleet) -> Report:
+    """Suites for which there is anything to say; the first two always."""
+    shifts = [(shift, consequence(shift)) for shift in fleet.shifts]
+    suites = [
+        _suite("fleet", [_verdict(v) for v in fleet.verdicts] or [_unjudged(fleet)]),
+        _suite("nodes", map(_node, fleet.nodes)),
+        _suite("pairs", map(_pair, fleet.pairs)),
+        _suite("siblings", map(_outlier, fleet.outliers), _warnings(fleet)),
+        _suite("collective", _collective(fleet)),
+        _suite("shared storage", map(_shared, fleet.shared)),
+        _suite(
+            "whole fleet",
+            [_shift(shift, word) for shift, word in shifts if word != "moved"],
+            [f"moved, does not decide: {fleet_screen.shift_line(s)}" for s, word in shifts if word == "moved"],
+        ),
+    ]
+    about = {
+        "fleet": fleet.id,
+        "decision": fleet.decision.value,
+        "measured_at": fleet.measured_at,
+        "joined_at": fleet.joined_at,
+        "bench_version": fleet.bench_version,
+    }
+    known = {name: value for name, value in about.items() if value}
+    return Report(
+        suites=[suite for suite in suites if suite.cases or suite.notes],
+        began=moment(fleet.measured_at or fleet.joined_at),
+        ended=moment(fleet.joined_at),
+        version=fleet.bench_version,
+        properties=known,
+        environment=known,
+    )
 
 
-def ended(run: Run) -> datetime | None:
-    """When the run's figures were complete: its end, or its start where it has none."""
-    return moment(run.finished_at) or moment(run.started_at)
+def consequence(found: Outlier | Shift) -> str:
+    """What follows: ``outlier`` or ``regressed`` (NO-GO), ``suspect`` (INCONCLUSIVE), ``warn`` or ``moved`` (nothing).
+
+    A shift that only moved may have moved for the better.
+    """
+    sure, idle = ("outlier", "warn") if isinstance(found, Outlier) else ("regressed", "moved")
+    return idle if found.level != "act" else sure if found.confirmed else "suspect"
 
 
-def milliseconds(when: datetime | None) -> int:
-    """Since the epoch; 0 for unknown."""
-    return 0 if when is None else round(when.timestamp() * 1000)
+def _verdict(verdict: FleetVerdict) -> Case:
+    counts = ", ".join(f"{number} {clean(word)}" for word, number in sorted(verdict.nodes.items()))
+    message = f"{verdict.decision.value}, score {score(verdict.score)}: {counts}"
+    name, state = clean(verdict.profile, 200) or "profile", _BY_DECISION.get(verdict.decision, "error")
+    return Case(name, state, verdict.decision.value, message, tuple(clean(reason) for reason in verdict.reasons))
+
+
+def _unjudged(fleet: Fleet) -> Case:
+    return Case("verdict", "error", Decision.INCONCLUSIVE.value, f"not judged: {plural(len(fleet.nodes), 'node')}")
+
+
+def _node(node: NodeOutcome) -> Case:
+    said = [f"{clean(profile, 60)} {decision.value}" for profile, decision in node.decisions.items()]
+    message = ", ".join(said) if said else clean(node.reason or "no result", _LONGEST)
+    about = {"hostname": node.hostname, "class": node.node_class, "run": node.run, "reason": node.reason}
+    details = [f"{word}: {clean(text)}" for word, text in about.items() if text]
+    details += [f"did not pass: {clean(text)}" for text in node.failed]
+    return _of_state(_host(node.host), node.state, message, details)
+
+
+def _pair(pair: PairOutcome) -> Case:
+    rates = (("send", pair.send_bytes_per_second), ("receive", pair.receive_bytes_per_second))
+    figures = [f"{word} {human(rate, _RATE)}" for word, rate in rates if rate is not None]
+    message = ", ".join(figures) if pair.state is State.PASS else clean(pair.reason or "no figure", _LONGEST)
+    details = [f"{word}: {rate!r} bytes per second" for word, rate in rates if rate is not None]
+    return _of_state(f"{_host(pair.client)} - {_host(pair.server)}", pair.state, message, details)
+
+
+def _outlier(o: Outlier) -> Case:
+    details = (
+        f"metric: {o.metric}", *_labels(o.labels), f"observed: {o.observed!r}", f"expected: {o.expected!r}",
+        f"modified z: {o.modified_z:.1f}",
+    )  # fmt: skip
+    name, word = f"{_host(o.host)}: {clean(o.part, 100)}", consequence(o)
+    return Case(name, _BY_CONSEQUENCE.get(word, "pass"), word, fleet_screen.outlier_line(o), details)
+
+
+def _warnings(fleet: Fleet) -> Iterator[str]:
+    warned = (o for o in fleet.outliers if o.level == "warn")
+    return (f"warns, does not decide: {fleet_screen.outlier_line(o)}" for o in warned)
+
+
+def _collective(fleet: Fleet) -> Iterator[Case]:
+    found = fleet.collective
+    if found is not None:
+        lines = [f"{_host(host)}: {state.value}{f': {clean(why)}' if why else ''}" for host, state, why in found.rows]
+        yield _of_state("all-reduce", found.state, fleet_screen.collective_line(found), lines)
+
+
+def _shared(one: SharedStorage) -> Case:
+    """An error when anyone has no figure."""
+    lines = [f"{_host(host)}: {rate!r} bytes per second with all at once" for host, rate in one.together.items()]
+    lines += [f"{_host(host)}: no figure" for host in one.missing]
+    whole = bool(one.together) and not one.missing
+    state: CaseState = "pass" if whole else "error"
+    raw = "pass" if whole else "no_data"
+    return Case(clean(one.path, 200) or "?", state, raw, fleet_screen.shared_line(one), tuple(lines))
+
+
+def _shift(shift: Shift, word: str) -> Case:
+    name = f"{shift.metric} {' '.join(f'{k}={clean(v, 60)}' for k, v in sorted(shift.labels.items()))}".strip()
+    details = (f"class: {clean(shift.node_class)}", f"nodes: {shift.nodes}", f"shift: {shift.shift_ratio!r}")
+    return Case(name, _BY_CONSEQUENCE[word], word, fleet_screen.shift_line(shift), details)
+
+
+def _of_state(name: str, state: State, message: str, details: Sequence[str]) -> Case:
+    return Case(name, _BY_STATE.get(state, "error"), state.value, message, tuple(details))
+
+
+def _host(name: str) -> str:
+    return clean(name, 255) or "?"

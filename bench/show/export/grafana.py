@@ -8,10 +8,10 @@ carry that label, and never count.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
+from bench.measure.probe import Probe
 from bench.model import Metric
 from bench.units import unit_of
 
@@ -34,26 +34,8 @@ _UNITS = {
 _HERE = 'instance=~"$instance"'
 _STALE_SECONDS = 26 * 3600
 _COLUMNS, _HEIGHT = 24, 8
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """What the board needs to know of a probe."""
-
-    name: str
-    help: str
-    metrics: Sequence[Metric]
-
-
-@dataclass(frozen=True, slots=True)
-class _Panel:
-    title: str
-    query: str
-    legend: str
-    unit: str = "none"
-    kind: str = "timeseries"
-    width: int = 8
-    help: str = ""
+_SOURCE = {"type": "prometheus", "uid": "${datasource}"}
+Panel = dict[str, Any]
 
 
 # --- the dashboard
@@ -61,11 +43,11 @@ class _Panel:
 
 def dashboard(probes: Iterable[Probe]) -> str:
     """Grafana's JSON model; import it by hand, or provision the file."""
-    panels: list[dict[str, Any]] = []
+    panels: list[Panel] = []
     top = 0
     for title, group, folded in [("Readiness", _readiness(), False), *_rows(probes)]:
         laid = list(_laid(group, top + 1, len(panels) + 1))
-        panels.append(_row(title, top, laid, folded, number=1000 + len(panels)))
+        panels.append(_row(title, top, laid if folded else [], folded, number=1000 + len(panels)))
         if folded:
             top += 1
         else:
@@ -89,14 +71,11 @@ def dashboard(probes: Iterable[Probe]) -> str:
 
 def queries(board: Mapping[str, Any]) -> list[str]:
     """Every query of a dashboard, folded rows included."""
-    found = []
-    for panel in board["panels"]:
-        found += [target["expr"] for target in panel.get("targets", ())]
-        found += [target["expr"] for inner in panel.get("panels", ()) for target in inner["targets"]]
-    return found
+    panels = [panel for outer in board["panels"] for panel in (outer, *outer.get("panels", ()))]
+    return [target["expr"] for panel in panels for target in panel.get("targets", ())]
 
 
-def _readiness() -> list[_Panel]:
+def _readiness() -> list[Panel]:
     both = f'{_HERE},profile=~"$profile"'
     required = f'{both},required="true"'
     whose, gate = "{{instance}} {{profile}}", "{{instance}} {{profile}} {{metric}} {{selector}}"
@@ -106,90 +85,86 @@ def _readiness() -> list[_Panel]:
     reached = f"bench_gate_reached_ratio{{{required}}}"
     spent = f"bench_probe_duration_seconds{{{_HERE}}}"
     return [
-        _Panel("Verdict", f"bench_verdict{{{both}}} == 1", whose + ": {{decision}}", kind="stat", width=16),
-        _Panel("Age of the last run", age, "{{instance}}", "s", "stat"),
-        _Panel("GO over time", f'bench_verdict{{{both},decision="GO"}}', whose, width=12),
-        _Panel("Score", f"bench_score_ratio{{{both}}}", whose, "percentunit", width=12),
-        _Panel("Share of each requirement that was reached", reached, gate, "percentunit", width=12),
-        _Panel(
+        _panel("Verdict", f"bench_verdict{{{both}}} == 1", whose + ": {{decision}}", kind="stat", width=16),
+        _panel("Age of the last run", age, "{{instance}}", "s", "stat"),
+        _panel("GO over time", f'bench_verdict{{{both},decision="GO"}}', whose, width=12),
+        _panel("Score", f"bench_score_ratio{{{both}}}", whose, "percentunit", width=12),
+        _panel("Share of each requirement that was reached", reached, gate, "percentunit", width=12),
+        _panel(
             "Gates that did not pass", f'bench_gate{{{required},status!="pass"}} == 1', gate + ": {{status}}",
             kind="table", width=12,
         ),
-        _Panel("What the accelerator waits for", waits, "{{instance}}: {{bottleneck}}", kind="stat"),
-        _Panel("Demand", f"bench_demand_bytes_per_second{{{_HERE}}}", "{{instance}} {{path}}", "Bps"),
-        _Panel("Supply", f"bench_supply_bytes_per_second{{{_HERE}}}", "{{instance}} {{path}}", "Bps"),
-        _Panel("Probes that did not measure", holes, "{{instance}} {{probe}}: {{outcome}}", kind="table", width=12),
-        _Panel("Time of the probes", spent, "{{instance}} {{probe}}", "s", width=12),
+        _panel("What the accelerator waits for", waits, "{{instance}}: {{bottleneck}}", kind="stat"),
+        _panel("Demand", f"bench_demand_bytes_per_second{{{_HERE}}}", "{{instance}} {{path}}", "Bps"),
+        _panel("Supply", f"bench_supply_bytes_per_second{{{_HERE}}}", "{{instance}} {{path}}", "Bps"),
+        _panel("Probes that did not measure", holes, "{{instance}} {{probe}}: {{outcome}}", kind="table", width=12),
+        _panel("Time of the probes", spent, "{{instance}} {{probe}}", "s", width=12),
     ]  # fmt: skip
 
 
-def _rows(probes: Iterable[Probe]) -> Iterator[tuple[str, list[_Panel], bool]]:
+def _rows(probes: Iterable[Probe]) -> Iterator[tuple[str, list[Panel], bool]]:
     for probe in probes:
         panels = [_of_metric(metric) for metric in probe.metrics if metric.unit != "info"]
         if panels:
             yield f"{probe.name}: {probe.help}", panels, True
 
 
-def _of_metric(metric: Metric) -> _Panel:
+def _of_metric(metric: Metric) -> Panel:
     labels = [name for name in metric.labels if name != "stand_in"]
     legend = " ".join(["{{instance}}", *(f"{{{{{label}}}}}" for label in labels), "{{stand_in}}"])
     better = "" if metric.better == "none" else f" ({metric.better} is better)"
     unit = _UNITS.get(unit_of(metric.name), "none")
-    return _Panel(f"{metric.name}{better}", f'{metric.name}{{{_HERE},invalid=""}}', legend, unit, help=metric.help)
+    return _panel(f"{metric.name}{better}", f'{metric.name}{{{_HERE},invalid=""}}', legend, unit, text=metric.help)
 
 
-def _laid(panels: Iterable[_Panel], top: int, first: int) -> Iterator[dict[str, Any]]:
+def _panel(
+    title: str, query: str, legend: str, unit: str = "none", kind: str = "timeseries", *, width: int = 8, text: str = ""
+) -> Panel:
+    """A panel that has its width, and no number and place yet."""
+    instant = kind in ("stat", "table")
+    target: Panel = {"refId": "A", "datasource": _SOURCE, "expr": query, "legendFormat": legend}
+    target |= {"instant": instant, "range": not instant} | ({"format": "table"} if kind == "table" else {})
+    panel: Panel = {
+        "id": 0,
+        "type": kind,
+        "title": title,
+        "description": text,
+        "datasource": _SOURCE,
+        "gridPos": {"h": _HEIGHT, "w": width, "x": 0, "y": 0},
+        "fieldConfig": {"defaults": {"unit": unit, "custom": {}}, "overrides": []},
+        "targets": [target],
+    }
+    if kind == "stat":
+        mode = "name" if unit == "none" else "value_and_name"
+        panel["options"] = {"textMode": mode, "reduceOptions": {"calcs": ["last"]}}
+    return panel
+
+
+def _laid(panels: Iterable[Panel], top: int, first: int) -> Iterator[Panel]:
     """Left to right, then down."""
     x, y = 0, top
     for number, panel in enumerate(panels, first):
-        if x + panel.width > _COLUMNS:
+        place = panel["gridPos"]
+        if x + place["w"] > _COLUMNS:
             x, y = 0, y + _HEIGHT
-        yield _panel(panel, number, {"h": _HEIGHT, "w": panel.width, "x": x, "y": y})
-        x += panel.width
+        yield panel | {"id": number, "gridPos": place | {"x": x, "y": y}}
+        x += place["w"]
 
 
-def _panel(panel: _Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
-    source = {"type": "prometheus", "uid": "${datasource}"}
-    instant = panel.kind in ("stat", "table")
-    target: dict[str, Any] = {"refId": "A", "datasource": source, "expr": panel.query, "legendFormat": panel.legend}
-    target |= {"instant": instant, "range": not instant} | ({"format": "table"} if panel.kind == "table" else {})
-    found: dict[str, Any] = {
-        "id": number,
-        "type": panel.kind,
-        "title": panel.title,
-        "description": panel.help,
-        "datasource": source,
-        "gridPos": place,
-        "fieldConfig": {"defaults": {"unit": panel.unit, "custom": {}}, "overrides": []},
-        "targets": [target],
-    }
-    if panel.kind == "stat":
-        names_only = panel.unit == "none"
-        found["options"] = {
-            "textMode": "name" if names_only else "value_and_name",
-            "reduceOptions": {"calcs": ["last"]},
-        }
-    return found
-
-
-def _row(title: str, top: int, panels: list[dict[str, Any]], folded: bool, number: int) -> dict[str, Any]:
+def _row(title: str, top: int, panels: list[Panel], folded: bool, number: int) -> Panel:
     place = {"h": 1, "w": _COLUMNS, "x": 0, "y": top}
-    return {
-        "id": number, "type": "row", "title": title, "gridPos": place, "collapsed": folded,
-        "panels": panels if folded else [],
-    }  # fmt: skip
+    return {"id": number, "type": "row", "title": title, "gridPos": place, "collapsed": folded, "panels": panels}
 
 
 def _variables() -> list[dict[str, Any]]:
-    source = {"type": "prometheus", "uid": "${datasource}"}
-    chosen = {"text": "All", "value": "$__all"}
     asked = (("instance", "bench_run_info"), ("profile", "bench_verdict"))
     return [
         {"name": "datasource", "type": "datasource", "query": "prometheus", "label": "Prometheus"},
         *(
             {
-                "name": name, "type": "query", "datasource": source, "query": f"label_values({family}, {name})",
-                "includeAll": True, "multi": True, "allValue": ".*", "current": chosen, "refresh": 2,
+                "name": name, "type": "query", "datasource": _SOURCE, "query": f"label_values({family}, {name})",
+                "includeAll": True, "multi": True, "allValue": ".*", "current": {"text": "All", "value": "$__all"},
+                "refresh": 2,
             }
             for name, family in asked
         ),
@@ -199,8 +174,7 @@ def _variables() -> list[dict[str, Any]]:
 # --- the rules
 
 
-@dataclass(frozen=True, slots=True)
-class _Alert:
+class _Alert(NamedTuple):
     name: str
     query: str
     wait: str
@@ -248,34 +222,38 @@ def rules(gated: Iterable[str], metrics: Mapping[str, Metric]) -> str:
 
     ``gated`` are the metrics that shipped profiles name. The ratio is above 1 where the metric got better.
     """
-    lines = [
-        "# Made by `bench export --format rules`; see docs/prometheus.md.",
-        "groups:",
-        "- name: aiready-bench",
-        "  rules:",
-    ]
-    for alert in _ALERTS:
-        lines += [
-            f"  - alert: {alert.name}",
-            f"    expr: {json.dumps(alert.query)}",
-            f"    for: {alert.wait}",
-            f"    labels: {{severity: {alert.severity}}}",
-            "    annotations:",
-            f"      summary: {json.dumps(alert.summary)}",
-            f"      description: {json.dumps(alert.description)}",
-        ]
-    lines += ["- name: aiready-bench-ratios", "  interval: 5m", "  rules:"]
-    for name in dict.fromkeys(gated):
-        metric = metrics.get(name)
-        if metric is not None and metric.better != "none" and metric.unit.endswith(("second", "seconds")):
-            lines += [
-                f"  - record: aiready_bench:{name}:ratio_to_median_30d",
-                f"    expr: {json.dumps(_ratio(metric))}",
-            ]
-    return "\n".join(lines) + "\n"
+    found = (metrics[name] for name in dict.fromkeys(gated) if name in metrics)
+    ratios = [m for m in found if m.better != "none" and m.unit.endswith(("second", "seconds"))]
+    return "".join([_RULES, *map(_alert, _ALERTS), _RATIOS, *map(_ratio, ratios)])
+
+
+_RULES = """\
+# Made by `bench export --format rules`; see docs/prometheus.md.
+groups:
+- name: aiready-bench
+  rules:
+"""
+_RATIOS = """\
+- name: aiready-bench-ratios
+  interval: 5m
+  rules:
+"""
+
+
+def _alert(alert: _Alert) -> str:
+    return f"""\
+  - alert: {alert.name}
+    expr: {json.dumps(alert.query)}
+    for: {alert.wait}
+    labels: {{severity: {alert.severity}}}
+    annotations:
+      summary: {json.dumps(alert.summary)}
+      description: {json.dumps(alert.description)}
+"""
 
 
 def _ratio(metric: Metric) -> str:
     now, usual = f'{metric.name}{{invalid=""}}', f'quantile_over_time(0.5, {metric.name}{{invalid=""}}[30d])'
     above, below = (now, usual) if metric.better == "higher" else (usual, now)
-    return f"{above} / ({below} > 0)"
+    ratio = json.dumps(f"{above} / ({below} > 0)")
+    return f"  - record: aiready_bench:{metric.name}:ratio_to_median_30d\n    expr: {ratio}\n"

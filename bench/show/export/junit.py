@@ -6,44 +6,37 @@ attributes are those of the Windy Road JUnit schema, the strictest of those in u
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from xml.etree import ElementTree
 
-from bench.model import Run
 from bench.show.export import Export
-from bench.show.export.cases import Case, Suite, moment, seconds, suites
+from bench.show.export.cases import Case, Suite, report_of
 from bench.show.text import clean
-from bench.show.wording import when
+
+#: The schema wants a time, and has no "unknown".
+_EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 def render(export: Export) -> str:
-    run = export.run
-    return document(suites(run), run.node.hostname, run.started_at, seconds(run), _facts(run))
-
-
-def document(
-    found: Sequence[Suite], host: str, started_at: str | None, took: float, properties: Mapping[str, str]
-) -> str:
-    """Suites as one XML text. ``took`` in seconds; all texts but those of the suites may be foreign."""
+    report = report_of(export.document)
     root = ElementTree.Element("testsuites")
-    for number, suite in enumerate(found):
+    for number, suite in enumerate(report.suites):
         attributes = {
             "name": suite.name,
             "package": "bench",
             "id": str(number),
-            "timestamp": _timestamp(started_at),
-            "hostname": clean(host, 255) or "localhost",
+            "timestamp": f"{report.began or _EPOCH:%Y-%m-%dT%H:%M:%S}",  # UTC, without a zone: the schema
+            "hostname": clean(report.host, 255) or "localhost",
             "tests": str(len(suite.cases)),
             "failures": str(suite.count("failure")),
             "errors": str(suite.count("error")),
             "skipped": "0",
-            "time": f"{took:.3f}",
+            "time": f"{report.seconds:.3f}",
         }
-        _suite(ElementTree.SubElement(root, "testsuite", attributes), suite, properties)
+        _suite(ElementTree.SubElement(root, "testsuite", attributes), suite, report.properties)
     ElementTree.indent(root)
-    body = ElementTree.tostring(root, encoding="unicode")
-    return f'<?xml version="1.0" encoding="UTF-8"?>\n{body}\n'
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{ElementTree.tostring(root, encoding="unicode")}\n'
 
 
 def _suite(element: ElementTree.Element, suite: Suite, properties: Mapping[str, str]) -> None:
@@ -52,24 +45,8 @@ def _suite(element: ElementTree.Element, suite: Suite, properties: Mapping[str, 
         ElementTree.SubElement(known, "property", {"name": name, "value": clean(value)})
     for case in suite.cases:
         _case(element, suite.name, case)
-    out = ElementTree.SubElement(element, "system-out")
-    out.text = "\n".join(suite.notes) or None
+    ElementTree.SubElement(element, "system-out").text = "\n".join(suite.notes) or None
     ElementTree.SubElement(element, "system-err")
-
-
-def _facts(run: Run) -> dict[str, str]:
-    found = {
-        "run": run.id,
-        "started_at": when(run.started_at),
-        "effort": run.request.effort.value,
-        "accelerator": run.request.accelerator,
-        "fingerprint": run.node.fingerprint,
-        "bench_version": run.bench_version or "unknown",
-    }
-    if run.attribution is not None:
-        found["bottleneck"] = run.attribution.bottleneck
-        found["explanation"] = run.attribution.explanation
-    return found
 
 
 def _case(suite: ElementTree.Element, classname: str, case: Case) -> None:
@@ -78,8 +55,3 @@ def _case(suite: ElementTree.Element, classname: str, case: Case) -> None:
     if case.state != "pass":
         answer = ElementTree.SubElement(element, case.state, {"message": case.message, "type": case.raw})
         answer.text = "\n".join(case.details) or None
-
-
-def _timestamp(text: str | None) -> str:
-    """Without a zone, as the schema wants it; in UTC. What is no time is the epoch: there is no "unknown"."""
-    return f"{moment(text) or datetime.fromtimestamp(0, UTC):%Y-%m-%dT%H:%M:%S}"

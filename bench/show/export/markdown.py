@@ -7,14 +7,33 @@ of a line that a CI runner would take for a command.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-from bench.model import Decision, Finding, Outcome, Run, Status, Verdict
+from bench.judge.fleet.model import Fleet, State
+from bench.model import Decision, Finding, Run, Status, Verdict
 from bench.show.export import Export
+from bench.show.terminal import fleet_screen
 from bench.show.text import clean
-from bench.show.wording import STATUS, gate_name, margin, needed, observed, reason_text, score, when
+from bench.show.wording import (
+    STATUS,
+    Hole,
+    gate_name,
+    margin,
+    needed,
+    observed,
+    plural,
+    probe_holes,
+    score,
+    stand_ins,
+    when,
+)
+from bench.units import human
 
-MARK = {Decision.GO: "✅", Decision.NO_GO: "❌", Decision.INCONCLUSIVE: "❔"}
+_MARK = {Decision.GO: "✅", Decision.NO_GO: "❌", Decision.INCONCLUSIVE: "❔"}
+_STATE_MARK = {State.PASS: "✅", State.FAIL: "❌"}
+_RATE = "network_throughput_bytes_per_second"
+#: Columns of numbers stand on the right.
+_NUMBERS = ("score", "send", "receive")
 #: Foreign characters that Markdown or GitHub gives a meaning, and what shows them as themselves. The empty comment
 #: keeps ``@name`` and ``#12`` from becoming a mention or a reference, which GitHub makes after Markdown is done.
 _PLAIN = {
@@ -29,27 +48,56 @@ _PLAIN = {
 _SPECIAL = re.compile(r"://|(?i:www\.)|[&<>@#\\`*_{}\[\]|~$^]")
 
 
+def render(export: Export) -> str:
+    document = export.document
+    return "\n".join(_run(document) if isinstance(document, Run) else _fleet(document)) + "\n"
+
+
 def escape(text: str, longest: int | None = None) -> str:
     """Foreign text as itself: cleaned, then nothing in it has a meaning in Markdown. Not for the start of a line."""
     return _SPECIAL.sub(lambda m: _PLAIN.get(m[0].lower()) or "\\" + m[0], clean(text, longest))
 
 
-def render(export: Export) -> str:
-    run = export.run
-    lines = [f"## AI readiness of {escape(run.node.hostname, 100)}", "", _about(run), "", *_verdicts(run)]
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """The lines of a table; what is in its cells is Markdown already."""
+    yield f"| {' | '.join(header)} |"
+    yield f"| {' | '.join('---:' if name in _NUMBERS else '---' for name in header)} |"
+    yield from (f"| {' | '.join(row)} |" for row in rows)
+
+
+def _section(title: str, items: Sequence[str]) -> list[str]:
+    """A heading and a list; nothing for no items, which are Markdown already."""
+    return ["", f"**{title}**", "", *(f"- {item}" for item in items)] if items else []
+
+
+def _folded(title: str, opened: bool, lines: Iterable[str]) -> list[str]:
+    return ["", f"<details{' open' if opened else ''}><summary>{title}</summary>", "", *lines, "", "</details>"]
+
+
+# --- a run
+
+
+def _run(run: Run) -> Iterator[str]:
+    yield from (f"## AI readiness of {escape(run.node.hostname, 100)}", "", _about(run), "")
+    if run.verdicts:
+        yield from table(("profile", "decision", "score", "why"), map(_verdict, run.verdicts))
+    else:
+        yield f"Not judged. Judge it with `bench gate {_code(run.id)}`."
     if run.attribution is not None:
-        lines += ["", f"**Starvation.** {escape(run.attribution.explanation)}"]
-    lines += section("To do", _to_do(run)) + section("Not measured", _not_measured(run))
+        yield from ("", f"**Starvation.** {escape(run.attribution.explanation)}")
+    yield from _section("To do", _to_do(run))
+    yield from _section("Not measured", [_hole(hole) for hole in probe_holes(run)])
     for verdict in run.verdicts:
-        lines += ["", *_gates(verdict)]
-    return "\n".join(lines) + "\n"
+        title = re.sub(r"[^\w ,.-]", lambda m: f"&#{ord(m[0])};<!-- -->", clean(verdict.profile, 80))
+        gates = table(("gate", "measured", "needs", "margin", "status"), map(_gate, verdict.findings))
+        yield from _folded(f"{title}: {len(verdict.findings)} gates", verdict.decision is Decision.NO_GO, gates)
 
 
 def _about(run: Run) -> str:
     words = [when(run.started_at), f"effort {run.request.effort.value}", f"run `{_code(run.id)}`"]
-    stand_ins = sorted({m.stand_in for m in run.measurements() if m.stand_in})
-    if stand_ins:
-        words.append(f"stand-ins: {', '.join(escape(s, 60) for s in stand_ins)}")
+    stood_in = stand_ins(run)
+    if stood_in:
+        words.append(f"stand-ins: {', '.join(map(escape, stood_in))}")
     if run.replay_of:
         words.append("a replay: nothing was measured now")
     return ", ".join(words)
@@ -59,14 +107,8 @@ def _code(text: str) -> str:
     return clean(text, 60).replace("`", "'")
 
 
-def _verdicts(run: Run) -> Iterator[str]:
-    if not run.verdicts:
-        yield f"Not judged. Judge it with `bench gate {_code(run.id)}`."
-        return
-    yield "| profile | decision | score | why |"
-    yield "| --- | --- | ---: | --- |"
-    for v in run.verdicts:
-        yield f"| {escape(v.profile, 80)} | {MARK[v.decision]} **{v.decision.value}** | {score(v.score)} | {_why(v)} |"
+def _verdict(v: Verdict) -> Sequence[str]:
+    return escape(v.profile, 80), f"{_MARK[v.decision]} **{v.decision.value}**", score(v.score), _why(v)
 
 
 def _why(verdict: Verdict) -> str:
@@ -78,23 +120,8 @@ def _why(verdict: Verdict) -> str:
     return names + (f" and {len(failed) - 3} more" if len(failed) > 3 else "")
 
 
-def _gates(verdict: Verdict) -> Iterator[str]:
-    opened = " open" if verdict.decision is Decision.NO_GO else ""
-    title = re.sub(r"[^\w ,.-]", lambda m: f"&#{ord(m[0])};<!-- -->", clean(verdict.profile, 80))
-    yield f"<details{opened}><summary>{title}: {len(verdict.findings)} gates</summary>"
-    yield ""
-    yield "| gate | measured | needs | margin | status |"
-    yield "| --- | --- | --- | --- | --- |"
-    for f in verdict.findings:
-        cells = (gate_name(f), observed(f), needed(f.limit, f.metric), margin(f))
-        yield f"| {' | '.join(escape(cell) for cell in cells)} | {STATUS[f.status]} |"
-    yield ""
-    yield "</details>"
-
-
-def section(title: str, items: list[str]) -> list[str]:
-    """A heading and a list; nothing for no items, which are Markdown already."""
-    return ["", f"**{title}**", "", *(f"- {item}" for item in items)] if items else []
+def _gate(f: Finding) -> Sequence[str]:
+    return (*map(escape, (gate_name(f), observed(f), needed(f.limit, f.metric), margin(f))), STATUS[f.status])
 
 
 def _to_do(run: Run) -> list[str]:
@@ -108,11 +135,51 @@ def _to_do(run: Run) -> list[str]:
     ]
 
 
-def _not_measured(run: Run) -> list[str]:
-    found = []
-    for result in run.results:
-        if result.outcome is not Outcome.OK:
-            mend = f"; mend: {escape(result.remedy)}" if result.remedy else ""
-            why = escape(reason_text(result.reason or ""))
-            found.append(f"{result.probe} {result.outcome.value.replace('_', ' ')}: {why}{mend}")
-    return found
+def _hole(hole: Hole) -> str:
+    mend = f"; mend: {escape(hole.mend)}" if hole.mend else ""
+    return f"{', '.join(hole.names)} {hole.state}: {escape(hole.why)}{mend}"
+
+
+# --- a fleet
+
+
+def _fleet(fleet: Fleet) -> Iterator[str]:
+    measured = f", measured {escape(when(fleet.measured_at))}" if fleet.measured_at else ""
+    yield from (f"## Fleet {escape(fleet.id, 60)}: {fleet.decision.value}", "")
+    yield from (f"{plural(len(fleet.nodes), 'named node')}{measured}", "")
+    yield from table(("profile", "decision", "score", "nodes"), _fleet_verdicts(fleet))
+    together = [fleet_screen.collective_line(fleet.collective)] if fleet.collective is not None else []
+    together += map(fleet_screen.shared_line, fleet.shared)
+    yield from _section("Because", [escape(reason, 400) for reason in fleet.reasons])
+    yield from _section("Slower than siblings", [escape(fleet_screen.outlier_line(o)) for o in fleet.outliers])
+    yield from _section("The whole fleet moved", [escape(fleet_screen.shift_line(s)) for s in fleet.shifts])
+    yield from _section("Together", [escape(line) for line in together])
+    nodes = table(("node", "state", "score", "why"), _nodes(fleet))
+    yield from _folded(plural(len(fleet.nodes), "node"), any(n.state is not State.PASS for n in fleet.nodes), nodes)
+    if fleet.pairs:
+        pairs = table(("client", "server", "state", "send", "receive", "why"), _pairs(fleet))
+        yield from _folded(plural(len(fleet.pairs), "pair"), any(p.state is not State.PASS for p in fleet.pairs), pairs)
+
+
+def _fleet_verdicts(fleet: Fleet) -> Iterator[Sequence[str]]:
+    for v in fleet.verdicts:
+        counts = ", ".join(f"{number} {escape(word)}" for word, number in sorted(v.nodes.items()))
+        yield escape(v.profile, 80), f"{_MARK[v.decision]} **{v.decision.value}**", score(v.score), counts
+
+
+def _nodes(fleet: Fleet) -> Iterator[Sequence[str]]:
+    for node in fleet.nodes:
+        why = node.reason or "; ".join(node.failed[:3])
+        shown = score(node.score) if node.score is not None else ""
+        yield escape(node.host, 100), _state(node.state), shown, escape(why, 300)
+
+
+def _pairs(fleet: Fleet) -> Iterator[Sequence[str]]:
+    for p in fleet.pairs:
+        rates = (p.send_bytes_per_second, p.receive_bytes_per_second)
+        shown = ("" if rate is None else human(rate, _RATE) for rate in rates)
+        yield escape(p.client, 100), escape(p.server, 100), _state(p.state), *shown, escape(p.reason or "", 300)
+
+
+def _state(state: State) -> str:
+    return f"{_STATE_MARK.get(state, '❔')} {state.value}"

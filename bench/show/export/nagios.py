@@ -1,4 +1,4 @@
-"""Nagios, Icinga, Naemon and Sensu plugin output: one line, performance data, then the gates that did not pass.
+"""Nagios, Icinga, Naemon and Sensu plugin output: one line, performance data, then what did not pass, or every host.
 
 Monitoring Plugins Development Guidelines: ``SERVICE STATUS: text | 'label'=value[UOM];[warn];[crit]``; status 0 OK, 2
 CRITICAL, 3 UNKNOWN. By the contract GO is 0, NO-GO 2, INCONCLUSIVE and no verdict 3. Ranges: ``0.1`` alarms above,
@@ -7,81 +7,20 @@ CRITICAL, 3 UNKNOWN. By the contract GO is 0, NO-GO 2, INCONCLUSIVE and no verdi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 
-from bench.judge.gate import FULL, share
+from bench.judge.fleet.model import Fleet, FleetVerdict, State
+from bench.judge.gate import FULL, decide, share
 from bench.model import Decision, Finding, Run, Status, Verdict
 from bench.show.export import Export
 from bench.show.text import clean
-from bench.show.wording import STATUS, bare_name, gate_name, needed, observed, reason_text, score
+from bench.show.wording import STATUS, against_limit, bare_name, gate_name, plural, reason_text, score
 from bench.units import unit_of
 
-STATE = {Decision.GO: "OK", Decision.NO_GO: "CRITICAL", Decision.INCONCLUSIVE: "UNKNOWN"}
+_STATE = {Decision.GO: "OK", Decision.NO_GO: "CRITICAL", Decision.INCONCLUSIVE: "UNKNOWN"}
 _UOM = {"seconds": "s", "bytes": "B"}
-
-
-def render(export: Export) -> str:
-    if export.stale:
-        return unknown(export.stale)
-    decision, text = headline(export.run)
-    first = f"BENCH {STATE[decision]}: {text}"
-    figures = " ".join(_figures(export.run))
-    lines = [plain(first) + (f" | {figures}" if figures else ""), *map(plain, _more(export.run))]
-    return "\n".join(lines) + "\n"
-
-
-def unknown(why: str, service: str = "BENCH") -> str:
-    return f"{service} UNKNOWN: {plain(why)}\n"
-
-
-def plain(text: str) -> str:
-    """``|`` begins the performance data, so it may not stand in text."""
-    return clean(text).replace("|", "/")
-
-
-def _more(run: Run) -> Iterator[str]:
-    if run.verdicts:
-        yield scores(run)
-    for verdict in run.verdicts:
-        for finding in verdict.findings:
-            if finding.required and finding.status is not Status.PASS:
-                yield _line(clean(verdict.profile, 60), finding)
-
-
-def _line(profile: str, finding: Finding) -> str:
-    text = f"{profile}: {STATUS[finding.status]}: {gate_name(finding)}: {observed(finding)}"
-    text += f", needs {needed(finding.limit, finding.metric)}"
-    return f"{text}; {reason_text(finding.reason)}" if finding.reason else text
-
-
-def _figures(run: Run) -> Iterator[str]:
-    """One a gate that has a number; a metric that several gates name is told once for each different limit."""
-    seen = set()
-    for verdict in run.verdicts:
-        for finding in verdict.findings:
-            if finding.observed is None:
-                continue
-            figure = (
-                f"'{_label(finding)}'={finding.observed!r}{_UOM.get(unit_of(finding.metric), '')};;{_range(finding)}"
-            )
-            if figure not in seen:
-                seen.add(figure)
-                yield figure
-
-
-def _label(finding: Finding) -> str:
-    values = [value for key, value in sorted(finding.labels.items()) if key != "stand_in"]
-    text = clean(".".join([finding.metric, *values]), 200)
-    return text.replace("'", "").replace("=", "").replace("|", "/")
-
-
-def _range(finding: Finding) -> str:
-    if finding.limit.min is not None:
-        return f"{finding.limit.min!r}:"
-    return "" if finding.limit.max is None else f"{finding.limit.max!r}"
-
-
-_WORST = (Decision.NO_GO, Decision.INCONCLUSIVE, Decision.GO)
+#: The statuses that a decision rests on, the gravest first.
 _DECIDES = {
     Decision.NO_GO: (Status.FAIL,),
     Decision.INCONCLUSIVE: (Status.UNDECIDED, Status.NO_DATA, Status.FAIL),
@@ -89,20 +28,52 @@ _DECIDES = {
 }
 
 
+def render(export: Export) -> str:
+    document = export.document
+    if isinstance(document, Run):
+        service, (decision, text) = "BENCH", headline(document)
+        figures, more = _run_figures(document), _run_lines(document)
+    else:
+        service, decision, text = "FLEET", document.decision, _fleet_headline(document)
+        figures, more = _fleet_figures(document), _fleet_lines(document)
+    if export.stale:
+        return unknown(export.stale, service)
+    first = _plain(f"{service} {_STATE[decision]}: {text}")
+    data = " ".join(figures)
+    return "\n".join([f"{first} | {data}" if data else first, *map(_plain, more)]) + "\n"
+
+
+def unknown(why: str, service: str = "BENCH") -> str:
+    return f"{service} UNKNOWN: {_plain(why)}\n"
+
+
+def _plain(text: str) -> str:
+    """``|`` begins the performance data, so it may not stand in text."""
+    return clean(text).replace("|", "/")
+
+
+def _scores(verdicts: Iterable[Verdict | FleetVerdict]) -> str:
+    """``distributed-training NO-GO 15, batch-inference GO 100``."""
+    return ", ".join(f"{clean(v.profile, 60)} {v.decision.value} {score(v.score)}" for v in verdicts)
+
+
+# --- a run
+
+
 def headline(run: Run) -> tuple[Decision, str]:
     """The decision of the whole run and its line; a run that was never judged is INCONCLUSIVE."""
     if not run.verdicts:
         return Decision.INCONCLUSIVE, "INCONCLUSIVE not judged"
-    decision = next(d for d in _WORST if any(v.decision is d for v in run.verdicts))
+    decision = decide(run.verdicts)
     guilty = [verdict for verdict in run.verdicts if verdict.decision is decision]
     if decision is Decision.GO:
         return decision, f"GO {', '.join(clean(v.profile, 60) for v in guilty)}"
     worst = min(guilty, key=lambda v: v.score)
-    reason = why(worst)
-    return decision, f"{decision.value} {clean(worst.profile, 60)}" + (f": {reason}" if reason else "")
+    why = _why(worst)
+    return decision, f"{decision.value} {clean(worst.profile, 60)}" + (f": {why}" if why else "")
 
 
-def why(verdict: Verdict) -> str:
+def _why(verdict: Verdict) -> str:
     """The required gate that counted most, in few words; empty where no gate says why."""
     for status in _DECIDES[verdict.decision]:
         found = [f for f in verdict.findings if f.required and f.status is status]
@@ -121,10 +92,64 @@ def _gate(finding: Finding) -> str:
         return f"{bare_name(finding)} not measured"
     if finding.observed is None:
         return bare_name(finding)
-    short = finding.model_copy(update={"interval": None})
-    return f"{bare_name(finding)} {observed(short)}, needs {needed(finding.limit, finding.metric)}"
+    return f"{bare_name(finding)} {against_limit(finding.model_copy(update={'interval': None}))}"
 
 
-def scores(run: Run) -> str:
-    """``distributed-training NO-GO 15, batch-inference GO 100``."""
-    return ", ".join(f"{clean(v.profile, 60)} {v.decision.value} {score(v.score)}" for v in run.verdicts)
+def _run_figures(run: Run) -> Iterator[str]:
+    """One a gate that has a number; a metric that several gates name is told once for each different limit."""
+    findings = (f for verdict in run.verdicts for f in verdict.findings)
+    figures = (
+        f"'{_label(f)}'={f.observed!r}{_UOM.get(unit_of(f.metric), '')};;{_range(f)}"
+        for f in findings
+        if f.observed is not None
+    )
+    yield from dict.fromkeys(figures)
+
+
+def _label(finding: Finding) -> str:
+    values = [value for key, value in sorted(finding.labels.items()) if key != "stand_in"]
+    text = clean(".".join([finding.metric, *values]), 200)
+    return text.replace("'", "").replace("=", "").replace("|", "/")
+
+
+def _range(finding: Finding) -> str:
+    if finding.limit.min is not None:
+        return f"{finding.limit.min!r}:"
+    return "" if finding.limit.max is None else f"{finding.limit.max!r}"
+
+
+def _run_lines(run: Run) -> Iterator[str]:
+    if run.verdicts:
+        yield _scores(run.verdicts)
+    for verdict in run.verdicts:
+        for f in verdict.findings:
+            if f.required and f.status is not Status.PASS:
+                why = f"; {reason_text(f.reason)}" if f.reason else ""
+                yield f"{clean(verdict.profile, 60)}: {STATUS[f.status]}: {gate_name(f)}: {against_limit(f)}{why}"
+
+
+# --- a fleet
+
+
+def _fleet_headline(fleet: Fleet) -> str:
+    text = f"{fleet.decision.value} {plural(len(fleet.nodes), 'node')}"
+    return f"{text}: {clean(fleet.reasons[0], 200)}" if fleet.reasons else text
+
+
+def _fleet_figures(fleet: Fleet) -> Iterator[str]:
+    """Counts of hosts by state; each host but those that pass is one too many."""
+    states = Counter(node.state for node in fleet.nodes)
+    for state in State:
+        limit = ";;0" if state is not State.PASS else ""
+        yield f"'{state.value}'={states[state]}{limit}"
+    yield f"'pairs_without_figure'={sum(pair.state is not State.PASS for pair in fleet.pairs)};;0"
+    yield f"'outliers'={sum(o.level == 'act' for o in fleet.outliers)};;0"
+
+
+def _fleet_lines(fleet: Fleet) -> Iterator[str]:
+    """The scores, the other reasons, and every host, those that did not pass first."""
+    yield _scores(fleet.verdicts) or "not judged"
+    yield from (clean(reason, 300) for reason in fleet.reasons[1:])
+    for node in sorted(fleet.nodes, key=lambda node: node.state is State.PASS):
+        why = node.reason or "".join(node.failed[:1])
+        yield f"{clean(node.host, 255)}: {node.state.value}" + (f": {clean(why, 200)}" if why else "")

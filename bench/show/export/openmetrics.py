@@ -3,22 +3,30 @@
 One text that both readers take: the classic exposition format 0.0.4 (node_exporter, promtool) and OpenMetrics 1.0
 (``# UNIT`` and ``# EOF`` are comments to the first). So everything is a gauge: a fact is 1 with labels and a name in
 ``_info``, a state is 0 or 1 for each of its values, a time is in ``_timestamp_seconds``, as both formats advise.
-Measurements keep the contract's names and their labels; what bench says of itself begins with ``bench_``.
+Measurements keep the contract's names and their labels; what bench says of itself begins with ``bench_``, of a fleet
+with ``bench_fleet_``, so that both texts can lie side by side.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from types import SimpleNamespace
 
+from prometheus_client.core import Metric as Family
+from prometheus_client.openmetrics.exposition import generate_latest
+
+from bench.judge.fleet.model import Collective, Fleet, NodeOutcome, Outlier, PairOutcome, State
 from bench.judge.gate import FULL, share
 from bench.model import Attribution, Decision, Finding, Measurement, Outcome, Run, Status
 from bench.show.export import Export, ExportError
-from bench.show.export.cases import ended
+from bench.show.export.cases import consequence
 from bench.show.text import clean
+from bench.show.wording import ended, moment
 from bench.units import unit_of
 
-OWN = "bench_"
+Labels = Mapping[str, str]
+Sample = tuple[str, Labels, float]
 BOTTLENECKS = ("storage", "preprocess", "transfer", "loader", "accelerator", "undetermined")
 #: What bench says of a run, beside its measurements. The alert rules, the board and the docs are made from these.
 FAMILIES: Mapping[str, str] = {
@@ -40,22 +48,78 @@ FAMILIES: Mapping[str, str] = {
     "bench_demand_bytes_per_second": "What the accelerator would consume if it were never kept waiting.",
     "bench_supply_bytes_per_second": "What the path delivers.",
 }
+#: The same for a fleet. The nodes' own measurements are in their own runs' exports.
+FLEET_FAMILIES: Mapping[str, str] = {
+    "bench_fleet_info": "The fleet run that this is. Always 1.",
+    "bench_fleet_joined_timestamp_seconds": "When it was judged, seconds since the epoch.",
+    "bench_fleet_measured_timestamp_seconds": "When the oldest of the nodes' runs began, seconds since the epoch.",
+    "bench_fleet_verdict": "1 for the decision that the profile came to for the fleet, 0 for the others.",
+    "bench_fleet_score_ratio": "Share of its requirements that the weakest node reached; 1 is full.",
+    "bench_fleet_nodes": "How many of the named hosts are in that state.",
+    "bench_fleet_node_state": "1 for the one state of the named host, 0 for the others.",
+    "bench_fleet_node_info": "What is known of the named host and its run. Always 1.",
+    "bench_fleet_node_score_ratio": "Share of its requirements that the node's weakest profile reached.",
+    "bench_fleet_pair_measured": "1 when the pair has a figure, 0 when it was to be measured and has none.",
+    "bench_fleet_pair_throughput_bytes_per_second": "What the client sent to, or received from, the server.",
+    "bench_fleet_outliers": "How many figures are worse than their siblings', by what follows from it.",
+    "bench_fleet_outlier_deviation_ratio": "How much worse than its siblings, as a share of what is expected.",
+    "bench_fleet_outlier_observed": "The figure, in the base unit of its metric.",
+    "bench_fleet_outlier_expected": "The siblings' median, in the base unit of the metric.",
+    "bench_fleet_shift_ratio": "How far all siblings moved together towards worse since the earlier fleet run.",
+    "bench_fleet_collective_measured": "1 when every rank of the collective has a result, else 0.",
+    "bench_fleet_collective_ranks": "Ranks of the collective.",
+    "bench_fleet_collective_bus_bytes_per_second": "Bus bandwidth of the all-reduce by the definition of nccl-tests.",
+    "bench_fleet_collective_late_seconds": "How much later than the median rank the last one arrives.",
+    "bench_fleet_shared_bytes_per_second": "What the host read of the shared storage: alone, or with all at once.",
+}
 _FACTS = ("kernel", "os", "architecture", "nvidia_driver", "governor")
 
 
-def render(export: Export) -> str:
+def render(export: Export) -> bytes:
     """Raises ExportError when a measurement has a name that is bench's own."""
-    families = {name: Family(text) for name, text in FAMILIES.items()}
-    for name, labels, value in _own(export.run):
-        families[name].add(labels, value)
-    for result in export.run.results:
+    document = export.document
+    if isinstance(document, Fleet):
+        return _written(FLEET_FAMILIES, _of_fleet(document))
+    helps, measured = dict(FAMILIES), []
+    for result in document.results:
         for m in result.measurements:
             if m.metric in FAMILIES:
-                raise ExportError(f"run {export.run.id}: a measurement may not be called {m.metric}")
+                raise ExportError(f"run {document.id}: a measurement may not be called {m.metric}")
             declared = export.metrics.get(m.metric)
-            text = declared.help if declared else f"Measured by the probe {result.probe}."
-            families.setdefault(m.metric, Family(text)).add(_labels(m), m.value)
-    return written(families)
+            helps.setdefault(m.metric, declared.help if declared else f"Measured by the probe {result.probe}.")
+            measured.append((m.metric, _labels(m), m.value))
+    return _written(helps, [*_of_run(document), *measured])
+
+
+def _written(helps: Mapping[str, str], samples: Iterable[Sample]) -> bytes:
+    """The whole text, a family for each of ``helps`` in that order; one without a sample is left out."""
+    families: dict[str, Family] = {}
+    seen = set()
+    for name, help_text in helps.items():
+        families[name] = Family(name, clean(help_text), "gauge")
+        families[name].unit = unit if (unit := unit_of(name)) != "info" else ""
+    for name, labels, value in samples:
+        cleaned, number = {key: clean(text, 500) for key, text in labels.items()}, 1
+        while (key := (name, *sorted(cleaned.items()))) in seen:  # twice the same would make the whole file unreadable
+            number += 1
+            cleaned["again"] = str(number)
+        seen.add(key)
+        families[name].add_sample(name, cleaned, value)
+    collector = SimpleNamespace(collect=lambda: [family for family in families.values() if family.samples])
+    written: bytes = generate_latest(collector)  # type: ignore[no-untyped-call]
+    return written
+
+
+def _of_values(name: str, labels: Labels, key: str, values: Iterable[str], now: str) -> Iterator[Sample]:
+    """A state: 1 for the value that it has now, 0 for the others."""
+    return ((name, {**labels, key: str(value)}, float(value == now)) for value in values)
+
+
+def _selector(labels: Labels) -> str:
+    return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+
+
+# --- a run
 
 
 def _labels(m: Measurement) -> dict[str, str]:
@@ -65,23 +129,23 @@ def _labels(m: Measurement) -> dict[str, str]:
     return dict(m.labels) | ({"invalid": "true"} if m.invalid is not None else {})
 
 
-def _own(run: Run) -> Iterator[Sample]:
-    yield from _run(run)
+def _of_run(run: Run) -> Iterator[Sample]:
+    yield from _run_itself(run)
     for verdict in run.verdicts:
         profile = {"profile": verdict.profile}
-        yield from of_values("bench_verdict", profile, "decision", Decision, verdict.decision)
+        yield from _of_values("bench_verdict", profile, "decision", Decision, verdict.decision)
         yield "bench_score_ratio", profile, verdict.score / FULL
         for finding in verdict.findings:
             yield from _gate(profile, finding)
     for result in run.results:
         probe = {"probe": result.probe}
-        yield from of_values("bench_probe_outcome", probe, "outcome", Outcome, result.outcome)
+        yield from _of_values("bench_probe_outcome", probe, "outcome", Outcome, result.outcome)
         yield "bench_probe_duration_seconds", probe, result.duration_seconds
     if run.attribution is not None:
         yield from _attribution(run.attribution)
 
 
-def _run(run: Run) -> Iterator[Sample]:
+def _run_itself(run: Run) -> Iterator[Sample]:
     about = {
         "id": run.id,
         "hostname": run.node.hostname,
@@ -103,11 +167,16 @@ def _run(run: Run) -> Iterator[Sample]:
 
 
 def _gate(profile: Labels, finding: Finding) -> Iterator[Sample]:
-    selector = ",".join(f"{key}={value}" for key, value in sorted(finding.labels.items()))
     bound, limit = ("min", finding.limit.min) if finding.limit.min is not None else ("max", finding.limit.max)
-    labels = {**profile, "metric": finding.metric, "selector": selector, "required": str(finding.required).lower()}
-    labels |= {"bound": bound, "limit": "" if limit is None else f"{limit!r}"}
-    yield from of_values("bench_gate", labels, "status", Status, finding.status)
+    labels = {
+        **profile,
+        "metric": finding.metric,
+        "selector": _selector(finding.labels),
+        "required": str(finding.required).lower(),
+        "bound": bound,
+        "limit": "" if limit is None else f"{limit!r}",
+    }
+    yield from _of_values("bench_gate", labels, "status", Status, finding.status)
     if limit is not None:
         yield "bench_gate_limit", labels, limit
     if finding.observed is not None:
@@ -117,7 +186,7 @@ def _gate(profile: Labels, finding: Finding) -> Iterator[Sample]:
 
 def _attribution(found: Attribution) -> Iterator[Sample]:
     labels = {key: value for key, value in (("path", found.path), ("stand_in", found.stand_in)) if value}
-    yield from of_values("bench_bottleneck", labels, "bottleneck", BOTTLENECKS, found.bottleneck)
+    yield from _of_values("bench_bottleneck", labels, "bottleneck", BOTTLENECKS, found.bottleneck)
     yield "bench_attribution_valid", labels, float(found.valid)
     numbers = {
         "bench_starved": None if found.starved is None else float(found.starved),
@@ -129,62 +198,73 @@ def _attribution(found: Attribution) -> Iterator[Sample]:
             yield name, labels, value
 
 
-Labels = Mapping[str, str]
-Sample = tuple[str, Labels, float]
+# --- a fleet: a figure that nobody measured has no sample
 
 
-@dataclass(slots=True)
-class Family:
-    """One name: its help, and a value by labels."""
-
-    help: str
-    samples: dict[tuple[tuple[str, str], ...], float] = field(default_factory=dict)
-
-    def add(self, labels: Labels, value: float) -> None:
-        """A second sample with the same labels would make the whole file unreadable: it is told apart."""
-        key, number = _key(labels), 1
-        while key in self.samples:
-            number += 1
-            key = _key({**labels, "again": str(number)})
-        self.samples[key] = value
-
-
-def _key(labels: Labels) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted((name, clean(value, 500)) for name, value in labels.items()))
-
-
-def of_values(name: str, labels: Labels, key: str, values: Iterable[str], now: str) -> Iterator[Sample]:
-    for value in values:
-        yield name, {**labels, key: str(value)}, float(value == now)
+def _of_fleet(fleet: Fleet) -> Iterator[Sample]:
+    yield from _whole(fleet)
+    for node in fleet.nodes:
+        yield from _node(node)
+    for pair in fleet.pairs:
+        yield from _pair(pair)
+    for outlier in fleet.outliers:
+        yield from _outlier(outlier)
+    for shift in fleet.shifts:
+        labels = {"class": shift.node_class, "metric": shift.metric, "selector": _selector(shift.labels)}
+        yield "bench_fleet_shift_ratio", {**labels, "level": consequence(shift)}, shift.shift_ratio
+    if fleet.collective is not None:
+        yield from _collective(fleet.collective)
+    for one in fleet.shared:
+        for way, rates in (("alone", one.alone), ("together", one.together)):
+            for host, rate in rates.items():
+                yield "bench_fleet_shared_bytes_per_second", {"path": one.path, "host": host, "way": way}, rate
 
 
-def written(families: Mapping[str, Family]) -> str:
-    """The whole text; a family without a sample is left out."""
-    return "".join(_family(name, family) for name, family in families.items() if family.samples) + "# EOF\n"
+def _whole(fleet: Fleet) -> Iterator[Sample]:
+    yield "bench_fleet_info", {"id": fleet.id, "version": fleet.bench_version or ""}, 1.0
+    for word, text in (("joined", fleet.joined_at), ("measured", fleet.measured_at)):
+        time = moment(text)
+        if time is not None:
+            yield f"bench_fleet_{word}_timestamp_seconds", {}, time.timestamp()
+    for verdict in fleet.verdicts:
+        profile = {"profile": verdict.profile}
+        yield from _of_values("bench_fleet_verdict", profile, "decision", Decision, verdict.decision)
+        yield "bench_fleet_score_ratio", profile, verdict.score / FULL
+    states = Counter(node.state for node in fleet.nodes)
+    for state in State:
+        yield "bench_fleet_nodes", {"state": state.value}, float(states[state])
+    levels = Counter(consequence(outlier) for outlier in fleet.outliers)
+    for level in ("outlier", "suspect", "warn"):
+        yield "bench_fleet_outliers", {"level": level}, float(levels[level])
 
 
-def _family(name: str, family: Family) -> str:
-    unit = unit_of(name)
-    lines = [f"# HELP {name} {_help(family.help)}", f"# TYPE {name} gauge"]
-    if unit and unit != "info":
-        lines.append(f"# UNIT {name} {unit}")
-    lines += [f"{name}{_braces(key)} {_number(value)}" for key, value in family.samples.items()]
-    return "\n".join(lines) + "\n"
+def _node(node: NodeOutcome) -> Iterator[Sample]:
+    yield from _of_values("bench_fleet_node_state", {"host": node.host}, "state", State, node.state)
+    about = {"host": node.host, "hostname": node.hostname, "class": node.node_class, "run": node.run}
+    yield "bench_fleet_node_info", {name: text or "" for name, text in about.items()}, 1.0
+    if node.score is not None:
+        yield "bench_fleet_node_score_ratio", {"host": node.host}, node.score / FULL
 
 
-def _braces(key: tuple[tuple[str, str], ...]) -> str:
-    inside = ",".join(f'{name}="{_escape(value)}"' for name, value in key)
-    return f"{{{inside}}}" if inside else ""
+def _pair(pair: PairOutcome) -> Iterator[Sample]:
+    ends = {"client": pair.client, "server": pair.server}
+    yield "bench_fleet_pair_measured", ends, float(pair.state is State.PASS)
+    for way, rate in (("send", pair.send_bytes_per_second), ("receive", pair.receive_bytes_per_second)):
+        if rate is not None:
+            yield "bench_fleet_pair_throughput_bytes_per_second", {**ends, "direction": way}, rate
 
 
-def _escape(value: str) -> str:
-    """Label values: backslash, quote and newline, in this order (exposition formats)."""
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+def _outlier(o: Outlier) -> Iterator[Sample]:
+    labels = {"host": o.host, "part": o.part, "metric": o.metric, "selector": _selector(o.labels)}
+    yield "bench_fleet_outlier_deviation_ratio", {**labels, "level": consequence(o)}, o.deviation_ratio
+    yield "bench_fleet_outlier_observed", labels, o.observed
+    yield "bench_fleet_outlier_expected", labels, o.expected
 
 
-def _help(text: str) -> str:
-    return _escape(clean(text))
-
-
-def _number(value: float) -> str:
-    return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
+def _collective(found: Collective) -> Iterator[Sample]:
+    yield "bench_fleet_collective_measured", {}, float(found.state is State.PASS)
+    yield "bench_fleet_collective_ranks", {}, float(found.world or len(found.ranks))
+    if found.bus_bytes_per_second is not None:
+        yield "bench_fleet_collective_bus_bytes_per_second", {}, found.bus_bytes_per_second
+    if found.straggler is not None and found.straggler_late_seconds is not None:
+        yield "bench_fleet_collective_late_seconds", {"straggler": found.straggler}, found.straggler_late_seconds

@@ -14,8 +14,8 @@ from typing import Any
 
 from bench.model import Decision, Measurement, Run
 from bench.show.export import Export
-from bench.show.export.cases import ended
 from bench.show.text import clean
+from bench.show.wording import ended
 from bench.units import unit_of
 
 _UCUM = {

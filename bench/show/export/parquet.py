@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.model import Measurement, Run
 from bench.show.export import Export, ExportError
-from bench.show.export.cases import moment
+from bench.show.wording import moment
 
 
 def render(export: Export) -> bytes:

@@ -1,17 +1,20 @@
-"""The report's tables, as rows of plain text that the template escapes."""
+"""The report's tables, as rows of plain text that the template escapes: of one run, and of several side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from bench.judge.baseline.comparison import Difference
 from bench.judge.latency_budget import response
-from bench.model import Decision, Finding, Measurement, Outcome, Run, Status, Verdict
+from bench.model import Decision, Finding, Measurement, Run, Status, Verdict
 from bench.show.text import clean
 from bench.show.wording import (
+    OUTCOME,
     STATUS,
+    against_limit,
     gate_name,
-    label_words,
+    gpus,
     margin,
     needed,
     observed,
@@ -19,11 +22,16 @@ from bench.show.wording import (
     quantity,
     reason_text,
     score,
-    title,
+    series_name,
+    stand_ins,
+    when,
 )
 from bench.units import human
 
 Row = Sequence[str]
+_MOST_DIFFERENCES = 60
+#: What tells one series from another for a reader: not the path, which the page names, and not the stand-in.
+_HIDDEN = ("path", "stand_in")
 _ORDER = (Status.FAIL, Status.UNDECIDED, Status.NO_DATA, Status.PASS)
 _PATHS = ("path",)
 
@@ -31,13 +39,10 @@ _PATHS = ("path",)
 def about(run: Run) -> list[tuple[str, str]]:
     """What the figures stand on."""
     facts = run.node.facts
-    gpus = facts.get("gpus")
-    gpus = [clean(str(gpu), 60) for gpu in gpus] if isinstance(gpus, list | tuple) else []
-    stand_ins = sorted({clean(m.stand_in, 60) for m in run.measurements() if m.stand_in})
+    asked = clean(run.request.accelerator, 60)
     found = {
-        "accelerator": ", ".join(dict.fromkeys(gpus))
-        or f"asked for {clean(run.request.accelerator, 60)}, no GPU found",
-        "stand-ins": ", ".join(stand_ins),
+        "accelerator": ", ".join(dict.fromkeys(gpus(run.node))) or f"asked for {asked}, no GPU found",
+        "stand-ins": ", ".join(stand_ins(run)),
         "effort": run.request.effort.value,
         "storage": ", ".join(clean(path, 80) for path in run.request.storage),
         "peers": ", ".join(clean(peer, 80) for peer in run.request.peers),
@@ -80,10 +85,8 @@ def _why(found: Verdict) -> str:
 
 
 def _sentence(finding: Finding) -> str:
-    name = gate_name(finding)
-    far = margin(finding)
-    text = f"{name[:1].upper()}{name[1:]} is {observed(finding)}, needs {needed(finding.limit, finding.metric)}"
-    return f"{text} ({far})" if far else text
+    name, far = gate_name(finding), margin(finding)
+    return f"{name[:1].upper()}{name[1:]} is {against_limit(finding)}" + (f" ({far})" if far else "")
 
 
 def _reason(finding: Finding) -> str:
@@ -97,7 +100,7 @@ def _gate(f: Finding) -> dict[str, str]:
         "needed": needed(f.limit, f.metric),
         "margin": margin(f),
         "status": STATUS[f.status],
-        "reason": reason_text(f.reason) if f.reason else "",
+        "reason": reason_text(f.reason),
         "remedy": clean(f.remedy) if f.status is not Status.PASS else "",
         "source": clean(f.source),
     }
@@ -155,9 +158,7 @@ def _gpu_table(run: Run) -> dict[str, Any]:
     devices = sorted({m.labels.get("device", "") for m in found})
     rows: dict[str, dict[str, str]] = {}
     for m in found:
-        hidden = ("device", "stand_in", "uuid", "bus")
-        words = [label_words(key, value) for key, value in m.labels.items() if key not in hidden]
-        name = title(m.metric) + (f" ({', '.join(words)})" if words else "")
+        name = series_name(m.metric, m.labels, ("device", "stand_in", "uuid", "bus"))
         rows.setdefault(name, {})[m.labels.get("device", "")] = human(m.value, m.metric)
     reasons = [f"{r.probe} {r.outcome.value}: {reason_text(r.reason)}" for r in results if r.reason]
     return {
@@ -196,35 +197,6 @@ def _of_stage(found: Iterable[Measurement], stage: str, metric: str, labels: dic
     return next((human(m.value, metric) for m in found if m.metric == metric and wanted <= m.labels.items()), "–")
 
 
-# --- what is missing, what is doubtful
-
-
-def holes(run: Run) -> list[Row]:
-    """What was not measured, why, and what mends it."""
-    rows: list[Row] = [
-        [r.probe, r.outcome.value.replace("_", " "), reason_text(r.reason or ""), clean(r.remedy or "")]
-        for r in run.results
-        if r.outcome is not Outcome.OK
-    ]
-    seen: dict[tuple[str, str], list[str]] = {}
-    for f in (f for v in run.verdicts for f in v.findings if f.status is Status.NO_DATA):
-        if not (f.reason or "").startswith("probe_"):
-            seen.setdefault((reason_text(f.reason or ""), clean(f.remedy)), []).append(gate_name(f))
-    rows += [[", ".join(dict.fromkeys(names)), "no data", why, mend] for (why, mend), names in seen.items()]
-    return rows
-
-
-def doubts(run: Run) -> list[str]:
-    found = [f"{r.probe}: {clean(text)}" for r in run.results for text in r.warnings]
-    for r in run.results:
-        reasons = [clean(m.invalid) for m in r.measurements if m.invalid]
-        found += [
-            f"{r.probe}: {plural(reasons.count(reason), 'figure')} for the record only: {reason}"
-            for reason in dict.fromkeys(reasons)
-        ]
-    return found
-
-
 # --- every figure
 
 
@@ -233,7 +205,7 @@ def figures(run: Run) -> list[dict[str, Any]]:
     return [
         {
             "probe": r.probe,
-            "outcome": r.outcome.value.replace("_", " "),
+            "outcome": OUTCOME[r.outcome],
             "seconds": f"{r.duration_seconds:.1f} s",
             "rows": [_figure(m) for m in r.measurements],
             "evidence": [(clean(e.path, 200), e.sha256[:16]) for e in r.evidence],
@@ -246,3 +218,82 @@ def _figure(m: Measurement) -> Row:
     words = ", ".join(f"{key}={clean(value, 60)}" for key, value in m.labels.items() if key not in _PATHS)
     shown = quantity(m.value, m.interval, m.metric)
     return [m.metric, words, shown, str(m.samples), "for the record only" if m.invalid is not None else ""]
+
+
+# --- several runs
+
+
+def comparison(runs: Sequence[Run], differences: Sequence[Difference] | None = None) -> dict[str, Any]:
+    """Verdicts side by side, facts of the nodes that differ, figures that differ by more than noise."""
+    apart = list(_differences(runs)) if differences is None else list(_compared(differences))
+    return {
+        "heads": [[clean(run.node.hostname, 60), when(run.started_at), clean(run.id, 20)] for run in runs],
+        "verdicts": _decisions(runs),
+        "facts": list(_facts(runs)),
+        "header": ["figure", *(clean(r.node.hostname, 60) for r in runs), *([] if differences is None else _CHANGE)],
+        "figures": apart[:_MOST_DIFFERENCES],
+        "more": max(0, len(apart) - _MOST_DIFFERENCES),
+        "basis": _BASIS if differences is None else "",
+    }
+
+
+_CHANGE = ["change", "", "by"]
+_BASIS = "Their 95 % intervals have no point in common. What is for the record only is left out."
+
+
+def _compared(differences: Sequence[Difference]) -> Iterator[Row]:
+    for d in differences:
+        if d.verdict != "same":
+            change = "" if d.change_ratio is None else f"{100 * d.change_ratio:+.1f} %"
+            yield [
+                series_name(d.metric, d.labels, _HIDDEN),
+                human(d.a, d.metric),
+                human(d.b, d.metric),
+                change,
+                d.verdict,
+                clean(d.basis),
+            ]
+
+
+def _decisions(runs: Sequence[Run]) -> list[list[Any]]:
+    profiles = dict.fromkeys(v.profile for run in runs for v in run.verdicts)
+    rows = []
+    for profile in profiles:
+        found = [next((v for v in run.verdicts if v.profile == profile), None) for run in runs]
+        rows.append(
+            [clean(profile, 80), [(v.decision.value, score(v.score)) if v else ("", "not judged") for v in found]]
+        )
+    return rows
+
+
+def _facts(runs: Sequence[Run]) -> Iterator[Row]:
+    flat = [dict(_flat(run.node.facts)) for run in runs]
+    for name in dict.fromkeys(name for facts in flat for name in facts):
+        values = [facts.get(name, "–") for facts in flat]
+        if len(set(values)) > 1 and name.split(".")[0] not in ("boot_id", "machine_id"):
+            yield [name, *values]
+
+
+def _flat(facts: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in facts.items():
+        name = f"{before}{clean(str(key), 80)}"
+        if isinstance(value, dict):
+            yield from _flat(value, f"{name}.")
+        else:
+            yield name, clean(str(value), 120)
+
+
+def _differences(runs: Sequence[Run]) -> Iterator[Row]:
+    """Two figures differ when their 95 % intervals have no point in common. Those for the record only do not count."""
+    tables = [{_key(m): m for m in run.measurements() if m.invalid is None} for run in runs]
+    for key in dict.fromkeys(key for table in tables for key in table):
+        found = [table.get(key) for table in tables]
+        known = [m for m in found if m is not None]
+        if len(known) > 1 and max(m.interval[0] for m in known) > min(m.interval[1] for m in known):
+            metric, labels = key
+            cells = ["–" if m is None else quantity(m.value, m.interval, metric) for m in found]
+            yield [series_name(metric, dict(labels), _HIDDEN), *cells]
+
+
+def _key(m: Measurement) -> tuple[str, tuple[tuple[str, str], ...]]:
+    return m.metric, tuple(sorted(m.labels.items()))

@@ -6,9 +6,19 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from bench.model import Finding, Status, Verdict
+from bench.model import Code, Finding, Status, Verdict, code_of
 from bench.show.text import cells, clean, fold, pad
-from bench.show.wording import STATUS, closeness, gate_name, margin, needed, observed
+from bench.show.wording import (
+    OF_A_PROBE,
+    STATUS,
+    closeness,
+    gate_name,
+    margin,
+    needed,
+    observed,
+    reason_text,
+    split_reason,
+)
 from bench.units import human
 
 #: (text, style); a line is a sequence of them. The style is rich's name, and only ever repeats what a word says.
@@ -19,7 +29,6 @@ STYLE = {Status.PASS: "green", Status.FAIL: "red", Status.NO_DATA: "yellow", Sta
 _ORDER = (Status.FAIL, Status.UNDECIDED, Status.NO_DATA, Status.PASS)
 _GAP = "  "
 _SPACES = re.compile(" +")
-_RESTATED = ("straddles_limit", "(the worst was at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +40,8 @@ class Columns:
     measured: int
     needs: int
     margin: int
-    places: bool = False  # say where the worst was: only where several were asked for
-    whole: bool = False  # reasons in full, in place of their first line
+    places: bool  # say where the worst was: only where several were asked for
+    all_gates: bool  # a line for each gate, and reasons in full in place of their first line
 
     @property
     def name(self) -> int:
@@ -59,18 +68,18 @@ def columns(verdicts: Iterable[Verdict], width: int, all_gates: bool, places: bo
         needs=widest(needed(f.limit, f.metric) for f in rows),
         margin=widest(map(margin, rows)),
         places=places or all_gates,
-        whole=all_gates,
+        all_gates=all_gates,
     )
 
 
-def lines(verdict: Verdict, shape: Columns, all_gates: bool = False, proved: Sequence[str] = ()) -> list[Line]:
+def lines(verdict: Verdict, shape: Columns, proved: Sequence[str] = ()) -> list[Line]:
     """Every gate of the verdict is in one of the lines; after them ``proved``, what else its decision rests on."""
     found: list[Line] = []
     for status in _ORDER:
         same = sorted((f for f in verdict.findings if f.status is status), key=lambda f: not f.required)
-        rows = [f for f in same if _own_line(f, all_gates)]
+        rows = [f for f in same if _own_line(f, shape.all_gates)]
         found += [line for finding in rows for line in _row(finding, shape)]
-        folded = [f for f in same if not _own_line(f, all_gates)]
+        folded = [f for f in same if not _own_line(f, shape.all_gates)]
         found += _passes(folded, shape) if status is Status.PASS else _no_data(folded, shape)
     return [*found, *(line for text in proved for line in _hanging("", "", text, shape.indent, shape.width))]
 
@@ -98,12 +107,12 @@ def _row(finding: Finding, shape: Columns) -> list[Line]:
 
 
 def _reason(finding: Finding, shape: Columns) -> list[Line]:
-    """Why, where the figures do not say it already."""
+    """Why, where the figures do not say it already: a reason without a code says where the worst was."""
     reason = clean(finding.reason or "")
-    if not reason or (reason.startswith(_RESTATED) and not shape.places):
+    if not reason or (split_reason(reason)[0] in ("", Code.STRADDLES_LIMIT) and not shape.places):
         return []
     room = shape.width - shape.indent
-    return _hanging("", "", reason if shape.whole else clean(reason, room), shape.indent, shape.width)
+    return _hanging("", "", reason if shape.all_gates else clean(reason, room), shape.indent, shape.width)
 
 
 def _passes(findings: Sequence[Finding], shape: Columns) -> list[Line]:
@@ -131,10 +140,12 @@ def _no_data(findings: Sequence[Finding], shape: Columns) -> list[Line]:
 
 def _why_no_data(finding: Finding) -> str:
     """In short: the probe's own reason stands once, under "Not measured"."""
-    word, _, rest = clean(finding.reason or "no reason was given").partition(": ")
-    if word == "stand_in":
+    code = code_of(finding.reason)
+    if code is Code.STAND_IN:
         return "a stand-in does not count"
-    return word.removeprefix("probe_").replace("_", " ") if word.startswith("probe_") else rest or word
+    if code in OF_A_PROBE:
+        return " ".join(code.split("_")[1:])
+    return reason_text(finding.reason) or "no reason was given"
 
 
 def _with_figure(finding: Finding) -> str:

@@ -19,9 +19,9 @@ from bench.measure.jsonl import decoded
 from bench.model import Evidence, Finding, Measurement, ProbeResult, Run, Verdict
 from bench.show.text import clean
 from bench.show.wording import (
+    OUTCOME,
     STATUS,
     bare_name,
-    for_the_record,
     margin,
     needed,
     observed,
@@ -142,17 +142,15 @@ def _concerned(run: Run, metric: str | None) -> list[ProbeResult]:
 
 
 def _probe(result: ProbeResult, folder: Path | None) -> Iterator[str]:
-    outcome = result.outcome.value.replace("_", " ")
-    yield f"probe {result.probe}: {outcome}, {result.duration_seconds:.1f} s" + (
-        f", {reason_text(result.reason)}" if result.reason else ""
-    )
+    why = f", {reason_text(result.reason)}" if result.reason else ""
+    yield f"probe {result.probe}: {OUTCOME[result.outcome]}, {result.duration_seconds:.1f} s{why}"
     if result.remedy:
         yield f"  mend      {clean(result.remedy)}"
     for warning in result.warnings:
         yield f"  warning   {clean(warning)}"
-    for same in for_the_record(result).values():
-        for m in same:
-            yield f"  record    {_series(m.metric, m.labels)} = {m.value!r}: {clean(m.invalid or '')}"
+    for m in result.measurements:
+        if m.invalid:
+            yield f"  record    {_series(m.metric, m.labels)} = {m.value!r}: {clean(m.invalid)}"
     for item in result.evidence:
         yield f"  evidence  {clean(item.path)}"
         yield f"            sha256 {item.sha256}: {_verified(item, folder)}"

@@ -1,8 +1,18 @@
-"""One rank of an all-reduce over torch.distributed: NCCL when every rank has a GPU, gloo otherwise.
+"""One node's ranks of an all-reduce over torch.distributed: one a GPU (NCCL), or on the CPU (gloo, a stand-in).
 
-Every rank times its own part of every iteration and leaves the times in the store; rank 0 collects them. Beside the
-all-reduce, each ordered pair of ranks sends to each other alone, in rounds of disjoint pairs (the circle method), so
-that a slow port can be told from a slow rank.
+A fleet's controller starts it on every node, a `bench peer` starts it for a node that measures; with ``--peers`` it is
+that node, which has its peers start the others. The nodes tell each other how many ranks they have, so they need not be
+alike. All ranks of a node end together: when one fails the others are ended, and none outlives the process that began
+them.
+
+A fleet measures training steps: some work of the rank's own, then a sum over all ranks. A sum of one number comes
+before it, which nobody leaves before the last has come: its time is what this rank waited. The rank that arrives last
+waits least. Each node prints one JSON object of means, `bench.judge.collective.NodeTimes`: a stall now and then counts.
+
+With ``--links`` each iteration is a sum alone, timed from this rank's arrival, and then each ordered pair of ranks
+sends alone, in rounds of disjoint pairs (the circle method), so that a slow port can be told from a slow rank. The
+times go to node 0, which prints JSON lines: ``ranks`` when all were started and ``times`` for each rank, or ``error``
+(`probes.collective.parse`).
 """
 
 from __future__ import annotations
@@ -10,16 +20,255 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from statistics import fmean
 from typing import Any
 
-from probes.peer.protocol import interface_of
+from bench.judge.collective import NodeTimes, RankTimes
+from probes.peer.client import NoPeer, connect, greet
+from probes.peer.protocol import LOOPBACK, address, interface_of, read_key
 
-TIMEOUT = timedelta(seconds=60)
-_WARM_UP = 2
+_TIMEOUT = timedelta(seconds=60)
+_WARM_UP = 3
+_STEP = 768  # a square matrix product of that size: some ten milliseconds of a CPU
+_BYTES = {"quick": 16 << 20, "standard": 256 << 20, "thorough": 1 << 30}
+_ITERATIONS = {"quick": 20, "standard": 50, "thorough": 100}
 _MESSAGE_BYTES, _MESSAGES = 2 << 20, 6
+
+
+@dataclass(frozen=True, slots=True)
+class NodeTask:
+    """What one node is told: which of how many it is, where node 0 is, and what to measure. ``ranks`` 0: one a GPU."""
+
+    node: int
+    nodes: int
+    master: str
+    port: int
+    address: str
+    ranks: int
+    device: str
+    sizes: Sequence[int]
+    iterations: int
+    links: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RankTask:
+    """What one process is told. ``rank`` counts over all nodes' ``world``, ``local`` on its own node."""
+
+    node: NodeTask
+    backend: str
+    world: int
+    rank: int
+    local: int
+
+
+@dataclass(slots=True)
+class Timed:
+    """What one rank timed: seconds of each iteration by size, and waited before each; bytes per second by source."""
+
+    backend: str
+    sizes: dict[int, list[float]] = field(default_factory=dict)
+    waits: list[float] = field(default_factory=list)
+    links: dict[int, float] = field(default_factory=dict)
+
+
+def main() -> None:
+    asked = _arguments()
+    sizes = [int(size) for size in asked.sizes.split(",")] if asked.sizes else [_BYTES[asked.effort]]
+    iterations = asked.iterations or _ITERATIONS[asked.effort]
+    if asked.peers is not None:
+        _with_peers(asked, sizes, iterations)
+        return
+    task = NodeTask(
+        asked.rank, asked.world, asked.master, asked.port, asked.address, asked.ranks, asked.device, sizes, iterations,
+        asked.links,
+    )  # fmt: skip
+    timed = _measure(task, _store(task, asked.rank == 0))
+    if not task.links:
+        print(_answer(task, *timed).model_dump_json(exclude_none=True))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--peers", help="be node 0 of these, a JSON list of HOST[:PORT] where `bench peer` runs")
+    parser.add_argument("--key-file", help="the peers' key")
+    parser.add_argument("--rank", type=int, default=0, help="the node's number")
+    parser.add_argument("--world", type=int, default=1, help="how many nodes")
+    parser.add_argument("--ranks", type=int, default=0, help="ranks on this node; 0: one a GPU, one without")
+    parser.add_argument("--address", default=LOOPBACK, help="this node's own address on the data network")
+    parser.add_argument("--master", default=LOOPBACK, help="the address of node 0")
+    parser.add_argument("--port", type=int, default=5301)
+    parser.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto")
+    parser.add_argument("--effort", choices=list(_BYTES), default="quick")
+    parser.add_argument("--sizes", "--bytes", help="bytes of the messages, separated by commas; else by the effort")
+    parser.add_argument("--iterations", type=int, default=0)
+    parser.add_argument("--links", action="store_true", help="sums alone, and each pair, in place of training steps")
+    return parser.parse_args()
+
+
+# --- node 0, which has its peers start the others
+
+
+def _with_peers(asked: argparse.Namespace, sizes: Sequence[int], iterations: int) -> None:
+    """Print the lines of all ranks, or the one that says why there are none."""
+    with ExitStack() as connections:
+        try:
+            _print_times(asked, sizes, iterations, connections)
+        except (NoPeer, ValueError, RuntimeError, OSError) as error:
+            word, _, text = " ".join(str(error).split())[:400].partition(": ")
+            line = f"{word}: {text}" if text and " " not in word else f"collective_failed: {word} {text}"
+            print(json.dumps({"kind": "error", "error": line}), flush=True)
+
+
+def _print_times(asked: argparse.Namespace, sizes: Sequence[int], iterations: int, connections: ExitStack) -> None:
+    peers: list[str] = json.loads(asked.peers)
+    socks = [connections.enter_context(connect(*address(peer))) for peer in peers]
+    own = socks[0].getsockname()[0] if socks else LOOPBACK
+    task = NodeTask(0, 1 + len(peers), own, 0, own, max(1, asked.ranks), asked.device, sizes, iterations, True)
+    store = _store(task, True)  # torch takes seconds to import: not before the peers are known to be there
+    job = {"op": "rank", "world": task.nodes, "master": own, "port": store.port, "sizes": asked.sizes,
+           "iterations": iterations, "device": asked.device}  # fmt: skip
+    key = read_key(asked.key_file)
+    for node, (peer, sock) in enumerate(zip(peers, socks, strict=True), 1):
+        if greet(sock, {**job, "rank": node}, key).kind != "bench-peer":
+            raise NoPeer(f"peer_without_ranks: {peer} is a plain iperf3 server; start `bench peer` there")
+    print(json.dumps({"kind": "ranks", "names": [*["this node"] * task.ranks, *peers]}), flush=True)
+    world, _ = _measure(replace(task, port=store.port), store)
+    for rank in range(world):
+        print(json.dumps({"kind": "times", "rank": rank, **json.loads(store.get(f"times/{rank}"))}), flush=True)
+
+
+# --- the ranks of one node
+
+
+def _store(task: NodeTask, master: bool) -> Any:
+    from torch.distributed import TCPStore
+
+    return TCPStore(task.master, task.port, is_master=master, timeout=_TIMEOUT, wait_for_workers=False)
+
+
+def _measure(task: NodeTask, store: Any) -> tuple[int, list[Timed]]:
+    """All ranks, and what those of this node timed. Raises RuntimeError when one is missing or fails."""
+    name = interface_of(task.address).name
+    for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME") if name else ():
+        os.environ.setdefault(variable, name)  # else they take what the host's name resolves to
+    backend, ranks = _own_ranks(task)
+    backend, world, first = _agreed(store, task, backend, ranks)
+    tasks = [RankTask(task, backend, world, first + local, local) for local in range(ranks)]
+    return world, [_take_part(tasks[0], store)] if ranks == 1 else _together(tasks)
+
+
+def _own_ranks(task: NodeTask) -> tuple[str, int]:
+    """The backend that this node could have, and how many ranks it has."""
+    import torch
+
+    gpus = torch.cuda.device_count() if task.device != "cpu" and torch.cuda.is_available() else 0
+    if task.device == "cuda" and gpus < max(1, task.ranks) and not task.links:
+        sys.exit(f"{task.ranks or 1} ranks on GPUs were asked for, and there are {gpus} GPUs here")
+    if gpus and task.ranks <= gpus:
+        return "nccl", task.ranks or gpus
+    return "gloo", max(1, task.ranks)  # NCCL does not put two ranks on one GPU
+
+
+def _agreed(store: Any, task: NodeTask, backend: str, ranks: int) -> tuple[str, int, int]:
+    """The backend, all ranks, and the number of this node's first one: each node says what it has, and waits for all.
+
+    With ``links`` a rank without a GPU takes all of them to the CPU; a fleet's training does not run like that.
+    """
+    store.set(f"node/{task.node}", f"{ranks} {backend}")
+    told = [store.get(f"node/{node}").decode().split() for node in range(task.nodes)]
+    backends = [word for _, word in told]
+    if len(set(backends)) > 1 and not task.links:
+        sys.exit(f"node {backends.index('gloo')} has no GPU, node {backends.index('nccl')} has: name one --accelerator")
+    counts = [int(number) for number, _ in told]
+    return "gloo" if "gloo" in backends else "nccl", sum(counts), sum(counts[: task.node])
+
+
+def _together(tasks: Sequence[RankTask]) -> list[Timed]:
+    """One process a rank. torch ends the others when one fails, and says what that one said."""
+    from torch import multiprocessing
+
+    answers = multiprocessing.get_context("spawn").SimpleQueue()
+    try:
+        multiprocessing.spawn(_one_of_many, args=(tasks, answers), nprocs=len(tasks), join=True)
+    except (multiprocessing.ProcessRaisedException, multiprocessing.ProcessExitedException) as error:
+        raise RuntimeError(str(error).strip().splitlines()[-1]) from error
+    by_local = dict(answers.get() for _ in tasks)
+    return [by_local[task.local] for task in tasks]
+
+
+def _one_of_many(local: int, tasks: Sequence[RankTask], answers: Any) -> None:
+    import ctypes
+    import signal
+
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG: none outlives the one that began it
+    answers.put((local, _take_part(tasks[local], _store(tasks[local].node, False))))
+
+
+def _take_part(task: RankTask, store: Any) -> Timed:
+    """Join and measure; with ``links`` leave the times in the store too, under ``times/RANK``."""
+    import torch
+    import torch.distributed as dist
+
+    if task.backend == "nccl":
+        torch.cuda.set_device(task.local)
+        device = torch.device("cuda", task.local)
+    else:
+        torch.set_num_threads(1)
+        device = torch.device("cpu")
+    group = dist.PrefixStore("ranks", store)
+    dist.init_process_group(task.backend, store=group, rank=task.rank, world_size=task.world, timeout=_TIMEOUT)
+    try:
+        timed = Timed(task.backend)
+        for size in task.node.sizes:
+            timed.sizes[size] = _all_reduce(task, device, size, timed.waits)
+        if task.node.links:
+            timed.links.update(_links(task, device))
+            times = {"backend": timed.backend, "sizes": timed.sizes, "links": timed.links}
+            store.set(f"times/{task.rank}", json.dumps(times))
+            store.wait([f"times/{rank}" for rank in range(task.world)], _TIMEOUT)
+            dist.barrier()
+        return timed
+    finally:
+        dist.destroy_process_group()
+
+
+def _all_reduce(task: RankTask, device: Any, size: int, waits: list[float]) -> list[float]:
+    """Seconds of each iteration as this rank saw it, from its arrival to the result."""
+    import torch
+
+    message = torch.empty(size // 4, dtype=torch.float32, device=device)
+    one = torch.ones(1, device=device)
+    work = torch.rand(_STEP, _STEP, device=device)
+    seconds = []
+    for number in range(_WARM_UP + task.node.iterations):
+        message.fill_(1.0)
+        if not task.node.links:
+            work = (work @ work).clamp(-1.0, 1.0)
+        _finish(device)
+        waited = 0.0 if task.node.links else _sum(one, device)
+        took = _sum(message, device)
+        if number >= _WARM_UP:
+            waits.append(waited)
+            seconds.append(took)
+        if float(message[0]) != task.world or float(message[-1]) != task.world:
+            raise RuntimeError(f"wrong_sum: the all-reduce of {size} bytes gave {float(message[0])}")
+    return seconds
+
+
+def _sum(tensor: Any, device: Any) -> float:
+    import torch.distributed as dist
+
+    began = time.perf_counter()
+    dist.all_reduce(tensor)
+    _finish(device)
+    return time.perf_counter() - began
 
 
 def rounds(world: int) -> Iterator[list[tuple[int, int]]]:
@@ -32,112 +281,57 @@ def rounds(world: int) -> Iterator[list[tuple[int, int]]]:
         places.insert(1, places.pop())
 
 
-def take_part(rank: int, world: int, store: Any, address: str, sizes: list[int], iterations: int, device: str) -> None:
-    """Join, measure, leave the times in the store under ``times-RANK``. Raises RuntimeError when a rank is missing."""
-    import torch
-    import torch.distributed as dist
-
-    name = interface_of(address).get("name")
-    if name:
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)  # else gloo takes what the host name resolves to
-        os.environ.setdefault("NCCL_SOCKET_IFNAME", name)
-    kind = _agree(store, rank, world, torch.cuda.device_count() if device == "cuda" else 0)
-    backend = "nccl" if kind == "cuda" else "gloo"
-    if kind == "cuda":
-        torch.cuda.set_device(rank % torch.cuda.device_count())
-    group = dist.PrefixStore("group", store)
-    dist.init_process_group(backend, store=group, rank=rank, world_size=world, timeout=TIMEOUT)
-    try:
-        answer = {
-            "backend": backend,
-            "sizes": {str(size): _all_reduce(size, iterations, kind, rank, world) for size in sizes},
-            "links": _links(kind, rank, world),
-        }
-        store.set(f"times-{rank}", json.dumps(answer))
-        store.wait([f"times-{other}" for other in range(world)], TIMEOUT)
-        dist.barrier()
-    finally:
-        dist.destroy_process_group()
-
-
-def _agree(store: Any, rank: int, world: int, devices: int) -> str:
-    """``cuda`` only when every rank has a device."""
-    store.set(f"devices-{rank}", str(devices))
-    counts = [int(store.get(f"devices-{other}")) for other in range(world)]
-    return "cuda" if min(counts) > 0 else "cpu"
-
-
-def _all_reduce(size: int, iterations: int, kind: str, rank: int, world: int) -> list[float]:
-    """Seconds of each iteration as this rank saw it: from its arrival to the result."""
-    import torch
-    import torch.distributed as dist
-
-    tensor = torch.empty(size // 4, dtype=torch.float32, device=kind)
-    seconds = []
-    for number in range(_WARM_UP + iterations):
-        tensor.fill_(rank + 1)
-        _finish(kind)
-        started = time.perf_counter()
-        dist.all_reduce(tensor)
-        _finish(kind)
-        if number >= _WARM_UP:
-            seconds.append(time.perf_counter() - started)
-        if float(tensor[0]) != world * (world + 1) / 2 or float(tensor[-1]) != world * (world + 1) / 2:
-            raise RuntimeError(f"wrong_sum: the all-reduce of {size} bytes gave {float(tensor[0])}")
-    return seconds
-
-
-def _links(kind: str, rank: int, world: int) -> dict[str, float]:
+def _links(task: RankTask, device: Any) -> dict[int, float]:
     """What this rank received from each other alone, bytes per second; the first message only starts the clock."""
     import torch
     import torch.distributed as dist
 
-    tensor = torch.zeros(_MESSAGE_BYTES // 4, dtype=torch.float32, device=kind)
+    tensor = torch.zeros(_MESSAGE_BYTES // 4, dtype=torch.float32, device=device)
     found = {}
-    for pairs in rounds(world):
-        for first, second in ((a, b) for swap in (False, True) for a, b in (p[::-1] if swap else p for p in pairs)):
-            if rank == first:
+    for pairs in rounds(task.world):
+        for first, second in (*pairs, *(pair[::-1] for pair in pairs)):
+            if task.rank == first:
                 for _ in range(_MESSAGES):
                     dist.send(tensor, second)
-                _finish(kind)
-            elif rank == second:
-                found[str(first)] = _receive(tensor, first, kind)
+                _finish(device)
+            elif task.rank == second:
+                found[first] = _receive(tensor, first, device)
         dist.barrier()
     return found
 
 
-def _receive(tensor: Any, source: int, kind: str) -> float:
+def _receive(tensor: Any, source: int, device: Any) -> float:
     import torch.distributed as dist
 
     started = 0.0
     for number in range(_MESSAGES):
         dist.recv(tensor, source)
         if number == 0:
-            _finish(kind)
+            _finish(device)
             started = time.perf_counter()
-    _finish(kind)
+    _finish(device)
     return _MESSAGE_BYTES * (_MESSAGES - 1) / (time.perf_counter() - started)
 
 
-def _finish(kind: str) -> None:
-    if kind == "cuda":
+def _finish(device: Any) -> None:
+    if device.type == "cuda":
         import torch
 
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("rank", "world", "port", "iterations"):
-        parser.add_argument(f"--{name}", type=int, required=True)
-    for name in ("master", "address", "sizes", "device"):
-        parser.add_argument(f"--{name}", required=True)
-    asked = parser.parse_args()
-    import torch.distributed as dist
-
-    store = dist.TCPStore(asked.master, asked.port, asked.world, is_master=False, timeout=TIMEOUT)
-    sizes = [int(size) for size in asked.sizes.split(",")]
-    take_part(asked.rank, asked.world, store, asked.address, sizes, asked.iterations, asked.device)
+def _answer(task: NodeTask, world: int, found: Sequence[Timed]) -> NodeTimes:
+    """The means of this node's ranks: the slowest one's all-reduce (as nccl-tests has it), and the least wait."""
+    size = task.sizes[0]
+    own = [
+        RankTimes(local=local, seconds=fmean(one.sizes[size]), wait_seconds=fmean(one.waits))
+        for local, one in enumerate(found)
+    ]
+    return NodeTimes(
+        node=task.node, world=world, backend=found[0].backend, message_bytes=size // 4 * 4, iterations=task.iterations,
+        seconds=max(one.seconds for one in own), wait_seconds=min(one.wait_seconds for one in own), ranks=own,
+        stand_in=None if found[0].backend == "nccl" else "cpu",
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
-from probes.feed.load.reader import Buffer, Ready, clock, make_buffers
+from probes.feed.load.reader import Buffer, Feed, ReadyBlock, clock, make_buffers
 
 _SHORTEST_SLEEP = 0.0002
 
@@ -27,35 +26,29 @@ class Consumption:
         self.samples.append(samples)
 
 
-class Feed(Protocol):
-    """Where ready blocks come from: the yardstick reader, or a loader as people use it."""
-
-    started: float
-    read_bytes: int
-    wait_seconds: list[float]
-    cpu_seconds: float
-    device_bytes: int | None  # what its own worker processes made the device deliver; None when it has none
-
-    def get(self, timeout: float) -> Ready: ...
-    def give_back(self, buffer: Buffer) -> None: ...
-    def close(self, timeout: float) -> float: ...
-
-
-class Consumer(Protocol):
+class Consumer:
     """What takes blocks. ``resident`` makes one step on an input that it already has."""
 
-    kind: str
-    name: str
-    batch: int
+    kind = name = "none"
+    batch = 1
 
-    def buffers(self, size: int, count: int) -> Sequence[Buffer]: ...
-    def begin(self) -> None: ...
-    def resident(self, log: Consumption) -> None: ...
-    def consume(self, item: Ready, feed: Feed, log: Consumption) -> None: ...
-    def finish(self, log: Consumption) -> None: ...
+    def buffers(self, size: int, count: int) -> Sequence[Buffer]:
+        return make_buffers(size, count)
+
+    def begin(self) -> None:
+        """Forget the arm before."""
+
+    def resident(self, log: Consumption) -> None:
+        raise NotImplementedError
+
+    def consume(self, item: ReadyBlock, feed: Feed, log: Consumption) -> None:
+        raise NotImplementedError
+
+    def finish(self, log: Consumption) -> None:
+        """Wait for the steps in flight."""
 
 
-class Emulated:
+class Emulated(Consumer):
     """An accelerator as a virtual clock: ``start = max(block ready, previous end)``, ``end = start + work``.
 
     It never sleeps *after* arrival, so neither a late wake-up nor our own overhead is charged to the storage. Work is
@@ -69,21 +62,18 @@ class Emulated:
     def __init__(self, samples_per_second: float, batch: int) -> None:
         self.batch = batch
         self._seconds_per_sample = 1.0 / samples_per_second
-        self._free: float | None = None
-        self._waited = self._in_batch = 0.0
-
-    def buffers(self, size: int, count: int) -> Sequence[Buffer]:
-        return make_buffers(size, count)
+        self.begin()
 
     def begin(self) -> None:
-        self._free, self._waited, self._in_batch = None, 0.0, 0.0
+        self._free: float | None = None
+        self._waited = self._in_batch = 0.0
 
     def resident(self, log: Consumption) -> None:
         free = clock() if self._free is None else self._free
         self._free = free + self.batch * self._seconds_per_sample
         log.add(free, self._free, float(self.batch))
 
-    def consume(self, item: Ready, feed: Feed, log: Consumption) -> None:
+    def consume(self, item: ReadyBlock, feed: Feed, log: Consumption) -> None:
         """Compute one block; returns at about its virtual end, so that the reader feels the demand."""
         free = item.at if self._free is None else self._free
         start = max(item.at, free)
@@ -95,9 +85,6 @@ class Emulated:
             time.sleep(ahead)
         feed.give_back(item.buffer)
 
-    def finish(self, log: Consumption) -> None:
-        return None
-
     def _count_wait(self, wait: float, samples: float, log: Consumption) -> None:
         self._waited += wait
         self._in_batch += samples
@@ -106,29 +93,16 @@ class Emulated:
             self._waited, self._in_batch = 0.0, self._in_batch - self.batch
 
 
-class Drain:
+class Drain(Consumer):
     """No accelerator: what is ready is taken at once. The path's own rate."""
 
-    kind = name = "none"
-    batch = 1
-
-    def __init__(self) -> None:
-        self._last: float | None = None
-
-    def buffers(self, size: int, count: int) -> Sequence[Buffer]:
-        return make_buffers(size, count)
+    _last: float | None = None
 
     def begin(self) -> None:
         self._last = None
 
-    def resident(self, log: Consumption) -> None:
-        return None
-
-    def consume(self, item: Ready, feed: Feed, log: Consumption) -> None:
+    def consume(self, item: ReadyBlock, feed: Feed, log: Consumption) -> None:
         last = item.at if self._last is None else self._last
         self._last = max(item.at, last)
         log.add(last, self._last, item.samples)
         feed.give_back(item.buffer)
-
-    def finish(self, log: Consumption) -> None:
-        return None

@@ -1,20 +1,22 @@
-"""One arm of the feed: run it, watch it, and say in one JSON object what happened."""
+"""One arm of the feed: run it, watch it, and make one record of what happened."""
 
 from __future__ import annotations
 
 import os
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from probes.common import io_counters as witness
-from probes.feed.load.accelerators import Consumer, Consumption, Feed
-from probes.feed.load.reader import clock
+from bench.measure.procfs import stalled_seconds
+from probes.common import io_counters
+from probes.feed.load.accelerators import Consumer, Consumption
+from probes.feed.load.reader import Feed, clock
 from probes.feed.rates import steady
+from probes.feed.records import Arm
 
 GRID_SECONDS = 0.1
 #: After that long without a block the path hangs; a slow one still delivers.
@@ -33,35 +35,55 @@ class Length:
     longest: float
 
 
-@dataclass(slots=True)
-class Witness:
-    """A thread that notes, ten times a second, what the kernel says (see `witness`).
+class Witness(threading.Thread):
+    """Notes what the kernel says: ten times a second the bytes that came and what stalled, at both ends the CPUs."""
 
-    Rows: clock, bytes that came, and the seconds stalled for CPUs and for I/O.
-    """
+    def __init__(self, device: str | None) -> None:
+        super().__init__(daemon=True)
+        self.delivered = io_counters.Delivered(device)
+        self._cpu = self._cpu_seconds()
+        self._stopping = threading.Event()
+        self._rows = [self._note()]
+        self.start()
 
-    delivered: witness.Delivered
-    rows: list[tuple[float, int, float | None, float | None]] = field(default_factory=list)
-    _stop: threading.Event = field(default_factory=threading.Event)
-    _thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        self._note()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        while not self._stop.wait(GRID_SECONDS):
-            self._note()
-
-    def _note(self) -> None:
-        self.rows.append((clock(), self.delivered.best(), witness.pressure("cpu"), witness.pressure("io")))
+    def run(self) -> None:
+        while not self._stopping.wait(GRID_SECONDS):
+            self._rows.append(self._note())
 
     def stop(self) -> None:
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
-        self._note()
+        self._stopping.set()
+        self.join()
+        self._rows.append(self._note())
+
+    def _note(self) -> tuple[float, float, float | None, float | None]:
+        """Clock, bytes that came, and the seconds stalled for CPUs and for I/O."""
+        return clock(), float(self.delivered.best()), stalled_seconds("cpu"), stalled_seconds("io")
+
+    @staticmethod
+    def _cpu_seconds() -> tuple[float, float, float]:
+        return clock(), io_counters.cpu_seconds_of_node(), io_counters.own_cpu_seconds()
+
+    def fields(self, feed: Feed, seconds: float) -> dict[str, Any]:
+        """The fields of the record that the kernel answers for."""
+        own_bytes, device_bytes, network_bytes = self.delivered.each(feed.device_bytes)
+        passed, node, ours = (now - began for now, began in zip(self._cpu_seconds(), self._cpu, strict=True))
+        whole = max(1e-9, passed * (os.cpu_count() or 1))
+        waits = feed.wait_seconds
+        clocks, came, cpu_stalled, io_stalled = zip(*self._rows, strict=True)
+        return {
+            "read_bytes": feed.read_bytes,
+            "own_device_bytes": own_bytes,
+            "device_bytes": device_bytes,
+            "network_bytes": network_bytes,
+            "run_queue_wait_ratio": round(sum(waits) / len(waits) / seconds, 5) if waits and seconds > 0 else None,
+            "reader_cpu_seconds": round(feed.cpu_seconds, 4),
+            "own_cpu_ratio": round(ours / whole, 4),
+            "others_cpu_ratio": round(max(0.0, node - ours) / whole, 4),
+            "cpu_pressure_ratio": _share(clocks, cpu_stalled),
+            "io_pressure_ratio": _share(clocks, io_stalled),
+            "device_curve": _rates(clocks, came),
+            "pressure_curve": _rates(clocks, io_stalled),
+        }
 
 
 def run(
@@ -72,15 +94,13 @@ def run(
     length: Length,
     device: str | None,
     ceiling: float = float("inf"),
-) -> dict[str, Any]:
-    """Feed ``consumer`` from a new feed until its rate is flat or ``length`` is used up; the arm's record.
+    **fields: Any,
+) -> Arm:
+    """Feed ``consumer`` from a new feed until its rate is flat or ``length`` is used up; ``fields`` join the record.
 
     Raises TimeoutError when the path hangs, OSError when a read fails.
     """
-    delivered, log = witness.Delivered(device), Consumption()
-    watch = Witness(delivered)
-    cpu = _Cpu()
-    watch.start()
+    log, witness = Consumption(), Witness(device)
     consumer.begin()
     feed = make_feed()
     patience = _HUNG_CLOSE_SECONDS
@@ -90,29 +110,13 @@ def run(
         patience = _CLOSE_SECONDS
     finally:
         seconds = feed.close(patience)
-        watch.stop()
-    return {
-        **_record(name, turn, length, log, feed.started, ended),
-        "read_bytes": feed.read_bytes, "seconds": round(seconds, 4), **_waits(log), **_kernel(watch, feed, seconds),
-        **_delivered(delivered, feed), **cpu.shares(),
-    }  # fmt: skip
+        witness.stop()
+    return _arm(
+        name, turn, length, log, feed.started, ended, seconds, **witness.fields(feed, seconds), **_waits(log), **fields
+    )
 
 
-class _Cpu:
-    """How much of the node's CPUs this program and everybody else used since it was made."""
-
-    def __init__(self) -> None:
-        self._begin = (clock(), witness.cpu_seconds_of_node(), witness.own_cpu_seconds())
-
-    def shares(self) -> dict[str, Any]:
-        began, node, own = self._begin
-        ours = witness.own_cpu_seconds() - own
-        others = max(0.0, witness.cpu_seconds_of_node() - node - ours)
-        whole = max(1e-9, (clock() - began) * (os.cpu_count() or 1))
-        return {"own_cpu_ratio": round(ours / whole, 4), "others_cpu_ratio": round(others / whole, 4)}
-
-
-def resident(consumer: Consumer, turn: int, length: Length) -> dict[str, Any]:
+def resident(consumer: Consumer, turn: int, length: Length) -> Arm:
     """The accelerator on an input that it already has: what it consumes when nothing keeps it waiting."""
     log = Consumption()
     consumer.begin()
@@ -121,15 +125,17 @@ def resident(consumer: Consumer, turn: int, length: Length) -> dict[str, Any]:
         consumer.resident(log)
     consumer.finish(log)
     ended = clock()
-    return {**_record("resident", turn, length, log, begin, ended), "seconds": round(ended - begin, 4)}
+    return _arm("resident", turn, length, log, begin, ended, ended - begin)
 
 
-def _record(name: str, turn: int, length: Length, log: Consumption, begin: float, end: float) -> dict[str, Any]:
-    return {
-        "kind": "arm", "arm": name, "turn": turn, "grid_seconds": GRID_SECONDS,
-        "warm_seconds": length.warm, "shortest_seconds": length.shortest, "steps": len(log.starts),
-        "curve": [round(value, 4) for value in curve(log, begin, end)], **_busy(log, begin + length.warm, end),
-    }  # fmt: skip
+def _arm(
+    name: str, turn: int, length: Length, log: Consumption, begin: float, end: float, seconds: float, **fields: Any
+) -> Arm:
+    return Arm(
+        arm=name, turn=turn, grid_seconds=GRID_SECONDS, warm_seconds=length.warm, shortest_seconds=length.shortest,
+        curve=[round(value, 4) for value in curve(log, begin, end)], seconds=round(seconds, 4), steps=len(log.starts),
+        **_busy(log, begin + length.warm, end), **fields,
+    )  # fmt: skip
 
 
 def _busy(log: Consumption, begin: float, end: float) -> dict[str, Any]:
@@ -157,14 +163,10 @@ def _consume(consumer: Consumer, feed: Feed, log: Consumption, length: Length, c
         consumer.consume(feed.get(HANG_SECONDS), feed, log)
         now = clock()
         if now >= check:
-            if now >= last or _is_flat(log, begin, now, length, ceiling):
+            found = steady(curve(log, begin, now), GRID_SECONDS, length.warm, length.shortest, ceiling)
+            if now >= last or (found and found.flat):
                 return now
             check = now + _CHECK_SECONDS
-
-
-def _is_flat(log: Consumption, begin: float, now: float, length: Length, ceiling: float) -> bool:
-    found = steady(curve(log, begin, now), GRID_SECONDS, length.warm, length.shortest, ceiling)
-    return found is not None and found.flat
 
 
 def curve(log: Consumption, begin: float, end: float) -> list[float]:
@@ -172,45 +174,25 @@ def curve(log: Consumption, begin: float, end: float) -> list[float]:
     if not log.starts:
         return []
     done = np.concatenate([[0.0], np.cumsum(log.samples)])
-    times = np.empty(2 * len(log.starts))
-    times[0::2], times[1::2] = log.starts, log.ends
-    values = np.empty_like(times)
-    values[0::2], values[1::2] = done[:-1], done[1:]
-    grid = np.arange(begin, end, GRID_SECONDS)
-    return [float(value) for value in np.interp(grid, times, values)]
+    times = np.stack([log.starts, log.ends], axis=1).ravel()
+    values = np.stack([done[:-1], done[1:]], axis=1).ravel()
+    return [float(value) for value in np.interp(np.arange(begin, end, GRID_SECONDS), times, values)]
 
 
 def _waits(log: Consumption) -> dict[str, Any]:
     if not log.waits:
-        return {"waits": 0}
+        return {}
     ordered = sorted(log.waits)
-    pick = [ordered[min(len(ordered) - 1, int(q * len(ordered)))] for q in (0.50, 0.99)]
-    return {"waits": len(ordered), "wait_p50_seconds": round(pick[0], 6), "wait_p99_seconds": round(pick[1], 6)}
+    p50, p99 = (round(ordered[min(len(ordered) - 1, int(q * len(ordered)))], 6) for q in (0.50, 0.99))
+    return {"waits": len(ordered), "wait_p50_seconds": p50, "wait_p99_seconds": p99}
 
 
-def _delivered(delivered: witness.Delivered, feed: Feed) -> dict[str, Any]:
-    own, device, network = delivered.each(feed.device_bytes)
-    return {"own_device_bytes": own, "device_bytes": device, "network_bytes": network}
-
-
-def _kernel(watch: Witness, feed: Feed, seconds: float) -> dict[str, Any]:
-    first, last = watch.rows[0], watch.rows[-1]
-    waits = feed.wait_seconds
-    return {
-        "run_queue_wait_ratio": round(sum(waits) / len(waits) / seconds, 5) if waits and seconds > 0 else None,
-        "reader_cpu_seconds": round(feed.cpu_seconds, 4),
-        "cpu_pressure_ratio": _share(first[2], last[2], last[0] - first[0]),
-        "io_pressure_ratio": _share(first[3], last[3], last[0] - first[0]),
-        "device_curve": _rates([(row[0], float(row[1])) for row in watch.rows]),
-        "pressure_curve": _rates([(row[0], row[3]) for row in watch.rows if row[3] is not None]),
-    }
-
-
-def _share(first: float | None, last: float | None, seconds: float) -> float | None:
+def _share(clocks: Sequence[float], stalled: Sequence[float | None]) -> float | None:
+    first, last, seconds = stalled[0], stalled[-1], clocks[-1] - clocks[0]
     return None if first is None or last is None or seconds <= 0 else round((last - first) / seconds, 4)
 
 
-def _rates(rows: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """(seconds since the arm began, units a second) between the notes."""
-    begin = rows[0][0] if rows else 0.0
-    return [(round(b[0] - begin, 2), round((b[1] - a[1]) / (b[0] - a[0]), 3)) for a, b in pairwise(rows) if b[0] > a[0]]
+def _rates(clocks: Sequence[float], counts: Sequence[float | None]) -> tuple[tuple[float, float], ...]:
+    """(seconds since the arm began, units a second) between the notes that have a count."""
+    rows = [(at - clocks[0], count) for at, count in zip(clocks, counts, strict=True) if count is not None]
+    return tuple((round(b, 2), round((n - m) / (b - a), 3)) for (a, m), (b, n) in pairwise(rows) if b > a)

@@ -13,7 +13,8 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -91,7 +92,7 @@ def is_apart(sample_bytes: int, per_file: int) -> bool:
 
 
 def _equal_blocks(size: int, samples: float, share: int, files: int) -> list[Block]:
-    return [Block(f, i * size, size, samples) for f in range(files) for i in range(max(1, share // size))]
+    return [*_whole_blocks(dict.fromkeys(range(files), max(share, size)), size, samples)]
 
 
 def _sample_blocks(sizes: Sequence[int], files: int) -> list[Block]:
@@ -108,19 +109,33 @@ def _sample_blocks(sizes: Sequence[int], files: int) -> list[Block]:
     return blocks
 
 
+def _ends(blocks: Sequence[Block]) -> dict[int, int]:
+    """How many bytes of each file the blocks reach."""
+    ends: dict[int, int] = {}
+    for block in blocks:
+        ends[block.file] = max(ends.get(block.file, 0), block.offset + block.read_bytes)
+    return ends
+
+
+def _whole_blocks(ends: Mapping[int, int], size: int, samples: float) -> tuple[Block, ...]:
+    """Reads of ``size`` bytes over files of those lengths, the rest of each left out."""
+    return tuple(
+        Block(file, offset, size, samples) for file, end in ends.items() for offset in range(0, end - size + 1, size)
+    )
+
+
 def write(folder: str, blocks: Sequence[Block], seed: int, deadline: float, apart: bool = False) -> DataSet:
     """Lay the blocks' bytes out. Past ``deadline`` (monotonic seconds) the rest is left out, if an eighth is there.
 
     Raises OSError as the file system does (no space, an I/O error).
     """
     started = time.monotonic()
-    lengths: dict[int, int] = {}
-    for block in blocks:
-        lengths[block.file] = max(lengths.get(block.file, 0), block.offset + block.read_bytes)
-    paths = {file: os.path.join(folder, f"data.{file}") for file in sorted(lengths)}
-    job = _Job(iter([(paths[file], lengths[file]) for file in paths]), can_be_direct(folder), apart, deadline)
-    job.least = sum(lengths.values()) // 8
-    _together([_Writer(job, seed + number) for number in range(_WRITERS)])
+    lengths = sorted(_ends(blocks).items())
+    paths = {file: os.path.join(folder, f"data.{file}") for file, _ in lengths}
+    files = iter([(paths[file], length) for file, length in lengths])
+    job = WriteJob(files, can_be_direct(folder), apart, deadline, sum(length for _, length in lengths) // 8)
+    with ThreadPoolExecutor(_WRITERS) as pool:
+        list(pool.map(job.run, range(seed, seed + _WRITERS)))
     kept = tuple(block for block in blocks if block.offset + block.read_bytes <= job.written.get(paths[block.file], 0))
     there = {file: number for number, file in enumerate(sorted({block.file for block in kept}))}
     return DataSet(
@@ -129,94 +144,60 @@ def write(folder: str, blocks: Sequence[Block], seed: int, deadline: float, apar
     )  # fmt: skip
 
 
-def _together(writers: Sequence[_Writer]) -> None:
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
-    for writer in writers:
-        if writer.error is not None:
-            raise writer.error
-
-
 @dataclass(slots=True)
-class _Job:
-    """What several writers do together: files yet to be begun (path, length), and how far each has come."""
+class WriteJob:
+    """What several threads write together: files yet to be begun (path, length), and how far each has come."""
 
     files: Iterator[tuple[str, int]]
     direct: bool
     apart: bool
     deadline: float
-    least: int = 0
+    least: int
     written: dict[str, int] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def next(self) -> tuple[str, int] | None:
-        with self.lock:
-            return None if self.is_late() else next(self.files, None)
+    def run(self, seed: int) -> None:
+        """Write files of random bytes, one after another, and flush them. Several threads do."""
+        random = np.random.default_rng([seed, os.getpid(), time.time_ns()])
+        while (file := self._next()) is not None:
+            self._write(*file, random)
 
-    def is_late(self) -> bool:
+    def _next(self) -> tuple[str, int] | None:
+        with self.lock:
+            return None if self._is_late() else next(self.files, None)
+
+    def _is_late(self) -> bool:
         return time.monotonic() > self.deadline and sum(self.written.values()) >= self.least
 
-
-class _Writer(threading.Thread):
-    """Writes files of random bytes, one after another, and flushes them."""
-
-    def __init__(self, job: _Job, seed: int) -> None:
-        super().__init__(daemon=True)
-        self._job = job
-        self.error: OSError | None = None
-        self._random = np.random.default_rng([seed, os.getpid(), time.time_ns()])
-
-    def run(self) -> None:
+    def _write(self, path: str, length: int, random: np.random.Generator) -> None:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | (os.O_DIRECT if self.direct else 0), 0o600)
         try:
-            while (file := self._job.next()) is not None:
-                self._write(*file)
-        except OSError as error:
-            self.error = error
-
-    def _write(self, path: str, length: int) -> None:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | (os.O_DIRECT if self._job.direct else 0), 0o600)
-        try:
-            self._fill(fd, path, length)
-            if not (self._job.direct and self._job.apart):  # thousands of flushes would take longer than the reading
+            self._fill(fd, path, length, random)
+            if not (self.direct and self.apart):  # thousands of flushes would take longer than the reading
                 os.fsync(fd)
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(fd)
 
-    def _fill(self, fd: int, path: str, length: int) -> None:
+    def _fill(self, fd: int, path: str, length: int, random: np.random.Generator) -> None:
         done = 0
-        with mmap.mmap(-1, min(_CHUNK_BYTES, length)) as memory:
-            words = np.frombuffer(memory, np.uint64)
-            try:
-                while done < length and not (done and self._job.is_late()):
-                    words[:] = self._random.integers(0, 1 << 64, words.size, np.uint64)
-                    done += _put(fd, memoryview(memory)[: min(_CHUNK_BYTES, length - done)], done, path)
-                    self._job.written[path] = done
-            finally:
-                del words
-
-
-def _put(fd: int, data: memoryview, offset: int, path: str) -> int:
-    with data:
-        done = os.pwrite(fd, data, offset)
-        if done != len(data):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
-        return done
+        with mmap.mmap(-1, min(_CHUNK_BYTES, length)) as memory, memoryview(memory) as chunk:
+            while done < length and not (done and self._is_late()):
+                chunk[:] = random.bytes(len(chunk))
+                with chunk[: length - done] as data:
+                    if os.pwrite(fd, data, done) != len(data):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+                    done += len(data)
+                self.written[path] = done
 
 
 def existing(paths: Sequence[str], block_bytes: int, samples: float) -> DataSet:
     """Files that are already there, read whole blocks at a time."""
-    sizes = [os.path.getsize(path) for path in paths]
-    blocks = [
-        Block(file, offset, block_bytes, samples)
-        for file, size in enumerate(sizes)
-        for offset in range(0, size - block_bytes + 1, block_bytes)
-    ]
+    sizes = dict(enumerate(map(os.path.getsize, paths)))
+    blocks = _whole_blocks(sizes, block_bytes, samples)
     if not blocks:
         raise OSError(errno.EINVAL, f"no file holds {block_bytes} bytes", paths[0] if paths else "")
-    return DataSet(tuple(paths), tuple(blocks), _opens_direct(paths[0]), sum(sizes), 0.0)
+    return DataSet(tuple(paths), blocks, _opens_direct(paths[0]), sum(sizes.values()), 0.0)
 
 
 def _opens_direct(path: str) -> bool:
@@ -231,14 +212,7 @@ def _opens_direct(path: str) -> bool:
 
 def cut(data: DataSet, block_bytes: int, sample_bytes: int) -> tuple[Block, ...]:
     """The same files in blocks of another size."""
-    ends: dict[int, int] = {}
-    for block in data.blocks:
-        ends[block.file] = max(ends.get(block.file, 0), block.offset + block.read_bytes)
-    return tuple(
-        Block(file, offset, block_bytes, block_bytes / sample_bytes)
-        for file, end in ends.items()
-        for offset in range(0, end - block_bytes + 1, block_bytes)
-    )
+    return _whole_blocks(_ends(data.blocks), block_bytes, block_bytes / sample_bytes)
 
 
 def through_cache(data: DataSet) -> DataSet:
@@ -249,21 +223,20 @@ def through_cache(data: DataSet) -> DataSet:
 def can_be_direct(folder: str) -> bool:
     """Whether a file here can be written past the page cache, tried with one block."""
     path = os.path.join(folder, "direct.probe")
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+    os.close(fd)
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_DIRECT, 0o600)
-    except OSError as error:
-        if error.errno == errno.EINVAL:
-            return False
-        raise
-    try:
-        with mmap.mmap(-1, ALIGN) as memory:
-            return os.pwrite(fd, memory, 0) == ALIGN
+        fd = os.open(path, os.O_WRONLY | os.O_DIRECT)
+        try:
+            with mmap.mmap(-1, ALIGN) as memory:
+                return os.pwrite(fd, memory, 0) == ALIGN
+        finally:
+            os.close(fd)
     except OSError as error:
         if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):
             return False
         raise
     finally:
-        os.close(fd)
         os.unlink(path)
 
 

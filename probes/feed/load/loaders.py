@@ -22,79 +22,71 @@ from typing import Any
 
 import numpy as np
 
-from probes.feed.load import decode as decoding
-from probes.feed.load.reader import Buffer, Ready, clock
-from probes.feed.load.spec import Refused, Spec
+from bench.measure.procfs import read_bytes
+from probes.common import io_counters
+from probes.feed.load.reader import CannotFeed, Feed, ReadyBlock, clock, decoder
+from probes.feed.plan import Spec
 
 _MOST_BATCH_BYTES = 64 << 20
 _MOST_DATA_BYTES = 1 << 30
+_SHARD_BYTES = 32 << 20
 
 
 class Loader:
-    """A format's files below the spec's folder, and DataLoaders over them. Raises Refused when a package is missing."""
+    """A format's files below the spec's folder, and DataLoaders over them. Raises CannotFeed without the package."""
 
     def __init__(self, spec: Spec, batch: int) -> None:
-        self.format = by_name(spec.loader or "")
-        self.name, self.workers = self.format.name, min(spec.readers, max(2, cores()))
+        self.format = format_named(spec.loader or "")
+        self.name, self.workers = self.format.name, min(spec.readers, max(2, len(os.sched_getaffinity(0))))
         self.batch = max(1, min(batch, _MOST_BATCH_BYTES // spec.sample_bytes))
-        self._spec = spec
+        self.spec = spec
         folder = Path(spec.folder) / "loader"
         folder.mkdir()
-        bytes_wanted = min(spec.data_bytes, _MOST_DATA_BYTES)
-        self.files = self.format.write(folder, spec.sample_bytes, bytes_wanted, spec.seed)
+        self.files = self.format.write(folder, spec.sample_bytes, min(spec.data_bytes, _MOST_DATA_BYTES), spec.seed)
         self._epoch = 0
 
-    def open(self) -> Running:
+    def open(self) -> LoaderFeed:
         self._epoch += 1
-        for file in self.files:
-            forget(file)
-        return Running(self, self._spec, self._epoch)
-
-    def dataset(self, epoch: int) -> Any:
-        return _samples_of(self, self._spec, epoch)
+        io_counters.evict(self.files)
+        return LoaderFeed(self, self._epoch)
 
 
-def _samples_of(loader: Loader, spec: Spec, epoch: int) -> Any:
+def _dataset(loader: Loader, epoch: int) -> Any:
     """An endless torch IterableDataset: each worker takes its share of the files, shuffled anew in each pass."""
     from torch.utils.data import IterableDataset, get_worker_info
 
-    decode = decoding.by_name(spec.decode, 1.0)
+    decode = decoder(loader.spec.decode, 1.0)
 
     class Samples(IterableDataset):  # type: ignore[misc]
         def __iter__(self) -> Iterator[Any]:
             info = get_worker_info()
             rank, total = (info.id, info.num_workers) if info is not None else (0, 1)
-            rng = random.Random(spec.seed * 1_000_003 + epoch * 1009 + rank)
+            rng = random.Random(loader.spec.seed * 1_000_003 + epoch * 1009 + rank)
             mine = loader.files[rank::total] or loader.files
             while True:
                 rng.shuffle(mine)
                 for file in mine:
-                    yield from self._of(file)
-
-        def _of(self, file: Path) -> Iterator[Any]:
-            for sample in loader.format.read(file):
-                if decode is not None:
-                    decode(memoryview(sample.numpy()))
-                yield sample
-            forget(file)
+                    for sample in loader.format.read(Path(file)):
+                        if decode is not None:
+                            decode(memoryview(sample.numpy()))
+                        yield sample
+                    io_counters.evict([file])
 
     return Samples()
 
 
-class Running:
+class LoaderFeed(Feed):
     """A DataLoader at work: batches are taken at once and stamped, as a training loop's `next` would find them."""
 
-    def __init__(self, loader: Loader, spec: Spec, epoch: int) -> None:
+    nothing = "the loader gave nothing"
+
+    def __init__(self, loader: Loader, epoch: int) -> None:
         from torch.utils.data import DataLoader
 
-        data = DataLoader(loader.dataset(epoch), batch_size=loader.batch, num_workers=loader.workers, prefetch_factor=2)
-        self.read_bytes = 0
-        self.cpu_seconds = 0.0
-        self.wait_seconds: list[float] = []
-        self.device_bytes: int | None = 0
-        self._size = spec.sample_bytes
-        self._ready: queue.Queue[Ready | OSError] = queue.Queue(maxsize=2)
-        self._stopping = False
+        data = DataLoader(
+            _dataset(loader, epoch), batch_size=loader.batch, num_workers=loader.workers, prefetch_factor=2
+        )
+        super().__init__(queue.Queue(maxsize=2))
         self._iterator = iter(data)
         self.started = clock()
         self._thread = threading.Thread(target=self._take, daemon=True)
@@ -104,62 +96,32 @@ class Running:
         try:
             while not self._stopping:
                 batch = next(self._iterator)
-                self._put(Ready(clock(), float(len(batch)), batch.numel(), memoryview(batch.numpy()).cast("B")))
+                data = memoryview(batch.numpy()).cast("B")
+                self._put(ReadyBlock(clock(), float(len(batch)), batch.numel(), data))
         except (OSError, RuntimeError, StopIteration) as error:
             self._put(OSError(5, f"the loader ended: {error}"))
 
-    def _put(self, item: Ready | OSError) -> None:
+    def _put(self, item: ReadyBlock | OSError) -> None:
         while not self._stopping:
             with suppress(queue.Full):
                 self._ready.put(item, timeout=0.2)
                 return
 
-    def get(self, timeout: float) -> Ready:
-        try:
-            item = self._ready.get(timeout=timeout)
-        except queue.Empty:
-            raise TimeoutError(f"the loader gave nothing for {timeout:.0f} s") from None
-        if isinstance(item, OSError):
-            raise item
+    def get(self, timeout: float) -> ReadyBlock:
+        item = super().get(timeout)
         self.read_bytes += item.read_bytes
         return item
-
-    def give_back(self, buffer: Buffer) -> None:
-        return None
 
     def close(self, timeout: float) -> float:
         self._stopping = True
         ran = clock() - self.started
-        workers = [process.pid for process in getattr(self._iterator, "_workers", [])]
-        self.device_bytes = sum(_read_bytes(pid) for pid in workers)
+        workers = getattr(self._iterator, "_workers", [])
+        self.device_bytes = sum(read_bytes(process.pid) for process in workers)
         self._thread.join(timeout)
         shut_down = getattr(self._iterator, "_shutdown_workers", None)
         if shut_down is not None:
             shut_down()
         return ran
-
-
-def _read_bytes(pid: int) -> int:
-    with suppress(OSError, ValueError, IndexError):
-        for line in Path(f"/proc/{pid}/io").read_text(encoding="ascii").splitlines():
-            if line.startswith("read_bytes:"):
-                return int(line.split()[1])
-    return 0
-
-
-def check(name: str) -> None:
-    """Raises Refused when the format or a package that it needs is not there."""
-    if name not in NAMES:
-        raise Refused("unknown_loader", f"{name!r}; known are {', '.join(NAMES)}")
-    by_name(name)
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0))
-
-
-NAMES = ("torch", "webdataset", "safetensors", "parquet")
-_SHARD_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,9 +132,10 @@ class Format:
     suffix: str
     write_shard: Callable[[Path, list[bytes]], None]
     read: Callable[[Path], Iterator[Any]]
+    needs: str = "torch"
 
-    def write(self, folder: Path, sample_bytes: int, total: int, seed: int) -> list[Path]:
-        """Shards of about 32 MiB, random bytes, flushed to the device and dropped from the cache."""
+    def write(self, folder: Path, sample_bytes: int, total: int, seed: int) -> list[str]:
+        """Shards of about 32 MiB, random bytes, flushed to the device."""
         each = max(1, _SHARD_BYTES // sample_bytes)
         rng = np.random.default_rng([seed, os.getpid()])
         files = []
@@ -181,45 +144,29 @@ class Format:
             self.write_shard(file, [rng.bytes(sample_bytes) for _ in range(each)])
             with file.open("rb") as written:
                 os.fsync(written.fileno())
-            forget(file)
-            files.append(file)
+            files.append(str(file))
         return files
 
 
-def forget(file: Path) -> None:
-    """Drop a file from the page cache; needs no privilege."""
-    fd = os.open(file, os.O_RDONLY)
+def format_named(name: str) -> Format:
+    """Raises CannotFeed when the name is not known or the format's package is not installed."""
+    formats = {found.name: found for found in _FORMATS}
+    if name not in formats:
+        raise CannotFeed("unknown_loader", f"{name!r} is no loader; known are {', '.join(formats)}")
+    _need("torch")
+    _need(formats[name].needs)
+    return formats[name]
+
+
+def _need(module: str) -> None:
     try:
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(fd)
-
-
-def by_name(name: str) -> Format:
-    """Raises Refused when the name is not known or the format's package is not installed."""
-    _need("torch", "torch")
-    if name == "torch":
-        return Format("torch", ".bin", _write_raw, _read_raw)
-    if name == "webdataset":
-        _need("webdataset", "webdataset")
-        return Format("webdataset", ".tar", _write_tar, _read_tar)
-    if name == "safetensors":
-        _need("safetensors.torch", "safetensors")
-        return Format("safetensors", ".safetensors", _write_safetensors, _read_safetensors)
-    if name == "parquet":
-        _need("pyarrow.parquet", "pyarrow")
-        return Format("parquet", ".parquet", _write_parquet, _read_parquet)
-    raise Refused("unknown_loader", f"{name!r} is no loader; known are {', '.join(NAMES)}")
-
-
-def _need(module: str, package: str) -> Any:
-    try:
-        return importlib.import_module(module)
+        importlib.import_module(module)
     except (ImportError, OSError) as error:
-        raise Refused("package_missing", f"the loader needs the package {package}: {error}") from error
+        package = module.partition(".")[0]
+        raise CannotFeed("package_missing", f"the loader needs the package {package}: {error}") from error
 
 
-def _tensor(data: bytes) -> Any:
+def _tensor(data: Any) -> Any:
     import torch
 
     return torch.frombuffer(bytearray(data), dtype=torch.uint8)
@@ -273,10 +220,15 @@ def _write_parquet(file: Path, samples: list[bytes]) -> None:
 
 
 def _read_parquet(file: Path) -> Iterator[Any]:
-    source = importlib.import_module("pyarrow.parquet").ParquetFile(str(file))
-    try:
+    with importlib.import_module("pyarrow.parquet").ParquetFile(str(file)) as source:
         for group in range(source.num_row_groups):
             for value in source.read_row_group(group, columns=["data"]).column("data"):
                 yield _tensor(value.as_buffer())
-    finally:
-        source.close()
+
+
+_FORMATS = (
+    Format("torch", ".bin", _write_raw, _read_raw),
+    Format("webdataset", ".tar", _write_tar, _read_tar, "webdataset"),
+    Format("safetensors", ".safetensors", _write_safetensors, _read_safetensors, "safetensors.torch"),
+    Format("parquet", ".parquet", _write_parquet, _read_parquet, "pyarrow.parquet"),
+)

@@ -1,39 +1,38 @@
 """The feed's child program: lay out data, run the arms one after another, one JSON object a line on standard output.
 
-``python -m probes.feed.load.main SPEC`` where SPEC is one JSON object (see `feed_spec.Spec`). Lines are of kind
-``ready`` (the accelerator and the data), ``arm`` (see `arms.run`), ``error`` (word and text; the program then ends) and
-``end``.
+``python -m probes.feed.load.main SPEC`` where SPEC is the JSON of a `probes.feed.plan.Spec`. The lines are the records
+of `probes.feed.records`: ``ready``, then an ``arm`` each, then ``end``; after an ``error`` the program ends.
+``--check DIR`` in place of SPEC says whether a directory lies on storage.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from probes.common import io_counters as witness
-from probes.feed.load import arms
-from probes.feed.load import dataset as layout
-from probes.feed.load import decode as decoding
-from probes.feed.load.accelerators import Consumer, Drain, Emulated, Feed
+from probes.common import io_counters
+from probes.feed.load import arms, dataset, patterns
+from probes.feed.load.accelerators import Consumer, Drain, Emulated
 from probes.feed.load.arms import Length
-from probes.feed.load.dataset import unwritten_bytes
 from probes.feed.load.reader import (
     Buffer,
+    CannotFeed,
+    Feed,
     FileSource,
     MemorySource,
     Reader,
     Source,
     TokenBucket,
+    decoder,
     make_buffers,
     prefer_this_thread,
     shuffled,
 )
-from probes.feed.load.spec import Refused, Row, Spec
-from probes.feed.rates import steady
+from probes.feed.plan import Row, Spec
+from probes.feed.records import Arm, DirectoryCheck, End, LoadError, Ready, line
 
 _MOST_AHEAD_BYTES = 256 << 20
 _LEAST_AHEAD_BLOCKS = 16  # as many as there are readers: a consumer that wakes late holds none of them up
@@ -50,8 +49,9 @@ class Program:
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
         self.started = time.monotonic()
-        self.data = self._past_cache()
-        self.device = witness.device_of(spec.folder) if spec.bucket is None else None
+        self.data = self._data()
+        self.largest = max(block.read_bytes for block in self.data.blocks)
+        self.device = io_counters.device_of(spec.folder) if spec.bucket is None else None
         self.order = list(self.data.blocks) if spec.sequential else shuffled(self.data.blocks, spec.seed)
         self.consumer = self._accelerator()
         if self.consumer.kind == "emulated":
@@ -65,31 +65,29 @@ class Program:
 
             self.loader = Loader(spec, self.consumer.batch)
 
-    def _data(self) -> layout.DataSet:
+    def _data(self) -> dataset.DataSet:
         spec = self.spec
-        if spec.bucket is None and (memory := witness.memory_file_system(spec.folder)):
-            raise Refused("in_memory", f"{spec.folder} is on {memory}: there is no storage below it to measure")
-        blocks = layout.plan_blocks(
+        if spec.bucket is None and (memory := io_counters.memory_file_system(spec.folder)):
+            raise CannotFeed("in_memory", f"{spec.folder} is on {memory}: there is no storage below it to measure")
+        blocks = dataset.plan_blocks(
             spec.sample_bytes, spec.sample_sd_bytes, spec.samples_per_file, spec.data_bytes, 4, spec.seed
         )
         if spec.bucket is not None:
-            return layout.DataSet((), tuple(blocks), True, 0, 0.0)
+            return dataset.DataSet((), tuple(blocks), not spec.buffered, 0, 0.0)
         if spec.files:
-            return layout.existing(spec.files, blocks[0].read_bytes, blocks[0].samples)
-        apart = layout.is_apart(spec.sample_bytes, spec.samples_per_file)
-        return layout.write(spec.folder, blocks, spec.seed, time.monotonic() + spec.layout_seconds, apart)
-
-    def _past_cache(self) -> layout.DataSet:
-        data = self._data()
-        return layout.through_cache(data) if self.spec.buffered else data
+            data = dataset.existing(spec.files, blocks[0].read_bytes, blocks[0].samples)
+        else:
+            apart = dataset.is_apart(spec.sample_bytes, spec.samples_per_file)
+            data = dataset.write(spec.folder, blocks, spec.seed, time.monotonic() + spec.layout_seconds, apart)
+        return dataset.through_cache(data) if spec.buffered else data
 
     def _accelerator(self) -> Consumer:
         spec = self.spec
         if spec.accelerator == "emulated":
             return Emulated(spec.demand or 1.0, spec.batch)
-        from probes.feed.load.torch_accelerator import TorchCpu, TorchCuda
+        from probes.feed.load.torch_accelerator import TorchCpu, TorchCuda, device_for
 
-        if _torch_device(spec.accelerator) == "cpu":
+        if device_for(spec.accelerator) == "cpu":
             return TorchCpu(self._whole_blocks(min(spec.batch, _CPU_BATCH)), spec.sample_bytes)
         return TorchCuda(self._whole_blocks(min(spec.batch, 128)), spec.sample_bytes)
 
@@ -98,69 +96,68 @@ class Program:
         return max(1, round(max(1.0, -(-batch // each)) * each))
 
     def _buffers(self) -> Sequence[Buffer]:
-        size = self._largest()
-        per_batch = self.consumer.batch / max(self.data.blocks[0].samples, 1e-9)
-        smooth = (self.spec.demand or 0.0) * _AHEAD_SECONDS / max(self.data.blocks[0].samples, 1e-9)
+        each = max(self.data.blocks[0].samples, 1e-9)
+        per_batch = self.consumer.batch / each
+        smooth = (self.spec.demand or 0.0) * _AHEAD_SECONDS / each
         wanted = max(_LEAST_AHEAD_BLOCKS, 2 * per_batch, smooth)
-        ahead = int(min(wanted, max(_LEAST_AHEAD_BLOCKS, _MOST_AHEAD_BYTES // size)))
+        ahead = int(min(wanted, max(_LEAST_AHEAD_BLOCKS, _MOST_AHEAD_BYTES // self.largest)))
         if self.consumer.kind != "emulated":
             ahead = max(ahead, int(per_batch) + 1)
-        buffers = self.consumer.buffers(size, self.spec.workers + ahead)
-        rest = os.urandom(min(size, 1 << 20))
+        buffers = self.consumer.buffers(self.largest, self.spec.workers + ahead)
+        rest = os.urandom(min(self.largest, 1 << 20))
         for buffer in buffers:
             buffer[: len(rest)] = rest
         return buffers
 
-    def describe(self) -> dict[str, Any]:
-        spec, data, consumer = self.spec, self.data, self.consumer
-        return {
-            "kind": "ready", "accelerator": consumer.kind, "name": consumer.name, "batch": consumer.batch,
-            "demand": spec.demand, "count": spec.count, "sample_bytes": spec.sample_bytes, "data_bytes": data.bytes,
-            "data_seconds": round(data.seconds, 3), "direct": data.direct, "workers": spec.workers,
-            "unwritten_bytes": sum(unwritten_bytes(path) for path in data.paths),
-            "block_bytes": self._largest(), "device": self.device, "files": len(data.paths), "apart": data.apart,
-            "decode": spec.decode, "bucket": spec.bucket is not None, "loader": self.loader and self.loader.name,
-            "loader_workers": self.loader and self.loader.workers, "cores": len(os.sched_getaffinity(0)),
-        }  # fmt: skip
+    def describe(self) -> Ready:
+        spec, data, consumer, loader = self.spec, self.data, self.consumer, self.loader
+        return Ready(
+            accelerator=consumer.kind, name=consumer.name, batch=consumer.batch, demand=spec.demand, count=spec.count,
+            sample_bytes=spec.sample_bytes, data_bytes=data.bytes, data_seconds=round(data.seconds, 3),
+            direct=data.direct, workers=spec.workers, unwritten_bytes=sum(map(dataset.unwritten_bytes, data.paths)),
+            block_bytes=self.largest, device=self.device, files=len(data.paths), apart=data.apart, decode=spec.decode,
+            bucket=spec.bucket is not None, loader=loader and loader.name, loader_workers=loader and loader.workers,
+            cores=len(os.sched_getaffinity(0)),
+        )  # fmt: skip
 
     def run(self) -> None:
         say(self.describe())
-        for row in self.spec.rows():
-            if not row.mend:
+        for row in self.spec.schedule:
+            if row.arm != "mend":
                 say(self._arm(row))
             elif self._worth(row):
                 say(self._mend(row))
-        say({"kind": "end", "seconds": round(time.monotonic() - self.started, 3)})
 
     def _left(self) -> float:
         return self.spec.deadline_seconds - (time.monotonic() - self.started)
 
     # --- the arms
 
-    def _arm(self, row: Row) -> dict[str, Any]:
+    def _arm(self, row: Row) -> Arm:
         length = Length(row.warm, row.shortest, max(row.shortest, min(row.longest, self._left() - row.warm)))
         if row.arm == "resident":
-            record = arms.resident(self.consumer, row.turn, length)
-            self.demand = self._rate(record) or self.demand
-            return record
+            arm = arms.resident(self.consumer, row.turn, length)
+            self.demand = self._rate(arm) or self.demand
+            return arm
         cold = row.arm in ("fetch", "storage", "yardstick")
         resident = self._resident_ratio() if cold and not self.data.direct else None
-        consumer: Consumer = Drain() if row.arm == "fetch" else self.consumer
-        record = arms.run(row.arm, row.turn, consumer, lambda: self._feed(row.arm), length, self.device, self.demand)
-        self.rates[row.arm] = self._rate(record)
-        return {**record, "resident_ratio": resident}
+        consumer = Drain() if row.arm == "fetch" else self.consumer
+        arm = arms.run(
+            row.arm, row.turn, consumer, lambda: self._feed(row.arm), length, self.device, self.demand,
+            resident_ratio=resident,
+        )  # fmt: skip
+        self.rates[row.arm] = self._rate(arm)
+        return arm
 
-    def _rate(self, record: Mapping[str, Any]) -> float:
-        found = steady(
-            record["curve"], record["grid_seconds"], record["warm_seconds"], record["shortest_seconds"], self.demand
-        )
+    def _rate(self, arm: Arm) -> float:
+        found = arm.steady(self.demand)
         return found.rate if found else 0.0
 
     def _resident_ratio(self) -> float | None:
         if not self.data.paths:
             return None
-        witness.evict(self.data.paths)
-        return witness.resident_ratio(self.data.paths)
+        io_counters.evict(self.data.paths)
+        return io_counters.resident_ratio(self.data.paths)
 
     def _feed(self, arm: str) -> Feed:
         if arm == "storage" and self.loader is not None:
@@ -169,7 +166,7 @@ class Program:
         decode = self.spec.decode if arm in ("preprocess", "storage", "yardstick") else "none"
         return Reader(
             self._source(arm), self.order, workers=self.spec.workers, buffers=self.buffers,
-            decode=decoding.by_name(decode, self.data.blocks[0].samples),
+            decode=decoder(decode, self.data.blocks[0].samples),
         )  # fmt: skip
 
     def _source(self, arm: str) -> Source:
@@ -178,9 +175,6 @@ class Program:
         if self.spec.bucket is not None:
             return TokenBucket(*self.spec.bucket)
         return FileSource(self.data, sequential=self.spec.sequential)
-
-    def _largest(self) -> int:
-        return max(block.read_bytes for block in self.data.blocks)
 
     # --- what would mend it
 
@@ -195,68 +189,58 @@ class Program:
     def _mend_length(self, row: Row) -> Length:
         """Warm for twice the time that the reads in flight take at the rate known so far (Little's law)."""
         rate = self.rates.get("fetch", 0.0) * self.spec.sample_bytes
-        in_flight = (row.workers or self.spec.workers) * (row.block_bytes or self._largest())
+        in_flight = (row.workers or self.spec.workers) * (row.block_bytes or self.largest)
         return Length(max(row.warm, 2.0 * in_flight / rate) if rate > 0 else row.warm, row.shortest, row.shortest)
 
-    def _mend(self, row: Row) -> dict[str, Any]:
-        size = row.block_bytes or self._largest()
-        blocks = layout.cut(self.data, size, self.spec.sample_bytes) if row.block_bytes else self.data.blocks
+    def _mend(self, row: Row) -> Arm:
+        size = row.block_bytes or self.largest
+        blocks = dataset.cut(self.data, size, self.spec.sample_bytes) if row.block_bytes else self.data.blocks
         workers = row.workers or self.spec.workers
-        data = self.data if not row.buffered else layout.through_cache(self.data)
+        data = dataset.through_cache(self.data) if row.buffered else self.data
 
         def make() -> Reader:
             source = FileSource(data, sequential=row.buffered)
-            order = list(blocks) if row.buffered else shuffled(blocks, self.spec.seed)
+            order = blocks if row.buffered else shuffled(blocks, self.spec.seed)
             return Reader(source, order, workers=workers, buffers=make_buffers(size, workers + _LEAST_AHEAD_BLOCKS))
 
-        record = arms.run("mend", row.turn, Drain(), make, self._mend_length(row), self.device)
-        return {**record, "workers": workers, "block_bytes": size, "buffered": row.buffered}
+        return arms.run(
+            "mend", row.turn, Drain(), make, self._mend_length(row), self.device,
+            workers=workers, block_bytes=size, buffered=row.buffered,
+        )  # fmt: skip
 
 
-def _torch_device(wanted: str) -> str:
+def say(record: Any) -> None:
+    print(line(record), flush=True)
+
+
+def _check(folder: str) -> DirectoryCheck:
     try:
-        import torch
-    except (ImportError, OSError) as error:
-        raise Refused("torch_missing", f"torch cannot be imported: {error}") from error
-    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
-        return "cpu"
-    if not torch.cuda.is_available():
-        raise Refused("no_cuda", "this torch sees no CUDA device")
-    return "cuda"
-
-
-def say(record: Mapping[str, Any]) -> None:
-    print(json.dumps(record, allow_nan=False), flush=True)
-
-
-def _check(folder: str) -> int:
-    try:
-        say({"kind": "check", "memory": witness.memory_file_system(folder)})
+        return DirectoryCheck(memory=io_counters.memory_file_system(folder))
     except OSError as error:
-        say({"kind": "check", "error": f"{folder}: {error.strerror}"})
-    return 0
+        return DirectoryCheck(error=f"{folder}: {error.strerror}")
 
 
 def main(arguments: list[str]) -> int:
     sys.setswitchinterval(0.001)  # the interpreter's lock changes hands sooner than the default 5 ms
     if arguments[:1] == ["--check"]:
-        return _check(arguments[1])
+        say(_check(arguments[1]))
+        return 0
+    started = time.monotonic()
     try:
-        spec = Spec.parse(arguments[0])
+        spec = Spec.model_validate_json(arguments[0])
         if spec.pattern in ("batch", "shards"):
             Program(spec).run()
         else:
-            from probes.feed.load import patterns
-
             patterns.run(spec, say)
-    except Refused as error:
-        say({"kind": "error", "word": error.word, "text": str(error)})
+        say(End(seconds=round(time.monotonic() - started, 3)))
+    except CannotFeed as error:
+        say(LoadError(error.word, str(error)))
     except TimeoutError as error:
-        say({"kind": "error", "word": "path_hangs", "text": str(error)})
+        say(LoadError("path_hangs", str(error)))
         sys.stdout.flush()
         os._exit(0)  # threads that sit in a dead file system cannot be joined
     except OSError as error:
-        say({"kind": "error", "word": "read_failed", "text": str(error)})
+        say(LoadError("read_failed", str(error)))
     return 0
 
 

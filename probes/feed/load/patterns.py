@@ -1,28 +1,27 @@
 """Other ways in which storage keeps accelerators waiting: loading a model, key-value blocks, checkpoints.
 
-Each is timed whole, cold, with the bytes that came from the device beside it, and said as one JSON object a repeat.
+Each is timed whole, cold, with the bytes that came from the device beside it, and said as one record a repeat.
 """
 
 from __future__ import annotations
 
 import os
-import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from probes.common import io_counters as witness
-from probes.feed.load import dataset as layout
+from probes.common import io_counters
+from probes.feed.load import dataset
 from probes.feed.load.dataset import Block, DataSet
-from probes.feed.load.reader import FileSource, Reader, clock, make_buffers
-from probes.feed.load.spec import Refused, Row, Spec
+from probes.feed.load.reader import CannotFeed, FileSource, Reader, clock, make_buffers, shuffled
+from probes.feed.plan import Spec
+from probes.feed.records import Checkpoint, KvRead, ModelLoad, PatternReady
 
-Say = Callable[[Mapping[str, Any]], None]
+Say = Callable[[Any], None]
 
 _PIECE_BYTES = 4 << 20
 _HANG_SECONDS = 15.0
@@ -34,26 +33,33 @@ _KV_READERS = 4  # requests whose blocks come back at once
 
 def run(spec: Spec, say: Say) -> None:
     """One pattern, repeat after repeat, until the schedule's turns or the deadline are used up."""
-    if memory := witness.memory_file_system(spec.folder):
-        raise Refused("in_memory", f"{spec.folder} is on {memory}: there is no storage below it to measure")
+    if memory := io_counters.memory_file_system(spec.folder):
+        raise CannotFeed("in_memory", f"{spec.folder} is on {memory}: there is no storage below it to measure")
     patterns = {"model-load": _model_load, "kv-cache": _kv_cache, "checkpoint": _checkpoint}
     until = time.monotonic() + spec.deadline_seconds
-    say({"kind": "ready", "accelerator": spec.accelerator, "pattern": spec.pattern, "cores": os.cpu_count()})
+    say(PatternReady(accelerator=spec.accelerator, pattern=spec.pattern, cores=os.cpu_count() or 1))
     patterns[spec.pattern](spec, say, until)
-    say({"kind": "end"})
 
 
-def _lay_out(spec: Spec, piece: int) -> DataSet:
-    each = max(1, spec.data_bytes // _FILES // piece)
+def _lay_out(spec: Spec, piece: int, total: int, seed: int = 0, seconds: float | None = None) -> DataSet:
+    each = max(1, total // _FILES // piece)
     blocks = [Block(file, i * piece, piece, 1.0) for file in range(_FILES) for i in range(each)]
-    return layout.write(spec.folder, blocks, spec.seed, time.monotonic() + spec.layout_seconds)
+    deadline = time.monotonic() + (spec.layout_seconds if seconds is None else seconds)
+    return dataset.write(spec.folder, blocks, spec.seed + seed, deadline)
 
 
-def _read_all(data: DataSet, order: Sequence[Block], workers: int, consume: Callable[[Any], None]) -> dict[str, Any]:
-    """Every block once; seconds from the first request to the last byte consumed."""
-    delivered = witness.Delivered(witness.device_of(data.paths[0]))
+def _remove(data: DataSet) -> None:
+    for path in data.paths:
+        os.unlink(path)
+
+
+def _read_all(
+    data: DataSet, order: Sequence[Block], workers: int, consume: Callable[[Any], None]
+) -> tuple[dict[str, Any], list[float]]:
+    """Every block once; the time from the first request to the last byte consumed, and each block's latency."""
+    delivered = io_counters.Delivered(io_counters.device_of(data.paths[0]))
     buffers = make_buffers(order[0].read_bytes, workers * 2)
-    reader = Reader(FileSource(data), [*order], workers=workers, buffers=buffers, once=True)
+    reader = Reader(FileSource(data), order, workers=workers, buffers=buffers, once=True)
     latencies = []
     for _ in order:
         item = reader.get(_HANG_SECONDS)
@@ -62,53 +68,32 @@ def _read_all(data: DataSet, order: Sequence[Block], workers: int, consume: Call
         reader.give_back(item.buffer)
     seconds = clock() - reader.started
     reader.close()
-    came = delivered.best()
     size = sum(block.read_bytes for block in order)
-    return {"seconds": seconds, "bytes": size, "device_bytes": came, "latencies": latencies}
+    return {"seconds": seconds, "bytes": size, "device_bytes": delivered.best()}, latencies
 
 
 def _model_load(spec: Spec, say: Say, until: float) -> None:
     """Weights from cold files to the accelerator: what a scale-up waits for. The whole of it is read and copied."""
-    data = _lay_out(spec, _PIECE_BYTES)
+    data = _lay_out(spec, _PIECE_BYTES, spec.data_bytes)
     consume, kind = _to_device(spec.accelerator)
-    for turn, row in enumerate(_turns(spec, until), 1):
-        done = _read_all(data, data.blocks, row.workers or spec.workers, consume)
-        say({"kind": "load", "turn": turn, "reader": "yardstick", "to": kind, **_without_latencies(done)})
+    rows = [row for row in spec.schedule if time.monotonic() < until or row.turn <= 2]
+    for turn, row in enumerate(rows, 1):
+        moved, _ = _read_all(data, data.blocks, row.workers or spec.workers, consume)
+        say(ModelLoad(turn=turn, reader="yardstick", to=kind, **moved))
     for turn in range(1, 3):
-        if time.monotonic() < until - 2.0:
-            lazy = _safetensors(spec, consume)
-            if lazy is not None:
-                say({"kind": "load", "turn": turn, "reader": "safetensors", "to": kind, **lazy})
-
-
-def _without_latencies(done: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in done.items() if name != "latencies"}
-
-
-def _turns(spec: Spec, until: float) -> Sequence[Row]:
-    rows = spec.rows()
-    return [row for row in rows if time.monotonic() < until or row.turn <= 2]
+        if time.monotonic() < until - 2.0 and (lazy := _safetensors(spec, consume)) is not None:
+            say(ModelLoad(turn=turn, reader="safetensors", to=kind, **lazy))
 
 
 def _to_device(accelerator: str) -> tuple[Callable[[Any], None], str]:
     """How loaded bytes reach the accelerator: copied to a GPU; into host memory when it is emulated or the CPU."""
     if accelerator in ("auto", "cuda"):
-        try:
-            import torch
-        except (ImportError, OSError) as error:
-            raise Refused("torch_missing", f"torch cannot be imported: {error}") from error
-        if torch.cuda.is_available():
-            target = torch.empty(_PIECE_BYTES, dtype=torch.uint8, device="cuda")
-            return (lambda view: _copy_to_gpu(torch, target, view)), "cuda"
-        if accelerator == "cuda":
-            raise Refused("no_cuda", "this torch sees no CUDA device")
+        from probes.feed.load.torch_accelerator import copy_to_gpu, device_for
+
+        if device_for(accelerator) == "cuda":
+            return copy_to_gpu(_PIECE_BYTES), "cuda"
     memory = np.empty(_PIECE_BYTES, np.uint8)
     return (lambda view: np.copyto(memory[: len(view)], np.frombuffer(view, np.uint8))), "host"
-
-
-def _copy_to_gpu(torch: Any, target: Any, view: Any) -> None:
-    target[: len(view)].copy_(torch.frombuffer(view, dtype=torch.uint8))
-    torch.cuda.synchronize()
 
 
 def _safetensors(spec: Spec, consume: Callable[[Any], None]) -> dict[str, Any] | None:
@@ -125,8 +110,8 @@ def _safetensors(spec: Spec, consume: Callable[[Any], None]) -> dict[str, Any] |
         save_file({f"w{i}": rng.integers(0, 256, _PIECE_BYTES, np.uint8) for i in range(count)}, path)
         with open(path, "rb") as file:
             os.fsync(file.fileno())
-    witness.evict([path])
-    delivered, started, size = witness.Delivered(witness.device_of(path)), clock(), 0
+    io_counters.evict([path])
+    delivered, started, size = io_counters.Delivered(io_counters.device_of(path)), clock(), 0
     with safe_open(path, framework="numpy") as tensors:
         for name in tensors.keys():  # noqa: SIM118 - not a dict
             weights = tensors.get_tensor(name)
@@ -138,18 +123,16 @@ def _safetensors(spec: Spec, consume: Callable[[Any], None]) -> dict[str, Any] |
 def _kv_cache(spec: Spec, say: Say, until: float) -> None:
     """Evicted key-value blocks read back at random, alone and while the host decodes beside it."""
     for model, size in KV_BLOCKS.items():
-        data = _lay_out(replace(spec, data_bytes=spec.data_bytes // 2), size)
+        data = _lay_out(spec, size, spec.data_bytes // 2)
         for turn in range(1, 4):
-            order = list(data.blocks)
-            random.Random(spec.seed + turn).shuffle(order)
+            order = shuffled(data.blocks, spec.seed + turn)
             for state in ("idle", "decode"):
                 with _decoding() if state == "decode" else nullcontext():
-                    done = _read_all(data, order, _KV_READERS, lambda _: None)
-                say({"kind": "kv", "model": model, "block_bytes": size, "state": state, "turn": turn, **done})
+                    moved, latencies = _read_all(data, order, _KV_READERS, lambda _: None)
+                say(KvRead(turn=turn, model=model, state=state, block_bytes=size, latencies=latencies, **moved))
             if time.monotonic() > until:
                 break
-        for path in data.paths:
-            os.unlink(path)
+        _remove(data)
 
 
 @contextmanager
@@ -174,11 +157,10 @@ def _decoding() -> Iterator[None]:
 def _checkpoint(spec: Spec, say: Say, until: float) -> None:
     """State written with fsync, then restored cold. Training stands still for the first, a restart for the second."""
     for turn in range(1, 6):
-        data = _lay_out(replace(spec, seed=spec.seed + turn, layout_seconds=1e9), _PIECE_BYTES)
-        say({"kind": "checkpoint", "turn": turn, "direction": "write", "bytes": data.bytes, "seconds": data.seconds})
-        done = _read_all(data, data.blocks, spec.workers, lambda _: None)
-        say({"kind": "checkpoint", "turn": turn, "direction": "restore", **_without_latencies(done)})
-        for path in data.paths:
-            os.unlink(path)
+        data = _lay_out(spec, _PIECE_BYTES, spec.data_bytes, seed=turn, seconds=1e9)
+        say(Checkpoint(turn=turn, direction="write", bytes=data.bytes, seconds=data.seconds))
+        moved, _ = _read_all(data, data.blocks, spec.workers, lambda _: None)
+        say(Checkpoint(turn=turn, direction="restore", **moved))
+        _remove(data)
         if time.monotonic() > until and turn >= 2:
             return

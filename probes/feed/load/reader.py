@@ -14,21 +14,33 @@ import queue
 import random
 import threading
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
-from probes.common import io_counters as witness
+import numpy as np
+
+from bench.measure.procfs import thread_run_queue_seconds
+from probes.common import io_counters
 from probes.feed.load.dataset import Block, DataSet
 
 Buffer = memoryview
-Decode = Callable[[Buffer], None]
+Decode = Callable[[Buffer], object]
 clock = time.perf_counter
 
 
+class CannotFeed(Exception):
+    """This cannot be measured here; ``word`` is machine-readable."""
+
+    def __init__(self, word: str, text: str) -> None:
+        super().__init__(text)
+        self.word = word
+
+
 @dataclass(slots=True)
-class Ready:
+class ReadyBlock:
     """A block in memory: when it was ready (perf_counter seconds), its samples, and the buffer to give back."""
 
     at: float
@@ -59,7 +71,7 @@ class FileSource:
         self._flags = os.O_RDONLY | (os.O_DIRECT if data.direct else 0)
         self._advice = os.POSIX_FADV_SEQUENTIAL if sequential else os.POSIX_FADV_RANDOM
         if not data.direct:
-            witness.evict(data.paths)
+            io_counters.evict(data.paths)
         self._files = [] if data.apart else [self._open(path) for path in data.paths]
 
     def _open(self, path: str) -> int:
@@ -90,11 +102,8 @@ class FileSource:
 
 def _read_whole(fd: int, buffer: Buffer, offset: int) -> int:
     """A read may come back in parts; it ends short only at the file's end."""
-    done = os.preadv(fd, [buffer], offset)
-    while 0 < done < len(buffer):
-        more = os.preadv(fd, [buffer[done:]], offset + done)
-        if more == 0:
-            break
+    done = 0
+    while done < len(buffer) and (more := os.preadv(fd, [buffer[done:]], offset + done)):
         done += more
     return done
 
@@ -106,10 +115,10 @@ class MemorySource:
         return block.read_bytes
 
     def close(self) -> None:
-        return None
+        """Nothing was opened."""
 
 
-class TokenBucket:
+class TokenBucket(MemorySource):
     """An exact rate in software, with a credit of ``burst`` bytes: the known truth that calibrates the instrument."""
 
     def __init__(self, rate: float, burst: float = 0.0) -> None:
@@ -128,9 +137,6 @@ class TokenBucket:
             time.sleep(wait)
         return block.read_bytes
 
-    def close(self) -> None:
-        return None
-
 
 def shuffled(blocks: Sequence[Block], seed: int) -> list[Block]:
     order = list(blocks)
@@ -138,7 +144,39 @@ def shuffled(blocks: Sequence[Block], seed: int) -> list[Block]:
     return order
 
 
-class Reader:
+class Feed:
+    """Ready blocks, or why there are no more, from threads or processes that work ahead of the consumer."""
+
+    nothing = "no data"
+
+    def __init__(self, ready: queue.SimpleQueue[ReadyBlock | OSError] | queue.Queue[ReadyBlock | OSError]) -> None:
+        self._ready = ready
+        self._stopping = False
+        self.read_bytes = 0
+        self.wait_seconds: list[float] = []
+        self.cpu_seconds = 0.0
+        self.device_bytes: int | None = None  # what its worker processes made the device deliver, where it has some
+        self.started = clock()
+
+    def get(self, timeout: float) -> ReadyBlock:
+        """The next block. Raises TimeoutError when none became ready in time, OSError when a read failed."""
+        try:
+            item = self._ready.get(timeout=timeout)
+        except queue.Empty:
+            raise TimeoutError(f"{self.nothing} for {timeout:.0f} s") from None
+        if isinstance(item, OSError):
+            raise item
+        return item
+
+    def give_back(self, buffer: Buffer) -> None:
+        """The consumer needs the buffer no more."""
+
+    def close(self, timeout: float) -> float:
+        """Stop; the seconds that it ran. Raises TimeoutError if a read hangs."""
+        raise NotImplementedError
+
+
+class Reader(Feed):
     """``workers`` threads that keep reading (and decoding) ahead of the consumer, by at most ``ahead`` blocks.
 
     `get` hands out ready blocks, `give_back` returns their buffers: without a free buffer the workers wait, which is
@@ -155,16 +193,11 @@ class Reader:
         decode: Decode | None = None,
         once: bool = False,
     ) -> None:
+        super().__init__(queue.SimpleQueue())
         self._source, self._order, self._decode, self._once = source, order, decode, once
         self._next = itertools.count()
-        self._ready: queue.SimpleQueue[Ready | OSError] = queue.SimpleQueue()
         self._free: queue.SimpleQueue[Buffer | None] = queue.SimpleQueue()
-        self._stopping = False
         self._lock = threading.Lock()
-        self.read_bytes = 0
-        self.wait_seconds: list[float] = []
-        self.cpu_seconds = 0.0
-        self.device_bytes: int | None = None
         for buffer in buffers:
             self._free.put(buffer)
         self.started = clock()
@@ -173,7 +206,7 @@ class Reader:
             thread.start()
 
     def _work(self) -> None:
-        waited = witness.thread_run_queue_wait()
+        waited = thread_run_queue_seconds()
         count = 0
         prefer_this_thread()
         while (buffer := self._free.get()) is not None and not self._stopping:
@@ -196,26 +229,16 @@ class Reader:
             raise OSError(5, f"only {done} of {block.read_bytes} bytes at {block.offset} could be read")
         if self._decode is not None:
             self._decode(buffer[: block.read_bytes])
-        self._ready.put(Ready(clock(), block.samples, block.read_bytes, buffer, latency))
+        self._ready.put(ReadyBlock(clock(), block.samples, block.read_bytes, buffer, latency))
         return done
 
     def _account(self, count: int, waited: float | None) -> None:
-        now = witness.thread_run_queue_wait()
+        now = thread_run_queue_seconds()
         with self._lock:
             self.read_bytes += count
             self.cpu_seconds += time.thread_time()
             if waited is not None and now is not None:
                 self.wait_seconds.append(now - waited)
-
-    def get(self, timeout: float) -> Ready:
-        """The next block. Raises TimeoutError when none became ready in time, OSError when a read failed."""
-        try:
-            item = self._ready.get(timeout=timeout)
-        except queue.Empty:
-            raise TimeoutError(f"no data for {timeout:.0f} s") from None
-        if isinstance(item, OSError):
-            raise item
-        return item
 
     def give_back(self, buffer: Buffer) -> None:
         self._free.put(buffer)
@@ -249,3 +272,37 @@ def prefer_this_thread() -> None:
     """Run before other people's work where that is allowed: the yardstick is for the path, not for the scheduler."""
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), -10)
+
+
+DECODES = ("none", "crc32", "normalize", "spin:SECONDS", "sleep:SECONDS")
+
+
+def decoder(name: str, samples: float) -> Decode | None:
+    """What is done to a block of ``samples`` samples before the accelerator takes it; None for ``none``.
+
+    ``crc32``: the checksum that record readers verify. ``normalize``: bytes to floats from 0 to 1. ``spin``: a known
+    CPU time for each sample. ``sleep``: a known time without a CPU. Raises ValueError for other names.
+    """
+    kind, _, seconds = name.partition(":")
+    if kind == "none":
+        return None
+    if kind in ("spin", "sleep"):
+        cost = float(seconds) * samples
+        return (lambda _: _spin(cost)) if kind == "spin" else (lambda _: time.sleep(cost))
+    plain: dict[str, Callable[[Buffer], object]] = {"crc32": zlib.crc32, "normalize": _normalize}
+    if kind not in plain:
+        raise ValueError(f"unknown decode {name!r}; known are {', '.join(DECODES)}")
+    return plain[kind]
+
+
+def _normalize(buffer: Buffer) -> None:
+    np.multiply(np.frombuffer(buffer, np.uint8), np.float32(1 / 255), dtype=np.float32)
+
+
+def _spin(seconds: float) -> None:
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        zlib.crc32(_SPIN)
+
+
+_SPIN = bytes(16 << 10)

@@ -7,51 +7,51 @@ never starve. Either step's cost is fixed in operations, not in seconds, so that
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from probes.feed.load.accelerators import Consumption, Feed
-from probes.feed.load.reader import Buffer, Ready, clock, make_buffers
+from probes.feed.load.accelerators import Consumer, Consumption
+from probes.feed.load.reader import Buffer, CannotFeed, Feed, ReadyBlock, clock
+
+try:
+    import torch
+    from torch import nn
+except (ImportError, OSError) as error:
+    raise CannotFeed("torch_missing", f"torch cannot be imported: {error}") from error
 
 _PATCH_BYTES = 1024
 _PIXELS = 3 * 224 * 224
 _WARM_STEPS = 3
 
 
-class TorchCpu:
-    """Copy and step one after another; a step ends when its call returns."""
+def device_for(wanted: str) -> str:
+    """``cpu`` or ``cuda``; for ``auto`` what there is. Raises CannotFeed without the device."""
+    if torch.cuda.is_available():
+        return "cpu" if wanted == "cpu" else "cuda"
+    if wanted == "cuda":
+        raise CannotFeed("no_cuda", "this torch sees no CUDA device")
+    return "cpu"
 
-    kind = "cpu"
 
-    def __init__(self, batch: int, sample_bytes: int) -> None:
-        import torch
+def copy_to_gpu(most: int) -> Callable[[Buffer], None]:
+    """How at most so many bytes are copied to the GPU; each call returns when they are there."""
+    target = torch.empty(most, dtype=torch.uint8, device="cuda")
 
-        self._torch = torch
-        self.batch, self.name = batch, "CPU"
-        self._rows = max(1, min(sample_bytes, 1 << 20) // _PATCH_BYTES)
-        self._wanted = self._rows * _PATCH_BYTES
-        torch.manual_seed(7)
-        torch.set_num_threads(max(1, (torch.get_num_threads() + 1) // 2))
-        self._layers = torch.nn.Sequential(
-            torch.nn.Linear(_PATCH_BYTES, 256), torch.nn.GELU(), torch.nn.Linear(256, 16)
-        )
-        self._resident = torch.randint(0, 256, (batch, self._wanted), dtype=torch.uint8)
-        self._pending: list[Ready] = []
-        self._held, self._last_end = 0.0, 0.0
-        for _ in range(_WARM_STEPS):
-            self._step(self._resident)
+    def copy(data: Buffer) -> None:
+        target[: len(data)].copy_(torch.frombuffer(data, dtype=torch.uint8))
+        torch.cuda.synchronize()
 
-    def buffers(self, size: int, count: int) -> list[Buffer]:
-        return make_buffers(size, count)
+    return copy
+
+
+class _TorchAccelerator(Consumer):
+    """Blocks are collected until they make a batch, which is copied together and computed."""
 
     def begin(self) -> None:
-        self._pending, self._held, self._last_end = [], 0.0, clock()
+        self._pending: list[ReadyBlock] = []
+        self._held, self._last_end = 0.0, clock()
 
-    def resident(self, log: Consumption) -> None:
-        """One step on the input that is already there."""
-        log.add(*self._step(self._resident), float(self.batch))
-
-    def consume(self, item: Ready, feed: Feed, log: Consumption) -> None:
-        """Collect blocks until they make a batch, copy it together, compute it."""
+    def consume(self, item: ReadyBlock, feed: Feed, log: Consumption) -> None:
         self._pending.append(item)
         self._held += item.samples
         if self._held + 1e-6 < self.batch:
@@ -60,28 +60,53 @@ class TorchCpu:
         for ready in self._pending:
             feed.give_back(ready.buffer)
         self._pending, self._held = [], 0.0
-        start, end = self._step(batch)
+        self._compute(batch, log)
+
+    def _gather(self) -> Any:
+        """The pending blocks as one batch; their buffers may be used again when it returns."""
+        raise NotImplementedError
+
+    def _compute(self, batch: Any, log: Consumption) -> None:
+        raise NotImplementedError
+
+    def _note(self, start: float, end: float, log: Consumption) -> None:
         log.waits.append(max(0.0, start - self._last_end))
         log.add(start, end, float(self.batch))
         self._last_end = end
 
-    def finish(self, log: Consumption) -> None:
-        return None
+
+class TorchCpu(_TorchAccelerator):
+    """Copy and step one after another; a step ends when its call returns."""
+
+    kind, name = "cpu", "CPU"
+
+    def __init__(self, batch: int, sample_bytes: int) -> None:
+        self.batch = batch
+        self._wanted = max(1, min(sample_bytes, 1 << 20) // _PATCH_BYTES) * _PATCH_BYTES
+        torch.manual_seed(7)
+        torch.set_num_threads(max(1, (torch.get_num_threads() + 1) // 2))
+        self._layers = nn.Sequential(nn.Linear(_PATCH_BYTES, 256), nn.GELU(), nn.Linear(256, 16))
+        self._resident = torch.randint(0, 256, (batch, self._wanted), dtype=torch.uint8)
+        self.begin()
+        for _ in range(_WARM_STEPS):
+            self.resident(Consumption())
+
+    def resident(self, log: Consumption) -> None:
+        self._compute(self._resident, log)
 
     def _gather(self) -> Any:
-        torch = self._torch
         parts = [torch.frombuffer(ready.buffer, dtype=torch.uint8)[: ready.read_bytes] for ready in self._pending]
         return torch.cat(parts)[: self.batch * self._wanted].view(self.batch, -1)
 
-    def _step(self, batch: Any) -> tuple[float, float]:
+    def _compute(self, batch: Any, log: Consumption) -> None:
         started = clock()
-        rows = batch.view(-1, _PATCH_BYTES).to(self._torch.float32).mul_(1 / 255)
+        rows = batch.view(-1, _PATCH_BYTES).to(torch.float32).mul_(1 / 255)
         self._layers(rows).square().mean().backward()
         self._layers.zero_grad(set_to_none=True)
-        return started, clock()
+        self._note(started, clock(), log)
 
 
-class TorchCuda:
+class TorchCuda(_TorchAccelerator):
     """Batches are copied from pinned memory on a stream of their own while the step before computes.
 
     Steps are timed by CUDA events, laid on the host's clock by one event whose time is known on both.
@@ -90,35 +115,27 @@ class TorchCuda:
     kind = "cuda"
 
     def __init__(self, batch: int, sample_bytes: int) -> None:
-        import torch
-
-        self._torch = torch
         self.device = torch.device("cuda")
         self.name = str(torch.cuda.get_device_name(self.device))
         self._taken = min(sample_bytes, _PIXELS)
         torch.manual_seed(7)
-        self._net = resnet50(torch).to(self.device, torch.bfloat16, memory_format=torch.channels_last)
+        self._net = resnet50().to(self.device, torch.bfloat16, memory_format=torch.channels_last)
         self._copies = torch.cuda.Stream(self.device)
         self.batch = self._fit(batch)
         self._slots = [self._bytes(), self._bytes()]
         self._turn = 0
-        self._flying: list[tuple[Any, Any]] = []
-        self._pending: list[Ready] = []
-        self._held, self._last_end = 0.0, 0.0
-        self._anchor()
+        self.begin()
 
     def _bytes(self) -> Any:
-        shape = (self.batch * self._taken,)
-        return self._torch.randint(0, 256, shape, dtype=self._torch.uint8, device=self.device)
+        return torch.randint(0, 256, (self.batch * self._taken,), dtype=torch.uint8, device=self.device)
 
     def _fit(self, batch: int) -> int:
         """The largest batch, by halves, whose step fits the device's memory."""
-        torch = self._torch
         while True:
             self.batch = batch
             try:
                 for _ in range(_WARM_STEPS):
-                    self._compute(self._bytes())
+                    self._train(self._bytes())
                 torch.cuda.synchronize(self.device)
                 return batch
             except torch.OutOfMemoryError:
@@ -127,46 +144,31 @@ class TorchCuda:
                     raise
                 batch //= 2
 
-    def _anchor(self) -> None:
-        """One event whose time is known on both clocks; after a synchronize, so the error is some microseconds."""
-        self._torch.cuda.synchronize(self.device)
-        self._base = self._torch.cuda.Event(enable_timing=True)
-        self._base.record()
-        self._base.synchronize()
-        self._base_at = clock()
-
     def buffers(self, size: int, count: int) -> list[Buffer]:
-        pinned = self._torch.empty(size * count, dtype=self._torch.uint8, pin_memory=True)
+        pinned = torch.empty(size * count, dtype=torch.uint8, pin_memory=True)
         whole = memoryview(pinned.numpy())
         return [whole[index * size : (index + 1) * size] for index in range(count)]
 
     def begin(self) -> None:
-        self._torch.cuda.synchronize(self.device)
-        self._flying, self._pending, self._held = [], [], 0.0
-        self._anchor()
-        self._last_end = clock()
+        """Make an event whose time is known on both clocks; after a synchronize, so the error is some microseconds."""
+        torch.cuda.synchronize(self.device)
+        self._flying: list[tuple[Any, Any]] = []
+        self._base = torch.cuda.Event(enable_timing=True)
+        self._base.record()
+        self._base.synchronize()
+        self._base_at = clock()
+        super().begin()
 
     def resident(self, log: Consumption) -> None:
-        self._launch(self._slots[0], log)
-
-    def consume(self, item: Ready, feed: Feed, log: Consumption) -> None:
-        self._pending.append(item)
-        self._held += item.samples
-        if self._held + 1e-6 < self.batch:
-            return
-        batch = self._copy()
-        for ready in self._pending:
-            feed.give_back(ready.buffer)
-        self._pending, self._held = [], 0.0
-        self._launch(batch, log)
+        self._compute(self._slots[0], log)
 
     def finish(self, log: Consumption) -> None:
         while self._flying:
             self._land(log)
 
-    def _copy(self) -> Any:
-        """Into the slot that no step in flight uses; returns when the host's buffers may be used again."""
-        torch, slot, position = self._torch, self._slots[self._turn], 0
+    def _gather(self) -> Any:
+        """Into the slot that no step in flight uses."""
+        slot, position = self._slots[self._turn], 0
         self._turn = 1 - self._turn
         with torch.cuda.stream(self._copies):
             for ready in self._pending:
@@ -177,19 +179,18 @@ class TorchCuda:
         self._copies.synchronize()
         return slot
 
-    def _compute(self, data: Any) -> None:
-        torch = self._torch
+    def _train(self, data: Any) -> None:
         pixels = data.view(self.batch, -1).to(torch.bfloat16).mul_(1 / 255)
-        images = torch.nn.functional.pad(pixels, (0, _PIXELS - self._taken)).view(self.batch, 3, 224, 224)
+        images = nn.functional.pad(pixels, (0, _PIXELS - self._taken)).view(self.batch, 3, 224, 224)
         self._net(images.contiguous(memory_format=torch.channels_last)).square().mean().backward()
         self._net.zero_grad(set_to_none=True)
 
-    def _launch(self, data: Any, log: Consumption) -> None:
-        events = [self._torch.cuda.Event(enable_timing=True) for _ in range(2)]
-        events[0].record()
-        self._compute(data)
-        events[1].record()
-        self._flying.append((events[0], events[1]))
+    def _compute(self, batch: Any, log: Consumption) -> None:
+        begun, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begun.record()
+        self._train(batch)
+        ended.record()
+        self._flying.append((begun, ended))
         if len(self._flying) > 1:
             self._land(log)
 
@@ -197,42 +198,39 @@ class TorchCuda:
         begun, ended = self._flying.pop(0)
         ended.synchronize()
         start, end = (self._base_at + self._base.elapsed_time(event) / 1e3 for event in (begun, ended))
-        log.waits.append(max(0.0, start - self._last_end))
-        log.add(start, end, float(self.batch))
-        self._last_end = end
+        self._note(start, end, log)
 
 
 _STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))  # width, blocks, stride of the first
 _EXPANSION = 4
 
 
-def resnet50(torch: Any, classes: int = 1000) -> Any:
+def _convolution(into: int, out: int, size: int, stride: int = 1) -> list[Any]:
+    return [nn.Conv2d(into, out, size, stride=stride, padding=size // 2, bias=False), nn.BatchNorm2d(out)]
+
+
+class _Bottleneck(nn.Module):  # type: ignore[misc]
+    def __init__(self, into: int, width: int, stride: int) -> None:
+        super().__init__()
+        out = width * _EXPANSION
+        self.body = nn.Sequential(
+            *_convolution(into, width, 1), nn.ReLU(),
+            *_convolution(width, width, 3, stride), nn.ReLU(),
+            *_convolution(width, out, 1),
+        )  # fmt: skip
+        same = into == out and stride == 1
+        self.shortcut = nn.Identity() if same else nn.Sequential(*_convolution(into, out, 1, stride))
+
+    def forward(self, images: Any) -> Any:
+        return nn.functional.relu(self.body(images) + self.shortcut(images))
+
+
+def resnet50(classes: int = 1000) -> Any:
     """The network, with random weights, as a ``torch.nn.Module`` from images (n, 3, 224, 224) to logits."""
-    nn = torch.nn
-
-    def convolution(into: int, out: int, size: int, stride: int = 1) -> list[Any]:
-        layer = nn.Conv2d(into, out, size, stride=stride, padding=size // 2, bias=False)
-        return [layer, nn.BatchNorm2d(out)]
-
-    class Bottleneck(nn.Module):  # type: ignore[misc, name-defined]
-        def __init__(self, into: int, width: int, stride: int) -> None:
-            super().__init__()
-            out = width * _EXPANSION
-            self.body = nn.Sequential(
-                *convolution(into, width, 1), nn.ReLU(),
-                *convolution(width, width, 3, stride), nn.ReLU(),
-                *convolution(width, out, 1),
-            )  # fmt: skip
-            same = into == out and stride == 1
-            self.shortcut = nn.Identity() if same else nn.Sequential(*convolution(into, out, 1, stride))
-
-        def forward(self, images: Any) -> Any:
-            return nn.functional.relu(self.body(images) + self.shortcut(images))
-
-    layers = [*convolution(3, 64, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+    layers = [*_convolution(3, 64, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
     into = 64
     for width, blocks, stride in _STAGES:
         for index in range(blocks):
-            layers.append(Bottleneck(into, width, stride if index == 0 else 1))
+            layers.append(_Bottleneck(into, width, stride if index == 0 else 1))
             into = width * _EXPANSION
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(into, classes))

@@ -11,8 +11,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
+from bench.measure.probe import Failed, Unsupported
+from bench.model import Code
 from probes.common.nvml import Survey, energy_reader
 
 TORCH_REMEDY = "pip install torch"
@@ -21,38 +23,24 @@ _EVENTS_IN_FLIGHT = 16
 _GROUP_SECONDS = 0.05
 
 
-class Refused(Exception):
-    """The load cannot run here. ``outcome`` is ``unsupported`` or ``failed``; the reason starts with a word."""
-
-    def __init__(self, outcome: str, reason: str, remedy: str | None = None) -> None:
-        super().__init__(reason)
-        self.outcome, self.reason, self.remedy = outcome, reason, remedy
-
-
 def import_torch() -> Any:
-    """Raises Refused when torch is absent (unsupported) or broken (failed, with the last line of the error)."""
+    """Raises Unsupported when torch is absent, Failed when it is broken, with the last line of its error."""
     try:
         import torch
-    except ModuleNotFoundError as error:
-        if error.name == "torch":
-            raise Refused("unsupported", "torch_missing: torch is not installed", TORCH_REMEDY) from error
-        raise _broken(error) from error
     except Exception as error:
-        raise _broken(error) from error
+        if isinstance(error, ModuleNotFoundError) and error.name == "torch":
+            raise Unsupported(Code.TORCH_MISSING, "torch is not installed", TORCH_REMEDY) from error
+        last = (str(error).strip().splitlines() or [""])[-1][:300]
+        reason = f"torch cannot be imported: {type(error).__name__}: {last}"
+        raise Failed(Code.TORCH_BROKEN, reason, f"{TORCH_REMEDY} --force-reinstall") from error
     return torch
-
-
-def _broken(error: Exception) -> Refused:
-    lines = str(error).strip().splitlines() or [""]
-    reason = f"torch_broken: torch cannot be imported: {type(error).__name__}: {lines[-1][:300]}"
-    return Refused("failed", reason, f"{TORCH_REMEDY} --force-reinstall")
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
     """Where the load runs. ``kind`` is ``cuda`` or ``cpu``; ``facts`` go into the record as they are."""
 
-    kind: str
+    kind: Literal["cuda", "cpu"]
     torch_name: str
     dtype: Any
     facts: dict[str, Any]
@@ -64,7 +52,7 @@ class Device:
 
 
 def choose(torch: Any, wanted: str, index: int, survey: Survey) -> Device:
-    """``wanted``: auto, cuda or cpu. Raises Refused("unsupported") where a GPU is wanted and torch has none.
+    """``wanted``: auto, cuda or cpu. Raises Unsupported where a GPU is wanted and torch has none.
 
     With ``auto``, a node whose NVIDIA driver answers but whose torch has no CUDA is refused too: a CPU figure in the
     place of a GPU that is there would mislead.
@@ -76,17 +64,15 @@ def choose(torch: Any, wanted: str, index: int, survey: Survey) -> Device:
     return _cpu(torch, survey.driver)
 
 
-def _no_cuda(torch: Any, driver: str | None) -> Refused:
-    build = torch.version.cuda
+def _no_cuda(torch: Any, driver: str | None) -> Unsupported:
     if driver is None:
-        return Refused("unsupported", "no_gpu: no NVIDIA driver answers on this node", "--accelerator cpu|emulated")
-    if build is None:
-        reason = (
-            f"torch_without_cuda: NVIDIA driver {driver} is here, but torch {torch.__version__} was built without CUDA"
-        )
-        return Refused("unsupported", reason, CUDA_REMEDY)
-    reason = f"cuda_unavailable: NVIDIA driver {driver} and torch {torch.__version__} do not work together{_why(torch)}"
-    return Refused("unsupported", reason, "nvidia-smi")
+        return Unsupported(Code.NO_GPU, "no NVIDIA driver answers on this node", "--accelerator cpu|emulated")
+    here, version = f"NVIDIA driver {driver}", f"torch {torch.__version__}"
+    if torch.version.cuda is None:
+        reason = f"{here} is here, but {version} was built without CUDA"
+        return Unsupported(Code.TORCH_WITHOUT_CUDA, reason, CUDA_REMEDY)
+    reason = f"{here} and {version} do not work together{_why(torch)}"
+    return Unsupported(Code.CUDA_UNAVAILABLE, reason, "nvidia-smi")
 
 
 def _why(torch: Any) -> str:
@@ -99,7 +85,7 @@ def _why(torch: Any) -> str:
 
 def _cuda(torch: Any, index: int, survey: Survey) -> Device:
     if index >= torch.cuda.device_count():
-        raise Refused("failed", f"gpu_missing: torch sees {torch.cuda.device_count()} GPUs, not number {index}")
+        raise Failed(Code.GPU_MISSING, f"torch sees {torch.cuda.device_count()} GPUs, not number {index}")
     torch.cuda.set_device(index)
     properties = torch.cuda.get_device_properties(index)
     free, total = torch.cuda.mem_get_info(index)
@@ -138,6 +124,11 @@ class Timed:
     busy: float
     steps: list[float]
 
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Those of a window in the load's events."""
+        return {"seconds": self.wall, "busy_seconds": self.busy, "steps": len(self.steps)}
+
 
 def timer(torch: Any, device: Device) -> Callable[[Callable[[], None], float], Timed]:
     """``time_steps(step, seconds)``: repeat the step for that long, at least once."""
@@ -175,25 +166,13 @@ def _time_on_cuda(torch: Any, step: Callable[[], None], seconds: float) -> Timed
     return Timed(time.perf_counter() - began, sum(steps), steps)
 
 
+# --- ceilings
+
 _MATRIX = {"cuda": 8192, "cpu": 768}
 _TRANSFER_BYTES = 256 << 20
 _COPY_BYTES = {"cuda": 4 << 30, "cpu": 128 << 20}
-
-
-@dataclass(frozen=True, slots=True)
-class Ceiling:
-    """A step, and the work that it does: ``flops``, or ``bytes`` read plus written."""
-
-    step: Callable[[], None]
-    work: dict[str, Any]
-
-
-def matmul(torch: Any, device: Device) -> Ceiling:
-    """C = A B of square matrices in the load's own dtype; 2 n^3 operations."""
-    n = _MATRIX[device.kind]
-    a, b = (torch.randn(n, n, device=device.torch_name, dtype=device.dtype) for _ in range(2))
-    c = torch.empty_like(a)
-    return Ceiling(lambda: torch.matmul(a, b, out=c), {"flops": 2 * n**3})
+#: A step, and the work it does: ``flops``, or ``bytes`` read plus written.
+TimedWork = tuple[Callable[[], Any], dict[str, Any]]
 
 
 def copy_bytes(device: Device) -> int:
@@ -201,22 +180,35 @@ def copy_bytes(device: Device) -> int:
     return min(_COPY_BYTES[device.kind], int(device.facts["memory_free_bytes"]) // 16)
 
 
-def copy(torch: Any, device: Device) -> Ceiling:
-    """Device to device; the bytes read and the bytes written both count, as STREAM's copy counts them."""
-    count = copy_bytes(device) // device.element_bytes
-    source = torch.randn(count, device=device.torch_name, dtype=device.dtype)
-    target = torch.empty_like(source)
-    return Ceiling(lambda: target.copy_(source), {"bytes": 2 * count * device.element_bytes})
+def ceilings(torch: Any, device: Device) -> dict[str, TimedWork]:
+    """By name: matrix product, copy within the device, and between pinned host memory and a card.
 
-
-def transfers(torch: Any, device: Device) -> dict[str, Ceiling]:
-    """Between pinned host memory and the card, by direction; nothing on a CPU, which has no such path."""
+    A CPU has no path between the two.
+    """
+    made = {"matmul": _matmul(torch, device), "copy": _copy(torch, device)}
     if device.kind != "cuda":
-        return {}
+        return made
     host = torch.empty(_TRANSFER_BYTES, dtype=torch.uint8, pin_memory=True).random_(0, 256)
     card = torch.empty(_TRANSFER_BYTES, dtype=torch.uint8, device=device.torch_name)
     work = {"bytes": _TRANSFER_BYTES}
     return {
-        "host_to_device": Ceiling(lambda: card.copy_(host, non_blocking=True), work),
-        "device_to_host": Ceiling(lambda: host.copy_(card, non_blocking=True), work),
+        **made,
+        "host_to_device": (lambda: card.copy_(host, non_blocking=True), work),
+        "device_to_host": (lambda: host.copy_(card, non_blocking=True), work),
     }
+
+
+def _matmul(torch: Any, device: Device) -> TimedWork:
+    """C = A B of square matrices in the load's own dtype; 2 n^3 operations."""
+    n = _MATRIX[device.kind]
+    a, b = (torch.randn(n, n, device=device.torch_name, dtype=device.dtype) for _ in range(2))
+    c = torch.empty_like(a)
+    return lambda: torch.matmul(a, b, out=c), {"flops": 2 * n**3}
+
+
+def _copy(torch: Any, device: Device) -> TimedWork:
+    """The bytes read and the bytes written both count, as STREAM's copy counts them."""
+    count = copy_bytes(device) // device.element_bytes
+    source = torch.randn(count, device=device.torch_name, dtype=device.dtype)
+    target = torch.empty_like(source)
+    return lambda: target.copy_(source), {"bytes": 2 * count * device.element_bytes}

@@ -1,7 +1,7 @@
 """The synthetic inference load, as a child process: ``python -m probes.inference.load.main --accelerator cpu ...``.
 
-Answers in JSON lines: ``device`` (what it runs on), ``begin`` and ``end`` of each stage, ``window`` (one repeat of one
-stage), ``request`` and ``serve``, ``note``, and ``done`` or ``refused``. It judges nothing and rounds nothing away.
+Answers in JSON lines (`probes.inference.events`): ``device`` (what it runs on), ``begin`` and ``end`` of each stage,
+``window`` (one repeat of one stage), ``request`` and ``serve``, and ``done`` or ``refused``. It judges nothing.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from typing import Any
 
+from bench.measure.probe import ProbeError, Unsupported
+from bench.model import Code
 from probes.common.nvml import survey
-from probes.inference.load import device as inference_device
-from probes.inference.load.decoder import SHAPES, Shape, shape_for
-from probes.inference.load.device import Device, Refused
-from probes.inference.load.events import say
+from probes.inference.events import DeviceFacts, Done, Refused, say
+from probes.inference.load.device import Device, choose, import_torch
+from probes.inference.shapes import SHAPES, shape_for
 
 
 def arguments(words: list[str]) -> argparse.Namespace:
@@ -39,22 +39,17 @@ def main(words: list[str]) -> int:
     began = time.monotonic()
     options = arguments(words)
     try:
-        torch = inference_device.import_torch()
+        torch = import_torch()
         torch.set_num_threads(options.threads)
-        device = inference_device.choose(torch, options.accelerator, options.device, survey())
-        run(torch, device, options, began + options.seconds)
-    except Refused as refused:
-        say("refused", outcome=refused.outcome, reason=refused.reason, remedy=refused.remedy)
+        device = choose(torch, options.accelerator, options.device, survey())
+        run(device, options, began + options.seconds)
+    except ProbeError as error:
+        say(Refused("unsupported" if isinstance(error, Unsupported) else "failed", error.reason, error.remedy))
         return 0
     except (RuntimeError, MemoryError) as error:  # torch's own: out of memory, a lost card, a kernel that failed
-        say(
-            "refused",
-            outcome="failed",
-            reason=f"load_failed: {first_line(error)}",
-            remedy="nvidia-smi; free its memory",
-        )
+        say(Refused("failed", f"{Code.LOAD_FAILED}: {first_line(error)}", "nvidia-smi; free its memory"))
         return 0
-    say("done", seconds=time.monotonic() - began)
+    say(Done(time.monotonic() - began))
     return 0
 
 
@@ -63,21 +58,15 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
 
 
-def run(torch: Any, device: Device, options: argparse.Namespace, deadline: float) -> None:
+def run(device: Device, options: argparse.Namespace, deadline: float) -> None:
     """Say what it runs on, then run every stage until the deadline (monotonic seconds)."""
     from probes.inference.load.stages import Stages  # imports torch, whose absence has its own answer
 
-    shape = _shape(device, options)
-    say("device", kind=device.kind, index=options.device, shape=shape.name, parameters=shape.parameters,
+    shape = SHAPES.get(options.shape) or shape_for(device.kind, device.facts["memory_free_bytes"], options.quick)
+    say(DeviceFacts(device.kind, options.device, shape.name), parameters=shape.parameters,
         dtype=str(device.dtype).removeprefix("torch."), seed=options.seed, **device.facts)  # fmt: skip
     if not options.check:
-        Stages(torch, device, shape, options, deadline).run()
-
-
-def _shape(device: Device, options: argparse.Namespace) -> Shape:
-    if options.shape != "auto":
-        return SHAPES[options.shape]
-    return shape_for(device.kind, int(device.facts["memory_free_bytes"]), options.quick)
+        Stages(device, shape, options, deadline).run()
 
 
 if __name__ == "__main__":

@@ -1,77 +1,204 @@
 """All accelerators of a node: each alone, then all at once, in interleaved rounds; then card to card.
 
 ``python -m probes.inference.load.multi_gpu --accelerator cuda --seconds 14``. The drop from alone to together is what
-the cards share: PCIe switches, power, the host's memory. Answers in JSON lines like the other load; no torch in here.
+the cards share: PCIe switches, power, the host's memory. Answers in JSON lines like the other load. Each accelerator
+has a process of its own (multiprocessing's spawn), bound to the CPUs beside it; torch is imported in there only, after
+the process has chosen its card.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import multiprocessing
+import os
+import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from probes.common.nvml import Survey, survey
-from probes.inference.load import worker as inference_worker
-from probes.inference.load.events import say, stage
-from probes.inference.load.worker import Place
+from probes.inference.events import Done, Lost, NodeFacts, Pinned, Window, measured, say, stage
+from probes.inference.load.device import Device, TimedWork, ceilings, choose, timer
+from probes.inference.shapes import SHAPES, shape_for
 
 _START_AHEAD = 0.02  # orders go out this long before all begin at one moment
 _SLACK_SECONDS = 20.0  # beyond a window's length, before a worker is given up
 _READY_SECONDS = 90.0
 _ROUNDS = 3
 _SHORTEST_WINDOW = 0.1
+_PR_SET_PDEATHSIG = 1
+_NODES = Path("/sys/devices/system/node")
+_CONTEXT, _LENGTH = 1024, 2048  # tokens in the cache while decoding
+_PEER_BYTES = 256 << 20
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Which accelerator a worker has. ``kind`` is cuda or cpu; ``uuids`` are those it may see, its own first."""
+
+    kind: str
+    index: int
+    uuids: tuple[str, ...] = ()
+    numa: int | None = None
+    shape: str = "auto"
+    seed: int = 7
+
+
+# --- in a worker's process
+
+Step = Callable[[float], dict[str, Any]]
+
+
+def work(pipe: Connection, mine: Assignment) -> None:
+    """Answer ``(step, seconds, start)`` with a window's fields, until None comes. Errors are answers too."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    pinned = _pin(mine)
+    try:
+        steps = _prepare(mine)
+    except Exception as error:  # noqa: BLE001 - whatever torch raises is told to the parent, which says it
+        pipe.send({"error": f"{type(error).__name__}: {str(error).strip().splitlines()[-1:]}"})
+        return
+    pipe.send({"ready": tuple(steps), "cpus": pinned})
+    with suppress(EOFError):
+        while (order := pipe.recv()) is not None:
+            pipe.send(_obey(steps, *order))
+
+
+def _pin(mine: Assignment) -> int | None:
+    """Bind to the card's own NUMA node; returns how many CPUs that is, None when it is not known."""
+    if mine.kind == "cuda":
+        os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(mine.uuids)
+    cpus = cpus_of(mine.numa) & os.sched_getaffinity(0)
+    if not cpus:
+        return None
+    os.sched_setaffinity(0, cpus)
+    return len(cpus)
+
+
+def cpus_of(node: int | None, folder: Path = _NODES) -> set[int]:
+    """The CPUs of a NUMA node; empty where the kernel does not say."""
+    if node is None or node < 0:
+        return set()
+    try:
+        return parse_cpulist((folder / f"node{node}" / "cpulist").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return set()
+
+
+def parse_cpulist(text: str) -> set[int]:
+    """``0-3,8`` to {0, 1, 2, 3, 8} (kernel Documentation/admin-guide/cputopology)."""
+    found: set[int] = set()
+    for part in filter(None, text.strip().split(",")):
+        low, _, high = part.partition("-")
+        found |= set(range(int(low), int(high or low) + 1))
+    return found
+
+
+def _prepare(mine: Assignment) -> dict[str, Step]:
+    """Every step this worker can run, warm, by name."""
+    import torch
+
+    torch.set_num_threads(1)
+    device = choose(torch, mine.kind, 0, Survey(None))
+    if len(mine.uuids) > 1:
+        steps = _peers(torch, len(mine.uuids))
+    else:
+        steps = {**ceilings(torch, device), "decode": _decode(device, mine)}
+    for step, _ in steps.values():
+        step()
+    time_steps = timer(torch, device)
+
+    def window(step: Callable[[], None], fields: dict[str, Any], seconds: float) -> dict[str, Any]:
+        return {**fields, **measured(lambda: time_steps(step, seconds).fields)}
+
+    return {name: partial(window, step, fields) for name, (step, fields) in steps.items()}
+
+
+def _decode(device: Device, mine: Assignment) -> TimedWork:
+    """Batch 1 at a fixed length of the cache."""
+    from probes.inference.load.decoder import Decoder
+
+    shape = SHAPES.get(mine.shape) or shape_for(device.kind, device.facts["memory_free_bytes"], quick=True)
+    context, length = (_CONTEXT, _LENGTH) if device.kind == "cuda" else (64, 128)
+    decoder = Decoder(shape, device.torch_name, device.dtype, 1, length, mine.seed)
+
+    def step() -> None:
+        decoder.positions.fill_(context)
+        decoder.decode(1, context)
+
+    read = shape.decode_bytes(1, context, device.element_bytes)
+    return step, {"tokens": 1, "bytes": read, "batch": 1, "shape": shape.name}
+
+
+def _peers(torch: Any, count: int) -> dict[str, TimedWork]:
+    """Copies from card 0 to each of the others that this process sees, by their number."""
+    source = torch.empty(_PEER_BYTES, dtype=torch.uint8, device="cuda:0").random_(0, 256)
+    targets = {i: torch.empty(_PEER_BYTES, dtype=torch.uint8, device=f"cuda:{i}") for i in range(1, count)}
+    return {
+        str(i): (partial(target.copy_, source, non_blocking=True), {"bytes": _PEER_BYTES})
+        for i, target in targets.items()
+    }
+
+
+def _obey(steps: dict[str, Step], name: str, seconds: float, start: float) -> dict[str, Any]:
+    """Wait for ``start`` (monotonic seconds, one clock for all processes), then run."""
+    time.sleep(max(0.0, start - time.monotonic()))
+    try:
+        return steps[name](seconds)
+    except Exception as error:  # noqa: BLE001 - as above
+        return {"error": f"{type(error).__name__}: {str(error)[:200]}"}
+
+
+# --- in the program that starts them
+
+
 class Worker:
-    """One process. ``lost`` says why it no longer answers."""
+    """One process. ``lost`` says why it no longer answers. It says later that it is ready."""
 
-    name: str
-    process: Any
-    pipe: Connection
-    steps: tuple[str, ...] = ()
-    lost: str | None = None
+    def __init__(self, mine: Assignment) -> None:
+        self.name = str(mine.index)
+        self.steps: tuple[str, ...] = ()
+        self.lost: str | None = None
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=work, args=(theirs, mine), name=f"worker-{self.name}", daemon=True)
+        self.process.start()
+        theirs.close()
 
     def order(self, name: str, seconds: float, start: float) -> None:
-        self._try(lambda: self.pipe.send((name, seconds, start)))
+        self._try(self.pipe.send, (name, seconds, start))
 
-    def answer(self, timeout: float) -> Mapping[str, Any]:
+    def answer(self, timeout: float) -> dict[str, Any]:
         """Its answer; an ``error`` when it has none to give."""
-        found: list[Mapping[str, Any]] = []
         if self.lost is None and not self.pipe.poll(timeout):
             self.lost = f"no answer within {timeout:.0f} s"
-        self._try(lambda: found.append(self.pipe.recv()))
-        return found[0] if found else {"error": self.lost}
+        answer: dict[str, Any] | None = self._try(self.pipe.recv)
+        return {"error": self.lost} if answer is None else answer
 
-    def _try(self, action: Any) -> None:
+    def _try(self, action: Callable[..., Any], *arguments: Any) -> Any:
         if self.lost is None:
             try:
-                action()
+                return action(*arguments)
             except (OSError, EOFError) as error:
                 self.lost = f"its process ended ({type(error).__name__}, status {self.process.exitcode})"
+        return None
 
     def close(self) -> None:
-        self._try(lambda: self.pipe.send(None))
+        self._try(self.pipe.send, None)
         self.process.join(2.0)
         if self.process.is_alive():
             self.process.kill()
             self.process.join(5.0)
         self.pipe.close()
-
-
-def start(place: Place, name: str) -> Worker:
-    """Start a worker; it says later that it is ready."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=inference_worker.main, args=(theirs, place), name=f"worker-{name}", daemon=True)
-    process.start()
-    theirs.close()
-    return Worker(name, process, ours)
 
 
 def ready(workers: Sequence[Worker]) -> list[Worker]:
@@ -81,10 +208,10 @@ def ready(workers: Sequence[Worker]) -> list[Worker]:
         answer = worker.answer(max(0.1, end - time.monotonic()))
         if "error" in answer:
             worker.lost = str(answer["error"])
-            say("lost", device=worker.name, reason=worker.lost)
+            say(Lost(worker.name, worker.lost))
         else:
-            worker.steps = tuple(answer["ready"])
-            say("card", device=worker.name, cpus=answer["cpus"])
+            worker.steps = answer["ready"]
+            say(Pinned(worker.name, answer["cpus"]))
     return [worker for worker in workers if worker.lost is None]
 
 
@@ -108,32 +235,24 @@ def _run(workers: Sequence[Worker], phase: str, name: str, number: int, seconds:
     for worker in workers:
         fields = worker.answer(seconds + _SLACK_SECONDS)
         if "error" in fields:
-            say("lost", device=worker.name, reason=f"{name}: {fields['error']}")
+            say(Lost(worker.name, f"{name}: {fields['error']}"))
         else:
-            say("window", stage=name, phase=phase, device=worker.name, round=number, **fields)
+            say(Window(stage=name, phase=phase, device=worker.name, round=number, **fields))
 
 
 def card_to_card(found: Survey, seconds: float) -> None:
     """From the first card to each other one."""
-    place = Place("cuda", 0, tuple(card.uuid for card in found.cards), found.cards[0].numa)
-    worker = start(place, str(found.cards[0].index))
+    first = found.cards[0]
+    worker = Worker(Assignment("cuda", first.index, tuple(card.uuid for card in found.cards), first.numa))
     try:
-        if ready([worker]):
-            for name in worker.steps:
-                peer = str(found.cards[int(name.removeprefix("peer_"))].index)
-                with stage("inference.peer"):
-                    worker.order(name, max(_SHORTEST_WINDOW, seconds / len(worker.steps)), time.monotonic())
-                    fields = worker.answer(seconds + _SLACK_SECONDS)
-                if "error" not in fields:
-                    say(
-                        "window",
-                        stage="device_to_device",
-                        phase="alone",
-                        device=worker.name,
-                        peer=peer,
-                        round=0,
-                        **fields,
-                    )
+        ready([worker])
+        for name in worker.steps:  # none, where it did not come up
+            with stage("inference.peer"):
+                worker.order(name, max(_SHORTEST_WINDOW, seconds / len(worker.steps)), time.monotonic())
+                fields = worker.answer(seconds + _SLACK_SECONDS)
+            if "error" not in fields:
+                peer = str(found.cards[int(name)].index)
+                say(Window(stage="device_to_device", phase="alone", device=worker.name, peer=peer, round=0, **fields))
     finally:
         worker.close()
 
@@ -148,9 +267,9 @@ def main(words: list[str]) -> int:
     options = parser.parse_args(words)
     began = time.monotonic()
     found = survey() if options.accelerator == "cuda" else Survey(None)
-    workers = [start(place, str(place.index)) for place in places(options, found)]
+    workers = [Worker(mine) for mine in assignments(options, found)]
     try:
-        say("node", kind=options.accelerator, devices=len(workers), names=[card.name for card in found.cards])
+        say(NodeFacts(options.accelerator, tuple(card.name for card in found.cards)), devices=len(workers))
         live = ready(workers)
         if live:
             alone_and_together(live, began + options.seconds - time.monotonic())
@@ -159,15 +278,15 @@ def main(words: list[str]) -> int:
             worker.close()
     if options.accelerator == "cuda" and len(found.cards) > 1:
         card_to_card(found, 0.1 * options.seconds)
-    say("done", seconds=time.monotonic() - began)
+    say(Done(time.monotonic() - began))
     return 0
 
 
-def places(options: argparse.Namespace, found: Survey) -> list[Place]:
-    """Where the workers go: one a card, or as many as were asked for on a CPU."""
+def assignments(options: argparse.Namespace, found: Survey) -> list[Assignment]:
+    """One worker a card, or as many as were asked for on a CPU."""
     if options.accelerator == "cpu":
-        return [Place("cpu", i, shape=options.shape, seed=options.seed) for i in range(options.workers)]
-    return [Place("cuda", c.index, (c.uuid,), c.numa, options.shape, options.seed) for c in found.cards]
+        return [Assignment("cpu", i, shape=options.shape, seed=options.seed) for i in range(options.workers)]
+    return [Assignment("cuda", c.index, (c.uuid,), c.numa, options.shape, options.seed) for c in found.cards]
 
 
 if __name__ == "__main__":

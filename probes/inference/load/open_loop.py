@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from probes.inference.limits import Held
+from probes.inference.serving import Held
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ machine, step by step in turn by 0.4 percent. Each round is a repeat of every st
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,12 +15,12 @@ from typing import Any
 
 import torch
 
-from probes.inference.limits import Held, Kept, Limits, Request, held
-from probes.inference.load import device as ceilings
-from probes.inference.load.decoder import Decoder, Shape
-from probes.inference.load.device import Device, timer
-from probes.inference.load.events import measured, say, stage
+from probes.inference.events import SearchEnd, SearchTrial, Serve, ServedRequest, Warmup, Window, measured, say, stage
+from probes.inference.load.decoder import Decoder
+from probes.inference.load.device import Device, TimedWork, ceilings, copy_bytes, timer
 from probes.inference.load.open_loop import OpenLoop, Served, Trial, highest_rate, poisson_arrivals
+from probes.inference.serving import Kept, Limits, held
+from probes.inference.shapes import Shape
 
 _SPARE_BYTES = 6_000_000_000  # activations of a prefill, captured graphs, the libraries' own
 _STEADY_RATIO = 0.03  # three windows in a row within this are steady
@@ -49,7 +50,7 @@ def sizes(device: Device, shape: Shape, quick: bool) -> Sizes:
         return Sizes(64, 16, 64, 256, 16, (1, 8) if quick else (1, 8, 16), 1, 64)
     length = 2048
     free = int(device.facts["memory_free_bytes"])
-    room = free - shape.weight_bytes(device.element_bytes) - 2 * ceilings.copy_bytes(device) - _SPARE_BYTES
+    room = free - shape.weight_bytes(device.element_bytes) - 2 * copy_bytes(device) - _SPARE_BYTES
     fits = max(1, room // (length * shape.kv_bytes(device.element_bytes)))
     largest = min(256, 1 << (fits.bit_length() - 1))
     batches = (*(b for b in (1, 8, 32) if b < largest), largest)
@@ -59,8 +60,8 @@ def sizes(device: Device, shape: Shape, quick: bool) -> Sizes:
 class Stages:
     """One load on one device, until the deadline (monotonic seconds)."""
 
-    def __init__(self, torch: Any, device: Device, shape: Shape, options: argparse.Namespace, deadline: float) -> None:
-        self.torch, self.device, self.shape, self.options, self.deadline = torch, device, shape, options, deadline
+    def __init__(self, device: Device, shape: Shape, options: argparse.Namespace, deadline: float) -> None:
+        self.device, self.shape, self.options, self.deadline = device, shape, options, deadline
         self.sizes = sizes(device, shape, options.quick)
         with stage("inference.setup"):
             self.decoder = Decoder(
@@ -97,7 +98,7 @@ class Stages:
                 rates.append(len(timed.steps) / timed.busy)
                 last = rates[-3:]
                 steady = len(last) == 3 and max(last) / min(last) - 1.0 <= _STEADY_RATIO
-        say("warmup", windows=len(rates), steady=steady)
+        say(Warmup(len(rates), steady))
 
     # --- interleaved rounds
 
@@ -105,40 +106,34 @@ class Stages:
         """Every stage once a round. Returns the best guess of each stage's seconds a step, by stage name."""
         plan = self.plan()
         rounds = min(self.options.rounds, _MOST_ROUNDS[self.device.kind])
-        share = seconds / rounds / sum(weight for *_, weight in plan)
+        share = seconds / rounds / sum(_weight(name) for name, _ in plan)
         took: dict[str, float] = {}
         for number in range(rounds):
-            for name, step, work, weight in plan:
-                spent = self.window(name, step, work, number, share * weight)
+            for name, (step, work) in plan:
+                spent = self.window(name, step, work, number, share * _weight(name))
                 took[f"{name}{work.get('batch', '')}"] = spent
         return took
 
-    def plan(self) -> list[tuple[str, Callable[[], None], dict[str, Any], float]]:
-        """(stage, step, the step's work, its share of the time), each made warm by one step."""
-        made = {
-            "matmul": ceilings.matmul(self.torch, self.device),
-            "copy": ceilings.copy(self.torch, self.device),
-            **ceilings.transfers(self.torch, self.device),
-        }
-        for ceiling in made.values():
-            ceiling.step()
-        plan = [(name, ceiling.step, ceiling.work, 0.5) for name, ceiling in made.items()]
-        plan.append(("prefill", self.prefill_step, self.prefill_work(), 1.0))
-        return plan + [("decode", self.decode_step(b), self.decode_work(b), 1.0) for b in self.sizes.batches]
+    def plan(self) -> list[tuple[str, TimedWork]]:
+        """Each stage's step and the step's work, made warm by one step."""
+        made = ceilings(torch, self.device)
+        for step, _ in made.values():
+            step()
+        decode = [("decode", (self.decode_step(batch), self.decode_work(batch))) for batch in self.sizes.batches]
+        return [*made.items(), ("prefill", (self.prefill_step, self.prefill_work())), *decode]
 
     def window(self, name: str, step: Callable[[], None], work: dict[str, Any], number: int, seconds: float) -> float:
         """One repeat of one stage, reported. Returns the seconds of its median step."""
         with stage(f"inference.{name}"):
             self.start_decode()
             fields = measured(lambda: self._timed(step, seconds), self.device.energy)
-        say("window", stage=name, round=number, **work, **fields)
+        say(Window(stage=name, round=number, **work, **fields))
         steps = sorted(fields["step_seconds"])
         return float(steps[len(steps) // 2])
 
     def _timed(self, step: Callable[[], None], seconds: float) -> dict[str, Any]:
         timed = self.time_steps(step, max(0.02, seconds))
-        kept = [round(s, 9) for s in timed.steps[:_MOST_STEPS_KEPT]]
-        return {"seconds": timed.wall, "busy_seconds": timed.busy, "steps": len(timed.steps), "step_seconds": kept}
+        return {**timed.fields, "step_seconds": tuple(round(s, 9) for s in timed.steps[:_MOST_STEPS_KEPT])}
 
     def prefill_step(self) -> None:
         self.decoder.prefill(self.prompt)
@@ -177,11 +172,15 @@ class Stages:
         prefill = took[f"prefill{self.prompt.shape[0]}"] / self.prompt.numel() * sizes.prompt
         rate = self.options.rate or 0.5 / service_seconds(prefill, took[f"decode{batch}"], batch, sizes.output)
         serving = Serving(self.decoder, self.draw, sizes, self.options, self.device.energy)
-        with stage("inference.serve"):
-            first = serving.serve(rate, seconds)
+        first = serving.serve(rate, seconds)
         if searching > 0:
             with stage("inference.search"):
                 serving.search(first, time.monotonic() + searching)
+
+
+def _weight(name: str) -> float:
+    """A stage's share of a round: what is measured takes twice as long as what it is held against."""
+    return 1.0 if name in ("prefill", "decode") else 0.5
 
 
 _SLEEP_AHEAD = 0.0005  # wake this much before an arrival and spin, because a sleep ends late
@@ -267,73 +266,60 @@ class Serving:
     def serve(self, rate: float, seconds: float) -> Trial:
         """One window with every request reported; also the first trial of the search."""
         sizes, limits = self.sizes, self.limits
-        loop, fields = self._window(rate, seconds, self.options.seed)
-        for request in loop.requests:
-            _report(request)
-        say(
-            "serve", rate=rate, window=seconds, slots=self.slots, chunk=sizes.chunk, prompt=sizes.prompt,
-            output=sizes.output, first_token_limit=limits.first_token, inter_token_limit=limits.inter_token, **fields,
+        with stage("inference.serve"):
+            served, fields = self._window(rate, seconds, self.options.seed)
+        for request in served:
+            say(_record(request), index=request.index, prompt=request.arrival.prompt)
+        event = Serve(
+            rate=rate, window=seconds, first_token_limit=limits.first_token, inter_token_limit=limits.inter_token,
+            **fields,
         )  # fmt: skip
-        return self._judged(rate, loop, seconds)
+        say(event, slots=self.slots, chunk=sizes.chunk, prompt=sizes.prompt, output=sizes.output)
+        return self._judged(rate, served, seconds)
 
     def search(self, first: Trial, deadline: float) -> None:
         """Find the highest rate that keeps the limits, until the deadline (monotonic seconds), and report it."""
+        seeds = itertools.count(self.options.seed + 1)
 
         def trial(rate: float) -> Trial:
-            left = deadline - time.monotonic()
-            seconds = min(left, max(_SHORTEST_TRIAL, _ENOUGH_REQUESTS / rate))
-            loop, fields = self._window(rate, seconds, self.options.seed + len(tried))
-            tried.append(self._judged(rate, loop, seconds))
-            last = tried[-1]
-            say(
-                "trial",
-                rate=rate,
-                window=seconds,
-                kept=last.kept,
-                violated=last.violated,
-                outcome=last.outcome,
-                **fields,
-            )
+            seconds = min(deadline - time.monotonic(), max(_SHORTEST_TRIAL, _ENOUGH_REQUESTS / rate))
+            served, fields = self._window(rate, seconds, next(seeds))
+            last = self._judged(rate, served, seconds)
+            say(SearchTrial(rate=rate, **fields), window=seconds, kept=last.kept, violated=last.violated,
+                outcome=last.outcome)  # fmt: skip
             return last
 
-        tried = [first]
         found = highest_rate(first, trial, lambda: deadline - time.monotonic() > _SHORTEST_TRIAL)
-        say("search", best=found.best, failed=found.failed, share=SHARE, trials=len(found.trials))
+        say(SearchEnd(best=found.best, failed=found.failed, share=SHARE, trials=len(found.trials)))
 
-    def _window(self, rate: float, seconds: float, seed: int) -> tuple[OpenLoop, dict[str, Any]]:
+    def _window(self, rate: float, seconds: float, seed: int) -> tuple[list[Served], dict[str, Any]]:
         arrivals = poisson_arrivals(rate, seconds, self.sizes.prompt, self.sizes.output, seed)
         vocabulary = self.decoder.shape.vocabulary
         drawn = [torch.randint(0, vocabulary, (1, a.prompt), generator=self.draw) for a in arrivals]
         longest = (self.sizes.prompt + self.sizes.output) * 5 // 4
         server = DecoderServer(self.decoder, [words.to(self.decoder.device) for words in drawn], self.slots, longest)
         server.warm()
-        loops: list[OpenLoop] = []
+        served: list[Served] = []
 
         def work() -> dict[str, Any]:
             clock = WallClock()
-            loops.append(OpenLoop(clock, server, arrivals, self.sizes.chunk))
-            loops[0].run(seconds)
-            return {"seconds": clock.now(), "busy_seconds": loops[0].busy_seconds}
+            loop = OpenLoop(clock, server, arrivals, self.sizes.chunk)
+            served.extend(loop.run(seconds))
+            return {"seconds": clock.now(), "busy_seconds": loop.busy_seconds}
 
         fields = measured(work, self.energy)
-        return loops[0], fields
+        return served, fields
 
-    def _judged(self, rate: float, loop: OpenLoop, seconds: float) -> Trial:
-        requests = [_request(served) for served in loop.requests]
-        outcomes = [request.kept(self.limits, seconds) for request in requests]
+    def _judged(self, rate: float, served: Sequence[Served], seconds: float) -> Trial:
+        outcomes = [self.limits.kept(_record(request), seconds) for request in served]
         kept, violated = outcomes.count(Kept.KEPT), outcomes.count(Kept.VIOLATED)
-        return Trial(rate, kept, violated, held(kept, violated, SHARE) if outcomes else Held.UNDECIDED)
+        return Trial(rate, kept, violated, held(kept, violated, SHARE))
 
 
-def _request(served: Served) -> Request:
-    lag = None if served.released is None else served.lag
-    return Request(served.arrival.at, served.arrival.output, tuple(served.tokens), lag, served.failed)
-
-
-def _report(request: Served) -> None:
+def _record(served: Served) -> ServedRequest:
     """Microsecond digits: a token takes a thousand of them."""
-    say(
-        "request", index=request.index, scheduled=round(request.arrival.at, 6), prompt=request.arrival.prompt,
-        output=request.arrival.output, lag=None if request.released is None else round(request.lag, 6),
-        tokens=[round(t, 6) for t in request.tokens], failed=request.failed,
+    return ServedRequest(
+        scheduled=round(served.arrival.at, 6), output=served.arrival.output,
+        tokens=tuple(round(token, 6) for token in served.tokens),
+        lag=None if served.released is None else round(served.lag, 6), failed=served.failed,
     )  # fmt: skip

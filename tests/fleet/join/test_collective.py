@@ -17,7 +17,7 @@ import pytest
 
 from bench.fleet.join.collective import collective_in, trouble_of_line
 from bench.judge.fleet.model import Collective, State
-from bench.show.terminal.fleet import collective_line
+from bench.show.terminal.fleet_screen import collective_line
 
 HOSTS = ["n1", "n2", "n3"]
 
@@ -96,7 +96,7 @@ def port() -> int:
 
 
 def begin(port: int, *words: str) -> subprocess.Popen[str]:
-    argv = [sys.executable, "-m", "probes.collective.load.fleet", "--world", "1", "--rank", "0",
+    argv = [sys.executable, "-m", "probes.collective.load.rank", "--world", "1", "--rank", "0",
             "--address", "127.0.0.1",
             "--master", "127.0.0.1", "--port", str(port), "--device", "cpu", "--bytes", "4096", *words]  # fmt: skip
     return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.judge.baseline.detector import Call, Night, State, Track
+from bench.judge.baseline.detector import Night, SeriesCall, SeriesState, Track
 from bench.judge.baseline.prediction import Policy, Prior, memory, prior_of
-from bench.judge.baseline.scale import Kind, Scale, scale_of
+from bench.judge.baseline.scale import Scale, ScaleKind, scale_of
 from bench.model import Metric
 
-UP, DOWN = Scale(Kind.RATIO, 1.0), Scale(Kind.RATIO, -1.0)
+UP, DOWN = Scale(ScaleKind.RATIO, 1.0), Scale(ScaleKind.RATIO, -1.0)
 
 
 def _track(
@@ -28,46 +28,51 @@ def _track(
     return track
 
 
-def _enter(track: Track, *ratios: float) -> list[Call]:
+def _enter(track: Track, *ratios: float) -> list[SeriesCall]:
     return [track.enter(Night(track.scale.of(1e9 * ratio))) for ratio in ratios]
 
 
 @pytest.mark.parametrize("nights", range(7))
 def test_it_warms_up_for_seven_nights(nights: int) -> None:
     call = _track(nights).judge(Night(UP.of(1.0)))
-    assert (call.state, call.nights) == (State.WARMING, nights)
+    assert (call.state, call.nights) == (SeriesState.WARMING, nights)
 
 
 def test_one_bad_night_is_a_suspicion_and_the_next_one_confirms_it() -> None:
     calls = _enter(_track(), 0.75, 0.76, 0.75, 1.0)
-    assert [call.state for call in calls] == [State.SUSPECT, State.REGRESSED, State.REGRESSED, State.OK]
+    assert [call.state for call in calls] == [
+        SeriesState.SUSPECT,
+        SeriesState.REGRESSED,
+        SeriesState.REGRESSED,
+        SeriesState.OK,
+    ]
 
 
 def test_a_second_measurement_of_the_night_confirms_or_clears_it() -> None:
     track = _track()
     bad, good = UP.of(0.75e9), UP.of(1.0e9)
-    assert track.judge(Night(bad)).state is State.SUSPECT
-    assert track.judge(Night(bad, bad)).state is State.REGRESSED
-    assert track.judge(Night(bad, good)).state is State.OK
+    assert track.judge(Night(bad)).state is SeriesState.SUSPECT
+    assert track.judge(Night(bad, bad)).state is SeriesState.REGRESSED
+    assert track.judge(Night(bad, good)).state is SeriesState.OK
 
 
 @pytest.mark.parametrize("scale", [UP, DOWN])
 def test_worse_is_down_for_a_rate_and_up_for_a_time(scale: Scale) -> None:
     track = _track(scale=scale)
     worse = 0.7e9 if scale is UP else 1.4e9
-    assert track.judge(Night(scale.of(worse))).state is State.SUSPECT
-    assert track.judge(Night(scale.of(1e18 / worse))).state is State.OK
+    assert track.judge(Night(scale.of(worse))).state is SeriesState.SUSPECT
+    assert track.judge(Night(scale.of(1e18 / worse))).state is SeriesState.OK
 
 
 def test_a_drop_too_small_to_matter_is_none_however_quiet_the_node() -> None:
     track = _track(spread=0.0001)
-    assert track.judge(Night(UP.of(0.96e9), UP.of(0.96e9))).state is State.OK
-    assert track.judge(Night(UP.of(0.93e9), UP.of(0.93e9))).state is State.REGRESSED
+    assert track.judge(Night(UP.of(0.96e9), UP.of(0.96e9))).state is SeriesState.OK
+    assert track.judge(Night(UP.of(0.93e9), UP.of(0.93e9))).state is SeriesState.REGRESSED
 
 
 def test_a_regression_that_lasts_never_becomes_normal() -> None:
     calls = _enter(_track(30), *([0.8] * 60))
-    assert {call.state for call in calls[1:]} == {State.REGRESSED}
+    assert {call.state for call in calls[1:]} == {SeriesState.REGRESSED}
     assert calls[-1].centre == pytest.approx(calls[0].centre, rel=1e-9)
 
 
@@ -75,7 +80,7 @@ def test_one_outlier_neither_alarms_twice_nor_widens_the_month() -> None:
     track = _track(30)
     least = track.judge(Night(UP.of(1e9))).least
     calls = _enter(track, 0.3, 1.0, 1.0)
-    assert [call.state for call in calls] == [State.SUSPECT, State.OK, State.OK]
+    assert [call.state for call in calls] == [SeriesState.SUSPECT, SeriesState.OK, SeriesState.OK]
     after = track.judge(Night(UP.of(1e9))).least
     assert after is not None and least is not None and after < 1.5 * least
 
@@ -84,14 +89,14 @@ def test_a_small_shift_that_lasts_is_found_though_no_night_alarms() -> None:
     track = _track(30, spread=0.035, seed=11)
     noise = random.Random(5)
     states = [_enter(track, 0.93 * math.exp(noise.gauss(0, 0.01)))[0] for _ in range(7)]
-    found = next(call for call in states if call.state is State.REGRESSED)
+    found = next(call for call in states if call.state is SeriesState.REGRESSED)
     assert found.since > 1
 
 
 def test_what_has_been_mended_is_over_at_once() -> None:
     track = _track(30)
-    assert _enter(track, *([0.9] * 7))[-1].state is State.REGRESSED
-    assert _enter(track, 1.0)[0].state is State.OK
+    assert _enter(track, *([0.9] * 7))[-1].state is SeriesState.REGRESSED
+    assert _enter(track, 1.0)[0].state is SeriesState.OK
 
 
 def test_a_slow_decline_passes_the_last_nights_but_not_the_pinned_ones() -> None:
@@ -102,13 +107,13 @@ def test_a_slow_decline_passes_the_last_nights_but_not_the_pinned_ones() -> None
         tonight = Night(UP.of(1e9 * 0.997**night * math.exp(noise.gauss(0.0, 0.01))))
         states.append((track.judge(tonight, ()).state, track.judge(tonight, pinned).state))
         track.enter(tonight)
-    assert State.REGRESSED not in {rolling for rolling, _ in states}
-    assert states[-1][1] is State.REGRESSED
+    assert SeriesState.REGRESSED not in {rolling for rolling, _ in states}
+    assert states[-1][1] is SeriesState.REGRESSED
 
 
 def test_a_noisy_series_is_undetectable_and_never_a_pass() -> None:
     call = _track(30, spread=0.3).judge(Night(UP.of(1e9)))
-    assert call.state is State.UNDETECTABLE
+    assert call.state is SeriesState.UNDETECTABLE
     assert call.least is not None and -math.expm1(-call.least) > 0.20
 
 
@@ -117,7 +122,7 @@ def test_nights_judged_bad_are_not_learnt_from() -> None:
     for _ in range(20):
         track.enter(Night(UP.of(0.5e9), usable=False))
     assert len(track.normal) == 10
-    assert track.judge(Night(UP.of(1e9))).state is State.OK
+    assert track.judge(Night(UP.of(1e9))).state is SeriesState.OK
 
 
 def test_siblings_make_up_for_few_nights() -> None:
@@ -154,13 +159,13 @@ def _metric(name: str, better: str) -> Metric:
 @pytest.mark.parametrize(
     ("name", "better", "values", "kind"),
     [
-        ("storage_read_bytes_per_second", "higher", (1e9,), Kind.RATIO),
-        ("starvation_ratio", "lower", (0.0, 0.02), Kind.POINTS),
-        ("accelerator_busy_ratio", "higher", (0.9,), Kind.RATIO),
-        ("network_retransmits", "lower", (0.0, 3.0), Kind.EVENTS),
+        ("storage_read_bytes_per_second", "higher", (1e9,), ScaleKind.RATIO),
+        ("starvation_ratio", "lower", (0.0, 0.02), ScaleKind.POINTS),
+        ("accelerator_busy_ratio", "higher", (0.9,), ScaleKind.RATIO),
+        ("network_retransmits", "lower", (0.0, 3.0), ScaleKind.EVENTS),
     ],
 )
-def test_each_metric_has_its_scale(name: str, better: str, values: Sequence[float], kind: Kind) -> None:
+def test_each_metric_has_its_scale(name: str, better: str, values: Sequence[float], kind: ScaleKind) -> None:
     assert scale_of(_metric(name, better), values).kind is kind
 
 
@@ -169,9 +174,9 @@ def test_starvation_near_zero_is_compared_in_points() -> None:
     track = Track(Policy(), scale)
     for value in (0.001, 0.0, 0.002, 0.001, 0.0015, 0.0, 0.001, 0.002, 0.001):
         track.enter(Night(scale.of(value)))
-    assert track.judge(Night(scale.of(0.006))).state is State.OK  # six times nearly nothing
+    assert track.judge(Night(scale.of(0.006))).state is SeriesState.OK  # six times nearly nothing
     call = track.judge(Night(scale.of(0.12)))
-    assert call.state is State.SUSPECT
+    assert call.state is SeriesState.SUSPECT
     assert call.centre is not None and call.drop is not None
     assert scale.ratio(call.centre, call.drop) == pytest.approx(0.119, abs=0.001)
 
@@ -181,13 +186,13 @@ def test_a_few_retransmits_are_noise_and_hundreds_are_not() -> None:
     track = Track(Policy(), scale)
     for value in (0, 2, 1, 0, 3, 1, 0, 2, 1, 1):
         track.enter(Night(scale.of(value)))
-    assert track.judge(Night(scale.of(5))).state is State.OK
-    assert track.judge(Night(scale.of(300))).state is State.SUSPECT
+    assert track.judge(Night(scale.of(5))).state is SeriesState.OK
+    assert track.judge(Night(scale.of(300))).state is SeriesState.SUSPECT
 
 
 def test_no_throughput_at_all_is_bad_and_not_missing() -> None:
     call = _track().judge(Night(UP.of(0.0)))
-    assert call.state is State.SUSPECT
+    assert call.state is SeriesState.SUSPECT
     assert call.centre is not None and call.drop is not None
     assert UP.ratio(call.centre, call.drop) == pytest.approx(1.0)
 
@@ -202,7 +207,13 @@ def test_a_scale_goes_there_and_back(value: float, drop: float, scale: Scale) ->
 @given(st.lists(st.floats(0.5, 2.0), min_size=8, max_size=40), st.floats(0.2, 2.0), st.floats(0.5, 1.0))
 def test_worse_is_never_judged_better(nights: list[float], tonight: float, factor: float) -> None:
     """Making one measurement worse never makes its word milder (`undetectable` stands beside `ok`)."""
-    order = {State.OK: 0, State.UNDETECTABLE: 0, State.WARMING: 0, State.SUSPECT: 1, State.REGRESSED: 2}
+    order = {
+        SeriesState.OK: 0,
+        SeriesState.UNDETECTABLE: 0,
+        SeriesState.WARMING: 0,
+        SeriesState.SUSPECT: 1,
+        SeriesState.REGRESSED: 2,
+    }
     track = Track(Policy(), UP)
     for value in nights:
         track.enter(Night(UP.of(value)))

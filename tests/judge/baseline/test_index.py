@@ -56,7 +56,7 @@ def test_an_unusable_file_is_told_of_once_and_stops_nothing(tmp_path: Path) -> N
     told: list[str] = []
     for _ in range(2):
         with Index(tmp_path, warn=told.append) as index:
-            assert len(index.sessions("node01", "f00d standard auto", 0.0, 1e12, 99)) == 3
+            assert len(index.runs("node01", "f00d standard auto", 0.0, 1e12, 99)) == 3
     assert len(told) == 2 and "bad.json" in " ".join(told)
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from bench.judge.baseline.detector import Night, State, Track
+from bench.judge.baseline.detector import Night, SeriesState, Track
 from bench.judge.baseline.prediction import Policy
-from bench.judge.baseline.scale import Kind, Scale
+from bench.judge.baseline.scale import Scale, ScaleKind
 
 RECORDED = Path(__file__).parent / "data" / "fio-sessions.jsonl"
-UP, DOWN = Scale(Kind.RATIO, 1.0), Scale(Kind.RATIO, -1.0)
+UP, DOWN = Scale(ScaleKind.RATIO, 1.0), Scale(ScaleKind.RATIO, -1.0)
 SPLITS, BASELINE = 300, 14
 
 
@@ -48,7 +48,7 @@ def _alarms(sessions: dict[tuple[str, str], list[list[float]]], factor: float) -
                 track.enter(Night(scale.of(value)))
             worse = factor if name == "bw" else 1.0 / factor
             first, again = (scale.of(value * worse) for value in medians[BASELINE:])
-            alarm |= track.judge(Night(first, again)).state is State.REGRESSED
+            alarm |= track.judge(Night(first, again)).state is SeriesState.REGRESSED
             crude |= statistics.fmean(map(scale.of, medians[:BASELINE])) - first > 0.105
         regressed += alarm
         fixed += crude
@@ -77,4 +77,4 @@ def test_such_nights_are_said_to_be_undetectable(sessions: dict[tuple[str, str],
             track.enter(Night(scale.of(statistics.median(repeats))))
         typical = scale.back(statistics.fmean(track.normal))
         call = track.judge(Night(scale.of(typical)))
-        assert call.state is State.UNDETECTABLE, (job, name)
+        assert call.state is SeriesState.UNDETECTABLE, (job, name)

@@ -62,7 +62,7 @@ def test_a_rank_that_is_lost_in_the_middle(cable: Net) -> None:
     peer = cable.peer("b", "10.98.0.2")
     cable.shape("a", 20e6, 0.05)  # so slow that there is a middle
     run = start(cable)
-    rank = child_of(peer.pid, "collective_rank", 60)
+    rank = child_of(peer.pid, "probes.collective.load.rank ", 60)
     time.sleep(8)  # it imports torch, joins, and is somewhere in the first sizes
     os.kill(rank, signal.SIGKILL)
     got = result(run)
@@ -71,4 +71,4 @@ def test_a_rank_that_is_lost_in_the_middle(cable: Net) -> None:
     assert running("a") == []
     peer.terminate()
     assert peer.wait(10) == 0
-    wait_for("b", "collective_rank", False)
+    wait_for("b", "probes.collective.load.rank ", False)

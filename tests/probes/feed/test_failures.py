@@ -18,8 +18,7 @@ from bench.measure.probe import Unsupported
 from bench.measure.runner import RunPlan, execute
 from bench.model import Effort, Node, Outcome, ProbeResult, Request
 from probes.feed import probe as feed
-from probes.feed.load import arms
-from probes.feed.load import dataset as layout
+from probes.feed.load import arms, dataset
 from probes.feed.parse import Parsed
 from tests.probes.feed.conftest import ROOT
 
@@ -112,13 +111,13 @@ def _measured_but_not_in_memory(_ctx: object, directory: str, _accelerator: obje
 
 
 def test_without_o_direct_the_files_are_flushed_and_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layout, "can_be_direct", lambda _folder: False)
-    blocks = layout.plan_blocks(131_072, 0, 1000, 16 << 20, 2, 1)
-    data = layout.write(str(tmp_path), blocks, 1, time.monotonic() + 30.0)
+    monkeypatch.setattr(dataset, "can_be_direct", lambda _folder: False)
+    blocks = dataset.plan_blocks(131_072, 0, 1000, 16 << 20, 2, 1)
+    data = dataset.write(str(tmp_path), blocks, 1, time.monotonic() + 30.0)
     assert not data.direct and data.bytes == 16 << 20
-    from probes.common import io_counters as witness
+    from probes.common import io_counters
 
-    assert (witness.resident_ratio(data.paths) or 0.0) < 0.01
+    assert (io_counters.resident_ratio(data.paths) or 0.0) < 0.01
 
 
 def test_a_file_that_shrinks_in_the_middle_is_an_error_not_a_figure(tmp_path: Path) -> None:
@@ -126,8 +125,8 @@ def test_a_file_that_shrinks_in_the_middle_is_an_error_not_a_figure(tmp_path: Pa
     from probes.feed.load.arms import Length
     from probes.feed.load.reader import FileSource, Reader, make_buffers
 
-    blocks = layout.plan_blocks(131_072, 0, 1000, 16 << 20, 1, 1)
-    data = layout.write(str(tmp_path), blocks, 1, time.monotonic() + 30.0)
+    blocks = dataset.plan_blocks(131_072, 0, 1000, 16 << 20, 1, 1)
+    data = dataset.write(str(tmp_path), blocks, 1, time.monotonic() + 30.0)
     os.truncate(data.paths[0], 4 << 20)
 
     def make() -> Reader:

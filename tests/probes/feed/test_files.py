@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from probes.feed.load import dataset as layout
+from probes.feed.load import dataset
 from probes.feed.load.dataset import plan_blocks, unwritten_bytes
 from tests.probes.feed.conftest import ROOT, SHORT, specification
 
@@ -21,7 +21,7 @@ JPEG = 322_957
 @pytest.mark.parametrize(("size", "deviation"), [(JPEG, 0), (2_828_486, 71_311)])
 def test_a_small_sample_has_a_file_of_its_own(tmp_path: Path, size: int, deviation: int) -> None:
     blocks = plan_blocks(size, deviation, 1, 24 << 20, 4, 1)
-    data = layout.write(str(tmp_path), blocks, 1, time.monotonic() + 60.0, apart=True)
+    data = dataset.write(str(tmp_path), blocks, 1, time.monotonic() + 60.0, apart=True)
     assert data.apart and len(data.paths) == len(data.blocks) == (24 << 20) // size
     for block in data.blocks:
         assert block.offset == 0 and os.path.getsize(data.paths[block.file]) == block.read_bytes
@@ -31,7 +31,7 @@ def test_a_small_sample_has_a_file_of_its_own(tmp_path: Path, size: int, deviati
 
 def test_what_there_was_no_time_to_write_is_not_read(tmp_path: Path) -> None:
     blocks = plan_blocks(JPEG, 0, 1, 32 << 20, 4, 1)
-    data = layout.write(str(tmp_path), blocks, 1, deadline=0.0, apart=True)
+    data = dataset.write(str(tmp_path), blocks, 1, deadline=0.0, apart=True)
     assert len(blocks) > len(data.blocks) == len(data.paths) == len(os.listdir(tmp_path))
     assert (32 << 20) / 8 <= data.bytes < 32 << 20
     assert {block.file for block in data.blocks} == set(range(len(data.paths)))

@@ -61,7 +61,7 @@ def test_a_rate_counts_fractions_of_steps() -> None:
 
 
 def test_the_interval_holds_both_turns_when_the_device_drifts() -> None:
-    pooled = pool([(100.0, 100.1, 99.9), (80.0, 80.1, 79.9)], 6.0)
+    pooled = pool([(100.0, 100.1, 99.9), (80.0, 80.1, 79.9)])
     assert pooled.interval[0] <= 80.0 and pooled.interval[1] >= 100.0
     assert pooled.value == pytest.approx(90.0)
 
@@ -70,7 +70,7 @@ def test_the_interval_covers_the_truth_at_its_rate() -> None:
     rng = random.Random(3)
     held = 0
     for _ in range(400):
-        pooled = pool([[rng.gauss(100.0, 3.0) for _ in range(3)] for _ in range(2)], 6.0)
+        pooled = pool([[rng.gauss(100.0, 3.0) for _ in range(3)] for _ in range(2)])
         held += pooled.interval[0] <= 100.0 <= pooled.interval[1]
     assert held / 400 >= 0.93
 

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from bench.model import Measurement
-from probes.common import io_counters as witness
+from probes.common import io_counters
 from probes.feed.load.dataset import unwritten_bytes
 from probes.feed.parse import parse
+from probes.feed.records import Arm, Ready
+from probes.feed.validity import reasons
 from tests.probes.feed.conftest import DEMAND, SAMPLE, SHORT, run_child
 from tests.probes.feed.held_in_memory import held_in_memory
 
@@ -63,7 +65,7 @@ def test_unwritten_bytes_are_counted(tmp_path: Path) -> None:
 def test_a_warm_cache_is_passed_or_emptied(child: Child, tmp_path: Path, buffered: bool) -> None:
     file = written(tmp_path / "warm")
     file.read_bytes()
-    assert (witness.resident_ratio([str(file)]) or 0.0) > 0.9
+    assert (io_counters.resident_ratio([str(file)]) or 0.0) > 0.9
     text = child(files=[str(file)], buffered=buffered, schedule=SHORT)
     for arm in map(json.loads, text.splitlines()):
         if arm.get("arm") in ("fetch", "storage"):
@@ -115,9 +117,9 @@ def test_a_loop_devices_own_cache_is_no_storage(tmp_path: Path, direct: bool) ->
 def test_a_zfs_that_reads_from_its_own_cache_has_no_witness(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: tuple[int, int], trusted: bool
 ) -> None:
-    monkeypatch.setattr(witness, "_type_of_file_system", lambda _path: 0x2FC12FC1)
-    monkeypatch.setattr(witness, "zfs_version", lambda: version)
-    delivered = witness.Delivered(witness.device_of(str(tmp_path)))
+    monkeypatch.setattr(io_counters, "_type_of_file_system", lambda _path: 0x2FC12FC1)
+    monkeypatch.setattr(io_counters, "zfs_version", lambda: version)
+    delivered = io_counters.Delivered(io_counters.device_of(str(tmp_path)))
     own, device, _ = delivered.each(own=1 << 20)
     assert own == (1 << 20 if trusted else 0)
     assert device is None or device >= 0 if trusted else device == 0
@@ -127,7 +129,7 @@ def test_a_disk_in_memory_is_told_by_its_name() -> None:
     names = {entry.name: entry.resolve().name for entry in Path("/sys/dev/block").iterdir()}
     assert names
     for number, name in names.items():
-        assert witness.memory_device(number) == (name if name.rstrip("0123456789") in ("ram", "zram") else None)
+        assert io_counters.memory_device(number) == (name if name.rstrip("0123456789") in ("ram", "zram") else None)
 
 
 def test_a_burst_credit_of_two_seconds_does_not_count(child: Child) -> None:
@@ -146,23 +148,26 @@ def test_a_burst_credit_of_two_seconds_does_not_count(child: Child) -> None:
 
 
 def test_a_rate_that_never_settles_is_invalid() -> None:
-    from probes.feed.validity import reasons
-
     falling = [900.0 * at * 0.1 - 60.0 * (at * 0.1) ** 2 for at in range(60)]
-    arm = {
-        "arm": "storage", "curve": falling, "grid_seconds": 0.1, "warm_seconds": 0.5, "shortest_seconds": 5.0,
-        "read_bytes": 100, "own_device_bytes": 100, "run_queue_wait_ratio": 0.0,
-    }  # fmt: skip
-    found = reasons({"unwritten_bytes": 0}, [arm], {"resident": [1000.0], "storage": [600.0]})
+    unsettled = arm(curve=falling, shortest_seconds=5.0)
+    found = reasons(READY, [unsettled], {"resident": [1000.0], "storage": [600.0]})
     assert [reason.partition(":")[0] for reason in found] == ["not_steady"]
 
 
-def arm(**changes: Any) -> dict[str, Any]:
+READY = Ready(
+    accelerator="emulated", name="", batch=32, demand=DEMAND, sample_bytes=SAMPLE, data_bytes=SIZE, data_seconds=1.0,
+    direct=True, workers=8, block_bytes=SAMPLE, decode="none", cores=2,
+)  # fmt: skip
+
+
+def arm(**changes: Any) -> Arm:
     flat = [500.0 * at * 0.1 for at in range(60)]
-    return {
-        "arm": "storage", "curve": flat, "grid_seconds": 0.1, "warm_seconds": 0.5, "shortest_seconds": 3.0,
-        "read_bytes": 100, "own_device_bytes": 100, "run_queue_wait_ratio": 0.0, "others_cpu_ratio": 0.9, **changes,
+    known = {
+        "arm": "storage", "turn": 1, "curve": flat, "grid_seconds": 0.1, "warm_seconds": 0.5, "shortest_seconds": 3.0,
+        "seconds": 6.0, "read_bytes": 100, "own_device_bytes": 100, "run_queue_wait_ratio": 0.0,
+        "others_cpu_ratio": 0.9,
     }  # fmt: skip
+    return Arm(**{**known, **changes})
 
 
 @pytest.mark.parametrize(
@@ -178,10 +183,8 @@ def arm(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_each_doubt_has_its_word(changes: dict[str, Any], rates: dict[str, list[float]], word: str) -> None:
-    from probes.feed.validity import reasons
-
     all_rates = {"resident": [1000.0], "storage": [500.0], **rates}
-    assert [r.partition(":")[0] for r in reasons({"unwritten_bytes": 0}, [arm(**changes)], all_rates)] == [word]
+    assert [r.partition(":")[0] for r in reasons(READY, [arm(**changes)], all_rates)] == [word]
 
 
 @pytest.mark.parametrize(
@@ -194,6 +197,4 @@ def test_each_doubt_has_its_word(changes: dict[str, Any], rates: dict[str, list[
     ],
 )
 def test_what_is_sound_has_no_doubt(changes: dict[str, Any]) -> None:
-    from probes.feed.validity import reasons
-
-    assert reasons({"unwritten_bytes": 0}, [arm(**changes)], {"resident": [1000.0], "storage": [500.0]}) == []
+    assert reasons(READY, [arm(**changes)], {"resident": [1000.0], "storage": [500.0]}) == []

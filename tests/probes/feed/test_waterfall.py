@@ -77,9 +77,9 @@ def test_a_file_system_in_memory_is_refused() -> None:
     from pathlib import Path
 
     from bench.measure.probe import Unsupported
-    from probes.common import io_counters as witness
+    from probes.common import io_counters
 
-    assert witness.memory_file_system("/dev/shm") == "tmpfs"
-    assert witness.memory_file_system(str(Path(__file__).parent)) is None
+    assert io_counters.memory_file_system("/dev/shm") == "tmpfs"
+    assert io_counters.memory_file_system(str(Path(__file__).parent)) is None
     with pytest.raises(Unsupported, match="in_memory"):
         parse('{"kind": "error", "word": "in_memory", "text": "tmpfs"}\n', "/data", "")

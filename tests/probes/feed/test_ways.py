@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,10 @@ import pytest
 from bench.measure.probe import Check
 from bench.measure.recording import LiveTools
 from bench.model import Measurement
-from probes.feed import calibrate as _feed_calibrate
+from probes.feed import calibrate
 from probes.feed.parse import Parsed, parse
 from probes.feed.patterns import PATTERNS, parse_pattern
-from probes.feed.plan import mend_rows, schedule
+from probes.feed.plan import schedule
 from tests.probes.feed.conftest import SAMPLE, SHORT
 
 Child = Callable[..., str]
@@ -37,14 +38,14 @@ def test_a_loader_of_other_people_feeds_cold_and_its_gap_is_told(child: Child, l
 
 
 def test_a_loader_whose_package_is_missing_is_unsupported() -> None:
-    from probes.feed.load import loaders as loader_formats
-    from probes.feed.load.spec import Refused
+    from probes.feed.load import loaders
+    from probes.feed.load.reader import CannotFeed
 
-    with pytest.raises(Refused) as caught:
-        loader_formats._need("no_such_package_anywhere", "no-such-package")
+    with pytest.raises(CannotFeed) as caught:
+        loaders._need("no_such_package_anywhere")
     assert caught.value.word == "package_missing"
-    with pytest.raises(Refused, match="known are"):
-        loader_formats.by_name("tensorflow")
+    with pytest.raises(CannotFeed, match="known are"):
+        loaders.format_named("tensorflow")
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -80,21 +81,21 @@ def test_other_ways_to_read_are_tried_only_where_storage_lacks(child: Child, tmp
 def mend_rows_of(readers: int) -> list[dict[str, object]]:
     from bench.model import Effort
 
-    return mend_rows(Effort.QUICK, readers)
+    return [asdict(row) for row in schedule(Effort.QUICK, False, readers, False) if row.arm == "mend"]
 
 
 def test_a_real_accelerator_is_measured_before_and_after_and_storage_twice() -> None:
     from bench.model import Effort
 
     for effort in Effort:
-        names = [row["arm"] for row in schedule(effort, True, 4, False, False)]
+        names = [row.arm for row in schedule(effort, True, 4, False) if row.arm != "mend"]
         assert names[0] == names[-1] == "resident"
         assert names.count("storage") == 2
         assert names.index("storage") < len(names) - 1 - names[::-1].index("fetch") < len(names) - 1
 
 
 def test_the_calibration_finds_a_known_rate(tmp_path: Path) -> None:
-    check: Check = _feed_calibrate._check(LiveTools("feed", None), 0.5)
+    check: Check = calibrate._check(LiveTools("feed", None), 0.5)
     assert check.ok, check.detail
     assert "points" in check.detail
 
@@ -110,8 +111,6 @@ def test_the_cpu_stands_in_and_says_so(child: Child) -> None:
 
 
 def test_resnet50_has_the_papers_size() -> None:
-    import torch
-
     from probes.feed.load.torch_accelerator import resnet50
 
-    assert sum(p.numel() for p in resnet50(torch).parameters()) == 25_557_032
+    assert sum(p.numel() for p in resnet50().parameters()) == 25_557_032

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from bench.measure.probe import Unsupported
 from bench.measure.watchers import Observers, Watching, from_lines, to_lines
-from bench.model import Measurement
-from probes.common import nvml as _nvml
+from bench.model import Code, Measurement
+from probes.common import nvml
 from probes.gpu import probe as gpu
 from probes.gpu.sampler import GpuWatch
 from tests.probes.gpu.fake_amdsmi import AmdSmiException, FakeAmdsmi
@@ -19,9 +20,9 @@ from tests.probes.gpu.fake_amdsmi import AmdSmiException, FakeAmdsmi
 
 def watched(monkeypatch: pytest.MonkeyPatch, **answers: Any) -> tuple[list[Measurement], list[str]]:
     def no_nvml() -> None:
-        raise _nvml.NvmlMissing("nvml_missing: none", "install it")
+        raise Unsupported(Code.NVML_MISSING, "none", "install it")
 
-    monkeypatch.setattr(_nvml, "load", no_nvml)
+    monkeypatch.setattr(nvml, "load", no_nvml)
     monkeypatch.setitem(sys.modules, "amdsmi", FakeAmdsmi(**answers))
     watching = Watching(gpu.PROBE, GpuWatch())
     observers = Observers([watching])
@@ -77,5 +78,5 @@ def test_one_failing_call_costs_its_own_figure(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("answers", [{"amdsmi_init": AmdSmiException("no ROCm")}, {"amdsmi_get_processor_handles": ()}])
 def test_no_amd_card_leaves_nvmls_reason(monkeypatch: pytest.MonkeyPatch, answers: dict[str, Any]) -> None:
-    with pytest.raises(_nvml.NvmlMissing, match="nvml_missing: none"):
+    with pytest.raises(Unsupported, match="nvml_missing: none"):
         watched(monkeypatch, **answers)

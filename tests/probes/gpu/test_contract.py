@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from bench.model import Measurement, Outcome, Run
-from probes.common import nvml as _nvml
+from probes.common.nvml import survey
 from probes.gpu import probe as gpu
-from probes.inference.events import events, refusal
+from probes.inference.events import read, refusal
 from probes.inference.parse import parse
 from tests.probes.gpu.conftest import Fake
 
@@ -25,8 +25,7 @@ real = pytest.mark.gpu
 
 def no_card() -> str | None:
     """Why there is no card to test with, or None."""
-    driver = _nvml.driver_version()
-    return None if driver else "no NVIDIA driver answers on this machine"
+    return None if survey().driver else "no NVIDIA driver answers on this machine"
 
 
 def no_cuda() -> str | None:
@@ -124,7 +123,7 @@ def figures() -> list[Measurement]:
     ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(argv, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-    found = events(done.stdout)
+    found = read(done.stdout)
     error = refusal(found, done.returncode, done.stderr)
     assert error is None, error
     print(json.dumps(found[0]))

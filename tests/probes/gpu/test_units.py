@@ -12,10 +12,10 @@ from typing import Any
 import pynvml
 import pytest
 
-from probes.common.nvml_card import Card
+from probes.common.nvml import Card
 from probes.gpu.drivers import Gpm
-from probes.gpu.parse import names
-from probes.gpu.sampler import Worker
+from probes.gpu.parse import reasons
+from probes.gpu.sampler import SamplerThread
 
 
 class FakeLibrary:
@@ -153,14 +153,14 @@ def test_gpm_pairs_nest_and_none_is_left_open(library: Any) -> None:
 
 
 def test_reasons_by_name() -> None:
-    assert names(0) == []
-    assert names(0x8 | 0x40) == ["hw_slowdown", "hw_thermal_slowdown"]
-    assert names(0x1 | 0x10000) == ["gpu_idle", "unknown_0x10000"]
+    assert reasons(0) == []
+    assert reasons(0x8 | 0x40) == ["hw_slowdown", "hw_thermal_slowdown"]
+    assert reasons(0x1 | 0x10000) == ["gpu_idle", "unknown_0x10000"]
 
 
 def test_a_call_that_hangs_is_given_up_and_every_later_one_at_once() -> None:
     let_go = threading.Event()
-    worker = Worker(limit=0.1)
+    worker = SamplerThread(limit=0.1)
     assert worker.call(lambda: 5) == 5
     with pytest.raises(TimeoutError):
         worker.call(let_go.wait)
@@ -175,7 +175,7 @@ def test_an_error_of_a_call_is_raised_where_it_was_asked() -> None:
     def fail() -> None:
         raise KeyError("x")
 
-    worker = Worker()
+    worker = SamplerThread()
     with pytest.raises(KeyError):
         worker.call(fail)
     assert worker.call(lambda: 1) == 1

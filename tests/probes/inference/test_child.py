@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from probes.inference.events import events, refusal
+from probes.inference.events import read, refusal
 from probes.inference.parse import parse
 from tests.probes.gpu.conftest import Fake, fake, new_driver
 
@@ -34,6 +34,11 @@ def shadow(folder: Path, body: str) -> Path:
     return folder
 
 
+def events(text: str) -> list[dict[str, Any]]:
+    """The lines, marks of stages among them."""
+    return [json.loads(line) for line in text.splitlines()]
+
+
 def last(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout.splitlines()[-1])
@@ -48,7 +53,7 @@ def run() -> subprocess.CompletedProcess[str]:
 
 def test_a_run_has_every_stage_and_ends_with_done(run: subprocess.CompletedProcess[str]) -> None:
     found = events(run.stdout)
-    assert refusal(found, run.returncode, run.stderr) is None
+    assert refusal(read(run.stdout), run.returncode, run.stderr) is None
     assert {e["stage"] for e in found if e["event"] == "window"} == {"matmul", "copy", "prefill", "decode"}
     rounds = [e["round"] for e in found if e["event"] == "window" and e["stage"] == "decode"]
     assert rounds == [0, 0, 1, 1, 2, 2]  # both batches in turn: interleaved, not one after the other
@@ -57,7 +62,7 @@ def test_a_run_has_every_stage_and_ends_with_done(run: subprocess.CompletedProce
 
 
 def test_its_figures_hold_together(run: subprocess.CompletedProcess[str]) -> None:
-    measured = {(m.metric, m.labels.get("batch"), m.labels.get("statistic")): m for m in parse(events(run.stdout))}
+    measured = {(m.metric, m.labels.get("batch"), m.labels.get("statistic")): m for m in parse(read(run.stdout))}
     one = measured["inference_tokens_per_second", "1", None]
     windows = [e for e in events(run.stdout) if e["event"] == "window" and e["stage"] == "decode"]
     fastest = {batch: min(s for w in windows if w["batch"] == batch for s in w["step_seconds"]) for batch in (1, 8)}
@@ -102,7 +107,7 @@ def test_a_broken_torch_is_a_failure_with_its_last_line(tmp_path: Path, body: st
 
 def test_a_torch_that_kills_the_process_is_a_failure(tmp_path: Path) -> None:
     done = load("--accelerator", "cpu", path=shadow(tmp_path, "import os; os.kill(os.getpid(), 11)"))
-    error = refusal(events(done.stdout), done.returncode, done.stderr)
+    error = refusal(read(done.stdout), done.returncode, done.stderr)
     assert error is not None and error.reason.startswith("load_failed: ") and "-11" in error.reason
 
 

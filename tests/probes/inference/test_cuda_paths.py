@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 import torch
 
+from bench.measure.probe import Failed
 from probes.common.nvml import Seen, Survey
 from probes.inference.load import device as inference_device
 from probes.inference.load import stages as inference_stages
-from probes.inference.load.decoder import SHAPES, Decoder, shape_for
-from probes.inference.load.device import Device, Refused, choose
+from probes.inference.load.decoder import Decoder
+from probes.inference.load.device import Device, choose
+from probes.inference.shapes import SHAPES, shape_for
 from tests.probes.gpu.conftest import Fake, fake, new_driver
 from tests.probes.inference.test_decoder import TINY, prompt
 
@@ -45,7 +47,7 @@ def test_a_gpu_is_described_with_who_else_is_on_it() -> None:
 
 
 def test_a_gpu_that_torch_does_not_see_is_a_failure() -> None:
-    with pytest.raises(Refused, match="gpu_missing: torch sees 2 GPUs, not number 5"):
+    with pytest.raises(Failed, match="gpu_missing: torch sees 2 GPUs, not number 5"):
         choose(fake_torch(), "cuda", 5, Survey("570.1"))
 
 

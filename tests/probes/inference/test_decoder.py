@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from probes.inference.load.decoder import SHAPES, Decoder, Shape
+from probes.inference.load.decoder import Decoder
+from probes.inference.shapes import SHAPES, Shape
 
 TINY = Shape("tiny", dim=64, layers=3, heads=8, kv_heads=2, hidden=96, vocabulary=211)
 

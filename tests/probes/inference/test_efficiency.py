@@ -7,23 +7,21 @@ from typing import Any
 import pytest
 
 from bench.model import Measurement
-from probes.inference import multi_gpu as node
+from probes.inference import parse as parsing
 from probes.inference import probe as inference
-from probes.inference.events import Event
-from probes.inference.parse import parse
-from tests.probes.inference.test_parse import CPU, QUIET, one, request, serve
+from tests.probes.inference.test_parse import CPU, QUIET, Line, one, parse, request, serve, typed
 
 H200 = {"event": "device", "kind": "cuda", "index": 0, "shape": "8b", "name": "NVIDIA H200"}
 
 
-def window(stage: str, number: int, seconds: float = 1.0, steps: int = 1, **fields: Any) -> Event:
+def window(stage: str, number: int, seconds: float = 1.0, steps: int = 1, **fields: Any) -> Line:
     base = {"event": "window", "stage": stage, "round": number, "seconds": seconds, "steps": steps}
     return {**base, "busy_seconds": 0.99 * seconds, "step_seconds": [seconds / steps] * steps, **QUIET, **fields}
 
 
-def drifting() -> list[Event]:
+def drifting() -> list[Line]:
     """A host whose speed doubles from round to round: every ratio of one round stays what it is."""
-    events: list[Event] = [H200]
+    events: list[Line] = [H200]
     for number, speed in enumerate((1.0, 2.0, 4.0)):
         events += [
             window("matmul", number, 1 / speed, flops=700e12),
@@ -99,9 +97,13 @@ def test_a_search_that_never_failed_or_never_passed_claims_nothing() -> None:
 # --- several cards
 
 
-def cards(rates: dict[str, tuple[float, float]], **fields: Any) -> list[Event]:
+def parse_node(lines: list[Line]) -> list[Measurement]:
+    return parsing.parse_node(typed(lines))
+
+
+def cards(rates: dict[str, tuple[float, float]], **fields: Any) -> list[Line]:
     """By device: seconds of one matrix product alone and together."""
-    events: list[Event] = [
+    events: list[Line] = [
         {"event": "node", "kind": "cuda", "devices": len(rates), "names": ["NVIDIA H200"] * len(rates)}
     ]
     for number in range(3):
@@ -113,7 +115,7 @@ def cards(rates: dict[str, tuple[float, float]], **fields: Any) -> list[Event]:
 
 
 def test_the_slowest_card_is_held_against_the_median() -> None:
-    found = node.parse(cards({"0": (1.0, 1.0), "1": (1.0, 1.25), "2": (1.25, 1.25)}))
+    found = parse_node(cards({"0": (1.0, 1.0), "1": (1.0, 1.25), "2": (1.25, 1.25)}))
     assert one(found, "accelerator_spread_ratio", stage="alone").value == pytest.approx(0.8)
     assert one(found, "accelerator_spread_ratio", stage="together").value == pytest.approx(1.0)
     assert one(found, "accelerator_together_ratio", device="1").value == pytest.approx(0.8)
@@ -124,26 +126,26 @@ def test_the_slowest_card_is_held_against_the_median() -> None:
 
 def test_a_card_lost_on_the_way_leaves_the_others() -> None:
     events = [e for e in cards({"0": (1.0, 1.0), "1": (1.0, 1.0)}) if e.get("device") != "1" or e["round"] == 0]
-    found = node.parse(events)
+    found = parse_node(events)
     assert one(found, "accelerator_matmul_flops_per_second", device="0", stage="alone").samples == 3
     assert one(found, "accelerator_matmul_flops_per_second", device="1", stage="alone").samples == 1
     assert one(found, "accelerator_spread_ratio", stage="alone").samples == 1
 
 
 def test_one_card_has_no_spread_and_no_together() -> None:
-    found = node.parse(cards({"0": (1.0, 1.0)}))
+    found = parse_node(cards({"0": (1.0, 1.0)}))
     assert not [m for m in found if m.metric in ("accelerator_spread_ratio", "accelerator_together_ratio")]
 
 
 def test_copies_between_cards_are_told_by_both_ends() -> None:
     steps = [window("device_to_device", 0, 1.0, bytes=4e10 * k, phase="alone", device="0", peer=str(k)) for k in (1, 2)]
-    found = node.parse([{"event": "node", "kind": "cuda", "names": []}, *steps])
+    found = parse_node([{"event": "node", "kind": "cuda", "names": []}, *steps])
     assert one(found, "accelerator_device_to_device_bytes_per_second", device="0", peer="2").value == 8e10
 
 
 def test_cpu_workers_stand_in_and_every_figure_is_declared() -> None:
     events = [{"event": "node", "kind": "cpu", "names": []}, *cards({"0": (1.0, 1.0), "1": (1.0, 1.1)})[1:]]
-    found = node.parse([*events, window("decode", 0, batch=1, tokens=1, shape="nano", phase="alone", device="0")])
+    found = parse_node([*events, window("decode", 0, batch=1, tokens=1, shape="nano", phase="alone", device="0")])
     declared = {metric.name: metric for metric in inference.PROBE.metrics}
     assert found
     for m in found:

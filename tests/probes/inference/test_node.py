@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from probes.inference import multi_gpu as node
-from probes.inference.events import events
-from probes.inference.load.worker import cpus_of, parse_cpulist
+from probes.inference.events import Done, Window, of, read
+from probes.inference.load.multi_gpu import cpus_of, parse_cpulist
+from probes.inference.parse import parse_node
 
 ROOT = Path(__file__).parents[3]
 
@@ -30,11 +30,11 @@ def test_two_workers_alone_and_together() -> None:
     process = load("--workers", "2", "--seconds", "4")
     out, err = process.communicate(timeout=80)
     assert process.returncode == 0, err
-    found = events(out)
-    assert found[-1]["event"] == "done"
-    windows = [(e["stage"], e["phase"], e["device"], e["round"]) for e in found if e["event"] == "window"]
+    found = read(out)
+    assert isinstance(found[-1], Done)
+    windows = [(w.stage, w.phase, w.device, w.round) for w in of(found, Window)]
     assert len(windows) == len(set(windows)) == 3 * 3 * 2 * 2  # rounds, steps, phases, workers
-    figures = node.parse(found)
+    figures = parse_node(found)
     assert {m.labels["quantity"] for m in figures if m.metric == "accelerator_spread_ratio"} == {
         "matmul",
         "copy",

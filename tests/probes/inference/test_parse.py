@@ -11,31 +11,41 @@ import pytest
 
 from bench.measure.probe import Completed, Context, Failed, ProbeError, TimedOut, Unsupported
 from bench.model import Effort, Measurement, Request
+from probes.inference import parse as parsing
 from probes.inference import probe as inference
-from probes.inference.events import Event, events
-from probes.inference.parse import parse
+from probes.inference.events import DeviceFacts, Event, Window, read
 
+Line = dict[str, Any]
 CPU = {"event": "device", "kind": "cpu", "index": 0, "shape": "nano", "stand_in": "cpu"}
 QUIET = {"delay_ratio": 0.001, "pressure_ratio": 0.002, "steal_ratio": 0.0}
 
 
-def window(stage: str, number: int, **fields: Any) -> Event:
+def typed(lines: list[Line]) -> list[Event]:
+    """The lines as the probe reads them."""
+    return read("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def parse(lines: list[Line]) -> list[Measurement]:
+    return parsing.parse(typed(lines))
+
+
+def window(stage: str, number: int, **fields: Any) -> Line:
     base = {"event": "window", "stage": stage, "round": number, "seconds": 1.0, "busy_seconds": 0.9, "steps": 10}
     return {**base, "step_seconds": [0.1] * 10, **QUIET, **fields}
 
 
-def decode(rates: list[int], **fields: Any) -> list[Event]:
+def decode(rates: list[int], **fields: Any) -> list[Line]:
     return [CPU, *(window("decode", i, batch=8, tokens=8, steps=n, **fields) for i, n in enumerate(rates))]
 
 
-def request(index: int, scheduled: float, tokens: list[float], output: int = 3, lag: float = 0.0) -> Event:
+def request(index: int, scheduled: float, tokens: list[float], output: int = 3, lag: float = 0.0) -> Line:
     return {
         "event": "request", "index": index, "scheduled": scheduled, "prompt": 64, "output": output, "lag": lag,
         "tokens": tokens, "failed": False,
     }  # fmt: skip
 
 
-def serve(requests: list[Event], **fields: Any) -> list[Event]:
+def serve(requests: list[Line], **fields: Any) -> list[Line]:
     end = {
         "event": "serve", "rate": 10.0, "window": 10.0, "seconds": 10.0, "busy_seconds": 4.0,
         "first_token_limit": 0.2, "inter_token_limit": 0.05, **QUIET, **fields,
@@ -137,7 +147,28 @@ def test_no_request_at_all_is_no_goodput_rather_than_a_perfect_one() -> None:
 )
 def test_garbage_is_one_line_and_no_traceback(line: str) -> None:
     with pytest.raises(Failed, match=r"^tool_output: "):
-        parse(events(json.dumps(CPU) + "\n" + line + "\n"))
+        read(json.dumps(CPU) + "\n" + line + "\n")
+
+
+def test_an_output_that_was_torn_keeps_what_was_finished() -> None:
+    whole = "".join(json.dumps(line) + "\n" for line in decode([10, 11]))
+    torn = whole[:-40] + '\n{"event": "window", "stage": "decode"}\n'
+    with pytest.raises(Failed, match=r"^tool_output: line 3 of the inference load is not a JSON object"):
+        read(torn)
+    assert [type(event) for event in read(torn, cut=True)] == [DeviceFacts, Window]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ({**window("decode", 0), "seconds": "1"}, r"line 1 of the inference load \(window\) .*'seconds'"),
+        ({"event": "device", "kind": "tpu", "index": 0, "shape": "nano"}, r"\(device\) .*'kind'"),
+        ({"event": "whatever"}, r"no known event: 'whatever'"),
+    ],
+)
+def test_what_is_of_another_type_is_named(line: Line, words: str) -> None:
+    with pytest.raises(Failed, match=rf"^tool_output: .*{words}"):
+        typed([line])
 
 
 def test_an_event_without_its_numbers_is_named() -> None:
@@ -151,7 +182,7 @@ def test_an_event_without_its_numbers_is_named() -> None:
 class Tools:
     """Answers as the child did."""
 
-    def __init__(self, lines: list[Event], returncode: int = 0, stderr: str = "") -> None:
+    def __init__(self, lines: list[Line], returncode: int = 0, stderr: str = "") -> None:
         self.lines, self.returncode, self.stderr = lines, returncode, stderr
         self.arguments: tuple[str, ...] = ()
 
@@ -198,7 +229,7 @@ def refused(tools: Tools, accelerator: str = "auto") -> ProbeError:
 
 def test_stages_open_and_close_as_the_child_goes_through_them() -> None:
     stages: list[str] = []
-    lines: list[Event] = [CPU, {"event": "begin", "stage": "inference.decode"}, *decode([10])[1:],
+    lines: list[Line] = [CPU, {"event": "begin", "stage": "inference.decode"}, *decode([10])[1:],
              {"event": "end", "stage": "inference.decode"}, {"event": "done"}]  # fmt: skip
     inference.measure(context(Tools(lines), stages=stages))
     assert stages == ["+inference.decode", "-inference.decode"]
@@ -206,7 +237,7 @@ def test_stages_open_and_close_as_the_child_goes_through_them() -> None:
 
 def test_a_stage_that_the_child_left_open_is_closed() -> None:
     stages: list[str] = []
-    lines: list[Event] = [CPU, {"event": "begin", "stage": "inference.decode"}]
+    lines: list[Line] = [CPU, {"event": "begin", "stage": "inference.decode"}]
     with pytest.raises(Failed):
         inference.measure(context(Tools(lines, returncode=-11, stderr="boom"), stages=stages))
     assert stages == ["+inference.decode", "-inference.decode"]
@@ -247,7 +278,7 @@ def test_every_metric_that_is_measured_is_declared() -> None:
 class NodeTools(Tools):
     """A node of two cards: the load first, then all cards beside each other."""
 
-    def __init__(self, beside: list[Event], returncode: int = 0) -> None:
+    def __init__(self, beside: list[Line], returncode: int = 0) -> None:
         gpu = {"event": "device", "kind": "cuda", "index": 0, "shape": "8b", "name": "NVIDIA H200", "devices": 2}
         super().__init__([gpu, *decode([10, 11], bytes=1e9)[1:], {"event": "done"}])
         self.beside, self.code = beside, returncode
@@ -263,12 +294,12 @@ class NodeTools(Tools):
         return Completed((module, *arguments), self.code, text, "CUDA error", 1.0)
 
 
-def beside(seconds: float, device: str) -> Event:
+def beside(seconds: float, device: str) -> Line:
     return {**window("matmul", 0, flops=700e12), "seconds": seconds, "phase": "alone", "device": device, "steps": 1}
 
 
 def test_a_node_of_two_cards_is_measured_beside_each_other() -> None:
-    node: list[Event] = [{"event": "node", "kind": "cuda", "names": []}, beside(1.0, "0"), beside(1.25, "1")]
+    node: list[Line] = [{"event": "node", "kind": "cuda", "names": []}, beside(1.0, "0"), beside(1.25, "1")]
     tools = NodeTools([*node, {"event": "done"}])
     found = inference.measure(context(tools))
     assert tools.modules == [inference.MODULE, inference.NODE_MODULE]
@@ -276,7 +307,7 @@ def test_a_node_of_two_cards_is_measured_beside_each_other() -> None:
 
 
 def test_cards_that_fail_beside_each_other_cost_only_those_figures() -> None:
-    node: list[Event] = [
+    node: list[Line] = [
         {"event": "node", "kind": "cuda", "names": []},
         {"event": "lost", "device": "1", "reason": "its process ended"},
         beside(1.0, "0"),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
 
 from bench.judge import statistics
-from probes.inference.limits import Held, Kept, Limits, Request, binomial_cdf, held
+from probes.inference.events import ServedRequest
 from probes.inference.load.open_loop import OpenLoop, Search, Trial, highest_rate, poisson_arrivals
+from probes.inference.serving import Held, Kept, Limits, held
 from tests.probes.inference.virtual import VirtualClock, VirtualServer
 
 
@@ -27,12 +29,30 @@ def test_a_trial_fails_only_on_evidence() -> None:
     assert held(0, 2, 0.9) is Held.FAIL  # 0.1 squared is one in a hundred
 
 
+def binomial_cdf(k: int, n: int, p: float) -> float:
+    """P(Binomial(n, p) <= k), summed term by term in logarithms."""
+    log_p, log_q, whole = math.log(p), math.log1p(-p), math.lgamma(n + 1)
+    choose = (whole - math.lgamma(i + 1) - math.lgamma(n - i + 1) for i in range(k + 1))
+    return math.fsum(math.exp(c + i * log_p + (n - i) * log_q) for i, c in enumerate(choose))
+
+
 def test_the_binomial_sum_is_the_exact_one() -> None:
     draw = random.Random(1)
     for _ in range(200):
         n, p = draw.randint(1, 3000), draw.uniform(0.001, 0.6)
         k = draw.randint(0, n)
         assert binomial_cdf(k, n, p) == pytest.approx(statistics._binomial_cdf(k, n, p), abs=1e-9)
+
+
+def test_a_trial_is_decided_by_the_exact_sum() -> None:
+    draw = random.Random(2)
+    for _ in range(300):
+        kept, violated, share = draw.randint(0, 400), draw.randint(0, 60), draw.uniform(0.5, 0.99)
+        n = kept + violated
+        passes = n > 0 and binomial_cdf(violated, n, 1.0 - share) <= 0.01
+        fails = violated > 0 and 1.0 - binomial_cdf(violated - 1, n, 1.0 - share) <= 0.01
+        expected = Held.PASS if passes else Held.FAIL if fails else Held.UNDECIDED
+        assert held(kept, violated, share) is expected, (kept, violated, share)
 
 
 def outcomes(truth: float) -> tuple[list[float], Search]:
@@ -85,8 +105,8 @@ def test_the_found_rate_is_the_capacity_of_the_simulated_server() -> None:
         server = VirtualServer(clock, prefill=100_000, decode=1_000_000, slots=1)
         arrivals = [type(a)(a.at, 60, 5) for a in poisson_arrivals(rate, window, 60, 5, seed=5)]
         loop = OpenLoop(clock, server, arrivals, chunk=1000)
-        served = [Request(r.arrival.at, 5, tuple(r.tokens), r.lag, False) for r in loop.run(window)]
-        kept = [request.kept(limits, window) for request in served]
+        served = [ServedRequest(r.arrival.at, 5, tuple(r.tokens), r.lag, False) for r in loop.run(window)]
+        kept = [limits.kept(request, window) for request in served]
         good, bad = kept.count(Kept.KEPT), kept.count(Kept.VIOLATED)
         return Trial(rate, good, bad, held(good, bad, 0.9))
 

@@ -7,8 +7,9 @@ from itertools import pairwise
 
 import pytest
 
-from probes.inference.limits import Kept, Limits, Request
+from probes.inference.events import ServedRequest
 from probes.inference.load.open_loop import Arrival, OpenLoop, Served, poisson_arrivals
+from probes.inference.serving import Kept, Limits
 from tests.probes.inference import oracle
 from tests.probes.inference.virtual import TICK, VirtualClock, VirtualServer, arrivals
 
@@ -34,7 +35,7 @@ def served(
 
 def first_tokens(found: list[Served]) -> list[int]:
     """Nanoseconds from the scheduled arrival, as the probe reports them."""
-    made = [Request(r.arrival.at, r.arrival.output, tuple(r.tokens), r.lag, r.failed).first_token for r in found]
+    made = [ServedRequest(r.arrival.at, r.arrival.output, tuple(r.tokens), r.lag, r.failed).first_token for r in found]
     return [round(first / TICK) for first in made if first is not None]
 
 
@@ -128,15 +129,15 @@ LIMITS = Limits(first_token=0.2, inter_token=0.05)
 @pytest.mark.parametrize(
     ("request_", "kept"),
     [
-        (Request(1.0, 3, (1.1, 1.14, 1.18), 0.0, False), Kept.KEPT),
-        (Request(1.0, 3, (1.3, 1.34, 1.38), 0.0, False), Kept.VIOLATED),  # the first token was late
-        (Request(1.0, 3, (1.1, 1.2, 1.3), 0.0, False), Kept.VIOLATED),  # slow between tokens
-        (Request(1.0, 3, (1.1, 1.14, 1.18), 0.0, True), Kept.VIOLATED),  # it failed
-        (Request(9.7, 3, (), None, False), Kept.VIOLATED),  # over its limit when the window closed
-        (Request(9.9, 3, (), None, False), Kept.CENSORED),  # not yet over it
-        (Request(9.5, 20, (9.6, 9.63), 0.0, False), Kept.CENSORED),
-        (Request(8.0, 5, (8.1, 8.14), 0.0, False), Kept.VIOLATED),  # stuck: 1.9 s for 4 tokens at best
+        (ServedRequest(1.0, 3, (1.1, 1.14, 1.18), 0.0, False), Kept.KEPT),
+        (ServedRequest(1.0, 3, (1.3, 1.34, 1.38), 0.0, False), Kept.VIOLATED),  # the first token was late
+        (ServedRequest(1.0, 3, (1.1, 1.2, 1.3), 0.0, False), Kept.VIOLATED),  # slow between tokens
+        (ServedRequest(1.0, 3, (1.1, 1.14, 1.18), 0.0, True), Kept.VIOLATED),  # it failed
+        (ServedRequest(9.7, 3, (), None, False), Kept.VIOLATED),  # over its limit when the window closed
+        (ServedRequest(9.9, 3, (), None, False), Kept.CENSORED),  # not yet over it
+        (ServedRequest(9.5, 20, (9.6, 9.63), 0.0, False), Kept.CENSORED),
+        (ServedRequest(8.0, 5, (8.1, 8.14), 0.0, False), Kept.VIOLATED),  # stuck: 1.9 s for 4 tokens at best
     ],
 )
-def test_who_kept_the_limits(request_: Request, kept: Kept) -> None:
-    assert request_.kept(LIMITS, window=10.0) is kept
+def test_who_kept_the_limits(request_: ServedRequest, kept: Kept) -> None:
+    assert LIMITS.kept(request_, window=10.0) is kept

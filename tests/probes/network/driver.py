@@ -23,8 +23,8 @@ from bench.measure.recording import LiveTools, Recorder
 from bench.model import Effort, Request
 from probes.network.bandwidth import measure_tcp, throughput
 from probes.network.echo import paced
-from probes.network.echo_parse import base, events, idle_or_loaded
-from probes.network.plan import Plan
+from probes.network.echo_parse import events, idle_or_loaded, usual_times
+from probes.network.plan import NetworkPlan
 from probes.network.probe import PROBE, measure_one
 from probes.peer.link import connected
 
@@ -46,7 +46,7 @@ def context(peer: str, folder: Path) -> Context:
 def echo(ctx: Context, peer: str, packets: str, interval: str) -> dict[str, Any]:
     with connected(ctx, peer, {}, 900) as link:
         got = paced(link, "echo", int(packets), float(interval))
-    usual = base(got)
+    usual = usual_times(got)
     return {
         "measurements": [m.model_dump() for m in idle_or_loaded([got], usual, {"peer": peer, "state": "idle"})],
         "trips": [p.round_trip if p else None for p in got.packets],
@@ -58,14 +58,14 @@ def echo(ctx: Context, peer: str, packets: str, interval: str) -> dict[str, Any]
 
 def tcp(ctx: Context, peer: str, rounds: str, seconds: str) -> dict[str, Any]:
     with connected(ctx, peer, {}, 900) as link:
-        found = throughput(measure_tcp(link, Plan(int(rounds), int(seconds), 1, 0, 0, 0)), link.labels, 0.0)
+        found = throughput(measure_tcp(link, NetworkPlan(int(rounds), int(seconds), 1, 0, 0, 0)), link.labels, 0.0)
     return {"measurements": [m.model_dump() for m in found]}
 
 
 def whole(ctx: Context, peer: str, plan: str) -> dict[str, Any]:
     settings = json.loads(plan)
     settings["loads"] = tuple(settings.get("loads", ()))
-    return {"measurements": [m.model_dump() for m in measure_one(ctx, peer, {}, Plan(**settings))]}
+    return {"measurements": [m.model_dump() for m in measure_one(ctx, peer, {}, NetworkPlan(**settings))]}
 
 
 def main() -> None:

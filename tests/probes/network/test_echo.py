@@ -46,7 +46,7 @@ def parse(rows: Sequence[Row], interval: float = 20, **head: Any) -> _echo.Echo:
 
 def events(rows: Sequence[Row], threshold: float = 0.05, interval: float = 20) -> list[tuple[str, int, int]]:
     echo = parse(rows, interval)
-    return [(e.place, e.first, e.last) for e in _echo.events(echo, _echo.base(echo), threshold)]
+    return [(e.place, e.first, e.last) for e in _echo.events(echo, _echo.usual_times(echo), threshold)]
 
 
 def test_a_packets_time_is_divided_without_rest() -> None:
@@ -123,7 +123,7 @@ def test_events_are_ordered_disjoint_and_never_more_than_the_late_packets(delays
     rows = [LOST if delay is None else row(network=delay) for delay in delays] + [row()] * 100
     echo = parse(rows)
     for threshold in THRESHOLDS:
-        found = _echo.events(echo, _echo.Base(network=0.001), threshold)
+        found = _echo.events(echo, {"network": 0.001}, threshold)
         assert all(e.first <= e.last for e in found)
         assert all(a.last < b.first for a, b in pairwise(found))
         late = sum(delay is not None and delay / 1e3 - 0.001 > threshold for delay in delays)
@@ -172,7 +172,7 @@ def test_doubts() -> None:
 def test_without_stamps_it_is_the_applications_figure_and_says_so() -> None:
     echo = parse([[0, 2 * MS, None, None, None, None, None]] * 20)
     assert not echo.stamped and echo.doubt is None
-    found = idle_or_loaded([echo], _echo.base(echo), {"peer": "p", "state": "idle"})
+    found = idle_or_loaded([echo], _echo.usual_times(echo), {"peer": "p", "state": "idle"})
     trips = [m for m in found if m.metric == "network_round_trip_seconds"]
     assert trips and all(m.labels["stamps"] == "application" and m.value == 0.002 for m in trips)
     assert not [m for m in found if m.metric == "network_place_delay_seconds"]
@@ -219,7 +219,7 @@ def test_the_state_loaded_is_its_worst_direction_with_all_of_the_events() -> Non
     spiked = [row(network=4)] * 200
     spiked[100] = row(network=150)
     busy = parse(spiked)
-    found = idle_or_loaded([calm, busy], _echo.base(calm), {"state": "loaded"})
+    found = idle_or_loaded([calm, busy], _echo.usual_times(calm), {"state": "loaded"})
     (p50,) = named(found, "network_round_trip_seconds", statistic="p50")
     assert p50.value == pytest.approx(0.004)
     for threshold in ("0.02", "0.05", "0.1"):
@@ -231,14 +231,14 @@ def test_the_state_loaded_is_its_worst_direction_with_all_of_the_events() -> Non
 
 def test_no_event_in_a_minute_bounds_the_rate_at_three_a_minute() -> None:
     echo = parse([row()] * 3000)
-    found = idle_or_loaded([echo], _echo.base(echo), {"state": "idle"})
+    found = idle_or_loaded([echo], _echo.usual_times(echo), {"state": "idle"})
     (bound,) = named(found, "network_spike_rate_upper_bound_per_second")
     assert bound.value * 60 == pytest.approx(2.996, rel=1e-3)
 
 
 def test_a_doubt_is_on_every_figure_that_could_decide() -> None:
     echo = parse([row(late=30, network=60)] * 50)
-    found = idle_or_loaded([echo], _echo.Base(), {"state": "idle"})
+    found = idle_or_loaded([echo], {}, {"state": "idle"})
     for metric in ("network_round_trip_seconds", "network_delay_variation_seconds"):
         assert all((m.invalid or "").startswith("host_contended") for m in named(found, metric))
     assert named(found, "network_spike_events", place="network")[0].invalid

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
 from bench.measure.probe import Failed, ProbeError
+from bench.model import Measurement
 from probes.common import iperf3
+from probes.network import bandwidth
 
 RECORDED = sorted((Path(__file__).parents[2] / "recorded").glob("iperf3-*"), key=lambda p: p.name)
-SERVER = iperf3.Server("10.9.0.2", 5201)
+SERVER = iperf3.Iperf3Server("10.9.0.2", 5201)
 #: Of every frame that tbf counts (Ethernet's 14 bytes on top of the MTU), TCP with time stamps carries 1448 bytes.
 TCP_BYTES_PER_SECOND = 100e6 / 8 * 1448 / 1514
 
 versions = pytest.mark.parametrize("folder", RECORDED, ids=lambda p: p.name)
 
 
-def read(folder: Path, name: str) -> dict[str, Any]:
+def read(folder: Path, name: str) -> iperf3.Document:
     stderr = folder / f"{name}.stderr"
     said = stderr.read_text() if stderr.exists() else ""
     return iperf3.document((folder / f"{name}.json").read_text(), SERVER, said)
@@ -68,8 +73,8 @@ def test_more_than_the_link_carries_does_not_arrive(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "kind", "word"),
     [
-        ("error-busy", iperf3.Busy, "peer_busy"),
-        ("error-refused", iperf3.Refused, "peer_refused"),
+        ("error-busy", iperf3.PeerBusy, "peer_busy"),
+        ("error-refused", iperf3.PeerRefused, "peer_refused"),
         ("error-congestion", iperf3.NoCongestionControl, "congestion_control"),
         ("error-socket-buffer", iperf3.NoSocketBuffer, "socket_buffer"),
     ],
@@ -101,17 +106,17 @@ def test_garbage_is_one_clear_line(text: str) -> None:
 
 @pytest.mark.parametrize("value", [None, "fast", float("nan"), -1, True, {}, 10**400], ids=lambda v: str(v)[:9])
 def test_a_figure_that_is_no_number_is_refused(value: object) -> None:
-    doc = iperf3.document(GOOD, SERVER)
+    doc = json.loads(GOOD)
     doc["end"]["sum_received"]["bits_per_second"] = value
-    with pytest.raises(Failed):
-        iperf3.tcp_flows(doc, "send")
+    with pytest.raises(Failed, match=r"^tool_output: .*bits_per_second"):
+        iperf3.tcp_flows(iperf3.document(json.dumps(doc), SERVER), "send")
 
 
 def test_nothing_received_is_no_throughput_of_zero() -> None:
-    doc = iperf3.document(GOOD, SERVER)
+    doc = json.loads(GOOD)
     doc["end"]["sum_received"]["bytes"] = 0
     with pytest.raises(Failed, match="nothing_arrived"):
-        iperf3.tcp_flows(doc, "send")
+        iperf3.tcp_flows(iperf3.document(json.dumps(doc), SERVER), "send")
 
 
 def test_more_lost_than_sent_is_refused() -> None:
@@ -120,7 +125,7 @@ def test_more_lost_than_sent_is_refused() -> None:
     for part in ("sum", "sum_received"):
         doc["end"][part]["lost_packets"] = doc["end"][part]["packets"] + 1
     with pytest.raises(Failed, match="lost"):
-        iperf3.udp_datagrams(doc, "send")
+        iperf3.udp_datagrams(iperf3.document(json.dumps(doc), SERVER), "send")
 
 
 def test_udp_is_never_run_with_omit() -> None:
@@ -129,7 +134,7 @@ def test_udp_is_never_run_with_omit() -> None:
 
 
 def test_the_peers_ceiling_holds_for_all_streams_together() -> None:
-    server = iperf3.Server("h", 1, max_bits_per_second=100e6)
+    server = iperf3.Iperf3Server("h", 1, max_bits_per_second=100e6)
     tcp = iperf3.tcp_arguments(server, "send", 2, 1, 4, "cubic")
     assert int(tcp[tcp.index("-b") + 1]) * 4 <= 100e6
     udp = iperf3.udp_arguments(server, "send", 2, 1e9, 1400, 0)
@@ -147,3 +152,89 @@ def test_rates(text: str, value: float) -> None:
 def test_no_rates(text: str) -> None:
     with pytest.raises(ValueError):
         iperf3.bits(text)
+
+
+# --- anything else that could stand there
+
+
+NODES: tuple[Any, ...] = (
+    None, True, False, 0, -1, 1, 10**30, 10**400, -(10**400), 0.5, 1e308, 5e-324, float("nan"), float("inf"), "",
+    "fast", "\x1b[2J\x1b]0;title\x07", "a\nb\r\x85\u2028c\ud800", "9" * 5000, [], [[]], [None, 1, "x"], {}, {"sum": []},
+    {"error": "\x1b[31mbusy"},
+)  # fmt: skip
+OUTPUTS = [(path, path.with_suffix(".stderr")) for folder in RECORDED for path in sorted(folder.glob("*.json"))]
+
+
+def places(node: Any) -> Iterator[tuple[Any, Any]]:
+    """Every (container, key) below ``node``."""
+    pairs = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in list(pairs):
+        yield node, key
+        yield from places(value)
+
+
+def mutated(draw: Random) -> tuple[str, str, str]:
+    """A recorded output that was damaged in one to three places: its name, the text, what stood on standard error."""
+    path, stderr = draw.choice(OUTPUTS)
+    text, said = path.read_text(), stderr.read_text() if stderr.exists() else ""
+    doc = json.loads(text)
+    for _ in range(draw.randint(1, 3)):
+        container, key = draw.choice(list(places(doc)))
+        damage = draw.randrange(5)
+        if damage == 0:
+            del container[key]
+        elif damage == 1 and isinstance(container, dict):
+            container[draw.choice(["error", "end", "sum", "intervals", key + "\x1b"])] = deepcopy(container[key])
+        elif damage == 2:
+            other, there = draw.choice(list(places(doc)))
+            container[key] = deepcopy(other[there])
+        else:
+            container[key] = deepcopy(draw.choice(NODES))
+    text = json.dumps(doc, ensure_ascii=draw.random() < 0.5)
+    cut, glue = draw.randrange(len(text)), draw.randrange(12)
+    if glue == 0:
+        text = text[:cut]
+    elif glue == 1:
+        text = text[:cut] + draw.choice(['"', "{", "\x1b[2J", "1e400", "[" * 3000]) + text[cut:]
+    elif glue == 2:
+        text = text[:cut] + path.read_text()[draw.randrange(cut + 1) :]
+    elif glue == 3:
+        text += path.read_text()
+    elif glue == 4:
+        text, said = (
+            "",
+            draw.choice(["iperf3: error - \x1b[2Jbusy\n", "error - unable\x00 to \x9b31m connect", "x" * 999]),
+        )
+    return path.stem, text, said
+
+
+def figures(name: str, text: str, said: str) -> list[Measurement]:
+    """All that the probe makes of one output."""
+    doc = iperf3.document(text, SERVER, said)
+    if name.startswith("udp"):
+        direction = "receive" if "receive" in name else "send"
+        return bandwidth.datagrams([iperf3.udp_datagrams(doc, direction)], {}, {})
+    flows = iperf3.tcp_flows(doc, name.removeprefix("tcp-").replace("overload", "send"))
+    both = (*flows, *(iperf3.Flow(way, 1.0, 1.0) for way in bandwidth.DIRECTIONS))
+    found = bandwidth.Bandwidth(both, {}, iperf3.mean_segment([doc]))
+    return bandwidth.throughput(found, {}, 1e6)
+
+
+def damage(count: int, seed: int) -> tuple[int, int]:
+    """How many of ``count`` damaged outputs still gave figures, and how many a reason."""
+    draw, sound = Random(seed), 0
+    for _ in range(count):
+        name, text, said = mutated(draw)
+        try:
+            found = figures(name, text, said)
+        except ProbeError as error:
+            assert error.code is not None and error.reason.isprintable() and len(error.reason) < 500, error.reason
+            continue
+        assert found and all(label.isprintable() for m in found for label in m.labels.values())
+        sound += 1
+    return sound, count - sound
+
+
+def test_whatever_iperf3_prints_gives_figures_or_one_clean_line() -> None:
+    sound, refused = damage(4000, seed=12)
+    assert sound > 400 and refused > 400, "both ways are trodden"

@@ -11,19 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.judge.collective import Ranks, bus_bandwidths, late_rank, slow_port
 from bench.measure.probe import Failed, TimedOut
 from bench.model import Effort
-from probes.collective import parse as collective
 from probes.collective.load.rank import rounds
+from probes.collective.parse import measurements, parse, stragglers
 from probes.common.iperf3 import Datagrams, Flow
 from probes.network import bandwidth
 from probes.network import bandwidth as figures
-from probes.network.plan import LOOPBACK, PEER, for_peers
+from probes.network.plan import LOOPBACK_PLANS, PEER_PLANS, for_peers
 from probes.network.probe import announcement
 from probes.peer import datagram as echo_packet
-from probes.peer import protocol as peer_counters
 from probes.peer import protocol as peer_protocol
-from probes.peer.helpers import checked
+from probes.peer.children import rank_words
+from probes.peer.protocol import Interface
 
 # --- addresses and keys
 
@@ -120,25 +121,25 @@ def test_more_streams_as_needed_to_fill() -> None:
 
 
 def test_more_effort_is_more_time_and_never_less_of_anything() -> None:
-    for plans in (PEER, LOOPBACK):
+    for plans in (PEER_PLANS, LOOPBACK_PLANS):
         for less, more in pairwise(plans[effort] for effort in Effort):
             assert less.seconds <= more.seconds
             assert less.idle_packets <= more.idle_packets and less.tcp_rounds <= more.tcp_rounds
 
 
 def test_it_says_how_much_it_will_send() -> None:
-    plan = PEER[Effort.QUICK]
+    plan = PEER_PLANS[Effort.QUICK]
     assert plan.link_seconds == pytest.approx(24 + 2 * plan.load_seconds)
-    assert f"{plan.link_seconds * 0.1 / 8:.1f} GB, at most 100 Mbit/s" in announcement(plan, 100e6, {})
+    assert f"{plan.link_seconds * 0.1 / 8:.1f} GB, at most 100 Mbit/s" in announcement(plan, 100e6, Interface())
     assert f"up to {plan.link_seconds * 100 / 8:.1f} GB" in announcement(
-        plan, 0.0, {"bits_per_second": 100_000_000_000}
+        plan, 0.0, Interface(bits_per_second=100_000_000_000)
     )
-    assert "for each Gbit/s" in announcement(plan, 0.0, {})
+    assert "for each Gbit/s" in announcement(plan, 0.0, Interface())
 
 
 def test_many_peers_get_a_plan_that_fits() -> None:
-    assert for_peers(Effort.STANDARD, 1, 1000) is PEER[Effort.STANDARD]
-    assert for_peers(Effort.STANDARD, 8, 600) is PEER[Effort.QUICK]
+    assert for_peers(Effort.STANDARD, 1, 1000) is PEER_PLANS[Effort.STANDARD]
+    assert for_peers(Effort.STANDARD, 8, 600) is PEER_PLANS[Effort.QUICK]
 
 
 # --- figures
@@ -186,16 +187,16 @@ def test_loss_in_the_receivers_own_socket_is_not_the_networks() -> None:
 def test_a_link_is_measured_against_its_own_speed() -> None:
     rate = 100e9 / 8 * 1448 / 1538
     found = bandwidth.Bandwidth((flow(rate), Flow("receive", rate / 2, 2.0)), {"send": 1, "receive": 1}, 1448)
-    shares = figures.utilization(found, {"bits_per_second": 100_000_000_000, "mtu": 1500}, {})
+    shares = figures.utilization(found, Interface("eth0", 1500, True, 100_000_000_000), {})
     assert [m.value for m in shares] == pytest.approx([1.0, 0.5])
-    assert figures.utilization(found, {"mtu": 1500}, {}) == [], "a virtual device tells no speed"
+    assert figures.utilization(found, Interface("eth0", 1500), {}) == [], "a virtual device tells no speed"
 
 
 def test_kernel_counters() -> None:
     text = "Ip: A B\nIp: 1 2\nUdp: InDatagrams RcvbufErrors\nUdp: 10 3\nUdpLite: InDatagrams\nUdpLite: 0\n"
-    assert peer_counters.parse(text, "Udp") == {"InDatagrams": 10, "RcvbufErrors": 3}
-    assert peer_counters.parse("Udp6InDatagrams \t7\nUdp6RcvbufErrors 2\n", "Udp6")["RcvbufErrors"] == 2
-    assert peer_counters.parse("", "Udp") == {}
+    assert peer_protocol.counters(text, "Udp") == {"InDatagrams": 10, "RcvbufErrors": 3}
+    assert peer_protocol.counters("Udp6InDatagrams \t7\nUdp6RcvbufErrors 2\n", "Udp6")["RcvbufErrors"] == 2
+    assert peer_protocol.counters("", "Udp") == {}
 
 
 # --- ranks
@@ -210,14 +211,14 @@ def test_every_pair_meets_once_in_disjoint_rounds(world: int) -> None:
     assert len(plan) == (world - 1 if world % 2 == 0 else world)
 
 
-def ranks(seconds: list[list[float]], links: dict[tuple[int, int], float] | None = None) -> collective.Ranks:
+def ranks(seconds: list[list[float]], links: dict[tuple[int, int], float] | None = None) -> Ranks:
     lines = [json.dumps({"kind": "ranks", "names": ["this node", *(f"h{n}" for n in range(1, len(seconds)))]})]
     for rank, own in enumerate(seconds):
         came = {str(a): rate for (a, b), rate in (links or {}).items() if b == rank}
         lines.append(
             json.dumps({"kind": "times", "rank": rank, "backend": "gloo", "sizes": {"1048576": own}, "links": came})
         )
-    return collective.parse("\n".join(lines))
+    return parse("\n".join(lines))
 
 
 def mesh(slow: tuple[int, int] | None = None, world: int = 4) -> dict[tuple[int, int], float]:
@@ -228,30 +229,30 @@ def mesh(slow: tuple[int, int] | None = None, world: int = 4) -> dict[tuple[int,
 
 def test_bus_bandwidth_is_nccl_tests_own() -> None:
     """1 MiB in 10 ms by 4 ranks: algorithm bandwidth times 2 (n - 1) / n."""
-    got = collective.bus_bandwidths(ranks([[0.01] * 3] * 4), 1 << 20)
+    got = bus_bandwidths(ranks([[0.01] * 3] * 4), 1 << 20)
     assert got == pytest.approx([(1 << 20) / 0.01 * 1.5] * 3)
 
 
 def test_the_straggler_is_the_one_that_waits_least() -> None:
     """Research D7: a rank that was stopped for 0.4 s saw 6.9 ms where the others saw 387."""
     found = ranks([[0.387] * 5, [0.387] * 5, [0.0069] * 5, [0.387] * 5])
-    assert collective.late_rank(found, 1 << 20) == 2
-    assert "rank 2 (h2)" in collective.stragglers(found)[0]
-    assert collective.late_rank(ranks([[0.4, 0.41], [0.4, 0.4], [0.39, 0.4]]), 1 << 20) is None
+    assert late_rank(found, 1 << 20) == 2
+    assert "rank 2 (h2)" in stragglers(found)[0]
+    assert late_rank(ranks([[0.4, 0.41], [0.4, 0.4], [0.39, 0.4]]), 1 << 20) is None
 
 
 @pytest.mark.parametrize(("end", "way"), [(0, "send"), (1, "receive")])
 def test_a_slow_port_is_told_from_a_slow_rank(end: int, way: str) -> None:
     found = ranks([[0.4] * 3] * 4, mesh((end, 2)))
-    assert collective.slow_port(found) == (2, way)
-    (named,) = (m for m in collective.measurements(found, {}) if m.metric == "collective_straggler_info")
+    assert slow_port(found) == (2, way)
+    (named,) = (m for m in measurements(found, {}) if m.metric == "collective_straggler_info")
     assert named.labels == {"rank": "2", "host": "h2", "cause": f"slow_{way}"}
 
 
 def test_equals_have_no_straggler() -> None:
     found = ranks([[0.4] * 3] * 4, mesh())
-    assert collective.stragglers(found) == []
-    assert len([m for m in collective.measurements(found, {}) if m.metric == "collective_link_bytes_per_second"]) == 12
+    assert stragglers(found) == []
+    assert len([m for m in measurements(found, {}) if m.metric == "collective_link_bytes_per_second"]) == 12
 
 
 @pytest.mark.parametrize(
@@ -261,19 +262,19 @@ def test_equals_have_no_straggler() -> None:
 )  # fmt: skip
 def test_damaged_rank_output_is_refused(text: str) -> None:
     with pytest.raises(Failed, match=r"^tool_output: "):
-        collective.parse(text)
+        parse(text)
 
 
 def test_the_ranks_own_reason_is_kept() -> None:
     with pytest.raises(Failed, match=r"^peer_refused: nothing listens"):
-        collective.parse('{"kind": "error", "error": "peer_refused: nothing listens at h port 1"}')
+        parse('{"kind": "error", "error": "peer_refused: nothing listens at h port 1"}')
     with pytest.raises(TimedOut, match=r"^peer_timed_out: "):
-        collective.parse('{"kind": "error", "error": "collective_failed: wait timeout after 60000ms"}')
+        parse('{"kind": "error", "error": "collective_failed: wait timeout after 60000ms"}')
 
 
-def test_a_peer_starts_only_what_was_checked() -> None:
+def test_a_peer_starts_only_what_was_rank_words() -> None:
     good = {"rank": 1, "world": 2, "port": 9, "iterations": 3, "device": "cpu", "sizes": "4,8", "master": "10.0.0.1"}
-    assert isinstance(checked(good), list)
+    assert isinstance(rank_words(good), list)
     for name, value in (("rank", 0), ("world", 1), ("port", "9"), ("sizes", "4;ls"), ("sizes", "99999999999999"),
                         ("device", "tpu"), ("master", "evil.example"), ("iterations", 1e9)):  # fmt: skip
-        assert isinstance(checked({**good, name: value}), str), name
+        assert isinstance(rank_words({**good, name: value}), str), name

@@ -13,13 +13,12 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from probes.peer.client import NoPeer, connect, greet
 from probes.peer.datagram import REPLY, REQUEST, Packet, pack, unpack
-from probes.peer.protocol import GREETING
+from probes.peer.protocol import GREETING, PeerAnswer
 from tests.probes.network.testbed import ROOT, environment
 
 HOST = "127.0.0.1"
@@ -48,7 +47,7 @@ def peer(*words: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
         process.communicate()
 
 
-def lease(port: int, key: bytes = b"") -> tuple[socket.socket, dict[str, Any]]:
+def lease(port: int, key: bytes = b"") -> tuple[socket.socket, PeerAnswer]:
     sock = connect(HOST, port)
     try:
         return sock, greet(sock, {"op": "lease", "seconds": 30}, key)
@@ -118,14 +117,14 @@ def test_a_session_is_answered_and_nobody_else() -> None:
     with peer() as (_, port):
         sock, answer = lease(port)
         with closing(sock):
-            request = pack(Packet(REQUEST, answer["token"], 1, 7), 172)
+            request = pack(Packet(REQUEST, answer.token or 0, 1, 7), 172)
             reply = ask(port, request)
             assert reply is not None and len(reply) == len(request)
             got = unpack(reply, REPLY)
             assert got is not None
             assert (got.sequence, got.requests_seen) == (7, 1)
             assert 0 < got.received_at <= got.sent_at
-            assert ask(port, pack(Packet(REQUEST, answer["token"] ^ 2, 1, 8), 172), 0.3) is None
+            assert ask(port, pack(Packet(REQUEST, (answer.token or 0) ^ 2, 1, 8), 172), 0.3) is None
         time.sleep(0.5)
         assert ask(port, request, 0.3) is None, "the session ended with its connection"
 
@@ -133,7 +132,7 @@ def test_a_session_is_answered_and_nobody_else() -> None:
 def test_the_servers_of_a_lease_end_with_it() -> None:
     with peer() as (process, port):
         sock, answer = lease(port)
-        assert answer["iperf3_port"] in range(port + 1, port + 17)
+        assert answer.iperf3_port in range(port + 1, port + 17)
         end = time.monotonic() + 5
         while not _children(process.pid) and time.monotonic() < end:
             time.sleep(0.05)
@@ -160,7 +159,7 @@ def test_a_key_is_asked_for_and_checked(tmp_path: Path) -> None:
         right = key.read_bytes().strip()
         sock, answer = lease(port, right)
         with closing(sock):
-            packet = Packet(REQUEST, answer["token"], 1, 1)
+            packet = Packet(REQUEST, answer.token or 0, 1, 1)
             assert ask(port, pack(packet, 172), 0.3) is None
             reply = ask(port, pack(packet, 172, right))
             assert reply is not None and unpack(reply, REPLY, right) and not unpack(reply, REPLY, b"x" * 20)
@@ -178,7 +177,7 @@ def test_a_ceiling_is_told_to_the_client() -> None:
     with peer("--max-rate", "250M") as (_, port):
         sock, answer = lease(port)
         sock.close()
-        assert answer["max_bits_per_second"] == 250e6
+        assert answer.max_bits_per_second == 250e6
 
 
 @pytest.fixture(scope="module")
@@ -250,7 +249,7 @@ def test_random_datagrams_are_dropped_without_growth() -> None:
             before = memory(process.pid)
             assert garbage(100_000, port, seed=2) == 0
             assert memory(process.pid) - before < 1 << 20
-            assert ask(port, pack(Packet(REQUEST, answer["token"], 1, 1), 172)) is not None, "and it still serves"
+            assert ask(port, pack(Packet(REQUEST, answer.token or 0, 1, 1), 172)) is not None, "and it still serves"
 
 
 @pytest.mark.parametrize("size", [96, 172, 1472])
@@ -258,5 +257,5 @@ def test_no_reply_is_longer_than_its_request(size: int) -> None:
     with peer() as (_, port):
         sock, answer = lease(port)
         with closing(sock):
-            reply = ask(port, pack(Packet(REQUEST, answer["token"], 1, 1), size))
+            reply = ask(port, pack(Packet(REQUEST, answer.token or 0, 1, 1), size))
             assert reply is not None and len(reply) == size

@@ -17,12 +17,12 @@ from bench.measure.recording import Recording
 from bench.measure.runner import Progress, RunPlan, execute
 from bench.model import Effort, Node, ProbeResult, Request, Run
 from probes.storage import probe as storage
-from probes.storage.fio import MIB, Job
+from probes.storage.fio import MIB, FioJob
 
 BRIEF_JOBS = (storage.JOBS[1], storage.JOBS[2], storage.JOBS[7])
 
 
-def shorten(jobs: Sequence[Job] = BRIEF_JOBS, repeats: int = 2, seconds: float = 0.12, ramp: float = 0.05) -> None:
+def shorten(jobs: Sequence[FioJob] = BRIEF_JOBS, repeats: int = 2, seconds: float = 0.12, ramp: float = 0.05) -> None:
     """Make the probe brief, for this process."""
     storage.JOBS = tuple(jobs)
     storage.REPEATS = repeats

@@ -18,7 +18,7 @@ from bench.measure.recording import INDEX, LiveTools, Recording
 from bench.measure.runner import Progress
 from bench.model import Effort, Outcome, Request, Run
 from probes.storage import probe as storage
-from probes.storage.fio import Job
+from probes.storage.fio import FioJob
 from tests.probes import throttle
 from tests.probes.storage import run as storage_run
 from tests.probes.storage.run import left_in, only
@@ -131,7 +131,7 @@ def test_the_figures_follow_a_limit_that_is_put_on_the_disk(data: Path, tmp_path
     if reason := throttle.why_not(data):
         pytest.skip(reason)
     limit = 100_000_000
-    storage_run.shorten([Job("read", 1 << 20, 1), Job("randread", 1 << 17, 32)], 3, 1.4, 0.5)
+    storage_run.shorten([FioJob("read", 1 << 20, 1), FioJob("randread", 1 << 17, 32)], 3, 1.4, 0.5)
     with throttle.throttled(data, limit):
         result = only(storage_run.run(data, evidence=tmp_path / "t.raw"))
     ratios = [m.value / limit for m in result.measurements if m.metric == "storage_read_bytes_per_second"]

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.measure.probe import Completed, Failed, Unsupported
-from probes.storage import fio as _fio
+from probes.storage import fio
 from probes.storage import probe as storage
-from probes.storage.fio import MIB, Job
+from probes.storage.fio import MIB, FioJob
 
 RECORDED = Path(__file__).parents[2] / "recorded"
 ASKED = {"read": 0.32, "write": 0.32}
-PAIR = (Job("randread", 4096, 1), Job("write", MIB, 16))
+PAIR = (FioJob("randread", 4096, 1), FioJob("write", MIB, 16))
 ROUND = (RECORDED / "fio-3.33" / "round.json").read_text()
 
 
@@ -30,7 +30,7 @@ def recorded(name: str) -> str:
 
 
 def test_the_recorded_round_gives_exact_numbers_in_base_units() -> None:
-    readings = _fio.parse(ROUND, storage.JOBS, ASKED)
+    readings = fio.parse(ROUND, storage.JOBS, ASKED)
     assert list(readings) == [job.name for job in storage.JOBS]
     random = readings["randread-4k-64"]
     assert random.bytes_per_second == 178769345
@@ -43,13 +43,13 @@ def test_the_recorded_round_gives_exact_numbers_in_base_units() -> None:
 
 
 def test_a_quantile_is_never_past_the_largest_value() -> None:
-    latency = _fio.parse(ROUND, storage.JOBS, ASKED)["read-1024k-1"].latency_seconds
+    latency = fio.parse(ROUND, storage.JOBS, ASKED)["read-1024k-1"].latency_seconds
     assert latency["p99.9"] == latency["max"] == 0.008224019  # fio's bucket ends at 0.008224768
 
 
 @pytest.mark.parametrize("name", ["fio-3.28/round.json", "fio-3.42/round.txt"])
 def test_older_and_newer_shapes_give_the_same_numbers(name: str) -> None:
-    readings = _fio.parse(recorded(name), PAIR, {"read": 0.4, "write": 0.4})
+    readings = fio.parse(recorded(name), PAIR, {"read": 0.4, "write": 0.4})
     read, write = readings["randread-4k-1"], readings["write-1024k-16"]
     assert (read.bytes_per_second, read.operations_per_second, read.operations) == (20480000, 5000, 2000)
     assert read.latency_seconds["p99"] == 423936 / 1e9
@@ -58,7 +58,7 @@ def test_older_and_newer_shapes_give_the_same_numbers(name: str) -> None:
 
 
 def test_a_layout_says_how_many_whole_mebibytes_were_written() -> None:
-    sizes = _fio.parse_layout(recorded("fio-3.33/layout.json"), ["read.dat", "write.dat"])
+    sizes = fio.parse_layout(recorded("fio-3.33/layout.json"), ["read.dat", "write.dat"])
     assert sizes == {"read.dat": 64 * MIB, "write.dat": 16 * MIB}
 
 
@@ -97,7 +97,7 @@ def changed(**fields: Any) -> str:
 )
 def test_what_did_not_run_right_is_one_line_and_no_number(text: str, word: str) -> None:
     with pytest.raises(Failed) as caught:
-        _fio.parse(text, storage.JOBS, ASKED)
+        fio.parse(text, storage.JOBS, ASKED)
     assert caught.value.reason.startswith(word)
     assert "\n" not in caught.value.reason and len(caught.value.reason) < 400
 
@@ -113,7 +113,7 @@ JSON = st.recursive(
 @given(JSON, st.text(max_size=20))
 def test_no_json_whatever_raises_anything_but_failed(value: Any, before: str) -> None:
     with pytest.raises(Failed):
-        _fio.parse(before + json.dumps(value), storage.JOBS, ASKED)
+        fio.parse(before + json.dumps(value), storage.JOBS, ASKED)
 
 
 @settings(max_examples=150, deadline=None)
@@ -131,7 +131,7 @@ def test_no_damaged_answer_raises_anything_but_failed(data: st.DataObject) -> No
             parent[key] = data.draw(JSON)
             break
     try:
-        readings = _fio.parse(json.dumps(document), PAIR, {"read": 0.4, "write": 0.4})
+        readings = fio.parse(json.dumps(document), PAIR, {"read": 0.4, "write": 0.4})
     except Failed as error:
         assert "\n" not in error.reason
     else:
@@ -140,31 +140,31 @@ def test_no_damaged_answer_raises_anything_but_failed(data: st.DataObject) -> No
 
 def test_an_error_counts_whatever_the_figures_say() -> None:
     with pytest.raises(Unsupported, match=r"^no_space: /data: No space left on device$"):
-        _fio.refuse_failed(done(recorded("fio-3.33/no_space.txt"), 2), "/data")
+        fio.refuse_failed(done(recorded("fio-3.33/no_space.txt"), 2), "/data")
     with pytest.raises(Unsupported, match=r"^no_space"):  # even with status 0
-        _fio.refuse_failed(done(recorded("fio-3.33/no_space.txt"), 0), "/data")
+        fio.refuse_failed(done(recorded("fio-3.33/no_space.txt"), 0), "/data")
     with pytest.raises(Failed, match=r"^fio_failed: /data: .*status 128"):
-        _fio.refuse_failed(done(recorded("fio-3.33/terminated.txt"), 128), "/data")
+        fio.refuse_failed(done(recorded("fio-3.33/terminated.txt"), 128), "/data")
     with pytest.raises(Failed, match="Input/output error"):
-        _fio.refuse_failed(done(ROUND.replace('"error" : 0', '"error" : 5', 1), 1), "/data")
-    _fio.refuse_failed(done(ROUND, 0), "/data")
+        fio.refuse_failed(done(ROUND.replace('"error" : 0', '"error" : 5', 1), 1), "/data")
+    fio.refuse_failed(done(ROUND, 0), "/data")
 
 
 def test_a_refused_engine_is_told_from_a_failed_one() -> None:
-    assert _fio.refused(done(recorded("fio-3.33/refused.txt")))
-    assert _fio.refused(done("", 1, "fio: engine libaio not loadable\nfio: failed to load engine"))
-    assert not _fio.refused(done(recorded("fio-3.33/no_space.txt"), 2))
-    assert not _fio.refused(done(ROUND, 0))
+    assert fio.refused(done(recorded("fio-3.33/refused.txt")))
+    assert fio.refused(done("", 1, "fio: engine libaio not loadable\nfio: failed to load engine"))
+    assert not fio.refused(done(recorded("fio-3.33/no_space.txt"), 2))
+    assert not fio.refused(done(ROUND, 0))
 
 
 @pytest.mark.parametrize(
     ("text", "version"), [("fio-3.33\n", (3, 33)), ("fio-3.42-6-g219f", (3, 42)), ("fio-3.28", (3, 28))]
 )
 def test_versions(text: str, version: tuple[int, int]) -> None:
-    assert _fio.version_of(text) == version
+    assert fio.version_of(text) == version
 
 
 @pytest.mark.parametrize("text", ["", "fio 3.33", "bash: fio: command not found", "fio-99999.1"])
 def test_something_else_that_answers_is_not_fio(text: str) -> None:
     with pytest.raises(Failed, match="fio_output"):
-        _fio.version_of(text)
+        fio.version_of(text)

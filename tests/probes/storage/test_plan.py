@@ -12,20 +12,19 @@ from hypothesis import strategies as st
 
 from bench.measure.probe import Completed, Failed, Unsupported
 from bench.model import Effort
-from probes.storage import directory as _place
-from probes.storage import fio as _fio
+from probes.storage import directory, fio
 from probes.storage import probe as storage
 from probes.storage.directory import Place
-from probes.storage.fio import MIB, Engine, Job, Reading
+from probes.storage.fio import MIB, FioJob, IoEngine, Reading
 
-DIRECT = Engine("io_uring", True)
+DIRECT = IoEngine("io_uring", True)
 SECONDS = {"read": 1.5, "write": 1.5}
 SIZES = {"read": 64 * MIB, "write": 16 * MIB}
 
 
 def place(**fields: Any) -> Place:
     known = {
-        "label": "/data", "fstype": "ext4", "device": "8:0", "free_bytes": 1 << 40, "reserve_bytes": 1 << 30,
+        "path": "/data", "fstype": "ext4", "device": "8:0", "free_bytes": 1 << 40, "size_bytes": 1 << 42,
         "direct": True, "direct_error": None, "io_uring": True, "io_uring_error": None, "cpus": 2,
     }  # fmt: skip
     return Place(**{**known, **fields})
@@ -43,10 +42,12 @@ def jobs_of(words: Sequence[str]) -> list[dict[str, str]]:
     return jobs
 
 
-@pytest.mark.parametrize("engine", [DIRECT, Engine("libaio", True), Engine("psync", True), Engine("psync", False)])
+@pytest.mark.parametrize(
+    "engine", [DIRECT, IoEngine("libaio", True), IoEngine("psync", True), IoEngine("psync", False)]
+)
 @pytest.mark.parametrize("cpus", [1, 2, 16, 192])
-def test_every_job_keeps_its_depth_in_flight_and_stays_in_its_file(engine: Engine, cpus: int) -> None:
-    words = _fio.round_arguments(engine, storage.JOBS, SIZES, cpus, SECONDS, 0.1)
+def test_every_job_keeps_its_depth_in_flight_and_stays_in_its_file(engine: IoEngine, cpus: int) -> None:
+    words = fio.round_arguments(engine, storage.JOBS, SIZES, cpus, SECONDS, 0.1)
     for job, options in zip(storage.JOBS, jobs_of(words), strict=True):
         workers = int(options["numjobs"])
         assert workers * int(options["iodepth"]) == job.depth
@@ -59,7 +60,7 @@ def test_every_job_keeps_its_depth_in_flight_and_stays_in_its_file(engine: Engin
 
 
 def test_the_arguments_keep_clear_of_the_known_traps() -> None:
-    words = [*_fio.command("/usr/bin/fio", "/a:b #c"), *_fio.layout_arguments(DIRECT, {"read.dat": MIB}, 2.0)]
+    words = [*fio.command("/usr/bin/fio", "/a:b #c"), *fio.layout_arguments(DIRECT, {"read.dat": MIB}, 2.0)]
     assert words[:3] == ["env", "--chdir=/a:b #c", "/usr/bin/fio"]
     assert {"--thread", "--fallocate=none", "--refill_buffers=1", "--end_fsync=1"} <= set(words)
     assert all(word.startswith("--") for word in words[3:]), "a bare word would be a job file"
@@ -75,7 +76,7 @@ def test_eight_jobs_are_labelled_apart() -> None:
 @given(st.floats(20, 1000))
 def test_the_rounds_fit_into_the_directory_s_time(total: float) -> None:
     seconds, ramp = storage.job_seconds(total)
-    plan = storage.Plan(DIRECT, SIZES, {"read": seconds, "write": seconds}, ramp, 2)
+    plan = storage.StoragePlan(DIRECT, SIZES, {"read": seconds, "write": seconds}, ramp, 2)
     assert storage.REPEATS * plan.round_seconds <= total
     assert seconds >= 0.12 and 0.05 <= ramp <= 2.0
 
@@ -88,7 +89,7 @@ def test_writing_is_bounded_whatever_the_effort() -> None:
 def test_files_take_at_most_two_thirds_of_what_is_free_unless_that_is_next_to_nothing(
     free: int, effort: Effort
 ) -> None:
-    sizes = storage.file_sizes(place(free_bytes=free, reserve_bytes=0), effort)
+    sizes = storage.file_sizes(place(free_bytes=free, size_bytes=0), effort)
     assert sizes["read.dat"] >= 64 * MIB and sizes["write.dat"] >= 16 * MIB
     assert all(size % MIB == 0 for size in sizes.values())
     assert sum(sizes.values()) <= max(80 * MIB, free * 2 // 3)
@@ -98,14 +99,14 @@ def test_engines_are_tried_best_first_and_the_page_cache_last() -> None:
     assert [(e.name, e.direct) for e in storage.engines(place())] == [
         ("io_uring", True), ("libaio", True), ("psync", True), ("psync", False),
     ]  # fmt: skip
-    assert storage.engines(place(io_uring=False))[0] == Engine("libaio", True)
-    assert storage.engines(place(direct=False)) == [Engine("psync", False)]
+    assert storage.engines(place(io_uring=False))[0] == IoEngine("libaio", True)
+    assert storage.engines(place(direct=False)) == [IoEngine("psync", False)]
 
 
 # --- which figures must not be judged
 
 
-def reading(job: Job, transferred: int = 100 * MIB) -> Reading:
+def reading(job: FioJob, transferred: int = 100 * MIB) -> Reading:
     latency = dict.fromkeys(["p50", "p99", "p99.9", "max", "mean"], 0.001)
     return Reading(job.name, transferred, 1e8, 1e8 / job.block_bytes, transferred // job.block_bytes, latency)
 
@@ -115,23 +116,23 @@ READ = 5 * 6 * 100 * MIB  # by the six reading jobs
 LAID_OUT = (0, 0), (0, 80 * MIB)  # counters before and after the layout
 
 
-def doubts(engine: Engine, *counts: tuple[int, int] | None) -> dict[str, str | None]:
-    return storage.cold_doubts(storage.Plan(engine, SIZES, SECONDS, 0.1, 2), counts, ROUNDS)
+def doubts(engine: IoEngine, *counts: tuple[int, int] | None) -> dict[str, str | None]:
+    return storage.cold_doubts(storage.StoragePlan(engine, SIZES, SECONDS, 0.1, 2), counts, ROUNDS)
 
 
 def test_reads_that_the_device_delivered_are_believed() -> None:
     assert doubts(DIRECT, *LAID_OUT, (READ, 0)) == {"read": None, "write": None}
-    assert doubts(Engine("psync", False), *LAID_OUT, (READ, 0))["read"] is None
+    assert doubts(IoEngine("psync", False), *LAID_OUT, (READ, 0))["read"] is None
 
 
-@pytest.mark.parametrize("engine", [DIRECT, Engine("psync", False)])
-def test_reads_that_a_cache_delivered_are_not(engine: Engine) -> None:
+@pytest.mark.parametrize("engine", [DIRECT, IoEngine("psync", False)])
+def test_reads_that_a_cache_delivered_are_not(engine: IoEngine) -> None:
     found = doubts(engine, *LAID_OUT, (READ // 2, 0))["read"]
     assert found == "not_cold: the device delivered 50% of what was read; a cache the rest"
 
 
 def test_without_counters_o_direct_is_believed_and_the_page_cache_is_not() -> None:
-    buffered = Engine("psync", False)
+    buffered = IoEngine("psync", False)
     blind = ((0, 0), (0, 0), (0, 0))  # a device that counts nothing, not even the layout
     for counts in ((None, None, None), blind):
         assert doubts(DIRECT, *counts)["read"] is None
@@ -176,7 +177,7 @@ GOOD = {
 
 
 def look(**changes: Any) -> Place:
-    return _place.look(Says(json.dumps({**GOOD, **changes})), "/data")  # type: ignore[arg-type]
+    return directory.look(Says(json.dumps({**GOOD, **changes})), "/data")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("fstype", ["tmpfs", "ramfs"])
@@ -194,19 +195,19 @@ def test_what_is_wrong_with_a_directory_is_said_in_its_words() -> None:
 @pytest.mark.parametrize("text", ["", "nonsense", "[]", "{}", '{"path": "/data"}', "[" * 100_000])
 def test_garbage_about_a_directory_is_one_line(text: str) -> None:
     with pytest.raises(Failed, match=r"^place_output") as caught:
-        _place.look(Says(text), "/data")  # type: ignore[arg-type]
+        directory.look(Says(text), "/data")  # type: ignore[arg-type]
     assert "\n" not in caught.value.reason
 
 
 @pytest.mark.parametrize("path", ["/a\nb", "/a\x00b", "/a\x1b[31m", "/a\udcff"])
 def test_unprintable_paths_are_refused_before_they_reach_a_tool(path: str) -> None:
     with pytest.raises(Unsupported, match=r"^refused"):
-        _place.look(Says(json.dumps(GOOD)), path)  # type: ignore[arg-type]
+        directory.look(Says(json.dumps(GOOD)), path)  # type: ignore[arg-type]
 
 
 def test_counters_of_a_device_are_in_bytes() -> None:
-    assert _place.parse_counters("  10 0 2000 5 20 0 4000 9 0 1 1\n") == (2000 * 512, 4000 * 512)
-    assert _place.parse_counters("") is None
-    assert _place.counters("0:45") == _place.counters("../../x") == ""
+    assert directory.parse_counters("  10 0 2000 5 20 0 4000 9 0 1 1\n") == (2000 * 512, 4000 * 512)
+    assert directory.parse_counters("") is None
+    assert directory.counters("0:45") == directory.counters("../../x") == ""
     with pytest.raises(Failed, match="counters"):
-        _place.parse_counters("what is this")
+        directory.parse_counters("what is this")

@@ -11,7 +11,7 @@ import pytest
 
 from bench.model import Measurement, Outcome, ProbeResult, Run, Series
 from bench.show.html.page import Shown, render
-from bench.show.html.plots.history import History
+from bench.show.html.plots.timelines import History
 from bench.show.terminal.lineage import explain
 from bench.show.text import clean
 from tests.cli.bench import bench

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.show.terminal.lineage import explain
-from bench.show.terminal.run import render
+from bench.show.terminal.screen import render
 from tests.show.terminal.sample import DESCRIPTIONS, cpu_run, talking_run
 
 FOLDER = Path(__file__).parent / "golden"

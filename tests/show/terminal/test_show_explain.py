@@ -13,7 +13,7 @@ import pytest
 from bench.judge.profile import Gate, Profile
 from bench.measure.probe import Probe
 from bench.model import Effort, Evidence, Metric, Outcome, ProbeResult, Run
-from bench.show.terminal.catalog import probes_table, profiles_table
+from bench.show.catalog import probes_table, profiles_table
 from bench.show.terminal.lineage import explain
 from tests.show.terminal.sample import READ, STEM, cpu_run
 

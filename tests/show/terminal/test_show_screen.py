@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.model import Decision, Measurement, Node, Outcome, ProbeResult, Run, Status
-from bench.show.terminal.run import is_colourful, render, show
+from bench.show.terminal.screen import is_colourful, render, show
 from bench.show.text import cells
 from bench.show.wording import bare_name, margin, quantity, score, title
 from tests.show.terminal.golden_screens import FOLDER, screens
@@ -230,7 +230,9 @@ def test_a_terminal_of_any_encoding_takes_it(encoding: str) -> None:
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
-    script = "from bench.show.terminal.run import show; from tests.show.terminal.sample import cpu_run; show(cpu_run())"
+    script = (
+        "from bench.show.terminal import screen; from tests.show.terminal import sample; screen.show(sample.cpu_run())"
+    )
     read, write = os.pipe()
     os.close(read)
     root = Path(__file__).parents[3]
@@ -240,7 +242,7 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
 
 
 def test_the_module_alone_does_not_import_rich() -> None:
-    modules = "bench.show.terminal.run, bench.show.terminal.lineage, bench.show.terminal.catalog"
+    modules = "bench.show.terminal.screen, bench.show.terminal.lineage, bench.show.catalog"
     script = f"import sys, {modules}; print('rich' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=Path(__file__).parents[3])
     assert done.stdout == "False\n", done.stderr

@@ -6,7 +6,7 @@ from typing import Any
 
 from bench.model import Decision, Measurement, Run
 from bench.show.html.page import Shown, render
-from bench.show.terminal.run import render as screen
+from bench.show.terminal.screen import render as screen
 from bench.show.wording import proved
 from tests.show.terminal.sample import spikes, talking_run, verdict
 

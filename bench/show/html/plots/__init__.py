@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -65,38 +65,37 @@ def drawing(height: float, width: float = WIDTH, **grid: Any) -> Iterator[tuple[
 
 def svg(figure: Figure, title: str) -> str:
     """The figure as one ``<svg>`` element that stands in an HTML page; ``title`` is what a screen reader says."""
+    from html import escape
+
     import matplotlib as mpl
 
     buffer = io.StringIO()
     with mpl.rc_context({**_STYLE, "svg.hashsalt": title}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _bound(buffer.getvalue(), clean(title))
-
-
-def _bound(text: str, title: str) -> str:
-    """matplotlib's document as an element of the page."""
-    from html import escape
-
+    text = buffer.getvalue()
     box = re.search(r'viewBox="([^"]+)"', text)
     body = text[text.index("<defs") :] if "<defs" in text else text
     body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", body, flags=re.S)
     for mark, variable in _VARIABLES.items():
         body = body.replace(mark, f"var({variable})")
     body = re.sub(r"(font: [^;\"]*?[\d.]+px) [^;\"]*", r"\1 system-ui, sans-serif", body)
-    body = re.sub(r"\s*\n\s*", "\n", _without_idle_ids(body).replace("xlink:href", "href"))
-    return f'<svg role="img" viewBox="{box[1] if box else "0 0 1 1"}"><title>{escape(title)}</title>\n{body}'
-
-
-def _without_idle_ids(body: str) -> str:
     used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', body))
-    return re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", body)
+    body = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", body)
+    body = re.sub(r"\s*\n\s*", "\n", body.replace("xlink:href", "href"))
+    return f'<svg role="img" viewBox="{box[1] if box else "0 0 1 1"}"><title>{escape(clean(title))}</title>\n{body}'
 
 
-def shares(axes: Axes) -> None:
-    """The x axis in percent."""
+def rows(axes: Axes, names: Sequence[str]) -> None:
+    """A row for each name, the first on top."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+
+
+def in_percent(axis: Any) -> None:
+    """Ticks of a ratio in percent."""
     from matplotlib.ticker import PercentFormatter
 
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+    axis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
 
 
 def in_units(axis: Any, metric: str, most: int = 6) -> None:

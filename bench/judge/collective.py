@@ -1,0 +1,179 @@
+"""What the ranks of an all-reduce timed, and what follows from it: bandwidth, the last to arrive, the slow port. Pure.
+
+One program measures it for a node's own probe and for a fleet (``probes/collective/load/rank.py``), and both are judged
+here. The probe has every iteration of every rank, and each link alone (`Ranks`); a fleet has the means of each node's
+ranks (`NodeTimes`), because it may have thousands of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Annotated, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+
+from bench.judge.fleet.model import Collective, State
+from bench.judge.statistics import median
+
+#: A rank is a straggler when the others wait for it longer than this share of an iteration, in the median.
+WAIT_SHARE = 0.2
+#: A port is slow when it carries less than this share of what the median link does.
+SLOW_SHARE = 0.67
+_LATE_SHARE = 0.1  # of a fleet's all-reduce: less is the scatter of a sound one
+_MOST_RANKS = 1024  # of one node
+
+
+def bus_bandwidth(size: float, seconds: float, ranks: int) -> float:
+    """Bytes per second: size / time * 2 (n - 1) / n.
+
+    By nccl-tests (doc/PERFORMANCE.md), so that it can be compared with a link's speed whatever the number of ranks.
+    """
+    return size / seconds * 2 * (ranks - 1) / ranks
+
+
+# --- every iteration of every rank
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """``seconds[size][rank]``: each iteration; ``links[source, destination]``: bytes per second, alone."""
+
+    names: tuple[str, ...]
+    backend: str
+    seconds: Mapping[int, Sequence[Sequence[float]]]
+    links: Mapping[tuple[int, int], float]
+
+
+def bus_bandwidths(ranks: Ranks, size: int) -> list[float]:
+    """Return that of each iteration. Its time is the mean of the ranks' own, as in nccl-tests (``--average 1``)."""
+    return [bus_bandwidth(size, fmean(one), len(ranks.names)) for one in zip(*ranks.seconds[size], strict=True)]
+
+
+def waits(ranks: Ranks, size: int) -> list[float]:
+    """For each rank the seconds (median of the iterations) that it waited for the last one to arrive.
+
+    The last to arrive waits for nobody, so its own time is the shortest: the straggler is the rank with the least.
+    """
+    by_rank: list[list[float]] = [[] for _ in ranks.names]
+    for iteration in zip(*ranks.seconds[size], strict=True):
+        for rank, seconds in enumerate(iteration):
+            by_rank[rank].append(seconds - min(iteration))
+    return [median(values) for values in by_rank]
+
+
+def late_rank(ranks: Ranks, size: int) -> int | None:
+    """The rank that the others wait for, or None."""
+    waited = waits(ranks, size)
+    iteration = median([max(one) for one in zip(*ranks.seconds[size], strict=True)])
+    others = sorted(waited)[1:]
+    return waited.index(min(waited)) if others and median(others) > WAIT_SHARE * iteration else None
+
+
+def port_shares(ranks: Ranks) -> dict[tuple[int, str], float]:
+    """(rank, ``send`` or ``receive``): what its links carry (median) over what all links do (median)."""
+    found = {}
+    for rank in range(len(ranks.names)):
+        for end, way in enumerate(("send", "receive")):
+            own = [rate for link, rate in ranks.links.items() if link[end] == rank]
+            if own:
+                found[rank, way] = median(own) / median(list(ranks.links.values()))
+    return found
+
+
+def slow_port(ranks: Ranks) -> tuple[int, str] | None:
+    """The slowest port, if it carries much less than the others; None for two ranks, where it cannot be told whose."""
+    shares = port_shares(ranks)
+    if len(ranks.names) < 3 or not shares:
+        return None
+    worst = min(shares, key=lambda key: shares[key])
+    return worst if shares[worst] < SLOW_SHARE else None
+
+
+# --- the means of a node's ranks
+
+_Figure = Annotated[FiniteFloat, Field(ge=0, lt=1e15)]
+
+
+class _Means(BaseModel):
+    """Of all iterations: an all-reduce, which takes some time, and the wait for the last rank before it."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+
+    seconds: Annotated[_Figure, Field(ge=1e-9)]
+    wait_seconds: _Figure
+
+
+class RankTimes(_Means):
+    """One rank's; ``local`` is its number on its node."""
+
+    local: int = 0
+
+
+class NodeTimes(_Means):
+    """What a node of a fleet answers: its slowest rank's all-reduce, and its least wait. ``world``: all ranks.
+
+    An older one has neither ``world`` nor ``ranks``: each node had one rank.
+    """
+
+    node: int = 0
+    world: _Figure | None = None
+    backend: str = ""
+    message_bytes: _Figure
+    iterations: int = 0
+    ranks: Annotated[list[RankTimes], Field(max_length=_MOST_RANKS)] = []
+    stand_in: str | None = None
+
+
+class _FleetRank(NamedTuple):
+    """``name`` says which of the host's ranks it is: ``GPU 3``; empty for an only one. Seconds."""
+
+    host: str
+    name: str
+    seconds: float
+    wait: float
+
+
+def fleet_collective(
+    nodes: tuple[str, ...], found: Mapping[str, NodeTimes], rows: Sequence[tuple[str, State, str | None]]
+) -> Collective:
+    """The collective of nodes that all answered. The slowest rank's time counts, and n is all ranks."""
+    ranks = [rank for host, one in found.items() for rank in _ranks_of(host, one)]
+    n, sizes = len(ranks), {int(one.message_bytes) for one in found.values()}
+    if len(sizes) > 1 or any(one.world not in (None, n) for one in found.values()):
+        reason = f"bad_result: the nodes' lines are not of one collective of {n} ranks"
+        return Collective(state=State.BAD_RESULT, reason=reason, ranks=nodes, rows=tuple(rows))
+    seconds = max(rank.seconds for rank in ranks)
+    last, late = _last(ranks, seconds)
+    return Collective(
+        state=State.PASS,
+        ranks=nodes,
+        world=n,
+        message_bytes=min(sizes),
+        bus_bytes_per_second=bus_bandwidth(min(sizes), seconds, n),
+        straggler=last,
+        straggler_late_seconds=late,
+        rows=tuple(rows),
+    )
+
+
+def _ranks_of(host: str, node: NodeTimes) -> list[_FleetRank]:
+    word = "GPU" if node.backend == "nccl" else "rank"
+    own: Sequence[RankTimes | NodeTimes] = node.ranks or [node]
+    return [
+        _FleetRank(host, f"{word} {number}" if len(own) > 1 else "", one.seconds, one.wait_seconds)
+        for number, one in enumerate(own)
+    ]
+
+
+def _last(ranks: Sequence[_FleetRank], seconds: float) -> tuple[str | None, float]:
+    """Who arrives last waits least: its wait is compared with the median rank's. Where all ranks of a node are late it
+    is the node, else its GPU; nobody when the last is hardly later than the others.
+    """
+    usual = median([rank.wait for rank in ranks])
+    last = min(ranks, key=lambda rank: rank.wait)
+    late = [rank for rank in ranks if usual - rank.wait > _LATE_SHARE * seconds]
+    whole = all(rank in late for rank in ranks if rank.host == last.host)
+    name = last.host if whole or not last.name else f"{last.host} {last.name}"
+    return (name if late else None), usual - last.wait

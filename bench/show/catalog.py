@@ -1,0 +1,114 @@
+"""What there is: the probes with their metrics and the profiles with their gates, for a terminal and for the docs.
+
+A test holds docs/metrics.md and docs/profiles.md to what this makes, so they cannot drift from what is measured and
+judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from bench.judge.profile import Gate, Profile
+from bench.measure.probe import Probe
+from bench.model import Metric
+from bench.show.text import clean, hang
+from bench.show.wording import needed
+
+_WIDTH = 100
+_MADE = "<!-- Made by `python -m tests.golden` from the declarations; changes made here are lost. -->"
+
+
+# --- plain text
+
+
+def probes_table(found: Iterable[Probe], width: int = _WIDTH) -> str:
+    """For each probe its help, then a line for each metric: name, unit, labels, help. Ends with a newline."""
+    return "\n".join(line for probe in found for line in _probe(probe, width)).strip("\n") + "\n"
+
+
+def profiles_table(found: Iterable[Profile], width: int = _WIDTH) -> str:
+    """For each profile its description and its gates: limit, whether required, source. Ends with a newline."""
+    return "\n".join(line for profile in found for line in _profile(profile, width)).strip("\n") + "\n"
+
+
+def _probe(probe: Probe, width: int) -> Iterator[str]:
+    yield from ("", *hang(f"{probe.name}: {clean(probe.help)}", width, 0))
+    for option in probe.options:
+        yield from hang(f"--option {probe.name}.{option.name}: {clean(option.summary)}", width, 2)
+    for metric in probe.metrics:
+        labels = f"  {{{', '.join(metric.labels)}}}" if metric.labels else ""
+        yield from hang(f"{metric.name}{labels}", width, 2)
+        better = "" if metric.better == "none" else f"; {metric.better} is better"
+        yield from hang(f"{metric.unit or 'a count'}{better}: {clean(metric.help)}", width, 6)
+
+
+def _profile(profile: Profile, width: int) -> Iterator[str]:
+    yield from ("", *hang(f"{clean(profile.name)}: {clean(profile.description)}", width, 0))
+    for gate in profile.gates:
+        yield from hang(_gate(gate), width, 2)
+        yield from hang(clean(gate.source), width, 6)
+
+
+def _gate(gate: Gate) -> str:
+    labels = ", ".join(f"{key}={clean(value)}" for key, value in gate.labels.items())
+    notes = ("" if gate.required else "  optional") + ("  a stand-in will do" if gate.accept_stand_in else "")
+    return f"{gate.metric}{f' {{{labels}}}' if labels else ''}  {needed(gate.limit, gate.metric)}{notes}"
+
+
+# --- Markdown
+
+_METRICS = (
+    "Names end with the base unit; a name without one counts things. Files hold base units only, the screen and "
+    "the report show people's units. A figure that something stood in for carries the label `stand_in` (`cpu`, "
+    "`emulated`, `loopback`). A quantile is the label `statistic`. `bench probes` prints the same list for the "
+    "version that is installed."
+)
+_PROFILES = (
+    "Limits are starting points, each with its source. Copy a file of `bench/profiles/`, change it, and use it by "
+    "`--profile FILE`. `bench profiles` prints the same for the version that is installed."
+)
+
+
+def metrics_page(probes: Iterable[Probe]) -> str:
+    """docs/metrics.md: every metric by probe, with unit, labels and direction, and what the export adds."""
+    from bench.show.export.markdown import table
+    from bench.show.export.openmetrics import FAMILIES, FLEET_FAMILIES
+
+    lines = ["# Every metric", "", _MADE, "", _METRICS]
+    for probe in probes:
+        lines += ["", f"## {probe.name}", "", _cell(probe.help), ""]
+        lines += table(("metric", "unit", "labels", "better", "what it is"), map(_metric, probe.metrics))
+    exports = (("`bench export`", "the run itself", FAMILIES), ("`bench fleet export`", "a fleet", FLEET_FAMILIES))
+    for command, what, families in exports:
+        lines += ["", f"## What the Prometheus text of {command} says of {what}", ""]
+        lines += table(("metric", "what it is"), ((f"`{name}`", _cell(text)) for name, text in families.items()))
+    return "\n".join(lines) + "\n"
+
+
+def profiles_page(profiles: Iterable[Profile]) -> str:
+    """docs/profiles.md: every shipped profile, each limit with its source."""
+    from bench.show.export.markdown import table
+
+    header = ("gate", "needs", "decides", "a stand-in will do", "source", "when it fails")
+    lines = ["# Every profile", "", _MADE, "", _PROFILES]
+    for profile in profiles:
+        lines += ["", f"## {profile.name}", "", _cell(profile.description), ""]
+        lines += table(header, map(_gate_row, profile.gates))
+    return "\n".join(lines) + "\n"
+
+
+def _metric(m: Metric) -> tuple[str, ...]:
+    labels = ", ".join(f"`{label}`" for label in m.labels)
+    better = "" if m.better == "none" else m.better
+    return f"`{m.name}`", m.unit.replace("_", " ") or "count", labels, better, _cell(m.help)
+
+
+def _gate_row(gate: Gate) -> tuple[str, ...]:
+    labels = ", ".join(f"{key}={value}" for key, value in gate.labels.items())
+    name = f"`{gate.metric}`" + (f"<br>{_cell(labels)}" if labels else "")
+    yes_no = ("yes" if flag else "no" for flag in (gate.required, gate.accept_stand_in))
+    return name, _cell(needed(gate.limit, gate.metric)), *yes_no, _cell(gate.source), _cell(gate.remedy)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;").replace(">", "&gt;")
