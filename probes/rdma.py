@@ -28,23 +28,15 @@ def measure(ctx: Context) -> Sequence[Measurement]:
     """Bandwidth and latency of RDMA writes to every peer; one that fails is a warning if another one answered."""
     if not ctx.request.peers:
         raise Unsupported(Code.NO_PEER, "RDMA is measured against a peer", "name one with --peer HOST")
-    _require_device(ctx)
-    for tool in ("ib_write_bw", "ib_write_lat"):
-        _require_tool(ctx, tool)
-    return each_peer(ctx, lambda peer: _one(ctx, peer))
-
-
-def _require_device(ctx: Context) -> None:
     done = ctx.tools.run(["find", _DEVICES, "-mindepth", "1", "-maxdepth", "1"], name="devices", timeout=5)
     if done.returncode or not done.stdout.strip():
         raise Unsupported(Code.NO_DEVICE, "this node has no InfiniBand or RoCE device")
-
-
-def _require_tool(ctx: Context, tool: str) -> None:
-    try:
-        ctx.tools.require(tool)
-    except Unsupported as error:
-        raise Unsupported(Code.TOOL_MISSING, f"{tool} is not installed", _INSTALL) from error
+    for tool in ("ib_write_bw", "ib_write_lat"):
+        try:
+            ctx.tools.require(tool)
+        except Unsupported as error:
+            raise Unsupported(Code.TOOL_MISSING, f"{tool} is not installed", _INSTALL) from error
+    return each_peer(ctx, lambda peer: _one(ctx, peer))
 
 
 def _one(ctx: Context, peer: str) -> list[Measurement]:

@@ -94,6 +94,7 @@ def slow_port(ranks: Ranks) -> tuple[int, str] | None:
 # --- the means of a node's ranks
 
 _Figure = Annotated[FiniteFloat, Field(ge=0, lt=1e15)]
+_Count = Annotated[int, Field(ge=0, lt=10**15)]
 
 
 class _Means(BaseModel):
@@ -118,9 +119,9 @@ class NodeTimes(_Means):
     """
 
     node: int = 0
-    world: _Figure | None = None
+    world: _Count | None = None
     backend: str = ""
-    message_bytes: _Figure
+    message_bytes: _Count
     iterations: int = 0
     ranks: Annotated[list[RankTimes], Field(max_length=_MOST_RANKS)] = []
     stand_in: str | None = None
@@ -140,7 +141,7 @@ def fleet_collective(
 ) -> Collective:
     """The collective of nodes that all answered. The slowest rank's time counts, and n is all ranks."""
     ranks = [rank for host, one in found.items() for rank in _ranks_of(host, one)]
-    n, sizes = len(ranks), {int(one.message_bytes) for one in found.values()}
+    n, sizes = len(ranks), {one.message_bytes for one in found.values()}
     if len(sizes) > 1 or any(one.world not in (None, n) for one in found.values()):
         reason = f"bad_result: the nodes' lines are not of one collective of {n} ranks"
         return Collective(state=State.BAD_RESULT, reason=reason, ranks=nodes, rows=tuple(rows))

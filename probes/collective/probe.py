@@ -66,14 +66,10 @@ def _run(ctx: Context, local: int, device: str) -> str:
         ) from late
     if done.returncode and not done.stdout.strip():
         last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise _broken(last)
+        if "No module named 'torch'" in last:
+            raise Unsupported(Code.TOOL_MISSING, "torch is not installed", "pip install torch")
+        raise Failed(Code.COLLECTIVE_FAILED, last[:300])
     return done.stdout
-
-
-def _broken(last: str) -> Failed | Unsupported:
-    if "No module named 'torch'" in last:
-        return Unsupported(Code.TOOL_MISSING, "torch is not installed", "pip install torch")
-    return Failed(Code.COLLECTIVE_FAILED, f"{last[:300]}")
 
 
 METRICS = metrics(

@@ -24,22 +24,6 @@ _LARGEST = 10**18  # no counter or rate of a network reaches it
 _MOST_DOCUMENTS = 4
 
 
-class PeerBusy(Failed):
-    """The server is running somebody else's test: worth waiting for."""
-
-
-class PeerRefused(Failed):
-    """Nobody listens: an absent server, or one that is being started anew."""
-
-
-class NoSocketBuffer(Failed):
-    """The asked-for socket buffer is more than one of the two kernels gives."""
-
-
-class NoCongestionControl(Failed):
-    """The asked-for congestion control is not loaded on one of the two ends."""
-
-
 @dataclass(frozen=True, slots=True)
 class Iperf3Server:
     """Where an iperf3 server listens, and how much it may be sent (bits per second; 0: no ceiling)."""
@@ -159,7 +143,8 @@ def _there(value: T | None, name: str) -> T:
 
 
 def document(text: str, server: Iperf3Server, stderr: str = "") -> Document:
-    """The document in iperf3's output. Raises Failed (or one of its kinds above) with one line.
+    """The document in iperf3's output. Raises Failed or TimedOut with one line, whose code tells what can be waited for
+    (PEER_BUSY, PEER_REFUSED) or done without (SOCKET_BUFFER, CONGESTION_CONTROL).
 
     Some builds write text after it (issue 1143) or write it twice (issue 1716): the first one with results counts.
     3.9 says what went wrong on standard error alone.
@@ -208,13 +193,13 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _failure(error: str, where: str) -> Failed | TimedOut:
     low = error.lower()
     if "busy" in low or "control message: broken pipe" in low:  # it closed before we had read why
-        return PeerBusy(Code.PEER_BUSY, f"the iperf3 server at {where} is running another test")
+        return Failed(Code.PEER_BUSY, f"the iperf3 server at {where} is running another test")
     if "refused" in low or "bad file descriptor" in low:  # the latter is what 3.9 makes of it
-        return PeerRefused(Code.PEER_REFUSED, f"nothing listens at {where}", "start `bench peer --bind ADDRESS` there")
+        return Failed(Code.PEER_REFUSED, f"nothing listens at {where}", "start `bench peer --bind ADDRESS` there")
     if "socket buffer" in low:
-        return NoSocketBuffer(Code.SOCKET_BUFFER, error[:300])
+        return Failed(Code.SOCKET_BUFFER, error[:300])
     if "tcp_congestion" in low or "congestion control" in low:
-        return NoCongestionControl(Code.CONGESTION_CONTROL, error[:300])
+        return Failed(Code.CONGESTION_CONTROL, error[:300])
     if "timed out" in low or "timeout" in low:
         return TimedOut(Code.PEER_TIMED_OUT, f"{where} did not answer iperf3 ({error[:200]})")
     return Failed(Code.PEER_FAILED, f"iperf3 against {where}: {error[:300]}")

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from bench.judge.statistics import binomial_interval, median_interval
 from bench.measure.jsonl import record
-from bench.measure.probe import Context
+from bench.measure.probe import Context, Failed
 from bench.model import Code, Measurement
 from probes.common import iperf3
 from probes.common.iperf3 import Datagrams, Document, Flow
@@ -104,8 +104,8 @@ def _tcp(link: Link, plan: NetworkPlan, direction: str, streams: int, congestion
     try:
         argv = iperf3.tcp_arguments(link.iperf3, direction, seconds, omit, streams, congestion)
         return link.iperf(f"tcp-{direction}", argv, seconds + omit)
-    except iperf3.NoCongestionControl:
-        if not congestion:
+    except Failed as error:
+        if error.code is not Code.CONGESTION_CONTROL or not congestion:
             raise
         link.ctx.warn(f"{link.name}: {CONGESTION} is not to be had; the kernel's own congestion control was used")
         return _tcp(link, plan, direction, streams, "")
@@ -132,8 +132,8 @@ def _udp(link: Link, plan: NetworkPlan, direction: str, rate: float, buffer: int
     argv = iperf3.udp_arguments(link.iperf3, direction, plan.udp_seconds, rate, UDP_PAYLOAD, buffer)
     try:
         return iperf3.udp_datagrams(link.iperf(f"udp-{direction}", argv, plan.udp_seconds), direction)
-    except iperf3.NoSocketBuffer:
-        if not buffer:
+    except Failed as error:
+        if error.code is not Code.SOCKET_BUFFER or not buffer:
             raise
         return _udp(link, plan, direction, rate, 0)
 

@@ -134,8 +134,7 @@ def figures(link: Link, quiet: Echo, quick: Echo | None, beside: Sequence[Loaded
     link.ctx.series.append(time_line(quiet, {**link.labels, "state": "idle"}))
     found = idle_or_loaded([quiet], usual, {**link.labels, "state": "idle"})
     if quick is not None:
-        trips = quick.times(lambda p: p.round_trip)
-        found += quantiles("network_fine_round_trip_seconds", trips, link.labels, quick.doubt)
+        found += quantiles("network_fine_round_trip_seconds", quick.times("round_trip"), link.labels, quick.doubt)
     full = [one for one in beside if one.load == TCP]
     if full:
         found += idle_or_loaded([one.echo for one in full], usual, {**link.labels, "state": "loaded"})
@@ -147,14 +146,13 @@ def figures(link: Link, quiet: Echo, quick: Echo | None, beside: Sequence[Loaded
 
 
 def p99(echo: Echo) -> float:
-    return quantile(echo.times(lambda packet: packet.round_trip), 0.99)
+    return quantile(echo.times("round_trip"), 0.99)
 
 
 def _beside_figures(one: Loaded, quiet: Echo, labels: Mapping[str, str]) -> list[Measurement]:
     named = {**labels, "direction": one.direction, "load": one.load}
-    trips = one.echo.times(lambda p: p.round_trip)
-    found = quantiles("network_load_round_trip_seconds", trips, named, one.echo.doubt)
-    now, before = found[1], quantiles("network_round_trip_seconds", quiet.times(lambda p: p.round_trip), {})[1]
+    found = quantiles("network_load_round_trip_seconds", one.echo.times("round_trip"), named, one.echo.doubt)
+    now, before = found[1], quantiles("network_round_trip_seconds", quiet.times("round_trip"), {})[1]
     found.append(
         Measurement(
             metric="network_added_delay_seconds", value=now.value - before.value, samples=now.samples, labels=named,
@@ -211,7 +209,3 @@ def time_line(echo: Echo, labels: Mapping[str, str]) -> Series:
         metric="network_round_trip_seconds", labels=dict(labels),
         seconds=tuple(second for second, _ in points), values=tuple(value for _, value in points),
     )  # fmt: skip
-
-
-def reason_for_none(link: Link) -> str:
-    return f"{link.name} is a plain iperf3 server: no round trips, no spikes; start `bench peer` there to have them"

@@ -8,10 +8,9 @@ The round trip counts network and egress, because a full queue is a full link wh
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from operator import attrgetter
 from typing import Annotated
 
 from pydantic import Field
@@ -124,8 +123,9 @@ class Echo:
         """Those that came back and whose times are to be had: all of them, or those with the kernel's stamps."""
         return [p for p in self.packets if p is not None and p.stamped == self.stamped]
 
-    def times(self, of: Callable[[EchoPacket], float]) -> list[float]:
-        return [of(packet) for packet in self.received]
+    def times(self, of: str) -> list[float]:
+        """That field of `EchoPacket`, of each packet received."""
+        return [getattr(packet, of) for packet in self.received]
 
 
 def parse(text: str) -> Echo:
@@ -197,12 +197,12 @@ def _doubt(head: EchoSummary, late: Sequence[float], unstamped: float) -> str | 
 
 def usual_times(echo: Echo) -> UsualTimes:
     """The medians: RFC 5481 measures from the least delay, but then usual jitter would count as a spike."""
-    return {place: median(echo.times(attrgetter(place))) for place in PLACES}
+    return {place: median(echo.times(place)) for place in PLACES}
 
 
 def variation(echo: Echo) -> list[float]:
     """EchoPacket delay variation, RFC 5481 section 4.2: each round trip less the smallest."""
-    trips = echo.times(lambda packet: packet.round_trip)
+    trips = echo.times("round_trip")
     least = min(trips)
     return [trip - least for trip in trips]
 
@@ -218,7 +218,7 @@ def missed_slots(echo: Echo) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class Spike:
     """A run of late packets at one place: the first and last packet's number, and the largest excess in seconds."""
 
     place: str
@@ -231,7 +231,7 @@ class Event:
 GAP_SECONDS = 0.060
 
 
-def events(echo: Echo, usual: UsualTimes, threshold: float) -> list[Event]:
+def events(echo: Echo, usual: UsualTimes, threshold: float) -> list[Spike]:
     """Spikes above ``threshold`` seconds, each laid at one place.
 
     A packet is late at every place whose own excess is above the threshold, so that a stall of this host cannot hide
@@ -256,14 +256,14 @@ def _late_places(packet: EchoPacket, usual: UsualTimes, threshold: float) -> lis
     return [max(excesses, key=lambda pair: pair[1])]
 
 
-def _runs(echo: Echo, place: str, late: Sequence[tuple[int, float]], gap: int) -> list[Event]:
-    found: list[Event] = []
+def _runs(echo: Echo, place: str, late: Sequence[tuple[int, float]], gap: int) -> list[Spike]:
+    found: list[Spike] = []
     for number, excess in late:
         previous = found[-1] if found else None
         if previous is not None and _on_time_between(echo, previous.last, number) <= gap:
-            found[-1] = Event(place, previous.first, number, max(previous.excess, excess))
+            found[-1] = Spike(place, previous.first, number, max(previous.excess, excess))
         else:
-            found.append(Event(place, number, number, excess))
+            found.append(Spike(place, number, number, excess))
     return found
 
 
@@ -276,23 +276,19 @@ THRESHOLDS = (0.02, 0.05, 0.1)
 STATISTICS = (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0))
 
 
-def round_trips(echo: Echo, labels: Labels) -> list[Measurement]:
-    """The network's round trip: from this node's egress queue to this kernel, less the peer's own time.
-
-    Where the kernel gave no stamps it is the application's figure, with the label ``stamps``.
-    """
-    named = {**labels, **({} if echo.stamped else {"stamps": "application"})}
-    return quantiles("network_round_trip_seconds", echo.times(lambda p: p.round_trip), named, echo.doubt)
-
-
 def idle_or_loaded(echoes: Sequence[Echo], usual: UsualTimes, labels: Labels) -> list[Measurement]:
-    """Everything that carries the label ``state``; of several echoes the one with the worst round trip leads."""
-    worst = max(echoes, key=lambda echo: quantile(echo.times(lambda p: p.round_trip), 0.99))
-    found = round_trips(worst, labels)
-    found += quantiles("network_application_round_trip_seconds", worst.times(lambda p: p.application), labels)
+    """Everything that carries the label ``state``; of several echoes the one with the worst round trip leads.
+
+    The network's round trip is from this node's egress queue to this kernel, less the peer's own time. Where the kernel
+    gave no stamps it is the application's figure, with the label ``stamps``.
+    """
+    worst = max(echoes, key=lambda echo: quantile(echo.times("round_trip"), 0.99))
+    named = labels if worst.stamped else {**labels, "stamps": "application"}
+    found = quantiles("network_round_trip_seconds", worst.times("round_trip"), named, worst.doubt)
+    found += quantiles("network_application_round_trip_seconds", worst.times("application"), labels)
     found += quantiles("network_delay_variation_seconds", variation(worst), labels, worst.doubt)
     for place in PLACES[1:] if worst.stamped else ():
-        found += quantiles("network_place_delay_seconds", worst.times(attrgetter(place)), {**labels, "place": place})
+        found += quantiles("network_place_delay_seconds", worst.times(place), {**labels, "place": place})
     return [*found, *_losses(echoes, labels), *_spikes(echoes, usual, labels)]
 
 

@@ -7,27 +7,15 @@ Bandwidth tests go only to addresses that the operator named, for a time set by 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 from bench.measure.jsonl import record
 from bench.measure.probe import Check, Context, Failed, Option, Probe, ProbeError, Tools, Unsupported, python_argv
 from bench.model import Code, Measurement, Request
 from probes.common.metrics import metrics
-from probes.network.bandwidth import (
-    DIRECTIONS,
-    UDP_BITS_PER_SECOND,
-    both_ways,
-    datagrams,
-    measure_both,
-    measure_tcp,
-    measure_udp,
-    throughput,
-    utilization,
-)
-from probes.network.echo import figures, fine, idle, loaded, reason_for_none
+from probes.network import bandwidth, echo
 from probes.network.plan import LOOPBACK_PLANS, PEER_PLANS, NetworkPlan, for_peers
-from probes.peer.link import KEY_FILE, MAX_RATE, Link, bit_rate, connected, each_peer
+from probes.peer.link import KEY_FILE, MAX_RATE, bit_rate, connected, each_peer
 from probes.peer.protocol import LOOPBACK, Interface, LoopbackLine
 
 _SLACK_SECONDS = 30.0
@@ -44,59 +32,45 @@ def measure(ctx: Context) -> Sequence[Measurement]:
 
 def _loopback(ctx: Context) -> list[Measurement]:
     ctx.warn("no --peer was named: only the loopback was measured, which is not a network")
-    with _own_peer(ctx) as peer:
-        return measure_one(ctx, peer, {"stand_in": "loopback", "peer": "loopback"}, LOOPBACK_PLANS[ctx.effort])
-
-
-@contextmanager
-def _own_peer(ctx: Context) -> Iterator[str]:
     argv = python_argv("probes.peer.server")
     with ctx.tools.serve(argv, name="loopback", ready='{"loopback"', timeout=20) as line:
         own = record(line, LoopbackLine)
         if own is None:
             raise Failed(Code.LOOPBACK_FAILED, f"no peer of our own could be started ({line[:80]!r})")
-        yield f"{LOOPBACK}:{own.loopback}"
+        labels = {"stand_in": "loopback", "peer": "loopback"}
+        return measure_one(ctx, f"{LOOPBACK}:{own.loopback}", labels, LOOPBACK_PLANS[ctx.effort])
 
 
 def measure_one(ctx: Context, peer: str, labels: Mapping[str, str], plan: NetworkPlan) -> list[Measurement]:
+    """The idle echo first, while nothing of ours is in any queue; the loads last."""
     with connected(ctx, peer, labels, plan.seconds * 2 + _SLACK_SECONDS) as link:
         if link.problem:
             raise Unsupported.told(f"{link.problem} ({peer})", "install iperf3 on the peer")
-        _announce(link, plan)
-        return _measured(link, plan)
-
-
-def _announce(link: Link, plan: NetworkPlan) -> None:
-    """Courtesy: how much will be sent, before it is."""
-    link.ctx.progress(f"{link.name}: {announcement(plan, link.iperf3.max_bits_per_second, link.interface)}", 0.0)
+        ceiling = link.iperf3.max_bits_per_second
+        ctx.progress(f"{peer}: {announcement(plan, ceiling, link.interface)}", 0.0)  # courtesy: before it is sent
+        quiet = echo.idle(link, plan) if link.echo_port else None
+        quick = echo.fine(link, plan) if link.echo_port else None
+        tcp = bandwidth.measure_tcp(link, plan)
+        found = bandwidth.throughput(tcp, link.labels, ceiling)
+        found += bandwidth.utilization(tcp, link.interface, link.labels)
+        found += bandwidth.both_ways(bandwidth.measure_both(link, plan, max(tcp.streams.values())), link.labels)
+        udp, overflows = bandwidth.measure_udp(link, plan, {d: tcp.median(d) for d in bandwidth.DIRECTIONS})
+        found += bandwidth.datagrams(udp, link.labels, overflows)
+        if quiet is None:
+            ctx.warn(
+                f"{peer} is a plain iperf3 server: no round trips, no spikes; start `bench peer` there to have them"
+            )
+            return found
+        return found + echo.figures(link, quiet, quick, echo.loaded(link, plan, tcp, quiet))
 
 
 def announcement(plan: NetworkPlan, ceiling: float, interface: Interface) -> str:
     """For people. Bytes at the ceiling, else at the link's own speed, else for each Gbit/s that the link carries."""
-    speed = ceiling or float(interface.bits_per_second or 0)
-    most = (
-        f"up to {speed / 8 * plan.link_seconds / 1e9:.1f} GB"
-        if speed
-        else (f"{plan.link_seconds / 8:.1f} GB for each Gbit/s of the link")
-    )
+    most = f"{plan.link_seconds / 8:.1f} GB for each Gbit/s of the link"
+    if speed := ceiling or interface.bits_per_second:
+        most = f"up to {speed / 8 * plan.link_seconds / 1e9:.1f} GB"
     rate = f"at most {ceiling / 1e6:.0f} Mbit/s" if ceiling else "as fast as the link allows"
     return f"sends and receives {most}, {rate}, in about {plan.seconds:.0f} s"
-
-
-def _measured(link: Link, plan: NetworkPlan) -> list[Measurement]:
-    """The idle echo first, while nothing of ours is in any queue; the loads last."""
-    quiet = idle(link, plan) if link.echo_port else None
-    quick = fine(link, plan) if link.echo_port else None
-    tcp = measure_tcp(link, plan)
-    found = throughput(tcp, link.labels, link.iperf3.max_bits_per_second)
-    found += utilization(tcp, link.interface, link.labels)
-    found += both_ways(measure_both(link, plan, max(tcp.streams.values())), link.labels)
-    udp, overflows = measure_udp(link, plan, {d: tcp.median(d) for d in DIRECTIONS})
-    found += datagrams(udp, link.labels, overflows)
-    if quiet is None:
-        link.ctx.warn(reason_for_none(link))
-        return found
-    return found + figures(link, quiet, quick, loaded(link, plan, tcp, quiet))
 
 
 def doctor(tools: Tools, request: Request) -> Sequence[Check]:
@@ -165,7 +139,10 @@ _OWN = metrics(
 )  # fmt: skip
 METRICS = (*_OWN, *RESPONSE)
 UDP_RATE = Option(
-    "udp_rate", "bit/s of the UDP test, 10M say, at most half of TCP's", type=bit_rate, default=UDP_BITS_PER_SECOND
+    "udp_rate",
+    "bit/s of the UDP test, 10M say, at most half of TCP's",
+    type=bit_rate,
+    default=bandwidth.UDP_BITS_PER_SECOND,
 )
 
 PROBE = Probe(

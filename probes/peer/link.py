@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from bench.measure.jsonl import record, refusal
 from bench.measure.probe import Context, Failed, Option, ProbeError, TimedOut, python_argv
 from bench.model import Code, Measurement
-from probes.common.iperf3 import Document, Iperf3Server, PeerBusy, PeerRefused, bits, document
+from probes.common.iperf3 import Document, Iperf3Server, bits, document
 from probes.peer.protocol import Interface, PeerLine, address, read_key
 
 _BUSY_PAUSE, _RESTART_PAUSE, _RESTARTS = 1.0, 0.15, 40
@@ -66,17 +66,18 @@ class Link:
         while True:
             try:
                 return self._once(name, argv, seconds)
-            except PeerBusy as busy:
-                if self.ctx.remaining() < seconds + _BUSY_PAUSE + _RESERVE_SECONDS:
-                    reason = f"{busy.reason}, and still was when the time was up"
-                    raise TimedOut.told(reason, "wait, or use another peer") from busy
-                self.ctx.progress(f"{self.name} is busy with another test; waiting", None)
-                self.ctx.tools.sleep(_BUSY_PAUSE)
-            except PeerRefused:
-                restarts += 1
-                if not self.leased or restarts > _RESTARTS:
+            except Failed as error:
+                if error.code is Code.PEER_BUSY:
+                    if self.ctx.remaining() < seconds + _BUSY_PAUSE + _RESERVE_SECONDS:
+                        reason = f"{error.reason}, and still was when the time was up"
+                        raise TimedOut.told(reason, "wait, or use another peer") from error
+                    self.ctx.progress(f"{self.name} is busy with another test; waiting", None)
+                    self.ctx.tools.sleep(_BUSY_PAUSE)
+                elif error.code is Code.PEER_REFUSED and self.leased and restarts < _RESTARTS:
+                    restarts += 1
+                    self.ctx.tools.sleep(_RESTART_PAUSE)  # its server for the next test is just being started
+                else:
                     raise
-                self.ctx.tools.sleep(_RESTART_PAUSE)  # its server for the next test is just being started
 
     def _once(self, name: str, argv: list[str], seconds: float) -> Document:
         self.ctx.tools.require("iperf3")

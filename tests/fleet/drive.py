@@ -8,6 +8,7 @@ every ``tests/fleet/node.py sweep``; ``transport`` and ``inventory``: as `bench.
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import sys
 import time
@@ -25,23 +26,24 @@ from bench.measure.tools import Signals
 from tests.fleet.make import judgement
 
 NODE = Path(__file__).with_name("node.py")
+STAND_IN = shlex.join([sys.executable, str(NODE)])  # for a line of sh
 
 
 def plan_of(
     folder: Path, variables: dict[str, HostVars], options: dict[str, Any], transport: str = "ansible", where: str = ""
 ) -> Plan:
     """The plan of stand-in commands for these hosts; ``options`` are what differs from it."""
-    python, rest = sys.executable, dict(options)
-    words = " ".join(rest.pop("node", []))
+    rest = dict(options)
+    words = shlex.join(rest.pop("node", []))
     pair_bytes = rest.pop("pair_bytes", 1 << 20)
     if rest.pop("torn_archive", False):
         tear_archives()
     values: dict[str, Any] = {
         "id": folder.name, "transport": transport, "inventory": (where,),
         "hosts": tuple(variables), "variables": variables,
-        "sweep": f"exec {python} {NODE} sweep {words}", "budget": 15.0,
-        "pair_client": f"exec {python} {NODE} pair {{address}} --bytes {pair_bytes}", "pair_budget": 20.0,
-        "pair_server": f"exec {python} {NODE} serve {{address}}", "pair_ready": "peer: ready",
+        "sweep": f"exec {STAND_IN} sweep {words}", "budget": 15.0,
+        "pair_client": f"exec {STAND_IN} pair {{address}} --bytes {pair_bytes}", "pair_budget": 20.0,
+        "pair_server": f"exec {STAND_IN} serve {{address}}", "pair_ready": "peer: ready",
         "needs_bench": False, "confirm": False,
     }  # fmt: skip
     return Plan(**(values | rest))

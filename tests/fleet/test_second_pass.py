@@ -201,6 +201,7 @@ def six() -> Iterator[Testbed]:
         yield testbed
 
 
+@pytest.mark.slow
 def test_on_six_hosts_the_shaped_port_meets_sound_hosts_that_it_has_not_met_and_is_named_alone(
     six: Testbed, tmp_path: Path
 ) -> None:

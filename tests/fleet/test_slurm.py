@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from bench.fleet.files import join_folder
 from bench.judge.fleet.model import Fleet
 from bench.model import Decision
 from tests.fleet import slurm
-from tests.fleet.drive import NODE
+from tests.fleet.drive import STAND_IN
 from tests.fleet.make import judgement
 from tests.fleet.test_run import STORAGE_ONLY, drive, states
 from tests.fleet.testbed import Testbed
@@ -42,7 +41,7 @@ def ours(hosts: Testbed, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def by_slurm(cluster: slurm.Slurm, folder: Path, words: str = "") -> tuple[Fleet, int]:
     """(the joined fleet of a sweep alone, srun's own status)."""
     folder.mkdir()
-    inner = f"exec {sys.executable} {NODE} sweep {words} >{folder}/$(hostname).json"
+    inner = f"exec {STAND_IN} sweep {words} >{folder}/$(hostname).json"
     done = cluster.srun("sh", "-c", inner)
     return join_folder(folder, cluster.hosts.names, judgement(STORAGE_ONLY)), done.returncode
 

@@ -7,6 +7,7 @@ What ansible alone is asked stands in `tests.fleet.test_run`; the moments at whi
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import threading
@@ -26,7 +27,10 @@ from tests.fleet.test_run import RANK, ROOT, STORAGE_ONLY, starts, states
 from tests.fleet.testbed import Testbed
 from tests.fleet.ways import NAMES, Way, way_over
 
-WHOLE: dict[str, Any] = {"collective": f"export PYTHONPATH={ROOT}; exec {RANK}", "collective_budget": 100.0}
+WHOLE: dict[str, Any] = {
+    "collective": f"export PYTHONPATH={shlex.quote(str(ROOT))}; exec {RANK}",
+    "collective_budget": 100.0,
+}
 VERDICTS = [("acceptance", "GO", {"GO": 4})]
 BENCH = [sys.executable, "-m", "bench", "fleet", "run"]
 
@@ -118,7 +122,7 @@ def test_an_interrupt_ends_what_runs_and_the_run_goes_on_later(way: Way, tmp_pat
     process = subprocess.Popen(way.hosts.controller_argv(argv), env=env, stderr=subprocess.PIPE)
     _until_all_started(log, 4)
     process.terminate()
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=90)
     assert process.returncode != 0 and b"Interrupted" in said
     fleet, progress, _ = way.drive(folder, profile=STORAGE_ONLY)
     assert states(fleet) == dict.fromkeys(way.hosts.names, "pass"), progress

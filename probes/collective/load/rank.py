@@ -24,7 +24,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from statistics import fmean
 from typing import Any
@@ -42,26 +42,10 @@ _MESSAGE_BYTES, _MESSAGES = 2 << 20, 6
 
 
 @dataclass(frozen=True, slots=True)
-class NodeTask:
-    """What one node is told: which of how many it is, where node 0 is, and what to measure. ``ranks`` 0: one a GPU."""
-
-    node: int
-    nodes: int
-    master: str
-    port: int
-    address: str
-    ranks: int
-    device: str
-    sizes: Sequence[int]
-    iterations: int
-    links: bool
-
-
-@dataclass(frozen=True, slots=True)
 class RankTask:
     """What one process is told. ``rank`` counts over all nodes' ``world``, ``local`` on its own node."""
 
-    node: NodeTask
+    asked: argparse.Namespace
     backend: str
     world: int
     rank: int
@@ -69,7 +53,7 @@ class RankTask:
 
 
 @dataclass(slots=True)
-class Timed:
+class RankTimed:
     """What one rank timed: seconds of each iteration by size, and waited before each; bytes per second by source."""
 
     backend: str
@@ -80,23 +64,17 @@ class Timed:
 
 def main() -> None:
     asked = _arguments()
-    sizes = [int(size) for size in asked.sizes.split(",")] if asked.sizes else [_BYTES[asked.effort]]
-    iterations = asked.iterations or _ITERATIONS[asked.effort]
     if asked.peers is not None:
-        _with_peers(asked, sizes, iterations)
+        _with_peers(asked)
         return
-    task = NodeTask(
-        asked.rank, asked.world, asked.master, asked.port, asked.address, asked.ranks, asked.device, sizes, iterations,
-        asked.links,
-    )  # fmt: skip
-    timed = _measure(task, _store(task, asked.rank == 0))
-    if not task.links:
-        print(_answer(task, *timed).model_dump_json(exclude_none=True))
+    world, timed = _measure(asked, _store(asked.master, asked.port, asked.rank == 0))
+    if not asked.links:
+        print(_answer(asked, world, timed).model_dump_json(exclude_none=True))
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--peers", help="be node 0 of these, a JSON list of HOST[:PORT] where `bench peer` runs")
+    parser.add_argument("--peers", type=json.loads, help="be node 0 of these: a JSON list of HOST[:PORT]")
     parser.add_argument("--key-file", help="the peers' key")
     parser.add_argument("--rank", type=int, default=0, help="the node's number")
     parser.add_argument("--world", type=int, default=1, help="how many nodes")
@@ -106,40 +84,48 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=5301)
     parser.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto")
     parser.add_argument("--effort", choices=list(_BYTES), default="quick")
-    parser.add_argument("--sizes", "--bytes", help="bytes of the messages, separated by commas; else by the effort")
-    parser.add_argument("--iterations", type=int, default=0)
+    parser.add_argument("--sizes", "--bytes", type=_sizes, help="bytes, separated by commas; else by the effort")
+    parser.add_argument("--iterations", type=int, help="else by the effort")
     parser.add_argument("--links", action="store_true", help="sums alone, and each pair, in place of training steps")
-    return parser.parse_args()
+    asked = parser.parse_args()
+    asked.sizes = asked.sizes or [_BYTES[asked.effort]]
+    asked.iterations = asked.iterations or _ITERATIONS[asked.effort]
+    return asked
+
+
+def _sizes(text: str) -> list[int]:
+    return [int(size) for size in text.split(",")]
 
 
 # --- node 0, which has its peers start the others
 
 
-def _with_peers(asked: argparse.Namespace, sizes: Sequence[int], iterations: int) -> None:
+def _with_peers(asked: argparse.Namespace) -> None:
     """Print the lines of all ranks, or the one that says why there are none."""
     with ExitStack() as connections:
         try:
-            _print_times(asked, sizes, iterations, connections)
+            _print_times(asked, connections)
         except (NoPeer, ValueError, RuntimeError, OSError) as error:
             word, _, text = " ".join(str(error).split())[:400].partition(": ")
             line = f"{word}: {text}" if text and " " not in word else f"collective_failed: {word} {text}"
             print(json.dumps({"kind": "error", "error": line}), flush=True)
 
 
-def _print_times(asked: argparse.Namespace, sizes: Sequence[int], iterations: int, connections: ExitStack) -> None:
-    peers: list[str] = json.loads(asked.peers)
+def _print_times(asked: argparse.Namespace, connections: ExitStack) -> None:
+    peers = asked.peers
     socks = [connections.enter_context(connect(*address(peer))) for peer in peers]
     own = socks[0].getsockname()[0] if socks else LOOPBACK
-    task = NodeTask(0, 1 + len(peers), own, 0, own, max(1, asked.ranks), asked.device, sizes, iterations, True)
-    store = _store(task, True)  # torch takes seconds to import: not before the peers are known to be there
-    job = {"op": "rank", "world": task.nodes, "master": own, "port": store.port, "sizes": asked.sizes,
-           "iterations": iterations, "device": asked.device}  # fmt: skip
-    key = read_key(asked.key_file)
+    store = _store(own, 0, True)  # torch takes seconds to import: not before the peers are known to be there
+    job = {"world": 1 + len(peers), "master": own, "port": store.port, "iterations": asked.iterations,
+           "device": asked.device}  # fmt: skip
+    request, key = {"op": "rank", "sizes": ",".join(map(str, asked.sizes)), **job}, read_key(asked.key_file)
     for node, (peer, sock) in enumerate(zip(peers, socks, strict=True), 1):
-        if greet(sock, {**job, "rank": node}, key).kind != "bench-peer":
+        if greet(sock, {**request, "rank": node}, key).kind != "bench-peer":
             raise NoPeer(f"peer_without_ranks: {peer} is a plain iperf3 server; start `bench peer` there")
-    print(json.dumps({"kind": "ranks", "names": [*["this node"] * task.ranks, *peers]}), flush=True)
-    world, _ = _measure(replace(task, port=store.port), store)
+    ranks = max(1, asked.ranks)
+    print(json.dumps({"kind": "ranks", "names": [*["this node"] * ranks, *peers]}), flush=True)
+    own_part = {**vars(asked), **job, "rank": 0, "ranks": ranks, "address": own, "links": True}
+    world, _ = _measure(argparse.Namespace(**own_part), store)
     for rank in range(world):
         print(json.dumps({"kind": "times", "rank": rank, **json.loads(store.get(f"times/{rank}"))}), flush=True)
 
@@ -147,50 +133,50 @@ def _print_times(asked: argparse.Namespace, sizes: Sequence[int], iterations: in
 # --- the ranks of one node
 
 
-def _store(task: NodeTask, master: bool) -> Any:
+def _store(master: str, port: int, is_master: bool) -> Any:
     from torch.distributed import TCPStore
 
-    return TCPStore(task.master, task.port, is_master=master, timeout=_TIMEOUT, wait_for_workers=False)
+    return TCPStore(master, port, is_master=is_master, timeout=_TIMEOUT, wait_for_workers=False)
 
 
-def _measure(task: NodeTask, store: Any) -> tuple[int, list[Timed]]:
+def _measure(asked: argparse.Namespace, store: Any) -> tuple[int, list[RankTimed]]:
     """All ranks, and what those of this node timed. Raises RuntimeError when one is missing or fails."""
-    name = interface_of(task.address).name
+    name = interface_of(asked.address).name
     for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME") if name else ():
         os.environ.setdefault(variable, name)  # else they take what the host's name resolves to
-    backend, ranks = _own_ranks(task)
-    backend, world, first = _agreed(store, task, backend, ranks)
-    tasks = [RankTask(task, backend, world, first + local, local) for local in range(ranks)]
+    backend, ranks = _own_ranks(asked)
+    backend, world, first = _agreed(store, asked, backend, ranks)
+    tasks = [RankTask(asked, backend, world, first + local, local) for local in range(ranks)]
     return world, [_take_part(tasks[0], store)] if ranks == 1 else _together(tasks)
 
 
-def _own_ranks(task: NodeTask) -> tuple[str, int]:
+def _own_ranks(asked: argparse.Namespace) -> tuple[str, int]:
     """The backend that this node could have, and how many ranks it has."""
     import torch
 
-    gpus = torch.cuda.device_count() if task.device != "cpu" and torch.cuda.is_available() else 0
-    if task.device == "cuda" and gpus < max(1, task.ranks) and not task.links:
-        sys.exit(f"{task.ranks or 1} ranks on GPUs were asked for, and there are {gpus} GPUs here")
-    if gpus and task.ranks <= gpus:
-        return "nccl", task.ranks or gpus
-    return "gloo", max(1, task.ranks)  # NCCL does not put two ranks on one GPU
+    gpus = torch.cuda.device_count() if asked.device != "cpu" and torch.cuda.is_available() else 0
+    if asked.device == "cuda" and gpus < max(1, asked.ranks) and not asked.links:
+        sys.exit(f"{asked.ranks or 1} ranks on GPUs were asked for, and there are {gpus} GPUs here")
+    if gpus and asked.ranks <= gpus:
+        return "nccl", asked.ranks or gpus
+    return "gloo", max(1, asked.ranks)  # NCCL does not put two ranks on one GPU
 
 
-def _agreed(store: Any, task: NodeTask, backend: str, ranks: int) -> tuple[str, int, int]:
+def _agreed(store: Any, asked: argparse.Namespace, backend: str, ranks: int) -> tuple[str, int, int]:
     """The backend, all ranks, and the number of this node's first one: each node says what it has, and waits for all.
 
     With ``links`` a rank without a GPU takes all of them to the CPU; a fleet's training does not run like that.
     """
-    store.set(f"node/{task.node}", f"{ranks} {backend}")
-    told = [store.get(f"node/{node}").decode().split() for node in range(task.nodes)]
+    store.set(f"node/{asked.rank}", f"{ranks} {backend}")
+    told = [store.get(f"node/{node}").decode().split() for node in range(asked.world)]
     backends = [word for _, word in told]
-    if len(set(backends)) > 1 and not task.links:
+    if len(set(backends)) > 1 and not asked.links:
         sys.exit(f"node {backends.index('gloo')} has no GPU, node {backends.index('nccl')} has: name one --accelerator")
     counts = [int(number) for number, _ in told]
-    return "gloo" if "gloo" in backends else "nccl", sum(counts), sum(counts[: task.node])
+    return "gloo" if "gloo" in backends else "nccl", sum(counts), sum(counts[: asked.rank])
 
 
-def _together(tasks: Sequence[RankTask]) -> list[Timed]:
+def _together(tasks: Sequence[RankTask]) -> list[RankTimed]:
     """One process a rank. torch ends the others when one fails, and says what that one said."""
     from torch import multiprocessing
 
@@ -208,10 +194,11 @@ def _one_of_many(local: int, tasks: Sequence[RankTask], answers: Any) -> None:
     import signal
 
     ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG: none outlives the one that began it
-    answers.put((local, _take_part(tasks[local], _store(tasks[local].node, False))))
+    asked = tasks[local].asked
+    answers.put((local, _take_part(tasks[local], _store(asked.master, asked.port, False))))
 
 
-def _take_part(task: RankTask, store: Any) -> Timed:
+def _take_part(task: RankTask, store: Any) -> RankTimed:
     """Join and measure; with ``links`` leave the times in the store too, under ``times/RANK``."""
     import torch
     import torch.distributed as dist
@@ -225,10 +212,10 @@ def _take_part(task: RankTask, store: Any) -> Timed:
     group = dist.PrefixStore("ranks", store)
     dist.init_process_group(task.backend, store=group, rank=task.rank, world_size=task.world, timeout=_TIMEOUT)
     try:
-        timed = Timed(task.backend)
-        for size in task.node.sizes:
+        timed = RankTimed(task.backend)
+        for size in task.asked.sizes:
             timed.sizes[size] = _all_reduce(task, device, size, timed.waits)
-        if task.node.links:
+        if task.asked.links:
             timed.links.update(_links(task, device))
             times = {"backend": timed.backend, "sizes": timed.sizes, "links": timed.links}
             store.set(f"times/{task.rank}", json.dumps(times))
@@ -247,12 +234,12 @@ def _all_reduce(task: RankTask, device: Any, size: int, waits: list[float]) -> l
     one = torch.ones(1, device=device)
     work = torch.rand(_STEP, _STEP, device=device)
     seconds = []
-    for number in range(_WARM_UP + task.node.iterations):
+    for number in range(_WARM_UP + task.asked.iterations):
         message.fill_(1.0)
-        if not task.node.links:
+        if not task.asked.links:
             work = (work @ work).clamp(-1.0, 1.0)
         _finish(device)
-        waited = 0.0 if task.node.links else _sum(one, device)
+        waited = 0.0 if task.asked.links else _sum(one, device)
         took = _sum(message, device)
         if number >= _WARM_UP:
             waits.append(waited)
@@ -320,17 +307,15 @@ def _finish(device: Any) -> None:
         torch.cuda.synchronize(device)
 
 
-def _answer(task: NodeTask, world: int, found: Sequence[Timed]) -> NodeTimes:
+def _answer(asked: argparse.Namespace, world: int, found: Sequence[RankTimed]) -> NodeTimes:
     """The means of this node's ranks: the slowest one's all-reduce (as nccl-tests has it), and the least wait."""
-    size = task.sizes[0]
-    own = [
-        RankTimes(local=local, seconds=fmean(one.sizes[size]), wait_seconds=fmean(one.waits))
-        for local, one in enumerate(found)
-    ]
+    size, backend = asked.sizes[0], found[0].backend
+    means = [(fmean(one.sizes[size]), fmean(one.waits)) for one in found]
     return NodeTimes(
-        node=task.node, world=world, backend=found[0].backend, message_bytes=size // 4 * 4, iterations=task.iterations,
-        seconds=max(one.seconds for one in own), wait_seconds=min(one.wait_seconds for one in own), ranks=own,
-        stand_in=None if found[0].backend == "nccl" else "cpu",
+        node=asked.rank, world=world, backend=backend, message_bytes=size // 4 * 4, iterations=asked.iterations,
+        seconds=max(seconds for seconds, _ in means), wait_seconds=min(wait for _, wait in means),
+        ranks=[RankTimes(local=n, seconds=seconds, wait_seconds=wait) for n, (seconds, wait) in enumerate(means)],
+        stand_in=None if backend == "nccl" else "cpu",
     )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from probes.network.probe import announcement
 from probes.peer import datagram as echo_packet
 from probes.peer import protocol as peer_protocol
 from probes.peer.children import rank_words
+from probes.peer.link import answered
 from probes.peer.protocol import Interface
 
 # --- addresses and keys
@@ -70,6 +71,19 @@ def test_a_short_key_is_refused(tmp_path: Path) -> None:
     short.write_text("secret\n")
     with pytest.raises(peer_protocol.UnusableKey, match="16 bytes"):
         peer_protocol.read_key(str(short))
+
+
+@pytest.mark.parametrize(
+    "hello",
+    [None, [], "x", {"kind": 3}, {"kind": "bench-peer", "token": "1"}, {"kind": "bench-peer", "token": 1 << 64},
+     {"kind": "bench-peer", "iperf3_port": 99999}, {"kind": "bench-peer", "max_bits_per_second": -1},
+     {"kind": "iperf3", "udp": {"a": []}}, {"kind": "\x1b[2J", "error": "\x1b]0;x\x07\n"},
+     {"kind": "peer_gone", "error": 1}],
+)  # fmt: skip
+def test_whatever_a_lease_says_is_an_answer_or_one_clean_line(hello: object) -> None:
+    with pytest.raises(Failed) as caught:
+        answered(json.dumps({"hello": hello}), "10.0.0.2")
+    assert caught.value.reason.isprintable()
 
 
 # --- packets
