@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from bench.judge.statistics import quantile, quantile_interval
-from bench.model import Measurement, Run
+from bench.model import Measurement, Outcome, ProbeResult, Run
 
 #: The gap between two speakers in human conversation is about 200 ms (Stivers et al., PNAS 106, 2009).
 BUDGET_SECONDS = 0.2
+#: Under this name, as of a probe, a run holds the whole answer that was put together.
+RESPONSE = "response"
 #: Speech synthesis can begin with the first words, not with the first token: about five tokens.
 FIRST_WORDS_TOKENS = 5
 _CELLS = 120  # in all of a part
@@ -166,6 +168,15 @@ def _quantile(atoms: Sequence[Atom], share: float) -> float:
 
 
 # --- from a run
+
+
+def composed(run: Run) -> Run:
+    """The run with the whole answer put together from its network and its model, where both were measured."""
+    if any(result.probe == RESPONSE for result in run.results):
+        return run
+    found = response(run)
+    extra = [ProbeResult(probe=RESPONSE, outcome=Outcome.OK, measurements=tuple(found))] if found else []
+    return run.model_copy(update={"results": (*run.results, *extra)})
 
 
 def response(run: Run, budget: float = BUDGET_SECONDS) -> list[Measurement]:

@@ -6,12 +6,14 @@ import errno
 import os
 from pathlib import Path
 
+from bench.errors import UserError
 
-class StoreError(Exception):
+
+class StoreError(UserError):
     """The run could not be stored (full, read-only, no permission, already there)."""
 
 
-class UnusableRun(Exception):
+class UnusableRun(UserError):
     """The run could not be read, or the reference names none, or more than one."""
 
 
