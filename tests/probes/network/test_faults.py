@@ -49,7 +49,7 @@ def running(host: str) -> list[str]:
     return found
 
 
-def wait_for(host: str, word: str, wanted: bool, seconds: float = 15.0) -> None:
+def wait_for(host: str, word: str, wanted: bool, seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while any(word in line for line in running(host)) != wanted:
         assert time.monotonic() < end, running(host)
