@@ -6,13 +6,26 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 DEV_STAMP := $(VENV)/.ready-dev
 
-.PHONY: run test check format setup perf accuracy error-rates test-gpu wheel clean
+# How many tests run at once. They mostly wait, so more than there are cores.
+JOBS ?= 4
+# File by file, the long ones first (tests/conftest.py sorts them).
+PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
+# Without bytecode every start of the command, and there are hundreds, compiles all of it.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help run test test-fast check format setup perf accuracy error-rates test-gpu wheel clean
 
 run: $(STAMP) tools ## measure this machine and judge it
 	$(BIN)/bench run --exit-zero $(ARGS)
 
-test: $(DEV_STAMP) tools test-tools ## every test
-	$(BIN)/python -m pytest $(ARGS)
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+test: $(DEV_STAMP) tools test-tools ## every test; one file: make test ARGS=tests/judge/test_gate.py
+	$(PYTEST) -n $(JOBS) $(ARGS)
+
+test-fast: $(DEV_STAMP) ## the quick tests, in about a minute: no host, no fio, no browser, no waiting
+	$(PYTEST) -n logical --maxprocesses 8 -m 'not slow' $(ARGS)
 
 test-gpu: $(DEV_STAMP) tools ## the tests that need a real GPU
 	$(BIN)/python -m pytest -m gpu $(ARGS)
@@ -23,7 +36,7 @@ check: $(DEV_STAMP) ## style, types, who may import whom
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(DEV_STAMP)
+format: $(DEV_STAMP) ## mend style, as far as a tool can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -39,10 +52,10 @@ perf: $(DEV_STAMP) tools ## speed claims, as ratios measured side by side
 error-rates: $(DEV_STAMP) ## false alarms and power of the nightly gate, simulated
 	$(BIN)/python -m tests.accuracy.error_rates $(ARGS)
 
-wheel: $(DEV_STAMP)
+wheel: $(DEV_STAMP) ## what pip installs, in dist/
 	$(BIN)/python -m build --wheel
 
-setup: $(STAMP) tools
+setup: $(STAMP) tools ## all that make run needs, and no more
 
 .PHONY: tools test-tools
 tools:
@@ -57,8 +70,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 $(DEV_STAMP): $(STAMP)
-	$(BIN)/pip install --quiet -c constraints.txt --no-build-isolation -e '.[torch,loaders,fleet,test,check]'
+	$(BIN)/pip install --quiet -c constraints.txt --no-build-isolation -e '.[torch,loaders,fleet,ray,test,check]'
 	@touch $@
 
-clean:
+clean: ## remove all that was set up or built
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

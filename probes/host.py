@@ -37,7 +37,7 @@ METRICS = metrics(
 class HostWatch:
     """Reads cumulative counters; everything else is arithmetic in `parse`."""
 
-    def __init__(self) -> None:
+    def __init__(self, ctx: Context | None = None) -> None:
         import psutil
 
         self._psutil = psutil
@@ -72,10 +72,6 @@ def _running() -> int | None:
 def _pressure() -> dict[str, dict[str, int]]:
     """Stall time by resource and kind; empty where the kernel has no PSI."""
     return {resource: found for resource in _RESOURCES if (found := procfs.pressure(resource))}
-
-
-def watch(ctx: Context) -> HostWatch:
-    return HostWatch()
 
 
 # --- samples to measurements
@@ -172,7 +168,7 @@ PROBE = Probe(
     help="CPU, memory, disks, network cards and pressure of the node, in each stage of the run.",
     metrics=METRICS,
     seconds={Effort.QUICK: 0.0, Effort.STANDARD: 0.0, Effort.THOROUGH: 0.0},
-    watch=watch,
+    watch=HostWatch,
     parse=parse,
     doctor=doctor,
     order=90,

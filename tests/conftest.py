@@ -1,11 +1,22 @@
-"""What every test may rely on: its own lock, its own results, no settings of this machine."""
+"""What every test may rely on: its own lock, its own results, no settings of this machine; and how tests share time.
+
+The suite mostly waits, so `make test` runs several files at once, those that take long first. A test marked ``alone``
+waits until no other runs, and holds up the rest meanwhile.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+_HERE = Path(__file__).parent
+#: Whatever stands on one of these makes hosts or a cluster, runs fio or the feed's load, builds.
+_SLOW_FIXTURES = {"brief", "cable", "child", "hosts", "server", "slurm", "wheel"}
 
 
 @pytest.fixture(autouse=True)
@@ -32,3 +43,33 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("needs root: it makes namespaces, cgroups or mounts")
     if item.get_closest_marker("gpu") and not Path("/proc/driver/nvidia/version").exists():
         pytest.skip("needs an NVIDIA GPU: no NVIDIA driver is loaded here")
+
+
+# --- which tests run together
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is slow by what it stands on; files with long tests first, last those whose tests must be alone."""
+    for item in items:
+        if _SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")
+    marked = {name: {item.path for item in items if item.get_closest_marker(name)} for name in ("alone", "slow")}
+    items.sort(key=lambda item: (item.path in marked["alone"], item.path not in marked["slow"]))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # around the time-out: waiting for one's turn does not count
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    how = fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH
+    with _held("__init__.py", fcntl.LOCK_EX) as turn, _held("conftest.py", how):
+        fcntl.flock(turn, fcntl.LOCK_UN)  # who waits to be alone holds it, so that no other begins meanwhile
+        return (yield)
+
+
+@contextmanager
+def _held(name: str, how: int) -> Iterator[int]:
+    with (_HERE / name).open("ab") as file:
+        fcntl.flock(file, how)
+        try:
+            yield file.fileno()
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)

@@ -1,5 +1,5 @@
-"""``bench fleet``: many nodes, one verdict. ``run`` measures them over ssh, ``member`` where the site's own launcher
-has started it on each; ``join`` judges what either of them, or anything else, has produced.
+"""``bench fleet``: many nodes, one verdict. ``run`` measures them, over ssh, Slurm or Ray; ``join`` judges what it, or
+anything else, has produced.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli import fleet_export, fleet_member
+from bench.cli import fleet_export
 from bench.cli import fleet_options as options
 from bench.cli.output import emit
 from bench.workflows import site as settings
@@ -68,7 +68,13 @@ def run(
         options.Words,
         typer.Option("-i", "--inventory", help="Any ansible inventory: file, plugin, or 'HOST,'; again for more."),
     ] = None,
-    limit: Annotated[str, typer.Option(help="Which hosts of it: an ansible pattern, 'gpu:!n7'.")] = "all",
+    slurm: Annotated[bool, typer.Option("--slurm", help="The nodes of the allocation that this runs in.")] = False,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="The nodes of that Ray cluster: HOST:PORT, auto or ray://...")
+    ] = None,
+    limit: Annotated[
+        str, typer.Option(help="Which hosts: an ansible pattern, 'gpu:!n7'; for Slurm and Ray names, 'n1*,!n17'.")
+    ] = "all",
     resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with that run: its folder or id.")] = None,
     effort: options.Effort = "quick",
     profile: options.Profiles = None,
@@ -95,17 +101,20 @@ def run(
     quiet: options.Quiet = False,
     exit_zero: ExitZero = False,
 ) -> int:
-    """Measure every node, every pair and all together; one verdict. Needs ssh, and aiready-bench[fleet] here.
+    """Measure every node, every pair and all together; one verdict.
+
+    -i needs ssh and aiready-bench[fleet] here, --slurm an allocation, --ray aiready-bench[ray].
 
     Examples:  bench fleet run -i hosts.ini --storage /data    bench fleet run --resume 3f9a1c
+               bench fleet run --slurm --storage /data         bench fleet run --ray auto --storage /data
     """
     from bench.workflows import fleet as fleet_run
 
     asked = fleet_run.Asked(
-        inventory=inventory or [], limit=limit, effort=effort, probe=probe or [], storage=storage or [],
-        profile=profile or [], accelerator=accelerator, pairs=pairs, collective=collective, at_once=at_once,
-        pairs_at_once=pairs_at_once, spread=spread, budget=budget, python=python, node_env=node_env or [],
-        confirm=confirm, shared=shared, stage=stage, ranks=ranks_per_node,
+        inventory=inventory or [], slurm=slurm, ray=ray, limit=limit, effort=effort, probe=probe or [],
+        storage=storage or [], profile=profile or [], accelerator=accelerator, pairs=pairs, collective=collective,
+        at_once=at_once, pairs_at_once=pairs_at_once, spread=spread, budget=budget, python=python,
+        node_env=node_env or [], confirm=confirm, shared=shared, stage=stage, ranks=ranks_per_node,
     )  # fmt: skip
     root = settings.results_root(results)
     if dry_run:
@@ -115,9 +124,6 @@ def run(
     done = fleet_run.measure(asked, root, resume, by, progress=not (quiet or json))
     page = done.folder / "fleet.html"
     return conclude(done.fleet, page=page, json=json, quiet=quiet, exit_zero=exit_zero, where=str(page))
-
-
-fleet.command("member")(fleet_member.member)
 
 
 def expected(expect: str | None) -> list[str] | None:

@@ -1,4 +1,4 @@
-"""What several commands of ``bench fleet`` take on the command line: run and member, join and export."""
+"""What ``bench fleet run`` takes on the command line, and what join and export both do."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def stop(family: str) -> str:
 
 def contact(python: str) -> str:
     """What the node calls itself, which machine it is, and which version of the product is installed there."""
-    return CONTACT.replace("@PYTHON@", python)
+    return CONTACT.replace("@PYTHON@", shlex.quote(python))
 
 
 def _script(text: str, claim: str, **words: str) -> str:

@@ -19,7 +19,7 @@ from bench.fleet import job_script as node_script
 from bench.fleet.errors import FleetError
 from bench.fleet.files import LOG, entries
 from bench.fleet.job_script import BadFrame, Frame
-from bench.fleet.transport.base import Door, Kind, Reply
+from bench.fleet.transport.base import Kind, Reply, Transport
 from bench.judge.fleet.model import State
 from bench.store.errors import one_line, why
 
@@ -103,7 +103,7 @@ class Log:
 class Jobs:
     """Performs jobs, at most one a host at a time. ``prefix`` begins every claim."""
 
-    engine: Door
+    engine: Transport
     log: Log
     prefix: str
     listen: Listen = lambda _: None

@@ -61,6 +61,7 @@ class Plan:
     needs_bench: bool = True
     stage: bool = False
     seed: int = 7
+    transport: str = "ansible"  # `bench.fleet.transport.connect`; ``inventory`` says where, for each of them
 
     def save(self, folder: Path) -> None:
         """Write it, once. Raises FleetError."""

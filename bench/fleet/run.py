@@ -27,8 +27,7 @@ from bench.fleet.join.collective import COLLECTIVE, trouble_of_line
 from bench.fleet.join.join import Judgement
 from bench.fleet.pair_rounds import Rounds
 from bench.fleet.plan import Plan, waves
-from bench.fleet.transport.ansible import Engine
-from bench.fleet.transport.base import Door, Kind
+from bench.fleet.transport.base import Kind, Transport
 from bench.judge.fleet.model import Fleet, State
 from bench.measure.lock import acquire
 from bench.model import Run
@@ -46,7 +45,7 @@ class Session:
 
     folder: Path
     plan: Plan
-    engine: Door
+    engine: Transport
     listen: Listen = lambda _: None
     keep: Callable[[Run], None] = lambda _: None
     roster: dict[str, Contacted] = field(default_factory=dict)
@@ -117,7 +116,7 @@ class Session:
     def _stage(self, answers: Mapping[str, Contacted | None]) -> dict[str, str]:
         """Bring the product to those who lack it, if that was asked for. Why it could not be brought, by host."""
         lacking = {host: found for host, found in answers.items() if found is not None and found.version is None}
-        if not self.plan.stage or not lacking or not isinstance(self.engine, Engine):
+        if not self.plan.stage or not lacking:
             return {}
         fit = [host for host, found in lacking.items() if found.python == stage.fits()]
         like = {host: self.plan.variables[host].python for host in fit}

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import bench
 from bench.fleet.errors import FleetError
-from bench.fleet.transport.ansible import Engine
+from bench.fleet.transport.base import Transport
 from bench.store.errors import one_line, why
 
 _OURS = "aiready-bench"
@@ -127,7 +127,7 @@ def _digest(path: Path) -> str:
 
 
 def bring(
-    engine: Engine, pythons: Mapping[str, str], folder: Path, limit: float = 300.0
+    engine: Transport, pythons: Mapping[str, str], folder: Path, limit: float = 300.0
 ) -> dict[str, tuple[str | None, str]]:
     """Host -> (the folder with the product there, or None, and why not). The archive goes only where it is missing.
 
@@ -141,7 +141,7 @@ def bring(
 
 
 def _brought(
-    engine: Engine, archive: Archive, pythons: Mapping[str, str], limit: float
+    engine: Transport, archive: Archive, pythons: Mapping[str, str], limit: float
 ) -> dict[str, tuple[str | None, str]]:
     hosts = list(pythons)
     asked = engine.each(dict.fromkeys(hosts, ready_script(archive)), 30.0)

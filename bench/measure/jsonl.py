@@ -114,7 +114,7 @@ def understood(who: str) -> Iterator[None]:
     """Around the reading of objects: what is missing in them or of another type is Failed, in one line."""
     try:
         yield
-    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise Failed(Code.TOOL_OUTPUT, f"{who} left something out: {error!r}"[:_MOST_REASON]) from error
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -40,6 +40,12 @@ def title(metric: str) -> str:
     kept = next((word for word in _COUNTED if unit.startswith(word)), "")
     stem = metric.removesuffix("_" + unit) if unit else metric
     return " ".join(clean(f"{stem}_{kept}" if kept else stem).split("_")).strip()
+
+
+def worst_first(findings: Iterable[Finding]) -> list[Finding]:
+    """Failing, undecided, without data, passing; of each the required ones first."""
+    order = (Status.FAIL, Status.UNDECIDED, Status.NO_DATA, Status.PASS)
+    return sorted(findings, key=lambda f: (order.index(f.status), not f.required))
 
 
 def gate_name(finding: Finding) -> str:
@@ -194,8 +200,10 @@ def holes(run: Run) -> list[Hole]:
     for hole in probe_holes(run):
         same.setdefault(hole[1:], []).extend(hole.names)
     for f in (f for v in run.verdicts for f in v.findings):
-        if f.status is Status.NO_DATA and code_of(f.reason) not in OF_A_PROBE:
-            why = f"only by a stand-in ({clean(f.stand_in)})" if f.stand_in else reason_text(f.reason)
+        code = code_of(f.reason)
+        if f.status is Status.NO_DATA and code not in OF_A_PROBE:
+            stood_in = code is Code.STAND_IN and f.stand_in
+            why = f"only by a stand-in ({clean(stood_in)})" if stood_in else reason_text(f.reason)
             same.setdefault((STATUS[f.status], why, clean(f.remedy)), []).append(bare_name(f))
     return [Hole(tuple(dict.fromkeys(names)), *fate) for fate, names in same.items()]
 
@@ -271,16 +279,13 @@ def _sentence(run: Run, peer: str, bounds: list[Measurement], several: bool) -> 
 
 
 def _said(run: Run, bound: Measurement) -> str:
-    seen = _seen(run, bound)
+    """The rate, and the network's own events above the lowest threshold, which is what the rate is of."""
     most = f"at most {bound.value * _HOUR:.3g} an hour at 95 %"
-    return most if seen is None else f"{f'{seen:.0f}' if seen else 'none'} seen, {most}"
-
-
-def _seen(run: Run, bound: Measurement) -> float | None:
-    """The network's own events above the lowest threshold, which is what the rate is of; None where none is told."""
-    same = {**bound.labels, "place": "network"}
-    found = run.find(_EVENTS, **same)
-    return min(found, key=_threshold).value if found else None
+    events = run.find(_EVENTS, **{**bound.labels, "place": "network"})
+    if not events:
+        return most
+    seen = min(events, key=_threshold).value
+    return f"{f'{seen:.0f}' if seen else 'none'} seen, {most}"
 
 
 def _threshold(events: Measurement) -> float:

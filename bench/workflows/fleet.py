@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +13,8 @@ from bench.workflows.errors import CliError
 
 if TYPE_CHECKING:
     from bench.fleet.join.join import Judgement
-    from bench.fleet.plan import HostVars, Plan
-    from bench.fleet.transport.ansible import Engine
+    from bench.fleet.plan import Plan
+    from bench.fleet.transport.base import Transport
     from bench.judge.fleet.model import Fleet
     from bench.measure.tools import Signals
     from bench.model import Run
@@ -48,6 +47,8 @@ class Asked:
     shared: str | None
     stage: bool = False
     ranks: int | None = None
+    slurm: bool = False
+    ray: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +68,8 @@ def measure(asked: Asked, root: Path, resume: str | None, by: Judgement, *, prog
     folder = _resumed(root, resume) if resume else None
     try:
         with Signals() as signals:
-            folder, plan, engine = _planned(asked, root, folder, signals)
-            return Done(folder, _session(folder, plan, engine, root, by, progress))
+            folder, plan, transport = _planned(asked, root, folder, signals)
+            return Done(folder, _session(folder, plan, transport, root, by, progress))
     except FleetError as error:
         raise CliError(str(error)) from error
     except Interrupted as error:
@@ -76,23 +77,23 @@ def measure(asked: Asked, root: Path, resume: str | None, by: Judgement, *, prog
         raise CliError(f"interrupted{again}", status=128 + error.signum) from error
 
 
-def _planned(asked: Asked, root: Path, folder: Path | None, signals: Signals) -> tuple[Path, Plan, Engine]:
+def _planned(asked: Asked, root: Path, folder: Path | None, signals: Signals) -> tuple[Path, Plan, Transport]:
     from bench.fleet.files import make_folder
     from bench.fleet.plan import load
-    from bench.fleet.transport.ansible import Engine
+    from bench.fleet.transport import connect
 
     if folder is not None:
         plan = load(folder)
-        return folder, plan, Engine(plan.inventory, signals)
-    engine = Engine(_inventory(asked), signals)
-    plan = make_plan(asked, engine)
+        return folder, plan, connect(plan.transport, plan.inventory, signals)
+    transport = connect(*_where(asked), signals)
+    plan = make_plan(asked, transport)
     folder = root / "fleet" / plan.id
     make_folder(folder)
     plan.save(folder)
-    return folder, plan, engine
+    return folder, plan, transport
 
 
-def _session(folder: Path, plan: Plan, engine: Engine, root: Path, by: Judgement, progress: bool) -> Fleet:
+def _session(folder: Path, plan: Plan, transport: Transport, root: Path, by: Judgement, progress: bool) -> Fleet:
     from contextlib import suppress
 
     from bench.fleet.run import Session
@@ -106,7 +107,7 @@ def _session(folder: Path, plan: Plan, engine: Engine, root: Path, by: Judgement
             store.save(run)
 
     with fleet_listener(len(plan.hosts), shown=progress) as listen:
-        return Session(folder, plan, engine, listen, keep).run(by)
+        return Session(folder, plan, transport, listen, keep).run(by)
 
 
 def _resumed(root: Path, word: str) -> Path:
@@ -118,44 +119,44 @@ def _resumed(root: Path, word: str) -> Path:
     return found.resolve()
 
 
-def _inventory(asked: Asked) -> list[str]:
-    """Paths made absolute, because ansible runs elsewhere; ``HOST,HOST`` lists as they are. Raises CliError."""
-    if not asked.inventory:
-        raise CliError("fleet run: name the hosts with -i INVENTORY, or go on with --resume RUN")
+def _where(asked: Asked) -> tuple[str, list[str]]:
+    """The transport, and where it finds the hosts. Paths are made absolute, because ansible runs elsewhere; lists
+    (``HOST,HOST``) stay as they are. Raises CliError.
+    """
+    from bench.fleet.transport import ANSIBLE, RAY, SLURM
+
+    if bool(asked.inventory) + asked.slurm + (asked.ray is not None) != 1:
+        raise CliError("fleet run: name the hosts with one of -i INVENTORY, --slurm, --ray ADDRESS, or --resume RUN")
+    if asked.slurm:
+        return SLURM, []
+    if asked.ray is not None:
+        return RAY, [asked.ray]
     for word in asked.inventory:
         if "," not in word and not Path(word).exists():
             raise CliError(f"-i {word}: no such inventory")
-    return [word if "," in word else str(Path(word).resolve()) for word in asked.inventory]
+    return ANSIBLE, [word if "," in word else str(Path(word).resolve()) for word in asked.inventory]
 
 
-def make_plan(asked: Asked, engine: Engine) -> Plan:
-    """The plan by the inventory. Raises FleetError, CliError."""
-    from bench.fleet.plan import checked_env, host_vars
-
-    env = checked_env(asked.node_env)
-    hosts = engine.hosts(asked.limit)
-    if not hosts:
-        raise CliError(f"-i {' '.join(asked.inventory)}: names no host for {asked.limit!r}")
-    variables = {host: host_vars(host, values, env, asked.python) for host, values in hosts.items()}
-    return plan_for(asked, list(hosts), variables, engine.inventory)
-
-
-def plan_for(
-    asked: Asked, hosts: Sequence[str], variables: Mapping[str, HostVars], inventory: Sequence[str] = ()
-) -> Plan:
-    """What the command line asks for, on these hosts. Raises CliError."""
-    from bench.fleet.plan import BUDGET_SECONDS, PAIR_SECONDS, Plan
+def make_plan(asked: Asked, transport: Transport) -> Plan:
+    """What the command line asks for, on the transport's hosts. Raises FleetError, CliError."""
+    from bench.fleet.plan import BUDGET_SECONDS, PAIR_SECONDS, Plan, checked_env, host_vars
     from bench.store.runs import Store
 
+    kind, where = _where(asked)
+    env = checked_env(asked.node_env)
+    hosts = transport.hosts(asked.limit)
+    if not hosts:
+        raise CliError(f"{' '.join([kind, *where])}: names no host for {asked.limit!r}")
     if asked.effort not in BUDGET_SECONDS:
         raise CliError(f"--effort {asked.effort}: must be one of {', '.join(BUDGET_SECONDS)}")
     if asked.pairs not in ("auto", "all", "random", "none"):
         raise CliError(f"--pairs {asked.pairs}: must be auto, all, random or none")
     return Plan(
         id=Store.new_id(),
-        inventory=tuple(inventory),
+        transport=kind,
+        inventory=tuple(where),
         hosts=tuple(hosts),
-        variables=dict(variables),
+        variables={host: host_vars(host, values, env, asked.python) for host, values in hosts.items()},
         sweep=_sweep(asked),
         budget=asked.budget or BUDGET_SECONDS[asked.effort],
         pairs=asked.pairs,
@@ -210,10 +211,10 @@ def dry_run(asked: Asked, root: Path) -> str:
     from bench.fleet.errors import FleetError
     from bench.fleet.pair_schedule import ceiling, schedule
     from bench.fleet.plan import waves
-    from bench.fleet.transport.ansible import Engine
+    from bench.fleet.transport import connect
 
     try:
-        plan = make_plan(asked, Engine(_inventory(asked)))
+        plan = make_plan(asked, connect(*_where(asked)))
     except FleetError as error:
         raise CliError(str(error)) from error
     rounds = ceiling(schedule(plan.hosts, plan.pairs, plan.seed), plan.pairs_at_once)

@@ -1,11 +1,13 @@
-"""What the kernel says while an arm runs: bytes that really came from a device, waiting for a CPU, pressure."""
+"""Whether reads really came from a device: its counters, the page cache, and file systems that are memory."""
 
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import re
 import struct
+import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +19,8 @@ _IN_MEMORY = {0x01021994: "tmpfs", 0x858458F6: "ramfs", 0x958458F6: "hugetlbfs"}
 _ZFS = 0x2FC12FC1
 FIRST_DIRECT_ZFS = (2, 3)  # OpenZFS takes O_DIRECT since 0.8, and goes round its cache (the ARC) since 2.3
 ARC = "zfs-arc"
-_SECTOR_BYTES = 512
+_SECTOR_BYTES = 512  # of /sys/dev/block/*/stat, whatever the device's own sectors are (kernel: block/stat.rst)
+_BLOCK_BYTES = 4096
 _PROBE_DISTANCE = 128 << 10
 _INFINIBAND = Path("/sys/class/infiniband")
 
@@ -34,15 +37,18 @@ def device_of(path: str) -> str | None:
     return name if Path(f"/sys/dev/block/{name}").exists() else None
 
 
-def device_read_bytes(device: str | None) -> int | None:
-    """Bytes read from that device by the whole node since boot (``/sys/dev/block/*/stat``, third field, sectors)."""
-    if device is None:
-        return None
-    try:
-        fields = Path(f"/sys/dev/block/{device}/stat").read_text(encoding="ascii").split()
-        return int(fields[2]) * _SECTOR_BYTES
-    except (OSError, ValueError, IndexError):
-        return None
+def block_counters(device: str | None) -> str:
+    """The kernel's counters of a block device, as text; empty where there are none (NFS, btrfs)."""
+    return procfs.read(f"/sys/dev/block/{device}/stat") if re.fullmatch(r"\d+:\d+", device or "") else ""
+
+
+def parse_block_counters(text: str) -> tuple[int, int] | None:
+    """(bytes read, bytes written) by the whole node since boot; None where the kernel counts nothing.
+
+    Raises ValueError or IndexError on garbage.
+    """
+    fields = text.split()
+    return (int(fields[2]) * _SECTOR_BYTES, int(fields[6]) * _SECTOR_BYTES) if fields else None
 
 
 def network_read_bytes() -> int:
@@ -53,18 +59,12 @@ def network_read_bytes() -> int:
     """
     received = {name: count for name, (count, _) in procfs.link_bytes().items() if name != "lo"}
     lowest = sum(count for name, count in received.items() if not _lies_on_another(name))
-    return max(lowest, sum(4 * _number(path) for path in _INFINIBAND.glob("*/ports/*/counters/port_rcv_data")))
+    words = (int(procfs.read(path) or 0) for path in _INFINIBAND.glob("*/ports/*/counters/port_rcv_data"))
+    return max(lowest, 4 * sum(words))
 
 
 def _lies_on_another(interface: str) -> bool:
     return any(Path("/sys/class/net", interface).glob("lower_*"))
-
-
-def _number(path: Path) -> int:
-    try:
-        return int(path.read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return 0
 
 
 class Delivered:
@@ -81,7 +81,8 @@ class Delivered:
         self._begin = self._now()
 
     def _now(self) -> tuple[int, int | None, int]:
-        return procfs.read_bytes(), device_read_bytes(self._device), network_read_bytes()
+        device = parse_block_counters(block_counters(self._device))
+        return procfs.read_bytes(), device and device[0], network_read_bytes()
 
     def each(self, own: int | None = None) -> tuple[int, int | None, int]:
         """By the process itself (``own``: by its children), by the block device (None without one), by the network."""
@@ -113,15 +114,11 @@ def below_loop(device: str | None) -> str | None:
         return None
 
 
-def cpu_seconds_of_node() -> float:
-    """CPU seconds spent on this node since boot by everybody, the kernel included, waiting for I/O left out."""
-    return procfs.cpu_ticks().busy / os.sysconf("SC_CLK_TCK")
-
-
-def own_cpu_seconds() -> float:
-    """CPU seconds spent by this process and its live and ended children."""
+def cpu_seconds() -> tuple[float, float]:
+    """CPU seconds spent by everybody on this node since boot, and by this process and its children."""
     own = os.times()
-    return own.user + own.system + own.children_user + own.children_system
+    ours = own.user + own.system + own.children_user + own.children_system
+    return procfs.cpu_ticks().busy / os.sysconf("SC_CLK_TCK"), ours
 
 
 def memory_file_system(path: str) -> str | None:
@@ -140,10 +137,8 @@ def _type_of_file_system(path: str) -> int:
 
 def zfs_version() -> tuple[int, ...]:
     """Of the loaded module; (0,) where there is none."""
-    with suppress(OSError, ValueError):
-        words = Path("/sys/module/zfs/version").read_text(encoding="ascii").split("-")[0].split(".")
-        return tuple(int(word) for word in words[:2])
-    return (0,)
+    found = re.match(r"(\d+)\.(\d+)", procfs.read("/sys/module/zfs/version"))
+    return (int(found[1]), int(found[2])) if found else (0,)
 
 
 def memory_device(device: str | None) -> str | None:
@@ -160,20 +155,19 @@ def resident_ratio(paths: Sequence[str], probes: int = 256) -> float | None:
     """
     asked = hits = 0
     for path in paths:
-        fd = os.open(path, os.O_RDONLY)
-        try:
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
-            size = os.fstat(fd).st_size
-            hop = max(_PROBE_DISTANCE, size * len(paths) // probes)
-            for position in range(hop // 2, size, hop):
-                asked += 1
-                hits += _is_resident(fd, position)
-            if not hits:
-                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        except OSError:
-            return None
-        finally:
-            os.close(fd)
+        with open(path, "rb", buffering=0) as file:
+            fd = file.fileno()
+            try:
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+                size = os.fstat(fd).st_size
+                hop = max(_PROBE_DISTANCE, size * len(paths) // probes)
+                for position in range(hop // 2, size, hop):
+                    asked += 1
+                    hits += _is_resident(fd, position)
+                if not hits:
+                    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            except OSError:
+                return None
     return hits / asked if asked else None
 
 
@@ -187,8 +181,28 @@ def _is_resident(fd: int, position: int) -> bool:
 def evict(paths: Sequence[str]) -> None:
     """Drop the files' pages from the page cache; needs no privilege. Only clean pages go, so flush first."""
     for path in paths:
-        fd = os.open(path, os.O_RDONLY)
-        try:
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(fd)
+        with open(path, "rb", buffering=0) as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def try_direct(folder: str) -> None:
+    """Write and read one block round the page cache, and leave nothing. Raises OSError where that does not work."""
+    fd = _nameless(folder)
+    try:
+        with mmap.mmap(-1, _BLOCK_BYTES) as block:
+            os.pwritev(fd, [block], 0)
+            os.preadv(fd, [block], 0)
+    finally:
+        os.close(fd)
+
+
+def _nameless(folder: str) -> int:
+    """A file opened with O_DIRECT that leaves no name behind, whatever happens to this process."""
+    with suppress(OSError):
+        return os.open(folder, os.O_TMPFILE | os.O_DIRECT | os.O_RDWR, 0o600)
+    fd, name = tempfile.mkstemp(prefix=".aiready-bench-direct-", dir=folder)
+    os.close(fd)
+    try:
+        return os.open(name, os.O_DIRECT | os.O_RDWR)
+    finally:
+        os.unlink(name)

@@ -16,7 +16,6 @@ from typing import Any
 from bench.measure.probe import Failed, ProbeError, Unsupported
 from bench.model import Code
 
-_DRIVER_REMEDY = "install the NVIDIA driver (https://docs.nvidia.com/datacenter/tesla/driver-installation-guide/)"
 #: Errors after which the same call is not made again.
 _FOR_EVER = frozenset({"NotSupported", "FunctionNotFound", "NoPermission", "ArgumentVersionMismatch"})
 _LOST = frozenset({"GpuIsLost", "GpuNotFound"})
@@ -44,18 +43,24 @@ def load() -> Any:
         raise Unsupported(Code.NVML_MISSING, reason, "pip install nvidia-ml-py") from error
     try:
         pynvml.nvmlInit()
-    except pynvml.NVMLError_LibraryNotFound as error:
-        reason = "no libnvidia-ml.so.1: no NVIDIA driver is installed"
-        raise Unsupported(Code.NVML_MISSING, reason, _DRIVER_REMEDY) from error
-    except pynvml.NVMLError_DriverNotLoaded as error:
-        reason = "the NVIDIA driver is installed but not loaded"
-        raise Unsupported(Code.NVML_MISSING, reason, "modprobe nvidia; dmesg | grep -i nvrm") from error
-    except pynvml.NVMLError_LibRmVersionMismatch as error:
-        reason = "the NVIDIA library and the loaded kernel module are of different versions"
-        raise Failed(Code.NVML_BROKEN, reason, "reboot, so that the installed driver is loaded") from error
     except pynvml.NVMLError as error:
-        raise Failed(Code.NVML_BROKEN, f"NVML does not start: {error}", "nvidia-smi") from error
+        raise _start_error(error) from error
     return pynvml
+
+
+def _start_error(error: Exception) -> ProbeError:
+    match error_name(error):
+        case "LibraryNotFound":
+            remedy = "install the NVIDIA driver (https://docs.nvidia.com/datacenter/tesla/driver-installation-guide/)"
+            return Unsupported(Code.NVML_MISSING, "no libnvidia-ml.so.1: no NVIDIA driver is installed", remedy)
+        case "DriverNotLoaded":
+            remedy = "modprobe nvidia; dmesg | grep -i nvrm"
+            return Unsupported(Code.NVML_MISSING, "the NVIDIA driver is installed but not loaded", remedy)
+        case "LibRmVersionMismatch":
+            reason = "the NVIDIA library and the loaded kernel module are of different versions"
+            return Failed(Code.NVML_BROKEN, reason, "reboot, so that the installed driver is loaded")
+        case _:
+            return Failed(Code.NVML_BROKEN, f"NVML does not start: {error}", "nvidia-smi")
 
 
 def open_cards(nvml: Any) -> list[Card]:

@@ -17,7 +17,7 @@ _SHORTEST_SECONDS = 0.1  # counters and clocks are too coarse to be divided over
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class StageWindow:
     """One stretch of one stage: its two ends, and the samples from the first to the last."""
 
     begin: Sample
@@ -34,7 +34,7 @@ class Stage:
     """All windows of one stage of the run."""
 
     name: str
-    windows: tuple[Window, ...]
+    windows: tuple[StageWindow, ...]
 
     @property
     def seconds(self) -> float:
@@ -65,21 +65,21 @@ def finite(value: Any) -> float | None:
     return float(value)
 
 
-def _change(window: Window, read: Callable[[Sample], Any]) -> float | None:
+def _change(window: StageWindow, read: Callable[[Sample], Any]) -> float | None:
     before, after = finite(read(window.begin)), finite(read(window.end))
     return after - before if before is not None and after is not None and after >= before else None
 
 
 def stages(samples: Sequence[Sample]) -> list[Stage]:
     """The stages in the order in which they first began; those that lasted too briefly to be measured are left out."""
-    windows: dict[str, list[Window]] = {}
+    windows: dict[str, list[StageWindow]] = {}
     for window in _windows(samples):
         windows.setdefault(str(window.begin["stage"]), []).append(window)
     made = [Stage(name, tuple(found)) for name, found in windows.items()]
     return [stage for stage in made if stage.seconds >= _SHORTEST_SECONDS]
 
 
-def _windows(samples: Sequence[Sample]) -> Iterator[Window]:
+def _windows(samples: Sequence[Sample]) -> Iterator[StageWindow]:
     """Begin and end are matched by name, the innermost first; a stage that never ended is left out."""
     open_at: list[int] = []
     found: list[tuple[int, int]] = []
@@ -92,4 +92,4 @@ def _windows(samples: Sequence[Sample]) -> Iterator[Window]:
                 open_at.remove(begun)
                 found.append((begun, index))
     for begun, ended in sorted(found):
-        yield Window(samples[begun], samples[ended], tuple(samples[begun : ended + 1]))
+        yield StageWindow(samples[begun], samples[ended], tuple(samples[begun : ended + 1]))

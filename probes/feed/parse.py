@@ -9,13 +9,14 @@ from itertools import pairwise
 from typing import TypeVar
 
 from bench.judge.attribution import components
-from bench.judge.statistics import median
+from bench.judge.statistics import median, quantile, quantile_interval
 from bench.measure import jsonl
 from bench.measure.probe import Failed, TimedOut, Unsupported
 from bench.model import Code, Measurement, Series
+from probes.common.metrics import exact, of_repeats
 from probes.feed.rates import Rate, difference_interval, each_step, own, pool, rate
-from probes.feed.records import Arm, End, LoadError, Ready
-from probes.feed.validity import reasons
+from probes.feed.records import Arm, Checkpoint, End, KvRead, LoadError, ModelLoad, Moved, PatternReady, Ready
+from probes.feed.validity import COLD_RATIO, reasons
 
 WHO = "the feed's load program"
 ARMS = ("resident", "transfer", "preprocess", "fetch", "storage")
@@ -66,9 +67,8 @@ def parse(text: str, path: str, label: str) -> Parsed:
     """Everything that one directory's arms say. ``label`` names an emulated accelerator (``resnet50-h100*8``)."""
     ready, arms = answer(text, Ready, Arm, arm=Arm)
     with jsonl.understood(WHO):
-        feed = _PathRates(ready, arms, path, label)
-        figures = (*feed.stages(), *feed.starvation(), *feed.headroom(), feed.sample_bytes(), *feed.details())
-        return Parsed(figures, tuple(feed.series()), tuple(feed.warnings()))
+        rates = _PathRates(ready, arms, path, label)
+        return Parsed(tuple(rates.measurements()), tuple(rates.series()), tuple(rates.warnings()))
 
 
 class _PathRates:
@@ -127,18 +127,23 @@ class _PathRates:
         ordered = sorted(values)
         return self.figure(metric, Rate(sum(ordered) / len(ordered), (ordered[0], ordered[-1])), **labels)
 
-    def sample_bytes(self) -> Measurement:
-        size = float(self.ready.sample_bytes)
-        return Measurement(metric="feed_sample_bytes", value=size, interval=(size, size), samples=1, labels=self.labels)
+    def measurements(self) -> Iterator[Measurement]:
+        yield from self._stages()
+        yield from self._starvation()
+        yield from self._headroom()
+        yield exact("feed_sample_bytes", self.ready.sample_bytes, 1, self.labels)
+        for part in (self._busy, self._interference, self._waits, self._cores, self._mlperf, self._loader):
+            yield from part()
+        yield from self._ways_to_read()
 
-    def stages(self) -> Iterator[Measurement]:
+    def _stages(self) -> Iterator[Measurement]:
         for stage, measured in self.rates.items():
             if stage == "yardstick":
                 yield self.figure("feed_yardstick_samples_per_second", measured)
             else:
                 yield self.figure("inference_samples_per_second", measured, stage=stage)
 
-    def starvation(self) -> Iterator[Measurement]:
+    def _starvation(self) -> Iterator[Measurement]:
         """The contract's parts, each with an interval by interval arithmetic on the rates'.
 
         The repeats are the windows of the arm that makes the difference, so that a repetition can be pooled.
@@ -163,7 +168,7 @@ class _PathRates:
             interval, windows = rows[name]
             yield self.figure("starvation_ratio", Rate(value, interval, tuple(windows)), component=name)
 
-    def headroom(self) -> Iterator[Measurement]:
+    def _headroom(self) -> Iterator[Measurement]:
         if "fetch" not in self.rates:
             return
         c, f = self.rates["resident"], self.rates["fetch"]
@@ -173,17 +178,6 @@ class _PathRates:
         count = float(self.ready.count or 1)
         feedable, least, most = (float(math.floor(value * count + 1e-9)) for value in (ratio.value, low, high))
         yield self.figure("accelerators_feedable", Rate(feedable, (least, most)))
-
-    # --- what else the arms say
-
-    def details(self) -> Iterator[Measurement]:
-        yield from self._busy()
-        yield from self._interference()
-        yield from self._waits()
-        yield from self._cores()
-        yield from self._mlperf()
-        yield from self._loader()
-        yield from self._ways_to_read()
 
     def _busy(self) -> Iterator[Measurement]:
         """The share of each arm's window in which the accelerator computed; steps at the window's edges are cut."""
@@ -298,3 +292,53 @@ def _series(metric: str, labels: dict[str, str], rows: Sequence[tuple[float, flo
     kept = rows[:: max(1, -(-len(rows) // _MOST_POINTS))]
     values = tuple(round(value, digits) for _, value in kept)
     return Series(metric=metric, labels=labels, seconds=tuple(round(at, 2) for at, _ in kept), values=values)
+
+
+# --- other patterns than the feed: what a model load, a key-value block, a checkpoint takes
+
+
+def parse_pattern(text: str, path: str, label: str) -> Parsed:
+    """The measurements of one pattern. Raises Unsupported, Failed or TimedOut like `parse`."""
+    ready, moved = answer(text, PatternReady, Moved, load=ModelLoad, kv=KvRead, checkpoint=Checkpoint)
+    labels = {"path": path}
+    if ready.accelerator == "emulated":
+        labels |= {"stand_in": "emulated", "accelerator": label}
+    with jsonl.understood(WHO):
+        return Parsed(tuple(_measurements(moved, labels)), (), ())
+
+
+def _measurements(moved: Sequence[Moved], path: dict[str, str]) -> Iterator[Measurement]:
+    loads = [record for record in moved if isinstance(record, ModelLoad)]
+    for reader in ("yardstick", "safetensors"):
+        if some := [load for load in loads if load.reader == reader]:
+            yield _rate("feed_model_load_bytes_per_second", some, {**path, "reader": reader, "to": some[0].to})
+    reads = [record for record in moved if isinstance(record, KvRead)]
+    for model, state in dict.fromkeys((read.model, read.state) for read in reads):
+        yield from _kv([read for read in reads if (read.model, read.state) == (model, state)], path)
+    checkpoints = [record for record in moved if isinstance(record, Checkpoint)]
+    for direction in ("write", "restore"):
+        if done := [record for record in checkpoints if record.direction == direction]:
+            yield _rate("feed_checkpoint_bytes_per_second", done, {**path, "direction": direction})
+
+
+def _kv(reads: Sequence[KvRead], path: dict[str, str]) -> Iterator[Measurement]:
+    first = reads[0]
+    labels = {**path, "model": first.model, "state": first.state, "block_bytes": str(first.block_bytes)}
+    yield _rate("feed_kv_read_bytes_per_second", reads, labels)
+    latencies = [seconds for read in reads for seconds in read.latencies]
+    for statistic, q in (("p50", 0.50), ("p99", 0.99)):
+        yield Measurement(
+            metric="feed_kv_read_seconds", value=quantile(latencies, q), interval=quantile_interval(latencies, q),
+            samples=len(latencies), labels={**labels, "statistic": statistic}, invalid=_cold(reads),
+        )  # fmt: skip
+
+
+def _cold(moved: Sequence[Moved]) -> str | None:
+    for record in moved:
+        if record.device_bytes is not None and record.device_bytes < COLD_RATIO * record.bytes:
+            return f"{Code.NOT_COLD}: only {record.device_bytes / record.bytes:.0%} of the bytes came from the device"
+    return None
+
+
+def _rate(metric: str, moved: Sequence[Moved], labels: dict[str, str]) -> Measurement:
+    return of_repeats(metric, [record.bytes / record.seconds for record in moved], labels, _cold(moved))

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from bench.model import Effort
 
 LOADERS = ("torch", "webdataset", "safetensors", "parquet")
+PATTERNS = ("model-load", "kv-cache", "checkpoint")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,36 +61,16 @@ class Spec(BaseModel, frozen=True, extra="forbid"):
     buffered: bool = False
 
 
-#: (warm, shortest, longest) of each arm. Warm-up covers the fill of the read-ahead and short burst credits; an arm that
-#: is not flat by then goes on to ``longest``.
-_SECONDS: Mapping[Effort, Mapping[str, tuple[float, float, float]]] = {
-    Effort.QUICK: {
-        "resident": (0.5, 1.0, 1.0),
-        "transfer": (0.3, 0.7, 0.7),
-        "preprocess": (0.3, 1.2, 1.2),
-        "fetch": (1.0, 1.5, 2.5),
-        "storage": (1.0, 3.0, 4.5),
-        "yardstick": (1.0, 2.0, 4.0),
-        "mend": (0.3, 0.6, 0.6),
-    },
-    Effort.STANDARD: {
-        "resident": (0.5, 3.0, 3.0),
-        "transfer": (0.5, 1.5, 1.5),
-        "preprocess": (0.5, 3.0, 3.0),
-        "fetch": (1.5, 5.0, 10.0),
-        "storage": (2.0, 10.0, 20.0),
-        "yardstick": (1.0, 5.0, 10.0),
-        "mend": (0.3, 1.5, 1.5),
-    },
-    Effort.THOROUGH: {
-        "resident": (0.5, 10.0, 10.0),
-        "transfer": (1.0, 5.0, 5.0),
-        "preprocess": (1.0, 10.0, 10.0),
-        "fetch": (2.0, 20.0, 60.0),
-        "storage": (2.0, 30.0, 90.0),
-        "yardstick": (1.0, 15.0, 30.0),
-        "mend": (0.3, 5.0, 5.0),
-    },
+#: (warm, shortest, longest) of each arm at quick, standard and thorough effort. Warm-up covers the fill of the
+#: read-ahead and short burst credits; an arm that is not flat by then goes on to ``longest``.
+_SECONDS: Mapping[str, tuple[tuple[float, float, float], ...]] = {
+    "resident": ((0.5, 1.0, 1.0), (0.5, 3.0, 3.0), (0.5, 10.0, 10.0)),
+    "transfer": ((0.3, 0.7, 0.7), (0.5, 1.5, 1.5), (1.0, 5.0, 5.0)),
+    "preprocess": ((0.3, 1.2, 1.2), (0.5, 3.0, 3.0), (1.0, 10.0, 10.0)),
+    "fetch": ((1.0, 1.5, 2.5), (1.5, 5.0, 10.0), (2.0, 20.0, 60.0)),
+    "storage": ((1.0, 3.0, 4.5), (2.0, 10.0, 20.0), (2.0, 30.0, 90.0)),
+    "yardstick": ((1.0, 2.0, 4.0), (1.0, 5.0, 10.0), (1.0, 15.0, 30.0)),
+    "mend": ((0.3, 0.6, 0.6), (0.3, 1.5, 1.5), (0.3, 5.0, 5.0)),
 }
 #: Storage twice, interleaved with fetch, because devices drift.
 _TURNS = (("transfer", 1), ("preprocess", 1), ("fetch", 1), ("storage", 1), ("fetch", 2), ("storage", 2))
@@ -108,7 +89,7 @@ def schedule(effort: Effort, real: bool, readers: int, loader: bool) -> tuple[Ro
     A real accelerator's own rate is measured before and after; an emulated one's is exact. With a loader of other
     people's our own reader is measured beside it. ``readers``: how many the workload's publishers use.
     """
-    seconds = _SECONDS[effort]
+    seconds = {arm: lengths[list(Effort).index(effort)] for arm, lengths in _SECONDS.items()}
     rows = [Row(arm, turn, *seconds[arm]) for arm, turn in _TURNS]
     if loader:
         rows = [_for_processes(row) if row.arm == "storage" else row for row in rows]

@@ -16,10 +16,8 @@ from bench.measure import jsonl
 from bench.measure.probe import Check, Context, Probe, ProbeError, Tools, Unsupported
 from bench.model import Code, Effort, Measurement, Request
 from probes.common.metrics import metrics
-from probes.feed.calibrate import calibrate
-from probes.feed.parse import Parsed, parse
-from probes.feed.patterns import PATTERN_METRICS, PATTERNS, parse_pattern
-from probes.feed.plan import LOADERS, Spec, schedule
+from probes.feed.parse import Parsed, parse, parse_pattern
+from probes.feed.plan import LOADERS, PATTERNS, Row, Spec, schedule
 from probes.feed.records import DirectoryCheck
 from probes.feed.workloads import Accelerator, resolve
 
@@ -55,7 +53,14 @@ METRICS = metrics(
     ("feed_device_bytes_per_second", "Time line: bytes that the device delivered to the readers", "stage", "none"),
     ("feed_utilization_ratio", "Time line: consumption over the accelerator's own rate", "stage", "higher"),
     ("feed_pressure_ratio", "Time line: share of time in which a task stalled for I/O", "stage", "lower"),
-    *PATTERN_METRICS,
+    ("feed_model_load_bytes_per_second", "Model weights from cold files to the accelerator, read and copied whole",
+     "reader to", "higher"),
+    ("feed_kv_read_bytes_per_second", "Evicted key-value blocks read back, with the reads of four requests in flight",
+     "model block_bytes state", "higher"),
+    ("feed_kv_read_seconds", "How long one key-value block takes to come back",
+     "model block_bytes state statistic", "lower"),
+    ("feed_checkpoint_bytes_per_second", "A checkpoint, written with fsync and restored cold",
+     "direction", "higher"),
     last="path stand_in accelerator",
 )  # fmt: skip
 
@@ -63,6 +68,16 @@ _DATA_BYTES = {Effort.QUICK: 512 << 20, Effort.STANDARD: 2 << 30, Effort.THOROUG
 _LAYOUT_SECONDS = {Effort.QUICK: 5.0, Effort.STANDARD: 15.0, Effort.THOROUGH: 120.0}
 _TORCH_REMEDY = "pip install 'aiready-bench[torch]', or use --accelerator emulated:resnet50-h100"
 _START_SECONDS = 20.0  # Python, torch and a GPU's first context
+#: Shares of the demand that the bucket leaves out.
+_TRUTHS = (0.0, 0.2, 0.5, 0.8)
+#: What standard effort promises, in shares of one.
+_TRUTH_ERROR = 0.01
+_TRUTH_SCHEDULE = (
+    Row("transfer", 1, 0.2, 0.4, 0.4),
+    Row("preprocess", 1, 0.2, 0.6, 0.6),
+    Row("fetch", 1, 0.5, 1.5, 2.5),
+    Row("storage", 1, 0.7, 4.0, 6.0),
+)
 
 
 def measure(ctx: Context) -> Sequence[Measurement]:
@@ -144,14 +159,13 @@ def doctor(tools: Tools, request: Request) -> Sequence[Check]:
         accelerator = resolve(request.accelerator)
     except ProbeError as error:
         return [Check("feed", False, error.reason, error.remedy)]
-    checks = [_torch_check()] if accelerator.kind != "emulated" else []
-    return [*checks, *(_storage_check(tools, directory) for directory in request.storage)]
-
-
-def _torch_check() -> Check:
-    if importlib.util.find_spec("torch") is None:
-        return Check("feed", False, "torch is not installed: only emulated accelerators can be fed", _TORCH_REMEDY)
-    return Check("feed", True, "torch is there")
+    checks = [_storage_check(tools, directory) for directory in request.storage]
+    if accelerator.kind == "emulated":
+        return checks
+    if importlib.util.find_spec("torch"):
+        return [Check("feed", True, "torch is there"), *checks]
+    missing = "torch is not installed: only emulated accelerators can be fed"
+    return [Check("feed", False, missing, _TORCH_REMEDY), *checks]
 
 
 def _storage_check(tools: Tools, directory: str) -> Check:
@@ -168,6 +182,44 @@ def _storage_check(tools: Tools, directory: str) -> Check:
             name, False, f"on {found.memory}: no storage below it", "give a directory on a disk: --storage DIR"
         )
     return Check(name, True, "on storage")
+
+
+def calibrate(tools: Tools) -> Sequence[Check]:
+    """The whole instrument against an exact rate in software: a line for each known starvation, with the error.
+
+    No disk and no privilege: the readers are served by a token bucket whose rate is known, so the starvation of an
+    emulated ResNet-50 on an H100 is known too, and what the instrument says minus that is its error.
+    """
+    return [calibration_check(tools, truth) for truth in _TRUTHS]
+
+
+def calibration_check(tools: Tools, truth: float) -> Check:
+    name = f"feed at {truth:.0%} starvation"
+    spec = _bucket(truth).model_dump_json()
+    try:
+        done = tools.python("probes.feed.load.main", spec, name=f"calibrate-{truth:.0%}", timeout=60.0)
+        parsed = parse(done.stdout, "calibration", "")
+    except ProbeError as error:
+        return Check(name, False, error.reason, error.remedy)
+    total = next(m for m in parsed.measurements if m.metric == "starvation_ratio" and m.labels["component"] == "total")
+    error_points = 100.0 * (total.value - truth)
+    ok = abs(total.value - truth) <= _TRUTH_ERROR and total.invalid is None
+    detail = f"measured {total.value:.2%}, an error of {error_points:+.2f} points" + (
+        f" ({total.invalid})" if total.invalid else ""
+    )
+    return Check(name, ok, detail, None if ok else "calm the node (see `bench doctor`), then calibrate again")
+
+
+def _bucket(truth: float) -> Spec:
+    """A bucket that lacks ``truth`` of the demand, or gives thrice the demand for 0."""
+    work = resolve("emulated:resnet50-h100").workload
+    demand = work.demand_samples_per_second or 1.0
+    rate = demand * work.sample_bytes * (1.0 - truth if truth else 3.0)
+    return Spec(
+        folder="/", accelerator="emulated", sample_bytes=work.sample_bytes, samples_per_file=work.samples_per_file,
+        batch=work.batch, demand=demand, data_bytes=256 << 20, layout_seconds=1.0, deadline_seconds=20.0,
+        bucket=(rate, 0.0), schedule=_TRUTH_SCHEDULE,
+    )  # fmt: skip
 
 
 PROBE = Probe(

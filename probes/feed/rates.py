@@ -75,14 +75,11 @@ def steady(
     hop = max(1, round(_CANDIDATE_SECONDS / step))
     for start in range(earliest, latest + 1, hop):
         parts = thirds(curve, step, start)
-        if _flat([min(part, ceiling) for part in parts], ceiling):
+        capped = [min(part, ceiling) for part in parts]
+        mean = sum(capped) / 3.0
+        if mean > 0.0 and max(capped) - min(capped) <= tolerance(mean, ceiling):
             return Steady(start, parts, True, _burst(curve, step, start, sum(parts) / 3.0, ceiling))
     return Steady(latest, thirds(curve, step, latest), False, None)
-
-
-def _flat(parts: Sequence[float], ceiling: float) -> bool:
-    mean = sum(parts) / len(parts)
-    return mean > 0.0 and max(parts) - min(parts) <= tolerance(mean, ceiling)
 
 
 def tolerance(rate: float, demand: float) -> float:

@@ -60,7 +60,6 @@ class Arm:
     shortest_seconds: float
     curve: list[float]
     seconds: float
-    steps: int = 0
     busy_ratio: float | None = None
     busy_error_ratio: float = 0.0
     sample_seconds: float | None = None
@@ -74,10 +73,7 @@ class Arm:
     resident_ratio: float | None = None
     run_queue_wait_ratio: float | None = None
     reader_cpu_seconds: float = 0.0
-    own_cpu_ratio: float = 0.0
     others_cpu_ratio: float = 1.0
-    cpu_pressure_ratio: float | None = None
-    io_pressure_ratio: float | None = None
     device_curve: tuple[tuple[float, float], ...] = ()
     pressure_curve: tuple[tuple[float, float], ...] = ()
     workers: int = 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -34,27 +35,25 @@ class Readable(Protocol):
     def health(self) -> dict[str, Any]: ...
 
 
-class Driver(Protocol):
+class Driver(ABC):
     """``source`` is the interface's name (nvml, amdsmi), ``version`` the driver's."""
 
     source: str
     version: str | None
+    cards: Sequence[Readable]
 
-    @property
-    def cards(self) -> Sequence[Readable]: ...
-
-    def begin(self, index: int) -> None:
+    def begin(self, index: int) -> None:  # noqa: B027 - a driver without counters has nothing to open
         """A stage begins: open a pair of the card's own activity counters, where there are any."""
-        ...
 
     def end(self, index: int) -> dict[str, float]:
         """Close the card's innermost pair; its means by name."""
-        ...
+        return {}
 
     def xids(self) -> list[list[int]] | None:
         """[card's index or -1, number] of each critical error since the last call; None where none can be heard."""
-        ...
+        return None
 
+    @abstractmethod
     def close(self) -> None: ...
 
 
@@ -72,17 +71,17 @@ def open_driver() -> Driver:
 # --- NVIDIA
 
 
-class NvmlDriver:
+class NvmlDriver(Driver):
     """NVIDIA cards."""
 
     source = "nvml"
 
     def __init__(self) -> None:
         self._nvml = nvml.load()
-        self.cards: Sequence[Card] = nvml.open_cards(self._nvml)
-        self.version: str | None = nvml.driver_version(self._nvml)
-        self._gpms = {card.index: Gpm(card) for card in self.cards}
-        self._events = Events(self._nvml, self.cards)
+        self.cards = cards = nvml.open_cards(self._nvml)
+        self.version = nvml.driver_version(self._nvml)
+        self._gpms = {card.index: Gpm(card) for card in cards}
+        self._events = Events(self._nvml, cards)
 
     def begin(self, index: int) -> None:
         self._gpms[index].begin()
@@ -217,7 +216,7 @@ VIOLATIONS = {
 }
 
 
-class AmdDriver:
+class AmdDriver(Driver):
     """AMD cards. amdsmi has no pair of activity counters and no critical errors as events."""
 
     source = "amdsmi"
@@ -234,19 +233,8 @@ class AmdDriver:
         if not handles:
             raise Unsupported(Code.NO_GPU, "amdsmi sees no AMD card")
         self._smi = amdsmi
-        self.cards = [AmdCard(amdsmi, handle, index) for index, handle in enumerate(handles)]
-        self.version: str | None = self.cards[0].read(
-            "driver", lambda h: amdsmi.amdsmi_get_gpu_driver_info(h)["driver_version"]
-        )
-
-    def begin(self, index: int) -> None:
-        return None
-
-    def end(self, index: int) -> dict[str, float]:
-        return {}
-
-    def xids(self) -> list[list[int]] | None:
-        return None
+        self.cards = cards = [AmdCard(amdsmi, handle, index) for index, handle in enumerate(handles)]
+        self.version = cards[0].read("driver", lambda h: amdsmi.amdsmi_get_gpu_driver_info(h)["driver_version"])
 
     def close(self) -> None:
         self._smi.amdsmi_shut_down()

@@ -8,40 +8,62 @@ from __future__ import annotations
 import datetime
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 FILE = Path(__file__).with_name("accelerators.toml")
-#: What is measured, and the promise that it is held against.
-QUANTITIES = ("matmul_flops_per_second", "memory_bytes_per_second", "pcie_bytes_per_second")
 LEAST_SHARE, MOST_SHARE = 0.3, 1.0
+
+Positive = Annotated[FiniteFloat, Field(gt=0)]
+Source = Annotated[str, Field(min_length=10)]
 
 
 class TableError(ValueError):
     """The table cannot be used: the file, the card, and what is wrong with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class CardLimit:
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class CardLimit(_Strict):
     """The least that a sound card reaches, in the quantity's own unit, with its source."""
 
-    min: float
-    source: str
+    min: Positive
+    source: Source
     date: datetime.date
 
 
-@dataclass(frozen=True, slots=True)
-class CardType:
-    """One kind of accelerator. Promises and limits by quantity, in base units."""
+class CardType(_Strict):
+    """One kind of accelerator: its promises in base units, and its limits by the same names."""
 
-    names: tuple[str, ...]
-    promises: Mapping[str, float]
-    limits: Mapping[str, CardLimit]
-    power_watts: float
-    source: str
+    names: tuple[str, ...] = Field(strict=False)
+    matmul_flops_per_second: Positive
+    memory_bytes_per_second: Positive
+    pcie_bytes_per_second: Positive
+    power_watts: Positive
+    source: Source
     date: datetime.date
+    limits: dict[str, CardLimit] = {}
+
+    @property
+    def promises(self) -> dict[str, float]:
+        """What the data sheet promises, by quantity."""
+        return {name: value for name, value in self if name.endswith("_per_second")}
+
+    @model_validator(mode="after")
+    def _limits_are_possible(self) -> Self:
+        for quantity, limit in self.limits.items():
+            share = limit.min / self.promises.get(quantity, float("inf"))
+            if not LEAST_SHARE <= share <= MOST_SHARE:
+                raise ValueError(
+                    f"the limit of {quantity}, {limit.min:g}, is {share:.3g} of its data sheet; "
+                    f"a limit lies between {LEAST_SHARE} and {MOST_SHARE} of it"
+                )
+        return self
 
 
 def find(name: str) -> CardType | None:
@@ -64,45 +86,8 @@ def table(file: Path = FILE) -> tuple[CardType, ...]:
 
 
 def _card(file: Path, entry: Mapping[str, Any]) -> CardType:
-    where = f"{file}: card {entry.get('names')}"
     try:
-        card = CardType(
-            names=tuple(entry["names"]),
-            promises={quantity: _positive(entry[quantity]) for quantity in QUANTITIES},
-            limits={quantity: _limit(limit) for quantity, limit in entry.get("limits", {}).items()},
-            power_watts=_positive(entry["power_watts"]),
-            source=_said(entry["source"]),
-            date=_dated(entry["date"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise TableError(f"{where}: {type(error).__name__}: {error}") from error
-    for quantity, limit in card.limits.items():
-        share = limit.min / card.promises.get(quantity, 0.0) if quantity in card.promises else 0.0
-        if not LEAST_SHARE <= share <= MOST_SHARE:
-            raise TableError(
-                f"{where}: the limit of {quantity}, {limit.min:g}, is {share:.3g} of its data sheet; "
-                f"a limit lies between {LEAST_SHARE} and {MOST_SHARE} of it"
-            )
-    return card
-
-
-def _limit(entry: Mapping[str, Any]) -> CardLimit:
-    return CardLimit(_positive(entry["min"]), _said(entry["source"]), _dated(entry["date"]))
-
-
-def _positive(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e30:
-        raise ValueError(f"{value!r} is not a positive number")
-    return float(value)
-
-
-def _said(value: Any) -> str:
-    if not isinstance(value, str) or len(value) < 10:
-        raise ValueError(f"{value!r} is not a source")
-    return value
-
-
-def _dated(value: Any) -> datetime.date:
-    if not isinstance(value, datetime.date):
-        raise ValueError(f"{value!r} is not a date")
-    return value
+        return CardType.model_validate(entry)
+    except ValidationError as error:
+        mistakes = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
+        raise TableError(f"{file}: card {entry.get('names')}: {'; '.join(mistakes)}") from error

@@ -20,13 +20,15 @@ from probes.inference.parse import parse, parse_node
 
 MODULE = "probes.inference.load.main"
 NODE_MODULE = "probes.inference.load.multi_gpu"
+_NOTHING = "an emulated accelerator computes nothing"
 _EXIT_SECONDS = 2.0  # kept back for ending the child
 _ROUNDS = {Effort.QUICK: 5, Effort.STANDARD: 6, Effort.THOROUGH: 10}
 
 
 def measure(ctx: Context) -> Sequence[Measurement]:
     """Run the load in a child and parse what it printed. Raises Unsupported, Failed, TimedOut."""
-    _refuse_emulated(ctx.request.accelerator)
+    if _emulated(ctx.request):
+        raise Unsupported(Code.EMULATED, f"{_NOTHING}, so there is no inference to measure")
     done = _run(ctx, MODULE, "load", _arguments(ctx))
     found = read(done.stdout, cut=done.returncode != 0)
     error = refusal(found, done.returncode, done.stderr)
@@ -65,11 +67,8 @@ def _run(ctx: Context, module: str, name: str, words: Sequence[str]) -> Complete
         )  # fmt: skip
 
 
-def _refuse_emulated(accelerator: str) -> None:
-    if accelerator.partition(":")[0] == "emulated":
-        raise Unsupported(
-            Code.EMULATED, "an emulated accelerator computes nothing, so there is no inference to measure"
-        )
+def _emulated(request: Request) -> bool:
+    return request.accelerator.partition(":")[0] == "emulated"
 
 
 def _arguments(ctx: Context) -> list[str]:
@@ -107,8 +106,8 @@ def _tell(ctx: Context, found: Sequence[Event]) -> None:
 
 def doctor(tools: Tools, request: Request) -> Sequence[Check]:
     """Can the load run here? Starts the child with no time to measure in."""
-    if request.accelerator.partition(":")[0] == "emulated":
-        return [Check("inference", False, "an emulated accelerator computes nothing", "--accelerator auto")]
+    if _emulated(request):
+        return [Check("inference", False, _NOTHING, "--accelerator auto")]
     done = tools.python(MODULE, "--accelerator", request.accelerator, "--check", name="doctor", timeout=60.0)
     found = read(done.stdout, cut=True)
     error = refusal(found, done.returncode, done.stderr)

@@ -10,17 +10,12 @@ from __future__ import annotations
 import ctypes
 import errno
 import json
-import mmap
 import os
-import re
 import sys
-import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bench.measure import procfs
 from bench.measure.jsonl import record
 from bench.measure.node import mount_of
 from bench.measure.probe import Check, Failed, ProbeError, TimedOut, Tools, Unsupported
@@ -30,9 +25,7 @@ from probes.common import io_counters
 ANOTHER = "give another directory: --storage DIR"
 _MEMORY = frozenset(("tmpfs", "ramfs", "devtmpfs", "hugetlbfs"))
 _TIMEOUT = 15.0
-_SECTOR_BYTES = 512  # of /sys/dev/block/*/stat, whatever the device's own sectors are (kernel: block/stat.rst)
 _IO_URING_SETUP = 425  # the same number on every architecture that Linux runs on since it was added in 5.1
-_BLOCK = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +78,10 @@ def look(tools: Tools, directory: str) -> Place:
     return found
 
 
-def counters(device: str) -> str:
-    """The kernel's counters of a block device (``major:minor``), as text; empty where there are none (NFS, btrfs)."""
-    return procfs.read(f"/sys/dev/block/{device}/stat") if re.fullmatch(r"\d+:\d+", device) else ""
-
-
 def parse_counters(text: str) -> tuple[int, int] | None:
     """(bytes read, bytes written) since boot; None where the kernel counts nothing. Raises Failed on garbage."""
-    fields = text.split()
-    if not fields:
-        return None
     try:
-        return int(fields[2]) * _SECTOR_BYTES, int(fields[6]) * _SECTOR_BYTES
+        return io_counters.parse_block_counters(text)
     except (ValueError, IndexError) as error:
         raise Failed(Code.PLACE_OUTPUT, f"{text[:60]!r} are no counters of a block device") from error
 
@@ -173,25 +158,7 @@ def _read_directly(directory: str, fstype: str) -> None:
     """Raises OSError where a file of this directory cannot be read round the page cache."""
     if fstype == "zfs" and io_counters.zfs_version() < io_counters.FIRST_DIRECT_ZFS:
         raise OSError(errno.EOPNOTSUPP, "ZFS before 2.3 takes O_DIRECT and reads from its cache")
-    fd = _nameless(directory)
-    try:
-        with mmap.mmap(-1, _BLOCK) as block:
-            os.pwritev(fd, [block], 0)
-            os.preadv(fd, [block], 0)
-    finally:
-        os.close(fd)
-
-
-def _nameless(directory: str) -> int:
-    """A file opened with O_DIRECT that leaves no name behind, whatever happens to this process."""
-    with suppress(OSError):
-        return os.open(directory, os.O_TMPFILE | os.O_DIRECT | os.O_RDWR, 0o600)
-    fd, name = tempfile.mkstemp(prefix=".aiready-bench-direct-", dir=directory)
-    os.close(fd)
-    try:
-        return os.open(name, os.O_DIRECT | os.O_RDWR)
-    finally:
-        os.unlink(name)
+    io_counters.try_direct(directory)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,9 @@ _NODE_CANNOT = {
 }
 #: How kernels, filters and file systems refuse an engine or O_DIRECT.
 _REFUSALS = frozenset((errno.EPERM, errno.EAGAIN, errno.ENOMEM, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP))
+#: fio starts a job 0.1 s after it was made, looks for its end every 0.1 s, and makes the next one 0.1 s later: a job's
+#: turn is its seconds, rounded up to tenths, and 0.2 s.
+TURN_SECONDS, START_SECONDS = 0.2, 0.1
 _SHORTEST_RATIO = 0.9  # of the seconds asked for; a job that ended earlier did not measure what was asked
 
 
@@ -87,6 +90,20 @@ class IoEngine:
 
 
 @dataclass(frozen=True, slots=True)
+class StoragePlan:
+    """What every round on one directory does: bytes of a file and seconds of a job by side (read, write)."""
+
+    engine: IoEngine
+    sizes: Mapping[str, int]
+    seconds: Mapping[str, float]
+    ramp: float
+    cpus: int
+
+    def round_seconds(self, jobs: Sequence[FioJob]) -> float:
+        return START_SECONDS + sum(self.seconds[job.side] + self.ramp + TURN_SECONDS for job in jobs)
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """One job's figures, base units. ``latency_seconds`` by statistic; ``operations`` is how many stand behind them."""
 
@@ -114,30 +131,21 @@ def layout_arguments(engine: IoEngine, files: Mapping[str, int], seconds: float)
     return words
 
 
-def round_arguments(
-    engine: IoEngine,
-    jobs: Sequence[FioJob],
-    sizes: Mapping[str, int],
-    cpus: int,
-    seconds: Mapping[str, float],
-    ramp: float,
-) -> list[str]:
-    """Every job once, one after the other. ``sizes`` and ``seconds`` are by side (``read``, ``write``)."""
+def round_arguments(plan: StoragePlan, jobs: Sequence[FioJob]) -> list[str]:
+    """Every job once, one after the other."""
     percentiles = ":".join(f"{float(key):g}" for key in STATISTICS.values())
-    words = [*engine.arguments, "--time_based=1", f"--ramp_time={_milliseconds(ramp)}", "--norandommap=1"]
+    words = [*plan.engine.arguments, "--time_based=1", f"--ramp_time={_milliseconds(plan.ramp)}", "--norandommap=1"]
     words += ["--invalidate=1", "--allow_file_create=0", "--lat_percentiles=1", "--clat_percentiles=0"]
     words.append(f"--percentile_list={percentiles}")
     for job in jobs:
-        words += _job_arguments(job, engine.workers(job, cpus), sizes[job.side], seconds[job.side])
+        workers, seconds = plan.engine.workers(job, plan.cpus), plan.seconds[job.side]
+        share = plan.sizes[job.side] // workers
+        share = share // MIB * MIB or share // job.block_bytes * job.block_bytes
+        words += [f"--name={job.name}", "--stonewall", f"--filename={job.side}.dat", f"--rw={job.rw}"]
+        words += [f"--bs={job.block_bytes}", f"--iodepth={job.depth // workers}", f"--numjobs={workers}"]
+        words += [f"--size={share}", f"--offset_increment={share}", f"--runtime={_milliseconds(seconds)}"]
+        words += ["--end_fsync=1"] if job.side == "write" else []
     return words
-
-
-def _job_arguments(job: FioJob, workers: int, size: int, seconds: float) -> list[str]:
-    share = size // workers // MIB * MIB or size // workers // job.block_bytes * job.block_bytes
-    words = [f"--name={job.name}", "--stonewall", f"--filename={job.side}.dat", f"--rw={job.rw}"]
-    words += [f"--bs={job.block_bytes}", f"--iodepth={job.depth // workers}", f"--numjobs={workers}"]
-    words += [f"--size={share}", f"--offset_increment={share}", f"--runtime={_milliseconds(seconds)}"]
-    return [*words, "--end_fsync=1"] if job.side == "write" else words
 
 
 def _milliseconds(seconds: float) -> str:

@@ -16,16 +16,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from bench.measure.jsonl import record
 from bench.measure.probe import Check, Completed, Context, Failed, Probe, ProbeError, TimedOut, Tools, Unsupported
 from bench.model import Code, Effort, Measurement, Request
+from probes.common.io_counters import block_counters
 from probes.common.metrics import metrics, of_repeats
 from probes.storage import fio
-from probes.storage.directory import ANOTHER, Place, checks, counters, look, parse_counters
-from probes.storage.fio import MIB, FioJob, IoEngine, Reading
+from probes.storage.directory import ANOTHER, Place, checks, look, parse_counters
+from probes.storage.fio import MIB, FioJob, IoEngine, Reading, StoragePlan
 
 REPEATS = 5
 JOBS: tuple[FioJob, ...] = (
@@ -43,9 +44,7 @@ _LEAST_READ_BYTES, _LEAST_BYTES = 64 * MIB, 16 * MIB
 _LAYOUT_RATIO = 0.04  # of the directory's time, at most, goes into writing the files
 _LONGEST_WRITE_SECONDS = 2.0  # bounds the wear of the device
 _REMOVAL_SECONDS = 45.0  # kept back, so that a path that hangs still ends within the probe's time
-#: fio starts a job 0.1 s after it was made, looks for its end every 0.1 s, and makes the next one 0.1 s later: a job's
-#: turn is its seconds, rounded up to tenths, and 0.2 s. Ending just before a look loses the least.
-_TURN_SECONDS, _LOOK_SECONDS, _MARGIN_SECONDS, _START_SECONDS = 0.2, 0.1, 0.03, 0.1
+_LOOK_SECONDS, _MARGIN_SECONDS = 0.1, 0.03  # fio looks for a job's end so often; ending just before loses the least
 _AROUND_SECONDS = 0.3  # looking at the directory, making the folder and removing it
 _RAMP_RATIO, _SHORTEST_RAMP, _LONGEST_RAMP = 0.1, 0.05, 2.0
 _COLD_RATIO = 0.95  # the device must have delivered this share of what fio read, or a cache did
@@ -54,21 +53,6 @@ _COUNTED_RATIO = 0.5  # of the layout, seen by the device's counters, or they do
 _LEAST_OPERATIONS = {"p50": 2, "p99": 100, "p99.9": 1000}
 _LABELS = "path pattern block_bytes queue_depth io"
 _LATENCY = "from before the submission to the completion; a quantile within a repeat, the median of the repeats"
-
-
-@dataclass(frozen=True, slots=True)
-class StoragePlan:
-    """What every round on one directory does: file sizes in bytes and a job's seconds, by side."""
-
-    engine: IoEngine
-    sizes: Mapping[str, int]
-    seconds: Mapping[str, float]
-    ramp: float
-    cpus: int
-
-    @property
-    def round_seconds(self) -> float:
-        return _START_SECONDS + sum(self.seconds[job.side] + self.ramp + _TURN_SECONDS for job in JOBS)
 
 
 def measure(ctx: Context) -> list[Measurement]:
@@ -118,7 +102,7 @@ def job_seconds(total: float) -> tuple[float, float]:
     The layout counts at its longest, so that the same effort always asks the same of the device.
     """
     left = total * (1 - _LAYOUT_RATIO) - _AROUND_SECONDS
-    turn = (left / REPEATS - _START_SECONDS) / len(JOBS) - _TURN_SECONDS
+    turn = (left / REPEATS - fio.START_SECONDS) / len(JOBS) - fio.TURN_SECONDS
     whole = max(2.0, turn // _LOOK_SECONDS) * _LOOK_SECONDS - _MARGIN_SECONDS
     ramp = min(_LONGEST_RAMP, max(_SHORTEST_RAMP, whole * _RAMP_RATIO))
     return round(whole - ramp, 3), round(ramp, 3)
@@ -185,8 +169,8 @@ class _Directory:
 
     def _round(self, folder: str, plan: StoragePlan, number: int) -> dict[str, Reading]:
         self._say(f"round {number} of {REPEATS}", number / (REPEATS + 1))
-        arguments = fio.round_arguments(plan.engine, JOBS, plan.sizes, plan.cpus, plan.seconds, plan.ramp)
-        done = self._run(folder, arguments, "round", 2 * plan.round_seconds + 10)
+        arguments = fio.round_arguments(plan, JOBS)
+        done = self._run(folder, arguments, "round", 2 * plan.round_seconds(JOBS) + 10)
         self._count()
         fio.refuse_failed(done, self.place.path)
         return fio.parse(done.stdout, JOBS, plan.seconds)
@@ -200,7 +184,7 @@ class _Directory:
             raise TimedOut(Code.FIO_TIMED_OUT, reason, ANOTHER) from error
 
     def _count(self) -> None:
-        text = self.ctx.tools.record("counters", counters(self.place.device))
+        text = self.ctx.tools.record("counters", block_counters(self.place.device))
         self._counts.append(parse_counters(text))
 
     def _say(self, text: str, fraction: float) -> None:

@@ -1,9 +1,10 @@
 """The controller killed at random moments, and resumed: nothing runs twice, nothing finished is lost, nothing is left.
 
-``python -m tests.accuracy.fleet_kills [KILLS]``: each time a fleet run over four hosts (sweep and pairs) is killed with
-SIGKILL, with everything below it, at a moment that a seed chooses between its start and its usual end. Then it is
-resumed. The claim: every host has its one result, every host measured once, every pair has a figure, and at the end of
-the jobs' own bound no process of them is left on any host.
+``python -m tests.accuracy.fleet_kills [KILLS [TRANSPORT...]]``: each time a fleet run over four hosts (sweep and
+pairs), by ansible, Slurm or Ray, is killed with SIGKILL at a moment that a seed chooses between its start and its usual
+end; with everything below it or, over Slurm and Ray, every other time alone. Then it is resumed. The claim: every host
+has its one result, every host measured once, every pair has a figure, and at the end of the jobs' own bound no process
+of them is left on any host.
 """
 
 from __future__ import annotations
@@ -20,23 +21,24 @@ import time
 from pathlib import Path
 
 from bench.measure.processes import descendants
-from tests.fleet.test_run import ROOT, drive, starts
+from tests.fleet.test_run import starts
 from tests.fleet.testbed import Testbed, reason_for_none
+from tests.fleet.ways import NAMES, Way, way_over
 
-KILLS = 20
+KILLS = 10
 _BUDGET = 20.0
 
 
-def killed(hosts: Testbed, folder: Path, log: Path, after: float) -> str:
+def killed(way: Way, folder: Path, log: Path, after: float, alone: bool) -> str:
     """Start a run, kill it after so many seconds; which phase it was in."""
-    options = {"inventory": str(hosts.inventory), "node": ["--starts", str(log), "--seconds", "2"], "budget": _BUDGET}
+    options = {**way.options, "node": ["--starts", str(log), "--seconds", "2"], "budget": _BUDGET}
     argv = [sys.executable, "-m", "tests.fleet.drive", str(folder), json.dumps(options)]
     process = subprocess.Popen(
-        hosts.controller_argv(argv), cwd=hosts.folder, env=hosts.environment(PYTHONPATH=str(ROOT)),
+        way.hosts.controller_argv(argv), cwd=way.hosts.folder, env=way.hosts.environment(**way.env),
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     time.sleep(after)
-    below = descendants(process.pid)
+    below = [] if alone else descendants(process.pid)
     for pid in (process.pid, *below):
         try:
             os.kill(pid, signal.SIGKILL)
@@ -62,13 +64,14 @@ def _busy(hosts: Testbed, i: int) -> bool:
     return hosts.on(i, ["pgrep", "-f", "[n]ode.py"]).returncode == 0
 
 
-def one(hosts: Testbed, seed: int, span: float) -> bool:
-    folder, log = hosts.folder / f"kill{seed}", hosts.folder / f"starts{seed}"
-    after = random.Random(seed).uniform(0.3, span)
-    phase = killed(hosts, folder, log, after)
+def one(way: Way, seed: int, span: float) -> bool:
+    hosts, name = way.hosts, f"{way.name}{seed}"
+    folder, log = hosts.folder / f"kill-{name}", hosts.folder / f"starts-{name}"
+    after, alone = random.Random(seed).uniform(0.3, span), way.name != "ansible" and seed % 2 == 1
+    phase = killed(way, folder, log, after, alone)
     kept = {path.name: path.read_bytes() for path in (folder / "nodes").glob("*.json")} if folder.exists() else {}
     options = {} if (folder / "plan.json").exists() else {"node": ["--starts", str(log), "--seconds", "2"]}
-    fleet, _, _ = drive(hosts, folder, echo=False, wait=150, **options)
+    fleet, _, _ = way.drive(folder, echo=False, wait=150, **options)
     lost = [name for name, data in kept.items() if (folder / "nodes" / name).read_bytes() != data]
     twice = {host: number for host, number in starts(log).items() if number != 1}
     missing = [f"{node.host} {node.state.value} {node.reason}" for node in fleet.nodes if node.state.value != "pass"]
@@ -76,7 +79,7 @@ def one(hosts: Testbed, seed: int, span: float) -> bool:
     left = left_over(hosts)
     held = not (lost or twice or missing or left) and pairs == 6 and set(starts(log)) == set(hosts.names)
     print(
-        f"kill {seed:2} after {after:4.1f} s ({phase}): {len(kept)} kept, without a result {missing or 'none'}, "
+        f"kill {name} after {after:4.1f} s ({phase}): {len(kept)} kept, without a result {missing or 'none'}, "
         f"{pairs} of 6 pairs, twice {twice or 'none'}, lost {lost or 'none'}, left {left or 'none'}: "
         f"{'holds' if held else 'WRONG'}",
         flush=True,
@@ -93,16 +96,19 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="fk", dir="/tmp"))
     hosts = Testbed(folder, 4)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was made is removed
+    held = []
     try:
         hosts.up()
-        _, _, span = drive(hosts, folder / "whole", echo=False, wait=150, node=["--seconds", "2"])
-        print(f"a run that nobody kills takes {span:.1f} s here", flush=True)
-        held = [one(hosts, seed, span) for seed in range(kills)]
+        for name in sys.argv[2:] or NAMES:
+            with way_over(name, hosts) as way:
+                _, _, span = way.drive(folder / f"whole-{name}", echo=False, wait=150, node=["--seconds", "2"])
+                print(f"{name}: a run that nobody kills takes {span:.1f} s here", flush=True)
+                held += [one(way, seed, span) for seed in range(kills)]
     finally:
         hosts.down()
         shutil.rmtree(folder, ignore_errors=True)
-    print(f"fleet kills: {sum(held)} of {kills} completed once")
-    return 0 if all(held) else 1
+    print(f"fleet kills: {sum(held)} of {len(held)} completed once")
+    return 0 if held and all(held) else 1
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any
 
 
 def bench(
-    *arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None, timeout: float = 110
+    *arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None, timeout: float = 280
 ) -> subprocess.CompletedProcess[str]:
     words = [sys.executable, "-m", "bench", *(str(word) for word in arguments)]
     return subprocess.run(

@@ -22,7 +22,7 @@ def descendants_marked(mark: str) -> list[str]:
     return found
 
 
-def gone(mark: str, seconds: float = 6.0) -> bool:
+def gone(mark: str, seconds: float = 20.0) -> bool:
     end = time.monotonic() + seconds
     while descendants_marked(mark):
         if time.monotonic() > end:
@@ -48,7 +48,7 @@ def _as_on_a_terminal() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def wait_for_child(mark: str, word: str, seconds: float = 40.0) -> None:
+def wait_for_child(mark: str, word: str, seconds: float = 90.0) -> None:
     """Until a child of that run whose command line holds ``word`` has been up for a moment."""
     end = time.monotonic() + seconds
     while not any(word in line and "--version" not in line for line in descendants_marked(mark)):

@@ -163,12 +163,13 @@ def test_usage_errors_are_status_2(results: Path) -> None:
 
 
 def test_a_reader_that_goes_away_does_not_turn_into_a_verdict(results: Path) -> None:
+    import shlex
     import subprocess
     import sys
 
     path = stored(results, document([measurement(READ, 2e9, 2e9, 2e9)]))
     mine = profile(results, gate_text())
-    script = f"{sys.executable} -m bench gate {path} --profile {mine} | true; echo ${{PIPESTATUS[0]}}"
+    script = f"{shlex.quote(sys.executable)} -m bench gate {path} --profile {mine} | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=results, check=False)
     assert done.stdout.strip() == "0"
 

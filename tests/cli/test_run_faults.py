@@ -20,6 +20,8 @@ from bench.measure.workspace import PREFIX
 from tests.cli.bench import bench
 from tests.cli.marked import descendants_marked, gone, start, wait_for_child
 
+pytestmark = pytest.mark.slow
+
 MEASURING = ("storage", "network", "inference", "feed")
 
 
@@ -58,7 +60,7 @@ def test_a_signal_in_each_probe(tmp_path: Path, probe: str) -> None:
         wait_for_child(marks[sig], CHILD[probe])
         runs[sig].send_signal(sig)
     for sig in SIGNALS:
-        out, err = runs[sig].communicate(timeout=30)
+        out, err = runs[sig].communicate(timeout=90)
         assert runs[sig].returncode == 128 + sig, err
         document = the_run(places[sig])
         assert document["interrupted_by"] == sig
@@ -86,7 +88,7 @@ def test_sudden_death_leaves_no_process_and_no_lock(results: Path) -> None:
     swept = start(results, mark, "--probe", "storage", "--effort", "quick")
     wait_for_child(mark, "fio")
     swept.send_signal(signal.SIGINT)
-    swept.communicate(timeout=30)
+    swept.communicate(timeout=90)
     assert not list(results.glob(f"{PREFIX}*"))
 
 
@@ -102,7 +104,7 @@ def test_a_second_run_is_turned_away(results: Path) -> None:
         assert second.stderr.count("\n") == 1
     finally:
         first.send_signal(signal.SIGTERM)
-        first.communicate(timeout=30)
+        first.communicate(timeout=90)
     assert len(list(results.glob("runs/*/*.json"))) == 1
 
 
@@ -163,7 +165,7 @@ def test_results_that_cannot_be_stored_are_known_before_measuring(results: Path,
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert place in done.stderr
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60, "it measured first, which takes longer"
 
 
 @contextmanager
@@ -246,7 +248,7 @@ def test_a_signal_before_anything_is_measured(tmp_path: Path, wait: float) -> No
     for sig in SIGNALS:
         runs[sig].send_signal(sig)
     for sig in SIGNALS:
-        _, err = runs[sig].communicate(timeout=30)
+        _, err = runs[sig].communicate(timeout=90)
         # Before Python itself has come so far, the kernel ends it: -2, which a shell shows as 130 too.
         assert runs[sig].returncode in (128 + sig, -sig), err
         assert gone(marks[sig])

@@ -26,6 +26,7 @@ def reason_for_none() -> str | None:
 class Slurm:
     hosts: Testbed
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    job: str = ""
 
     @property
     def place(self) -> Path:
@@ -58,11 +59,36 @@ class Slurm:
         ]
         self._start("ctld", self.hosts.controller_argv(control))
         for i in self.hosts.numbers:
-            name = self.hosts.name(i)
-            (self.place / f"spool.{name}").mkdir(exist_ok=True)
-            self._start(name, self.hosts.on_argv(i, ["slurmd", "-D", "-f", str(self.conf), "-N", name]))
+            self.start(i)
         self._wait_idle()
         return self
+
+    def start(self, i: int) -> None:
+        """The daemon of a host that has been switched on."""
+        name = self.hosts.name(i)
+        (self.place / f"spool.{name}").mkdir(exist_ok=True)
+        self._start(name, self.hosts.on_argv(i, ["slurmd", "-D", "-f", str(self.conf), "-N", name]))
+
+    def allocate(self) -> None:
+        """All hosts, in place of the allocation before."""
+        if self.job:
+            self._ask("scancel", self.job)
+        self._wait_idle()
+        done = self._ask("salloc", f"-N{self.hosts.count}", "--no-kill", "--no-shell")
+        assert done.returncode == 0, done.stderr
+        self.job = done.stderr.split()[-1]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process in the allocation has from Slurm."""
+        return {
+            "SLURM_CONF": str(self.conf),
+            "SLURM_JOB_ID": self.job,
+            "SLURM_JOB_NODELIST": ",".join(self.hosts.names),
+        }
+
+    def _ask(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        return self.hosts.controller(argv, timeout=30, SLURM_CONF=str(self.conf))
 
     def down(self) -> None:
         for process in self.processes:
@@ -116,11 +142,10 @@ class Slurm:
         with (self.place / f"{name}.out").open("wb") as log:
             self.processes.append(subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
 
-    def _wait_idle(self, seconds: float = 30) -> None:
+    def _wait_idle(self, seconds: float = 60) -> None:
         end = time.monotonic() + seconds
-        ask = ["sinfo", "-h", "-t", "idle", "-o", "%D"]
         while time.monotonic() < end:
-            done = self.hosts.controller(ask, timeout=20, SLURM_CONF=str(self.conf))
+            done = self._ask("sinfo", "-h", "-t", "idle", "-o", "%D")
             if done.stdout.strip() == str(self.hosts.count):
                 return
             time.sleep(0.2)

@@ -7,10 +7,12 @@ the engine. Wall times are bounded by the budget plus a minute, as the product p
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,11 @@ from bench.judge.fleet.model import Fleet
 from bench.model import Decision
 from bench.show.html import fleet_page
 from bench.store.runs import Store
-from tests.fleet.drive import NODE
+from tests.fleet.drive import STAND_IN
 from tests.fleet.testbed import Testbed
 
 ROOT = Path(__file__).resolve().parents[2]
+ENV = {"PYTHONPATH": str(ROOT)}
 STORAGE_ONLY = """
 name = "storage-only"
 [[gate]]
@@ -34,13 +37,13 @@ source = "the test's own"
 
 
 def drive(
-    hosts: Testbed, folder: Path, *, wait: float = 110, echo: bool = True, **options: Any
+    hosts: Testbed, folder: Path, *, wait: float = 280, echo: bool = True, env: Mapping[str, str] = ENV, **options: Any
 ) -> tuple[Fleet, str, float]:
     """(the fleet, the progress lines, seconds)."""
     began = time.monotonic()
     words = json.dumps({"inventory": str(hosts.inventory), **options})
     argv = [sys.executable, "-m", "tests.fleet.drive", str(folder), words]
-    done = hosts.controller(argv, timeout=wait, PYTHONPATH=str(ROOT))
+    done = hosts.controller(argv, timeout=wait, **env)
     if echo:  # pytest shows it with a failure
         sys.stdout.write(done.stderr)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -67,13 +70,13 @@ def starts(path: Path) -> dict[str, int]:
 
 
 RANK = (
-    f"{sys.executable} -m probes.collective.load.rank --rank {{rank}} --world {{world}} --address {{own}} "
-    "--master {address} --device cpu --bytes 1048576 --iterations 10"
+    f"{shlex.quote(sys.executable)} -m probes.collective.load.rank --rank {{rank}} --world {{world}} "
+    "--address {own} --master {address} --device cpu --bytes 1048576 --iterations 10"
 )
 #: n001 has two ranks, as a node with two GPUs has, the others one.
 #: n003's is stopped for two thirds of the time: it computes at a third of the others' pace.
 COLLECTIVE = f"""
-export PYTHONPATH={ROOT}
+export PYTHONPATH={shlex.quote(str(ROOT))}
 [ {{host}} = n001 ] && exec {RANK} --ranks 2
 [ {{host}} = n003 ] || exec {RANK}
 {RANK} & p=$!
@@ -87,7 +90,7 @@ def test_four_hosts_six_pairs_in_three_rounds_a_collective_one_verdict_and_page(
     folder, log, page = tmp_path / "a", tmp_path / "starts", tmp_path / "fleet.html"
     words = ["--starts", str(log)]
     more: dict[str, Any] = {"collective": COLLECTIVE, "collective_budget": 100.0, "shared_path": "/data"}
-    fleet, progress, _ = drive(hosts, folder, node=words, shared=f"{sys.executable} {NODE} sweep", wait=200, **more)
+    fleet, progress, _ = drive(hosts, folder, node=words, shared=f"{STAND_IN} sweep", wait=200, **more)
     assert states(fleet) == dict.fromkeys(hosts.names, "pass")
     assert fleet.decision is Decision.GO
     assert len(fleet.pairs) == 6 and {pair.round for pair in fleet.pairs} == {0, 1, 2}
@@ -222,7 +225,21 @@ def test_the_command_runs_the_product_itself_on_every_node_and_stores_their_runs
     assert again.returncode == 3 and again.stdout.count("INCONCLUSIVE") == 3
 
 
-@pytest.mark.parametrize("options", [["-i", "absent.ini"], ["--resume", "nothing"], [], ["-i", "n1,", "--effort", "x"]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["-i", "absent.ini"],
+        ["--resume", "nothing"],
+        [],
+        ["-i", "n1,", "--effort", "x"],
+        ["-i", "n1,", "--slurm"],
+        ["--slurm", "--ray", "auto"],
+        ["-i", "n1,", "--ray", "auto"],
+        ["--slurm"],
+        ["--ray", "nonsense"],
+        ["--ray", "nonsense", "--dry-run"],
+    ],
+)
 def test_wrong_usage_is_one_line_and_status_2(options: list[str], tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "bench", "fleet", "run", *options, "--results", str(tmp_path)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)

@@ -10,6 +10,7 @@ import signal
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -116,6 +117,14 @@ class Fabric:
             listen(replies[host])
         return replies
 
+    def hosts(self, pattern: str = "all") -> dict[str, dict[str, Any]]:
+        raise AssertionError("the plan has them")
+
+    def put(
+        self, source: Path, places: Mapping[str, str], pythons: Mapping[str, str], limit: float
+    ) -> dict[str, Reply]:
+        raise AssertionError("nothing is staged")
+
     def _answer(self, script: str) -> str:
         claim = re.findall(r'd="\$b/(.+)"', script)[0]
         if "AIREADY-SERVING" in script:
@@ -192,6 +201,7 @@ def six() -> Iterator[Testbed]:
         yield testbed
 
 
+@pytest.mark.slow
 def test_on_six_hosts_the_shaped_port_meets_sound_hosts_that_it_has_not_met_and_is_named_alone(
     six: Testbed, tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -157,7 +158,7 @@ def lacking(hosts: Testbed, tmp_path: Path) -> Path:
     """An inventory of two: n001's Python is the one below our virtual environment, which has nothing of the product."""
     inventory, bare = tmp_path / "two.ini", Path(sys.executable).resolve()
     own = hosts.inventory.read_text().splitlines()
-    lines = [f"{line} bench_python={bare}" if line.startswith("n001") else line for line in own]
+    lines = [f"{line} bench_python={shlex.quote(str(bare))}" if line.startswith("n001") else line for line in own]
     inventory.write_text("\n".join(line for line in lines if not line.startswith(("n003", "n004"))) + "\n")
     done = hosts.on(1, [str(bare), "-c", "import bench"])
     assert "No module named 'bench'" in done.stderr

@@ -1,8 +1,9 @@
 """Hosts on one machine: each with its own network, names, processes and mounts, and an sshd; a bridge between them.
 
 As root, without a container engine. The bridge lives in a namespace of its own and nothing touches the machine's real
-interfaces, so that many fleets may be up at once. Each host has a machine-id, a boot-id, a /var/tmp, a /run/lock of its
-own, and a cgroup (v1) in which its CPU and its disk can be throttled. Killing one process is a power cut.
+interfaces, so that many fleets may be up at once. Each host has a machine-id, a boot-id, a /run/lock and the product's
+folder in /var/tmp of its own (the rest of /var/tmp is the machine's: this checkout may lie there), and a cgroup (v1) in
+which its CPU and its disk can be throttled. Killing one process is a power cut.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ _SSHD = "/usr/sbin/sshd"
 _ENTER = 'for g in $0; do echo $$ > "$g/cgroup.procs"; done; exec "$@"'
 _START = """
 hostname "$1"; ip link set lo up
+jobs=/var/tmp/aiready-bench-$(id -u)
 mkdir -p "$HOME/.ansible" /run/sshd /run/lock
-for place in "$HOME/.ansible" /var/tmp /run/lock; do mount -t tmpfs -o size=256m tmpfs $place; done
+mkdir -p -m 700 "$jobs"
+for place in "$HOME/.ansible" "$jobs" /run/lock; do mount -t tmpfs -o size=256m,mode=700 tmpfs "$place"; done
 mount --bind "$2/machine-id" /etc/machine-id
 mount --bind "$2/boot-id" /proc/sys/kernel/random/boot_id
 exec /usr/sbin/sshd -D -e -f "$3/sshd_config" -o ListenAddress="$4:22" -o PidFile=none
@@ -161,7 +164,7 @@ class Testbed:
 
     # --- running something
 
-    def controller(self, argv: Sequence[str], timeout: float = 110, **env: str) -> subprocess.CompletedProcess[str]:
+    def controller(self, argv: Sequence[str], timeout: float = 280, **env: str) -> subprocess.CompletedProcess[str]:
         """Run in the controller's network, and in its cgroup."""
         return run(self.controller_argv(argv), timeout=timeout, env=self.environment(**env), cwd=self.folder)
 
@@ -248,7 +251,7 @@ class Testbed:
         """The process that is number 1 on the host."""
         return int(run(["pgrep", "-P", str(self.processes[i].pid)]).stdout.split()[0])
 
-    def wait_ready(self, i: int, seconds: float = 20) -> None:
+    def wait_ready(self, i: int, seconds: float = 60) -> None:
         probe = f"exec 3<>/dev/tcp/{self.address(i)}/22"
         end = time.monotonic() + seconds
         while time.monotonic() < end:

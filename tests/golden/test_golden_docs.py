@@ -37,6 +37,7 @@ def commands() -> list[str]:
     return list(found)
 
 
+@pytest.mark.slow
 def test_every_option_in_the_documents_exists() -> None:
     """A document that names an option which was renamed is worse than none."""
     helps: dict[str, str] = {}

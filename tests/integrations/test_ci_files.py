@@ -15,6 +15,8 @@ import yaml
 
 from tests.integrations.stub import ROOT, STATUS, shell, stub
 
+pytestmark = pytest.mark.slow
+
 FILES = ROOT / "docs" / "integrations"
 each_answer = pytest.mark.parametrize("answer", STATUS)
 

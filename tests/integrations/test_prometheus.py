@@ -20,6 +20,8 @@ from tests.show.export.sample import good, starved, stored
 from tests.show.export.test_export_command import listening
 from tests.show.terminal.sample import READ, measurement
 
+pytestmark = pytest.mark.slow
+
 PINNED = Path(__file__).parents[2] / "docs" / "integrations" / "prometheus"
 
 
@@ -155,7 +157,7 @@ def test_the_unit_of_the_exporter_is_valid_and_confined(tmp_path: Path) -> None:
     (command,) = re.findall(r"^ExecStart=\S+/bench (.*)$", text, re.M)
     assert command.startswith("export --listen 127.0.0.1:")
     unit = tmp_path / "aiready-bench-exporter.service"
-    unit.write_text(text.replace("/opt/aiready-bench/bin/bench", sys.executable))
+    unit.write_text(text.replace("/opt/aiready-bench/bin/bench", f'"{sys.executable}"'))
     analyze = tool("systemd-analyze")
     verified = subprocess.run([analyze, "verify", "--man=no", str(unit)], capture_output=True, text=True, check=False)
     assert (verified.returncode, unit.name in verified.stderr) == (0, False), verified.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ REASON = "aiready-bench: NO-GO distributed-training: starvation (storage) 66 %, 
 pytestmark = [
     pytest.mark.timeout(300),
     pytest.mark.root,
+    pytest.mark.slow,
     pytest.mark.skipif(os.geteuid() != 0, reason="slurmd must be root"),
 ]
 
@@ -35,12 +37,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         wrapper.write_text(
             "#!/bin/bash\n"
             f"export AIREADY_SETTINGS={made}/$SLURMD_NODENAME.env SLURM_CONF={made}/cluster/slurm.conf\n"
-            f"{FILES}/aiready-bench-{program}; status=$?\n"
+            f"{shlex.quote(str(FILES))}/aiready-bench-{program}; status=$?\n"
             f"echo . >> {made}/{program}.$SLURMD_NODENAME; exit $status\n"
         )
         wrapper.chmod(0o755)
     command = made / "bench"
-    command.write_text(f'#!/bin/bash\ncd {Path.cwd()} && exec {sys.executable} -m bench "$@"\n')
+    root, python = (shlex.quote(str(path)) for path in (Path.cwd(), sys.executable))
+    command.write_text(f'#!/bin/bash\ncd {root} && exec {python} -m bench "$@"\n')
     command.chmod(0o755)
     for node in ("n1", "n2"):
         (made / node).mkdir()

@@ -86,6 +86,7 @@ def test_light_probes_run_before_heavy_ones(tmp_path: Path) -> None:
     assert order == ["light", "heavy"]
 
 
+@pytest.mark.slow
 def test_a_probe_that_uses_up_its_time_is_timed_out(tmp_path: Path) -> None:
     def late(context: Context) -> Sequence[Measurement]:
         context.tools.run(["sleep", "600"], name="sleep", timeout=600)
@@ -95,6 +96,7 @@ def test_a_probe_that_uses_up_its_time_is_timed_out(tmp_path: Path) -> None:
     assert outcomes(run) == {"late": "timed_out", "after": "timed_out"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_keeps_what_was_finished(tmp_path: Path, sig: signal.Signals) -> None:
     def waits(context: Context) -> Sequence[Measurement]:
@@ -197,6 +199,7 @@ def busy(context: Context) -> Sequence[Measurement]:
     return [measured(1)]
 
 
+@pytest.mark.slow
 def test_a_watcher_sees_both_ends_of_a_stage_and_is_closed(tmp_path: Path) -> None:
     watch = Thermometer()
     run = execute(plan(tmp_path, probe("p", busy), watcher(watch)))
@@ -210,12 +213,14 @@ def test_a_watcher_sees_both_ends_of_a_stage_and_is_closed(tmp_path: Path) -> No
     assert {event["stage"] for event in events} <= {"idle", "p", "busy"}, "its own parsing is no stage of the run"
 
 
+@pytest.mark.slow
 def test_a_watcher_is_replayed_from_its_samples(tmp_path: Path) -> None:
     first = execute(plan(tmp_path, probe("p", busy), watcher(Thermometer())))
     again = execute(plan(tmp_path / "b", watcher(Thermometer()), replay=Recording(tmp_path / "r1.raw")))
     assert again.find(HEAT.name) == first.find(HEAT.name)
 
 
+@pytest.mark.slow
 def test_a_watcher_that_falls_ill_keeps_what_it_saw(tmp_path: Path) -> None:
     run = execute(plan(tmp_path, probe("p", busy), watcher(Thermometer(fails_at=5))))
     thermo = next(result for result in run.results if result.probe == "thermo")
@@ -237,6 +242,7 @@ def test_what_straddles_is_measured_again_and_pooled(tmp_path: Path) -> None:
     assert pooled.interval[0] > 90.0
 
 
+@pytest.mark.slow
 def test_a_failed_repetition_spoils_nothing(tmp_path: Path) -> None:
     rounds: list[int] = []
 
@@ -251,6 +257,7 @@ def test_a_failed_repetition_spoils_nothing(tmp_path: Path) -> None:
     assert any("the second time" in warning for warning in run.results[0].warnings)
 
 
+@pytest.mark.slow
 def test_progress_tells_start_and_end_of_each_probe(tmp_path: Path) -> None:
     heard: list[Progress] = []
     execute(plan(tmp_path, probe("a", lambda _: [measured(1)]), probe("b", busy, order=60), listen=heard.append))

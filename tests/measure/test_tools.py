@@ -33,7 +33,7 @@ def alive(marker: str) -> list[int]:
     return found
 
 
-def eventually_gone(marker: str, seconds: float = 5.0) -> bool:
+def eventually_gone(marker: str, seconds: float = 20.0) -> bool:
     end = time.monotonic() + seconds
     while alive(marker):
         if time.monotonic() > end:
@@ -78,13 +78,14 @@ def test_a_file_that_is_no_program_is_a_failure_of_its_own(tmp_path: Path) -> No
     assert done.returncode != 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["sleep 600", "trap '' TERM; while :; do sleep 1; done", "sleep 600 & sleep 600"])
 def test_a_tool_that_hangs_is_ended_with_its_tree(script: str, tmp_path: Path) -> None:
     marker = f"hang-{tmp_path.name}"
     started = time.monotonic()
     with pytest.raises(TimedOut, match="did not end within"):
         tools.run(["sh", "-c", f": {marker}; {script}"], timeout=0.5)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60, "it waited for what hangs"
     assert eventually_gone(marker)
 
 
@@ -99,7 +100,7 @@ def test_a_grandchild_that_holds_the_pipe_does_not_hold_us() -> None:
     started = time.monotonic()
     done = tools.run(["sh", "-c", "sleep 20.125 & echo done"], timeout=15)
     assert done.stdout == "done\n"
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 20, "it waited for the grandchild"
     assert not alive("20.125")
 
 
@@ -147,12 +148,11 @@ def test_our_own_sudden_death_ends_the_tool() -> None:
 
 
 def test_a_server_lives_as_long_as_it_is_needed(tmp_path: Path) -> None:
-    marker = f"server-{tmp_path.name}"
-    with tools.serve(["sh", "-c", f"echo ready {marker}; exec sleep 600"], ready="ready", timeout=5) as line:
+    marker, seconds = f"server-{tmp_path.name}", f"700.{os.getpid()}"  # told from every other sleep by its length
+    with tools.serve(["sh", "-c", f"echo ready {marker}; exec sleep {seconds}"], ready="ready", timeout=5) as line:
         assert line == f"ready {marker}"
-        children = alive("sleep\x00600")
-        assert children
-    assert not set(children) & set(alive("sleep\x00600"))
+        assert alive(f"sleep\x00{seconds}")
+    assert not alive(f"sleep\x00{seconds}")
 
 
 def test_a_server_that_dies_or_stays_silent_is_told_apart() -> None:

@@ -38,6 +38,7 @@ def killed(process: subprocess.Popen[str], after_lines: int) -> list[str]:
     return [line.strip() for line in said if line.endswith("\n")]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_kill_nine_tears_nothing_and_loses_nothing_that_was_reported(tmp_path: Path) -> None:
     chance = random.Random(7)

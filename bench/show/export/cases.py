@@ -205,8 +205,7 @@ def consequence(found: Outlier | Shift) -> str:
 
 
 def _verdict(verdict: FleetVerdict) -> Case:
-    counts = ", ".join(f"{number} {clean(word)}" for word, number in sorted(verdict.nodes.items()))
-    message = f"{verdict.decision.value}, score {score(verdict.score)}: {counts}"
+    message = f"{verdict.decision.value}, score {score(verdict.score)}: {fleet_screen.counts(verdict)}"
     name, state = clean(verdict.profile, 200) or "profile", _BY_DECISION.get(verdict.decision, "error")
     return Case(name, state, verdict.decision.value, message, tuple(clean(reason) for reason in verdict.reasons))
 

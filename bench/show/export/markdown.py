@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from bench.judge.fleet.model import Fleet, State
+from bench.judge.fleet.model import Fleet, FleetVerdict, State
 from bench.model import Decision, Finding, Run, Status, Verdict
 from bench.show.export import Export
 from bench.show.terminal import fleet_screen
@@ -65,6 +65,10 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]
     yield from (f"| {' | '.join(row)} |" for row in rows)
 
 
+def _decided(v: Verdict | FleetVerdict) -> tuple[str, str, str]:
+    return escape(v.profile, 80), f"{_MARK[v.decision]} **{v.decision.value}**", score(v.score)
+
+
 def _section(title: str, items: Sequence[str]) -> list[str]:
     """A heading and a list; nothing for no items, which are Markdown already."""
     return ["", f"**{title}**", "", *(f"- {item}" for item in items)] if items else []
@@ -80,7 +84,8 @@ def _folded(title: str, opened: bool, lines: Iterable[str]) -> list[str]:
 def _run(run: Run) -> Iterator[str]:
     yield from (f"## AI readiness of {escape(run.node.hostname, 100)}", "", _about(run), "")
     if run.verdicts:
-        yield from table(("profile", "decision", "score", "why"), map(_verdict, run.verdicts))
+        verdicts = ((*_decided(v), _why(v)) for v in run.verdicts)
+        yield from table(("profile", "decision", "score", "why"), verdicts)
     else:
         yield f"Not judged. Judge it with `bench gate {_code(run.id)}`."
     if run.attribution is not None:
@@ -105,10 +110,6 @@ def _about(run: Run) -> str:
 
 def _code(text: str) -> str:
     return clean(text, 60).replace("`", "'")
-
-
-def _verdict(v: Verdict) -> Sequence[str]:
-    return escape(v.profile, 80), f"{_MARK[v.decision]} **{v.decision.value}**", score(v.score), _why(v)
 
 
 def _why(verdict: Verdict) -> str:
@@ -147,7 +148,8 @@ def _fleet(fleet: Fleet) -> Iterator[str]:
     measured = f", measured {escape(when(fleet.measured_at))}" if fleet.measured_at else ""
     yield from (f"## Fleet {escape(fleet.id, 60)}: {fleet.decision.value}", "")
     yield from (f"{plural(len(fleet.nodes), 'named node')}{measured}", "")
-    yield from table(("profile", "decision", "score", "nodes"), _fleet_verdicts(fleet))
+    verdicts = ((*_decided(v), escape(fleet_screen.counts(v))) for v in fleet.verdicts)
+    yield from table(("profile", "decision", "score", "nodes"), verdicts)
     together = [fleet_screen.collective_line(fleet.collective)] if fleet.collective is not None else []
     together += map(fleet_screen.shared_line, fleet.shared)
     yield from _section("Because", [escape(reason, 400) for reason in fleet.reasons])
@@ -159,12 +161,6 @@ def _fleet(fleet: Fleet) -> Iterator[str]:
     if fleet.pairs:
         pairs = table(("client", "server", "state", "send", "receive", "why"), _pairs(fleet))
         yield from _folded(plural(len(fleet.pairs), "pair"), any(p.state is not State.PASS for p in fleet.pairs), pairs)
-
-
-def _fleet_verdicts(fleet: Fleet) -> Iterator[Sequence[str]]:
-    for v in fleet.verdicts:
-        counts = ", ".join(f"{number} {escape(word)}" for word, number in sorted(v.nodes.items()))
-        yield escape(v.profile, 80), f"{_MARK[v.decision]} **{v.decision.value}**", score(v.score), counts
 
 
 def _nodes(fleet: Fleet) -> Iterator[Sequence[str]]:

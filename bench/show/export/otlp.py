@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from bench.model import Decision, Measurement, Run
+from bench.model import Decision, Measurement
 from bench.show.export import Export
 from bench.show.text import clean
 from bench.show.wording import ended
@@ -49,22 +49,15 @@ def render(export: Export) -> str:
             points.setdefault("bench_verdict", []).append(_point(nanoseconds, value, labels))
     metrics = [_metric(name, found, export) for name, found in points.items()]
     scope = {"name": "aiready-bench", "version": run.bench_version or ""}
-    resource = {"attributes": _attributes(_resource(run))}
-    return (
-        json.dumps(
-            {"resourceMetrics": [{"resource": resource, "scopeMetrics": [{"scope": scope, "metrics": metrics}]}]}
-        )
-        + "\n"
-    )
+    # By OpenTelemetry's semantic conventions for a service on a host.
+    about = {"service.name": "aiready-bench", "host.name": run.node.hostname, "bench.run": run.id}
+    resource = {"attributes": _attributes(about)}
+    document = {"resourceMetrics": [{"resource": resource, "scopeMetrics": [{"scope": scope, "metrics": metrics}]}]}
+    return json.dumps(document) + "\n"
 
 
 def _labels(m: Measurement) -> dict[str, str]:
     return dict(m.labels) | ({"invalid": m.invalid} if m.invalid is not None else {})
-
-
-def _resource(run: Run) -> dict[str, str]:
-    """By OpenTelemetry's semantic conventions for a service on a host."""
-    return {"service.name": "aiready-bench", "host.name": run.node.hostname, "bench.run": run.id}
 
 
 def _metric(name: str, points: list[dict[str, Any]], export: Export) -> dict[str, Any]:

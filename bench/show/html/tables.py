@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bench.judge.baseline.comparison import Difference
 from bench.judge.latency_budget import response
-from bench.model import Decision, Finding, Measurement, Run, Status, Verdict
+from bench.model import Decision, Finding, Measurement, ProbeResult, Run, Status, Verdict
+from bench.show import wording
 from bench.show.text import clean
 from bench.show.wording import (
-    OUTCOME,
     STATUS,
     against_limit,
     gate_name,
     gpus,
     margin,
-    needed,
-    observed,
     plural,
     quantity,
     reason_text,
-    score,
     series_name,
     stand_ins,
-    when,
 )
 from bench.units import human
 
 Row = Sequence[str]
-_MOST_DIFFERENCES = 60
 #: What tells one series from another for a reader: not the path, which the page names, and not the stand-in.
 _HIDDEN = ("path", "stand_in")
-_ORDER = (Status.FAIL, Status.UNDECIDED, Status.NO_DATA, Status.PASS)
-_PATHS = ("path",)
 
 
 def about(run: Run) -> list[tuple[str, str]]:
@@ -57,21 +50,8 @@ def about(run: Run) -> list[tuple[str, str]]:
     return [(name, text) for name, text in found.items() if text]
 
 
-def verdict(found: Verdict, description: str, proved: Sequence[str] = ()) -> dict[str, Any]:
-    """One card: the decision, the score, why, what else was ``proved``, and every gate in a table."""
-    gates = sorted(found.findings, key=lambda f: (_ORDER.index(f.status), not f.required))
-    return {
-        "profile": clean(found.profile, 80),
-        "description": clean(description, 300),
-        "decision": found.decision.value,
-        "score": score(found.score),
-        "why": _why(found),
-        "proved": [f"{text[:1].upper()}{text[1:]}." for text in proved],
-        "gates": [_gate(f) for f in gates],
-    }
-
-
-def _why(found: Verdict) -> str:
+def why(found: Verdict) -> str:
+    """The decision in a sentence: what failed most, or what could not be decided."""
     required = [f for f in found.findings if f.required]
     bad = [f for f in required if f.status is not Status.PASS]
     if not bad:
@@ -81,7 +61,8 @@ def _why(found: Verdict) -> str:
         worst = failed[0]
         more = f", and {plural(len(failed) - 1, 'more gate')} failed" if len(failed) > 1 else ""
         return f"{_sentence(worst)}{more}."
-    return f"{plural(len(bad), 'required gate')} could not be decided: {gate_name(bad[0])}: {_reason(bad[0])}."
+    reason = reason_text(bad[0].reason or STATUS[bad[0].status]).rstrip(".")
+    return f"{plural(len(bad), 'required gate')} could not be decided: {gate_name(bad[0])}: {reason}."
 
 
 def _sentence(finding: Finding) -> str:
@@ -89,21 +70,9 @@ def _sentence(finding: Finding) -> str:
     return f"{name[:1].upper()}{name[1:]} is {against_limit(finding)}" + (f" ({far})" if far else "")
 
 
-def _reason(finding: Finding) -> str:
-    return reason_text(finding.reason or STATUS[finding.status]).rstrip(".")
-
-
-def _gate(f: Finding) -> dict[str, str]:
-    return {
-        "name": gate_name(f),
-        "observed": observed(f),
-        "needed": needed(f.limit, f.metric),
-        "margin": margin(f),
-        "status": STATUS[f.status],
-        "reason": reason_text(f.reason),
-        "remedy": clean(f.remedy) if f.status is not Status.PASS else "",
-        "source": clean(f.source),
-    }
+def holes(run: Run) -> list[Row]:
+    """What was not measured, how it ended, why, and what mends it."""
+    return [[", ".join(hole.names), *hole[1:]] for hole in wording.holes(run)]
 
 
 # --- health
@@ -169,55 +138,44 @@ def _gpu_table(run: Run) -> dict[str, Any]:
     }
 
 
-_HOST: tuple[tuple[str, dict[str, str]], ...] = (
-    ("host_cpu_busy_ratio", {}),
-    ("host_cpu_steal_ratio", {}),
-    ("host_pressure_ratio", {"resource": "cpu", "kind": "some"}),
-    ("host_pressure_ratio", {"resource": "io", "kind": "some"}),
-    ("host_pressure_ratio", {"resource": "memory", "kind": "some"}),
-    ("host_disk_read_bytes_per_second", {}),
-    ("host_memory_available_bytes", {}),
-)
-_HOST_HEADER = ["stage", "CPU busy", "CPU stolen", "waits for CPU", "waits for I/O", "waits for memory", "disk reads",
-                "memory left"]  # fmt: skip
+#: Column -> metric, and the label that tells its resource where it has one.
+_HOST = {
+    "CPU busy": ("host_cpu_busy_ratio", {}),
+    "CPU stolen": ("host_cpu_steal_ratio", {}),
+    "waits for CPU": ("host_pressure_ratio", {"resource": "cpu", "kind": "some"}),
+    "waits for I/O": ("host_pressure_ratio", {"resource": "io", "kind": "some"}),
+    "waits for memory": ("host_pressure_ratio", {"resource": "memory", "kind": "some"}),
+    "disk reads": ("host_disk_read_bytes_per_second", {}),
+    "memory left": ("host_memory_available_bytes", {}),
+}
 
 
 def _host_table(run: Run) -> dict[str, Any]:
-    found = [m for m in run.measurements() if m.metric.startswith("host_")]
-    stages = list(dict.fromkeys(m.labels.get("stage", "") for m in found))
-    rows = [
-        [clean(stage, 40), *(_of_stage(found, stage, metric, labels) for metric, labels in _HOST)] for stage in stages
-    ]
+    def cell(stage: str, metric: str, labels: Mapping[str, str]) -> str:
+        found = run.find(metric, stage=stage, **labels)
+        return human(found[0].value, metric) if found else "–"
+
+    stages = dict.fromkeys(m.labels.get("stage", "") for m in run.measurements() if m.metric.startswith("host_"))
+    rows = [[clean(stage, 40), *(cell(stage, *column) for column in _HOST.values())] for stage in stages]
     empty = "The node was not watched in this run."
-    return {"heading": "The node in each stage", "header": _HOST_HEADER, "rows": rows, "empty": empty}
-
-
-def _of_stage(found: Iterable[Measurement], stage: str, metric: str, labels: dict[str, str]) -> str:
-    wanted = {"stage": stage, **labels}.items()
-    return next((human(m.value, metric) for m in found if m.metric == metric and wanted <= m.labels.items()), "–")
+    return {"heading": "The node in each stage", "header": ["stage", *_HOST], "rows": rows, "empty": empty}
 
 
 # --- every figure
 
 
-def figures(run: Run) -> list[dict[str, Any]]:
-    """Every measurement, by probe, with the raw output that it came from."""
+def figures(result: ProbeResult) -> list[Row]:
+    """Every measurement of a probe: metric, labels, value with its interval, samples."""
     return [
-        {
-            "probe": r.probe,
-            "outcome": OUTCOME[r.outcome],
-            "seconds": f"{r.duration_seconds:.1f} s",
-            "rows": [_figure(m) for m in r.measurements],
-            "evidence": [(clean(e.path, 200), e.sha256[:16]) for e in r.evidence],
-        }
-        for r in run.results
+        [
+            m.metric,
+            ", ".join(f"{key}={clean(value, 60)}" for key, value in m.labels.items() if key != "path"),
+            quantity(m.value, m.interval, m.metric),
+            str(m.samples),
+            "for the record only" if m.invalid is not None else "",
+        ]
+        for m in result.measurements
     ]
-
-
-def _figure(m: Measurement) -> Row:
-    words = ", ".join(f"{key}={clean(value, 60)}" for key, value in m.labels.items() if key not in _PATHS)
-    shown = quantity(m.value, m.interval, m.metric)
-    return [m.metric, words, shown, str(m.samples), "for the record only" if m.invalid is not None else ""]
 
 
 # --- several runs
@@ -225,20 +183,20 @@ def _figure(m: Measurement) -> Row:
 
 def comparison(runs: Sequence[Run], differences: Sequence[Difference] | None = None) -> dict[str, Any]:
     """Verdicts side by side, facts of the nodes that differ, figures that differ by more than noise."""
-    apart = list(_differences(runs)) if differences is None else list(_compared(differences))
+    hosts = [clean(run.node.hostname, 60) for run in runs]
+    profiles = dict.fromkeys(v.profile for run in runs for v in run.verdicts)
+    apart = "Their 95 % intervals have no point in common. What is for the record only is left out."
     return {
-        "heads": [[clean(run.node.hostname, 60), when(run.started_at), clean(run.id, 20)] for run in runs],
-        "verdicts": _decisions(runs),
+        "hosts": hosts,
+        "verdicts": {
+            profile: [next((v for v in run.verdicts if v.profile == profile), None) for run in runs]
+            for profile in profiles
+        },
         "facts": list(_facts(runs)),
-        "header": ["figure", *(clean(r.node.hostname, 60) for r in runs), *([] if differences is None else _CHANGE)],
-        "figures": apart[:_MOST_DIFFERENCES],
-        "more": max(0, len(apart) - _MOST_DIFFERENCES),
-        "basis": _BASIS if differences is None else "",
+        "header": ["figure", *hosts, *([] if differences is None else ["change", "", "by"])],
+        "figures": list(_apart(runs) if differences is None else _compared(differences)),
+        "basis": apart if differences is None else "",
     }
-
-
-_CHANGE = ["change", "", "by"]
-_BASIS = "Their 95 % intervals have no point in common. What is for the record only is left out."
 
 
 def _compared(differences: Sequence[Difference]) -> Iterator[Row]:
@@ -253,17 +211,6 @@ def _compared(differences: Sequence[Difference]) -> Iterator[Row]:
                 d.verdict,
                 clean(d.basis),
             ]
-
-
-def _decisions(runs: Sequence[Run]) -> list[list[Any]]:
-    profiles = dict.fromkeys(v.profile for run in runs for v in run.verdicts)
-    rows = []
-    for profile in profiles:
-        found = [next((v for v in run.verdicts if v.profile == profile), None) for run in runs]
-        rows.append(
-            [clean(profile, 80), [(v.decision.value, score(v.score)) if v else ("", "not judged") for v in found]]
-        )
-    return rows
 
 
 def _facts(runs: Sequence[Run]) -> Iterator[Row]:
@@ -283,17 +230,14 @@ def _flat(facts: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
             yield name, clean(str(value), 120)
 
 
-def _differences(runs: Sequence[Run]) -> Iterator[Row]:
+def _apart(runs: Sequence[Run]) -> Iterator[Row]:
     """Two figures differ when their 95 % intervals have no point in common. Those for the record only do not count."""
-    tables = [{_key(m): m for m in run.measurements() if m.invalid is None} for run in runs]
+    tables = [
+        {(m.metric, *sorted(m.labels.items())): m for m in run.measurements() if m.invalid is None} for run in runs
+    ]
     for key in dict.fromkeys(key for table in tables for key in table):
         found = [table.get(key) for table in tables]
         known = [m for m in found if m is not None]
         if len(known) > 1 and max(m.interval[0] for m in known) > min(m.interval[1] for m in known):
-            metric, labels = key
-            cells = ["–" if m is None else quantity(m.value, m.interval, metric) for m in found]
-            yield [series_name(metric, dict(labels), _HIDDEN), *cells]
-
-
-def _key(m: Measurement) -> tuple[str, tuple[tuple[str, str], ...]]:
-    return m.metric, tuple(sorted(m.labels.items()))
+            name = series_name(known[0].metric, dict(sorted(known[0].labels.items())), _HIDDEN)
+            yield [name, *("–" if m is None else quantity(m.value, m.interval, m.metric) for m in found)]

@@ -6,23 +6,11 @@ until there are more of one kind than anybody reads. All foreign text goes throu
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Sequence
-from typing import TextIO
+from collections.abc import Mapping, Sequence
 
-from bench.judge.fleet.model import (
-    ANSWERED,
-    Collective,
-    Fleet,
-    NodeOutcome,
-    Outlier,
-    PairOutcome,
-    SharedStorage,
-    Shift,
-    State,
-)
+from bench.judge.fleet.model import ANSWERED, Collective, Fleet, FleetVerdict, Outlier, SharedStorage, Shift, State
 from bench.model import Decision
-from bench.show.text import clean, fold, pad
+from bench.show.text import clean, hang, pad
 from bench.show.wording import plural, score, title
 from bench.units import human
 
@@ -32,81 +20,68 @@ _MOST_PAIRS = 6
 _WIDTH = 100
 
 
-def print_fleet(fleet: Fleet, where: str = "", stream: TextIO | None = None) -> None:
-    """Write the screen to ``stream`` (standard output). ``where`` is the folder or page to look at next."""
-    stream = stream or sys.stdout
-    encoding = stream.encoding or "utf-8"
-    stream.write(render(fleet, where).encode(encoding, "replace").decode(encoding))
-
-
 def render(fleet: Fleet, where: str = "") -> str:
-    """The screen as text that ends with a newline."""
+    """The screen as text that ends with a newline. ``where`` is the folder or page to look at next."""
+    nodes, outliers = fleet.nodes, [line for o in fleet.outliers for line in _item(outlier_line(o))]
+    missing = [f"  {_name(n.host)} {n.state:<19}{clean(n.reason or '', 160)}" for n in nodes if n.state not in ANSWERED]
+    failing = [
+        f"  {_name(node.host)} {state:<13} {clean(''.join(node.failed[:1]), 160)}"
+        for state in (State.FAIL, State.INCONCLUSIVE)
+        for node in nodes
+        if node.state is state
+    ]
+    pairs = [
+        f"  {clean(p.client, 40)} - {clean(p.server, 40)}  {p.state}: {clean(p.reason or '', 99)}"
+        for p in fleet.pairs
+        if p.state is not State.PASS
+    ]
     parts = [
-        _head(fleet), _verdicts(fleet), _holes(fleet.nodes), _failing(fleet.nodes), _outliers(fleet.outliers),
-        _pairs(fleet.pairs),
+        [_head(fleet)],
+        _verdicts(fleet),
+        _section("Missing", missing, _MOST_NODES),
+        _section("Not ready", failing, _MOST_NODES),
+        _section("Slower than siblings", outliers, _MOST_OUTLIERS),
+        _section("Pairs without a figure", pairs, _MOST_PAIRS),
         [f"Collective: {collective_line(fleet.collective)}"] if fleet.collective else [],
         _section("Shared storage", [f"  {shared_line(one)}" for one in fleet.shared], _MOST_PAIRS),
         _section("The whole fleet moved (+ is worse)", [f"  {shift_line(s)}" for s in fleet.shifts], _MOST_OUTLIERS),
-        _strangers(fleet.strangers), [f"See {clean(where)}"] if where else [],
-    ]  # fmt: skip
+        _section("Files of nobody that was named", [f"  {clean(one, 160)}" for one in fleet.strangers], _MOST_PAIRS),
+        [f"See {clean(where)}"] if where else [],
+    ]
     return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
 
 
-def _head(fleet: Fleet) -> list[str]:
+def _head(fleet: Fleet) -> str:
     answered = sum(node.state in ANSWERED for node in fleet.nodes)
     measured = sum(pair.state is State.PASS for pair in fleet.pairs)
     pairs = f", {measured} of {plural(len(fleet.pairs), 'pair')}" if fleet.pairs else ""
-    return [f"fleet {clean(fleet.id, 60)}: {answered} of {plural(len(fleet.nodes), 'node')} answered{pairs}"]
+    return f"fleet {clean(fleet.id, 60)}: {answered} of {plural(len(fleet.nodes), 'node')} answered{pairs}"
 
 
 def _verdicts(fleet: Fleet) -> list[str]:
-    lines = [f"{fleet.decision.value} for the fleet"]
-    for verdict in fleet.verdicts:
-        counts = ", ".join(f"{number} {clean(word)}" for word, number in sorted(verdict.nodes.items()))
-        name = pad(clean(verdict.profile, 40), 24)
-        lines.append(f"  {verdict.decision.value:<13} {name} score {score(verdict.score):>5}  {counts}")
+    lines = [f"{fleet.decision} for the fleet"]
+    for v in fleet.verdicts:
+        lines.append(f"  {v.decision:<13} {_name(v.profile)} score {score(v.score):>5}  {counts(v)}")
     if fleet.decision is not Decision.GO:
         lines += [line for reason in fleet.reasons[:8] for line in _item(f"because {reason}")]
     return lines
 
 
-def _holes(nodes: Sequence[NodeOutcome]) -> list[str]:
-    missing = [node for node in nodes if node.state not in ANSWERED]
-    lines = [f"  {pad(clean(n.host, 40), 24)} {n.state.value:<19}{clean(n.reason or '', 160)}" for n in missing]
-    return _section("Missing", lines, _MOST_NODES)
+def counts(verdict: FleetVerdict) -> str:
+    """``3 GO, 1 lost``: how many nodes came to what."""
+    return ", ".join(f"{number} {clean(word)}" for word, number in sorted(verdict.nodes.items()))
 
 
-def _failing(nodes: Sequence[NodeOutcome]) -> list[str]:
-    found = [node for node in nodes if node.state in (State.FAIL, State.INCONCLUSIVE)]
-    lines = [
-        f"  {pad(clean(n.host, 40), 24)} {n.state.value:<13} {clean(n.failed[0] if n.failed else '', 160)}"
-        for n in sorted(found, key=lambda n: n.state is not State.FAIL)
-    ]
-    return _section("Not ready", lines, _MOST_NODES)
+def _name(text: str) -> str:
+    return pad(clean(text, 40), 24)
 
 
 def outlier_line(o: Outlier) -> str:
-    """``n3: port: network throughput 100 MB/s, expected 500 MB/s (80 % worse) act, confirmed``."""
-    labels = ", ".join(clean(value, 40) for key, value in o.labels.items() if key != "path")
-    what = f"{title(o.metric)}{f' ({labels})' if labels else ''}"
-    sure = "confirmed" if o.confirmed else "measured once"
-    points = "points" if o.metric.endswith("_ratio") else "%"
+    """``n3: port: network throughput 100 MB/s, expected 500 MB/s (80 % worse; act, confirmed)``."""
+    labels = {key: value for key, value in o.labels.items() if key != "path"}
     return (
-        f"{clean(o.host, 60)}: {clean(o.part, 60)}: {what} {human(o.observed, o.metric)}, "
-        f"expected {human(o.expected, o.metric)} ({100 * o.deviation_ratio:.0f} {points} worse; {o.level}, {sure})"
-    )
-
-
-def _outliers(found: Sequence[Outlier]) -> list[str]:
-    return _section("Slower than siblings", [line for o in found for line in _item(outlier_line(o))], _MOST_OUTLIERS)
-
-
-def _pairs(pairs: Sequence[PairOutcome]) -> list[str]:
-    bad = [pair for pair in pairs if pair.state is not State.PASS]
-    return _section(
-        "Pairs without a figure",
-        [f"  {clean(p.client, 40)} - {clean(p.server, 40)}  {p.state.value}: {clean(p.reason or '', 99)}" for p in bad],
-        _MOST_PAIRS,
+        f"{clean(o.host, 60)}: {clean(o.part, 60)}: {_what(o.metric, labels)} {human(o.observed, o.metric)}, expected "
+        f"{human(o.expected, o.metric)} ({_percent(o.deviation_ratio, o.metric)} worse; {o.level}, {_sure(o)})"
     )
 
 
@@ -132,15 +107,23 @@ def shared_line(one: SharedStorage) -> str:
 
 def shift_line(s: Shift) -> str:
     """``storage read: +20 % on 8 nodes (64 x CPU, ...; act, measured once)``."""
-    labels = ", ".join(clean(value, 40) for value in s.labels.values())
-    points = "points" if s.metric.endswith("_ratio") else "%"
-    sure = f"; {s.level}, {'confirmed' if s.confirmed else 'measured once'}" if s.level == "act" else ""
-    what = f"{title(s.metric)}{f' ({labels})' if labels else ''}"
-    return f"{what}: {100 * s.shift_ratio:+.0f} {points} on {plural(s.nodes, 'node')} ({clean(s.node_class, 48)}{sure})"
+    moved, sure = _percent(s.shift_ratio, s.metric, "+"), f"; {s.level}, {_sure(s)}" if s.level == "act" else ""
+    where = f"on {plural(s.nodes, 'node')} ({clean(s.node_class, 48)}{sure})"
+    return f"{_what(s.metric, s.labels)}: {moved} {where}"
 
 
-def _strangers(found: Iterable[str]) -> list[str]:
-    return _section("Files of nobody that was named", [f"  {clean(line, 160)}" for line in found], _MOST_PAIRS)
+def _what(metric: str, labels: Mapping[str, str]) -> str:
+    values = ", ".join(clean(value, 40) for value in labels.values())
+    return title(metric) + (f" ({values})" if values else "")
+
+
+def _percent(ratio: float, metric: str, sign: str = "") -> str:
+    """A difference of two ratios is one of points, not of percent."""
+    return f"{100 * ratio:{sign}.0f} {'points' if metric.endswith('_ratio') else '%'}"
+
+
+def _sure(found: Outlier | Shift) -> str:
+    return "confirmed" if found.confirmed else "measured once"
 
 
 def _section(heading: str, lines: Sequence[str], most: int) -> list[str]:
@@ -151,5 +134,4 @@ def _section(heading: str, lines: Sequence[str], most: int) -> list[str]:
 
 
 def _item(text: str) -> list[str]:
-    first, *rest = fold(clean(text), _WIDTH - 4)
-    return [f"  {first}", *(f"    {line}" for line in rest)]
+    return hang(clean(text), _WIDTH)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from bench.show.wording import (
     observed,
     reason_text,
     split_reason,
+    worst_first,
 )
 from bench.units import human
 
@@ -26,9 +26,8 @@ Span = tuple[str, str]
 Line = tuple[Span, ...]
 
 STYLE = {Status.PASS: "green", Status.FAIL: "red", Status.NO_DATA: "yellow", Status.UNDECIDED: "yellow"}
-_ORDER = (Status.FAIL, Status.UNDECIDED, Status.NO_DATA, Status.PASS)
+_OWN_LINE = (Status.FAIL, Status.UNDECIDED)
 _GAP = "  "
-_SPACES = re.compile(" +")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ class Columns:
 def columns(verdicts: Iterable[Verdict], width: int, all_gates: bool, places: bool = False) -> Columns:
     """As narrow as what they hold."""
     findings = [finding for verdict in verdicts for finding in verdict.findings]
-    rows = [finding for finding in findings if _own_line(finding, all_gates)]
+    rows = [finding for finding in findings if all_gates or finding.status in _OWN_LINE]
 
     def widest(texts: Iterable[str]) -> int:
         return max(map(cells, texts), default=0)
@@ -74,32 +73,25 @@ def columns(verdicts: Iterable[Verdict], width: int, all_gates: bool, places: bo
 
 def lines(verdict: Verdict, shape: Columns, proved: Sequence[str] = ()) -> list[Line]:
     """Every gate of the verdict is in one of the lines; after them ``proved``, what else its decision rests on."""
-    found: list[Line] = []
-    for status in _ORDER:
-        same = sorted((f for f in verdict.findings if f.status is status), key=lambda f: not f.required)
-        rows = [f for f in same if _own_line(f, shape.all_gates)]
-        found += [line for finding in rows for line in _row(finding, shape)]
-        folded = [f for f in same if not _own_line(f, shape.all_gates)]
-        found += _passes(folded, shape) if status is Status.PASS else _no_data(folded, shape)
-    return [*found, *(line for text in proved for line in _hanging("", "", text, shape.indent, shape.width))]
-
-
-def _own_line(finding: Finding, all_gates: bool) -> bool:
-    return all_gates or finding.status in (Status.FAIL, Status.UNDECIDED)
+    ordered = worst_first(verdict.findings)
+    rows = [f for f in ordered if shape.all_gates or f.status in _OWN_LINE]
+    folded = [] if shape.all_gates else [f for f in ordered if f.status not in _OWN_LINE]
+    found = [line for finding in rows for line in _row(finding, shape)]
+    for text, same in _groups(folded).items():
+        found += _hanging(same[0].status, text, shape)
+    return [*found, *(line for text in proved for line in _hanging(None, text, shape))]
 
 
 def _row(finding: Finding, shape: Columns) -> list[Line]:
     name, style = gate_name(finding), STYLE[finding.status]
+    figures = f"{pad(observed(finding), shape.measured)}{_GAP}{pad(needed(finding.limit, finding.metric), shape.needs)}"
+    if shape.name < 0:  # a very narrow terminal
+        words = ", ".join(text for text in (f"{name} {figures}".rstrip(), margin(finding)) if text)
+        return _hanging(finding.status, " ".join(words.split()), shape)
     mark = (_GAP + pad(STATUS[finding.status], shape.status) + _GAP, style)
-    figures = _GAP.join(
-        (pad(observed(finding), shape.measured), pad(needed(finding.limit, finding.metric), shape.needs))
-    )
     end: Line = ((figures + _GAP, ""), (margin(finding), style))
     if cells(name) <= shape.name:
         return [(mark, (pad(name, shape.name) + _GAP, ""), *end), *_reason(finding, shape)]
-    if shape.name < 0:  # a very narrow terminal
-        words = ", ".join(text for text in (f"{name} {figures}".rstrip(), margin(finding)) if text)
-        return [*_hanging(mark[0][len(_GAP) :], style, _SPACES.sub(" ", words), shape.indent, shape.width)]
     first, *rest = fold(name, shape.width - shape.indent)
     folded: list[Line] = [((" " * shape.indent + text, ""),) for text in rest]
     figured: Line = ((" " * (shape.indent + shape.name + len(_GAP)), ""), *end)
@@ -111,30 +103,20 @@ def _reason(finding: Finding, shape: Columns) -> list[Line]:
     reason = clean(finding.reason or "")
     if not reason or (split_reason(reason)[0] in ("", Code.STRADDLES_LIMIT) and not shape.places):
         return []
-    room = shape.width - shape.indent
-    return _hanging("", "", reason if shape.all_gates else clean(reason, room), shape.indent, shape.width)
+    return _hanging(None, reason if shape.all_gates else clean(reason, shape.width - shape.indent), shape)
 
 
-def _passes(findings: Sequence[Finding], shape: Columns) -> list[Line]:
-    if not findings:
-        return []
-    closest = min(findings, key=closeness)
-    text = ", ".join(map(gate_name, findings))
-    if margin(closest):
-        text += f": {'closest ' if len(findings) > 1 else ''}{margin(closest)}"
-    return _hanging(pad(STATUS[Status.PASS], shape.status), STYLE[Status.PASS], text, shape.indent, shape.width)
-
-
-def _no_data(findings: Sequence[Finding], shape: Columns) -> list[Line]:
-    """Folded by reason: one probe that is absent takes the data from all of its gates."""
-    groups: dict[str, list[Finding]] = {}
+def _groups(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
+    """Text -> gates: without data by reason, as one absent probe takes the data from all its gates; then the passes."""
+    whys: dict[str, list[Finding]] = {}
+    passes: list[Finding] = []
     for finding in findings:
-        groups.setdefault(_why_no_data(finding), []).append(finding)
-    found: list[Line] = []
-    for why, same in groups.items():
-        names = ", ".join(_with_figure(finding) for finding in same)
-        mark = pad(STATUS[Status.NO_DATA], shape.status)
-        found += _hanging(mark, STYLE[Status.NO_DATA], f"{names}: {why}", shape.indent, shape.width)
+        (passes if finding.status is Status.PASS else whys.setdefault(_why_no_data(finding), [])).append(finding)
+    found = {f"{', '.join(map(_with_figure, same))}: {why}": same for why, same in whys.items()}
+    if passes:
+        closest = margin(min(passes, key=closeness))
+        far = f": {'closest ' if len(passes) > 1 else ''}{closest}" if closest else ""
+        found[", ".join(map(gate_name, passes)) + far] = passes
     return found
 
 
@@ -156,7 +138,9 @@ def _with_figure(finding: Finding) -> str:
     return f"{gate_name(finding)} {shown} ({need})"
 
 
-def _hanging(mark: str, style: str, text: str, indent: int, width: int) -> list[Line]:
-    first, *rest = fold(text, width - indent)
-    head: Line = ((pad(_GAP + mark, indent), style), (first, ""))
-    return [head, *(((" " * indent + line, ""),) for line in rest)]
+def _hanging(status: Status | None, text: str, shape: Columns) -> list[Line]:
+    """The text behind the status, or below the text of the line above."""
+    mark, style = (STATUS[status], STYLE[status]) if status else ("", "")
+    first, *rest = fold(text, shape.width - shape.indent)
+    head: Line = ((pad(_GAP + mark, shape.indent), style), (first, ""))
+    return [head, *(((" " * shape.indent + line, ""),) for line in rest)]

@@ -74,26 +74,20 @@ def _verdict(run: Run, verdict: Verdict, findings: Iterable[Finding]) -> Iterato
 
 
 def _finding(run: Run, finding: Finding) -> Iterator[str]:
+    word, limit = ("min", finding.limit.min) if finding.limit.min is not None else ("max", finding.limit.max)
+    series, far = _series(finding.metric, finding.labels), margin(finding)
+    rows = {
+        "gate": f"{series} {word} {limit!r} ({needed(finding.limit, finding.metric)})",
+        "source": clean(finding.source),
+        "observed": observed(finding) + (f", {far}" if far else ""),
+        "stand-in": clean(finding.stand_in or ""),
+        "reason": clean(finding.reason or ""),
+        "remedy": clean(finding.remedy),
+    }
     yield ""
-    required = "required" if finding.required else "optional"
-    yield f"  {STATUS[finding.status]}: {bare_name(finding)}, {required}"
-    yield f"    gate      {_series(finding.metric, finding.labels)} {_limit(finding)}"
-    if finding.source:
-        yield f"    source    {clean(finding.source)}"
-    far = margin(finding)
-    yield f"    observed  {observed(finding)}{f', {far}' if far else ''}"
-    if finding.stand_in:
-        yield f"    stand-in  {clean(finding.stand_in)}"
-    if finding.reason:
-        yield f"    reason    {clean(finding.reason)}"
-    if finding.remedy:
-        yield f"    remedy    {clean(finding.remedy)}"
+    yield f"  {STATUS[finding.status]}: {bare_name(finding)}, {'required' if finding.required else 'optional'}"
+    yield from (f"    {name:<9} {text}" for name, text in rows.items() if text)
     yield from _measurements(_decided_by(run, finding), "    ")
-
-
-def _limit(finding: Finding) -> str:
-    word, value = ("min", finding.limit.min) if finding.limit.min is not None else ("max", finding.limit.max)
-    return f"{word} {value!r} ({needed(finding.limit, finding.metric)})"
 
 
 def _decided_by(run: Run, finding: Finding) -> list[tuple[ProbeResult, Measurement]]:

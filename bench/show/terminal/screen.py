@@ -69,28 +69,19 @@ def render(
     columns = min(max(width or shutil.get_terminal_size((80, 24)).columns, _NARROW), _WIDE)
     lines = _screen(run, columns, all_gates, descriptions or {})
     wanted = is_colourful(sys.stdout) if colour is None else colour
-    return _coloured(lines) if wanted else "".join(_plain(line) + "\n" for line in lines)
+    return "".join((_coloured if wanted else _plain)(line) + "\n" for line in lines)
 
 
 def _plain(line: Line) -> str:
     return "".join(text for text, _ in line).rstrip()
 
 
-def _coloured(lines: Sequence[Line]) -> str:
-    """With rich, and its markup off: ``[`` in a host name is a bracket."""
-    from io import StringIO
+def _coloured(line: Line) -> str:
+    """With rich's styles and none of its markup: ``[`` in a host name is a bracket."""
+    from rich.color import ColorSystem
+    from rich.style import Style
 
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(
-        file=StringIO(), force_terminal=True, color_system="standard", no_color=False, width=10 * _WIDE,
-        markup=False, highlight=False, emoji=False, legacy_windows=False,
-    )  # fmt: skip
-    with console.capture() as captured:
-        for line in lines:
-            console.print(Text.assemble(*line), no_wrap=True, crop=False, overflow="ignore")
-    return captured.get()
+    return "".join(Style.parse(style).render(text, color_system=ColorSystem.STANDARD) for text, style in line)
 
 
 def _screen(run: Run, width: int, all_gates: bool, descriptions: Mapping[str, str]) -> list[Line]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +14,7 @@ from bench.measure.procfs import stalled_seconds
 from probes.common import io_counters
 from probes.feed.load.accelerators import Consumer, Consumption
 from probes.feed.load.reader import Feed, clock
+from probes.feed.plan import Row
 from probes.feed.rates import steady
 from probes.feed.records import Arm
 
@@ -26,22 +26,13 @@ _CLOSE_SECONDS = 20.0
 _HUNG_CLOSE_SECONDS = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Length:
-    """Seconds of an arm: left out at its begin, needed at least after that, and allowed when it is not flat yet."""
-
-    warm: float
-    shortest: float
-    longest: float
-
-
 class Witness(threading.Thread):
     """Notes what the kernel says: ten times a second the bytes that came and what stalled, at both ends the CPUs."""
 
     def __init__(self, device: str | None) -> None:
         super().__init__(daemon=True)
         self.delivered = io_counters.Delivered(device)
-        self._cpu = self._cpu_seconds()
+        self._cpu = (clock(), *io_counters.cpu_seconds())
         self._stopping = threading.Event()
         self._rows = [self._note()]
         self.start()
@@ -55,21 +46,18 @@ class Witness(threading.Thread):
         self.join()
         self._rows.append(self._note())
 
-    def _note(self) -> tuple[float, float, float | None, float | None]:
-        """Clock, bytes that came, and the seconds stalled for CPUs and for I/O."""
-        return clock(), float(self.delivered.best()), stalled_seconds("cpu"), stalled_seconds("io")
-
-    @staticmethod
-    def _cpu_seconds() -> tuple[float, float, float]:
-        return clock(), io_counters.cpu_seconds_of_node(), io_counters.own_cpu_seconds()
+    def _note(self) -> tuple[float, float, float | None]:
+        """Clock, bytes that came, and the seconds stalled for I/O."""
+        return clock(), float(self.delivered.best()), stalled_seconds("io")
 
     def fields(self, feed: Feed, seconds: float) -> dict[str, Any]:
         """The fields of the record that the kernel answers for."""
         own_bytes, device_bytes, network_bytes = self.delivered.each(feed.device_bytes)
-        passed, node, ours = (now - began for now, began in zip(self._cpu_seconds(), self._cpu, strict=True))
+        cpu = (clock(), *io_counters.cpu_seconds())
+        passed, node, ours = (now - began for now, began in zip(cpu, self._cpu, strict=True))
         whole = max(1e-9, passed * (os.cpu_count() or 1))
         waits = feed.wait_seconds
-        clocks, came, cpu_stalled, io_stalled = zip(*self._rows, strict=True)
+        clocks, came, stalled = zip(*self._rows, strict=True)
         return {
             "read_bytes": feed.read_bytes,
             "own_device_bytes": own_bytes,
@@ -77,26 +65,21 @@ class Witness(threading.Thread):
             "network_bytes": network_bytes,
             "run_queue_wait_ratio": round(sum(waits) / len(waits) / seconds, 5) if waits and seconds > 0 else None,
             "reader_cpu_seconds": round(feed.cpu_seconds, 4),
-            "own_cpu_ratio": round(ours / whole, 4),
             "others_cpu_ratio": round(max(0.0, node - ours) / whole, 4),
-            "cpu_pressure_ratio": _share(clocks, cpu_stalled),
-            "io_pressure_ratio": _share(clocks, io_stalled),
             "device_curve": _rates(clocks, came),
-            "pressure_curve": _rates(clocks, io_stalled),
+            "pressure_curve": _rates(clocks, stalled),
         }
 
 
 def run(
-    name: str,
-    turn: int,
+    row: Row,
     consumer: Consumer,
     make_feed: Callable[[], Feed],
-    length: Length,
     device: str | None,
     ceiling: float = float("inf"),
     **fields: Any,
 ) -> Arm:
-    """Feed ``consumer`` from a new feed until its rate is flat or ``length`` is used up; ``fields`` join the record.
+    """Feed ``consumer`` from a new feed until its rate is flat or the time is used up; ``fields`` join the record.
 
     Raises TimeoutError when the path hangs, OSError when a read fails.
     """
@@ -105,36 +88,32 @@ def run(
     feed = make_feed()
     patience = _HUNG_CLOSE_SECONDS
     try:
-        ended = _consume(consumer, feed, log, length, ceiling)
+        ended = _consume(row, consumer, feed, log, ceiling)
         consumer.finish(log)
         patience = _CLOSE_SECONDS
     finally:
         seconds = feed.close(patience)
         witness.stop()
-    return _arm(
-        name, turn, length, log, feed.started, ended, seconds, **witness.fields(feed, seconds), **_waits(log), **fields
-    )
+    return _arm(row, log, feed.started, ended, seconds, **witness.fields(feed, seconds), **_waits(log), **fields)
 
 
-def resident(consumer: Consumer, turn: int, length: Length) -> Arm:
+def resident(row: Row, consumer: Consumer) -> Arm:
     """The accelerator on an input that it already has: what it consumes when nothing keeps it waiting."""
     log = Consumption()
     consumer.begin()
     begin = clock()
-    while clock() < begin + length.warm + length.shortest:
+    while clock() < begin + row.warm + row.shortest:
         consumer.resident(log)
     consumer.finish(log)
     ended = clock()
-    return _arm("resident", turn, length, log, begin, ended, ended - begin)
+    return _arm(row, log, begin, ended, ended - begin)
 
 
-def _arm(
-    name: str, turn: int, length: Length, log: Consumption, begin: float, end: float, seconds: float, **fields: Any
-) -> Arm:
+def _arm(row: Row, log: Consumption, begin: float, end: float, seconds: float, **fields: Any) -> Arm:
     return Arm(
-        arm=name, turn=turn, grid_seconds=GRID_SECONDS, warm_seconds=length.warm, shortest_seconds=length.shortest,
-        curve=[round(value, 4) for value in curve(log, begin, end)], seconds=round(seconds, 4), steps=len(log.starts),
-        **_busy(log, begin + length.warm, end), **fields,
+        arm=row.arm, turn=row.turn, grid_seconds=GRID_SECONDS, warm_seconds=row.warm, shortest_seconds=row.shortest,
+        curve=[round(value, 4) for value in curve(log, begin, end)], seconds=round(seconds, 4),
+        **_busy(log, begin + row.warm, end), **fields,
     )  # fmt: skip
 
 
@@ -155,15 +134,14 @@ def _busy(log: Consumption, begin: float, end: float) -> dict[str, Any]:
     }
 
 
-def _consume(consumer: Consumer, feed: Feed, log: Consumption, length: Length, ceiling: float) -> float:
-    begin = feed.started
-    check = begin + length.warm + length.shortest
-    last = begin + length.warm + length.longest
+def _consume(row: Row, consumer: Consumer, feed: Feed, log: Consumption, ceiling: float) -> float:
+    check = feed.started + row.warm + row.shortest
+    last = feed.started + row.warm + row.longest
     while True:
         consumer.consume(feed.get(HANG_SECONDS), feed, log)
         now = clock()
         if now >= check:
-            found = steady(curve(log, begin, now), GRID_SECONDS, length.warm, length.shortest, ceiling)
+            found = steady(curve(log, feed.started, now), GRID_SECONDS, row.warm, row.shortest, ceiling)
             if now >= last or (found and found.flat):
                 return now
             check = now + _CHECK_SECONDS
@@ -185,11 +163,6 @@ def _waits(log: Consumption) -> dict[str, Any]:
     ordered = sorted(log.waits)
     p50, p99 = (round(ordered[min(len(ordered) - 1, int(q * len(ordered)))], 6) for q in (0.50, 0.99))
     return {"waits": len(ordered), "wait_p50_seconds": p50, "wait_p99_seconds": p99}
-
-
-def _share(clocks: Sequence[float], stalled: Sequence[float | None]) -> float | None:
-    first, last, seconds = stalled[0], stalled[-1], clocks[-1] - clocks[0]
-    return None if first is None or last is None or seconds <= 0 else round((last - first) / seconds, 4)
 
 
 def _rates(clocks: Sequence[float], counts: Sequence[float | None]) -> tuple[tuple[float, float], ...]:

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from probes.common import io_counters
+
 #: O_DIRECT wants offsets, lengths and addresses in logical blocks; 4096 is a multiple of every one in use.
 ALIGN = 4096
 _CHUNK_BYTES = 4 << 20
@@ -41,7 +43,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """Files and the blocks in which they are read. ``direct``: O_DIRECT works here.
+    """Files and the blocks in which they are read. ``direct``: past the page cache; else through its read-ahead.
 
     ``apart``: each sample is a file of its own, which a loader opens for every read; to a file server that is most of
     the work where samples are small.
@@ -73,26 +75,23 @@ def plan_blocks(sample_bytes: int, deviation: int, per_file: int, total: int, fi
     Small samples that share a file are read together, about 1 MiB at once, as a record reader does; a large sample is
     read in pieces of 4 MiB; a small one that has a file of its own has one here too, and is one read.
     """
-    share = total // files
     if per_file > 1 and sample_bytes * 2 <= _COALESCED_READ:
         each = max(1, _COALESCED_READ // sample_bytes)
-        return _equal_blocks(_aligned(each * sample_bytes), float(each), share, files)
-    if is_apart(sample_bytes, per_file):
+        size, samples = _aligned(each * sample_bytes), float(each)
+    elif is_apart(sample_bytes, per_file):
         sizes = sizes_of_samples(sample_bytes, deviation, max(files, min(_MOST_FILES, total // sample_bytes)), seed)
         mean = sum(sizes) / len(sizes)
         return [Block(number, 0, _aligned(size), size / mean) for number, size in enumerate(sizes)]
-    if sample_bytes <= _LARGEST_READ and deviation <= 0:
-        return _equal_blocks(_aligned(sample_bytes), 1.0, share, files)
-    return _sample_blocks(sizes_of_samples(sample_bytes, deviation, max(files, total // sample_bytes), seed), files)
+    elif sample_bytes <= _LARGEST_READ and deviation <= 0:
+        size, samples = _aligned(sample_bytes), 1.0
+    else:
+        return _sample_blocks(sizes_of_samples(sample_bytes, deviation, max(files, total // sample_bytes), seed), files)
+    return [*_whole_blocks(dict.fromkeys(range(files), max(total // files, size)), size, samples)]
 
 
 def is_apart(sample_bytes: int, per_file: int) -> bool:
     """Whether each sample lies in a file of its own; of large ones the opening costs nothing beside the reading."""
     return per_file == 1 and sample_bytes <= _LARGEST_READ
-
-
-def _equal_blocks(size: int, samples: float, share: int, files: int) -> list[Block]:
-    return [*_whole_blocks(dict.fromkeys(range(files), max(share, size)), size, samples)]
 
 
 def _sample_blocks(sizes: Sequence[int], files: int) -> list[Block]:
@@ -101,9 +100,8 @@ def _sample_blocks(sizes: Sequence[int], files: int) -> list[Block]:
     blocks, ends, mean = [], [0] * files, sum(sizes) / len(sizes)
     for number, size in enumerate(sizes):
         file = number % files
-        pieces = -(-size // _LARGEST_READ)
-        for piece in range(pieces):
-            length = min(_LARGEST_READ, size - piece * _LARGEST_READ)
+        for start in range(0, size, _LARGEST_READ):
+            length = min(_LARGEST_READ, size - start)
             blocks.append(Block(file, ends[file], _aligned(length), length / mean))
             ends[file] += _aligned(length)
     return blocks
@@ -120,7 +118,7 @@ def _ends(blocks: Sequence[Block]) -> dict[int, int]:
 def _whole_blocks(ends: Mapping[int, int], size: int, samples: float) -> tuple[Block, ...]:
     """Reads of ``size`` bytes over files of those lengths, the rest of each left out."""
     return tuple(
-        Block(file, offset, size, samples) for file, end in ends.items() for offset in range(0, end - size + 1, size)
+        Block(file, start, size, samples) for file, end in ends.items() for start in range(0, end - size + 1, size)
     )
 
 
@@ -215,29 +213,15 @@ def cut(data: DataSet, block_bytes: int, sample_bytes: int) -> tuple[Block, ...]
     return _whole_blocks(_ends(data.blocks), block_bytes, block_bytes / sample_bytes)
 
 
-def through_cache(data: DataSet) -> DataSet:
-    """The same files, read through the page cache with its read-ahead."""
-    return replace(data, direct=False)
-
-
 def can_be_direct(folder: str) -> bool:
     """Whether a file here can be written past the page cache, tried with one block."""
-    path = os.path.join(folder, "direct.probe")
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
-    os.close(fd)
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_DIRECT)
-        try:
-            with mmap.mmap(-1, ALIGN) as memory:
-                return os.pwrite(fd, memory, 0) == ALIGN
-        finally:
-            os.close(fd)
+        io_counters.try_direct(folder)
     except OSError as error:
         if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):
             return False
         raise
-    finally:
-        os.unlink(path)
+    return True
 
 
 _FS_IOC_FIEMAP = 0xC020660B
@@ -250,12 +234,8 @@ def unwritten_bytes(path: str) -> int:
 
     Holes by SEEK_HOLE; unwritten extents by FIEMAP, where the file system answers it (ext4, xfs, btrfs).
     """
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        size = os.fstat(fd).st_size
-        return _holes(fd, size) + _unwritten_extents(fd)
-    finally:
-        os.close(fd)
+    with open(path, "rb", buffering=0) as file:
+        return _holes(file.fileno(), os.path.getsize(path)) + _unwritten_extents(file.fileno())
 
 
 def _holes(fd: int, size: int) -> int:

@@ -11,26 +11,13 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from probes.common import io_counters
-from probes.feed.load import arms, dataset, patterns
+from probes.feed.load import arms, dataset, patterns, reader
 from probes.feed.load.accelerators import Consumer, Drain, Emulated
-from probes.feed.load.arms import Length
-from probes.feed.load.reader import (
-    Buffer,
-    CannotFeed,
-    Feed,
-    FileSource,
-    MemorySource,
-    Reader,
-    Source,
-    TokenBucket,
-    decoder,
-    make_buffers,
-    prefer_this_thread,
-    shuffled,
-)
+from probes.feed.load.reader import Buffer, CannotFeed, Feed, Reader, Source
 from probes.feed.plan import Row, Spec
 from probes.feed.records import Arm, DirectoryCheck, End, LoadError, Ready, line
 
@@ -52,10 +39,10 @@ class Program:
         self.data = self._data()
         self.largest = max(block.read_bytes for block in self.data.blocks)
         self.device = io_counters.device_of(spec.folder) if spec.bucket is None else None
-        self.order = list(self.data.blocks) if spec.sequential else shuffled(self.data.blocks, spec.seed)
+        self.order = list(self.data.blocks) if spec.sequential else reader.shuffled(self.data.blocks, spec.seed)
         self.consumer = self._accelerator()
         if self.consumer.kind == "emulated":
-            prefer_this_thread()  # it only keeps the books
+            reader.prefer_this_thread()  # it only keeps the books
         self.demand = spec.demand if spec.demand is not None else float("inf")
         self.buffers = self._buffers()
         self.rates: dict[str, float] = {}
@@ -79,7 +66,7 @@ class Program:
         else:
             apart = dataset.is_apart(spec.sample_bytes, spec.samples_per_file)
             data = dataset.write(spec.folder, blocks, spec.seed, time.monotonic() + spec.layout_seconds, apart)
-        return dataset.through_cache(data) if spec.buffered else data
+        return replace(data, direct=data.direct and not spec.buffered)
 
     def _accelerator(self) -> Consumer:
         spec = self.spec
@@ -134,18 +121,15 @@ class Program:
     # --- the arms
 
     def _arm(self, row: Row) -> Arm:
-        length = Length(row.warm, row.shortest, max(row.shortest, min(row.longest, self._left() - row.warm)))
         if row.arm == "resident":
-            arm = arms.resident(self.consumer, row.turn, length)
+            arm = arms.resident(row, self.consumer)
             self.demand = self._rate(arm) or self.demand
             return arm
+        row = replace(row, longest=max(row.shortest, min(row.longest, self._left() - row.warm)))
         cold = row.arm in ("fetch", "storage", "yardstick")
         resident = self._resident_ratio() if cold and not self.data.direct else None
         consumer = Drain() if row.arm == "fetch" else self.consumer
-        arm = arms.run(
-            row.arm, row.turn, consumer, lambda: self._feed(row.arm), length, self.device, self.demand,
-            resident_ratio=resident,
-        )  # fmt: skip
+        arm = arms.run(row, consumer, lambda: self._feed(row.arm), self.device, self.demand, resident_ratio=resident)
         self.rates[row.arm] = self._rate(arm)
         return arm
 
@@ -166,15 +150,15 @@ class Program:
         decode = self.spec.decode if arm in ("preprocess", "storage", "yardstick") else "none"
         return Reader(
             self._source(arm), self.order, workers=self.spec.workers, buffers=self.buffers,
-            decode=decoder(decode, self.data.blocks[0].samples),
+            decode=reader.decoder(decode, self.data.blocks[0].samples),
         )  # fmt: skip
 
     def _source(self, arm: str) -> Source:
         if arm in ("transfer", "preprocess"):
-            return MemorySource()
+            return Source()
         if self.spec.bucket is not None:
-            return TokenBucket(*self.spec.bucket)
-        return FileSource(self.data, sequential=self.spec.sequential)
+            return reader.TokenBucket(*self.spec.bucket)
+        return reader.FileSource(self.data, sequential=self.spec.sequential)
 
     # --- what would mend it
 
@@ -184,29 +168,27 @@ class Program:
             return False
         if self.data.apart and row.block_bytes:
             return False  # a small file is one read
-        return self._left() > self._mend_length(row).warm + row.shortest + 1.0
+        return self._left() > self._warm(row) + row.shortest + 1.0
 
-    def _mend_length(self, row: Row) -> Length:
-        """Warm for twice the time that the reads in flight take at the rate known so far (Little's law)."""
+    def _warm(self, row: Row) -> float:
+        """Twice the time that the reads in flight take at the rate known so far (Little's law)."""
         rate = self.rates.get("fetch", 0.0) * self.spec.sample_bytes
         in_flight = (row.workers or self.spec.workers) * (row.block_bytes or self.largest)
-        return Length(max(row.warm, 2.0 * in_flight / rate) if rate > 0 else row.warm, row.shortest, row.shortest)
+        return max(row.warm, 2.0 * in_flight / rate) if rate > 0 else row.warm
 
     def _mend(self, row: Row) -> Arm:
-        size = row.block_bytes or self.largest
+        size, workers = row.block_bytes or self.largest, row.workers or self.spec.workers
         blocks = dataset.cut(self.data, size, self.spec.sample_bytes) if row.block_bytes else self.data.blocks
-        workers = row.workers or self.spec.workers
-        data = dataset.through_cache(self.data) if row.buffered else self.data
+        data = replace(self.data, direct=self.data.direct and not row.buffered)
 
         def make() -> Reader:
-            source = FileSource(data, sequential=row.buffered)
-            order = blocks if row.buffered else shuffled(blocks, self.spec.seed)
-            return Reader(source, order, workers=workers, buffers=make_buffers(size, workers + _LEAST_AHEAD_BLOCKS))
+            source = reader.FileSource(data, sequential=row.buffered)
+            order = blocks if row.buffered else reader.shuffled(blocks, self.spec.seed)
+            buffers = reader.make_buffers(size, workers + _LEAST_AHEAD_BLOCKS)
+            return Reader(source, order, workers=workers, buffers=buffers)
 
-        return arms.run(
-            "mend", row.turn, Drain(), make, self._mend_length(row), self.device,
-            workers=workers, block_bytes=size, buffered=row.buffered,
-        )  # fmt: skip
+        row = replace(row, warm=self._warm(row))
+        return arms.run(row, Drain(), make, self.device, workers=workers, block_bytes=size, buffered=row.buffered)
 
 
 def say(record: Any) -> None:

@@ -18,7 +18,6 @@ import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -50,17 +49,21 @@ class ReadyBlock:
     latency: float = 0.0
 
 
-class Source(Protocol):
-    """Where the bytes of a block come from. Called by many threads at once."""
+class Source:
+    """Where the bytes of a block come from, asked by many threads at once.
+
+    By itself it is memory: the block is already in the buffer, and what is left is the loader's own work.
+    """
 
     def read(self, block: Block, buffer: Buffer) -> int:
         """Fill the buffer; the number of bytes read. Raises OSError."""
-        ...
+        return block.read_bytes
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close the files."""
 
 
-class FileSource:
+class FileSource(Source):
     """The files of a data set, past the page cache (O_DIRECT), else dropped from it behind each read.
 
     A file that is one sample is opened for its read and closed after it, as a loader does.
@@ -108,17 +111,7 @@ def _read_whole(fd: int, buffer: Buffer, offset: int) -> int:
     return done
 
 
-class MemorySource:
-    """The block is already in the buffer: what is left is the loader's own work."""
-
-    def read(self, block: Block, buffer: Buffer) -> int:
-        return block.read_bytes
-
-    def close(self) -> None:
-        """Nothing was opened."""
-
-
-class TokenBucket(MemorySource):
+class TokenBucket(Source):
     """An exact rate in software, with a credit of ``burst`` bytes: the known truth that calibrates the instrument."""
 
     def __init__(self, rate: float, burst: float = 0.0) -> None:

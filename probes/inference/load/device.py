@@ -171,8 +171,8 @@ def _time_on_cuda(torch: Any, step: Callable[[], None], seconds: float) -> Timed
 _MATRIX = {"cuda": 8192, "cpu": 768}
 _TRANSFER_BYTES = 256 << 20
 _COPY_BYTES = {"cuda": 4 << 30, "cpu": 128 << 20}
-#: A step, and the work that it does: ``flops``, or ``bytes`` read plus written.
-Ceiling = tuple[Callable[[], Any], dict[str, Any]]
+#: A step, and the work it does: ``flops``, or ``bytes`` read plus written.
+TimedWork = tuple[Callable[[], Any], dict[str, Any]]
 
 
 def copy_bytes(device: Device) -> int:
@@ -180,7 +180,7 @@ def copy_bytes(device: Device) -> int:
     return min(_COPY_BYTES[device.kind], int(device.facts["memory_free_bytes"]) // 16)
 
 
-def ceilings(torch: Any, device: Device) -> dict[str, Ceiling]:
+def ceilings(torch: Any, device: Device) -> dict[str, TimedWork]:
     """By name: matrix product, copy within the device, and between pinned host memory and a card.
 
     A CPU has no path between the two.
@@ -198,7 +198,7 @@ def ceilings(torch: Any, device: Device) -> dict[str, Ceiling]:
     }
 
 
-def _matmul(torch: Any, device: Device) -> Ceiling:
+def _matmul(torch: Any, device: Device) -> TimedWork:
     """C = A B of square matrices in the load's own dtype; 2 n^3 operations."""
     n = _MATRIX[device.kind]
     a, b = (torch.randn(n, n, device=device.torch_name, dtype=device.dtype) for _ in range(2))
@@ -206,7 +206,7 @@ def _matmul(torch: Any, device: Device) -> Ceiling:
     return lambda: torch.matmul(a, b, out=c), {"flops": 2 * n**3}
 
 
-def _copy(torch: Any, device: Device) -> Ceiling:
+def _copy(torch: Any, device: Device) -> TimedWork:
     """The bytes read and the bytes written both count, as STREAM's copy counts them."""
     count = copy_bytes(device) // device.element_bytes
     source = torch.randn(count, device=device.torch_name, dtype=device.dtype)

@@ -25,7 +25,7 @@ from typing import Any
 
 from probes.common.nvml import Survey, survey
 from probes.inference.events import Done, Lost, NodeFacts, Pinned, Window, measured, say, stage
-from probes.inference.load.device import Ceiling, Device, ceilings, choose, timer
+from probes.inference.load.device import Device, TimedWork, ceilings, choose, timer
 from probes.inference.shapes import SHAPES, shape_for
 
 _START_AHEAD = 0.02  # orders go out this long before all begin at one moment
@@ -123,7 +123,7 @@ def _prepare(mine: Assignment) -> dict[str, Step]:
     return {name: partial(window, step, fields) for name, (step, fields) in steps.items()}
 
 
-def _decode(device: Device, mine: Assignment) -> Ceiling:
+def _decode(device: Device, mine: Assignment) -> TimedWork:
     """Batch 1 at a fixed length of the cache."""
     from probes.inference.load.decoder import Decoder
 
@@ -139,7 +139,7 @@ def _decode(device: Device, mine: Assignment) -> Ceiling:
     return step, {"tokens": 1, "bytes": read, "batch": 1, "shape": shape.name}
 
 
-def _peers(torch: Any, count: int) -> dict[str, Ceiling]:
+def _peers(torch: Any, count: int) -> dict[str, TimedWork]:
     """Copies from card 0 to each of the others that this process sees, by their number."""
     source = torch.empty(_PEER_BYTES, dtype=torch.uint8, device="cuda:0").random_(0, 256)
     targets = {i: torch.empty(_PEER_BYTES, dtype=torch.uint8, device=f"cuda:{i}") for i in range(1, count)}
@@ -245,7 +245,8 @@ def card_to_card(found: Survey, seconds: float) -> None:
     first = found.cards[0]
     worker = Worker(Assignment("cuda", first.index, tuple(card.uuid for card in found.cards), first.numa))
     try:
-        for name in worker.steps if ready([worker]) else ():
+        ready([worker])
+        for name in worker.steps:  # none, where it did not come up
             with stage("inference.peer"):
                 worker.order(name, max(_SHORTEST_WINDOW, seconds / len(worker.steps)), time.monotonic())
                 fields = worker.answer(seconds + _SLACK_SECONDS)

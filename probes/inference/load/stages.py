@@ -17,7 +17,7 @@ import torch
 
 from probes.inference.events import SearchEnd, SearchTrial, Serve, ServedRequest, Warmup, Window, measured, say, stage
 from probes.inference.load.decoder import Decoder
-from probes.inference.load.device import Ceiling, Device, ceilings, copy_bytes, timer
+from probes.inference.load.device import Device, TimedWork, ceilings, copy_bytes, timer
 from probes.inference.load.open_loop import OpenLoop, Served, Trial, highest_rate, poisson_arrivals
 from probes.inference.serving import Kept, Limits, held
 from probes.inference.shapes import Shape
@@ -114,7 +114,7 @@ class Stages:
                 took[f"{name}{work.get('batch', '')}"] = spent
         return took
 
-    def plan(self) -> list[tuple[str, Ceiling]]:
+    def plan(self) -> list[tuple[str, TimedWork]]:
         """Each stage's step and the step's work, made warm by one step."""
         made = ceilings(torch, self.device)
         for step, _ in made.values():

@@ -105,7 +105,7 @@ def begin(port: int, *words: str) -> subprocess.Popen[str]:
 def ranks_of(parent: int) -> list[int]:
     """The ranks' processes, once they compute: torch's threads are there."""
     argv = ["pgrep", "-P", str(parent), "-f", "spawn_main"]
-    found = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=10)
+    found = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
     return [int(pid) for pid in found.stdout.split() if len(os.listdir(f"/proc/{pid}/task")) > 3]
 
 
@@ -116,6 +116,7 @@ def gone(pid: int) -> bool:
         return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whom", ["the one that began them", "one of them"])
 def test_no_rank_outlives_the_others(port: int, whom: str) -> None:
     process = begin(port, "--ranks", "2", "--iterations", "10000000")
@@ -132,12 +133,13 @@ def test_no_rank_outlives_the_others(port: int, whom: str) -> None:
         assert all(map(gone, ranks))
     finally:
         process.kill()
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
         for pid in ranks_of(process.pid):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_gpus_that_are_not_there_are_one_line(port: int) -> None:
     process = begin(port, "--device", "cuda", "--ranks", "64")
     out, errors = process.communicate(timeout=60)

@@ -116,6 +116,7 @@ def _work(root: Path, first: int, told: int) -> None:
         number += 1
 
 
+@pytest.mark.slow
 def test_kill_9_at_two_hundred_moments_tears_and_loses_nothing(tmp_path: Path) -> None:
     """A process that stores and indexes is killed at random; after every tenth kill all is compared."""
     context, noise = multiprocessing.get_context("fork"), random.Random(1)

@@ -40,7 +40,7 @@ def specification(folder: Path, **changes: Any) -> dict[str, Any]:
 def run_child(folder: Path, **changes: Any) -> str:
     """Run the load program with changes to the specification; its standard output."""
     argv = [sys.executable, "-m", "probes.feed.load.main", json.dumps(specification(folder, **changes))]
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=90, check=False)
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -20,7 +20,10 @@ from bench.model import Effort, Node, Outcome, ProbeResult, Request
 from probes.feed import probe as feed
 from probes.feed.load import arms, dataset
 from probes.feed.parse import Parsed
+from probes.feed.plan import Row
 from tests.probes.feed.conftest import ROOT
+
+pytestmark = pytest.mark.slow
 
 EMULATED = "emulated:resnet50-h100"
 BLKIO = Path("/sys/fs/cgroup/blkio")
@@ -122,7 +125,6 @@ def test_without_o_direct_the_files_are_flushed_and_dropped(tmp_path: Path, monk
 
 def test_a_file_that_shrinks_in_the_middle_is_an_error_not_a_figure(tmp_path: Path) -> None:
     from probes.feed.load.accelerators import Drain
-    from probes.feed.load.arms import Length
     from probes.feed.load.reader import FileSource, Reader, make_buffers
 
     blocks = dataset.plan_blocks(131_072, 0, 1000, 16 << 20, 1, 1)
@@ -133,19 +135,18 @@ def test_a_file_that_shrinks_in_the_middle_is_an_error_not_a_figure(tmp_path: Pa
         return Reader(FileSource(data), data.blocks, workers=2, buffers=make_buffers(1 << 20, 4))
 
     with pytest.raises(OSError, match="bytes"):
-        arms.run("fetch", 1, Drain(), make, Length(0.1, 1.0, 1.0), None)
+        arms.run(Row("fetch", 1, 0.1, 1.0, 1.0), Drain(), make, None)
 
 
 def test_a_source_that_stops_answering_is_a_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
     from probes.feed.load.accelerators import Drain
-    from probes.feed.load.arms import Length
     from probes.feed.load.dataset import Block
-    from probes.feed.load.reader import Buffer, MemorySource, Reader, make_buffers
+    from probes.feed.load.reader import Buffer, Reader, Source, make_buffers
 
     monkeypatch.setattr(arms, "HANG_SECONDS", 0.5)
     wake = threading.Event()
 
-    class Stuck(MemorySource):
+    class Stuck(Source):
         def read(self, block: Block, buffer: Buffer) -> int:
             wake.wait(20.0)
             return block.read_bytes
@@ -154,14 +155,12 @@ def test_a_source_that_stops_answering_is_a_time_out(monkeypatch: pytest.MonkeyP
     started = time.monotonic()
     with pytest.raises(TimeoutError):
         arms.run(
-            "storage",
-            1,
+            Row("storage", 1, 0.1, 1.0, 1.0),
             Drain(),
             lambda: Reader(Stuck(), blocks, workers=2, buffers=make_buffers(4096, 4)),
-            Length(0.1, 1.0, 1.0),
             None,
         )
-    assert time.monotonic() - started < 5.0
+    assert time.monotonic() - started < 20.0, "it waited until the source woke"
     wake.set()
 
 
@@ -235,7 +234,7 @@ def _interrupted(place: Path, seconds: float) -> tuple[int, list[str], list[str]
     _wait_for(process, "feed: starts")
     time.sleep(seconds)
     os.kill(process.pid, signal.SIGINT)
-    process.communicate(timeout=30)
+    process.communicate(timeout=90)
     return process.returncode, os.listdir(folder), _processes_naming(str(folder))
 
 

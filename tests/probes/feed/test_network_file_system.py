@@ -64,7 +64,6 @@ def total(parsed: Parsed) -> Measurement:
     return found
 
 
-@pytest.mark.timeout(120)
 def test_a_shaped_network_starves_by_what_it_withholds(server: Testbed) -> None:
     server.shape(1, _MBIT)
     found = total(parse(fed(server, schedule=FAST[:4]), "/mnt", "test"))
@@ -73,7 +72,6 @@ def test_a_shaped_network_starves_by_what_it_withholds(server: Testbed) -> None:
     assert not os.listdir(server.folder / "mount")
 
 
-@pytest.mark.timeout(120)
 def test_what_the_clients_cache_answers_is_not_cold(server: Testbed) -> None:
     """Pages locked into memory are read again and again, and the network carries nothing."""
     server.shape(1, 10_000.0)

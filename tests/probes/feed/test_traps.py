@@ -100,6 +100,7 @@ def on_a_loop(folder: Path, direct: bool) -> Iterator[Path]:
         subprocess.run(["losetup", "--detach", device], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: loop mounts")
 @pytest.mark.parametrize("direct", [False, True])
 def test_a_loop_devices_own_cache_is_no_storage(tmp_path: Path, direct: bool) -> None:

@@ -11,6 +11,8 @@ from bench.model import Measurement
 from probes.feed.parse import Parsed, parse
 from tests.probes.feed.conftest import DEMAND, SAMPLE, SHORT, run_child
 
+pytestmark = pytest.mark.slow
+
 Child = Callable[..., str]
 
 

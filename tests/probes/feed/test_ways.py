@@ -12,10 +12,9 @@ import pytest
 from bench.measure.probe import Check
 from bench.measure.recording import LiveTools
 from bench.model import Measurement
-from probes.feed import calibrate
-from probes.feed.parse import Parsed, parse
-from probes.feed.patterns import PATTERNS, parse_pattern
-from probes.feed.plan import schedule
+from probes.feed import probe as feed
+from probes.feed.parse import Parsed, parse, parse_pattern
+from probes.feed.plan import PATTERNS, schedule
 from tests.probes.feed.conftest import SAMPLE, SHORT
 
 Child = Callable[..., str]
@@ -94,8 +93,9 @@ def test_a_real_accelerator_is_measured_before_and_after_and_storage_twice() -> 
         assert names.index("storage") < len(names) - 1 - names[::-1].index("fetch") < len(names) - 1
 
 
+@pytest.mark.slow
 def test_the_calibration_finds_a_known_rate(tmp_path: Path) -> None:
-    check: Check = calibrate._check(LiveTools("feed", None), 0.5)
+    check: Check = feed.calibration_check(LiveTools("feed", None), 0.5)
     assert check.ok, check.detail
     assert "points" in check.detail
 

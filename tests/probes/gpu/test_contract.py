@@ -19,6 +19,8 @@ from probes.inference.events import read, refusal
 from probes.inference.parse import parse
 from tests.probes.gpu.conftest import Fake
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 real = pytest.mark.gpu
 

@@ -22,6 +22,8 @@ from bench.model import Decision, Finding, Measurement, Outcome, ProbeResult, Ru
 from probes.gpu import probe as gpu
 from tests.probes.gpu.conftest import Fake
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 NOT_SUPPORTED, NO_PERMISSION, GPU_IS_LOST, UNKNOWN = 3, 4, 15, 999
 GO, NO_GO, INCONCLUSIVE = Decision.GO, Decision.NO_GO, Decision.INCONCLUSIVE

@@ -160,14 +160,14 @@ def test_reasons_by_name() -> None:
 
 def test_a_call_that_hangs_is_given_up_and_every_later_one_at_once() -> None:
     let_go = threading.Event()
-    worker = SamplerThread(limit=0.1)
+    worker = SamplerThread(limit=0.5)
     assert worker.call(lambda: 5) == 5
     with pytest.raises(TimeoutError):
         worker.call(let_go.wait)
     started = time.monotonic()
     with pytest.raises(TimeoutError, match="hung before"):
         worker.call(lambda: 6)
-    assert time.monotonic() - started < 0.1
+    assert time.monotonic() - started < 0.5, "it waited once more"
     let_go.set()
 
 

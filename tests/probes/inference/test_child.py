@@ -15,6 +15,8 @@ from probes.inference.events import read, refusal
 from probes.inference.parse import parse
 from tests.probes.gpu.conftest import Fake, fake, new_driver
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["fake", "new_driver"]
 ROOT = Path(__file__).parents[3]
 
@@ -23,7 +25,7 @@ def load(*words: str, path: Path | None = None, env: dict[str, str] | None = Non
     paths = [str(path)] if path else []
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*paths, str(ROOT)]), **(env or {})}
     argv = [sys.executable, "-m", "probes.inference.load.main", *words]
-    return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=90, check=False)
+    return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=240, check=False)
 
 
 def shadow(folder: Path, body: str) -> Path:

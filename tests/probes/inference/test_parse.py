@@ -13,7 +13,7 @@ from bench.measure.probe import Completed, Context, Failed, ProbeError, TimedOut
 from bench.model import Effort, Measurement, Request
 from probes.inference import parse as parsing
 from probes.inference import probe as inference
-from probes.inference.events import Event, read
+from probes.inference.events import DeviceFacts, Event, Window, read
 
 Line = dict[str, Any]
 CPU = {"event": "device", "kind": "cpu", "index": 0, "shape": "nano", "stand_in": "cpu"}
@@ -148,6 +148,27 @@ def test_no_request_at_all_is_no_goodput_rather_than_a_perfect_one() -> None:
 def test_garbage_is_one_line_and_no_traceback(line: str) -> None:
     with pytest.raises(Failed, match=r"^tool_output: "):
         read(json.dumps(CPU) + "\n" + line + "\n")
+
+
+def test_an_output_that_was_torn_keeps_what_was_finished() -> None:
+    whole = "".join(json.dumps(line) + "\n" for line in decode([10, 11]))
+    torn = whole[:-40] + '\n{"event": "window", "stage": "decode"}\n'
+    with pytest.raises(Failed, match=r"^tool_output: line 3 of the inference load is not a JSON object"):
+        read(torn)
+    assert [type(event) for event in read(torn, cut=True)] == [DeviceFacts, Window]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ({**window("decode", 0), "seconds": "1"}, r"line 1 of the inference load \(window\) .*'seconds'"),
+        ({"event": "device", "kind": "tpu", "index": 0, "shape": "nano"}, r"\(device\) .*'kind'"),
+        ({"event": "whatever"}, r"no known event: 'whatever'"),
+    ],
+)
+def test_what_is_of_another_type_is_named(line: Line, words: str) -> None:
+    with pytest.raises(Failed, match=rf"^tool_output: .*{words}"):
+        typed([line])
 
 
 def test_an_event_without_its_numbers_is_named() -> None:

@@ -104,7 +104,7 @@ def in_the_first_round(data: Path) -> Iterator[subprocess.Popen[str]]:
 def test_a_signal_ends_fio_and_removes_the_folder(data: Path, sig: signal.Signals) -> None:
     with in_the_first_round(data) as process:
         process.send_signal(sig)
-        output, _ = process.communicate(timeout=20)
+        output, _ = process.communicate(timeout=60)
     run = Run.model_validate_json(output.splitlines()[-1])
     assert run.interrupted_by == sig and only(run).reason == f"interrupted: {sig.name}"
     assert left_in(data) == []
@@ -114,7 +114,7 @@ def test_kill_9_takes_fio_along_and_the_next_run_sweeps_the_folder(data: Path, t
     with in_the_first_round(data) as process:
         process.kill()
         process.wait()
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while any("process" in entry for entry in left_in(data)) and time.monotonic() < deadline:
             time.sleep(0.05)
         (folder,) = left_in(data)

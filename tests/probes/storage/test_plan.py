@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from bench.measure.probe import Completed, Failed, Unsupported
 from bench.model import Effort
+from probes.common.io_counters import block_counters
 from probes.storage import directory, fio
 from probes.storage import probe as storage
 from probes.storage.directory import Place
@@ -47,7 +48,7 @@ def jobs_of(words: Sequence[str]) -> list[dict[str, str]]:
 )
 @pytest.mark.parametrize("cpus", [1, 2, 16, 192])
 def test_every_job_keeps_its_depth_in_flight_and_stays_in_its_file(engine: IoEngine, cpus: int) -> None:
-    words = fio.round_arguments(engine, storage.JOBS, SIZES, cpus, SECONDS, 0.1)
+    words = fio.round_arguments(fio.StoragePlan(engine, SIZES, SECONDS, 0.1, cpus), storage.JOBS)
     for job, options in zip(storage.JOBS, jobs_of(words), strict=True):
         workers = int(options["numjobs"])
         assert workers * int(options["iodepth"]) == job.depth
@@ -76,8 +77,8 @@ def test_eight_jobs_are_labelled_apart() -> None:
 @given(st.floats(20, 1000))
 def test_the_rounds_fit_into_the_directory_s_time(total: float) -> None:
     seconds, ramp = storage.job_seconds(total)
-    plan = storage.StoragePlan(DIRECT, SIZES, {"read": seconds, "write": seconds}, ramp, 2)
-    assert storage.REPEATS * plan.round_seconds <= total
+    plan = fio.StoragePlan(DIRECT, SIZES, {"read": seconds, "write": seconds}, ramp, 2)
+    assert storage.REPEATS * plan.round_seconds(storage.JOBS) <= total
     assert seconds >= 0.12 and 0.05 <= ramp <= 2.0
 
 
@@ -117,7 +118,7 @@ LAID_OUT = (0, 0), (0, 80 * MIB)  # counters before and after the layout
 
 
 def doubts(engine: IoEngine, *counts: tuple[int, int] | None) -> dict[str, str | None]:
-    return storage.cold_doubts(storage.StoragePlan(engine, SIZES, SECONDS, 0.1, 2), counts, ROUNDS)
+    return storage.cold_doubts(fio.StoragePlan(engine, SIZES, SECONDS, 0.1, 2), counts, ROUNDS)
 
 
 def test_reads_that_the_device_delivered_are_believed() -> None:
@@ -208,6 +209,6 @@ def test_unprintable_paths_are_refused_before_they_reach_a_tool(path: str) -> No
 def test_counters_of_a_device_are_in_bytes() -> None:
     assert directory.parse_counters("  10 0 2000 5 20 0 4000 9 0 1 1\n") == (2000 * 512, 4000 * 512)
     assert directory.parse_counters("") is None
-    assert directory.counters("0:45") == directory.counters("../../x") == ""
+    assert block_counters("0:45") == block_counters("../../x") == ""
     with pytest.raises(Failed, match="counters"):
         directory.parse_counters("what is this")

@@ -15,6 +15,8 @@ from tests.show.export.sample import HOSTILE, good, hostile, inconclusive, starv
 from tests.show.html.chromium import look
 from tests.show.html.test_report_page import HEADINGS, full, history, page
 
+pytestmark = pytest.mark.slow
+
 
 def written(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "page.html"

@@ -34,6 +34,7 @@ def page(name: str) -> str:
     return render_page([Shown(found, explain(found))], "1.0")
 
 
+@pytest.mark.slow
 @each_run
 def test_the_page_of_a_real_run(name: str, tmp_path: Path) -> None:
     text = page(name)
@@ -48,6 +49,7 @@ def test_the_page_of_a_real_run(name: str, tmp_path: Path) -> None:
     assert seen.dom.count("<svg ") >= 6
 
 
+@pytest.mark.slow
 def test_the_starved_page_says_what_starves() -> None:
     text = page("starved")
     assert "Storage starves the accelerator: it needs 25 GB/s" in text

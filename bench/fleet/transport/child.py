@@ -1,0 +1,165 @@
+"""What the transports that follow a program while it runs have in common: that program, the replies, the frame."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import fnmatch
+import os
+import re
+import shlex
+import socket
+import tempfile
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from bench.fleet.errors import FleetError
+from bench.fleet.job_script import KILL_AFTER_SECONDS, TIMED_OUT
+from bench.fleet.transport.base import Kind, Listen, Reply
+from bench.measure import tools
+from bench.measure.probe import ProbeError
+from bench.store.errors import one_line
+
+_MOST_OUTPUT = 8 << 20
+END = "AIREADY-EXIT"
+#: Run ``$script`` for at most ``$limit`` seconds. What it prints is bounded, in base64, and followed by a line with its
+#: status and the end of its standard error. A server that it leaves behind holds descriptor 8, and with it this shell,
+#: because Slurm ends everything of a step when its tasks have ended.
+RUN = f"""\
+exec 9>&1
+{{ rc=$({{ {{ {{ timeout -k {KILL_AFTER_SECONDS} "$limit" sh -c "$script" 2>&4 3>&- 4>&- 9>&-; echo $? >&3; }} |
+head -c {_MOST_OUTPUT} | base64 >&9; }} 4>&1 | tail -c 600 | base64 | tr -d '\\n'; }} 3>&1)
+echo {END} $rc >&9; }} 8>&1 | cat
+"""
+
+
+class _Tail:
+    """A file that a program writes to, and the whole lines that have come since they were last asked for."""
+
+    def __init__(self) -> None:
+        self.file = tempfile.TemporaryFile()  # noqa: SIM115 - closed with its Child
+        self._at, self._rest = 0, b""
+
+    def lines(self) -> list[str]:
+        size = os.fstat(self.file.fileno()).st_size
+        data = os.pread(self.file.fileno(), size - self._at, self._at)
+        self._at += len(data)
+        *whole, self._rest = (self._rest + data).split(b"\n")
+        return [line.decode("utf-8", "replace") for line in whole]
+
+
+class Child:
+    """A program at work. Its output goes to files, so that it may go on when nobody listens; ``send`` never waits.
+
+    Raises FleetError when it cannot be started.
+    """
+
+    def __init__(self, argv: Sequence[str], env: Mapping[str, str]) -> None:
+        self.out, self.err = _Tail(), _Tail()
+        self._feed, theirs = socket.socketpair()
+        try:
+            with theirs, theirs.makefile("rb") as stdin:
+                self._process: Any = tools.spawn(argv, stdin=stdin, stdout=self.out.file, stderr=self.err.file, env=env)
+        except ProbeError as error:
+            raise FleetError(one_line(error.reason)) from error
+        self._unsent, self._last = memoryview(b""), False
+
+    def send(self, data: bytes, last: bool = False) -> None:
+        """Give it this on its standard input, as it takes it; nothing follows the ``last``."""
+        self._unsent, self._last = memoryview(bytes(self._unsent) + data), last
+        self.is_running()
+
+    def is_running(self) -> bool:
+        """Whether it still runs; hands over what it takes of its input."""
+        with suppress(OSError):  # it takes no more now, or it has ended: its output tells
+            while self._unsent:
+                self._unsent = self._unsent[self._feed.send(self._unsent, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL) :]
+            if self._last:
+                self._feed.shutdown(socket.SHUT_WR)
+        return self._process.poll() is None
+
+    def end(self) -> None:
+        tools.end(self._process)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of it, when it has ended."""
+        for file in (self._feed, self.out.file, self.err.file):
+            file.close()
+
+
+class Scripts:
+    """The two ways of `bench.fleet.transport.base.Transport` to the hosts, where all hosts are at work at once."""
+
+    def each(
+        self, commands: Mapping[str, str], limit: float, *, width: int | None = None, listen: Listen = lambda _: None
+    ) -> dict[str, Reply]:
+        """One reply for every host in ``commands``. Any ``width`` is given. Raises FleetError, Interrupted."""
+        return self._each(commands, limit, None, listen)
+
+    def put(
+        self, source: Path, places: Mapping[str, str], pythons: Mapping[str, str], limit: float
+    ) -> dict[str, Reply]:
+        """Copy a file to every host in ``places`` (host -> the path there): it is the input of a script."""
+        commands = {host: f"umask 077; exec cat >{shlex.quote(place)}" for host, place in places.items()}
+        return self._each(commands, limit, source, lambda _: None)
+
+    def _each(self, commands: Mapping[str, str], limit: float, file: Path | None, listen: Listen) -> dict[str, Reply]:
+        raise NotImplementedError
+
+
+class Replies:
+    """One reply for every host of a call; the first that is given counts."""
+
+    def __init__(self, hosts: Iterable[str], listen: Listen) -> None:
+        self.waiting = dict.fromkeys(hosts)
+        self.given: dict[str, Reply] = {}
+        self._listen = listen
+        self._began = time.monotonic()
+
+    def give(self, host: str, kind: Kind, detail: str = "", rc: int | None = None, stdout: str = "") -> None:
+        if host in self.waiting:
+            del self.waiting[host]
+            self.given[host] = Reply(host, kind, rc, stdout, one_line(detail), time.monotonic() - self._began)
+            self._listen(self.given[host])
+
+    def ended(self, host: str, lines: Iterable[str], last: str) -> None:
+        """What `RUN` printed has come to its end: the ``last`` line, and those before."""
+        status, _, complaint = last.removeprefix(END).strip().partition(" ")
+        rc = int(status) if re.fullmatch(r"[0-9]{1,3}", status) else 255
+        if rc in TIMED_OUT:
+            self.give(host, Kind.LATE, "its script reached the limit")
+        else:
+            self.give(host, Kind.DONE, last_line(_decoded(complaint)), rc, _decoded("".join(lines)))
+
+
+def _decoded(text: str) -> str:
+    try:
+        return base64.b64decode(text[: 2 * _MOST_OUTPUT], validate=True).decode("utf-8", "replace")
+    except (binascii.Error, ValueError):
+        return ""  # no answer of ours: whoever reads it says so
+
+
+def last_line(text: str) -> str:
+    """The last line that says something."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+def limited(names: Collection[str], pattern: str) -> list[str]:
+    """The names that ``--limit`` leaves: ``all``, or words with commas between, each a name or a shell pattern;
+    ``!WORD`` leaves out. Raises FleetError for a word that fits none.
+    """
+    kept: set[str] = set()
+    words = [word.strip() for word in pattern.split(",") if word.strip()]
+    if all(word.startswith("!") for word in words):
+        words = ["all", *words]
+    for word in sorted(words, key=lambda word: word.startswith("!")):
+        found = set(names) if word == "all" else set(fnmatch.filter(names, word.removeprefix("!")))
+        if not found:
+            raise FleetError(one_line(f"--limit {word}: fits none of the {len(names)} hosts"))
+        kept = kept - found if word.startswith("!") else kept | found
+    return [name for name in names if name in kept]

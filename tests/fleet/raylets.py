@@ -1,0 +1,66 @@
+"""A Ray cluster on the hosts of the testbed: a head without CPUs beside the controller, a raylet a host."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+
+from bench.measure.processes import descendants, end_all
+from tests.fleet.testbed import Testbed
+
+#: A node that is silent is dead after a quarter of a minute, and not after one; a busy one answers within it.
+_QUICK = {"initial_delay_ms": "1000", "period_ms": "1000", "timeout_ms": "3000", "failure_threshold": "4"}
+_MOUNT = 'mkdir -p "$0"; mount -t tmpfs tmpfs "$0"; exec "$@"'
+
+
+@dataclass
+class Raylets:
+    hosts: Testbed
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    starts: int = 0
+
+    address = "10.77.255.1:6379"
+
+    def up(self) -> Raylets:
+        head = ["--head", "--port=6379", "--node-ip-address=10.77.255.1", "--num-cpus=0", "--include-dashboard=false",
+                f"--temp-dir={self._temp}"]  # fmt: skip
+        self._start(self.hosts.controller_argv(self._ray(head)))
+        for i in self.hosts.numbers:
+            self.start(i)
+        return self
+
+    def start(self, i: int) -> None:
+        """The raylet of a host, which sees a temporary folder of its own."""
+        own = [f"--address={self.address}", f"--node-ip-address={self.hosts.address(i)}", "--num-cpus=1",
+               f"--node-name={self.hosts.name(i)}"]  # fmt: skip
+        self._start(self.hosts.on_argv(i, ["sh", "-c", _MOUNT, self._temp, *self._ray(own)]))
+
+    def down(self) -> None:
+        end_all(pid for process in self.processes for pid in (process.pid, *descendants(process.pid)))
+        for process in self.processes:
+            process.wait(10)
+
+    @property
+    def _temp(self) -> str:
+        return str(self.hosts.folder / "ray")
+
+    @staticmethod
+    def _ray(words: list[str]) -> list[str]:
+        fixed = ["--block", "--disable-usage-stats", "--object-store-memory=80000000"]
+        return [sys.executable, "-m", "ray.scripts.scripts", "start", *fixed, *words]
+
+    def _start(self, argv: list[str], seconds: float = 90) -> None:
+        """Start it, and wait until it says that it is up."""
+        self.starts += 1
+        log = self.hosts.folder / f"ray.{self.starts}.log"
+        env = {**os.environ, **{f"RAY_health_check_{name}": value for name, value in _QUICK.items()}}
+        with log.open("wb") as file:
+            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=env)
+        self.processes.append(process)
+        end = time.monotonic() + seconds
+        while "Ray runtime started" not in log.read_text():
+            assert time.monotonic() < end and process.poll() is None, f"Ray did not come up: {log.read_text()[-2000:]}"
+            time.sleep(0.2)

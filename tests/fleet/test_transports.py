@@ -1,0 +1,157 @@
+"""The same four hosts over ansible, a real Slurm and a real Ray: one verdict, one true outcome for every named host.
+
+What ansible alone is asked stands in `tests.fleet.test_run`; the moments at which a controller is killed are more in
+`tests.accuracy.fleet_kills`.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.fleet import staging as stage
+from bench.fleet.pair_schedule import schedule
+from bench.judge.fleet.model import Fleet
+from bench.model import Decision
+from tests.accuracy import fleet_kills
+from tests.fleet.test_run import RANK, ROOT, STORAGE_ONLY, starts, states
+from tests.fleet.testbed import Testbed
+from tests.fleet.ways import NAMES, Way, way_over
+
+WHOLE: dict[str, Any] = {
+    "collective": f"export PYTHONPATH={shlex.quote(str(ROOT))}; exec {RANK}",
+    "collective_budget": 100.0,
+}
+VERDICTS = [("acceptance", "GO", {"GO": 4})]
+BENCH = [sys.executable, "-m", "bench", "fleet", "run"]
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def way(request: pytest.FixtureRequest, hosts: Testbed) -> Iterator[Way]:
+    with way_over(request.param, hosts) as found:
+        yield found
+
+
+def pairs(fleet: Fleet) -> dict[tuple[str, str], str]:
+    return {(pair.client, pair.server): pair.state.value for pair in fleet.pairs}
+
+
+def left(hosts: Testbed) -> list[str]:
+    return [hosts.on(i, ["sh", "-c", "ps ax | grep -c '[n]ode.py'"]).stdout.strip() for i in hosts.numbers]
+
+
+@pytest.mark.timeout(400)
+def test_the_whole_suite_comes_to_one_verdict(way: Way, tmp_path: Path) -> None:
+    """Sweep, six pairs in three rounds, an all-reduce; and nothing of it again when the run is resumed."""
+    folder, log = tmp_path / f"whole-{way.name}", tmp_path / "starts"
+    fleet, progress, _ = way.drive(folder, node=["--starts", str(log)], wait=200, **WHOLE)
+    assert states(fleet) == dict.fromkeys(way.hosts.names, "pass"), progress
+    assert fleet.decision is Decision.GO
+    assert [(v.profile, v.decision.value, dict(v.nodes)) for v in fleet.verdicts] == VERDICTS
+    planned = [pair for one in schedule(way.hosts.names, "auto", 7) for pair in one]
+    assert pairs(fleet) == dict.fromkeys(planned, "pass") and {p.round for p in fleet.pairs} == {0, 1, 2}
+    assert all(p.send_bytes_per_second for p in fleet.pairs)
+    found = fleet.collective
+    assert found is not None and found.state.value == "pass" and found.bus_bytes_per_second
+    assert found.ranks == tuple(way.hosts.names)
+    again, progress, _ = way.drive(folder)
+    assert starts(log) == dict.fromkeys(way.hosts.names, 1)
+    assert " sweep " not in progress and " pairs " not in progress and " collective" not in progress
+    assert again.nodes == fleet.nodes and again.pairs == fleet.pairs and again.collective == found
+    assert left(way.hosts) == ["0"] * 4, "a server of the pairs was left running"
+
+
+@pytest.mark.timeout(400)
+def test_every_named_host_has_its_one_true_outcome_and_resume_completes(way: Way, tmp_path: Path) -> None:
+    """n001 is dead before, n003 is switched off while it measures, n004 answers with garbage; then all are mended."""
+    faults, log, folder = tmp_path / "faults", tmp_path / "starts", tmp_path / f"faults-{way.name}"
+    faults.mkdir()
+    (faults / "n004").write_text("garbage")
+    words = ["--faults", str(faults), "--starts", str(log), "--seconds", "5"]
+    off = threading.Thread(target=_off_when_started, args=(way.hosts, 3, log))
+    way.hosts.power_off(1)
+    off.start()
+    try:
+        fleet, progress, _ = way.drive(folder, node=words, budget=60.0, pair_budget=10.0, wait=200)
+    finally:
+        off.join()
+        way.power_on(1, 3)
+    assert states(fleet) == {"n001": "unreachable", "n002": "pass", "n003": "lost", "n004": "bad-result"}, progress
+    assert fleet.decision is Decision.INCONCLUSIVE
+    assert {pair: state for pair, state in pairs(fleet).items() if state == "pass"} == {("n004", "n002"): "pass"}
+    assert len(fleet.pairs) == 6
+    (faults / "n004").unlink()
+    mended, progress, _ = way.drive(folder, wait=200)
+    assert states(mended) == dict.fromkeys(way.hosts.names, "pass"), progress
+    assert mended.decision is Decision.GO
+    assert set(pairs(mended).values()) == {"pass"} and len(mended.pairs) == 6
+    assert starts(log) == {"n001": 1, "n002": 1, "n003": 2, "n004": 2}
+    assert left(way.hosts) == ["0"] * 4
+
+
+def _off_when_started(hosts: Testbed, i: int, log: Path) -> None:
+    end = time.monotonic() + 90
+    while time.monotonic() < end and hosts.name(i) not in (log.read_text() if log.exists() else ""):
+        time.sleep(0.1)
+    hosts.power_off(i)
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("way", ["slurm", "ray"], indirect=True)
+def test_a_controller_that_is_killed_loses_nothing_and_nothing_runs_twice(way: Way) -> None:
+    """With all that it has started, and alone, so that what it had started goes on without it."""
+    assert [fleet_kills.one(way, seed, 12.0) for seed in (1000, 1001)] == [True, True]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("way", ["slurm", "ray"], indirect=True)
+def test_an_interrupt_ends_what_runs_and_the_run_goes_on_later(way: Way, tmp_path: Path) -> None:
+    folder, log = tmp_path / f"int-{way.name}", tmp_path / "starts"
+    options = {**way.options, "node": ["--starts", str(log), "--seconds", "5"], "pairs": "none"}
+    argv = [sys.executable, "-m", "tests.fleet.drive", str(folder), json.dumps(options)]
+    env = way.hosts.environment(**way.env)
+    process = subprocess.Popen(way.hosts.controller_argv(argv), env=env, stderr=subprocess.PIPE)
+    _until_all_started(log, 4)
+    process.terminate()
+    _, said = process.communicate(timeout=90)
+    assert process.returncode != 0 and b"Interrupted" in said
+    fleet, progress, _ = way.drive(folder, profile=STORAGE_ONLY)
+    assert states(fleet) == dict.fromkeys(way.hosts.names, "pass"), progress
+
+
+def _until_all_started(log: Path, count: int) -> None:
+    end = time.monotonic() + 60
+    while len(starts(log)) < count and time.monotonic() < end:
+        time.sleep(0.1)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("way", ["slurm", "ray"], indirect=True)
+def test_the_command_itself_brings_the_product_measures_and_stores(way: Way, tmp_path: Path) -> None:
+    """One host, whose Python lacks the product. There is no GPU to probe, so it is INCONCLUSIVE."""
+    results, bare = tmp_path / "results", str(Path(sys.executable).resolve())
+    words = [*way.words, "--limit", "n001", "--probe", "gpu", "--pairs", "none", "--no-collective",
+             "--results", str(results), "--python", bare]  # fmt: skip
+    env = {name: value for name, value in way.env.items() if name != "PYTHONPATH"}  # srun takes it to the nodes
+    way.hosts.on(1, ["rm", "-rf", "/var/tmp/aiready-bench-0/stage"])
+    dry = way.hosts.controller([*BENCH, *words, "--dry-run"], timeout=60, **env)
+    assert dry.returncode == 0 and "hosts (1): n001" in dry.stdout and not results.exists(), dry.stderr
+    done = way.hosts.controller([*BENCH, *words, "--stage", "--json"], timeout=200, **env)
+    assert done.returncode == 3 and "Traceback" not in done.stderr, done.stderr
+    assert states(Fleet.model_validate_json(done.stdout)) == {"n001": "inconclusive"}
+    there = way.hosts.on(1, ["sh", "-c", "ls -A /var/tmp/aiready-bench-0/stage"]).stdout.split()
+    assert len(there) == 1 and stage.fits().replace(" ", "-") in there[0]
+    run = next((results / "fleet").glob("*/plan.json")).parent.name
+    again = way.hosts.controller([*BENCH, "--resume", run, "--results", str(results), "--quiet"], timeout=100, **env)
+    assert again.returncode == 3 and again.stdout.count("INCONCLUSIVE") == 3
+    unknown = way.hosts.controller([*BENCH, *way.words, "--limit", "n009", "--results", str(results)], 60, **env)
+    assert unknown.returncode == 2 and len(unknown.stderr.strip().splitlines()) == 1
