@@ -17,8 +17,7 @@ from typing import Literal, NamedTuple
 
 from bench.judge.fleet.model import Level, Outlier, Shift
 from bench.judge.statistics import median, median_interval
-from bench.model import Measurement, Metric
-from bench.units import unit_of
+from bench.model import Measurement, Metric, unit_of
 
 WARN_RATIO, ACT_RATIO = 0.035, 0.07
 Z_LIMIT = 3.5
