@@ -168,14 +168,13 @@ class Store:
 
     def _usable(self, path: Path, hostname: str) -> Run | None:
         run = self._load_or_warn(path)
-        why_not = None
-        if run and run.replay_of:
+        if run is None or (run.node.hostname == hostname and not run.replay_of):
+            return run
+        why_not = f"was measured on {run.node.hostname}, not on {hostname}"
+        if run.replay_of:
             why_not = f"is a replay of {run.replay_of}, not a measurement of this node"
-        elif run and run.node.hostname != hostname:
-            why_not = f"was measured on {run.node.hostname}, not on {hostname}"
-        if why_not:
-            self._warn(one_line(f"left out: {path}: {why_not}"))
-        return None if why_not else run
+        self._warn(one_line(f"left out: {path}: {why_not}"))
+        return None
 
     def _none_or_many(self, reference: str, found: list[Path], paths: list[Path]) -> str:
         if found:
