@@ -148,7 +148,7 @@ def status(where: InstallPlace) -> TimerStatus:
     """When it last ran, how it ended, when it runs next. Raises ScheduleError."""
     installed = next((path for path in (where.cron, where.units / _TIMER) if path.is_file()), None)
     if installed in (None, where.cron) or not where.systemd:
-        return TimerStatus(installed and str(installed))
+        return TimerStatus(str(installed) if installed else None)
     timer = _properties(where, _TIMER, "LastTriggerUSec", "NextElapseUSecRealtime")
     ran = _properties(where, _SERVICE, "Result", "ExecMainStatus", "ExecMainExitTimestamp")
     ended = _known(ran.get("ExecMainExitTimestamp"))
