@@ -116,7 +116,9 @@ def _answer(
     if doubtful := next((m for m in counted if m.invalid is not None), None):
         return _Answer(Status.UNDECIDED, doubtful, f"{Code.INVALID}: {doubtful.invalid}", _FIX)
     if status is Status.UNDECIDED:
-        return _Answer(status, worst, f"{Code.STRADDLES_LIMIT}: {_straddles(worst, gate)} {which}".rstrip(), _REPEAT)
+        low, high, needed = (human(value, gate.metric, 4) for value in (*worst.interval, gate.min or gate.max or 0.0))
+        reason = f"{Code.STRADDLES_LIMIT}: {low} to {high} lies on both sides of {needed} {which}"
+        return _Answer(status, worst, reason.rstrip(), _REPEAT)
     if hole := _hole(run, counted):
         return _Answer(Status.NO_DATA, worst, f"{Code.NOT_MEASURED}: {hole}")
     return _Answer(status, worst, which or None)
@@ -162,12 +164,6 @@ def _only_stand_ins(gate: Gate, matching: list[Measurement]) -> _Answer:
     what = worst.stand_in or ""
     reason = f"{Code.STAND_IN}: {what} in place of the real thing, which this gate does not accept"
     return _Answer(Status.NO_DATA, worst, reason, _REAL_THING.get(what))
-
-
-def _straddles(measurement: Measurement, gate: Gate) -> str:
-    limit = gate.min if gate.min is not None else gate.max
-    low, high, needed = (human(value or 0.0, gate.metric, 4) for value in (*measurement.interval, limit))
-    return f"{low} to {high} lies on both sides of {needed}"
 
 
 def _which(measurement: Measurement, gate: Gate) -> str:

@@ -70,7 +70,10 @@ def opened(folder: Path, alone: bool = False) -> Iterator[int]:
     try:
         if alone:
             with suppress(OSError):
-                _lock(folder, fd)
+                try:
+                    acquire(fd, _LOCK_SECONDS)
+                except BlockingIOError as error:
+                    raise StoreError(one_line(f"{folder}: another process is storing there; try again")) from error
         yield fd
     finally:
         os.close(fd)
@@ -163,13 +166,6 @@ def _write(temp: str, data: bytes, folder: int | None = None) -> None:
         raise
     finally:
         os.close(file)
-
-
-def _lock(folder: Path, fd: int) -> None:
-    try:
-        acquire(fd, _LOCK_SECONDS)
-    except BlockingIOError as error:
-        raise StoreError(one_line(f"{folder}: another process is storing there; try again")) from error
 
 
 def _link(folder: Path, fd: int, temp: str, name: str) -> None:

@@ -137,23 +137,16 @@ def judge_series(
 ) -> Regression:
     """One measurement of the run against the nights of its series."""
     key = key_of(measurement)
-    values = {**history.values.get(key, {}), run.id: measurement.value}
+    known = history.values.get(key, {})
+    values = {**known, run.id: measurement.value}
     scale = scale_of(metric, values.values())
-    track = track_of(key, history, profile, scale, policy, before=_first_of_night(run, history, values))
-    night = _tonight(run, history, values, scale)
-    call = track.judge(night, [scale.of(value) for value in history.pinned.get(key, ())])
-    return _regression(measurement, call, scale, history)
-
-
-def track_of(
-    key: Key, history: History, profile: Profile, scale: Scale, policy: Policy, before: str | None = None
-) -> Track:
-    """What is known of a series after its nights, up to but not including the run ``before``."""
     siblings = [[scale.of(v) for v in nights if _fits(v, scale)] for nights in history.siblings.get(key, ())]
     track = Track(policy, scale, prior_of(siblings, scale.floor(policy.scale_floor), policy.fewest))
-    for _, night in _nights(history.runs, before, history.values.get(key, {}), profile, scale):
+    first, tonight = _tonight(run, history, values, scale)
+    for _, night in _nights(history.runs, first, known, profile, scale):
         track.enter(night)
-    return track
+    call = track.judge(tonight, [scale.of(value) for value in history.pinned.get(key, ())])
+    return _regression(measurement, call, scale, history)
 
 
 def normal_runs(key: Key, history: History, profile: Profile, metric: Metric, policy: Policy) -> list[str]:
@@ -196,19 +189,14 @@ def _fits(value: float, scale: Scale) -> bool:
     return scale.kind is not ScaleKind.RATIO or value > 0.0
 
 
-def _first_of_night(run: Run, history: History, values: Mapping[str, float]) -> str:
+def _tonight(run: Run, history: History, values: Mapping[str, float], scale: Scale) -> tuple[str, Night]:
     """The id of the run's own night: that of the run which it confirms, where that one measured the series too."""
     own = next((stored for stored in history.runs if stored.run == run.id), None)
-    first = own.confirms if own else run.confirms
-    return first if first is not None and first in values else run.id
-
-
-def _tonight(run: Run, history: History, values: Mapping[str, float], scale: Scale) -> Night:
-    first = _first_of_night(run, history, values)
-    if first != run.id:
-        return Night(scale.of(values[first]), scale.of(values[run.id]))
+    confirmed = own.confirms if own else run.confirms
+    if confirmed is not None and confirmed != run.id and confirmed in values:
+        return confirmed, Night(scale.of(values[confirmed]), scale.of(values[run.id]))
     second = _second(run.id, history, values)
-    return Night(scale.of(values[run.id]), None if second is None else scale.of(second))
+    return run.id, Night(scale.of(values[run.id]), None if second is None else scale.of(second))
 
 
 def _second(run: str, history: History, values: Mapping[str, float]) -> float | None:
