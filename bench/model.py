@@ -1,4 +1,4 @@
-"""The nouns of the product. Everything else imports them; they import nothing of ours.
+"""The values of the product. Everything else imports them; they import nothing of ours.
 
 All values are immutable and checked when they are made: a number that is not finite, an interval that does not hold
 its value, or a failed probe with measurements cannot exist. Units are base units, and the unit is part of the metric's
@@ -38,7 +38,7 @@ Text = Annotated[str, StringConstraints(max_length=4000)]
 Label = Annotated[str, StringConstraints(max_length=500)]
 
 
-class Noun(BaseModel):
+class Frozen(BaseModel):
     """An immutable value. Unknown fields of a newer minor version are ignored when a file is read."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
@@ -206,7 +206,7 @@ def code_of(reason: str | None) -> Code | None:
     return Code(word) if word in Code._value2member_map_ else None
 
 
-class Metric(Noun):
+class Metric(Frozen):
     """What a probe declares that it can measure.
 
     ``better`` says in which direction the number improves; ``none`` marks a fact that is neither good nor bad.
@@ -231,7 +231,7 @@ class Metric(Noun):
         return next((unit for unit in UNITS if self.name.endswith("_" + unit)), "")
 
 
-class Measurement(Noun):
+class Measurement(Frozen):
     """One number: the metric, its labels, how many samples it stands on, and a 95 % interval around it.
 
     ``repeats`` keeps the raw repeats, so that more of them can be added and the interval made anew. ``invalid`` says
@@ -259,7 +259,7 @@ class Measurement(Noun):
         return self.labels.get("stand_in")
 
 
-class Series(Noun):
+class Series(Frozen):
     """A time line: values of one metric at seconds since the stage began. For plots; never judged."""
 
     metric: Name
@@ -274,18 +274,18 @@ class Series(Noun):
         return self
 
 
-class Evidence(Noun):
+class Evidence(Frozen):
     """A file with raw tool output, its path relative to the run document's folder."""
 
     path: Text
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
-class ProbeResult(Noun):
+class ProbeResult(Frozen):
     """What one probe found. It has measurements if and only if it is ok, and a reason otherwise.
 
     ``reason`` begins with a machine-readable word and a colon: ``tool_missing: fio is not installed``.
-    ``remedy`` is the command or step that mends it. ``warnings`` are doubts that do not void the numbers.
+    ``remedy`` is the command or step that fixes it. ``warnings`` are doubts that do not void the numbers.
     """
 
     probe: Name
@@ -310,7 +310,7 @@ class ProbeResult(Noun):
         return self
 
 
-class Node(Noun):
+class Node(Frozen):
     """Which machine this is. ``fingerprint`` is a digest of the facts that must agree before runs are compared."""
 
     hostname: Annotated[str, StringConstraints(min_length=1, max_length=255)]
@@ -318,7 +318,7 @@ class Node(Noun):
     facts: dict[str, Any] = {}
 
 
-class Request(Noun):
+class Request(Frozen):
     """What was asked for."""
 
     effort: Effort
@@ -332,7 +332,7 @@ class Request(Noun):
 Ratio = FiniteFloat | None
 
 
-class Components(Noun):
+class Components(Frozen):
     """Parts of starvation, by falling ceilings; they sum to the whole. Null where a ceiling was not measured."""
 
     transfer: Ratio = None
@@ -344,7 +344,7 @@ class Components(Noun):
 Bottleneck = Literal["storage", "preprocess", "transfer", "loader", "accelerator", "undetermined"]
 
 
-class Attribution(Noun):
+class Attribution(Frozen):
     """What the accelerator waited for. Numbers are null when they were not measured; never zero for that."""
 
     bottleneck: Bottleneck
@@ -360,14 +360,14 @@ class Attribution(Noun):
     stand_in: Text | None = None
 
 
-class Limit(Noun):
+class Limit(Frozen):
     """``min`` or ``max``, one of them, in the metric's own base unit."""
 
     min: FiniteFloat | None = None
     max: FiniteFloat | None = None
 
 
-class Finding(Noun):
+class Finding(Frozen):
     """One gate's part of a verdict. ``reason`` begins with a machine-readable word unless the gate passed or failed."""
 
     metric: Name
@@ -383,7 +383,7 @@ class Finding(Noun):
     stand_in: Text | None = None
 
 
-class Verdict(Noun):
+class Verdict(Frozen):
     """One profile's answer for one run. ``digest`` is the sha256 of the profile that was judged by."""
 
     profile: Text
@@ -393,7 +393,7 @@ class Verdict(Noun):
     findings: tuple[Finding, ...]
 
 
-class Run(Noun):
+class Run(Frozen):
     """Everything one ``bench run`` measured on one node: one immutable document."""
 
     schema_name: Annotated[Literal["aiready-bench/run"], Field(alias="schema")] = "aiready-bench/run"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.errors import UserError
 from bench.measure import tools
 from bench.measure.probe import Completed, ProbeError
 from bench.store.atomic import write_atomically
@@ -53,7 +54,7 @@ _TIMER, _SERVICE = f"{NAME}.timer", f"{NAME}.service"
 Run = Callable[[Sequence[str]], Completed]
 
 
-class ScheduleError(Exception):
+class ScheduleError(UserError):
     """It could not be installed, removed or asked; one line that says what to do."""
 
 

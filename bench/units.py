@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from bench.model import UNITS
 
@@ -84,3 +85,9 @@ def _rounded(value: float, digits: int) -> float:
     """Rounded to significant digits, and finite: the largest floats would be rounded up to infinity."""
     rounded = float(f"{value:.{digits}g}")
     return rounded if math.isfinite(rounded) else math.copysign(1.0e308, value)
+
+
+def series_name(metric: str, labels: Mapping[str, str]) -> str:
+    """``metric{name=value,...}`` in the labels' alphabetical order; the metric alone without labels."""
+    inner = ",".join(f"{name}={value}" for name, value in sorted(labels.items()))
+    return f"{metric}{{{inner}}}" if inner else metric

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from bench.measure.probe import Context, Failed, Probe, Unsupported
 from bench.model import Code, Effort, Measurement
 from probes.common.metrics import metrics, of_repeats
-from probes.peer.link import each_peer, lease
+from probes.peer.link import KEY_FILE, each_peer, lease
 from probes.peer.protocol import address
 
 _DEVICES = "/sys/class/infiniband"
@@ -122,4 +122,5 @@ PROBE = Probe(
     peer_seconds={Effort.QUICK: 12.0, Effort.STANDARD: 30.0, Effort.THOROUGH: 150.0},
     measure=measure,
     order=42,
+    options=(KEY_FILE,),
 )  # fmt: skip

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.workflows import installation as ownership
-from bench.workflows.errors import CliError
+from bench.errors import UserError
+from bench.workflows import site
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -73,12 +73,12 @@ def test_another_owner_of_bench_is_refused_by_name(
 ) -> None:
     rival(tmp_path, **files)
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(CliError, match="other-bench also owns `bench`") as caught:
-        ownership.check()
+    with pytest.raises(UserError, match="other-bench also owns `bench`") as caught:
+        site.check_installation()
     assert caught.value.status == 2
 
 
 def test_a_distribution_that_only_sounds_like_it_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rival(tmp_path, top_level="workbench\n", entry_points="[console_scripts]\nbenchmark = other.cli:main\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert "other-bench" not in ownership.rivals()
+    assert "other-bench" not in site.rivals()

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import sys
 from collections.abc import Sequence
 
 import typer
 
 from bench import __version__
-from bench.cli import baseline, catalogue, compare, doctor, explain, export, gate, history, peer, report, schedule
-from bench.cli import fleet as fleet_command
+from bench.cli import baseline, doctor, export, fleet, gate, history, peer, report, schedule
 from bench.cli import run as run_command
-from bench.cli.helping import show_examples
-from bench.workflows.errors import CliError
+from bench.errors import UserError
 
 #: typer carries click inside of itself or beside itself, by version; the base class is found either way.
 _ClickError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+_EXAMPLES = re.compile(r"\s*\bExamples?:\s+(?P<examples>.*)\Z", re.S)
+_NEXT = re.compile(r"\s{2,}(?=(?:[A-Z_]+=\S+ )*bench\b)")
+#: click leaves a paragraph as it is when its first line is this character alone.
+_AS_IT_IS = "\b"
 
 app = typer.Typer(
     name="bench",
@@ -40,21 +44,40 @@ def _main(
     """Is this GPU node ready for AI work? Measures storage, network and accelerator, and judges each workload."""
 
 
-app.command("run")(run_command.run)
+def with_examples(text: str | None) -> str:
+    """The help text with each example on a line of its own, as it is typed, below the text that explains."""
+    whole = inspect.cleandoc(text or "")
+    found = _EXAMPLES.search(whole)
+    if found is None:
+        return whole
+    examples = [" ".join(one.split()) for one in _NEXT.split(found["examples"])]
+    lines = "\n".join(f"  {example}" for example in examples)
+    return f"{whole[: found.start()]}\n\n{_AS_IT_IS}\nExamples:\n{lines}"
+
+
+def _show_examples(group: typer.Typer) -> None:
+    for command in group.registered_commands:
+        command.help = with_examples(command.help or getattr(command.callback, "__doc__", None))
+    for inner in group.registered_groups:
+        if inner.typer_instance is not None:
+            _show_examples(inner.typer_instance)
+
+
+app.command("run", cls=run_command.RunCommand)(run_command.run)
 app.command("gate")(gate.gate)
-app.command("explain")(explain.explain)
+app.command("explain")(report.explain)
 app.command("report")(report.report)
-app.command("compare")(compare.compare)
+app.command("compare")(report.compare)
 app.command("history")(history.history)
 app.command("export")(export.export)
 app.add_typer(baseline.baseline, name="baseline")
 app.add_typer(schedule.schedule, name="schedule")
 app.command("doctor")(doctor.doctor)
 app.command("peer")(peer.peer)
-app.add_typer(fleet_command.fleet, name="fleet")
-app.command("probes")(catalogue.probes)
-app.command("profiles")(catalogue.profiles)
-show_examples(app)
+app.add_typer(fleet.fleet, name="fleet")
+app.command("probes")(doctor.probes)
+app.command("profiles")(doctor.profiles)
+_show_examples(app)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -66,7 +89,7 @@ def run(arguments: Sequence[str]) -> int:
         return 2
     except typer.Abort:
         return 130
-    except CliError as error:
+    except UserError as error:
         sys.stderr.write(f"bench: {error}\n")
         return error.status
     except SystemExit as error:  # typer's own answer to a reader that went away is 1, which would read as NO-GO

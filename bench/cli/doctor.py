@@ -1,4 +1,4 @@
-"""``bench doctor``: what can be measured here, what cannot, and the command that mends it."""
+"""``bench doctor``, ``bench probes``, ``bench profiles``: what is there, and what can be measured here."""
 
 from __future__ import annotations
 
@@ -9,31 +9,70 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.gate import Results
-from bench.cli.output import emit
-from bench.workflows import site as settings
+from bench.cli.options import Directories, Json, Peers, Results
+from bench.cli.output import emit, emit_json
 
 if TYPE_CHECKING:
     from bench.measure.probe import Check, Probe
     from bench.model import Request
 
-Words = list[str] | None
-Paths = list[Path] | None
+
+def probes(json: Json = False) -> int:
+    """The probes, and for each its options and every metric that it can measure, with unit and labels.
+
+    Examples:  bench probes    bench probes --json | jq -r .[].metrics[].name
+    """
+    from bench.show.catalog import probes_table
+    from bench.workflows.catalog import declared
+
+    found = declared().probes
+    if json:
+        emit_json([_listed(probe) for probe in found])
+    else:
+        emit(probes_table(found))
+    return 0
+
+
+def _listed(probe: Probe) -> dict[str, object]:
+    return {
+        "probe": probe.name,
+        "help": probe.help,
+        "options": [
+            {
+                "name": option.name, "help": option.help, "type": option.type.__name__, "choices": option.choices,
+                "default": option.default, "affects_comparability": option.affects_comparability,
+            }
+            for option in probe.options
+        ],
+        "metrics": [{**metric.model_dump(), "unit": metric.unit} for metric in probe.metrics],
+    }  # fmt: skip
+
+
+def profiles(json: Json = False) -> int:
+    """The shipped profiles, and the gates of each with their limits and sources.
+
+    Examples:  bench profiles    bench profiles --json
+    """
+    from bench.show.catalog import profiles_table
+    from bench.workflows.catalog import declared, load_profiles
+
+    found = load_profiles([], declared().metrics)
+    if json:
+        emit_json([{**p.model_dump(mode="json"), "digest": p.digest} for p in found])
+    else:
+        emit(profiles_table(found))
+    return 0
 
 
 def doctor(
-    storage: Annotated[
-        Paths, typer.Option(envvar="BENCH_STORAGE", help="Directory to look at; again for more.")
-    ] = None,
-    peer: Annotated[
-        Words, typer.Option(envvar="BENCH_PEER", help="HOST[:PORT] of a `bench peer`; again for more.")
-    ] = None,
+    storage: Directories = None,
+    peer: Peers = None,
     accelerator: Annotated[str, typer.Option(help="auto, cuda, cpu or emulated[:NAME].")] = "auto",
     results: Results = None,
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Run the instruments against known truths; prints their error here.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+    json: Json = False,
 ) -> int:
     """What can be measured here, what cannot, and the command that mends it.
 
@@ -41,8 +80,9 @@ def doctor(
 
     Examples:  bench doctor    bench doctor --storage /data --peer 10.0.0.2
     """
+    from bench.measure.recording import LiveTools
     from bench.model import Effort, Request
-    from probes import discover
+    from bench.workflows.catalog import declared
 
     request = Request(
         effort=Effort.QUICK,
@@ -52,11 +92,10 @@ def doctor(
         accelerator=accelerator,
     )
     own = list(_own_checks(results))
-    probes = discover()
     if calibrate:
-        found = [check for probe in probes for check in _calibrated(probe)]
+        found = [c for p in declared().probes if p.calibrate for c in p.calibrate(LiveTools(p.name, None))]
     else:
-        found = [*own, *(check for probe in probes for check in _of_probe(probe, request))]
+        found = [*own, *(check for probe in declared().probes for check in _of_probe(probe, request))]
     _show(found, json)
     if not all(check.ok for check in own):
         return 2
@@ -64,22 +103,20 @@ def doctor(
 
 
 def _own_checks(results: Path | None) -> Iterator[Check]:
+    from bench.errors import UserError
     from bench.measure.probe import Check
-    from bench.store.errors import StoreError
-    from bench.store.runs import Store
-    from bench.workflows import installation as ownership
-    from bench.workflows.errors import CliError
+    from bench.workflows.site import check_installation, open_store
 
+    store = open_store(results)
     try:
-        ownership.check()
+        check_installation()
         yield Check("bench", True, "no other distribution owns it")
-    except CliError as error:
+    except UserError as error:
         yield Check("bench", False, str(error), "python3 -m venv .venv")
-    root = settings.results_root(results)
     try:
-        Store(root).check(socket.gethostname())
-        yield Check("results", True, f"{root} can be written")
-    except StoreError as error:
+        store.check(socket.gethostname())
+        yield Check("results", True, f"{store.root} can be written")
+    except UserError as error:
         yield Check("results", False, str(error), "bench run --results DIR")
 
 
@@ -88,26 +125,17 @@ def _of_probe(probe: Probe, request: Request) -> list[Check]:
     from bench.measure.probe import Check, ProbeError
     from bench.measure.recording import LiveTools
 
-    if probe.doctor is None:
-        return []
     try:
-        return list(probe.doctor(LiveTools(probe.name, None), request))
+        return list(probe.doctor(LiveTools(probe.name, None), request)) if probe.doctor is not None else []
     except ProbeError as error:
         return [Check(probe.name, False, error.reason, error.remedy)]
-
-
-def _calibrated(probe: Probe) -> list[Check]:
-    from bench.measure.recording import LiveTools
-
-    return list(probe.calibrate(LiveTools(probe.name, None))) if probe.calibrate is not None else []
 
 
 def _show(found: list[Check], json: bool) -> None:
     if json:
         from dataclasses import asdict
-        from json import dumps
 
-        emit(dumps({"checks": [asdict(check) for check in found]}, indent=2))
+        emit_json({"checks": [asdict(check) for check in found]})
         return
     from bench.show.text import clean
 

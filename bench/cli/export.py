@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import sys
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.gate import Results, RunArgument, find_run, open_store
-from bench.cli.generated import GENERATED, generated
-from bench.cli.output import emit, note
-from bench.show.export import FORMATS
-from bench.workflows import site as settings
-from bench.workflows.errors import CliError
+from bench.cli.options import Output, Results, RunArgument, Words, duration
+from bench.cli.output import emit, write
+from bench.errors import UserError, note
+from bench.show.export import BINARY, FORMATS, PLUGIN_STATUS
 
 if TYPE_CHECKING:
-    from bench.model import Run
     from bench.show.export import Export
 
-Words = list[str] | None
+#: What is made without a run, from what the probes and the profiles declare.
+GENERATED = ("grafana", "rules")
 
 
 def export(
@@ -33,9 +31,7 @@ def export(
             help="openmetrics, junit, ctrf, markdown, nagios, npd, json, parquet, otlp; without a run: grafana, rules.",
         ),
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File to put in place, atomically; default: standard output.")
-    ] = None,
+    output: Output = None,
     listen: Annotated[
         str | None,
         typer.Option(help="[ADDRESS]:PORT to serve this node's newest run on, as openmetrics, until SIGTERM."),
@@ -63,100 +59,65 @@ def export(
     """
     if listen is not None:
         return _listen(listen, format, profile, results)
-    name = _known(format)
+    name = known_format(format, (*FORMATS, *GENERATED))
     if name in GENERATED:
-        write(name, generated(name).encode(), output)
+        write(generated(name).encode(), output)
         return 0
+    from bench.judge.gate import decide, exit_status
+    from bench.show.export import answer_unknown, render
+
     try:
         found = _export(run, profile, results, max_age)
-        data = _rendered(name, found)
-    except CliError as error:
-        return _no_answer(name, error)
-    write(name, data, output)
-    return _status(name, found)
+        data = render(name, found)
+    except UserError as error:
+        if name not in PLUGIN_STATUS:
+            raise
+        return no_answer(name, error, answer_unknown(name, str(error)).decode())
+    write(data, output, binary_name=name if name in BINARY else "")
+    return plugin_status(name, 3 if found.stale else exit_status(decide(found.run.verdicts)))
 
 
-def _known(format: str | None) -> str:  # noqa: A002
-    if format in (*FORMATS, *GENERATED):
+def known_format(format: str | None, formats: tuple[str, ...]) -> str:  # noqa: A002
+    """The format that was named. Raises UserError for none, and for one that there is not."""
+    if format in formats:
         return str(format)
-    listed = ", ".join((*FORMATS, *GENERATED))
-    raise CliError(f"--format {format}: must be one of {listed}" if format else f"--format is needed: one of {listed}")
+    asked = f"--format {format}: must be" if format else "--format is needed:"
+    raise UserError(f"{asked} one of {', '.join(formats)}")
+
+
+def no_answer(name: str, error: UserError, unknown: str) -> int:
+    """A plugin must say "unknown" by its own protocol; its exit status."""
+    note(f"bench: {error}")
+    emit(unknown)
+    return PLUGIN_STATUS[name][2]
+
+
+def plugin_status(name: str, status: int) -> int:
+    """The contract's exit status as that of a plugin; what is none exits 0 when it was written."""
+    return PLUGIN_STATUS[name][status] if name in PLUGIN_STATUS else 0
+
+
+def generated(name: str) -> str:
+    """The dashboard (``grafana``) or the rules (``rules``) of this version."""
+    from bench.show.export.grafana import dashboard, rules
+    from bench.workflows.catalog import declared, load_profiles, shipped_profiles
+
+    catalog = declared()
+    if name == "grafana":
+        return dashboard(catalog.probes)
+    profiles = load_profiles(list(shipped_profiles()), catalog.metrics)
+    return rules((gate.metric for profile in profiles for gate in profile.gates), catalog.metrics)
 
 
 def _export(reference: str | None, profile: Words, results: Path | None, max_age: str | None) -> Export:
     from bench.show.export import Export
+    from bench.workflows.catalog import declared
+    from bench.workflows.judging import judged, too_old
+    from bench.workflows.site import find_run, open_store
 
-    found = _judged(find_run(open_store(results), reference), profile)
-    return Export(found, settings.declared_metrics(), stale(found, max_age))
-
-
-def _judged(run: Run, profile: Words) -> Run:
-    """As it was stored; judged now if it never was, or if profiles are named."""
-    wanted = profile or settings.config().get("profile", [])
-    if run.verdicts and not profile:
-        return run
-    from bench.workflows.judging import concluded
-
-    return concluded(run, settings.load_profiles(wanted, settings.declared_metrics()), settings.metric_owners())
-
-
-def stale(run: Run, max_age: str | None) -> str | None:
-    """Why the run is too old to speak for the node now, or None. Raises CliError for what is no age."""
-    if max_age is None:
-        return None
-    import time
-
-    from bench.cli.regression import duration, too_old
-
-    return too_old(run, duration(max_age, "--max-age"), time.time())
-
-
-def _rendered(name: str, found: Export) -> bytes:
-    from bench.show.export import ExportError, render
-
-    try:
-        return render(name, found)
-    except ExportError as error:
-        raise CliError(str(error)) from error
-
-
-def _no_answer(name: str, error: CliError) -> int:
-    """A plugin must say "unknown" by its own protocol; elsewhere the error is the answer."""
-    from bench.show.export import PLUGIN_STATUS, answer_unknown
-
-    if name not in PLUGIN_STATUS:
-        raise error
-    note(f"bench: {error}")
-    emit(answer_unknown(name, str(error)).decode())
-    return PLUGIN_STATUS[name][2]
-
-
-def write(name: str, data: bytes, output: Path | None) -> None:
-    """Into the file, or to standard output. Raises CliError."""
-    from bench.show.export import BINARY
-    from bench.store.atomic import write_atomically
-
-    if output is not None and str(output) != "-":
-        try:
-            write_atomically(output, data)
-        except OSError as error:
-            raise CliError(f"{output}: cannot be written: {error.strerror or error}") from error
-    elif name not in BINARY:
-        emit(data.decode())
-    elif sys.stdout.isatty():
-        raise CliError(f"{name} is not for a terminal: give a file with -o FILE")
-    else:
-        sys.stdout.buffer.write(data)
-
-
-def _status(name: str, found: Export) -> int:
-    from bench.judge.gate import decide, exit_status
-    from bench.show.export import PLUGIN_STATUS
-
-    if name not in PLUGIN_STATUS:
-        return 0
-    status = 3 if found.stale else exit_status(decide(found.run.verdicts))
-    return PLUGIN_STATUS[name][status]
+    found = judged(find_run(open_store(results), reference), profile)
+    oldest = None if max_age is None else duration(max_age, "--max-age")
+    return Export(found, declared().metrics, too_old(found.started_at, f"run {found.id}", oldest))
 
 
 # --- listening
@@ -164,24 +125,23 @@ def _status(name: str, found: Export) -> int:
 
 def _listen(where: str, format: str | None, profile: Words, results: Path | None) -> int:  # noqa: A002
     """Serve until SIGTERM or SIGINT, which is how a service ends well: status 0."""
-    import signal
-
+    from bench.show.export import render
     from bench.show.export.http import ScrapeError, server
 
     if format not in (None, "openmetrics"):
-        raise CliError(f"--listen serves openmetrics, not {format}")
+        raise UserError(f"--listen serves openmetrics, not {format}")
     host, port = _address(where)
 
     def scrape() -> bytes:
         try:
-            return _rendered("openmetrics", _export(None, profile, results, None))
-        except CliError as error:
+            return render("openmetrics", _export(None, profile, results, None))
+        except UserError as error:
             raise ScrapeError(str(error)) from error
 
     try:
         serving = server(host, port, scrape)
     except (OSError, OverflowError) as error:
-        raise CliError(f"--listen {where}: {getattr(error, 'strerror', None) or error}") from error
+        raise UserError(f"--listen {where}: {getattr(error, 'strerror', None) or error}") from error
 
     def end(*_: object) -> None:
         raise KeyboardInterrupt
@@ -201,5 +161,5 @@ def _address(where: str) -> tuple[str, int]:
     """``:9817`` and ``9817`` are the loopback: to be seen by others, an address must be named."""
     host, _, port = where.rpartition(":")
     if not port.isascii() or not port.isdigit():
-        raise CliError(f"--listen {where}: must be [ADDRESS]:PORT, 127.0.0.1:9817")
+        raise UserError(f"--listen {where}: must be [ADDRESS]:PORT, 127.0.0.1:9817")
     return host.strip("[]") or "127.0.0.1", int(port)

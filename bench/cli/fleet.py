@@ -4,20 +4,18 @@ anything else, has produced.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli import fleet_export
-from bench.cli import fleet_options as options
-from bench.cli.output import emit
-from bench.workflows import site as settings
-from bench.workflows.errors import CliError
+from bench.cli import options
+from bench.cli.export import known_format, no_answer, plugin_status
+from bench.cli.output import emit, emit_json, emit_verdicts, write
+from bench.errors import UserError
+from bench.show.export import FLEET_FORMATS
 
 if TYPE_CHECKING:
-    from bench.fleet.join.join import Judgement
     from bench.judge.fleet.model import Fleet
 
 fleet = typer.Typer(
@@ -28,12 +26,12 @@ fleet = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="The fleet document on standard output, nothing else.")]
-ExitZero = Annotated[bool, typer.Option("--exit-zero", help="Status 0 whatever the verdict.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder with the nodes' run documents.")]
 
 
 @fleet.command("join")
 def join(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder with the nodes' run documents.")],
+    folder: Folder,
     expect: options.Expect = None,
     newest: options.Newest = False,
     against: options.Against = None,
@@ -42,24 +40,72 @@ def join(
     page: Annotated[Path | None, typer.Option(help="Write the fleet page (HTML) there.")] = None,
     json: Json = False,
     quiet: options.Quiet = False,
-    exit_zero: ExitZero = False,
+    exit_zero: options.ExitZero = False,
 ) -> int:
     """Judge what srun, an Indexed Job, Ray or `bench fleet run` left in DIR. Nothing is measured.
 
     Examples:  bench fleet join /shared/acceptance --expect hosts.txt    bench fleet join results/fleet/3f9a --json
     """
-    from bench.fleet.errors import FleetError
     from bench.fleet.files import join_folder
+    from bench.workflows.fleet import expected, judgement
 
-    try:
-        by = judgement(profile)
-        found = join_folder(folder, expected(expect), by, newest=newest, against=against, again=again)
-    except FleetError as error:
-        raise CliError(str(error)) from error
+    found = join_folder(folder, expected(expect), judgement(profile), newest=newest, against=against, again=again)
     return conclude(found, page=page, json=json, quiet=quiet, exit_zero=exit_zero, where=str(page or folder))
 
 
-fleet.command("export")(fleet_export.export)
+@fleet.command("export")
+def export(
+    folder: Folder,
+    format: Annotated[  # noqa: A002 - the option is called so
+        str | None,
+        typer.Option("--format", "-f", autocompletion=lambda: [*FLEET_FORMATS], help=", ".join(FLEET_FORMATS) + "."),
+    ] = None,
+    output: options.Output = None,
+    expect: options.Expect = None,
+    newest: options.Newest = False,
+    against: options.Against = None,
+    again: options.Again = None,
+    profile: options.Profiles = None,
+    max_age: Annotated[
+        str | None, typer.Option(help="nagios: if the oldest run is older than this (26h, 90m): unknown.")
+    ] = None,
+) -> int:
+    """The fleet of DIR, joined as `bench fleet join` does, for Prometheus, CI, Nagios or a pull request.
+
+    Every named host is there with its one state; a missing one is an error, never skipped. Status 0 when it was
+    written; nagios is a plugin: 0, 2, 3, 3 for GO, NO-GO, no verdict, INCONCLUSIVE.
+
+    Examples:  bench fleet export results/fleet/3f9a -f junit -o fleet.xml
+               bench fleet export /shared/acceptance --expect hosts.txt -f markdown >> "$GITHUB_STEP_SUMMARY"
+    """
+    from bench.fleet.files import join_folder
+    from bench.judge.gate import exit_status
+    from bench.show.export import Export, nagios, render
+    from bench.workflows.fleet import expected, judgement
+
+    name = known_format(format, FLEET_FORMATS)
+    try:
+        found = join_folder(folder, expected(expect), judgement(profile), newest=newest, against=against, again=again)
+        stale = _stale(found, max_age)
+    except UserError as error:
+        if name != "nagios":
+            raise
+        return no_answer(name, error, nagios.unknown(str(error), "FLEET"))
+    write(render(name, Export(found, stale=stale)), output)
+    return plugin_status(name, 3 if stale else exit_status(found.decision))
+
+
+def _stale(found: Fleet, max_age: str | None) -> str | None:
+    """Why the fleet may not answer any more, by its oldest run that counts. Raises UserError for what is no age."""
+    from bench.model import Code
+    from bench.workflows.judging import too_old
+
+    if max_age is None:
+        return None
+    seconds = options.duration(max_age, "--max-age")
+    if found.measured_at is None:
+        return f"{Code.STALE}: no node has a run"
+    return too_old(found.measured_at, "the oldest run", seconds)
 
 
 @fleet.command("run")
@@ -76,30 +122,49 @@ def run(
         str, typer.Option(help="Which hosts: an ansible pattern, 'gpu:!n7'; for Slurm and Ray names, 'n1*,!n17'.")
     ] = "all",
     resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with that run: its folder or id.")] = None,
-    effort: options.Effort = "quick",
+    effort: Annotated[str, typer.Option(envvar="BENCH_EFFORT", help="quick, standard or thorough.")] = "quick",
     profile: options.Profiles = None,
-    probe: options.Probes = None,
-    storage: options.Storage = None,
-    shared: options.Shared = None,
+    probe: Annotated[options.Words, typer.Option(help="Only this probe in the sweep; again for more.")] = None,
+    storage: Annotated[
+        options.Words,
+        typer.Option(envvar="BENCH_STORAGE", help="Directory on the nodes to measure; again for more."),
+    ] = None,
+    shared: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Shared storage: read it from one node, then from all at once.")
+    ] = None,
     accelerator: options.Accelerator = None,
-    pairs: options.Pairs = "auto",
-    collective: options.Collective = True,
-    ranks_per_node: options.Ranks = None,
-    at_once: options.AtOnce = None,
-    pairs_at_once: options.PairsAtOnce = None,
-    spread: options.Spread = 0.0,
-    budget: options.Budget = None,
+    pairs: Annotated[str, typer.Option(help="Which pairs: auto (all up to 32 nodes), all, random, none.")] = "auto",
+    collective: Annotated[
+        bool, typer.Option("--collective/--no-collective", help="An all-reduce over all nodes; needs torch there.")
+    ] = True,
+    ranks_per_node: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="Ranks of a node in the all-reduce; default: one a GPU, one without."),
+    ] = None,
+    at_once: Annotated[
+        int | None, typer.Option(min=1, help="At most so many nodes measure one storage system at a time.")
+    ] = None,
+    pairs_at_once: Annotated[int | None, typer.Option(min=1, help="At most so many pairs at a time.")] = None,
+    spread: Annotated[
+        float, typer.Option(min=0, help="Begin within so many seconds, each host at its own moment.")
+    ] = 0.0,
+    budget: Annotated[float | None, typer.Option(min=1, help="Seconds a node may take; default by the effort.")] = None,
     python: Annotated[str, typer.Option(help="Python on the nodes that has aiready-bench.")] = "python3",
     stage: Annotated[
         bool, typer.Option("--stage", help="Bring the product to nodes that lack it: same Python, about 70 MB.")
     ] = False,
-    node_env: options.NodeEnv = None,
-    confirm: options.Confirm = True,
-    results: Annotated[Path | None, typer.Option(envvar="BENCH_RESULTS", help="Where runs are stored.")] = None,
+    node_env: Annotated[
+        options.Words,
+        typer.Option(help="NAME=VALUE for the nodes' commands, nothing secret; {host} is the node's name."),
+    ] = None,
+    confirm: Annotated[
+        bool, typer.Option("--confirm/--no-confirm", help="Measure once more who is slower than its siblings.")
+    ] = True,
+    results: options.Results = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be sent and written where.")] = False,
     json: Json = False,
     quiet: options.Quiet = False,
-    exit_zero: ExitZero = False,
+    exit_zero: options.ExitZero = False,
 ) -> int:
     """Measure every node, every pair and all together; one verdict.
 
@@ -109,68 +174,39 @@ def run(
                bench fleet run --slurm --storage /data         bench fleet run --ray auto --storage /data
     """
     from bench.workflows import fleet as fleet_run
+    from bench.workflows.site import results_root
 
-    asked = fleet_run.Asked(
+    asked = fleet_run.FleetOptions(
         inventory=inventory or [], slurm=slurm, ray=ray, limit=limit, effort=effort, probe=probe or [],
         storage=storage or [], profile=profile or [], accelerator=accelerator, pairs=pairs, collective=collective,
         at_once=at_once, pairs_at_once=pairs_at_once, spread=spread, budget=budget, python=python,
         node_env=node_env or [], confirm=confirm, shared=shared, stage=stage, ranks=ranks_per_node,
     )  # fmt: skip
-    root = settings.results_root(results)
+    root = results_root(results)
     if dry_run:
         emit(fleet_run.dry_run(asked, root))
         return 0
-    by = judgement(profile)
-    done = fleet_run.measure(asked, root, resume, by, progress=not (quiet or json))
-    page = done.folder / "fleet.html"
-    return conclude(done.fleet, page=page, json=json, quiet=quiet, exit_zero=exit_zero, where=str(page))
-
-
-def expected(expect: str | None) -> list[str] | None:
-    """The hosts of ``--expect``; None when it was not given and the folder itself must say."""
-    from bench.fleet.hosts import checked, read_hosts
-
-    if expect is None:
-        return None
-    if "," in expect and not Path(expect).exists():
-        return checked([word.strip() for word in expect.split(",")], "--expect")
-    return read_hosts(Path(expect))
-
-
-def judgement(profile: Sequence[str] | None) -> Judgement:
-    """By what the fleet is judged: the profiles asked for and what the probes declare."""
-    from bench.fleet.join.join import Judgement
-
-    metrics = settings.declared_metrics()
-    profiles = settings.load_profiles(profile or settings.config().get("profile", []), metrics)
-    return Judgement(profiles, metrics, settings.metric_owners())
+    folder, measured = fleet_run.measure(asked, root, resume, progress=not (quiet or json))
+    page = folder / "fleet.html"
+    return conclude(measured, page=page, json=json, quiet=quiet, exit_zero=exit_zero, where=str(page))
 
 
 def conclude(found: Fleet, *, page: Path | None, json: bool, quiet: bool, exit_zero: bool, where: str) -> int:
-    """Show the fleet; the contract's exit status."""
-    from json import dumps
-
+    """Show the fleet; the contract's exit status. Raises UserError when the page cannot be written."""
     from bench.judge.gate import exit_status
-    from bench.show import wording as words
-
-    if page is not None:
-        _write_page(found, page)
-    if json:
-        emit(dumps(found.model_dump(mode="json"), indent=2, allow_nan=False))
-    elif quiet:
-        emit("\n".join(f"{v.decision.value} {v.profile} score {words.score(v.score)}" for v in found.verdicts))
-    else:
-        from bench.show.terminal.fleet_screen import render
-
-        emit(render(found, where))
-    return 0 if exit_zero else exit_status(found.decision)
-
-
-def _write_page(found: Fleet, page: Path) -> None:
-    from bench.show.html.fleet_page import render
+    from bench.show.html.fleet_page import render as render_page
+    from bench.show.terminal.fleet_screen import render
     from bench.store.errors import why
 
-    try:
-        page.write_text(render(found), encoding="utf-8")
-    except OSError as error:
-        raise CliError(f"--page {page}: {why(error)}") from error
+    if page is not None:
+        try:
+            page.write_text(render_page(found), encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"--page {page}: {why(error)}") from error
+    if json:
+        emit_json(found.model_dump(mode="json"))
+    elif quiet:
+        emit_verdicts(found.verdicts)
+    else:
+        emit(render(found, where))
+    return 0 if exit_zero else exit_status(found.decision)

@@ -2,65 +2,26 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.output import emit, emit_run, note
-from bench.workflows import site as settings
-from bench.workflows.errors import CliError
+from bench.cli.options import AllGates, ExitZero, Json, Profiles, Quiet, Results, RunArgument, duration, ratio
+from bench.cli.output import emit, emit_json, emit_run
+from bench.errors import UserError
 
 if TYPE_CHECKING:
-    from bench.judge.baseline.series import Regression
-    from bench.model import Run
-    from bench.store.runs import Store
-
-Words = list[str] | None
-RunArgument = Annotated[
-    str | None, typer.Argument(metavar="[RUN]", help="A run file, an id or its beginning; default: this node's newest.")
-]
-Results = Annotated[Path | None, typer.Option(envvar="BENCH_RESULTS", help="Where runs are stored.")]
-
-
-def open_store(results: Path | None) -> Store:
-    from bench.store.runs import Store
-
-    return Store(settings.results_root(results), warn=note)
-
-
-def find_run(store: Store, reference: str | None) -> Run:
-    """The run that was named, else this node's newest. Raises CliError, one line."""
-    from bench.store.errors import UnusableRun
-
-    try:
-        found = store.find(reference) if reference else _newest(store)
-    except UnusableRun as error:
-        raise CliError(str(error)) from error
-    if found is None:
-        raise CliError(f"no run of this node is stored in {store.root}; measure with: bench run")
-    return found
-
-
-def _newest(store: Store) -> Run | None:
-    """This node's newest run; where that one measured only some probes, to confirm another, that other one."""
-    found = store.newest(socket.gethostname())
-    first = found.request.options.get("confirms") if found else None
-    return store.find(first) if isinstance(first, str) else found
+    from bench.workflows.nightly import Compared
 
 
 def gate(
     run: RunArgument = None,
-    profile: Annotated[
-        Words, typer.Option(envvar="BENCH_PROFILE", help="Profile by name or file; again for more.")
-    ] = None,
+    profile: Profiles = None,
     results: Results = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="One line a profile.")] = False,
-    all_gates: Annotated[bool, typer.Option("--all-gates", help="A line for every gate, passes too.")] = False,
-    exit_zero: Annotated[bool, typer.Option("--exit-zero", help="Status 0 whatever the verdict.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    all_gates: AllGates = False,
+    exit_zero: ExitZero = False,
     baseline: Annotated[
         bool, typer.Option("--baseline", help="Also compare with this node's own nights: regressions are NO-GO.")
     ] = False,
@@ -75,34 +36,51 @@ def gate(
     Examples:  bench gate    bench gate 3f9a --profile ./mine.toml    bench gate --json | jq .verdicts
     bench gate --baseline --max-age 26h --on-inconclusive pass
     """
-    from bench.cli import regression
-    from bench.judge.gate import decide
-    from bench.workflows.judging import concluded
+    from bench.judge.gate import decide, exit_status
+    from bench.workflows.catalog import load_catalog
+    from bench.workflows.judging import concluded, fresh
+    from bench.workflows.nightly import Compared, against_baseline
+    from bench.workflows.site import find_run, open_store
 
     if on_inconclusive not in (None, "fail", "pass"):
-        raise CliError(f"--on-inconclusive {on_inconclusive}: must be fail or pass")
-    metrics = settings.declared_metrics()
-    profiles = settings.load_profiles(profile or settings.config().get("profile", []), metrics)
-    store = open_store(results)
-    compared = regression.Compared(concluded(find_run(store, run), profiles, settings.metric_owners()))
+        raise UserError(f"--on-inconclusive {on_inconclusive}: must be fail or pass")
+    catalog, store = load_catalog(profile), open_store(results)
+    compared = Compared(concluded(find_run(store, run), catalog))
     if baseline:
-        asked = regression.ratio(detect, "--detect")
-        compared = regression.against_baseline(compared.run, profiles, store, metrics, asked)
-    if max_age is not None:
-        compared = regression.fresh(compared, regression.duration(max_age, "--max-age"))
+        compared = against_baseline(compared.run, catalog, store, ratio(detect, "--detect"))
+    judged = compared.run if max_age is None else fresh(compared.run, duration(max_age, "--max-age"))
     if json:
-        emit(as_json(compared.run, compared.regressions))
+        emit_json({
+            "run": judged.id,
+            "verdicts": [verdict.model_dump(mode="json") for verdict in judged.verdicts],
+            "regressions": [entry.public() for entry in compared.regressions],
+        })  # fmt: skip
     else:
-        emit_run(compared.run, profiles, quiet=quiet, all_gates=all_gates)
+        emit_run(judged, catalog.profiles, quiet=quiet, all_gates=all_gates)
         if baseline and not quiet:
-            emit("\n".join(regression.lines(compared)))
-    return 0 if exit_zero else regression.status(decide(compared.run.verdicts), on_inconclusive)
+            emit("\n".join(regression_lines(compared)))
+    status = exit_status(decide(judged.verdicts))
+    if status == 3 and on_inconclusive:
+        status = {"fail": 1, "pass": 0}[on_inconclusive]
+    return 0 if exit_zero else status
 
 
-def as_json(run: Run, regressions: Sequence[Regression] = ()) -> str:
-    """The contract's answer: the run's id, the verdicts, the regressions."""
-    from json import dumps
+def regression_lines(compared: Compared) -> list[str]:
+    """For the screen: one line a series that is not simply well, and one that counts the others."""
+    from bench.store.errors import one_line
+    from bench.units import human, series_name
 
-    verdicts = [verdict.model_dump(mode="json") for verdict in run.verdicts]
-    entries = [entry.public() for entry in regressions]
-    return dumps({"run": run.id, "verdicts": verdicts, "regressions": entries}, indent=2, allow_nan=False)
+    told = [entry for entry in compared.regressions if entry.reason]
+    found = [
+        f"  {entry.status.value:<12} {series_name(entry.metric, entry.labels)}  {human(entry.observed, entry.metric)}"
+        + (f", expected {human(entry.expected, entry.metric)}" if entry.expected is not None else "")
+        + f"; {entry.reason.partition(': ')[2]}"
+        + ("" if entry.gating else " (shown, does not decide)")
+        for entry in told
+    ]
+    well = len(compared.regressions) - len(told)
+    return [
+        "Against this node's nights:",
+        *map(one_line, found),
+        *([f"  ok           {well} series"] if well else []),
+    ]

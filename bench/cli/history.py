@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
+import sys
+from collections import defaultdict
+from datetime import UTC, datetime
+from json import loads
+from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli.output import emit, note
-from bench.cli.stored import Json, NodeOption, Results
-from bench.store.errors import one_line
-from bench.workflows.errors import CliError
+from bench.cli.options import Json, NodeOption, Results, Words
+from bench.cli.output import emit, emit_json
+from bench.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
-
-    import pandas as pd
-
     from bench.store.index import Index
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -24,7 +25,7 @@ _ASCII = "_.-=+*#@"
 
 def history(
     metric: Annotated[str, typer.Argument(help="A metric's name; `bench probes` lists them.")],
-    label: Annotated[list[str] | None, typer.Option(help="Only series with NAME=VALUE; again for more.")] = None,
+    label: Annotated[Words, typer.Option(help="Only series with NAME=VALUE; again for more.")] = None,
     node: NodeOption = None,
     last: Annotated[int, typer.Option(min=1, help="The newest so many runs of each series.")] = 60,
     results: Results = None,
@@ -34,78 +35,64 @@ def history(
 
     Examples:  bench history storage_read_bytes_per_second --label pattern=sequential
     """
-    from bench.cli.gate import open_store
-    from bench.store.history import frame
-    from bench.store.index import Index
+    from bench.store.errors import one_line
+    from bench.store.history import values_of
+    from bench.workflows.site import open_index
 
-    with Index(open_store(results).root, warn=note) as index:
-        rows = frame(index, metric, node)
-        if rows.empty:
-            raise CliError(_nothing(index, metric, node))
-    rows = _with_labels(rows, label or [])
-    if rows.empty:
-        raise CliError(f"no stored {metric} has the label {', '.join(label or [])}")
+    with open_index(results) as index:
+        rows = values_of(index, metric, node)
+        if not rows:
+            raise UserError(_nothing(index, metric, node))
+    for word in label or []:
+        if "=" not in word:
+            raise UserError(f"--label {word}: must be NAME=VALUE")
+    wanted = {(name, value) for name, _, value in (word.partition("=") for word in label or [])}
+    series: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        series[row["host"], row["labels"]].append(row)
     groups = [
-        _series(str(host), str(text), group.tail(last)) for (host, text), group in rows.groupby(["host", "labels"])
+        _series(host, loads(labels), points[-last:])
+        for (host, labels), points in sorted(series.items())
+        if wanted <= set(loads(labels).items())
     ]
+    if not groups:
+        raise UserError(f"no stored {metric} has the label {', '.join(label or [])}")
     if json:
-        from json import dumps
-
-        emit(dumps({"metric": metric, "series": groups}, indent=1, allow_nan=False))
+        emit_json({"metric": metric, "series": groups}, indent=1)
     else:
         emit("\n".join(one_line(line, 1000) for line in _lines(metric, groups)))
     return 0
 
 
 def _nothing(index: Index, metric: str, node: str | None) -> str:
-    import difflib
-
+    from bench.store.errors import one_line
     from bench.store.history import metrics_in
 
     known = metrics_in(index)
     if not known:
         return f"no run is stored in {index.root}; measure with: bench run"
     if metric in known:
-        return one_line(
-            f"--node {node}: no run of it is stored that has {metric}; there are {', '.join(index.hosts())}"
-        )
+        hosts = ", ".join(index.hosts())
+        return one_line(f"--node {node}: no run of it is stored that has {metric}; there are {hosts}")
     near = difflib.get_close_matches(metric, known, n=3) or known[:5]
     return one_line(f"no stored run has the metric {metric}; nearest: {', '.join(near)}")
 
 
-def _with_labels(rows: pd.DataFrame, wanted: list[str]) -> pd.DataFrame:
-    from json import loads
-
-    pairs = []
-    for word in wanted:
-        name, equals, value = word.partition("=")
-        if not equals:
-            raise CliError(f"--label {word}: must be NAME=VALUE")
-        pairs.append((name, value))
-    matching = {text for text in rows["labels"].unique() if set(pairs) <= set(loads(text).items())}
-    return rows[rows["labels"].isin(matching)]
-
-
-def _series(host: str, text: str, group: pd.DataFrame) -> dict[str, Any]:
-    from json import loads
-
-    points = [_point(row) for row in group.to_dict("records")]
-    values = group["value"]
-    summary = {"median": float(values.median()), "min": float(values.min()), "max": float(values.max())}
-    return {"node": host, "labels": loads(text), "runs": len(points), **summary, "points": points}
-
-
-def _point(row: dict[Hashable, Any]) -> dict[str, Any]:
-    from datetime import UTC, datetime
-
-    return {
-        "run": row["run"],
-        "started_at": datetime.fromtimestamp(row["at"], UTC).isoformat().replace("+00:00", "Z"),
-        "value": row["value"],
-        "interval": [row["low"], row["high"]],
-        "invalid": row["invalid"] if isinstance(row["invalid"], str) else None,
-        "epoch": row["epoch"],
-    }
+def _series(host: str, labels: dict[str, str], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    values = [row["value"] for row in rows]
+    summary = {"median": median(values), "min": min(values), "max": max(values)}
+    points = [
+        {
+            "run": row["run"],
+            "started_at": datetime.fromtimestamp(row["at"], UTC).isoformat().replace("+00:00", "Z"),
+            "value": row["value"],
+            "interval": [row["low"], row["high"]],
+            "invalid": row["invalid"],
+            "epoch": row["epoch"],
+        }
+        for row in rows
+    ]
+    return {"node": host, "labels": labels, "runs": len(rows), **summary, "points": points}
 
 
 def _lines(metric: str, groups: list[dict[str, Any]]) -> list[str]:
@@ -124,8 +111,6 @@ def _lines(metric: str, groups: list[dict[str, Any]]) -> list[str]:
 
 def sparkline(values: list[float]) -> str:
     """One character a value, from the smallest to the largest; plain ASCII where the terminal takes no other."""
-    import sys
-
     encoding = (sys.stdout.encoding or "ascii").lower()
     bars = _BARS if encoding.startswith("utf") else _ASCII
     low, high = min(values), max(values)

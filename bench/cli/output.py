@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import UserError
 
 if TYPE_CHECKING:
+    from bench.judge.fleet.model import FleetVerdict
     from bench.judge.profile import Profile
-    from bench.model import Run
+    from bench.model import Run, Verdict
 
 
 def emit(text: str) -> None:
@@ -21,17 +26,43 @@ def emit(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def emit_json(value: Any, indent: int = 2) -> None:
+    """Write one JSON document. Raises ValueError for a number that JSON does not have."""
+    emit(json.dumps(value, indent=indent, allow_nan=False))
+
+
+def emit_verdicts(verdicts: Sequence[Verdict | FleetVerdict]) -> None:
+    """One line a profile."""
+    from bench.show import wording
+
+    emit("\n".join(f"{v.decision.value} {v.profile} score {wording.score(v.score)}" for v in verdicts))
+
+
 def emit_run(run: Run, profiles: Sequence[Profile], *, quiet: bool = False, all_gates: bool = False) -> None:
     """The verdicts for a person: one screen, or one line a profile."""
-    from bench.show import wording as words
     from bench.show.terminal import screen
 
     if quiet:
-        emit("\n".join(f"{v.decision.value} {v.profile} score {words.score(v.score)}" for v in run.verdicts))
+        emit_verdicts(run.verdicts)
     else:
         screen.show(run, all_gates=all_gates, descriptions={p.name: p.description for p in profiles})
 
 
-def note(text: str) -> None:
-    """Write one line to standard error."""
-    sys.stderr.write(text + "\n")
+def write(data: bytes, output: Path | None, *, binary_name: str = "") -> None:
+    """Into the file, or to standard output; ``binary_name``: of a format that is not for a terminal.
+
+    Raises UserError.
+    """
+    if output is not None and str(output) != "-":
+        from bench.store.atomic import write_atomically
+
+        try:
+            write_atomically(output, data)
+        except OSError as error:
+            raise UserError(f"{output}: cannot be written: {error.strerror or error}") from error
+    elif not binary_name:
+        emit(data.decode())
+    elif sys.stdout.isatty():
+        raise UserError(f"{binary_name} is not for a terminal: give a file with -o FILE")
+    else:
+        sys.stdout.buffer.write(data)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from bench.cli.output import emit
-from bench.workflows.errors import CliError
-
-if TYPE_CHECKING:
-    from probes.peer.server import Settings
+from bench.errors import UserError
 
 
 def peer(
@@ -30,39 +27,31 @@ def peer(
     """
     from bench.measure.probe import ProbeError
     from bench.measure.tools import Signals
-    from probes.peer.server import Peer
-
-    settings = _settings(bind, port, allow or [], key_file, max_rate, idle_timeout)
-    with Signals() as signals:
-        try:
-            server = Peer(settings)
-        except OSError as error:
-            raise CliError(f"peer: cannot listen on {bind} port {port}: {error.strerror or error}") from error
-        emit(f"bench peer: ready on {bind} port {port}")
-        try:
-            ended_by = server.serve(signals)
-        except ProbeError as error:
-            raise CliError(f"peer: {error.reason}") from error
-    return 0 if ended_by in (None, signal.SIGTERM) else 128 + ended_by
-
-
-def _settings(
-    bind: str, port: int, allow: list[str], key_file: str | None, max_rate: str | None, idle_timeout: float
-) -> Settings:
     from probes.common.iperf3 import bits
     from probes.peer.protocol import read_key
-    from probes.peer.server import Settings, networks
+    from probes.peer.server import Peer, Settings, networks
 
     if not bind:
-        raise CliError("peer: --bind ADDRESS is required: name the address of this node that the others reach")
+        raise UserError("peer: --bind ADDRESS is required: name the address of this node that the others reach")
     try:
-        return Settings(
+        settings = Settings(
             address=bind.strip("[]"),
             port=port,
-            allow=networks(allow),
+            allow=networks(allow or []),
             key=read_key(key_file),
             max_bits_per_second=bits(max_rate) if max_rate else 0.0,
             idle_seconds=idle_timeout,
         )
     except ValueError as error:
-        raise CliError(f"peer: {error}") from error
+        raise UserError(f"peer: {error}") from error
+    with Signals() as signals:
+        try:
+            server = Peer(settings)
+        except OSError as error:
+            raise UserError(f"peer: cannot listen on {bind} port {port}: {error.strerror or error}") from error
+        emit(f"bench peer: ready on {bind} port {port}")
+        try:
+            ended_by = server.serve(signals)
+        except ProbeError as error:
+            raise UserError(f"peer: {error.reason}") from error
+    return 0 if ended_by in (None, signal.SIGTERM) else 128 + ended_by

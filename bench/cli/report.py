@@ -1,27 +1,22 @@
-"""``bench report``: stored runs as one page to read, to mail and to keep."""
+"""``bench report``, ``bench explain`` and ``bench compare``: stored runs to read, to trace and to lay side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli.gate import Results, find_run, open_store
-from bench.cli.output import note
-from bench.workflows import site as settings
-from bench.workflows.errors import CliError
+from bench.cli.options import Json, Results, RunArgument, Words
+from bench.cli.output import emit, emit_json
 
 if TYPE_CHECKING:
-    from bench.model import Run
-    from bench.show.html.page import Shown
-    from bench.store.runs import Store
+    from bench.judge.baseline.comparison import Difference
 
 
 def report(
     runs: Annotated[
-        list[str] | None,
+        Words,
         typer.Argument(metavar="[RUN]...", help="Run files, ids or their beginnings; default: this node's newest."),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The page.")] = Path("report.html"),
@@ -33,50 +28,73 @@ def report(
 
     Examples:  bench report -o report.html    bench report 3f9a 7c21 -o before-after.html
     """
-    store = open_store(results)
-    references: list[str | None] = [*runs] if runs else [None]
-    found = [shown(store, reference) for reference in references]
-    write_page(found, output, store)
+    from bench.workflows.report import write_page
+    from bench.workflows.site import open_store
+
+    write_page(runs or [None], output, open_store(results))
     return 0
 
 
-def write_page(found: Sequence[Shown], output: Path, store: Store) -> None:
-    """Put the page of these runs in place. Raises CliError when it cannot be written."""
-    from bench import __version__
-    from bench.cli.compare import compared
-    from bench.show.html.page import render
-    from bench.store.atomic import write_atomically
+def explain(
+    run: RunArgument = None,
+    metric: Annotated[str | None, typer.Option(help="Only the gates of this metric.")] = None,
+    results: Results = None,
+) -> int:
+    """The lineage of a verdict: gate, measurement, raw tool output, command line, versions.
 
-    apart = compared(found[0].run, found[1].run, store)["differences"] if len(found) == 2 else None
-    page = render(found, __version__, apart)
-    try:
-        write_atomically(output, page.encode("utf-8", "replace"))
-    except OSError as error:
-        raise CliError(f"{output}: cannot be written: {error.strerror or error}") from error
-    note(f"{output}: {len(page.encode()) // 1000} kB")
+    Example:  bench explain --metric storage_read_bytes_per_second
+    """
+    from bench.show.terminal.lineage import explain as lineage
+    from bench.workflows.site import find_run, folder_of, open_store
 
-
-def shown(store: Store, reference: str | None) -> Shown:
-    """A stored run with what the page tells beside it. Raises CliError when it is not there."""
-    from bench.show.html.page import Shown
-    from bench.show.terminal.lineage import explain
-    from bench.workflows.page_history import histories
-
-    found = find_run(store, reference)
-    folder = store.locate(reference).parent if reference else store.path_for(found).parent
-    judged = _judged(found)
-    return Shown(judged, explain(judged, folder), tuple(histories(store, judged)), _descriptions())
+    store = open_store(results)
+    found = find_run(store, run)
+    emit(lineage(found, folder_of(store, run, found), metric=metric))
+    return 0
 
 
-def _judged(run: Run) -> Run:
-    """A run that nobody judged is judged by the shipped profiles, as `bench gate` does."""
-    if run.verdicts:
-        return run
-    from bench.workflows.judging import concluded
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="A run file, an id or its beginning: the one before.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The one after.")],
+    all_series: Annotated[bool, typer.Option("--all", help="Also what differs by no more than noise.")] = False,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write it as a page (HTML) there.")] = None,
+    results: Results = None,
+    json: Json = False,
+) -> int:
+    """Two stored runs side by side. Noise is that of the node's own nights where seven are stored.
 
-    profiles = settings.load_profiles(settings.config().get("profile", []), settings.declared_metrics())
-    return concluded(run, profiles, settings.metric_owners())
+    Examples:  bench compare 3f9a 77d0    bench compare 3f9a 77d0 -o before-after.html
+    """
+    from bench.store.errors import one_line
+    from bench.workflows.catalog import declared
+    from bench.workflows.report import compared, write_page
+    from bench.workflows.site import find_run, open_store
+
+    store = open_store(results)
+    if output is not None:
+        write_page([a, b], output, store)
+    found = compared(find_run(store, a), find_run(store, b), store, declared().metrics)
+    if json:
+        emit_json({**found, "differences": [d.model_dump(mode="json") for d in found["differences"]]})
+    else:
+        emit("\n".join(map(one_line, _lines(found, all_series))))
+    return 0
 
 
-def _descriptions() -> dict[str, str]:
-    return {p.name: p.description for p in settings.load_profiles([], settings.declared_metrics())}
+def _lines(found: dict[str, Any], all_series: bool) -> list[str]:
+    shown = [d for d in found["differences"] if all_series or d.verdict != "same"]
+    same = len(found["differences"]) - len(shown)
+    lines = [f"{found['a']} -> {found['b']}", *map(_line, shown)]
+    lines += [f"  {same} series differ by no more than noise"] if same else []
+    lines += [f"  only in {found[run]}: {text}" for run in ("a", "b") for text in found[f"only_{run}"]]
+    return lines + [f"  {fact}" for fact in found["facts"]]
+
+
+def _line(difference: Difference) -> str:
+    from bench.units import human, series_name
+
+    amount = "" if difference.change_ratio is None else f" ({100 * difference.change_ratio:+.1f} %)"
+    noise = "" if difference.noise_ratio is None else f", noise up to {100 * difference.noise_ratio:.1f} %"
+    name = series_name(difference.metric, difference.labels)
+    values = f"{human(difference.a, difference.metric)} -> {human(difference.b, difference.metric)}"
+    return f"  {difference.verdict:<9} {name}  {values}{amount}{noise}; {difference.basis}"

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from bench.cli.output import emit
-from bench.cli.stored import Json, Results
-from bench.workflows import site as settings
-from bench.workflows.errors import CliError
-
-if TYPE_CHECKING:
-    from bench.schedule import Nightly
+from bench.cli.options import Json, Results, duration
+from bench.cli.output import emit, emit_json
+from bench.errors import UserError
 
 schedule = typer.Typer(no_args_is_help=True, help="The nightly run, as a systemd timer.", rich_markup_mode=None)
 
@@ -48,21 +45,30 @@ def install(
     Examples:  bench schedule install --storage /data --peer 10.0.0.2    bench schedule install --user --at 03:30
     """
     from bench import schedule as nightly_run
+    from bench.store.index import cache_folder
+    from bench.workflows.site import results_root
 
     where = nightly_run.place(_user(user))
     if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", at):
-        raise CliError(f"--at {at}: must be HH:MM, 02:00 say")
+        raise UserError(f"--at {at}: must be HH:MM, 02:00 say")
     if account is not None and not re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", account):
-        raise CliError(f"--account {account!r}: is not the name of an account")
-    given = {"--storage": storage, "--peer": peer, "--profile": profile}
+        raise UserError(f"--account {account!r}: is not the name of an account")
+    folders = storage or ["."]
+    given: dict[str, list[str] | None] = {"--storage": folders, "--peer": peer, "--profile": profile}
+    given |= {"--accelerator": [accelerator] if accelerator else [], "--effort": [effort] if effort else []}
     options = [word for name, words in given.items() for value in words or [] for word in (name, _fixed(name, value))]
-    options += [
-        word
-        for name, value in (("--accelerator", accelerator), ("--effort", effort))
-        if value
-        for word in (name, value)
-    ]
-    nightly = _nightly(options, settings.results_root(results), storage or ["."], at, delay, keep, account, where.user)
+    root = results_root(results).absolute()
+    writes = (root, *(Path(word).absolute() for word in folders))
+    bench = (sys.executable, "-m", "bench")
+    nightly = nightly_run.Nightly(
+        run=(*bench, "run", "--baseline", "--quiet", *options, "--results", str(root)),
+        prune=(*bench, "schedule", "prune", "--keep", str(keep), "--results", str(root)),
+        writes=writes if account else (*writes, cache_folder()),
+        at=at,
+        delay_minutes=max(1, int(duration(delay, "--delay") // 60)),
+        user=where.user,
+        account=account,
+    )
     try:
         if show:
             for kind, text in (("service", nightly_run.service(nightly)), ("timer", nightly_run.timer(nightly))):
@@ -71,8 +77,8 @@ def install(
             for folder in nightly.writes:  # a folder that is not there when the unit starts stays read-only for it
                 folder.mkdir(mode=0o750, parents=True, exist_ok=True)
             emit(nightly_run.install(nightly, where))
-    except (nightly_run.ScheduleError, ValueError, OSError) as error:
-        raise CliError(str(error)) from error
+    except (ValueError, OSError) as error:
+        raise UserError(str(error)) from error
     return 0
 
 
@@ -85,24 +91,16 @@ def status(user: User = None, results: Results = None, json: Json = False) -> in
     from dataclasses import asdict
 
     from bench import schedule as nightly_run
+    from bench.workflows.site import results_root
 
-    try:
-        found = nightly_run.status(nightly_run.place(_user(user)))
-    except nightly_run.ScheduleError as error:
-        raise CliError(str(error)) from error
-    verdicts = _last_verdicts(settings.results_root(results))
+    found = nightly_run.status(nightly_run.place(_user(user)))
+    verdicts = _last_verdicts(results_root(results))
     if json:
-        from json import dumps
-
-        emit(dumps({**asdict(found), "last_run": verdicts}, indent=2))
+        emit_json({**asdict(found), "last_run": verdicts})
     elif found.installed is None:
         emit("not installed: bench schedule install")
     else:
-        ended = (
-            "never"
-            if found.last_ended is None
-            else f"{found.last_ended}, status {found.last_status} ({found.last_result})"
-        )
+        ended = f"{found.last_ended}, status {found.last_status} ({found.last_result})" if found.last_ended else "never"
         emit(f"installed: {found.installed}\nlast started: {found.last_started or 'never'}\nlast ended: {ended}")
         emit(f"next: {found.next_start or 'not known'}\nnewest run: {verdicts or 'none'}")
     return 0 if found.installed else 3
@@ -116,10 +114,7 @@ def remove(user: User = None) -> int:
     """
     from bench import schedule as nightly_run
 
-    try:
-        files = nightly_run.remove(nightly_run.place(_user(user)))
-    except nightly_run.ScheduleError as error:
-        raise CliError(str(error)) from error
+    files = nightly_run.remove(nightly_run.place(_user(user)))
     emit("\n".join(f"removed {path}" for path in files) or "nothing was installed")
     return 0
 
@@ -133,15 +128,10 @@ def prune(
 
     Example:  bench schedule prune --keep 100
     """
-    import socket
-
-    from bench.store.errors import StoreError, UnusableRun
     from bench.store.history import prune as remove_old
+    from bench.workflows.site import results_root
 
-    try:
-        removed = remove_old(settings.results_root(results), socket.gethostname(), keep)
-    except (StoreError, UnusableRun) as error:
-        raise CliError(str(error)) from error
+    removed = remove_old(results_root(results), socket.gethostname(), keep)
     emit(f"removed {len(removed)} runs; the newest {keep} nights and pinned ones stay")
     return 0
 
@@ -156,34 +146,8 @@ def _fixed(option: str, value: str) -> str:
     return str(Path(value).absolute()) if is_path else value
 
 
-def _nightly(
-    options: list[str], root: Path, storage: list[str], at: str, delay: str, keep: int, account: str | None, user: bool
-) -> Nightly:
-    from bench.cli.regression import duration
-    from bench.schedule import Nightly
-    from bench.store.index import cache_folder
-
-    results = root.absolute()
-    bench = (sys.executable, "-m", "bench")
-    folders = [Path(word).absolute() for word in storage]
-    if "--storage" not in options:
-        options = [*options, "--storage", str(folders[0])]
-    writes = (results, *folders) if account else (results, *folders, cache_folder())
-    return Nightly(
-        run=(*bench, "run", "--baseline", "--quiet", *options, "--results", str(results)),
-        prune=(*bench, "schedule", "prune", "--keep", str(keep), "--results", str(results)),
-        writes=writes,
-        at=at,
-        delay_minutes=max(1, int(duration(delay, "--delay") // 60)),
-        user=user,
-        account=account,
-    )
-
-
 def _last_verdicts(root: Path) -> str | None:
     """``20260101T020000Z-3f9a: GO batch-inference, ...`` of this node's newest run; None without one."""
-    import socket
-
     from bench.store.runs import Store
 
     run = Store(root, warn=lambda _: None).newest(socket.gethostname())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bench.errors import UserError
 
-class FleetError(Exception):
+
+class FleetError(UserError):
     """One line that names the thing that is wrong and what mends it."""
 
 

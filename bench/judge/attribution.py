@@ -6,7 +6,7 @@ input is already on the device), T (transfer: copied to it), P (preprocess: deco
 share of its capability that the accelerator lost, and the differences of the ceilings say to what.
 
 Sources: the split by differential runs is DS-Analyzer's (Mohan et al., VLDB 2021), F as its own arm is ours, so that
-a slow decode is not laid at the storage's door; 0.10 is MLPerf Storage's accelerator utilization of 90 %.
+storage is not blamed for a slow decode; 0.10 is MLPerf Storage's accelerator utilization of 90 %.
 """
 
 from __future__ import annotations
@@ -144,14 +144,14 @@ def _attribute_path(arms: _Arms, limit: float) -> Attribution:
         stand_in=arms.stand_in,
     )
     slower = _slower(arms) if bottleneck == "accelerator" else None
-    mend = advice(bottleneck, arms.beside, answer.demand_bytes_per_second)
-    return answer.model_copy(update={"explanation": sentence(answer, (c, f), limit, arms.doubt, slower, mend)})
+    fix = advice(bottleneck, arms.beside, answer.demand_bytes_per_second)
+    return answer.model_copy(update={"explanation": sentence(answer, (c, f), limit, arms.doubt, slower, fix)})
 
 
 def _slower(arms: _Arms) -> float | None:
     """How much slower the accelerator computes while it is loaded, when that and not waiting is what it loses by.
 
-    It is not idle then: its busy share stays high while its rate falls, and no faster feed would mend it.
+    It is not idle then: its busy share stays high while its rate falls, and no faster feed would help.
     """
     lost = 1.0 - arms.rate("storage") / arms.rate("resident")
     busy = next((m for m in arms.beside if m.metric == BUSY and m.labels.get("stage") == "feed.storage"), None)

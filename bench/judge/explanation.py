@@ -22,12 +22,12 @@ def sentence(
     limit: float,
     doubt: str | None,
     slower: float | None = None,
-    mend: str = "",
+    fix: str = "",
 ) -> str:
     """What ``answer`` says, for a person; ``rates`` stand in for bytes where a sample's size is not known.
 
     ``doubt`` is why it could not be decided, ``slower`` the share by which loading slows the accelerator when that is
-    all that it loses, ``mend`` what would help. At most 4000 characters, as the document allows.
+    all that it loses, ``fix`` what would help. At most 4000 characters, as the document allows.
     """
     if doubt is not None or rates is None:
         text = f"What the accelerator waits for could not be decided: {doubt or 'the feed was not measured'}."
@@ -35,7 +35,7 @@ def sentence(
         text = _slowed(answer, slower)
     else:
         text = _decided(answer, rates, limit)
-    return f"{_finished(text, answer)} {mend}".strip()[:4000]
+    return f"{_finished(text, answer)} {fix}".strip()[:4000]
 
 
 def _slowed(answer: Attribution, slower: float) -> str:
@@ -81,11 +81,10 @@ def _part(answer: Attribution) -> str:
 
 
 def _amounts(answer: Attribution, rates: Rates) -> tuple[str, str]:
-    if answer.demand_bytes_per_second is not None and answer.supply_bytes_per_second is not None:
-        pair, metric = (answer.demand_bytes_per_second, answer.supply_bytes_per_second), "demand_bytes_per_second"
-    else:
-        pair, metric = rates, "demand_samples_per_second"
-    return human(pair[0], metric, 2), human(pair[1], metric, 2)
+    demand, supply, unit = answer.demand_bytes_per_second, answer.supply_bytes_per_second, "bytes_per_second"
+    if demand is None or supply is None:
+        (demand, supply), unit = rates, "samples_per_second"
+    return human(demand, unit, 2), human(supply, unit, 2)
 
 
 def _percent(ratio: float | None) -> str:

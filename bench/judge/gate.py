@@ -26,7 +26,7 @@ _REAL_THING = {
     "emulated": "run it on a node with the accelerator",
     "cpu": "run it on a node with the accelerator",
 }
-_MEND = "mend what made the measurement invalid, then measure again"
+_FIX = "mend what made the measurement invalid, then measure again"
 _REPEAT = "measure again on a quiet node with --effort thorough"
 _EXIT = {Decision.GO: 0, Decision.NO_GO: 1, Decision.INCONCLUSIVE: 3}
 
@@ -116,7 +116,7 @@ def _answer(
         return _Answer(status, worst, which or None)
     for measurement in counted:
         if measurement.invalid is not None:
-            return _Answer(Status.UNDECIDED, measurement, f"{Code.INVALID}: {measurement.invalid}", _MEND)
+            return _Answer(Status.UNDECIDED, measurement, f"{Code.INVALID}: {measurement.invalid}", _FIX)
     if status is Status.UNDECIDED:
         return _Answer(status, worst, f"{Code.STRADDLES_LIMIT}: {_straddles(worst, gate)} {which}".rstrip(), _REPEAT)
     if hole := _hole(run, counted):

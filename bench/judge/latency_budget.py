@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from bench.judge.statistics import quantile, quantile_interval
-from bench.model import Measurement, Run
+from bench.model import Measurement, Outcome, ProbeResult, Run
 
 #: The gap between two speakers in human conversation is about 200 ms (Stivers et al., PNAS 106, 2009).
 BUDGET_SECONDS = 0.2
+#: Under this name, as of a probe, a run holds the whole answer that was put together.
+RESPONSE = "response"
 #: Speech synthesis can begin with the first words, not with the first token: about five tokens.
 FIRST_WORDS_TOKENS = 5
 _CELLS = 120  # in all of a part
@@ -59,7 +61,9 @@ class Composed:
 def part(name: str, measurements: Sequence[Measurement]) -> Part | None:
     """A part from the measurements of one metric that differ in ``statistic`` alone; None without any quantile."""
     known = sorted(
-        (_SHARES[m.labels["statistic"]], *_bounds(m)) for m in measurements if m.labels.get("statistic") in _SHARES
+        (_SHARES[m.labels["statistic"]], m.interval[0], m.value, m.interval[1])
+        for m in measurements
+        if m.labels.get("statistic") in _SHARES
     )
     if not known:
         return None
@@ -75,18 +79,10 @@ def part_of_samples(
 ) -> Part:
     """A part from all of its values: it knows its tail better than a few quantiles do. Raises ValueError for none."""
     shares = [share for share in _FINE if (1.0 - share) * len(values) >= 1.0]
-    known = [(share, *_around(values, share)) for share in shares]
+    around = [(share, quantile_interval(values, share)) for share in shares]
+    known = [(share, low, quantile(values, share), high) for share, (low, high) in around]
     largest = max(values)
     return Part(name, (*known, (1.0, largest, largest, largest)), len(values), stand_in, invalid)
-
-
-def _around(values: Sequence[float], share: float) -> tuple[float, float, float]:
-    low, high = quantile_interval(values, share)
-    return low, quantile(values, share), high
-
-
-def _bounds(m: Measurement) -> tuple[float, float, float]:
-    return m.interval[0], m.value, m.interval[1]
 
 
 def compose(parts: Sequence[Part], budget: float = BUDGET_SECONDS) -> Composed:
@@ -172,6 +168,15 @@ def _quantile(atoms: Sequence[Atom], share: float) -> float:
 
 
 # --- from a run
+
+
+def composed(run: Run) -> Run:
+    """The run with the whole answer put together from its network and its model, where both were measured."""
+    if any(result.probe == RESPONSE for result in run.results):
+        return run
+    found = response(run)
+    extra = [ProbeResult(probe=RESPONSE, outcome=Outcome.OK, measurements=tuple(found))] if found else []
+    return run.model_copy(update={"results": (*run.results, *extra)})
 
 
 def response(run: Run, budget: float = BUDGET_SECONDS) -> list[Measurement]:

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, ValidationError, model_validator
 
+from bench.errors import UserError
 from bench.model import Label, Limit, Metric, Name
 
 #: Every measurement may carry it, whatever its metric declares.
@@ -35,7 +36,7 @@ _WANTED = {
 Sentence = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
 
 
-class ProfileError(Exception):
+class ProfileError(UserError):
     """A profile that cannot be used. ``mistakes`` has one line for each, ``FILE:LINE: what is wrong``."""
 
     def __init__(self, mistakes: tuple[str, ...]) -> None:

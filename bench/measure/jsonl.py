@@ -104,11 +104,6 @@ def objects(text: str, who: str, key: str | None = None) -> list[dict[str, Any]]
     return [_object(line, f"line {number} of {who}", key) for number, line in lines if line.strip()]
 
 
-def readable(text: str, key: str | None = None) -> list[dict[str, Any]]:
-    """What can be read of an output that was cut off: the lines that are objects."""
-    return [value for line in text.splitlines() if (value := decoded(line, key)) is not None]
-
-
 @contextmanager
 def understood(who: str) -> Iterator[None]:
     """Around the reading of objects: what is missing in them or of another type is Failed, in one line."""

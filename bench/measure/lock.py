@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from bench.errors import UserError
+
 _POLL_SECONDS = 0.02
 
 
-class NodeBusy(Exception):
+class NodeBusy(UserError):
     """Another run measures on this node now; its process id is in the message where it can be read."""
 
 
@@ -52,7 +54,8 @@ def one_run(path: Path | None = None) -> Iterator[None]:
         except BlockingIOError as error:
             holder = os.pread(fd, 32, 0).decode(errors="replace").strip()
             who = f" (process {holder})" if holder.isdigit() else ""
-            raise NodeBusy(f"another run is measuring on this node{who}: wait for it, or end it ({where})") from error
+            text = f"another run is measuring on this node{who}: wait for it, or end it ({where})"
+            raise NodeBusy(text, status=3) from error
         with suppress(OSError):  # another user's file can be locked but not written: then its id stays unknown
             os.ftruncate(fd, 0)
             os.pwrite(fd, str(os.getpid()).encode(), 0)

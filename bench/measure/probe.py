@@ -1,17 +1,19 @@
 """What a probe is, and what it is given.
 
-A probe is one file ``probes/<name>.py`` whose last line is ``PROBE = Probe(...)``. It either *measures* (takes its
-turn, alone on the node) or *watches* (is sampled once a second and at every stage's ends while the others measure).
+A probe is a module, or a package's ``probe.py``, whose last line is ``PROBE = Probe(...)``. It either *measures* (takes
+its turn, alone on the node) or *watches* (is sampled once a second and at every stage's ends while others measure).
 All that it learns comes through ``Context.tools``, so that every figure can be traced to recorded output and replayed
 from it.
 """
 
 from __future__ import annotations
 
+import difflib
+import math
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -94,8 +96,56 @@ class Completed:
 
 
 @dataclass(frozen=True, slots=True)
+class Option:
+    """What ``bench run --option PROBE.NAME=VALUE`` may set for a probe. A run document keeps the value as text.
+
+    ``type`` turns the text into the value and raises ValueError for one that is none. ``choices`` are all the texts
+    there are. ``check`` looks at a value before anything is measured (the file must be there); it raises ValueError,
+    and a replay does without it. ``affects_comparability``: figures that were measured with different values are not
+    of one series. ``code`` is the reason's code where a stored request asks for a value that is none.
+    """
+
+    name: str
+    help: str
+    type: Callable[[str], Any] = str
+    choices: tuple[str, ...] = ()
+    check: Callable[[Any], object] | None = None
+    default: Any = None
+    affects_comparability: bool = True
+    code: Code = Code.BAD_OPTION
+
+    def value(self, text: str) -> Any:
+        """The value that the text stands for. Raises ValueError."""
+        if self.choices and text not in self.choices:
+            near = difflib.get_close_matches(text, self.choices, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(f"{text!r} is not one of {', '.join(self.choices)}{hint}")
+        return self.type(text)
+
+    @property
+    def summary(self) -> str:
+        """The help with all the choices there are, for lists of options."""
+        return f"{self.help}: {', '.join(self.choices)}" if self.choices else self.help
+
+
+def positive_number(text: str) -> float:
+    """A finite number above 0. Raises ValueError."""
+    with suppress(ValueError):
+        if 0.0 < (value := float(text)) < math.inf:
+            return value
+    raise ValueError(f"{text!r} is not a number above 0")
+
+
+def positive_integer(text: str) -> int:
+    """A whole number above 0. Raises ValueError."""
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise ValueError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+@dataclass(frozen=True, slots=True)
 class Check:
-    """One line of ``bench doctor``: can this be measured here, and if not, what mends it?"""
+    """One line of ``bench doctor``: can this be measured here, and if not, what fixes it?"""
 
     name: str
     ok: bool
@@ -124,7 +174,7 @@ def python_argv(module: str, *arguments: str) -> list[str]:
 
 
 class Tools(ABC):
-    """The door to processes, as a probe sees it. Every call is bounded, recorded, and answered again by a replay."""
+    """The way to processes, as a probe sees it. Every call is bounded, recorded, and answered again by a replay."""
 
     @abstractmethod
     def require(self, tool: str) -> str:
@@ -194,6 +244,7 @@ class Watch(Protocol):
 class Context:
     """What a probe may use. ``seconds`` is the time it should take; ``remaining()`` what is left until it is ended."""
 
+    probe: Probe
     request: Request
     tools: Tools
     seconds: float
@@ -215,9 +266,9 @@ class Context:
         if text not in self.warnings:
             self.warnings.append(text)
 
-    def option(self, name: str, default: Any = None) -> Any:
-        """An option of ``bench run`` that only some probes read (``loader``, ``pattern``)."""
-        return self.request.options.get(name, default)
+    def option(self, name: str) -> Any:
+        """The value of one of the probe's own options. Raises KeyError for one that it does not declare."""
+        return self.probe.option(self.request, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +281,7 @@ class Probe:
     from what it measures, more sharply than a look at the node before the run, which then does not void its figures.
     ``calibrate`` runs the instrument against a known truth and says its error on this machine, within a minute.
     ``check`` raises ProbeError for a request that no machine could measure (a name that is none): wrong usage.
+    ``options`` are all that ``--option`` may set for it; those of one name in several probes mean the same.
     """
 
     name: str
@@ -245,6 +297,21 @@ class Probe:
     guards_itself: bool = False
     calibrate: Callable[[Tools], Sequence[Check]] | None = None
     check: Callable[[Request], None] | None = None
+    options: tuple[Option, ...] = ()
+
+    def option(self, request: Request, name: str) -> Any:
+        """The value that a request has for a declared option, else its default.
+
+        Raises KeyError for one that is not declared, Unsupported for a stored value that is none.
+        """
+        declared = next((option for option in self.options if option.name == name), None)
+        if declared is None:
+            raise KeyError(f"{self.name} declares no option {name!r}")
+        given = request.options.get(f"{self.name}.{name}", request.options.get(name))
+        try:
+            return declared.default if given is None else declared.value(str(given))
+        except ValueError as error:
+            raise Unsupported(declared.code, f"{name}: {error}", f"--option {self.name}.{name}=VALUE") from error
 
     def time(self, request: Request) -> float:
         """Seconds that it should take for this request: ``peer_seconds`` for each peer, where that is given."""
@@ -255,12 +322,3 @@ class Probe:
     def __post_init__(self) -> None:
         if (self.measure is None) == (self.watch is None) or (self.watch is None) != (self.parse is None):
             raise ValueError(f"{self.name}: a probe either measures, or watches and parses")
-
-    def metric(self, name: str) -> Metric:
-        """The declared metric of that name. Raises KeyError."""
-        return next(m for m in self.metrics if m.name == name)
-
-
-def named(probes: Sequence[Probe]) -> Iterator[tuple[str, Metric]]:
-    """Every metric that is declared, with the name of its probe."""
-    return ((probe.name, metric) for probe in probes for metric in probe.metrics)

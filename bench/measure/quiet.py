@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.measure import procfs, tools
 from bench.measure.probe import ProbeError
-from bench.model import Code, Effort, Run
+from bench.model import Code, Effort, ProbeResult
 
 #: Neither the loopback nor what only joins containers.
 _NO_LINK = re.compile(r"lo$|veth|docker|br-|cni|flannel")
@@ -123,21 +123,16 @@ def wait_until_quiet(
     return ()
 
 
-def marked(run: Run, busy: tuple[str, ...], probes: Container[str]) -> Run:
-    """The run with the figures of these probes invalid because of what was busy; the same run when nothing was.
+def marked(result: ProbeResult, busy: tuple[str, ...]) -> ProbeResult:
+    """The result with its figures invalid because of what was busy; the same result when nothing was.
 
-    What a watcher saw (an uncorrected error, a lost card) is true on a busy node as well: it is not in ``probes``.
+    What a watcher saw (an uncorrected error, a lost card) is true on a busy node as well.
     """
     if not busy:
-        return run
+        return result
     why = f"{Code.CONTENDED}: {', '.join(busy)}"[:4000]
-    results = []
-    for result in run.results:
-        if result.probe in probes:
-            doubted = tuple(m.model_copy(update={"invalid": m.invalid or why}) for m in result.measurements)
-            result = result.model_copy(update={"measurements": doubted})
-        results.append(result)
-    return run.model_copy(update={"results": tuple(results)})
+    measurements = tuple(m.model_copy(update={"invalid": m.invalid or why}) for m in result.measurements)
+    return result.model_copy(update={"measurements": measurements})
 
 
 def _who(before: Snapshot, after: Snapshot) -> str:

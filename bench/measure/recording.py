@@ -1,4 +1,4 @@
-"""Raw tool output kept beside the run, and the same door answered from it again (``--replay``).
+"""Raw tool output kept beside the run, and tools answered from it again (``--replay``).
 
 The evidence folder holds one file an output and ``tools.jsonl``, one JSON object a call: probe, name, argv,
 returncode, seconds, stdout (file name), sha256, stderr (its tail), and ``error`` when the call did not end by itself.
@@ -73,7 +73,7 @@ class Recorder:
 
 @dataclass(slots=True)
 class LiveTools(Tools):
-    """The door for one probe: real processes, bounded by the probe's deadline (monotonic seconds), recorded."""
+    """The tools of one probe: real processes, bounded by the probe's deadline (monotonic seconds), recorded."""
 
     probe: str
     recorder: Recorder | None
@@ -182,7 +182,7 @@ _ERRORS = {"TimedOut": TimedOut, "Failed": Failed, "Unsupported": Unsupported}
 
 @dataclass(slots=True)
 class ReplayTools(Tools):
-    """The same door, answered from a Recording. Nothing is started and nothing is waited for."""
+    """The same tools, answered from a Recording. Nothing is started and nothing is waited for."""
 
     probe: str
     recording: Recording

@@ -15,12 +15,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from bench import __version__
+from bench.judge.baseline.series import key_of
+from bench.judge.latency_budget import composed
 from bench.judge.statistics import merge
 from bench.measure.probe import Context, Failed, Interrupted, Probe, ProbeError
 from bench.measure.processes import adopt_orphans
 from bench.measure.procfs import cpu_ticks
+from bench.measure.quiet import marked
 from bench.measure.recording import LiveTools, Recorder, Recording, ReplayTools
 from bench.measure.tools import Signals
 from bench.measure.watchers import Observers, Watching, from_lines, to_lines
@@ -47,10 +51,16 @@ class Progress:
     ended: ProbeResult | None = None
 
 
-@dataclass(slots=True)
-class Plan:
-    """A run to be made. ``evidence`` is the folder for raw output; ``listen`` is told of progress.
+def now() -> str:
+    """RFC 3339, UTC, milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """A run to be made, from now on. ``evidence`` is the folder for raw output; ``listen`` is told of progress.
+
+    ``not_asked_for`` are the names of the probes that are left out, and ``busy`` what others kept busy just now.
     ``again`` names the probes whose figures straddle a limit: they are measured once more and pooled, for as long as
     the effort's time allows. ``max_seconds`` bounds the whole run.
     """
@@ -60,6 +70,8 @@ class Plan:
     probes: Sequence[Probe]
     node: Node
     evidence: Path
+    not_asked_for: Sequence[str] = ()
+    busy: tuple[str, ...] = ()
     replay: Recording | None = None
     replay_of: str | None = None
     listen: Callable[[Progress], None] = lambda _: None
@@ -67,19 +79,21 @@ class Plan:
     max_seconds: float = float("inf")
     signals: Signals = field(default_factory=Signals)
     seed: int = 7
-    started_at: str = field(default_factory=lambda: now())
+    started_at: str = field(default_factory=now)
     started: float = field(default_factory=time.monotonic)
 
 
-def execute(plan: Plan) -> Run:
-    """Measure. Never raises for a probe's fault; an interrupt ends the run early with ``interrupted`` set."""
+def execute(plan: RunPlan) -> Run:
+    """Measure. Never raises for a probe's fault; an interrupt ends the run early with ``interrupted_by`` set."""
     adopt_orphans()
     with plan.signals as signals:
-        results = _Session(plan, signals).measure_all()
-    return _document(plan, results, signals.caught)
+        results = _Runner(plan, signals).measure_all()
+    reason = f"{Code.NOT_ASKED_FOR}: --probe did not name it"
+    results += [ProbeResult(probe=name, outcome=Outcome.SKIPPED, reason=reason) for name in plan.not_asked_for]
+    return composed(_document(plan, results, signals.caught))
 
 
-def _document(plan: Plan, results: Sequence[ProbeResult], caught: int | None = None) -> Run:
+def _document(plan: RunPlan, results: Sequence[ProbeResult], caught: int | None = None) -> Run:
     return Run(
         id=plan.id,
         started_at=plan.started_at,
@@ -93,15 +107,10 @@ def _document(plan: Plan, results: Sequence[ProbeResult], caught: int | None = N
     )
 
 
-def now() -> str:
-    """RFC 3339, UTC, milliseconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-class _Session:
+class _Runner:
     """The moving parts of one run."""
 
-    def __init__(self, plan: Plan, signals: Signals) -> None:
+    def __init__(self, plan: RunPlan, signals: Signals) -> None:
         self.plan = plan
         self.signals = signals
         self.recorder = Recorder(plan.evidence)
@@ -120,6 +129,8 @@ class _Session:
             self.observers.stop()
         watched = [self._result(w.probe, partial(self._parse, w)) for w in opened]
         replayed = [self._result(p, partial(self._replayed, p)) for p in watchers if self.plan.replay]
+        unguarded = {probe.name for probe in measuring if not probe.guards_itself}
+        results = [marked(result, self.plan.busy) if result.probe in unguarded else result for result in results]
         return [*results, *refused, *watched, *replayed]
 
     # --- measuring probes
@@ -138,14 +149,12 @@ class _Session:
         """Measure again what straddles a limit, each probe as long as one more round of it fits into the time."""
         for _ in range(_MOST_ROUNDS):
             wanted = set(self.plan.again(_document(self.plan, results)))
-            chosen = [
-                i for i, probe in enumerate(probes) if probe.name in wanted and self._fits(probe.name, results[i])
-            ]
+            chosen = [i for i, one in enumerate(probes) if one.name in wanted and self._fits(one.name, results[i])]
             if not chosen or self.signals.caught is not None:
                 break
             for i in chosen:
                 second = self._turn(probes[i], settle=True)
-                results[i] = pooled(results[i], second, self.recorder.evidence(probes[i].name))
+                results[i] = _pooled(results[i], second, self.recorder.evidence(probes[i].name))
         return results
 
     def _fits(self, name: str, result: ProbeResult) -> bool:
@@ -153,9 +162,6 @@ class _Session:
             return self.plan.replay.holds(name)
         spent = time.monotonic() - self.plan.started
         return spent + result.duration_seconds * 1.1 <= _REPEAT_SECONDS[self.plan.request.effort]
-
-    def _progress(self, probe: str, text: str, fraction: float | None = None) -> None:
-        self.plan.listen(Progress(probe, text, fraction))
 
     def _ended(self, result: ProbeResult) -> ProbeResult:
         self.plan.listen(Progress(result.probe, result.outcome.value, 1.0, result))
@@ -169,25 +175,25 @@ class _Session:
         while time.monotonic() < end and self.signals.caught is None:
             before = cpu_ticks()
             time.sleep(_SETTLE_WINDOW)
-            now = cpu_ticks()
-            if now.busy - before.busy < _CALM_CPU_RATIO * max(now.total - before.total, 1):
+            after = cpu_ticks()
+            if after.busy - before.busy < _CALM_CPU_RATIO * max(after.total - before.total, 1):
                 return
 
     def _context(self, probe: Probe) -> Context:
         seconds = probe.time(self.plan.request)
-        limit = min(
-            time.monotonic() + seconds * _GRACE_FACTOR + _GRACE_SECONDS, self.plan.started + self.plan.max_seconds
-        )
+        latest = self.plan.started + self.plan.max_seconds
+        limit = min(time.monotonic() + seconds * _GRACE_FACTOR + _GRACE_SECONDS, latest)
         live = LiveTools(probe.name, self.recorder, limit, self.signals)
         replayed = self.plan.replay and ReplayTools(probe.name, self.plan.replay, self.recorder)
         return Context(
+            probe=probe,
             request=self.plan.request,
             tools=replayed or live,
             seconds=seconds,
             remaining=lambda: limit - time.monotonic(),
             workspace=self._workspace,
             stage=self.observers.staged if self.plan.replay is None else lambda _: nullcontext(),
-            progress=partial(self._progress, probe.name),
+            progress=lambda text, fraction: self.plan.listen(Progress(probe.name, text, fraction)),
             seed=self.plan.seed,
             replaying=self.plan.replay is not None,
         )
@@ -201,27 +207,30 @@ class _Session:
         context = self._context(probe)
         started = time.monotonic()
         measurements: Sequence[Measurement] = ()
-        outcome, reason, remedy = Outcome.OK, None, None
+        ending: dict[str, Any] = {"outcome": Outcome.OK}
         try:
             with context.stage(probe.name):
-                measurements = _not_empty(measure(context))
-        except ProbeError as error:
-            outcome, reason, remedy = error.outcome, error.reason, error.remedy
-        except (Interrupted, KeyboardInterrupt):
-            outcome, reason = Outcome.FAILED, self._interruption()
-        except Exception as error:  # noqa: BLE001 - a probe's own fault must not lose the other probes' work
-            outcome, reason = Outcome.FAILED, _fault(error)
+                measurements = list(measure(context))
+            if not measurements:
+                raise Failed(Code.EMPTY, "the probe ended without a measurement")
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the other probes' work must not be lost
+            ending = self._ending(error)
         return ProbeResult(
             probe=probe.name,
-            outcome=outcome,
-            reason=reason,
-            remedy=remedy,
             duration_seconds=max(0.0, time.monotonic() - started),
             evidence=self.recorder.evidence(probe.name),
             measurements=tuple(measurements),
-            series=tuple(context.series) if outcome is Outcome.OK else (),
+            series=tuple(context.series) if ending["outcome"] is Outcome.OK else (),
             warnings=tuple(context.warnings),
+            **ending,
         )
+
+    def _ending(self, error: BaseException) -> dict[str, Any]:
+        """How a probe ended that raised: ``outcome``, ``reason`` and ``remedy``."""
+        if isinstance(error, ProbeError):
+            return {"outcome": error.outcome, "reason": error.reason, "remedy": error.remedy}
+        interrupted = isinstance(error, (Interrupted, KeyboardInterrupt))
+        return {"outcome": Outcome.FAILED, "reason": self._interruption() if interrupted else _fault(error)}
 
     # --- watchers
 
@@ -232,45 +241,31 @@ class _Session:
             assert probe.watch is not None
             try:
                 opened.append(Watching(probe, probe.watch(self._context(probe))))
-            except ProbeError as error:
-                refused.append(
-                    ProbeResult(probe=probe.name, outcome=error.outcome, reason=error.reason, remedy=error.remedy)
-                )
             except Exception as error:  # noqa: BLE001 - as above
-                refused.append(ProbeResult(probe=probe.name, outcome=Outcome.FAILED, reason=_fault(error)))
+                refused.append(ProbeResult(probe=probe.name, **self._ending(error)))
         return opened, refused
 
     def _parse(self, watching: Watching, context: Context) -> Sequence[Measurement]:
         assert watching.probe.parse is not None
-        self._keep(watching)
+        LiveTools(watching.probe.name, self.recorder).record(SAMPLES, to_lines(watching.samples))
         if watching.error is not None and not watching.samples:
             raise watching.error
         if watching.error is not None:
             context.warn(f"ended early: {watching.error.reason}")
         return watching.probe.parse(watching.samples, context)
 
-    def _keep(self, watching: Watching) -> None:
-        LiveTools(watching.probe.name, self.recorder).record(SAMPLES, to_lines(watching.samples))
-
     def _replayed(self, probe: Probe, context: Context) -> Sequence[Measurement]:
         assert probe.parse is not None
         return probe.parse(from_lines(context.tools.record(SAMPLES, "")), context)
 
 
-def _not_empty(measurements: Sequence[Measurement]) -> Sequence[Measurement]:
-    if not measurements:
-        raise Failed(Code.EMPTY, "the probe ended without a measurement")
-    return list(measurements)
-
-
-def _fault(error: Exception) -> str:
+def _fault(error: BaseException) -> str:
     where = traceback.extract_tb(error.__traceback__)[-1]
     return f"{Code.INTERNAL}: {type(error).__name__}: {str(error)[:500]} ({Path(where.filename).name}:{where.lineno})"
 
 
-def pooled(first: ProbeResult, second: ProbeResult, evidence: Sequence[Evidence]) -> ProbeResult:
+def _pooled(first: ProbeResult, second: ProbeResult, evidence: Sequence[Evidence]) -> ProbeResult:
     """Both rounds of one probe as one result. A second round that failed changes nothing but adds a warning."""
-    duration = first.duration_seconds + second.duration_seconds
     warnings = dict.fromkeys([*first.warnings, *second.warnings])
     measurements = first.measurements
     if second.outcome is Outcome.OK:
@@ -279,7 +274,7 @@ def pooled(first: ProbeResult, second: ProbeResult, evidence: Sequence[Evidence]
         warnings[f"a repetition was {second.outcome.value}: {second.reason}"] = None
     return first.model_copy(
         update={
-            "duration_seconds": duration,
+            "duration_seconds": first.duration_seconds + second.duration_seconds,
             "warnings": tuple(warnings),
             "measurements": measurements,
             "evidence": tuple(evidence),
@@ -288,14 +283,9 @@ def pooled(first: ProbeResult, second: ProbeResult, evidence: Sequence[Evidence]
 
 
 def _pooled_measurements(first: Sequence[Measurement], second: Sequence[Measurement]) -> list[Measurement]:
-    later = {_identity(m): m for m in second}
+    later = {key_of(m): m for m in second}
     kept = []
     for measurement in first:
-        other = later.pop(_identity(measurement), None)
-        both = other is not None and measurement.repeats and other.repeats
-        kept.append(merge(measurement, other) if both and other is not None else measurement)
+        other = later.pop(key_of(measurement), None)
+        kept.append(merge(measurement, other) if other and other.repeats and measurement.repeats else measurement)
     return [*kept, *later.values()]
-
-
-def _identity(measurement: Measurement) -> tuple[str, tuple[tuple[str, str], ...]]:
-    return measurement.metric, tuple(sorted(measurement.labels.items()))

@@ -1,4 +1,4 @@
-"""The only door to processes: start, bound, watch, end the whole tree.
+"""The only way to processes: start, bound, watch, end the whole tree.
 
 Every child has an argument list (never a shell), its own session, no standard input but what is given, an environment
 of allowed names, and dies with us: ``setpriv --pdeathsig KILL`` covers even our own ``kill -9``. Only the main thread

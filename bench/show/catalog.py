@@ -33,6 +33,8 @@ def profiles_table(found: Iterable[Profile], width: int = _WIDTH) -> str:
 
 def _probe(probe: Probe, width: int) -> Iterator[str]:
     yield from ("", *hang(f"{probe.name}: {clean(probe.help)}", width, 0))
+    for option in probe.options:
+        yield from hang(f"--option {probe.name}.{option.name}: {clean(option.summary)}", width, 2)
     for metric in probe.metrics:
         labels = f"  {{{', '.join(metric.labels)}}}" if metric.labels else ""
         yield from hang(f"{metric.name}{labels}", width, 2)

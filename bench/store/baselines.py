@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, FiniteFloat, ValidationError
 
-from bench.model import Noun, Text
+from bench.model import Frozen, Text
 from bench.store import atomic
 from bench.store.errors import UnusableRun, one_line, why
 from bench.store.runs import folder_name
@@ -20,7 +20,7 @@ from bench.store.runs import folder_name
 MAX_BYTES = 4 << 20
 
 
-class Pin(Noun):
+class Pin(Frozen):
     """The acceptance nights: the runs that were pinned, when (RFC 3339) and why."""
 
     runs: tuple[str, ...]
@@ -28,7 +28,7 @@ class Pin(Noun):
     reason: Text = ""
 
 
-class Reset(Noun):
+class Reset(Frozen):
     """Runs that began at or before ``through`` (seconds since 1970, UTC) are no longer part of what is normal."""
 
     through: FiniteFloat
@@ -36,7 +36,7 @@ class Reset(Noun):
     reason: Text
 
 
-class Decisions(Noun):
+class Decisions(Frozen):
     """All that was decided for one node. Resets are kept, the last one counts; there is one pin or none."""
 
     schema_name: Annotated[Literal["aiready-bench/baseline"], Field(alias="schema")] = "aiready-bench/baseline"
@@ -73,8 +73,8 @@ def read(root: Path, hostname: str) -> Decisions:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
-        mend = "mend it, or remove it to be without pins and resets"
-        raise UnusableRun(one_line(f"{path}: {place}: {first['msg']}; {mend}")) from error
+        fix = "mend it, or remove it to be without pins and resets"
+        raise UnusableRun(one_line(f"{path}: {place}: {first['msg']}; {fix}")) from error
 
 
 def write(root: Path, decisions: Decisions) -> Path:

@@ -35,7 +35,7 @@ _AGAIN = "name another run, or measure again with: bench run"
 def load(path: Path, *, follow: bool = True) -> Run:
     """The run in that file. ``follow=False`` refuses a symbolic link (as when a folder is listed).
 
-    Raises UnusableRun with one line that names the file, the place in it and the mend.
+    Raises UnusableRun with one line that names the file, the place in it and the way out.
     """
     try:
         return parse(_read(path, follow))

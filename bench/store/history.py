@@ -1,11 +1,11 @@
-"""What the stored runs say of one run's past (for the gate), and of one metric over time (for people)."""
+"""What the stored runs say of the nights before a run (for the gate), and of one metric over time (for people)."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench.judge.baseline.comparison import changes, epoch_of
 from bench.judge.baseline.series import SAME_NIGHT_SECONDS, History, Key, StoredRun
@@ -14,9 +14,6 @@ from bench.store import baselines
 from bench.store.errors import StoreError, one_line, why
 from bench.store.index import Index, is_sound, seconds_of
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 #: Four windows of thirty nights: enough to know which of the last thirty were normal.
 LONGEST = 120
 _MOST_SIBLINGS = 24
@@ -24,7 +21,7 @@ _SIBLING_NIGHTS = 30
 
 
 def history_of(index: Index, run: Run, keys: Sequence[Key], pooled: Collection[Key] | None = None) -> History:
-    """The run's past for these series; siblings' values for the ``pooled`` ones only (default: for all).
+    """What came before the run for these series; siblings' values for the ``pooled`` ones only (default: for all).
 
     The run itself need not be stored. Raises UnusableRun (the pins), ValueError (its start is not a time).
     """
@@ -67,21 +64,21 @@ def _asked(epoch: str) -> str:
     return epoch.partition(" ")[2]
 
 
-def frame(index: Index, metric: str, host: str | None = None, limit: int = 100_000) -> pd.DataFrame:
-    """Every stored value of a metric: one row a measurement, oldest first.
+def values_of(index: Index, metric: str, host: str | None = None, limit: int = 100_000) -> list[dict[str, Any]]:
+    """Every stored value of a metric, a dict a measurement, oldest first.
 
-    Columns: ``at`` (seconds since 1970), ``run``, ``host``, ``labels`` (JSON), ``value``, ``low``, ``high``,
-    ``invalid`` (text or None), ``epoch``, ``sound``.
+    Keys: ``at`` (seconds since 1970), ``run``, ``host``, ``labels`` (JSON), ``value``, ``low``, ``high``, ``invalid``
+    (text or None), ``epoch``.
     """
-    import pandas as pd
-
     where, given = ("AND runs.host=?", (host,)) if host else ("", ())
     query = (
         "SELECT runs.at, runs.id AS run, runs.host, series.labels, points.value, points.low, points.high, "
-        "points.invalid, runs.epoch, runs.sound FROM series JOIN points ON points.series=series.number "
+        "points.invalid, runs.epoch FROM series JOIN points ON points.series=series.number "
         f"JOIN runs ON runs.number=points.run WHERE series.metric=? {where} ORDER BY runs.at, series.labels LIMIT ?"
     )
-    return pd.read_sql_query(query, index.db, params=(metric, *given, limit))
+    found = index.db.execute(query, (metric, *given, limit))
+    names = [column[0] for column in found.description]
+    return [dict(zip(names, row, strict=True)) for row in found]
 
 
 def metrics_in(index: Index) -> list[str]:
@@ -105,7 +102,7 @@ def prunable(index: Index, host: str, keep: int, pinned: Iterable[str]) -> list[
     ]
 
 
-__all__ = ["LONGEST", "frame", "history_of", "is_sound", "metrics_in", "opened", "prunable"]
+__all__ = ["LONGEST", "history_of", "is_sound", "metrics_in", "opened", "prunable", "values_of"]
 
 
 def prune(root: Path, host: str, keep: int) -> list[Path]:

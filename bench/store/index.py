@@ -138,7 +138,8 @@ class Index(AbstractContextManager["Index"]):
             "SELECT id, at, path FROM runs WHERE host=? AND sound=1 AND confirms IS NULL "
             "ORDER BY at DESC, path DESC LIMIT 1"
         )
-        return self._one(query, host)
+        found: tuple[str, float, str] | None = self._one(query, host)
+        return found
 
     def runs(self, host: str, epoch: str, since: float, until: float, limit: int) -> list[StoredRun]:
         """The newest ``limit`` runs of a node in an epoch with ``since`` < start <= ``until``, oldest first."""
@@ -182,7 +183,8 @@ class Index(AbstractContextManager["Index"]):
             "SELECT fingerprint, epoch, at FROM runs WHERE host=? AND epoch<>? AND at<? AND sound=1 "
             "ORDER BY at DESC LIMIT 1"
         )
-        return self._one(query, host, epoch, at)
+        found: tuple[str, str, float] | None = self._one(query, host, epoch, at)
+        return found
 
     def known_before(self, host: str, epoch: str, at: float) -> bool:
         """Did the node have a sound run of that epoch before ``at``?"""

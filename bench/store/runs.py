@@ -44,8 +44,10 @@ class Store:
 
     @staticmethod
     def new_id() -> str:
-        """An id for a new run."""
-        return new_id()
+        """An id for a new run: twelve hex digits. Among a million runs two collide with a chance below 0.2 %, and then
+        only matter if they also began in the same second on the same host.
+        """
+        return secrets.token_hex(6)
 
     def folder(self, hostname: str) -> Path:
         """Where the runs of that node lie."""
@@ -111,8 +113,7 @@ class Store:
     def all(self, hostname: str | None = None) -> Iterator[tuple[Path, Run]]:
         """Every stored run with its file, oldest first, replays too. Unusable files are left out, with a warning."""
         for path in self._paths(hostname):
-            run = self._load_or_warn(path)
-            if run:
+            if run := self._load_or_warn(path):
                 yield path, run
 
     def find(self, reference: str) -> Run:
@@ -167,13 +168,14 @@ class Store:
 
     def _usable(self, path: Path, hostname: str) -> Run | None:
         run = self._load_or_warn(path)
+        why_not = None
         if run and run.replay_of:
-            self._warn(one_line(f"left out: {path}: is a replay of {run.replay_of}, not a measurement of this node"))
-            return None
-        if run and run.node.hostname != hostname:
-            self._warn(one_line(f"left out: {path}: was measured on {run.node.hostname}, not on {hostname}"))
-            return None
-        return run
+            why_not = f"is a replay of {run.replay_of}, not a measurement of this node"
+        elif run and run.node.hostname != hostname:
+            why_not = f"was measured on {run.node.hostname}, not on {hostname}"
+        if why_not:
+            self._warn(one_line(f"left out: {path}: {why_not}"))
+        return None if why_not else run
 
     def _none_or_many(self, reference: str, found: list[Path], paths: list[Path]) -> str:
         if found:
@@ -225,13 +227,6 @@ def _encode(found: dict[str, Any]) -> bytes:
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _LONGEST_FOLDER = 100
 _LONGEST_ID = 32
-
-
-def new_id() -> str:
-    """Twelve hex digits. 48 random bits: among a million runs two collide with a chance below 0.2 %, and then
-    only matter if they also began in the same second on the same host.
-    """
-    return secrets.token_hex(6)
 
 
 def folder_name(hostname: str) -> str:

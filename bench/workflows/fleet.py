@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from bench.cli.output import note
-from bench.workflows import site as settings
-from bench.workflows.errors import CliError
-
-if TYPE_CHECKING:
-    from bench.fleet.join.join import Judgement
-    from bench.fleet.plan import Plan
-    from bench.fleet.transport.base import Transport
-    from bench.judge.fleet.model import Fleet
-    from bench.measure.tools import Signals
-    from bench.model import Run
+from bench.errors import UserError, note
+from bench.fleet.files import make_folder
+from bench.fleet.hosts import checked, read_hosts
+from bench.fleet.join.join import Judgement
+from bench.fleet.pair_schedule import ceiling, schedule
+from bench.fleet.plan import BUDGET_SECONDS, PAIR_SECONDS, Plan, checked_env, host_vars, load, waves
+from bench.fleet.run import Session
+from bench.fleet.transport import ANSIBLE, RAY, SLURM, connect
+from bench.fleet.transport.base import Transport
+from bench.judge.fleet.model import Fleet
+from bench.measure.probe import Interrupted
+from bench.measure.tools import Signals
+from bench.model import Run
+from bench.show.terminal.progress import fleet_listener
+from bench.store.errors import StoreError
+from bench.store.runs import Store
+from bench.workflows.catalog import declared, load_catalog, shipped_profiles
+from bench.workflows.site import check_installation
 
 _PORT, _COLLECTIVE_PORT = 5201, 5301
 _COLLECTIVE_SECONDS = 120.0
@@ -25,7 +33,7 @@ _WITH_PEERS = ("network", "collective")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class FleetOptions:
     """What the command line said."""
 
     inventory: list[str]
@@ -51,37 +59,36 @@ class Asked:
     ray: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
-    folder: Path
-    fleet: Fleet
+def expected(expect: str | None) -> list[str] | None:
+    """The hosts of ``--expect``; None when it was not given and the folder itself must say."""
+    if expect is None:
+        return None
+    if "," in expect and not Path(expect).exists():
+        return checked([word.strip() for word in expect.split(",")], "--expect")
+    return read_hosts(Path(expect))
 
 
-def measure(asked: Asked, root: Path, resume: str | None, by: Judgement, *, progress: bool) -> Done:
-    """Plan and measure, or go on with a run that was begun. Raises CliError, one line."""
-    from bench.fleet.errors import FleetError
-    from bench.measure.probe import Interrupted
-    from bench.measure.tools import Signals
-    from bench.workflows import installation as ownership
+def judgement(profile: Sequence[str] | None) -> Judgement:
+    """By what the fleet is judged: the profiles asked for and what the probes declare."""
+    catalog = load_catalog(profile)
+    return Judgement(catalog.profiles, catalog.metrics, catalog.owners)
 
-    ownership.check()
+
+def measure(asked: FleetOptions, root: Path, resume: str | None, *, progress: bool) -> tuple[Path, Fleet]:
+    """Plan and measure, or go on with a run that was begun: its folder, and the fleet. Raises UserError, one line."""
+    check_installation()
+    by = judgement(asked.profile)
     folder = _resumed(root, resume) if resume else None
     try:
         with Signals() as signals:
             folder, plan, transport = _planned(asked, root, folder, signals)
-            return Done(folder, _session(folder, plan, transport, root, by, progress))
-    except FleetError as error:
-        raise CliError(str(error)) from error
+            return folder, _session(folder, plan, transport, root, by, progress)
     except Interrupted as error:
         again = f"; go on with: bench fleet run --resume {folder}" if folder else ""
-        raise CliError(f"interrupted{again}", status=128 + error.signum) from error
+        raise UserError(f"interrupted{again}", status=128 + error.signum) from error
 
 
-def _planned(asked: Asked, root: Path, folder: Path | None, signals: Signals) -> tuple[Path, Plan, Transport]:
-    from bench.fleet.files import make_folder
-    from bench.fleet.plan import load
-    from bench.fleet.transport import connect
-
+def _planned(asked: FleetOptions, root: Path, folder: Path | None, signals: Signals) -> tuple[Path, Plan, Transport]:
     if folder is not None:
         plan = load(folder)
         return folder, plan, connect(plan.transport, plan.inventory, signals)
@@ -94,12 +101,6 @@ def _planned(asked: Asked, root: Path, folder: Path | None, signals: Signals) ->
 
 
 def _session(folder: Path, plan: Plan, transport: Transport, root: Path, by: Judgement, progress: bool) -> Fleet:
-    from contextlib import suppress
-
-    from bench.fleet.run import Session
-    from bench.show.terminal.progress import fleet_listener
-    from bench.store.runs import Store, StoreError
-
     store = Store(root, warn=note)
 
     def keep(run: Run) -> None:
@@ -115,42 +116,37 @@ def _resumed(root: Path, word: str) -> Path:
     if found is None:
         known = sorted((root / "fleet").glob("*/plan.json"))[-3:]
         there = f"; there are {', '.join(path.parent.name for path in known)}" if known else ""
-        raise CliError(f"--resume {word}: no fleet run there{there}")
+        raise UserError(f"--resume {word}: no fleet run there{there}")
     return found.resolve()
 
 
-def _where(asked: Asked) -> tuple[str, list[str]]:
+def _where(asked: FleetOptions) -> tuple[str, list[str]]:
     """The transport, and where it finds the hosts. Paths are made absolute, because ansible runs elsewhere; lists
-    (``HOST,HOST``) stay as they are. Raises CliError.
+    (``HOST,HOST``) stay as they are. Raises UserError.
     """
-    from bench.fleet.transport import ANSIBLE, RAY, SLURM
-
     if bool(asked.inventory) + asked.slurm + (asked.ray is not None) != 1:
-        raise CliError("fleet run: name the hosts with one of -i INVENTORY, --slurm, --ray ADDRESS, or --resume RUN")
+        raise UserError("fleet run: name the hosts with one of -i INVENTORY, --slurm, --ray ADDRESS, or --resume RUN")
     if asked.slurm:
         return SLURM, []
     if asked.ray is not None:
         return RAY, [asked.ray]
     for word in asked.inventory:
         if "," not in word and not Path(word).exists():
-            raise CliError(f"-i {word}: no such inventory")
+            raise UserError(f"-i {word}: no such inventory")
     return ANSIBLE, [word if "," in word else str(Path(word).resolve()) for word in asked.inventory]
 
 
-def make_plan(asked: Asked, transport: Transport) -> Plan:
-    """What the command line asks for, on the transport's hosts. Raises FleetError, CliError."""
-    from bench.fleet.plan import BUDGET_SECONDS, PAIR_SECONDS, Plan, checked_env, host_vars
-    from bench.store.runs import Store
-
+def make_plan(asked: FleetOptions, transport: Transport) -> Plan:
+    """What the command line asks for, on the transport's hosts. Raises FleetError, UserError."""
     kind, where = _where(asked)
     env = checked_env(asked.node_env)
     hosts = transport.hosts(asked.limit)
     if not hosts:
-        raise CliError(f"{' '.join([kind, *where])}: names no host for {asked.limit!r}")
+        raise UserError(f"{' '.join([kind, *where])}: names no host for {asked.limit!r}")
     if asked.effort not in BUDGET_SECONDS:
-        raise CliError(f"--effort {asked.effort}: must be one of {', '.join(BUDGET_SECONDS)}")
+        raise UserError(f"--effort {asked.effort}: must be one of {', '.join(BUDGET_SECONDS)}")
     if asked.pairs not in ("auto", "all", "random", "none"):
-        raise CliError(f"--pairs {asked.pairs}: must be auto, all, random or none")
+        raise UserError(f"--pairs {asked.pairs}: must be auto, all, random or none")
     return Plan(
         id=Store.new_id(),
         transport=kind,
@@ -176,20 +172,18 @@ def make_plan(asked: Asked, transport: Transport) -> Plan:
     )
 
 
-def _bench(asked: Asked, words: list[str], open_words: str = "") -> str:
+def _bench(asked: FleetOptions, words: list[str], open_words: str = "") -> str:
     """`bench run` on a node. The node's own verdict is not used, so it gets only profiles that every wheel has."""
-    shipped = settings.shipped_profiles()
+    shipped = shipped_profiles()
     for profile in asked.profile:
         words = [*words, "--profile", profile] if profile in shipped else words
     fixed = shlex.join([*words, "--effort", asked.effort, "--json"])
     return f'exec {{python}} -m bench run {fixed} {open_words} --results "$PWD/results"'.replace("  ", " ")
 
 
-def _sweep(asked: Asked) -> str:
+def _sweep(asked: FleetOptions) -> str:
     """Alone, a node measures only its loopback: where pairs are measured what needs a peer is left to them."""
-    from probes import discover
-
-    alone = [probe.name for probe in discover() if probe.name not in _WITH_PEERS]
+    alone = [probe.name for probe in declared().probes if probe.name not in _WITH_PEERS]
     chosen = asked.probe or (alone if asked.pairs != "none" else [])
     words = [word for probe in chosen for word in ("--probe", probe)]
     words += [word for path in asked.storage for word in ("--storage", path)]
@@ -197,7 +191,7 @@ def _sweep(asked: Asked) -> str:
     return _bench(asked, words)
 
 
-def _collective(asked: Asked) -> str:
+def _collective(asked: FleetOptions) -> str:
     device = asked.accelerator if asked.accelerator in ("cuda", "cpu") else "auto"
     return (
         "exec {python} -m probes.collective.load.rank --rank {rank} --world {world} --address {own} "
@@ -206,17 +200,9 @@ def _collective(asked: Asked) -> str:
     )
 
 
-def dry_run(asked: Asked, root: Path) -> str:
+def dry_run(asked: FleetOptions, root: Path) -> str:
     """What would be done, as text: hosts, commands, how much for how long, what is written where."""
-    from bench.fleet.errors import FleetError
-    from bench.fleet.pair_schedule import ceiling, schedule
-    from bench.fleet.plan import waves
-    from bench.fleet.transport import connect
-
-    try:
-        plan = make_plan(asked, connect(*_where(asked)))
-    except FleetError as error:
-        raise CliError(str(error)) from error
+    plan = make_plan(asked, connect(*_where(asked)))
     rounds = ceiling(schedule(plan.hosts, plan.pairs, plan.seed), plan.pairs_at_once)
     sweeps = waves(plan.hosts, {host: plan.variables[host].storage for host in plan.hosts}, plan.at_once)
     lines = [

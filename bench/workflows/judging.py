@@ -1,47 +1,72 @@
-"""From measurements to a conclusion: attribution and verdicts, by the profiles asked for."""
+"""From measurements to a conclusion: attribution and verdicts, by the profiles asked for, as long as they are fresh."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Sequence
 
+from bench.errors import note
 from bench.judge.attribution import attribute, gap_limit
+from bench.judge.baseline.series import doubted
 from bench.judge.gate import judge
-from bench.judge.latency_budget import response
-from bench.judge.profile import Profile
-from bench.model import Code, Outcome, ProbeResult, Run, Status, code_of
-
-RESPONSE = "response"
-
-
-def composed(run: Run) -> Run:
-    """The run with the whole answer put together from its network and its model, where both were measured."""
-    if any(result.probe == RESPONSE for result in run.results):
-        return run
-    found = response(run)
-    extra = [ProbeResult(probe=RESPONSE, outcome=Outcome.OK, measurements=tuple(found))] if found else []
-    return run.model_copy(update={"results": (*run.results, *extra)})
+from bench.judge.latency_budget import composed
+from bench.model import Code, Run, Status, code_of
+from bench.store.index import seconds_of
+from bench.workflows.catalog import Catalog, load_catalog
 
 
-def concluded(run: Run, profiles: Sequence[Profile], owners: Mapping[str, str]) -> Run:
-    """The same run with its attribution and one verdict a profile. ``owners``: metric -> its probe."""
-    attribution = attribute(run.results, gap_limit(profiles), owners)
+def concluded(run: Run, catalog: Catalog) -> Run:
+    """The same run with its attribution and one verdict a profile."""
     whole = composed(run)
-    verdicts = tuple(judge(whole, profile, owners) for profile in profiles)
+    attribution = attribute(run.results, gap_limit(catalog.profiles), catalog.owners)
+    verdicts = tuple(judge(whole, profile, catalog.owners) for profile in catalog.profiles)
     return run.model_copy(update={"attribution": attribution, "verdicts": verdicts})
 
 
-def to_repeat(profiles: Sequence[Profile], owners: Mapping[str, str]) -> Callable[[Run], list[str]]:
+def judged(run: Run, wanted: Sequence[str] | None = None) -> Run:
+    """As it was stored; judged now if it never was, or by the profiles that are named."""
+    return run if run.verdicts and not wanted else concluded(run, load_catalog(wanted))
+
+
+def to_repeat(catalog: Catalog) -> Callable[[Run], list[str]]:
     """Which probes to measure again: those of required gates whose interval straddles the limit."""
 
     def straddling(run: Run) -> list[str]:
-        findings = [finding for profile in profiles for finding in judge(run, profile, owners).findings]
+        findings = [f for profile in catalog.profiles for f in judge(run, profile, catalog.owners).findings]
         return [
-            owners[finding.metric]
+            catalog.owners[finding.metric]
             for finding in findings
             if finding.required
             and finding.status is Status.UNDECIDED
             and code_of(finding.reason) is Code.STRADDLES_LIMIT
-            and finding.metric in owners
+            and finding.metric in catalog.owners
         ]
 
     return straddling
+
+
+def too_old(started_at: str, whose: str, max_age_seconds: float | None) -> str | None:
+    """Why what began at that time (RFC 3339) may not answer any more: ``stale: ...``; None when it is fresh.
+
+    What is dated in the future is not fresh. Without a largest age everything is.
+    """
+    if max_age_seconds is None:
+        return None
+    try:
+        age = time.time() - seconds_of(started_at)
+    except ValueError:
+        return f"{Code.STALE}: started_at of {whose} is not a time"
+    if age > max_age_seconds:
+        return f"{Code.STALE}: measured {age / 3600.0:.1f} h ago, at most {max_age_seconds / 3600.0:.1f} h are allowed"
+    if age < -300.0:
+        return f"{Code.STALE}: dated {-age / 3600.0:.1f} h in the future; check the node's clock"
+    return None
+
+
+def fresh(run: Run, max_age_seconds: float | None) -> Run:
+    """The same run where it is young enough; else INCONCLUSIVE, with its age as the reason."""
+    reason = too_old(run.started_at, f"run {run.id}", max_age_seconds)
+    if reason is None:
+        return run
+    note(reason)
+    return run.model_copy(update={"verdicts": tuple(doubted(verdict, reason) for verdict in run.verdicts)})

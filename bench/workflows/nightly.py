@@ -1,83 +1,140 @@
-"""What ``bench run`` adds for a night to be trusted: a quiet node, precision, a second look at what is worse."""
+"""This node's own nights: a run against them, a second look at what is worse, and what an operator decides of them."""
 
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
-from bench.cli.output import note
+from bench.errors import UserError, note
+from bench.judge.baseline.comparison import epoch_of
+from bench.judge.baseline.prediction import Policy
+from bench.judge.baseline.series import (
+    History,
+    Key,
+    Regression,
+    gating,
+    informative,
+    judge_series,
+    key_of,
+    normal_runs,
+    regressions,
+    with_regressions,
+    worst,
+)
+from bench.measure import tools
+from bench.measure.probe import Interrupted, ProbeError
+from bench.measure.tools import Signals
+from bench.model import Effort, Measurement, Request, Run
+from bench.store.baselines import Pin, Reset, read, write
+from bench.store.errors import one_line
+from bench.store.history import history_of
+from bench.store.index import Index
+from bench.store.runs import Store, load
+from bench.units import series_name
+from bench.workflows.catalog import Catalog, load_catalog
+from bench.workflows.judging import concluded
+from bench.workflows.request import OWN_OPTIONS
+from bench.workflows.site import node_meant, open_index, open_store
 
-if TYPE_CHECKING:
-    from bench.cli.regression import Compared
-    from bench.judge.profile import Profile
-    from bench.measure.tools import Signals
-    from bench.model import Effort, Metric, Request, Run
-    from bench.store.runs import Store
-
+_PINNED_NIGHTS = 30
 _AGAIN_FACTOR, _AGAIN_SECONDS = 2.0, 600.0
+#: How long the node rests before the second measurement: 30 s by the research, less for a quick look.
+_PAUSE_SECONDS = {Effort.QUICK: 5.0, Effort.STANDARD: 30.0, Effort.THOROUGH: 60.0}
 
 
-def busy_now(effort: Effort, signals: Signals, patience_seconds: float | None = None) -> tuple[str, ...]:
-    """What is busy on this node after waiting for quiet as long as that (default: by effort).
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A judged run with its regressions in the verdicts, and the regressions themselves, one a series."""
 
-    A signal ends the wait; the runner then sees it, and stores an interrupted run.
-    """
-    from bench.measure import quiet, tools
-    from bench.measure.probe import Interrupted
-
-    window = quiet.WINDOW_SECONDS[effort]
-    patience = quiet.PATIENCE_SECONDS[effort] if patience_seconds is None else patience_seconds
-
-    def look() -> tuple[str, ...]:
-        return quiet.look(window, lambda seconds: tools.pause(seconds, signals))
-
-    try:
-        busy = quiet.wait_until_quiet(patience, look, time.monotonic, note)
-    except Interrupted:
-        return ()
-    if busy:
-        note(f"contended: {', '.join(busy)}; measured all the same, and nothing is decided; --wait-quiet 10m waits")
-    return busy
+    run: Run
+    regressions: tuple[Regression, ...] = ()
 
 
-def compared(
-    judged: Run,
-    profiles: Sequence[Profile],
-    store: Store,
-    owners: Mapping[str, str],
-    signals: Signals,
-    metrics: Mapping[str, Metric],
+def against_baseline(
+    judged: Run, catalog: Catalog, store: Store, asked: float | None = None, *, every: bool = False
 ) -> Compared:
+    """Compare a judged run with its node's nights in ``store``, and make its verdicts as bad as what is found.
+
+    ``asked``: the drop that must be seen (``--detect``), 0.2 unless told. ``every``: also the series that gate none of
+    the profiles. The verdicts must be of the catalog's profiles, in their order. Raises UnusableRun when the pins
+    cannot be read, UserError when the run's start is not a time.
+    """
+    policy = Policy() if asked is None else Policy(asked=asked)
+    profiles, metrics = catalog.profiles, catalog.metrics
+    series = [[key_of(m) for _, m in gating(judged, profile, metrics)] for profile in profiles]
+    deciding = {key for own in series for key in own[: policy.most_series]}
+    others = informative(judged, profiles, metrics) if every else []
+    history = _history(store, judged, [*(key for own in series for key in own), *map(key_of, others)], deciding)
+    found = [regressions(judged, profile, history, metrics, policy) for profile in profiles]
+    pairs = zip(judged.verdicts, found, strict=True)
+    verdicts = tuple(with_regressions(verdict, entries) for verdict, entries in pairs)
+    shown = [judge_series(judged, m, profiles[0], history, metrics[m.metric], policy) for m in others]
+    entries = [*worst(found), *(entry.model_copy(update={"gating": False}) for entry in shown)]
+    return Compared(judged.model_copy(update={"verdicts": verdicts}), tuple(entries))
+
+
+def _history(store: Store, run: Run, keys: Sequence[Key], pooled: Collection[Key]) -> History:
+    try:
+        with Index(store.root, warn=note) as index:
+            return history_of(index, run, list(dict.fromkeys(keys)), pooled)
+    except ValueError as error:
+        raise UserError(f"run {run.id}: started_at is not an RFC 3339 time: {error}") from error
+
+
+# --- a second look
+
+
+def compared_with_nights(judged: Run, catalog: Catalog, store: Store, signals: Signals) -> Compared:
     """The run against its node's nights; what is worse is measured again after a pause, in a process of its own."""
-    from bench.cli import regression
-    from bench.measure import tools
-    from bench.measure.probe import Interrupted
 
     def compare(run: Run) -> Compared:
-        return regression.against_baseline(run, profiles, store, metrics)
+        return against_baseline(run, catalog, store)
 
     def again(probes: Sequence[str]) -> None:
-        _measure_again(judged, probes, store, signals)
+        _measure_again(judged, probes, catalog, store, signals)
 
-    pause = regression.pause_seconds(judged.request.effort.value)
+    pause = _PAUSE_SECONDS[judged.request.effort]
     try:
-        return regression.confirm(judged, compare, owners, again, lambda: tools.pause(pause, signals))
+        return confirm(judged, compare, catalog, again, lambda: tools.pause(pause, signals))
     except Interrupted:
         return compare(judged)  # a suspicion that nothing has confirmed
 
 
-def _measure_again(first: Run, probes: Sequence[str], store: Store, signals: Signals) -> None:
-    """``bench run`` of these probes only, as the first was asked. What fails there confirms nothing, and is told."""
-    from bench.measure import tools
-    from bench.measure.probe import ProbeError
+def confirm(
+    first: Run,
+    compare: Callable[[Run], Compared],
+    catalog: Catalog,
+    again: Callable[[Sequence[str]], None],
+    pause: Callable[[], None],
+) -> Compared:
+    """The first run against the baseline; and when it is suspect, a second measurement of the probes concerned.
 
+    ``compare`` compares a stored run; ``pause`` waits; ``again`` measures these probes in a fresh process and stores
+    that run, whose ``request.options["confirms"]`` is the first run's id. The answer is on the first run, which both
+    then decide.
+    """
+    compared = compare(first)
+    bad = [entry for entry in compared.regressions if entry.gating and entry.status in ("suspect", "regressed")]
+    probes = sorted({catalog.owners[entry.metric] for entry in bad if entry.metric in catalog.owners})
+    if not probes:
+        return compared
+    note(f"worse than this node's nights: measuring again after a pause: {', '.join(probes)}")
+    pause()
+    again(probes)
+    return compare(first)
+
+
+def _measure_again(first: Run, probes: Sequence[str], catalog: Catalog, store: Store, signals: Signals) -> None:
+    """``bench run`` of these probes only, as the first was asked. What fails there confirms nothing, and is told."""
     spent = sum(result.duration_seconds for result in first.results)
-    argv = [*_argv(first.request, probes), "--results", str(store.root.absolute()), "--confirms", first.id]
+    words = [*same_again(first.request, probes, catalog), "--results", str(store.root.absolute())]
     try:
         done = tools.run(
-            [sys.executable, "-m", "bench", *argv],
+            [sys.executable, "-m", "bench", *words, "--confirms", first.id],
             timeout=_AGAIN_FACTOR * spent + _AGAIN_SECONDS,
             signals=signals,
             env=tools.python_environment(),
@@ -89,67 +146,149 @@ def _measure_again(first: Run, probes: Sequence[str], store: Store, signals: Sig
         note(f"the second measurement failed: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
 
 
-def _argv(request: Request, probes: Sequence[str]) -> list[str]:
+def same_again(request: Request, probes: Sequence[str], catalog: Catalog) -> list[str]:
     """The command line that asks for the same again, of some probes."""
     words = ["run", "--quiet", "--exit-zero", "--effort", request.effort.value, "--accelerator", request.accelerator]
-    for option, values in (("--probe", probes), ("--storage", request.storage), ("--peer", request.peers)):
-        words += [word for value in values for word in (option, value)]
-    own = ("confirms", "quiet_check")
-    options: dict[str, Any] = {k: v for k, v in request.options.items() if isinstance(v, str) and k not in own}
+    for flag, values in (("--probe", probes), ("--storage", request.storage), ("--peer", request.peers)):
+        words += [word for value in values for word in (flag, value)]
     words += ["--no-quiet-check"] if request.options.get("quiet_check") == "off" else []
-    return words + [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
+    for key, value in request.options.items():
+        if isinstance(value, str) and key not in OWN_OPTIONS:
+            named = [name for name, option in catalog.options() if option.name == key]
+            words += ["--option", f"{named[0] if len(named) == 1 else key}={value}"]  # one of several is set for all
+    return words
 
 
-def to_converge(profiles: Sequence[Profile], owners: Mapping[str, str], precision: float) -> Callable[[Run], list[str]]:
+# --- precision
+
+
+def to_converge(catalog: Catalog, precision: float) -> Callable[[Run], list[str]]:
     """Which probes to measure again for ``--precision``: those of gating medians whose interval is still wider."""
 
     def wide(run: Run) -> list[str]:
-        return sorted({owners[m.metric] for m in _gated(run, profiles) if m.metric in owners and _width(m) > precision})
+        found = [m for m in _gated(run, catalog) if m.metric in catalog.owners and _width(m) > precision]
+        return sorted({catalog.owners[m.metric] for m in found})
 
     return wide
 
 
-def convergence(run: Run, profiles: Sequence[Profile], precision: float) -> list[str]:
+def convergence(run: Run, catalog: Catalog, precision: float) -> list[str]:
     """One line: how many gating medians are as precise as asked, and the widest that is not."""
-    from bench.store.errors import one_line
-
-    found = sorted(_gated(run, profiles), key=_width, reverse=True)
+    found = sorted(_gated(run, catalog), key=_width, reverse=True)
     wide = [m for m in found if _width(m) > precision]
     head = f"precision {100 * precision:g} %: {len(found) - len(wide)} of {len(found)} medians converged"
     if not wide:
         return [head]
-    labels = ",".join(f"{k}={v}" for k, v in sorted(wide[0].labels.items()))
-    return [head, one_line(f"not converged: {wide[0].metric}{{{labels}}} +-{100 * _width(wide[0]):.1f} %")]
+    name = series_name(wide[0].metric, wide[0].labels)
+    return [head, one_line(f"not converged: {name} +-{100 * _width(wide[0]):.1f} %")]
 
 
-def _gated(run: Run, profiles: Sequence[Profile]) -> list[Any]:
+def _gated(run: Run, catalog: Catalog) -> list[Measurement]:
     """The measurements with repeats that a required gate looks at, each once."""
-    found = [
-        m
-        for profile in profiles
-        for gate in profile.gates
-        if gate.required
-        for m in run.find(gate.metric, **gate.labels)
-        if m.repeats
-    ]
+    gates = [gate for profile in catalog.profiles for gate in profile.gates if gate.required]
+    found = [m for gate in gates for m in run.find(gate.metric, **gate.labels) if m.repeats]
     return list({id(m): m for m in found}.values())
 
 
-def _width(measurement: Any) -> float:
+def _width(measurement: Measurement) -> float:
     """Half of the 95 % interval of the median (order statistics from six repeats on), over the median."""
     low, high = measurement.interval
-    return float((high - low) / 2.0 / abs(measurement.value)) if measurement.value else float(high > low)
+    return (high - low) / 2.0 / abs(measurement.value) if measurement.value else float(high > low)
 
 
-def patience(text: str | None) -> float | None:
-    """``--wait-quiet 10m`` in seconds; None where it was not given."""
-    from bench.cli.regression import duration
-
-    return None if text is None else duration(text, "--wait-quiet")
+# --- what an operator sees and decides
 
 
-def precision(text: str | None) -> float | None:
-    """``--precision 3%`` as 0.03; None where it was not given."""
-    from bench.cli.regression import ratio
+def normal(results: Path | None, node: str | None, profile: Sequence[str] | None) -> dict[str, Any]:
+    """What the node normally measures, as of its newest run: ``series`` are Regressions, everything else is text.
 
-    return None if text is None else ratio(text, "--precision")
+    Raises UserError, UnusableRun.
+    """
+    store, catalog = open_store(results), load_catalog(profile)
+    with open_index(results) as index:
+        host = node_meant(index, node)
+        run = store.find(str(store.root / "runs" / _newest(index, host)[2]))
+    decided = read(store.root, host)
+    return {
+        "node": host,
+        "run": run.id,
+        "epoch": epoch_of(run.node, run.request),
+        "nights_needed": Policy().fewest,
+        "pin": decided.pin.model_dump(mode="json") if decided.pin else None,
+        "resets": [reset.model_dump(mode="json") for reset in decided.resets],
+        "series": against_baseline(concluded(run, catalog), catalog, store, every=True).regressions,
+    }
+
+
+def pin(
+    results: Path | None, node: str | None, words: Sequence[str], profile: Sequence[str] | None, reason: str
+) -> str:
+    """Pin the runs that are named, else the node's normal nights; what was done. Raises UserError, StoreError."""
+    store = open_store(results)
+    named = [store.find(word) for word in words]
+    hosts = sorted({run.node.hostname for run in named})
+    if len(hosts) > 1:
+        raise UserError(one_line(f"these runs are of several nodes ({', '.join(hosts)}); pin each node's own"))
+    with open_index(results) as index:
+        host = hosts[0] if hosts else node_meant(index, node)
+        chosen = [run.id for run in named] or _normal_nights(index, host, load_catalog(profile))
+    if not chosen:
+        raise UserError(f"{host}: no good night is stored to pin; measure with: bench run")
+    made = Pin(runs=tuple(chosen), at=_now(), reason=reason)
+    write(store.root, read(store.root, host).model_copy(update={"pin": made}))
+    return one_line(f"{host}: pinned {len(chosen)} nights, {chosen[0]} to {chosen[-1]}")
+
+
+def unpin(results: Path | None, node: str | None, reason: str) -> str:
+    """Give up what is pinned; what was done. Raises UserError, StoreError."""
+    with open_index(results) as index:
+        host = node_meant(index, node)
+        decided = read(index.root, host)
+        if decided.pin is None:
+            raise UserError(f"{host}: nothing is pinned")
+        write(index.root, decided.model_copy(update={"pin": None}))
+    return one_line(f"{host}: unpinned {len(decided.pin.runs)} nights" + (f" ({reason})" if reason else ""))
+
+
+def reset(results: Path | None, node: str | None, reason: str) -> str:
+    """Take every run that is stored now out of what is normal; what was done. Raises UserError, StoreError."""
+    with open_index(results) as index:
+        host = node_meant(index, node)
+        decided = read(index.root, host)
+        made = Reset(through=_newest(index, host)[1], at=_now(), reason=reason)
+        write(index.root, decided.model_copy(update={"resets": (*decided.resets, made)}))
+    if decided.pin is not None:
+        note(f"the pinned nights still guard; give them up with: bench baseline unpin --node {host}")
+    return one_line(f"{host}: baseline reset, warming 0/7: {reason}")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _newest(index: Index, host: str) -> tuple[str, float, str]:
+    """Id, start and path of the node's newest whole run."""
+    found = index.newest(host)
+    if found is None:
+        raise UserError(f"{host}: no whole run is stored; measure with: bench run")
+    return found
+
+
+def _normal_nights(index: Index, host: str, catalog: Catalog) -> list[str]:
+    """The newest nights that were normal for every series that gates one of the profiles, at most thirty.
+
+    Where nothing gates, every sound night that no verdict calls bad.
+    """
+    metrics = catalog.metrics
+    run = load(index.root / "runs" / _newest(index, host)[2], follow=False)
+    wanted = [(key_of(m), profile) for profile in catalog.profiles for _, m in gating(run, profile, metrics)]
+    history = history_of(index, run, [key for key, _ in wanted], ())
+    good = [
+        session.run
+        for session in history.runs
+        if session.sound and session.confirms is None and "NO-GO" not in [d for _, _, d in session.decisions]
+    ]
+    for key, profile in wanted:
+        normal_ones = normal_runs(key, history, profile, metrics[key[0]], Policy())
+        good = [run_id for run_id in good if run_id in normal_ones]
+    return good[-_PINNED_NIGHTS:]

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from bench.workflows.errors import CliError
-
-if TYPE_CHECKING:
-    from bench.measure.probe import Probe
-    from bench.model import Request
+from bench.errors import UserError
+from bench.measure.probe import Option, ProbeError
+from bench.model import Effort, Request
+from bench.workflows.catalog import Catalog
 
 _PEER = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9][A-Za-z0-9._-]*|[0-9A-Fa-f:]+)(:\d{1,5})?")
 _ACCELERATOR = re.compile(r"auto|cuda|cpu|emulated(:[A-Za-z0-9._*-]+)?")
-_EFFORTS = ("quick", "standard", "thorough")
+#: What a request's options hold beside those of the probes.
+OWN_OPTIONS = ("confirms", "quiet_check")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What the command line said; what it left open comes from the site's settings, then from the defaults."""
+class RunOptions:
+    """What the command line said; what it left open comes from the site's settings, then from the defaults.
+
+    ``flags``: probe options that have a flag of their own, by name. ``option``: ``PROBE.NAME=VALUE`` words.
+    ``precision``: a ratio; ``patience``: seconds to wait for a quiet node; ``confirms``: the id of a first run.
+    """
 
     profile: list[str]
     probe: list[str]
@@ -31,73 +36,112 @@ class Asked:
     effort: str | None
     results: Path | None
     replay: Path | None
+    flags: Mapping[str, str | None]
+    option: list[str]
+    baseline: bool
+    precision: float | None
+    patience: float | None
+    quiet_check: bool
+    confirms: str | None
 
 
-def request_of(asked: Asked, site: dict[str, Any], found: Sequence[Probe], options: dict[str, Any]) -> Request:
-    """The request, checked. Raises CliError, one line, for what cannot be asked."""
-    from bench.model import Effort, Request
-
+def request_of(asked: RunOptions, site: Mapping[str, Any], catalog: Catalog) -> Request:
+    """The request, checked. Raises UserError, one line, for what cannot be asked."""
     effort = asked.effort or site.get("effort", "standard")
-    if effort not in _EFFORTS:
-        raise CliError(f"--effort {effort}: must be one of {', '.join(_EFFORTS)}")
+    if effort not in (efforts := [one.value for one in Effort]):
+        raise UserError(f"--effort {effort}: must be one of {', '.join(efforts)}")
     accelerator = asked.accelerator or site.get("accelerator", "auto")
     if not _ACCELERATOR.fullmatch(accelerator):
-        raise CliError(f"--accelerator {accelerator}: must be auto, cuda, cpu or emulated[:NAME]")
-    names = _probe_names(asked.probe or site.get("probe", []), found)
+        raise UserError(f"--accelerator {accelerator}: must be auto, cuda, cpu or emulated[:NAME]")
+    names = _probe_names(asked.probe or site.get("probe", []), catalog)
     storage = [_directory(path) for path in asked.storage or [Path(p) for p in site.get("storage", ["."])]]
     peers = asked.peer or site.get("peer", [])
     for peer in peers:
         if not _PEER.fullmatch(peer):
-            raise CliError(f"--peer {peer}: must be HOST or HOST:PORT ([ADDRESS]:PORT for IPv6)")
+            raise UserError(f"--peer {peer}: must be HOST or HOST:PORT ([ADDRESS]:PORT for IPv6)")
+    own = {"confirms": asked.confirms} if asked.confirms else {}
+    own |= {} if asked.quiet_check else {"quiet_check": "off"}
     request = Request(
         effort=Effort(effort),
         probes=tuple(names),
         storage=tuple(dict.fromkeys(storage)),
         peers=tuple(dict.fromkeys(peers)),
         accelerator=accelerator,
-        options=options,
+        options=probe_options(asked.flags, asked.option, catalog) | own,
     )
-    _check([probe for probe in found if probe.name in names], request)
+    for probe in catalog.probes:
+        if probe.check is not None and probe.name in names:
+            _check(probe.name, probe.check, request)
     return request
 
 
-def _check(probes: Sequence[Probe], request: Request) -> None:
-    """Each probe's own look at what it was asked. Raises CliError."""
-    from bench.measure.probe import ProbeError
-
-    for probe in probes:
-        try:
-            if probe.check is not None:
-                probe.check(request)
-        except ProbeError as error:
-            raise CliError(f"{probe.name}: {error.reason.partition(': ')[2] or error.reason}") from error
+def _check(name: str, check: Callable[[Request], None], request: Request) -> None:
+    """The probe's own look at what it was asked. Raises UserError."""
+    try:
+        check(request)
+    except ProbeError as error:
+        raise UserError(f"{name}: {error.reason.partition(': ')[2] or error.reason}") from error
 
 
-def _probe_names(wanted: Sequence[str], found: Sequence[Probe]) -> list[str]:
-    known = [probe.name for probe in found]
+def _probe_names(wanted: Sequence[str], catalog: Catalog) -> list[str]:
+    known = [probe.name for probe in catalog.probes]
     for name in wanted:
         if name not in known:
-            raise CliError(f"--probe {name}: no such probe; there are {', '.join(known)}")
+            raise UserError(f"--probe {name}: no such probe; there are {', '.join(known)}")
     return [name for name in known if name in wanted] if wanted else known
 
 
 def _directory(path: Path) -> str:
-    absolute = Path(path).absolute()
+    absolute = path.absolute()
     try:
         is_directory = absolute.is_dir()
     except OSError as error:
-        raise CliError(f"--storage {path}: {error.strerror}") from error
+        raise UserError(f"--storage {path}: {error.strerror}") from error
     if not is_directory:
-        raise CliError(f"--storage {path}: is not a directory; give one on the storage to be measured")
+        raise UserError(f"--storage {path}: is not a directory; give one on the storage to be measured")
     return str(absolute)
 
 
-def probe_options(words: Sequence[str]) -> dict[str, str]:
-    """``NAME=VALUE`` words as options that single probes read. Raises CliError for any other form."""
+def probe_options(flags: Mapping[str, str | None], words: Sequence[str], catalog: Catalog) -> dict[str, str]:
+    """Option name -> text, each of them declared, with a value that its probe takes. Raises UserError.
+
+    ``NAME=VALUE`` stands for every probe that declares the option, ``PROBE.NAME=VALUE`` for that probe alone.
+    """
     found = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals or not value or not re.fullmatch(r"[a-z][a-z_]*", name):
-            raise CliError(f"--option {word}: must be NAME=VALUE")
-        found[name] = value
+    for flag, key, text in _said(flags, words):
+        name, option = _declared(flag, key, catalog)
+        try:
+            value = option.value(text)
+            if option.check is not None:
+                option.check(value)
+        except ValueError as error:
+            raise UserError(f"{flag}: {error}") from error
+        found[name] = text
     return found
+
+
+def _said(flags: Mapping[str, str | None], words: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """(what the user wrote, name, value) of each option."""
+    for name, value in flags.items():
+        if value is not None:
+            yield f"--{name.replace('_', '-')} {value}", name, value
+    for word in words:
+        name, _, value = word.partition("=")
+        if not name or not value:
+            raise UserError(f"--option {word}: must be PROBE.NAME=VALUE")
+        yield f"--option {word}", name, value
+
+
+def _declared(flag: str, key: str, catalog: Catalog) -> tuple[str, Option]:
+    """The option that was meant, and its name in the request: with its probe's only where the name is not its alone."""
+    options = list(catalog.options())
+    meant = {option for name, option in options if key in (name, option.name)}
+    if not meant:
+        near = difflib.get_close_matches(key, [*dict(options), *(option.name for _, option in options)], 1)
+        hint = f"did you mean {near[0]}?" if near else "`bench probes` lists them"
+        raise UserError(f"{flag}: no probe declares the option {key!r}; {hint}")
+    if len(meant) > 1:
+        named = [name for name, option in options if option in meant]
+        raise UserError(f"{flag}: several probes have such an option; say which: {', '.join(named)}")
+    (option,) = meant
+    return (option.name if sum(one.name == option.name for _, one in options) == 1 else key), option

@@ -1,19 +1,24 @@
-"""Where things are: results, the site's ``bench.toml``, profiles. Everything wrong here is status 2, one line."""
+"""Where things are: this installation, the site's ``bench.toml``, the results, and the stored run that is meant."""
 
 from __future__ import annotations
 
+import difflib
 import os
+import socket
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from bench.workflows.errors import CliError
+from bench import __version__
+from bench.errors import UserError, note
+from bench.model import Run
+from bench.store.errors import one_line
+from bench.store.index import Index
+from bench.store.runs import Store
 
-if TYPE_CHECKING:
-    from bench.judge.profile import Profile
-    from bench.model import Metric
-
+OURS = "aiready-bench"
 _LISTS = ("profile", "probe", "storage", "peer")
 _WORDS = ("accelerator", "effort", "results")
 CONFIG = "bench.toml"
@@ -22,18 +27,18 @@ CONFIG = "bench.toml"
 def config_paths() -> list[Path]:
     """In order of precedence; the first that exists is the one that counts."""
     home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    return [Path(CONFIG), home / "aiready-bench" / CONFIG, Path("/etc/aiready-bench") / CONFIG]
+    return [Path(CONFIG), home / OURS / CONFIG, Path("/etc") / OURS / CONFIG]
 
 
 def config() -> dict[str, Any]:
-    """The site's settings: the same names as the options of ``bench run``. Raises CliError that names the place."""
+    """The site's settings: the same names as the options of ``bench run``. Raises UserError that names the place."""
     path = next((path for path in config_paths() if path.is_file()), None)
     if path is None:
         return {}
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise CliError(f"{path}: {error}") from error
+        raise UserError(f"{path}: {error}") from error
     for name, value in found.items():
         _check_setting(path, name, value)
     return found
@@ -42,16 +47,14 @@ def config() -> dict[str, Any]:
 def _check_setting(path: Path, name: str, value: Any) -> None:
     if name in _LISTS:
         if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
-            raise CliError(f"{path}: {name} must be a list of strings")
+            raise UserError(f"{path}: {name} must be a list of strings")
     elif name in _WORDS:
         if not isinstance(value, str):
-            raise CliError(f"{path}: {name} must be a string")
+            raise UserError(f"{path}: {name} must be a string")
     else:
-        import difflib
-
         near = difflib.get_close_matches(name, [*_LISTS, *_WORDS], 1)
         hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join([*_LISTS, *_WORDS])}"
-        raise CliError(f"{path}: unknown setting {name!r}{hint}")
+        raise UserError(f"{path}: unknown setting {name!r}{hint}")
 
 
 def results_root(option: Path | None, settings: Mapping[str, Any] | None = None) -> Path:
@@ -63,48 +66,84 @@ def results_root(option: Path | None, settings: Mapping[str, Any] | None = None)
     if Path("results").is_dir():
         return Path("results")
     if os.geteuid() == 0:
-        return Path("/var/lib/aiready-bench")
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "aiready-bench"
+        return Path("/var/lib") / OURS
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / OURS
 
 
-def shipped_profiles() -> dict[str, Path]:
-    """Name -> file of every profile in the wheel."""
-    folder = Path(__file__).resolve().parent.parent / "profiles"
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+def check_installation() -> None:
+    """Raise UserError when another distribution owns ``bench`` or overwrote a part of ours.
+
+    Files of two distributions in one environment overwrite each other: that is no place to measure from.
+    """
+    if others := rivals():
+        raise UserError(
+            f"{', '.join(others)} also owns `bench` in this Python environment: "
+            f"install {OURS} into an environment of its own (python3 -m venv)"
+        )
+    try:
+        installed = metadata.version(OURS)
+    except metadata.PackageNotFoundError:
+        return  # run from a checkout
+    if installed != __version__:
+        raise UserError(f"{OURS} {installed} is installed, but the package `bench` says {__version__}: reinstall it")
 
 
-def load_profiles(wanted: Sequence[str], metrics: Mapping[str, Metric]) -> list[Profile]:
-    """Shipped profiles by name, others by file; every shipped one if none is named. Raises CliError."""
-    from bench.judge.profile import ProfileError, load
+def rivals() -> list[str]:
+    """Names of other installed distributions that own the package or the command ``bench``."""
+    named = ((one.metadata["Name"] or "", one) for one in metadata.distributions())
+    return sorted({name for name, one in named if name.lower().replace("_", "-") != OURS and _owns_bench(one)})
 
-    shipped = shipped_profiles()
-    found = []
-    for word in wanted or list(shipped):
-        path = shipped.get(word) or Path(word)
-        try:
-            found.append(load(path.read_text(encoding="utf-8"), str(path), metrics))
-        except FileNotFoundError as error:
-            raise CliError(f"profile {word!r}: no such file, and none of {', '.join(shipped)}") from error
-        except (OSError, UnicodeDecodeError) as error:
-            raise CliError(f"profile {word}: {error}") from error
-        except ProfileError as error:
-            raise CliError(str(error)) from error
-    names = [profile.name for profile in found]
-    doubles = sorted({name for name in names if names.count(name) > 1})
-    if doubles:
-        raise CliError(f"profile {doubles[0]!r} is given twice; a verdict is found by its profile's name")
+
+def _owns_bench(distribution: metadata.Distribution) -> bool:
+    packages = (distribution.read_text("top_level.txt") or "").split()
+    commands = (distribution.read_text("entry_points.txt") or "").splitlines()
+    return "bench" in packages or any(line.partition("=")[0].strip() == "bench" for line in commands if "=" in line)
+
+
+# --- stored runs, as a user names them
+
+
+def open_store(results: Path | None) -> Store:
+    """The store of ``--results``, or of the site."""
+    return Store(results_root(results), warn=note)
+
+
+def open_index(results: Path | None) -> Index:
+    """Its index. Raises UnusableRun."""
+    return Index(results_root(results), warn=note)
+
+
+def find_run(store: Store, reference: str | None) -> Run:
+    """The run that was named, else this node's newest. Raises UserError, one line."""
+    found = store.find(reference) if reference else _newest(store)
+    if found is None:
+        raise UserError(f"no run of this node is stored in {store.root}; measure with: bench run")
     return found
 
 
-def declared_metrics() -> dict[str, Metric]:
-    """Every metric that some probe declares, by name."""
-    from probes import discover
+def _newest(store: Store) -> Run | None:
+    """This node's newest run; where that one measured only some probes, to confirm another, that other one."""
+    found = store.newest(socket.gethostname())
+    return store.find(found.confirms) if found and found.confirms else found
 
-    return {metric.name: metric for probe in discover() for metric in probe.metrics}
+
+def folder_of(store: Store, reference: str | None, run: Run) -> Path:
+    """The folder that the run was found in: its evidence lies there."""
+    return store.locate(reference).parent if reference else store.path_for(run).parent
 
 
-def metric_owners() -> dict[str, str]:
-    """Metric name -> the probe that measures it."""
-    from probes import discover
-
-    return {metric.name: probe.name for probe in discover() for metric in probe.metrics}
+def node_meant(index: Index, named: str | None) -> str:
+    """The node that was named, else this one where it has runs, else the only one. Raises UserError, one line."""
+    hosts = index.hosts()
+    if not hosts:
+        raise UserError(f"no run is stored in {index.root}; measure with: bench run")
+    if named is not None:
+        if named not in hosts:
+            raise UserError(one_line(f"--node {named}: no run of it is stored; there are {', '.join(hosts[:10])}"))
+        return named
+    here = socket.gethostname()
+    if here in hosts:
+        return here
+    if len(hosts) > 1:
+        raise UserError(one_line(f"no run of this node is stored; name one with --node: {', '.join(hosts[:10])}"))
+    return hosts[0]

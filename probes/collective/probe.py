@@ -13,7 +13,7 @@ from bench.measure.probe import Context, Failed, Probe, TimedOut, Unsupported
 from bench.model import Code, Effort, Measurement
 from probes.collective.parse import measurements, parse, stragglers
 from probes.common.metrics import metrics
-from probes.peer.link import key_words
+from probes.peer.link import KEY_FILE, key_words
 
 SIZES = {
     Effort.QUICK: (1 << 20, 16 << 20),
@@ -96,4 +96,5 @@ PROBE = Probe(
     peer_seconds={Effort.QUICK: 20.0, Effort.STANDARD: 40.0, Effort.THOROUGH: 180.0},
     measure=measure,
     order=45,
+    options=(KEY_FILE,),
 )

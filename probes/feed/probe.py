@@ -9,11 +9,12 @@ use them to decide whether storage, the decode, the copy or the loader must beco
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from bench.measure import jsonl
-from bench.measure.probe import Check, Context, Probe, ProbeError, Tools, Unsupported
+from bench.measure.probe import Check, Context, Option, Probe, ProbeError, Tools
 from bench.model import Code, Effort, Measurement, Request
 from probes.common.metrics import metrics
 from probes.feed.parse import Parsed, parse, parse_pattern
@@ -64,6 +65,28 @@ METRICS = metrics(
     last="path stand_in accelerator",
 )  # fmt: skip
 
+
+def decode_name(text: str) -> str:
+    """The name of a decode, as `probes.feed.load.reader` knows them. Raises ValueError."""
+    kind, colon, seconds = text.partition(":")
+    if text not in ("none", "crc32", "normalize"):
+        if kind not in ("spin", "sleep") or not colon:
+            raise ValueError(f"{text!r} is not one of none, crc32, normalize, spin:SECONDS, sleep:SECONDS")
+        if not 0.0 <= float(seconds) < math.inf:
+            raise ValueError(f"{seconds!r} is no time in seconds")
+    return text
+
+
+OPTIONS = (
+    Option("loader", "feed as people load, and find what their loader loses against our reader", choices=LOADERS,
+           code=Code.UNKNOWN_LOADER),
+    Option("pattern", "how the data is read", choices=("batch", "shards", *PATTERNS), default="batch",
+           code=Code.UNKNOWN_PATTERN),
+    Option("workload", "a published workload by name, or a TOML file of one: unet3d, resnet50, ..."),
+    Option("decode", "what is done to a sample: none, crc32, normalize, spin:SECONDS, sleep:SECONDS; default crc32, "
+           "none for an emulated accelerator", type=decode_name),
+)  # fmt: skip
+
 _DATA_BYTES = {Effort.QUICK: 512 << 20, Effort.STANDARD: 2 << 30, Effort.THOROUGH: 16 << 30}
 _LAYOUT_SECONDS = {Effort.QUICK: 5.0, Effort.STANDARD: 15.0, Effort.THOROUGH: 120.0}
 _TORCH_REMEDY = "pip install 'aiready-bench[torch]', or use --accelerator emulated:resnet50-h100"
@@ -104,13 +127,9 @@ def measure(ctx: Context) -> Sequence[Measurement]:
 
 def check(request: Request) -> None:
     """Raises Unsupported for an accelerator, a workload, a pattern or a loader that there is not."""
-    resolve(request.accelerator, request.options.get("workload"))
-    known = {"pattern": ("batch", "shards", *PATTERNS), "loader": LOADERS}
-    for option, names in known.items():
-        given = request.options.get(option)
-        if given is not None and given not in names:
-            text = f"{given!r} is not one of {', '.join(names)}"
-            raise Unsupported(Code(f"unknown_{option}"), text, f"--{option} {names[0]}")
+    for option in OPTIONS:
+        PROBE.option(request, option.name)
+    resolve(request.accelerator, PROBE.option(request, "workload"))
 
 
 def _measure_directory(ctx: Context, directory: str, accelerator: Accelerator, index: int) -> Parsed:
@@ -130,7 +149,7 @@ def specification(ctx: Context, folder: str, accelerator: Accelerator) -> Spec:
     work = accelerator.workload
     real = accelerator.kind != "emulated"
     loader = ctx.option("loader")
-    pattern = ctx.option("pattern", "batch")
+    pattern = ctx.option("pattern")
     return Spec(
         folder=folder,
         accelerator=accelerator.kind,
@@ -144,7 +163,7 @@ def specification(ctx: Context, folder: str, accelerator: Accelerator) -> Spec:
         layout_seconds=_LAYOUT_SECONDS[ctx.effort],
         schedule=schedule(ctx.effort, real, work.readers, loader is not None),
         deadline_seconds=0.9 * ctx.seconds,
-        decode=ctx.option("decode", "crc32" if real else "none"),
+        decode=ctx.option("decode") or ("crc32" if real else "none"),
         seed=ctx.seed,
         readers=work.readers,
         loader=loader,
@@ -233,4 +252,5 @@ PROBE = Probe(
     calibrate=calibrate,
     check=check,
     order=70,
+    options=OPTIONS,
 )

@@ -11,12 +11,24 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from bench.measure.jsonl import record
-from bench.measure.probe import Check, Completed, Context, Probe, ProbeError, Tools, Unsupported
+from bench.measure.probe import (
+    Check,
+    Completed,
+    Context,
+    Option,
+    Probe,
+    ProbeError,
+    Tools,
+    Unsupported,
+    positive_integer,
+    positive_number,
+)
 from bench.model import Code, Effort, Measurement, Request
 from probes.common.metrics import metrics
 from probes.inference import datasheet
 from probes.inference.events import DeviceFacts, Event, Lost, Mark, SearchEnd, Warmup, device_of, of, read, refusal
 from probes.inference.parse import parse, parse_node
+from probes.inference.shapes import SHAPES
 
 MODULE = "probes.inference.load.main"
 NODE_MODULE = "probes.inference.load.multi_gpu"
@@ -40,7 +52,7 @@ def measure(ctx: Context) -> Sequence[Measurement]:
 
 def _beside_each_other(ctx: Context, device: DeviceFacts) -> list[Measurement]:
     """The node's cards alone and together, where there are several; its failure costs those figures only."""
-    workers = int(ctx.option("cpu_workers") or 0) if device.kind == "cpu" else device.devices or 1
+    workers = (ctx.option("cpu_workers") or 1) if device.kind == "cpu" else device.devices or 1
     if workers < 2:
         return []
     words = ["--accelerator", device.kind, "--workers", str(workers), "--seconds", f"{ctx.seconds:g}"]
@@ -76,9 +88,9 @@ def _arguments(ctx: Context) -> list[str]:
     words += ["--rounds", str(_ROUNDS[ctx.effort])]
     if ctx.effort is Effort.QUICK:
         words.append("--quick")
-    for option in ("shape", "first_token_limit", "inter_token_limit", "rate", "threads"):
-        if ctx.option(option) is not None:
-            words += [f"--{option.replace('_', '-')}", str(ctx.option(option))]
+    for name in (option.name for option in OPTIONS if option.name != "cpu_workers"):
+        if ctx.option(name) is not None:
+            words += [f"--{name.replace('_', '-')}", str(ctx.option(name))]
     return words
 
 
@@ -178,6 +190,17 @@ _CEILINGS = metrics(
 )  # fmt: skip
 METRICS = (*_LOAD, *_NODE, *_CEILINGS)
 
+OPTIONS = (
+    Option("shape", "the decoder's shape, by default what suits the device",
+           choices=("auto", *SHAPES)),
+    Option("first_token_limit", "seconds to the first token that goodput allows", type=positive_number),
+    Option("inter_token_limit", "seconds between tokens that goodput allows", type=positive_number),
+    Option("rate", "requests a second; default half of what was measured", type=positive_number),
+    Option("threads", "torch's threads where the CPU stands in", type=positive_integer),
+    Option("cpu_workers", "measure that many workers beside each other, where the CPU stands in",
+           type=positive_integer),
+)  # fmt: skip
+
 PROBE = Probe(
     name="inference",
     help="Synthetic LLM inference in torch: tokens a second, time to first token, time between tokens, goodput.",
@@ -186,4 +209,5 @@ PROBE = Probe(
     measure=measure,
     doctor=doctor,
     order=40,
+    options=OPTIONS,
 )

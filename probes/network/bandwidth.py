@@ -14,7 +14,7 @@ from probes.common import iperf3
 from probes.common.iperf3 import Datagrams, Document, Flow
 from probes.common.metrics import of_repeats
 from probes.network.plan import NetworkPlan
-from probes.peer.link import Link, client_words, rate_option
+from probes.peer.link import Link, client_words
 from probes.peer.protocol import Interface, PeerAnswer, counters
 
 DIRECTIONS = ("send", "receive")
@@ -118,7 +118,7 @@ def measure_udp(link: Link, plan: NetworkPlan, capacity: Mapping[str, float]) ->
     for number in range(plan.udp_rounds):
         for direction in DIRECTIONS:
             link.ctx.progress(f"{link.name}: UDP, {direction}", 0.5 + 0.1 * number / plan.udp_rounds)
-            rate = min(rate_option(link.ctx, "udp_rate", UDP_BITS_PER_SECOND), UDP_SHARE * 8 * capacity[direction])
+            rate = min(link.ctx.option("udp_rate"), UDP_SHARE * 8 * capacity[direction])
             results.append(_udp(link, plan, direction, rate))
     lost = {direction: any(one.lost for one in results if one.direction == direction) for direction in DIRECTIONS}
     overflows = {

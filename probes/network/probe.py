@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from bench.measure.jsonl import record
-from bench.measure.probe import Check, Context, Failed, Probe, ProbeError, Tools, Unsupported, python_argv
+from bench.measure.probe import Check, Context, Failed, Option, Probe, ProbeError, Tools, Unsupported, python_argv
 from bench.model import Code, Measurement, Request
 from probes.common.metrics import metrics
 from probes.network import bandwidth, echo
 from probes.network.plan import LOOPBACK_PLANS, PEER_PLANS, NetworkPlan, for_peers
-from probes.peer.link import connected, each_peer
+from probes.peer.link import KEY_FILE, MAX_RATE, bit_rate, connected, each_peer
 from probes.peer.protocol import LOOPBACK, Interface, LoopbackLine
 
 _SLACK_SECONDS = 30.0
@@ -138,6 +138,12 @@ _OWN = metrics(
     first="peer", last="stand_in",
 )  # fmt: skip
 METRICS = (*_OWN, *RESPONSE)
+UDP_RATE = Option(
+    "udp_rate",
+    "bit/s of the UDP test, 10M say, at most half of TCP's",
+    type=bit_rate,
+    default=bandwidth.UDP_BITS_PER_SECOND,
+)
 
 PROBE = Probe(
     name="network",
@@ -149,4 +155,5 @@ PROBE = Probe(
     doctor=doctor,
     guards_itself=True,
     order=40,
+    options=(KEY_FILE, MAX_RATE, UDP_RATE),
 )

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from bench.measure.jsonl import record, refusal
-from bench.measure.probe import Context, Failed, ProbeError, TimedOut, python_argv
+from bench.measure.probe import Context, Failed, Option, ProbeError, TimedOut, python_argv
 from bench.model import Code, Measurement
 from probes.common.iperf3 import Document, Iperf3Server, bits, document
-from probes.peer.protocol import Interface, PeerLine, address
+from probes.peer.protocol import Interface, PeerLine, address, read_key
 
 _BUSY_PAUSE, _RESTART_PAUSE, _RESTARTS = 1.0, 0.15, 40
 _RESERVE_SECONDS = 5.0
@@ -26,6 +26,20 @@ _REMEDIES = {
     "key_refused": "give the same --key-file on both nodes",
     "not_allowed": "start the peer with --allow for this node's network",
 }
+
+
+def bit_rate(text: str) -> float:
+    """``500M`` or ``1.5G`` as bits per second. Raises ValueError."""
+    try:
+        return bits(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not a rate above 0; give 500M or 1G say") from error
+
+
+KEY_FILE = Option(
+    "key_file", "file with the key that the peer shares with us", check=read_key, affects_comparability=False
+)
+MAX_RATE = Option("max_rate", "ceiling in bit/s for bandwidth tests, 500M say", type=bit_rate)
 
 
 @dataclass(slots=True)
@@ -96,7 +110,7 @@ def connected(ctx: Context, peer: str, labels: Mapping[str, str], seconds: float
     with lease(ctx, peer, "lease", seconds) as line:
         hello, (host, port) = line.hello, address(peer)
         leased = hello.kind == "bench-peer"
-        own = rate_option(ctx, "max_rate", 0.0)
+        own = ctx.option("max_rate") or 0.0
         ceiling = min(hello.max_bits_per_second or own, own or hello.max_bits_per_second)  # 0 is none
         yield Link(
             ctx=ctx,
@@ -130,7 +144,7 @@ def client_words(ctx: Context, peer: str) -> list[str]:
 
 def key_words(ctx: Context) -> list[str]:
     """How a child program is told of the peers' key."""
-    return ["--key-file", str(ctx.option("key_file"))] if ctx.option("key_file") else []
+    return ["--key-file", ctx.option("key_file")] if ctx.option("key_file") else []
 
 
 def answered(line: str, peer: str) -> PeerLine:
@@ -143,12 +157,3 @@ def answered(line: str, peer: str) -> PeerLine:
         said = text if address(peer)[0] in text else f"{peer}: {text}"
         raise refusal(kind, said, {"peer_timed_out": TimedOut}, _REMEDIES)
     return answer
-
-
-def rate_option(ctx: Context, name: str, default: float) -> float:
-    """An option in bits per second, ``500M`` say. Raises Failed."""
-    value = ctx.option(name)
-    try:
-        return bits(str(value)) if value else default
-    except ValueError as error:
-        raise Failed(Code.BAD_OPTION, f"{name}: {error}", "give a rate as 500M or 1G") from error

@@ -6,7 +6,7 @@ from typing import Any
 
 from bench.judge.gate import judge_gate
 from bench.model import Effort, Measurement, Node, Outcome, ProbeResult, Request, Run
-from bench.workflows.site import load_profiles
+from bench.workflows.catalog import load_profiles
 from probes import discover
 from tests.accuracy._network import Claims, hosts, main
 from tests.probes.network.test_truth import busy

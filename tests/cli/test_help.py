@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from bench.cli.app import app
-from bench.cli.helping import with_examples
+from bench.cli.app import app, with_examples
 from bench.show.export import FORMATS
 from tests.cli.bench import bench
 

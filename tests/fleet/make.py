@@ -9,7 +9,7 @@ from typing import Any
 from bench.fleet.join.join import Judgement
 from bench.judge.profile import load
 from bench.model import Effort, Measurement, Node, Outcome, ProbeResult, Request, Run
-from bench.workflows import site as settings
+from bench.workflows.catalog import declared
 
 PROFILE = """
 name = "acceptance"
@@ -25,8 +25,8 @@ source = "the test's own"
 
 
 def judgement(text: str = PROFILE) -> Judgement:
-    metrics = settings.declared_metrics()
-    return Judgement([load(text, "acceptance.toml", metrics)], metrics, settings.metric_owners())
+    catalog = declared()
+    return Judgement([load(text, "acceptance.toml", catalog.metrics)], catalog.metrics, catalog.owners)
 
 
 def figure(metric: str, value: float, spread: float = 0.01, **labels: str) -> Measurement:

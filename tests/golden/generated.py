@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from bench.cli.generated import generated
+from bench.cli.export import generated
 from bench.show.catalog import metrics_page, profiles_page
-from bench.workflows import site as settings
+from bench.workflows.catalog import declared, load_profiles, shipped_profiles
 from probes import discover
 
 ROOT = Path(__file__).parents[2]
@@ -18,7 +18,7 @@ def _metrics() -> str:
 
 
 def _profiles() -> str:
-    return profiles_page(settings.load_profiles(list(settings.shipped_profiles()), settings.declared_metrics()))
+    return profiles_page(load_profiles(list(shipped_profiles()), declared().metrics))
 
 
 FILES: Mapping[str, Callable[[], str]] = {

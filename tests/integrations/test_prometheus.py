@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli.generated import generated
+from bench.cli.export import generated
 from bench.model import Outcome, ProbeResult, Run
 from bench.show.export.grafana import queries
-from bench.workflows.site import declared_metrics
+from bench.workflows.catalog import declared
 from tests.cli.bench import bench
 from tests.integrations.monitoring import alerts, node_exporter, prometheus, query, tool, wait_for
 from tests.show.export.sample import good, starved, stored
@@ -31,7 +31,7 @@ def everything() -> Run:
     known = {m.metric for m in run.measurements()}
     extra = [
         measurement(metric.name, 0.5, 0.05, **{label: "x" for label in metric.labels if label != "stand_in"})
-        for metric in declared_metrics().values()
+        for metric in declared().metrics.values()
         if metric.name not in known or all(m.invalid for m in run.find(metric.name))
     ]
     result = ProbeResult(probe="extra", outcome=Outcome.OK, measurements=tuple(extra))
@@ -149,7 +149,7 @@ def test_the_files_in_docs_are_what_the_declarations_make(name: str, file: str) 
 
 def test_every_declared_metric_has_a_panel() -> None:
     board = generated("grafana")
-    assert [m.name for m in declared_metrics().values() if m.unit != "info" and f'"{m.name}{{' not in board] == []
+    assert [m.name for m in declared().metrics.values() if m.unit != "info" and f'"{m.name}{{' not in board] == []
 
 
 def test_the_unit_of_the_exporter_is_valid_and_confined(tmp_path: Path) -> None:

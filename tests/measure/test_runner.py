@@ -15,7 +15,7 @@ import pytest
 
 from bench.measure.probe import Context, Failed, Probe, Skipped, TimedOut, Unsupported
 from bench.measure.recording import Recording
-from bench.measure.runner import Plan, Progress, execute
+from bench.measure.runner import Progress, RunPlan, execute
 from bench.model import Effort, Measurement, Metric, Node, Outcome, Request, Run
 
 SPEED = Metric(name="speed_bytes_per_second", help="h", labels=("path",), better="higher")
@@ -35,10 +35,10 @@ def probe(name: str, measure: Any, **extra: Any) -> Probe:
     return Probe(name=name, help="h", metrics=(SPEED,), seconds=dict.fromkeys(Effort, 1.0), measure=measure, **extra)
 
 
-def plan(folder: Path, *probes: Probe, **extra: Any) -> Plan:
+def plan(folder: Path, *probes: Probe, **extra: Any) -> RunPlan:
     request = Request(effort=Effort.QUICK, probes=tuple(p.name for p in probes))
     node = Node(hostname="h", fingerprint="f")
-    return Plan(id="r1", request=request, probes=probes, node=node, evidence=folder / "r1.raw", **extra)
+    return RunPlan(id="r1", request=request, probes=probes, node=node, evidence=folder / "r1.raw", **extra)
 
 
 def outcomes(run: Run) -> dict[str, str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -10,8 +12,11 @@ from typing import Any
 
 import pytest
 
+import probes
 from bench.measure.probe import Call, Completed, Context, Failed, Probe, ProbeError, TimedOut, Tools, Unsupported
 from bench.model import Effort, Measurement, Outcome, ProbeResult, Request
+from bench.workflows.catalog import declared
+from bench.workflows.request import OWN_OPTIONS
 from probes import discover
 
 PROBES = discover()
@@ -64,10 +69,11 @@ class ScriptedTools(Tools):
         return None
 
 
-def context(tools: ScriptedTools, folder: Path, accelerator: str = "cpu") -> Context:
+def context(probe: Probe, tools: ScriptedTools, folder: Path, accelerator: str = "cpu") -> Context:
     request = Request(effort=Effort.QUICK, probes=(), storage=(str(folder),), peers=("127.0.0.1",),
                       accelerator=accelerator)  # fmt: skip
     return Context(
+        probe=probe,
         request=request,
         tools=tools,
         seconds=1.0,
@@ -81,7 +87,7 @@ def context(tools: ScriptedTools, folder: Path, accelerator: str = "cpu") -> Con
 def outcome_of(probe: Probe, tools: ScriptedTools, folder: Path) -> Outcome:
     """Measure; the outcome. Anything but a ProbeError or sound measurements is the test's failure."""
     assert probe.measure is not None
-    ctx = context(tools, folder)
+    ctx = context(probe, tools, folder)
     try:
         measurements: Sequence[Measurement] = probe.measure(ctx)
     except ProbeError as error:
@@ -147,7 +153,7 @@ def test_a_watcher_without_samples_measures_nothing(
 ) -> None:
     assert probe.parse is not None
     try:
-        measurements = probe.parse(samples, context(ScriptedTools(), tmp_path))
+        measurements = probe.parse(samples, context(probe, ScriptedTools(), tmp_path))
     except ProbeError:
         return
     assert not measurements
@@ -161,3 +167,47 @@ def test_its_metrics_go_through_json_unchanged(probe: Probe) -> None:
     ]
     result = ProbeResult(probe=probe.name, outcome=Outcome.OK, measurements=tuple(made))
     assert ProbeResult.model_validate(json.loads(result.model_dump_json())) == result
+
+
+def read_options(source: Path) -> set[str]:
+    """The options that a file of a probe reads by name."""
+    calls = [node for node in ast.walk(ast.parse(source.read_text())) if isinstance(node, ast.Call)]
+    named = [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "option"]
+    words = [argument.value for call in named for argument in call.args if isinstance(argument, ast.Constant)]
+    return {word for word in words if isinstance(word, str)}
+
+
+@pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.name)
+def test_a_probe_declares_each_option_that_it_reads(probe: Probe, tmp_path: Path) -> None:
+    folder = Path(probes.__path__[0])
+    sources = [*folder.glob(f"{probe.name}/**/*.py"), *folder.glob(f"{probe.name}.py")]
+    assert sources
+    options = [option.name for option in probe.options]
+    assert set().union(*map(read_options, sources)) <= set(options)
+    assert len(options) == len(set(options))
+    with pytest.raises(KeyError, match="declares no option"):
+        context(probe, ScriptedTools(), tmp_path).option("none-such")
+
+
+def test_what_probes_share_reads_only_what_the_network_declares() -> None:
+    network = next(probe for probe in PROBES if probe.name == "network")
+    for source in [*Path(probes.__path__[0]).glob("peer/*.py"), *Path(probes.__path__[0]).glob("common/*.py")]:
+        assert read_options(source) <= {option.name for option in network.options}
+
+
+@pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.name)
+def test_an_option_is_described_and_its_name_is_not_the_run_s_own(probe: Probe) -> None:
+    for option in probe.options:
+        assert re.fullmatch(r"[a-z][a-z0-9_]*", option.name)
+        assert option.name not in OWN_OPTIONS
+        assert option.help.strip() and "\n" not in option.help
+        assert option.default is None or option.value(f"{option.default}") == option.default
+        for text in option.choices:
+            assert option.value(text) == text
+
+
+def test_the_decodes_are_those_that_the_load_knows() -> None:
+    from probes.feed.load.reader import DECODES
+
+    for name in DECODES:
+        assert dict(declared().options())["feed.decode"].value(name.replace("SECONDS", "0.001"))

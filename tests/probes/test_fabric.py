@@ -10,7 +10,7 @@ import pytest
 
 from bench.measure.probe import Context, Failed, Unsupported
 from bench.model import Effort, Measurement, Request
-from probes.fabric import FabricWatch, parse
+from probes.fabric import PROBE, FabricWatch, parse
 
 
 def write(root: Path, files: dict[str, object]) -> None:
@@ -34,7 +34,8 @@ def sysfs(tmp_path: Path) -> Path:
 
 def figures(samples: list[dict[str, Any]]) -> tuple[dict[tuple[str, str, str], float], list[str]]:
     ctx = Context(
-        request=Request(effort=Effort.QUICK, probes=()), tools=None, seconds=1, remaining=lambda: 9.0,  # type: ignore[arg-type]
+        probe=PROBE, request=Request(effort=Effort.QUICK, probes=()), tools=None,  # type: ignore[arg-type]
+        seconds=1, remaining=lambda: 9.0,
         workspace=lambda *_: nullcontext(Path()), stage=lambda _: nullcontext(), progress=lambda *_: None,
     )  # fmt: skip
     found: list[Measurement] = parse(samples, ctx)

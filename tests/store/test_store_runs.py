@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench.model import Node, Run
-from bench.store.runs import Store, StoreError, UnusableRun, folder_name, load, new_id, short_id, stem
+from bench.store.runs import Store, StoreError, UnusableRun, folder_name, load, short_id, stem
 from tests.store.sample import judged, measured
 
 NAME = "20261122T105103Z-3f2a9c1b77de"
@@ -139,7 +139,7 @@ def test_an_ordinary_host_name_is_kept() -> None:
 
 
 def test_ids_are_short_unique_and_of_the_models_form() -> None:
-    ids = {new_id() for _ in range(1000)}
+    ids = {Store.new_id() for _ in range(1000)}
     assert len(ids) == 1000
     assert measured(id=ids.pop()).id
     assert short_id("a" * 32) == "a" * 32

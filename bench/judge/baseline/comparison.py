@@ -21,7 +21,7 @@ from bench.judge.baseline.prediction import Policy, baseline_of
 from bench.judge.baseline.scale import Scale, scale_of
 from bench.judge.baseline.series import Key, key_of
 from bench.judge.statistics import t_quantile
-from bench.model import Measurement, Metric, Node, Noun, Request, Run
+from bench.model import Frozen, Measurement, Metric, Node, Request, Run
 
 _LEVEL = 0.005
 #: In words for people; the rest of the facts explains figures but does not part epochs.
@@ -58,7 +58,7 @@ def _shown(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-class Difference(Noun):
+class Difference(Frozen):
     """One series that both runs measured. ``change_ratio`` is (b - a) / |a|, None where a is 0.
 
     ``noise_ratio``: the largest difference that noise explains, on the same terms; None where only intervals speak.
@@ -78,7 +78,7 @@ class Difference(Noun):
 def differences(
     a: Run, b: Run, metrics: Mapping[str, Metric], nights: Mapping[Key, Sequence[float]]
 ) -> tuple[list[Difference], list[Key], list[Key]]:
-    """The series of both runs, those of ``a`` only, those of ``b`` only. ``nights``: past values of a series."""
+    """The series of both runs, those of ``a`` only, those of ``b`` only. ``nights``: earlier values of a series."""
     ours, theirs = ({key_of(m): m for m in run.measurements()} for run in (a, b))
     both = [_difference(ours[k], theirs[k], metrics.get(k[0]), nights.get(k, ())) for k in ours if k in theirs]
     return both, [key for key in ours if key not in theirs], [key for key in theirs if key not in ours]

@@ -206,7 +206,7 @@ class Track:
         """How far the mean of the last ``nights``, tonight among them, lies below ``centre``; None if not a shift.
 
         Tonight (in each of its measurements) and the mean of the nights before must show at least half of it: one
-        outlier is no shift, and what has been mended is over at once. And it must be large enough to matter.
+        outlier is no shift, and what has been fixed is over at once. And it must be large enough to matter.
         """
         assert night.value is not None
         tonight = [night.value] if night.again is None else [night.value, night.again]

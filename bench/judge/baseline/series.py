@@ -16,7 +16,7 @@ from bench.judge.baseline.prediction import Policy, prior_of
 from bench.judge.baseline.scale import Scale, ScaleKind, scale_of
 from bench.judge.gate import ALMOST, decision_of
 from bench.judge.profile import Gate, Profile
-from bench.model import Code, Decision, Finding, Measurement, Metric, Noun, Run, Status, Verdict
+from bench.model import Code, Decision, Finding, Frozen, Measurement, Metric, Run, Status, Verdict
 
 Labels = tuple[tuple[str, str], ...]
 #: A series of the node: the metric's name and its labels, sorted.
@@ -57,7 +57,7 @@ class History:
     opened: str = ""
 
 
-class Regression(Noun):
+class Regression(Frozen):
     """One series of a run against what is normal: an entry of ``regressions`` in ``bench gate --json``.
 
     ``expected`` is the centre of the nights in the metric's own unit. ``drop_ratio`` is how much worse the run is, as a
@@ -202,7 +202,7 @@ def _first_of_night(run: Run, history: History, values: Mapping[str, float]) -> 
     """The id of the run's own night: that of the run which it confirms, where that one measured the series too."""
     own = next((stored for stored in history.runs if stored.run == run.id), None)
     first = own.confirms if own else run.confirms
-    return first if first in values else run.id
+    return first if first is not None and first in values else run.id
 
 
 def _tonight(run: Run, history: History, values: Mapping[str, float], scale: Scale) -> Night:
@@ -216,16 +216,11 @@ def _tonight(run: Run, history: History, values: Mapping[str, float], scale: Sca
 def _second(run: str, history: History, values: Mapping[str, float]) -> float | None:
     """The separate measurement of the same night: of the run made to confirm it, else of the next run within hours."""
     runs = [s for s in history.runs if s.sound or s.run == run]
-    for stored in runs:
-        if stored.confirms == run and stored.run in values:
-            return values[stored.run]
-    place = next((i for i, s in enumerate(runs) if s.run == run), None)
-    for later in runs[place + 1 :] if place is not None else ():
-        if later.at - runs[place or 0].at > SAME_NIGHT_SECONDS:
-            break
-        if later.run in values and later.confirms is None:
-            return values[later.run]
-    return None
+    confirming = [s.run for s in runs if s.confirms == run]
+    own = next((s for s in runs if s.run == run), None)
+    later = runs[runs.index(own) + 1 :] if own else []
+    near = [s.run for s in later if own and s.at - own.at <= SAME_NIGHT_SECONDS and s.confirms is None]
+    return next((values[found] for found in (*confirming, *near) if found in values), None)
 
 
 def _regression(measurement: Measurement, call: SeriesCall, scale: Scale, history: History) -> Regression:

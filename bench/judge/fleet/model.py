@@ -1,4 +1,4 @@
-"""The nouns of a fleet: what became of each named host, of each pair, who deviates from its siblings, one verdict.
+"""What is known of a fleet: what became of each named host, of each pair, who deviates from its siblings, one verdict.
 
 A host that was named has exactly one `State`. Only three of them stand on a result of its own; all others are holes,
 and a hole never passes.
@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, FiniteFloat
 
-from bench.model import Decision, Label, Name, Noun, Text
+from bench.model import Decision, Frozen, Label, Name, Text
 
 SCHEMA = "aiready-bench/fleet"
 SCHEMA_VERSION = 1
@@ -38,7 +38,7 @@ Host = Annotated[str, Field(min_length=1, max_length=255)]
 Level = Literal["warn", "act"]
 
 
-class NodeOutcome(Noun):
+class NodeOutcome(Frozen):
     """One named host: its one state, and what was measured if it answered.
 
     ``reason`` begins with a machine-readable word. ``failed`` are the required gates that did not pass, in short.
@@ -57,7 +57,7 @@ class NodeOutcome(Noun):
     attempt: int = 1
 
 
-class PairOutcome(Noun):
+class PairOutcome(Frozen):
     """One ordered pair: rates in bytes per second as the client saw them, null where nothing was measured."""
 
     round: int
@@ -70,7 +70,7 @@ class PairOutcome(Noun):
     stand_in: Text | None = None
 
 
-class Outlier(Noun):
+class Outlier(Frozen):
     """A figure that is worse than that of its siblings. ``deviation_ratio`` is relative to what is expected, > 0.
 
     ``part`` says what is slow: ``disk /data``, ``port``, ``GPU 3``, ``CPU``, ``path to n7``. ``confirmed`` when
@@ -90,7 +90,7 @@ class Outlier(Noun):
     confirmed: bool = False
 
 
-class Shift(Noun):
+class Shift(Frozen):
     """All siblings of a class moved together against their baseline: the fleet changed, not one node.
 
     ``shift_ratio`` is towards worse; ``level`` is ``act`` where it decides, ``confirmed`` when a second and separate
@@ -106,7 +106,7 @@ class Shift(Noun):
     confirmed: bool = False
 
 
-class Collective(Noun):
+class Collective(Frozen):
     """An all-reduce over the survivors. ``bus_bytes_per_second`` by the definition of nccl-tests, over all ranks.
 
     ``ranks`` are the hosts that took part, ``world`` is how many ranks they had together (0: unknown).
@@ -123,7 +123,7 @@ class Collective(Noun):
     rows: tuple[tuple[Host, State, Text | None], ...] = ()
 
 
-class FleetVerdict(Noun):
+class FleetVerdict(Frozen):
     """One profile's answer for the fleet. ``nodes`` counts states or decisions; ``score`` is the weakest node's."""
 
     profile: Text
@@ -134,7 +134,7 @@ class FleetVerdict(Noun):
     reasons: tuple[Text, ...] = ()
 
 
-class SharedStorage(Noun):
+class SharedStorage(Frozen):
     """One storage system read by one node alone, and by all at once: bytes per second that each one got."""
 
     path: Text
@@ -143,7 +143,7 @@ class SharedStorage(Noun):
     missing: tuple[Host, ...] = ()
 
 
-class Fleet(Noun):
+class Fleet(Frozen):
     """Everything that is known of one fleet run. Every expected host is in ``nodes``, once, in the order named.
 
     ``measured_at`` is when the oldest of the runs that count began, for whoever asks whether they still speak.

@@ -1,11 +1,11 @@
 """The one that is slower than its siblings, and which part of it is.
 
-A figure is accused when it is worse than what its siblings make one expect, by three rules at once: it deviates by more
-than a share (3.5 % warns, 7 % acts: the thresholds of Azure's node health work, SuperBench, USENIX ATC 2024), its
+A figure is an outlier when it is worse than what its siblings make one expect, by three rules at once: it deviates by
+more than a share (3.5 % warns, 7 % acts: the thresholds of Azure's node health work, SuperBench, USENIX ATC 2024), its
 modified z is beyond 3.5 (Iglewicz & Hoaglin, *How to Detect and Handle Outliers*, 1993: 0.6745 (x - median) / MAD),
 and its own 95 % interval does not reach back into what is normal. The MAD of few values is too small on average and is
 corrected by Croux & Rousseeuw's factors ("Time-efficient algorithms for two highly robust estimators of scale",
-COMPSTAT 1992). Pure: numbers in, accusations out.
+COMPSTAT 1992). Pure: numbers in, outliers out.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def deviations(
 
     ``of_one``: the figures are shares, whose difference itself counts: a starvation of 3 % is not three times worse
     than one of 1 %. The scale is never taken below what the siblings' own intervals say of a single figure, on
-    the side on which the accused lies.
+    the side on which the figure lies.
     """
     values = [sample.value for sample in samples]
     if len(values) < FEWEST_SIBLINGS:
@@ -112,17 +112,17 @@ def level_of(
 
 
 def outliers(table: Table, metrics: Mapping[str, Metric]) -> list[Outlier]:
-    """Everybody who is accused, the worst first. ``metrics`` are those declared; others are not compared."""
+    """All outliers, the worst first. ``metrics`` are those declared; others are not compared."""
     found: list[Outlier] = []
     for key, samples in table.items():
         better = metrics[key.metric].better if key.metric in metrics else "none"
         if better != "none":
-            found += accused(key, samples, better)
+            found += deviating(key, samples, better)
     return sorted(found, key=lambda outlier: (outlier.level, -outlier.deviation_ratio))
 
 
-def accused(key: Key, samples: Sequence[Sample], better: Literal["higher", "lower"]) -> Iterable[Outlier]:
-    """Who of the siblings of one key is accused."""
+def deviating(key: Key, samples: Sequence[Sample], better: Literal["higher", "lower"]) -> Iterable[Outlier]:
+    """The outliers among the siblings of one key."""
     of_one = _unit(key.metric) == "ratio"
     for sample, expected, ratio, z in deviations(samples, better, of_one):
         level = level_of(sample, expected, ratio, z, better, of_one)
@@ -203,8 +203,8 @@ def _shift(key: Key, now: Sequence[Sample], before: Sequence[Sample], metrics: M
     """How far the siblings of one key moved; None when they did not, or when it cannot be said."""
     better = metrics[key.metric].better if key.metric in metrics else "none"
     of_one = _unit(key.metric) == "ratio"
-    past = {(sample.host, sample.part): sample.value for sample in before}
-    both = [(s.value, past[s.host, s.part]) for s in now if (s.host, s.part) in past]
+    earlier = {(sample.host, sample.part): sample.value for sample in before}
+    both = [(s.value, earlier[s.host, s.part]) for s in now if (s.host, s.part) in earlier]
     both = [(value, old) for value, old in both if of_one or old > 0.0]
     if better == "none" or len(both) < FEWEST_SIBLINGS:
         return None

@@ -1,8 +1,8 @@
 """The matrix of pairs: which port is slow, and which path between two sound ones.
 
 A pair runs at the slower of its two ports: at what the one can send or the other receive. So a port's figure is the
-median of its pairs, in each direction, compared with its siblings'; and a slow pair whose other end is accused accuses
-nobody, which matters where a host has met few others. Pure: outcomes of pairs in, accusations out.
+median of its pairs, in each direction, compared with its siblings'; and a slow pair whose other end is slow says
+nothing of this end, which matters where a host has met few others. Pure: outcomes of pairs in, outliers out.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from statistics import NormalDist
 from typing import NamedTuple
 
 from bench.judge.fleet.model import Outlier, PairOutcome
-from bench.judge.fleet.outliers import ACT_RATIO, FEWEST_SIBLINGS, Z_LIMIT, Key, Sample, accused, scale, z_of
+from bench.judge.fleet.outliers import ACT_RATIO, FEWEST_SIBLINGS, Z_LIMIT, Key, Sample, deviating, scale, z_of
 from bench.judge.statistics import median
 
 _PORT = Key("", "network_throughput_bytes_per_second", ())
 _WAYS = ("send", "receive")
-#: Of all the paths of a sound fleet at most one in a hundred fleets has one accused by chance (Bonferroni).
+#: Of all the paths of a sound fleet at most one in a hundred fleets has one named by chance (Bonferroni).
 _CHANCE = 0.01
 
 Port = tuple[str, str]  # a host and a way
@@ -72,13 +72,13 @@ def _slow_one_way(flows: Sequence[Flow], way: str, known: frozenset[Port]) -> It
             witnessed[host].append(flow.rate)
     middles = {host: median(witnessed[host] or rates) for host, rates in everything.items()}
     samples = [Sample(host, middle, middle, middle) for host, middle in middles.items()]
-    for outlier in accused(_PORT, samples, "higher"):
+    for outlier in deviating(_PORT, samples, "higher"):
         sure = len(witnessed[outlier.host]) > 1
         yield outlier.model_copy(update={"labels": {"direction": way}, "confirmed": sure})
 
 
 def _slow_paths(flows: Sequence[Flow], known: set[str]) -> list[Outlier]:
-    """Flows that are 7 % below the slower of their two ports although neither host is accused.
+    """Flows that are 7 % below the slower of their two ports although neither host's port is slow.
 
     What is expected is the slower port's other flows. The scale is that of both ports and of all such flows together,
     because three rates of a port may agree by chance.

@@ -2,7 +2,7 @@
 
 A profile is NO-GO for the fleet when one node is NO-GO for it, a confirmed outlier acts or all nodes moved
 towards worse and a second measurement says so too; INCONCLUSIVE when a named host has no result, could not be decided,
-or somebody is accused by a single measurement; GO only when every named host is GO.
+or an outlier stands on a single measurement; GO only when every named host is GO.
 """
 
 from __future__ import annotations
@@ -73,22 +73,26 @@ def verdict(
     shifts: Sequence[Shift] = (),
 ) -> FleetVerdict:
     """One profile's answer. ``scores`` by host; ``holes`` are other things that are missing (pairs, a collective)."""
-    counts = Counter(_word(node, profile) for node in nodes)
-    reasons = [*_missing(nodes), *_undecided(nodes, profile), *holes]
-    bad = [*_no_go(nodes, profile), *_accused(outliers, confirmed=True), *_moved(shifts, confirmed=True)]
-    suspects = [*_accused(outliers, confirmed=False), *_moved(shifts, confirmed=False)]
-    complete = bool(nodes) and counts[Decision.GO.value] == len(nodes)
-    if bad:
-        decision = Decision.NO_GO
-    else:
-        decision = Decision.GO if complete and not suspects and not holes else Decision.INCONCLUSIVE
+    hosts: dict[str, list[str]] = {}
+    for node in nodes:
+        hosts.setdefault(_word(node, profile), []).append(node.host)
+
+    def named(word: str, title: str) -> list[str]:
+        return [f"{title}: {names(hosts[word])}"] if word in hosts else []
+
+    missing = [line for state in State for line in named(state.value, state.value)]
+    undecided = named(Decision.INCONCLUSIVE.value, "undecided")
+    bad = [*named(Decision.NO_GO.value, "no_go"), *_outliers(outliers, confirmed=True), *_moved(shifts, confirmed=True)]
+    suspects = [*_outliers(outliers, confirmed=False), *_moved(shifts, confirmed=False)]
+    complete = list(hosts) == [Decision.GO.value]
+    sure = Decision.GO if complete and not suspects and not holes else Decision.INCONCLUSIVE
     return FleetVerdict(
         profile=profile,
         digest=digest,
-        decision=decision,
+        decision=Decision.NO_GO if bad else sure,
         score=min((scores.get(node.host, 0.0) for node in nodes), default=0.0),
-        nodes=dict(counts),
-        reasons=tuple(text[:4000] for text in [*bad, *suspects, *reasons])[:_MOST_REASONS],
+        nodes={word: len(named) for word, named in hosts.items()},
+        reasons=tuple(text[:4000] for text in [*bad, *suspects, *missing, *undecided, *holes])[:_MOST_REASONS],
     )
 
 
@@ -99,23 +103,7 @@ def _word(node: NodeOutcome, profile: str) -> str:
     return node.decisions.get(profile, Decision.INCONCLUSIVE).value
 
 
-def _missing(nodes: Sequence[NodeOutcome]) -> list[str]:
-    states = [state for state in State if state not in ANSWERED]
-    groups = ((state, [node.host for node in nodes if node.state is state]) for state in states)
-    return [f"{state.value}: {names(hosts)}" for state, hosts in groups if hosts]
-
-
-def _undecided(nodes: Sequence[NodeOutcome], profile: str) -> list[str]:
-    hosts = [node.host for node in nodes if _word(node, profile) == Decision.INCONCLUSIVE.value]
-    return [f"undecided: {names(hosts)}"] if hosts else []
-
-
-def _no_go(nodes: Sequence[NodeOutcome], profile: str) -> list[str]:
-    hosts = [node.host for node in nodes if _word(node, profile) == Decision.NO_GO.value]
-    return [f"no_go: {names(hosts)}"] if hosts else []
-
-
-def _accused(outliers: Sequence[Outlier], confirmed: bool) -> list[str]:
+def _outliers(outliers: Sequence[Outlier], confirmed: bool) -> list[str]:
     """One line for each part that is slow: by its worst figure, all figures of a part having one cause."""
     word = "outlier" if confirmed else "suspect"
     acting = (o for o in outliers if o.level == "act" and o.confirmed is confirmed)

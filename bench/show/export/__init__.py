@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from bench.errors import UserError
+
 if TYPE_CHECKING:
     from bench.judge.fleet.model import Fleet
     from bench.model import Metric, Run
@@ -28,7 +30,7 @@ PLUGIN_STATUS: Mapping[str, Mapping[int, int]] = {
 BINARY = frozenset({"parquet"})
 
 
-class ExportError(Exception):
+class ExportError(UserError):
     """This run cannot be written in that format; the message is one line with the mend."""
 
 

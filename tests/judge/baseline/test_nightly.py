@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from bench.cli import regression
+from bench.cli.options import duration
+from bench.errors import UserError
 from bench.judge.gate import judge
 from bench.judge.profile import Profile, load
 from bench.model import Measurement, Run
 from bench.store.runs import Store
 from bench.workflows import nightly
-from bench.workflows.errors import CliError
-from bench.workflows.site import declared_metrics, metric_owners
+from bench.workflows.catalog import Catalog, declared
 from tests.judge.baseline.make import (
     LATENCY,
     P99,
@@ -31,7 +31,11 @@ from tests.judge.baseline.make import (
 
 
 def _profile() -> Profile:
-    return load(PROFILE, "nightly.toml", declared_metrics())
+    return load(PROFILE, "nightly.toml", declared().metrics)
+
+
+def _catalog(profile: Profile) -> Catalog:
+    return Catalog(declared().probes, (profile,))
 
 
 def _judged(found: dict[str, Any], profile: Profile) -> Run:
@@ -62,11 +66,11 @@ class SecondLook:
     def pause(self) -> None:
         self.pauses += 1
 
-    def confirm(self) -> regression.Compared:
-        def compare(run: Run) -> regression.Compared:
-            return regression.against_baseline(run, [self.profile], Store(self.root), declared_metrics())
+    def confirm(self) -> nightly.Compared:
+        def compare(run: Run) -> nightly.Compared:
+            return nightly.against_baseline(run, _catalog(self.profile), Store(self.root))
 
-        return regression.confirm(self.first, compare, metric_owners(), self.again, self.pause)
+        return nightly.confirm(self.first, compare, _catalog(self.profile), self.again, self.pause)
 
 
 @pytest.mark.parametrize(
@@ -104,27 +108,27 @@ def test_precision_repeats_the_probes_that_are_too_wide_and_says_what_converged(
     wide = measurement(READ, 1e9, SEQUENTIAL, repeats=[0.9e9, 1e9, 1.1e9]) | {"interval": [0.9e9, 1.1e9]}
     narrow = measurement(LATENCY, 1e-3, P99, repeats=[1e-3] * 6)
     run = Run.model_validate(document(0, [wide, narrow]))
-    ask = nightly.to_converge([_profile()], metric_owners(), 0.03)
+    ask = nightly.to_converge(_catalog(_profile()), 0.03)
     assert ask(run) == ["storage"]
-    assert nightly.convergence(run, [_profile()], 0.03)[0] == "precision 3 %: 1 of 2 medians converged"
-    assert READ in nightly.convergence(run, [_profile()], 0.03)[1]
-    assert nightly.to_converge([_profile()], metric_owners(), 0.2)(run) == []
-    assert nightly.convergence(run, [_profile()], 0.2) == ["precision 20 %: 2 of 2 medians converged"]
+    assert nightly.convergence(run, _catalog(_profile()), 0.03)[0] == "precision 3 %: 1 of 2 medians converged"
+    assert READ in nightly.convergence(run, _catalog(_profile()), 0.03)[1]
+    assert nightly.to_converge(_catalog(_profile()), 0.2)(run) == []
+    assert nightly.convergence(run, _catalog(_profile()), 0.2) == ["precision 20 %: 2 of 2 medians converged"]
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90.0), ("10m", 600.0), ("26h", 93600.0), ("1.5 d", 129600.0)])
 def test_durations(text: str, seconds: float) -> None:
-    assert regression.duration(text, "--x") == seconds
+    assert duration(text, "--x") == seconds
 
 
 @pytest.mark.parametrize("text", ["", "h", "-3h", "1y", "nan", "1h30m"])
 def test_what_is_no_duration_is_refused(text: str) -> None:
-    with pytest.raises(CliError, match="--x"):
-        regression.duration(text, "--x")
+    with pytest.raises(UserError, match="--x"):
+        duration(text, "--x")
 
 
 def test_a_measurement_without_repeats_cannot_be_made_more_precise() -> None:
     made = Measurement(metric=READ, value=1.0, interval=(0.5, 1.5), samples=1, labels=SEQUENTIAL)
     assert made.repeats == ()
     run = Run.model_validate(document(0, [made.model_dump(mode="json")]))
-    assert nightly.to_converge([_profile()], metric_owners(), 0.03)(run) == []
+    assert nightly.to_converge(_catalog(_profile()), 0.03)(run) == []

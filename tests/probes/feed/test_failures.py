@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from bench.measure.probe import Unsupported
-from bench.measure.runner import Plan, execute
+from bench.measure.runner import RunPlan, execute
 from bench.model import Effort, Node, Outcome, ProbeResult, Request
 from probes.feed import probe as feed
 from probes.feed.load import arms, dataset
@@ -34,7 +34,7 @@ def run(folder: Path | str, evidence: Path, accelerator: str = EMULATED, **optio
         effort=Effort.QUICK, probes=("feed",), storage=(str(folder),), accelerator=accelerator, options=dict(options)
     )
     node = Node(hostname="node", fingerprint="f")
-    plan = Plan(id="test", request=request, probes=[feed.PROBE], node=node, evidence=evidence / "test.raw")
+    plan = RunPlan(id="test", request=request, probes=[feed.PROBE], node=node, evidence=evidence / "test.raw")
     (result,) = execute(plan).results
     return result
 
@@ -98,7 +98,7 @@ def test_one_bad_directory_does_not_hide_the_other(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(feed, "_measure_directory", _measured_but_not_in_memory)
     request = Request(effort=Effort.QUICK, probes=(), storage=("/dev/shm", str(tmp_path)), accelerator=EMULATED)
     node = Node(hostname="node", fingerprint="f")
-    run_ = execute(Plan(id="t", request=request, probes=[feed.PROBE], node=node, evidence=tmp_path / "t.raw"))
+    run_ = execute(RunPlan(id="t", request=request, probes=[feed.PROBE], node=node, evidence=tmp_path / "t.raw"))
     (result,) = run_.results
     assert result.outcome is Outcome.OK
     assert any("in_memory" in warning for warning in result.warnings)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.measure.probe import Context, Probe
-from bench.measure.runner import Plan, execute
+from bench.measure.runner import RunPlan, execute
 from bench.model import Effort, Measurement, Metric, Node, Request
 from probes.gpu import probe as gpu
 
@@ -50,7 +50,7 @@ def main() -> int:
     request = Request(effort=Effort.QUICK, probes=tuple(p.name for p in probes))
     with tempfile.TemporaryDirectory() as folder:
         node = Node(hostname="node1", fingerprint="f")
-        plan = Plan(id="r1", request=request, probes=probes, node=node, evidence=Path(folder) / "r1.raw")
+        plan = RunPlan(id="r1", request=request, probes=probes, node=node, evidence=Path(folder) / "r1.raw")
         print(execute(plan).model_dump_json())
     return 0
 

@@ -210,6 +210,7 @@ def context(tools: Tools, accelerator: str = "auto", stages: list[str] | None = 
 
     given: Any = tools
     return Context(
+        probe=inference.PROBE,
         request=Request(effort=Effort.QUICK, probes=("inference",), accelerator=accelerator),
         tools=given,
         seconds=14.0,

@@ -25,13 +25,14 @@ from probes.network.bandwidth import measure_tcp, throughput
 from probes.network.echo import paced
 from probes.network.echo_parse import events, idle_or_loaded, usual_times
 from probes.network.plan import NetworkPlan
-from probes.network.probe import measure_one
+from probes.network.probe import PROBE, measure_one
 from probes.peer.link import connected
 
 
 def context(peer: str, folder: Path) -> Context:
     end = time.monotonic() + 900
     return Context(
+        probe=PROBE,
         request=Request(effort=Effort.STANDARD, probes=("network",), peers=(peer,)),
         tools=LiveTools("network", Recorder(folder)),
         seconds=600,

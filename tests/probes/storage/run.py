@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.measure.recording import Recording
-from bench.measure.runner import Plan, Progress, execute
+from bench.measure.runner import Progress, RunPlan, execute
 from bench.model import Effort, Node, ProbeResult, Request, Run
 from probes.storage import probe as storage
 from probes.storage.fio import MIB, FioJob
@@ -42,7 +42,7 @@ def run(
     probe = replace(storage.PROBE, seconds=dict.fromkeys(Effort, seconds))
     node = Node(hostname="h", fingerprint="f")
     return execute(
-        Plan(id="t", request=request, probes=[probe], node=node, evidence=evidence, listen=listen, replay=replay)
+        RunPlan(id="t", request=request, probes=[probe], node=node, evidence=evidence, listen=listen, replay=replay)
     )
 
 

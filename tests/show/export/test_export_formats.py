@@ -25,9 +25,9 @@ each_run = pytest.mark.parametrize("make", RUNS.values(), ids=RUNS)
 
 
 def export(run: Run, stale: str | None = None) -> Export:
-    from bench.workflows.site import declared_metrics
+    from bench.workflows.catalog import declared
 
-    return Export(run, declared_metrics(), stale)
+    return Export(run, declared().metrics, stale)
 
 
 def text(name: str, run: Run) -> str:

@@ -1,0 +1,73 @@
+"""What can be measured here, and by what it is judged: the probes with their metrics, and the profiles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from bench.errors import UserError
+from bench.judge.profile import Profile, load
+from bench.measure.probe import Option, Probe
+from bench.model import Metric
+from bench.workflows.site import config
+from probes import discover
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """The probes, light before heavy, and the profiles asked for, in their order."""
+
+    probes: tuple[Probe, ...]
+    profiles: tuple[Profile, ...] = ()
+
+    @cached_property
+    def metrics(self) -> Mapping[str, Metric]:
+        """Every metric that some probe declares, by name."""
+        return {metric.name: metric for probe in self.probes for metric in probe.metrics}
+
+    @cached_property
+    def owners(self) -> Mapping[str, str]:
+        """Metric name -> the name of the probe that measures it."""
+        return {metric.name: probe.name for probe in self.probes for metric in probe.metrics}
+
+    def options(self) -> Iterator[tuple[str, Option]]:
+        """Every declared option with its probe's name before it: ``feed.decode``."""
+        return ((f"{probe.name}.{option.name}", option) for probe in self.probes for option in probe.options)
+
+
+def declared() -> Catalog:
+    """Every probe that is found, and no profile."""
+    return Catalog(tuple(discover()))
+
+
+def load_catalog(wanted: Sequence[str] | None = None) -> Catalog:
+    """Every probe, and the profiles that were named; else the site's, else every shipped one. Raises UserError."""
+    found = declared()
+    return Catalog(found.probes, load_profiles(wanted or config().get("profile", []), found.metrics))
+
+
+def shipped_profiles() -> dict[str, Path]:
+    """Name -> file of every profile in the wheel."""
+    folder = Path(__file__).resolve().parent.parent / "profiles"
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def load_profiles(wanted: Sequence[str], metrics: Mapping[str, Metric]) -> tuple[Profile, ...]:
+    """Shipped profiles by name, others by file; every shipped one if none is named. Raises UserError."""
+    shipped = shipped_profiles()
+    found = []
+    for word in wanted or list(shipped):
+        path = shipped.get(word) or Path(word)
+        try:
+            found.append(load(path.read_text(encoding="utf-8"), str(path), metrics))
+        except FileNotFoundError as error:
+            raise UserError(f"profile {word!r}: no such file, and none of {', '.join(shipped)}") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"profile {word}: {error}") from error
+    names = [profile.name for profile in found]
+    doubles = sorted({name for name in names if names.count(name) > 1})
+    if doubles:
+        raise UserError(f"profile {doubles[0]!r} is given twice; a verdict is found by its profile's name")
+    return tuple(found)

@@ -1,0 +1,161 @@
+"""Stored runs to look at: two side by side, and the page of one or several with the past of what gates them."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any
+
+from bench import __version__
+from bench.errors import UserError, note
+from bench.judge.baseline.comparison import changes, differences, epoch_of, telling
+from bench.judge.baseline.prediction import Policy, baseline_of
+from bench.judge.baseline.scale import scale_of
+from bench.judge.baseline.series import History as Nights
+from bench.judge.baseline.series import Key, key_of
+from bench.model import Finding, Measurement, Metric, Run
+from bench.show.terminal.lineage import explain
+from bench.show.wording import gate_name
+from bench.store.atomic import write_atomically
+from bench.store.errors import StoreError, UnusableRun
+from bench.store.history import history_of
+from bench.store.index import Index
+from bench.store.runs import Store
+from bench.units import series_name
+from bench.workflows.catalog import declared, load_profiles
+from bench.workflows.judging import judged
+from bench.workflows.site import find_run, folder_of
+
+if TYPE_CHECKING:
+    from bench.show.html.page import Shown
+    from bench.show.html.plots.timelines import History
+
+_NIGHTS = 60
+_MOST = 8
+_POWER = 0.8
+
+
+def compared(first: Run, second: Run, store: Store, metrics: Mapping[str, Metric]) -> dict[str, Any]:
+    """``a``, ``b`` (ids), ``differences``, ``only_a``, ``only_b`` (series), ``facts`` (what differs of the nodes)."""
+    keys = [key_of(m) for m in first.measurements()]
+    both, only_first, only_second = differences(first, second, metrics, _noise(first, second, keys, store))
+    facts = changes(telling(first.node.facts), telling(second.node.facts))
+    if first.node.fingerprint != second.node.fingerprint and not facts:
+        facts = [f"fingerprint: {first.node.fingerprint} -> {second.node.fingerprint}"]
+    if first.node.hostname != second.node.hostname:
+        facts = [f"node: {first.node.hostname} -> {second.node.hostname}", *facts]
+    return {
+        "a": first.id,
+        "b": second.id,
+        "differences": both,
+        "only_a": [series_name(metric, dict(labels)) for metric, labels in only_first],
+        "only_b": [series_name(metric, dict(labels)) for metric, labels in only_second],
+        "facts": facts,
+    }
+
+
+def _noise(first: Run, second: Run, keys: Sequence[Key], store: Store) -> dict[Key, list[float]]:
+    """The node's nights of the first run's epoch, but for these two runs; none where the runs are of two nodes."""
+    host = first.node.hostname
+    if second.node.hostname != host:
+        return {}
+    with Index(store.root, warn=note) as index:
+        sessions = index.runs(host, epoch_of(first.node, first.request), float("-inf"), float("inf"), 30)
+        ids = [s.run for s in sessions if s.sound and s.confirms is None and s.run not in (first.id, second.id)]
+        return {key: list(index.values(*key, host, ids).values()) for key in keys}
+
+
+# --- the page
+
+
+def write_page(references: Sequence[str | None], output: Path, store: Store) -> None:
+    """Put the page of these runs in place. Raises UserError, UnusableRun."""
+    from bench.show.html.page import render
+
+    metrics = declared().metrics
+    found = [_shown(store, reference, metrics) for reference in references]
+    apart = compared(found[0].run, found[1].run, store, metrics)["differences"] if len(found) == 2 else None
+    page = render(found, __version__, apart).encode("utf-8", "replace")
+    try:
+        write_atomically(output, page)
+    except OSError as error:
+        raise UserError(f"{output}: cannot be written: {error.strerror or error}") from error
+    note(f"{output}: {len(page) // 1000} kB")
+
+
+def _shown(store: Store, reference: str | None, metrics: Mapping[str, Metric]) -> Shown:
+    """A stored run, judged if nobody did, with what the page tells beside it."""
+    from bench.show.html.page import Shown
+
+    found = find_run(store, reference)
+    run = judged(found)
+    lineage = explain(run, folder_of(store, reference, found))
+    descriptions = {profile.name: profile.description for profile in load_profiles([], metrics)}
+    return Shown(run, lineage, tuple(_histories(store, run, metrics)), descriptions)
+
+
+def _histories(store: Store, run: Run, metrics: Mapping[str, Metric]) -> list[History]:
+    """One a gating metric that this run measured, at most eight, over this node's nights of the same epoch.
+
+    Empty where the store's past cannot be read: the report is worth having without it.
+    """
+    gating = dict(_gating(run))
+    try:
+        with Index(store.root, warn=note) as index:
+            nights = history_of(index, run, list(gating))
+    except (StoreError, UnusableRun, sqlite3.Error, ValueError, OSError) as error:
+        note(f"no history on the page: {error}")
+        return []
+    found = [_history(key, m, finding, nights, metrics) for key, (finding, m) in gating.items()]
+    return [history for history in found if history is not None]
+
+
+def _gating(run: Run) -> Iterator[tuple[Key, tuple[Finding, Measurement]]]:
+    """The measurement that decided each required gate, each series once."""
+    seen: set[Key] = set()
+    for finding in (f for verdict in run.verdicts for f in verdict.findings if f.required):
+        same = [m for m in run.find(finding.metric, **finding.labels) if m.value == finding.observed]
+        if same and key_of(same[0]) not in seen and len(seen) < _MOST:
+            seen.add(key_of(same[0]))
+            yield key_of(same[0]), (finding, same[0])
+
+
+def _history(
+    key: Key, m: Measurement, finding: Finding, known: Nights, metrics: Mapping[str, Metric]
+) -> History | None:
+    from bench.show.html.plots.timelines import History
+
+    of_run = known.values.get(key, {})
+    nights = [(session.at, of_run[session.run]) for session in known.runs if session.run in of_run][-_NIGHTS:]
+    if len(nights) < 2:
+        return None
+    values = tuple(value for _, value in nights)
+    expected, edge, visible = _normal(metrics.get(m.metric), values[:-1])
+    return History(
+        name=gate_name(finding),
+        metric=m.metric,
+        moments=tuple(datetime.fromtimestamp(at, UTC) for at, _ in nights),
+        values=values,
+        expected=expected,
+        edge=edge,
+        visible=visible,
+        limit=finding.limit.min if finding.limit.min is not None else finding.limit.max,
+    )
+
+
+def _normal(metric: Metric | None, values: Sequence[float]) -> tuple[float | None, float | None, float | None]:
+    """Expected value, edge of the one-sided prediction interval, and what would be seen with 80 % power.
+
+    By the nightly gate's own arithmetic (`bench.judge.baseline.prediction`); nothing before it has its fewest nights.
+    """
+    policy = Policy()
+    if metric is None or len(values) < policy.fewest:
+        return None, None, None
+    scale = scale_of(metric, values)
+    base = baseline_of([scale.of(value) for value in values[-policy.window :]], scale.floor(policy.scale_floor), None)
+    edge = max(base.edge(policy.suspect_level), scale.effect(policy.effect, base.centre))
+    least = edge + NormalDist().inv_cdf(_POWER) * base.spread
+    return scale.back(base.centre), scale.back(base.centre - edge), scale.back(base.centre - least)
