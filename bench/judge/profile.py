@@ -45,11 +45,11 @@ class ProfileError(UserError):
         self.mistakes = mistakes
 
 
-class _Strict(BaseModel):
+class _StrictTable(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
 
-class Gate(_Strict):
+class Gate(_StrictTable):
     """One metric and one limit. ``min`` and ``max`` are in the metric's base unit, and exactly one is given."""
 
     metric: Name
@@ -72,7 +72,7 @@ class Gate(_Strict):
         return Limit(min=self.min, max=self.max)
 
 
-class Profile(_Strict):
+class Profile(_StrictTable):
     """What one workload needs. At least one gate is required, else there is nothing that a GO could stand on."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
