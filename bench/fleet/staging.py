@@ -20,7 +20,7 @@ from importlib import metadata
 from pathlib import Path
 
 import bench
-from bench.fleet.errors import FleetError
+from bench.errors import UserError
 from bench.fleet.transport.base import Transport
 from bench.store.errors import one_line, why
 
@@ -46,7 +46,7 @@ def fits() -> str:
 
 
 def pack(folder: Path) -> Archive:
-    """Make the archive in ``folder``. The same packages give the same bytes. Raises FleetError."""
+    """Make the archive in ``folder``. The same packages give the same bytes. Raises UserError."""
     temp = folder / "stage.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ def pack(folder: Path) -> Archive:
         name = f"{_OURS}-{bench.__version__}-{fits().replace(' ', '-')}-{digest[:12]}"
         return Archive(temp.rename(folder / f"{name}.tar.gz"), name, digest)
     except OSError as error:
-        raise FleetError(one_line(f"{folder}: cannot make the archive for the nodes: {why(error)}")) from error
+        raise UserError(one_line(f"{folder}: cannot make the archive for the nodes: {why(error)}")) from error
 
 
 def _files() -> dict[str, Path]:
@@ -103,9 +103,7 @@ def _requirements(name: str) -> Sequence[str]:
     try:
         lines = metadata.requires(name) or []
     except metadata.PackageNotFoundError as error:
-        raise FleetError(
-            f"{name} is not installed here as a package, so it cannot be staged: pip install it"
-        ) from error
+        raise UserError(f"{name} is not installed here as a package, so it cannot be staged: pip install it") from error
     plain = (line for line in lines if "extra ==" not in line.replace("extra==", "extra =="))
     return [match[0] for line in plain if (match := _NAME.match(line))]
 

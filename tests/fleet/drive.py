@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import bench
-from bench.fleet import staging as stage
-from bench.fleet.files import make_folder
+from bench.fleet import staging
+from bench.fleet.controller import FleetRun
 from bench.fleet.jobs import Note
-from bench.fleet.plan import HostVars, Plan, host_vars, load
-from bench.fleet.run import Session
+from bench.fleet.plan import FleetPlan, HostVars, host_vars, load
 from bench.fleet.transport import connect
 from bench.measure.tools import Signals
 from tests.fleet.make import judgement
@@ -31,7 +30,7 @@ STAND_IN = shlex.join([sys.executable, str(NODE)])  # for a line of sh
 
 def plan_of(
     folder: Path, variables: dict[str, HostVars], options: dict[str, Any], transport: str = "ansible", where: str = ""
-) -> Plan:
+) -> FleetPlan:
     """The plan of stand-in commands for these hosts; ``options`` are what differs from it."""
     rest = dict(options)
     words = shlex.join(rest.pop("node", []))
@@ -46,21 +45,21 @@ def plan_of(
         "pair_server": f"exec {STAND_IN} serve {{address}}", "pair_ready": "peer: ready",
         "needs_bench": False, "confirm": False,
     }  # fmt: skip
-    return Plan(**(values | rest))
+    return FleetPlan(**(values | rest))
 
 
 def tear_archives() -> None:
     """What is sent to the nodes is not what its digest says; and it is small."""
-    pack = stage.pack
+    pack = staging.pack
 
-    def torn(folder: Path) -> stage.Archive:
+    def torn(folder: Path) -> staging.Archive:
         archive = pack(folder)
         with archive.path.open("ab") as file:
             file.write(b"x")
         return archive
 
-    stage._files = lambda: {"bench/__init__.py": Path(bench.__file__)}
-    stage.pack = torn
+    staging._files = lambda: {"bench/__init__.py": Path(bench.__file__)}
+    staging.pack = torn
 
 
 def main() -> int:
@@ -79,12 +78,11 @@ def main() -> int:
         if (folder / "plan.json").exists():
             plan = load(folder)
         else:
-            make_folder(folder)
             hosts = transport.hosts(limit)
             variables = {host: host_vars(host, values, {}, sys.executable) for host, values in hosts.items()}
             plan = plan_of(folder, variables, options, kind, where)
             plan.save(folder)
-        fleet = Session(folder, plan, transport, listen).run(judgement(profile) if profile else judgement())
+        fleet = FleetRun(folder, plan, transport, listen).run(judgement(profile) if profile else judgement())
     sys.stdout.write(fleet.model_dump_json(by_alias=True))
     return 0
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.fleet.files import join_folder
+from bench.fleet.join.folder import join_folder
 from bench.judge.fleet.model import Fleet
 from bench.model import Decision
 from tests.fleet import slurm

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from bench.fleet import staging as stage
-from bench.fleet.pair_schedule import schedule
+from bench.fleet import staging
+from bench.fleet.pair_rounds import schedule
 from bench.judge.fleet.model import Fleet
 from bench.model import Decision
 from tests.accuracy import fleet_kills
@@ -149,7 +149,7 @@ def test_the_command_itself_brings_the_product_measures_and_stores(way: Way, tmp
     assert done.returncode == 3 and "Traceback" not in done.stderr, done.stderr
     assert states(Fleet.model_validate_json(done.stdout)) == {"n001": "inconclusive"}
     there = way.hosts.on(1, ["sh", "-c", "ls -A /var/tmp/aiready-bench-0/stage"]).stdout.split()
-    assert len(there) == 1 and stage.fits().replace(" ", "-") in there[0]
+    assert len(there) == 1 and staging.fits().replace(" ", "-") in there[0]
     run = next((results / "fleet").glob("*/plan.json")).parent.name
     again = way.hosts.controller([*BENCH, "--resume", run, "--results", str(results), "--quiet"], timeout=100, **env)
     assert again.returncode == 3 and again.stdout.count("INCONCLUSIVE") == 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bench.fleet.errors import FleetError
+from bench.errors import UserError
 from bench.store.errors import one_line
 
 if TYPE_CHECKING:
@@ -18,12 +18,12 @@ ANSIBLE, SLURM, RAY = "ansible", "slurm", "ray"
 def connect(kind: str, where: Sequence[str], signals: Signals | None = None) -> Transport:
     """The transport of that kind. ``where``: ansible's inventories, or the address of Ray's cluster.
 
-    Raises FleetError for a kind that this version does not have, and outside an allocation of Slurm.
+    Raises UserError for a kind that this version does not have, and outside an allocation of Slurm.
     """
     if kind == ANSIBLE:
-        from bench.fleet.transport.ansible import Engine
+        from bench.fleet.transport.ansible import Ansible
 
-        return Engine(where, signals)
+        return Ansible(where, signals)
     if kind == SLURM:
         from bench.fleet.transport.slurm import Slurm
 
@@ -32,4 +32,4 @@ def connect(kind: str, where: Sequence[str], signals: Signals | None = None) -> 
         from bench.fleet.transport.ray import Ray
 
         return Ray(where[0], signals)
-    raise FleetError(one_line(f"transport {kind!r}: this version has {ANSIBLE}, {SLURM} and {RAY}"))
+    raise UserError(one_line(f"transport {kind!r}: this version has {ANSIBLE}, {SLURM} and {RAY}"))

@@ -1,24 +1,21 @@
-"""What the transports that follow a program while it runs have in common: that program, the replies, the frame."""
+"""What the transports that follow a program while it runs have in common: that program, and what a script prints."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 import fnmatch
 import os
 import re
 import shlex
 import socket
 import tempfile
-import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from bench.fleet.errors import FleetError
-from bench.fleet.job_script import KILL_AFTER_SECONDS, TIMED_OUT
-from bench.fleet.transport.base import Kind, Listen, Reply
+from bench.errors import UserError
+from bench.fleet.job_script import KILL_AFTER_SECONDS, TIMED_OUT, decoded
+from bench.fleet.transport.base import Listen, Replies, Reply, ReplyKind, last_line
 from bench.measure import tools
 from bench.measure.probe import ProbeError
 from bench.store.errors import one_line
@@ -54,7 +51,7 @@ class _Tail:
 class Child:
     """A program at work. Its output goes to files, so that it may go on when nobody listens; ``send`` never waits.
 
-    Raises FleetError when it cannot be started.
+    Raises UserError when it cannot be started.
     """
 
     def __init__(self, argv: Sequence[str], env: Mapping[str, str]) -> None:
@@ -64,7 +61,7 @@ class Child:
             with theirs, theirs.makefile("rb") as stdin:
                 self._process: Any = tools.spawn(argv, stdin=stdin, stdout=self.out.file, stderr=self.err.file, env=env)
         except ProbeError as error:
-            raise FleetError(one_line(error.reason)) from error
+            raise UserError(one_line(error.reason)) from error
         self._unsent, self._last = memoryview(b""), False
 
     def send(self, data: bytes, last: bool = False) -> None:
@@ -97,13 +94,12 @@ class Scripts:
     def each(
         self, commands: Mapping[str, str], limit: float, *, width: int | None = None, listen: Listen = lambda _: None
     ) -> dict[str, Reply]:
-        """One reply for every host in ``commands``. Any ``width`` is given. Raises FleetError, Interrupted."""
         return self._each(commands, limit, None, listen)
 
     def put(
         self, source: Path, places: Mapping[str, str], pythons: Mapping[str, str], limit: float
     ) -> dict[str, Reply]:
-        """Copy a file to every host in ``places`` (host -> the path there): it is the input of a script."""
+        """The file is the input of a script."""
         commands = {host: f"umask 077; exec cat >{shlex.quote(place)}" for host, place in places.items()}
         return self._each(commands, limit, source, lambda _: None)
 
@@ -111,47 +107,20 @@ class Scripts:
         raise NotImplementedError
 
 
-class Replies:
-    """One reply for every host of a call; the first that is given counts."""
-
-    def __init__(self, hosts: Iterable[str], listen: Listen) -> None:
-        self.waiting = dict.fromkeys(hosts)
-        self.given: dict[str, Reply] = {}
-        self._listen = listen
-        self._began = time.monotonic()
-
-    def give(self, host: str, kind: Kind, detail: str = "", rc: int | None = None, stdout: str = "") -> None:
-        if host in self.waiting:
-            del self.waiting[host]
-            self.given[host] = Reply(host, kind, rc, stdout, one_line(detail), time.monotonic() - self._began)
-            self._listen(self.given[host])
-
-    def ended(self, host: str, lines: Iterable[str], last: str) -> None:
-        """What `RUN` printed has come to its end: the ``last`` line, and those before."""
-        status, _, complaint = last.removeprefix(END).strip().partition(" ")
-        rc = int(status) if re.fullmatch(r"[0-9]{1,3}", status) else 255
-        if rc in TIMED_OUT:
-            self.give(host, Kind.LATE, "its script reached the limit")
-        else:
-            self.give(host, Kind.DONE, last_line(_decoded(complaint)), rc, _decoded("".join(lines)))
-
-
-def _decoded(text: str) -> str:
-    try:
-        return base64.b64decode(text[: 2 * _MOST_OUTPUT], validate=True).decode("utf-8", "replace")
-    except (binascii.Error, ValueError):
-        return ""  # no answer of ours: whoever reads it says so
-
-
-def last_line(text: str) -> str:
-    """The last line that says something."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else ""
+def ended(replies: Replies, host: str, lines: Iterable[str], last: str) -> None:
+    """What `RUN` printed on that host has come to its end: the ``last`` line, and those before."""
+    status, _, complaint = last.removeprefix(END).strip().partition(" ")
+    rc = int(status) if re.fullmatch(r"[0-9]{1,3}", status) else 255
+    if rc in TIMED_OUT:
+        replies.give(host, ReplyKind.LATE, "its script reached the limit")
+    else:
+        out = decoded("".join(lines)[: 2 * _MOST_OUTPUT])
+        replies.give(host, ReplyKind.DONE, last_line(decoded(complaint)), rc, out)
 
 
 def limited(names: Collection[str], pattern: str) -> list[str]:
     """The names that ``--limit`` leaves: ``all``, or words with commas between, each a name or a shell pattern;
-    ``!WORD`` leaves out. Raises FleetError for a word that fits none.
+    ``!WORD`` leaves out. Raises UserError for a word that fits none.
     """
     kept: set[str] = set()
     words = [word.strip() for word in pattern.split(",") if word.strip()]
@@ -160,6 +129,6 @@ def limited(names: Collection[str], pattern: str) -> list[str]:
     for word in sorted(words, key=lambda word: word.startswith("!")):
         found = set(names) if word == "all" else set(fnmatch.filter(names, word.removeprefix("!")))
         if not found:
-            raise FleetError(one_line(f"--limit {word}: fits none of the {len(names)} hosts"))
+            raise UserError(one_line(f"--limit {word}: fits none of the {len(names)} hosts"))
         kept = kept - found if word.startswith("!") else kept | found
     return [name for name in names if name in kept]
