@@ -58,7 +58,7 @@ def test_what_the_product_needs_is_in_it_and_what_it_does_not_is_not() -> None:
 
 
 def test_a_node_unpacks_only_what_was_sent(archive: staging.Archive) -> None:
-    place = staging.place_of(here(staging.ready_script(archive)).stdout)
+    place = staging.said(here(staging.ready_script(archive)).stdout, "PLACE")
     assert place is not None
     try:
         sent = Path(place) / f"{archive.name}.tar.gz"
@@ -66,9 +66,9 @@ def test_a_node_unpacks_only_what_was_sent(archive: staging.Archive) -> None:
         refused = here(staging.unpack_script(archive))
         assert refused.returncode == 1 and "not what was sent" in refused.stderr and not sent.exists()
         sent.write_bytes(archive.path.read_bytes())
-        folder = staging.staged(here(staging.unpack_script(archive)).stdout)
+        folder = staging.said(here(staging.unpack_script(archive)).stdout, "STAGED")
         assert folder is not None and (Path(folder) / "package/module.py").read_text() == "WORD = 'staged'\n"
-        assert staging.staged(here(staging.ready_script(archive)).stdout) == folder
+        assert staging.said(here(staging.ready_script(archive)).stdout, "STAGED") == folder
         assert [path.name for path in Path(place).iterdir() if archive.name in path.name] == [archive.name]
     finally:
         shutil.rmtree(Path(place) / archive.name, ignore_errors=True)
@@ -83,16 +83,16 @@ def test_what_nobody_asks_for_in_a_week_is_removed_and_what_is_in_use_is_not(
     def on_node(script: str) -> str:
         return here(script.replace("/var/tmp/aiready-bench-$(id -u)", str(base))).stdout
 
-    place = Path(staging.place_of(on_node(staging.ready_script(archive))) or "")
+    place = Path(staging.said(on_node(staging.ready_script(archive)), "PLACE") or "")
     shutil.copy(archive.path, place / f"{archive.name}.tar.gz")
-    folder = Path(staging.staged(on_node(staging.unpack_script(archive))) or "")
+    folder = Path(staging.said(on_node(staging.unpack_script(archive)), "STAGED") or "")
     other, job = place / "aiready-bench-0-old", base / "r.sweep.1"
     for path in (other, job):
         path.mkdir()
     long_ago = 1_600_000_000
     for path in (other, job, folder, place):
         os.utime(path, (long_ago, long_ago))
-    assert staging.staged(on_node(staging.ready_script(archive))) == str(folder)
+    assert staging.said(on_node(staging.ready_script(archive)), "STAGED") == str(folder)
     on_node(job_script.run("r.sweep.2", "true", 5, {}))
     assert (folder / "package/module.py").exists() and not other.exists() and not job.exists()
 

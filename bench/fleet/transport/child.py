@@ -8,7 +8,8 @@ import re
 import shlex
 import socket
 import tempfile
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from bench.fleet.job_script import KILL_AFTER_SECONDS, TIMED_OUT, decoded
 from bench.fleet.transport.base import Listen, Replies, Reply, ReplyKind, last_line
 from bench.measure import tools
 from bench.measure.probe import ProbeError
+from bench.measure.tools import Signals
 from bench.store.errors import one_line
 
 _MOST_OUTPUT = 8 << 20
+_POLL_SECONDS = 0.05
 END = "AIREADY-EXIT"
 #: Run ``$script`` for at most ``$limit`` seconds. What it prints is bounded, in base64, and followed by a line with its
 #: status and the end of its standard error. A server that it leaves behind holds descriptor 8, and with it this shell,
@@ -77,6 +80,14 @@ class Child:
             if self._last:
                 self._feed.shutdown(socket.SHUT_WR)
         return self._process.poll() is None
+
+    def polls(self, seconds: float, signals: Signals | None) -> Iterator[None]:
+        """Each time something may have come, also when it has ended; at most for so long. Raises Interrupted."""
+        until, running = time.monotonic() + seconds, True
+        while running and time.monotonic() < until:
+            running = self.is_running()
+            yield
+            tools.pause(_POLL_SECONDS, signals)
 
     def end(self) -> None:
         tools.end(self._process)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from bench.measure import tools
 from bench.measure.tools import Signals
 from bench.store.errors import one_line
 
-_CONNECT_SECONDS, _GRACE_SECONDS, _POLL_SECONDS = 90.0, 30.0, 0.05
+_CONNECT_SECONDS, _GRACE_SECONDS = 90.0, 30.0
 _TASK = f'limit="$0"; script="$1"\n{RUN}'
 
 
@@ -62,18 +61,13 @@ class Ray(Scripts):
         driver = self._connected()
         try:
             driver.send(json.dumps(request).encode() + b"\n")
-            until = time.monotonic() + seconds
-            while time.monotonic() < until:
-                running = driver.is_running()
+            for _ in driver.polls(seconds, self.signals):
                 for answer in map(json.loads, driver.out.lines()):
                     if "error" in answer:
                         raise UserError(one_line(f"--ray {self.address}: {answer['error']}"))
                     if "over" in answer:
                         return
                     yield answer
-                if not running:
-                    break
-                tools.pause(_POLL_SECONDS, self.signals)
             if not request:
                 said = last_line("\n".join(driver.err.lines()))
                 raise UserError(one_line(f"--ray {self.address}: no answer from there; {said}"))

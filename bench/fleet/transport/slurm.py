@@ -12,7 +12,6 @@ import base64
 import os
 import re
 import tempfile
-import time
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +26,7 @@ from bench.measure.probe import ProbeError
 from bench.measure.tools import Signals
 from bench.store.errors import one_line
 
-_START_SECONDS, _GRACE_SECONDS, _POLL_SECONDS = 90.0, 30.0, 0.05
+_START_SECONDS, _GRACE_SECONDS = 90.0, 30.0
 _DEAD = frozenset({"DOWN", "NOT_RESPONDING", "POWERED_DOWN", "POWERING_DOWN"})
 _HERE = "AIREADY-HERE"
 _MOST_LINES = 200_000  # of base64, which hold more than a task that is ours prints
@@ -78,7 +77,7 @@ class Slurm(Scripts):
                     step.child.send(_table({host: commands[host] for host in step.hosts}, limit), last=file is None)
                     if file is not None:
                         step.child.send(file.read_bytes(), last=True)
-                    self._follow(step, replies, time.monotonic() + limit + _GRACE_SECONDS)
+                    self._follow(step, replies, limit + _GRACE_SECONDS)
             except BaseException:
                 for one in self._steps:
                     one.child.end()
@@ -87,15 +86,12 @@ class Slurm(Scripts):
 
     def _assembled(self, step: _Step, replies: Replies) -> bool:
         """Whether all tasks are there. If not, those that are the cause have their reply, and the step is over."""
-        until = time.monotonic() + _START_SECONDS
-        while silent := [h for i, h in enumerate(step.hosts) if i not in step.here and h in replies.waiting]:
-            running = step.child.is_running()
+        silent: list[str] = []
+        for _ in step.child.polls(_START_SECONDS, self.signals):
             step.read(replies)
-            if not running or time.monotonic() > until:
-                break
-            tools.pause(_POLL_SECONDS, self.signals)
-        if not silent:
-            return True
+            silent = [host for i, host in enumerate(step.hosts) if i not in step.here and host in replies.waiting]
+            if not silent:
+                return True
         causes = step.unlaunched or (dict.fromkeys(silent, "Slurm did not start its task") if step.here else {})
         if not causes:
             raise UserError(one_line(f"srun: {step.said or 'no task began'}; the allocation may be over"))
@@ -104,18 +100,16 @@ class Slurm(Scripts):
         step.child.end()
         return False
 
-    def _follow(self, step: _Step, replies: Replies, until: float) -> None:
-        running = True
-        while running and time.monotonic() < until and any(host in replies.waiting for host in step.hosts):
-            running = step.child.is_running()
+    def _follow(self, step: _Step, replies: Replies, seconds: float) -> None:
+        for _ in step.child.polls(seconds, self.signals):
             step.read(replies)
-            tools.pause(_POLL_SECONDS, self.signals)
-        late = running and any(host in replies.waiting for host in step.hosts)
-        if late:
+            if not replies.waiting:
+                return
+        if step.child.is_running():
             step.child.end()
-        why = "the controller's limit was reached" if late else step.said or "its task has ended"
-        for host in step.hosts:
-            replies.give(host, ReplyKind.LATE if late else ReplyKind.UNREACHABLE, why)
+            replies.complete(ReplyKind.LATE, "the controller's limit was reached")
+        else:
+            replies.complete(ReplyKind.UNREACHABLE, step.said or "its task has ended")
 
     # --- what Slurm says
 
