@@ -102,7 +102,7 @@ class FleetRun:
         if found.machine in machines:
             return State.DUPLICATE, f"duplicate: is the same machine as {machines[found.machine]}"
         machines[found.machine] = host
-        if self.plan.needs_bench and found.version is None and "PYTHONPATH" not in self.plan.variables[host].env:
+        if found.version is None and "PYTHONPATH" not in self.plan.variables[host].env:
             python = self.plan.variables[host].python
             hint = f"{python} there has no aiready-bench; name another with --python, or give --stage"
             return State.NOT_RUN, f"not_installed: {unstaged or reply.detail or hint}"

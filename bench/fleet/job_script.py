@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from bench.store.documents import MAX_BYTES
 
-CLAIMED, NOT_OURS = 75, 74  # EX_TEMPFAIL, EX_IOERR of sysexits.h
+CLAIMED = 75  # EX_TEMPFAIL of sysexits.h
 TIMED_OUT = frozenset({124, 137})  # timeout(1), and what its KILL leaves
 KILL_AFTER_SECONDS = 10
 _CLAIM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,150}")

@@ -61,7 +61,6 @@ class FleetPlan:
     pairs_at_once: int | None = None
     spread: float = 0.0
     confirm: bool = True
-    needs_bench: bool = True
     stage: bool = False
     seed: int = 7
     transport: str = "ansible"  # `bench.fleet.transport.connect`; ``inventory`` says where, for each of them

@@ -1,8 +1,9 @@
 """The controller's side of a test: a fleet run of stand-in commands, begun or resumed, its document on stdout.
 
 ``python -m tests.fleet.drive FOLDER OPTIONS``: the options, as JSON, are the plan's fields, and ``node``: words for
-every ``tests/fleet/node.py sweep``; ``transport`` and ``inventory``: as `bench.fleet.transport.connect` has them;
-``limit``: the hosts. Progress goes to standard error, one line a step with the seconds since the start.
+every ``tests/fleet/node.py sweep``; ``port``: of the pairs; ``transport`` and ``inventory``: as
+`bench.fleet.transport.connect` has them; ``limit``: the hosts. Progress goes to standard error, one line a step with
+the seconds since the start.
 """
 
 from __future__ import annotations
@@ -34,16 +35,16 @@ def plan_of(
     """The plan of stand-in commands for these hosts; ``options`` are what differs from it."""
     rest = dict(options)
     words = shlex.join(rest.pop("node", []))
-    pair_bytes = rest.pop("pair_bytes", 1 << 20)
+    pair_bytes, port = rest.pop("pair_bytes", 1 << 20), rest.pop("port", 5201)
     if rest.pop("torn_archive", False):
         tear_archives()
     values: dict[str, Any] = {
         "id": folder.name, "transport": transport, "inventory": (where,),
         "hosts": tuple(variables), "variables": variables,
         "sweep": f"exec {STAND_IN} sweep {words}", "budget": 15.0,
-        "pair_client": f"exec {STAND_IN} pair {{address}} --bytes {pair_bytes}", "pair_budget": 20.0,
-        "pair_server": f"exec {STAND_IN} serve {{address}}", "pair_ready": "peer: ready",
-        "needs_bench": False, "confirm": False,
+        "pair_client": f"exec {STAND_IN} pair {{address}} --port {port} --bytes {pair_bytes}", "pair_budget": 20.0,
+        "pair_server": f"exec {STAND_IN} serve {{address}} --port {port}", "pair_ready": "peer: ready",
+        "confirm": False,
     }  # fmt: skip
     return FleetPlan(**(values | rest))
 

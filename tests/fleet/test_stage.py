@@ -167,7 +167,7 @@ def lacking(hosts: Testbed, tmp_path: Path) -> Path:
 def test_a_torn_archive_is_refused_by_the_node_and_leaves_nothing(
     hosts: Testbed, lacking: Path, tmp_path: Path
 ) -> None:
-    options: dict[str, Any] = {"inventory": str(lacking), "stage": True, "needs_bench": True, "torn_archive": True}
+    options: dict[str, Any] = {"inventory": str(lacking), "stage": True, "torn_archive": True}
     fleet, progress, _ = drive(hosts, tmp_path / "t", profile=STORAGE_ONLY, pairs="none", **options)
     assert states(fleet) == {"n001": "not-run", "n002": "pass"}, progress
     reason = fleet.nodes[0].reason or ""

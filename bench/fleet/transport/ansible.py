@@ -1,10 +1,8 @@
-"""The door to the hosts, and a narrow one: hosts, a command each, a time limit and a width in; exactly one reply for
-every named host out.
+"""ansible-core over OpenSSH, driven by ansible-runner. Both are started as programs: ansible-core is GPL, and nothing
+of it is imported. The inventory, keys, bastions, become and vault are the site's own.
 
-Behind it ansible-core works over OpenSSH, driven by ansible-runner. Both are started as programs: ansible-core is
-GPL, and nothing of it is imported. The inventory, keys, bastions, become and vault are the site's own. The traps that
-these settings avoid were each reproduced: ssh retries start a command twice, a tty kills what was just started in the
-background, ``async`` does not see a lost host for minutes (`bench.fleet.transport.ansible`).
+The traps that these settings avoid were each reproduced: ssh retries start a command twice, a tty kills what was just
+started in the background, ``async`` does not see a lost host for minutes.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ from typing import Any
 from bench.errors import UserError
 from bench.fleet.transport.base import Listen, Replies, Reply, ReplyKind, last_line
 from bench.measure import tools
-from bench.measure.probe import Completed, Failed, ProbeError, TimedOut
+from bench.measure.probe import Failed, ProbeError, TimedOut
 from bench.measure.tools import Signals
 from bench.store.errors import one_line
 
@@ -50,7 +48,7 @@ class Ansible:
     signals: Signals | None = None
 
     def hosts(self, pattern: str = "all") -> dict[str, dict[str, Any]]:
-        """The hosts that the pattern names, in the inventory's order, with their variables. Raises UserError."""
+        """In the inventory's order, with their variables."""
         argv = [program("ansible-inventory"), *self._inventory(), "--list", "--limit", pattern]
         with private() as folder:
             try:
@@ -107,7 +105,8 @@ class Ansible:
                     on_line=lambda text: events.hear(text, replies),
                 )  # fmt: skip
                 if not events.begun:
-                    raise UserError(one_line(f"ansible did not begin: {_complaint(done)}"))
+                    complaint = _last_line(events.said) or _last_line(done.stderr) or f"status {done.returncode}"
+                    raise UserError(one_line(f"ansible did not begin: {complaint}"))
             except TimedOut:
                 kind, why = ReplyKind.LATE, f"the controller's limit of {deadline:.0f} s was reached"
             except Failed as error:
@@ -123,13 +122,14 @@ class Ansible:
 class _Events:
     """Sorts ansible-runner's events into replies."""
 
-    begun = False
+    begun, said = False, ""
 
     def hear(self, text: str, replies: Replies) -> None:
         try:
-            event = json.loads(text) if text.startswith("{") else {}
+            event = json.loads(text) if text.startswith("{") else {"stdout": text}
         except ValueError:
-            return
+            event = {"stdout": text}
+        self.said = str(event.get("stdout", "")).strip() or self.said
         kind, data = event.get("event"), event.get("event_data") or {}
         self.begun = self.begun or kind == "playbook_on_play_start"
         if kind in ("runner_on_ok", "runner_on_failed", "runner_on_unreachable") and data.get("task") == _TASK:
@@ -174,16 +174,6 @@ def _hosts(listing: dict[str, Any]) -> dict[str, dict[str, Any]]:
         found |= {host: dict(variables.get(host, {})) for host in listing[group].get("hosts", ()) if host not in found}
         queue += listing[group].get("children", ())
     return found | {host: dict(values) for host, values in variables.items() if host not in found}
-
-
-def _complaint(done: Completed) -> str:
-    texts = [done.stderr]
-    for line in done.stdout.splitlines():
-        try:
-            texts.append(str(json.loads(line).get("stdout", "")) if line.startswith("{") else line)
-        except ValueError:
-            texts.append(line)
-    return _last_line("\n".join(texts)) or f"status {done.returncode}"
 
 
 def _last_line(text: str) -> str:
