@@ -16,6 +16,7 @@ from bench.errors import UserError
 from bench.fleet.files import PLAN, read_object, write_json
 from bench.fleet.job_script import VARIABLE
 from bench.measure.recording import redact
+from bench.store.documents import first_error
 from bench.store.errors import one_line
 
 SCHEMA = "aiready-bench/fleet-plan"
@@ -93,9 +94,8 @@ def load(folder: Path) -> FleetPlan:
     try:
         return TypeAdapter(FleetPlan).validate_python(found)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise UserError(one_line(f"{folder / PLAN}: is damaged: {what}; start the fleet run anew")) from error
+        message = f"{folder / PLAN}: is damaged: {first_error(error)}; start the fleet run anew"
+        raise UserError(one_line(message)) from error
 
 
 def checked_env(words: Sequence[str]) -> dict[str, str]:

@@ -22,7 +22,7 @@ from bench.fleet import staging
 from bench.fleet.pair_rounds import schedule
 from bench.judge.fleet.model import Fleet
 from bench.model import Decision
-from tests.accuracy import fleet_kills
+from tests.accuracy.fleet_kills import Moment, kills
 from tests.fleet.test_run import RANK, ROOT, STORAGE_ONLY, starts, states
 from tests.fleet.testbed import Testbed
 from tests.fleet.ways import Way
@@ -33,8 +33,8 @@ WHOLE: dict[str, Any] = {
 }
 VERDICTS = [("acceptance", "GO", {"GO": 4})]
 BENCH = [sys.executable, "-m", "bench", "fleet", "run"]
-#: Seconds after the start; what it has started is killed with the second, the others are killed alone.
-KILL_SEEDS = {1009: 2.4, 1018: 4.9, 1001: 9.6}
+#: By lines of the log: all hosts have begun; three of four have answered; in the first round of pairs.
+MOMENTS = [Moment("begun", lines=8, alone=True), Moment("answered", lines=11), Moment("pairs", lines=18, alone=True)]
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def check_kills(way: Way, place: Path) -> None:
     """
     with ThreadPoolExecutor() as pool:
         interrupted = pool.submit(_interrupt, way, place)
-        assert fleet_kills.kills(way, list(KILL_SEEDS), 12.0) == [True] * len(KILL_SEEDS)
+        assert kills(way, MOMENTS) == [True] * len(MOMENTS)
         fleet, progress = interrupted.result()
     assert states(fleet) == dict.fromkeys(way.hosts.names, "pass"), progress
 

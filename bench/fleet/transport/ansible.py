@@ -16,7 +16,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,10 +125,10 @@ class _Events:
     begun, said = False, ""
 
     def hear(self, text: str, replies: Replies) -> None:
-        try:
-            event = json.loads(text) if text.startswith("{") else {"stdout": text}
-        except ValueError:
-            event = {"stdout": text}
+        event: dict[str, Any] = {"stdout": text}
+        if text.startswith("{"):
+            with suppress(ValueError):
+                event = json.loads(text)
         self.said = str(event.get("stdout", "")).strip() or self.said
         kind, data = event.get("event"), event.get("event_data") or {}
         self.begun = self.begun or kind == "playbook_on_play_start"
