@@ -19,7 +19,7 @@ from bench.errors import UserError
 from bench.fleet import job_script, staging
 from bench.fleet.files import AGAIN, FLEET, NODES, ROSTER, read_object, same_host, write_bytes, write_json
 from bench.fleet.job_script import BadResult, Contacted, Frame
-from bench.fleet.jobs import HostJob, Jobs, Listen, Log, Note
+from bench.fleet.jobs import HostJob, Jobs, Log, Note, OnNote
 from bench.fleet.join.folder import COLLECTIVE, join_folder, trouble_of_line
 from bench.fleet.join.join import Judgement
 from bench.fleet.join.pairs import SHARED
@@ -44,15 +44,13 @@ class FleetRun:
     folder: Path
     plan: FleetPlan
     transport: Transport
-    listen: Listen = lambda _: None
+    listen: OnNote = lambda _: None
     keep: Callable[[Run], None] = lambda _: None
     roster: dict[str, Contacted] = field(default_factory=dict)
-    log: Log = field(init=False)
     jobs: Jobs = field(init=False)
 
     def __post_init__(self) -> None:
-        self.log = Log(self.folder)
-        self.jobs = Jobs(self.transport, self.log, self.plan.id, self.listen)
+        self.jobs = Jobs(self.transport, Log(self.folder), self.plan.id, self.listen)
 
     def run(self, by: Judgement) -> Fleet:
         """Everything that is missing, then the fleet document. Raises UserError, Interrupted."""
@@ -87,7 +85,7 @@ class FleetRun:
             self.listen(Note("contact", host, state or "here", reason))
             if found is not None and state is None:
                 self.roster[host] = found
-        self.log.write(rows)
+        self.jobs.log.write(rows)
         names = {host: {"hostname": found.hostname, "machine": found.machine} for host, found in self.roster.items()}
         write_json(self.folder / ROSTER, read_object(self.folder / ROSTER) | names)
 
@@ -125,7 +123,7 @@ class FleetRun:
 
     def _named(self) -> list[str]:
         """Every named host but those that are another one's machine."""
-        return [host for host in self.plan.hosts if self.log.ended.get(("contact", host)) != State.DUPLICATE]
+        return [host for host in self.plan.hosts if self.jobs.log.ended.get(("contact", host)) != State.DUPLICATE]
 
     def _sound(self) -> list[str]:
         """Those who are here and were not lost on the way."""
@@ -184,7 +182,7 @@ class FleetRun:
     def _late(self) -> None:
         """Hosts that were lost may be back, and may have finished: ask them once more."""
         late = (State.LOST, State.CONTROLLER_TIMEOUT)
-        lost = [host for host in self.roster if self.log.ended.get(("sweep", host)) in late]
+        lost = [host for host in self.roster if self.jobs.log.ended.get(("sweep", host)) in late]
         for host in self.jobs.collect("sweep", {host: self._sweep_job(host) for host in lost}):
             self.listen(Note("sweep", host, State.LOST, f"its job {host} has no result; resume this run"))
 

@@ -44,21 +44,18 @@ def small_file(path: Path, most: int) -> bytes:
     return data
 
 
-def read_json(path: Path) -> Any:
-    """A small JSON file of ours, None when it is absent. Raises UserError when it cannot be used."""
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a small file of ours; empty when it is absent, or no object. Raises UserError when it cannot
+    be read.
+    """
     try:
-        return json.loads(small_file(path, _MAX_JSON_BYTES).decode("utf-8"))
+        found = json.loads(small_file(path, _MAX_JSON_BYTES).decode("utf-8"))
     except FileNotFoundError:
-        return None
+        return {}
     except OSError as error:
         raise UserError(one_line(f"{path}: {why(error)}")) from error
     except (ValueError, RecursionError) as error:
         raise UserError(one_line(f"{path}: is damaged: {error}; start the fleet run anew")) from error
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in that file; empty when it is absent, or no object. Raises UserError when it cannot be read."""
-    found = read_json(path)
     return found if isinstance(found, dict) else {}
 
 
@@ -104,8 +101,7 @@ def hostnames_in(folder: Path) -> dict[str, str]:
 
 def expected_in(folder: Path) -> list[str]:
     """The hosts that the folder itself names: its plan, or its ``hosts.txt``. Raises UserError when it names none."""
-    plan = read_json(folder / PLAN)
-    if isinstance(plan, dict):
+    if plan := read_object(folder / PLAN):
         hosts = plan.get("hosts")
         if not isinstance(hosts, list) or not all(isinstance(host, str) for host in hosts):
             raise UserError(one_line(f"{folder / PLAN}: hosts: is not a list of names; start the fleet run anew"))

@@ -59,7 +59,7 @@ class Note:
     reason: str = ""
 
 
-Listen = Callable[[Note], None]
+OnNote = Callable[[Note], None]
 
 
 class Log:
@@ -107,7 +107,7 @@ class Jobs:
     transport: Transport
     log: Log
     prefix: str
-    listen: Listen = lambda _: None
+    listen: OnNote = lambda _: None
     _lost: dict[str, bool] = field(default_factory=dict)
 
     def lost(self, host: str) -> bool:

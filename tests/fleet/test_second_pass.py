@@ -19,7 +19,7 @@ from bench.fleet.jobs import Jobs, Log
 from bench.fleet.join.pairs import pairs_in
 from bench.fleet.pair_rounds import Round, Rounds, schedule, second_pass
 from bench.fleet.plan import FleetPlan, HostVars
-from bench.fleet.transport.base import Listen, Reply, ReplyKind
+from bench.fleet.transport.base import OnReply, Reply, ReplyKind
 from bench.judge.fleet.model import Outlier, PairOutcome, State
 from bench.judge.fleet.ports import ports
 from bench.measure.probe import Interrupted
@@ -108,7 +108,7 @@ class Fabric:
         self.rng = random.Random(1)
 
     def each(
-        self, commands: Mapping[str, str], limit: float, *, width: int | None = None, listen: Listen = lambda _: None
+        self, commands: Mapping[str, str], limit: float, *, width: int | None = None, listen: OnReply = lambda _: None
     ) -> dict[str, Reply]:
         replies = {}
         for host, script in commands.items():

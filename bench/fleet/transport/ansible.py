@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError
-from bench.fleet.transport.base import Listen, Replies, Reply, ReplyKind, last_line
+from bench.fleet.transport.base import OnReply, Replies, Reply, ReplyKind, last_line
 from bench.measure import tools
 from bench.measure.probe import Failed, ProbeError, TimedOut
 from bench.measure.tools import Signals
@@ -63,7 +63,7 @@ class Ansible:
             raise UserError(one_line(f"inventory: ansible-inventory answered what is no inventory: {error}")) from error
 
     def each(
-        self, commands: Mapping[str, str], limit: float, *, width: int | None = None, listen: Listen = lambda _: None
+        self, commands: Mapping[str, str], limit: float, *, width: int | None = None, listen: OnReply = lambda _: None
     ) -> dict[str, Reply]:
         """Each host's script travels in base64, so that nothing in it is a template or a quote."""
         raw = f"""sh -c "$(echo {_OWN_WORD} | base64 -d)" """.strip()
@@ -86,7 +86,7 @@ class Ansible:
         return self._play(task, places, limit, None, lambda _: None)
 
     def _play(
-        self, task: Mapping[str, Any], words: Mapping[str, str], limit: float, width: int | None, listen: Listen
+        self, task: Mapping[str, Any], words: Mapping[str, str], limit: float, width: int | None, listen: OnReply
     ) -> dict[str, Reply]:
         """Run a play of that task. More hosts at once than 16 a core only slow the controller."""
         width = width or min(len(words), 16 * (os.cpu_count() or 1))

@@ -29,7 +29,7 @@ class Reply:
     detail: str = ""
 
 
-Listen = Callable[[Reply], None]
+OnReply = Callable[[Reply], None]
 
 
 class Transport(Protocol):
@@ -43,7 +43,7 @@ class Transport(Protocol):
         ...
 
     def each(
-        self, commands: Mapping[str, str], limit: float, *, width: int | None = None, listen: Listen = lambda _: None
+        self, commands: Mapping[str, str], limit: float, *, width: int | None = None, listen: OnReply = lambda _: None
     ) -> dict[str, Reply]:
         """One reply for every host in ``commands`` (host -> a script for sh), at most ``limit`` seconds a host.
 
@@ -64,7 +64,7 @@ class Transport(Protocol):
 class Replies:
     """One reply for every host of a call; the first that is given counts, and none for a host that was not named."""
 
-    def __init__(self, hosts: Iterable[str], listen: Listen) -> None:
+    def __init__(self, hosts: Iterable[str], listen: OnReply) -> None:
         self.waiting = dict.fromkeys(hosts)
         self.given: dict[str, Reply] = {}
         self._listen = listen

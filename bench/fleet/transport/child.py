@@ -16,7 +16,7 @@ from typing import Any
 
 from bench.errors import UserError
 from bench.fleet.job_script import KILL_AFTER_SECONDS, TIMED_OUT, decoded
-from bench.fleet.transport.base import Listen, Replies, Reply, ReplyKind, last_line
+from bench.fleet.transport.base import OnReply, Replies, Reply, ReplyKind, last_line
 from bench.measure import tools
 from bench.measure.probe import ProbeError
 from bench.measure.tools import Signals
@@ -103,7 +103,7 @@ class Scripts:
     """The two ways of `bench.fleet.transport.base.Transport` to the hosts, where all hosts are at work at once."""
 
     def each(
-        self, commands: Mapping[str, str], limit: float, *, width: int | None = None, listen: Listen = lambda _: None
+        self, commands: Mapping[str, str], limit: float, *, width: int | None = None, listen: OnReply = lambda _: None
     ) -> dict[str, Reply]:
         return self._each(commands, limit, None, listen)
 
@@ -114,7 +114,7 @@ class Scripts:
         commands = {host: f"umask 077; exec cat >{shlex.quote(place)}" for host, place in places.items()}
         return self._each(commands, limit, source, lambda _: None)
 
-    def _each(self, commands: Mapping[str, str], limit: float, file: Path | None, listen: Listen) -> dict[str, Reply]:
+    def _each(self, commands: Mapping[str, str], limit: float, file: Path | None, listen: OnReply) -> dict[str, Reply]:
         raise NotImplementedError
 
 

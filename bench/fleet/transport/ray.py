@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError
-from bench.fleet.transport.base import Listen, Replies, Reply, ReplyKind, last_line
+from bench.fleet.transport.base import OnReply, Replies, Reply, ReplyKind, last_line
 from bench.fleet.transport.child import END, RUN, Child, Scripts, ended, limited
 from bench.measure import tools
 from bench.measure.tools import Signals
@@ -43,7 +43,7 @@ class Ray(Scripts):
         there = {name: node for name, node in nodes.items() if name in words or (node["alive"] and node["works"])}
         return {name: {"bench_addr": there[name]["address"]} for name in limited(there, pattern)}
 
-    def _each(self, commands: Mapping[str, str], limit: float, file: Path | None, listen: Listen) -> dict[str, Reply]:
+    def _each(self, commands: Mapping[str, str], limit: float, file: Path | None, listen: OnReply) -> dict[str, Reply]:
         replies = Replies(commands, listen)
         request = {"scripts": dict(commands), "task": _TASK, "limit": limit, "end": END, "file": file and str(file),
                    "seconds": limit + _GRACE_SECONDS}  # fmt: skip

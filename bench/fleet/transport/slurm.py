@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError
-from bench.fleet.transport.base import Listen, Replies, Reply, ReplyKind, last_line
+from bench.fleet.transport.base import OnReply, Replies, Reply, ReplyKind, last_line
 from bench.fleet.transport.child import END, RUN, Child, Scripts, ended, limited
 from bench.measure import tools
 from bench.measure.probe import ProbeError
@@ -65,7 +65,7 @@ class Slurm(Scripts):
         nodes = self._nodes(names)
         return {name: {"bench_addr": nodes.get(name, {}).get("NodeAddr", name)} for name in limited(names, pattern)}
 
-    def _each(self, commands: Mapping[str, str], limit: float, file: Path | None, listen: Listen) -> dict[str, Reply]:
+    def _each(self, commands: Mapping[str, str], limit: float, file: Path | None, listen: OnReply) -> dict[str, Reply]:
         replies = Replies(commands, listen)
         for host, state in self._dead(list(commands)).items():
             replies.give(host, ReplyKind.UNREACHABLE, f"Slurm says of it: {state}")
