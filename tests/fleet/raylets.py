@@ -35,7 +35,7 @@ class Raylets:
 
     def start(self, *numbers: int) -> None:
         """The raylets of hosts, each of which sees a temporary folder of its own; until they are up."""
-        with ThreadPoolExecutor() as pool:
+        with ThreadPoolExecutor(2) as pool:
             list(pool.map(self._start, [self._raylet(i) for i in numbers]))
 
     def _raylet(self, i: int) -> list[str]:
@@ -61,10 +61,11 @@ class Raylets:
         fixed = ["--block", "--disable-usage-stats", "--object-store-memory=80000000"]
         return [str(self._venv / "bin" / "python"), "-m", "ray.scripts.scripts", "start", *fixed, *words]
 
-    def _start(self, argv: list[str], seconds: float = 90) -> None:
+    def _start(self, argv: list[str], seconds: float = 150) -> None:
         """Start it, and wait until it says that it is up."""
         log = self.hosts.folder / f"ray.{os.urandom(4).hex()}.log"
         env = {**os.environ, **{f"RAY_health_check_{name}": value for name, value in _QUICK.items()}}
+        env["RAY_raylet_start_wait_time_s"] = "120"  # of a busy machine
         with log.open("wb") as file:
             process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=env)
         self.processes.append(process)
