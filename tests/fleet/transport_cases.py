@@ -150,7 +150,10 @@ def check_command(way: Way, place: Path) -> None:
              "--results", str(results), "--python", bare]  # fmt: skip
     env = {name: value for name, value in way.env.items() if name != "PYTHONPATH"}  # srun takes it to the nodes
     way.hosts.on(1, ["rm", "-rf", "/var/tmp/aiready-bench-0/stage"])
-    dry = way.hosts.controller([*BENCH, *words, "--dry-run"], timeout=60, **env)
+    before = [[*BENCH, *words, "--dry-run"], [*BENCH, *way.words, "--limit", "n009", "--results", str(results)]]
+    with ThreadPoolExecutor() as pool:
+        dry, unknown = pool.map(lambda argv: way.hosts.controller(argv, timeout=100, **env), before)
+    assert unknown.returncode == 2 and len(unknown.stderr.strip().splitlines()) == 1
     assert dry.returncode == 0 and "hosts (1): n001" in dry.stdout and not results.exists(), dry.stderr
     done = way.hosts.controller([*BENCH, *words, "--stage", "--json"], timeout=200, **env)
     assert done.returncode == 3 and "Traceback" not in done.stderr, done.stderr
@@ -160,5 +163,3 @@ def check_command(way: Way, place: Path) -> None:
     run = next((results / "fleet").glob("*/plan.json")).parent.name
     again = way.hosts.controller([*BENCH, "--resume", run, "--results", str(results), "--quiet"], timeout=100, **env)
     assert again.returncode == 3 and again.stdout.count("INCONCLUSIVE") == 3
-    unknown = way.hosts.controller([*BENCH, *way.words, "--limit", "n009", "--results", str(results)], 60, **env)
-    assert unknown.returncode == 2 and len(unknown.stderr.strip().splitlines()) == 1
