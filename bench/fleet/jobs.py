@@ -132,22 +132,19 @@ class Jobs:
         replies = self.transport.each(scripts, seconds + _GRACE_SECONDS)
         todo = {}
         for host, job in jobs.items():
-            if again := self._collected(phase, job, replies[host], claims[host], attempts[host]):
-                todo[host] = (job, again)
+            attempt, reply = attempts[host], replies[host]
+            found = job_script.marker(reply.stdout, claims[host])
+            if found == "NONE":
+                todo[host] = (job, attempt)
+            elif found == "DIED":
+                todo[host] = (job, attempt + 1)
+            elif found == "RUNNING":
+                self._end(phase, job, attempt, State.CONTROLLER_TIMEOUT, "still_running: it is within its bound")
+            else:
+                state = self._end(phase, job, attempt, *self._outcome(job, reply, claims[host]))
+                if reply.kind is ReplyKind.DONE and state != ANSWERED:
+                    todo[host] = (job, attempt + 1)
         return todo
-
-    def _collected(self, phase: str, job: HostJob, reply: Reply, claim: str, attempt: int) -> int:
-        """The number of the attempt that is to be started; 0 for none."""
-        found = job_script.marker(reply.stdout, claim) if reply.kind is ReplyKind.DONE else None
-        if found == "NONE":
-            return attempt
-        if found == "DIED":
-            return attempt + 1
-        if found == "RUNNING":
-            self._end(phase, job, attempt, State.CONTROLLER_TIMEOUT, "still_running: it is within its bound")
-            return 0
-        state = self._end(phase, job, attempt, *self._outcome(job, reply, claim))
-        return attempt + 1 if reply.kind is ReplyKind.DONE and state != ANSWERED else 0
 
     def _start(self, phase: str, todo: Mapping[str, tuple[HostJob, int]], width: int | None) -> None:
         self.log.write([
