@@ -48,13 +48,12 @@ def measure_one(ctx: Context, peer: str, labels: Mapping[str, str], plan: Networ
             raise Unsupported.told(f"{link.problem} ({peer})", "install iperf3 on the peer")
         ceiling = link.iperf3.max_bits_per_second
         ctx.progress(f"{peer}: {announcement(plan, ceiling, link.interface)}", 0.0)  # courtesy: before it is sent
-        quiet = echo.idle(link, plan) if link.echo_port else None
-        quick = echo.fine(link, plan) if link.echo_port else None
+        quiet, quick = echo.unloaded(link, plan) if link.echo_port else (None, None)
         tcp = bandwidth.measure_tcp(link, plan)
         found = bandwidth.throughput(tcp, link.labels, ceiling)
         found += bandwidth.utilization(tcp, link.interface, link.labels)
-        found += bandwidth.both_ways(bandwidth.measure_both(link, plan, max(tcp.streams.values())), link.labels)
-        udp, overflows = bandwidth.measure_udp(link, plan, {d: tcp.median(d) for d in bandwidth.DIRECTIONS})
+        found += bandwidth.both_ways(link, plan, max(tcp.streams.values()))
+        udp, overflows = bandwidth.measure_udp(link, plan, tcp)
         found += bandwidth.datagrams(udp, link.labels, overflows)
         if quiet is None:
             ctx.warn(
