@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -55,7 +56,6 @@ class Datagrams:
     lost: int
     jitter_seconds: tuple[float, ...]
     bytes_per_second: float
-    seconds: float
 
 
 def tcp_arguments(
@@ -172,13 +172,11 @@ def document(text: str, server: Iperf3Server, stderr: str = "") -> Document:
 def _documents(text: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     decoder, at = json.JSONDecoder(object_pairs_hook=_without_doubles), text.find("{")
-    while at >= 0 and len(found) < _MOST_DOCUMENTS:
-        try:
+    with suppress(ValueError, RecursionError):
+        while at >= 0 and len(found) < _MOST_DOCUMENTS:
             value, end = decoder.raw_decode(text, at)
-        except (ValueError, RecursionError):
-            return found
-        found.append(value)
-        at = text.find("{", end)
+            found.append(value)
+            at = text.find("{", end)
     return found
 
 
@@ -242,14 +240,12 @@ def udp_datagrams(doc: Document, direction: str) -> Datagrams:
     jitters = [whole.figure("jitter_ms")]  # the last value, which is all that a sender is told
     if direction == "receive":
         jitters = [*(i.sum.jitter_ms for i in doc.intervals if i.sum and i.sum.jitter_ms), *jitters]
-    seconds = whole.figure("seconds")
     return Datagrams(
         direction=direction,
         packets=packets,
         lost=lost,
         jitter_seconds=tuple(milliseconds / 1e3 for milliseconds in jitters),
-        bytes_per_second=(packets - lost) * _there(doc.payload, "blksize") / max(seconds, 1e-9),
-        seconds=seconds,
+        bytes_per_second=(packets - lost) * _there(doc.payload, "blksize") / max(whole.figure("seconds"), 1e-9),
     )
 
 
@@ -261,7 +257,8 @@ def mean_segment(docs: Sequence[Document]) -> int | None:
 def bits(text: str) -> float:
     """``500M`` or ``1.5G`` as bits per second (decimal, as iperf3 counts rates). Raises ValueError."""
     factor = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}.get(text[-1:].upper(), 1.0)
-    value = float(text if factor == 1.0 else text[:-1]) * factor
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{text!r} is not a rate above 0")
-    return value
+    with suppress(ValueError):
+        value = float(text if factor == 1.0 else text[:-1]) * factor
+        if 0 < value < math.inf:
+            return value
+    raise ValueError(f"{text!r} is not a rate above 0; give 500M or 1G say")

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
@@ -84,8 +84,7 @@ class LoadEnded(Failed):
 # --- packets
 
 
-@dataclass(frozen=True, slots=True)
-class EchoPacket:
+class EchoPacket(NamedTuple):
     """Seconds; ``application`` from the slot it was due to the application's receipt. ``stamped``: kernel's stamps."""
 
     round_trip: float
@@ -169,7 +168,7 @@ def _packet(row: _Row) -> EchoPacket:
     round_trip, host = trip - peer, late + max(send, 0) + max(receive, 0)
     queued = min(max(egress or 0, 0), round_trip)
     parts = (round_trip, round_trip - queued, queued, host, peer)
-    return EchoPacket(*(nanoseconds * _NANO for nanoseconds in parts), whole, True)
+    return EchoPacket._make((*(nanoseconds * _NANO for nanoseconds in parts), whole, True))
 
 
 def _doubt(head: EchoSummary, late: Sequence[float], unstamped: float) -> str | None:

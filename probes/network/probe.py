@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from bench.measure.jsonl import record
 from bench.measure.probe import Check, Context, Failed, Option, Probe, ProbeError, Tools, Unsupported, python_argv
 from bench.model import Code, Measurement, Request
+from probes.common.iperf3 import bits
 from probes.common.metrics import metrics
 from probes.network import bandwidth, echo
 from probes.network.plan import LOOPBACK_PLANS, PEER_PLANS, NetworkPlan, for_peers
-from probes.peer.link import KEY_FILE, MAX_RATE, bit_rate, connected, each_peer
+from probes.peer.link import KEY_FILE, MAX_RATE, connected, each_peer
 from probes.peer.protocol import LOOPBACK, Interface, LoopbackLine
 
 _SLACK_SECONDS = 30.0
@@ -140,7 +141,7 @@ METRICS = (*_OWN, *RESPONSE)
 UDP_RATE = Option(
     "udp_rate",
     "bit/s of the UDP test, 10M say, at most half of TCP's",
-    type=bit_rate,
+    type=bits,
     default=bandwidth.UDP_BITS_PER_SECOND,
 )
 

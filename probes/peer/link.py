@@ -28,18 +28,10 @@ _REMEDIES = {
 }
 
 
-def bit_rate(text: str) -> float:
-    """``500M`` or ``1.5G`` as bits per second. Raises ValueError."""
-    try:
-        return bits(text)
-    except ValueError as error:
-        raise ValueError(f"{text!r} is not a rate above 0; give 500M or 1G say") from error
-
-
 KEY_FILE = Option(
     "key_file", "file with the key that the peer shares with us", check=read_key, affects_comparability=False
 )
-MAX_RATE = Option("max_rate", "ceiling in bit/s for bandwidth tests, 500M say", type=bit_rate)
+MAX_RATE = Option("max_rate", "ceiling in bit/s for bandwidth tests, 500M say", type=bits)
 
 
 @dataclass(slots=True)
@@ -80,7 +72,6 @@ class Link:
                     raise
 
     def _once(self, name: str, argv: list[str], seconds: float) -> Document:
-        self.ctx.tools.require("iperf3")
         try:
             done = self.ctx.tools.run(argv, name=name, timeout=seconds + _GRACE_SECONDS)
         except TimedOut as late:

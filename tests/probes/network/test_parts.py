@@ -187,7 +187,7 @@ def test_retransmits_are_a_share_of_all_segments() -> None:
 
 
 def test_loss_in_the_receivers_own_socket_is_not_the_networks() -> None:
-    results = [Datagrams("receive", 1000, 40, (1e-5,), 1e6, 1.0), Datagrams("send", 1000, 1, (1e-5,), 1e6, 1.0)]
+    results = [Datagrams("receive", 1000, 40, (1e-5,), 1e6), Datagrams("send", 1000, 1, (1e-5,), 1e6)]
     found = {
         (m.metric, m.labels["direction"]): m
         for m in figures.datagrams(results, {"peer": "p"}, {"receive": 40, "send": 0})
