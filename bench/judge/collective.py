@@ -56,11 +56,8 @@ def waits(ranks: Ranks, size: int) -> list[float]:
 
     The last to arrive waits for nobody, so its own time is the shortest: the straggler is the rank with the least.
     """
-    by_rank: list[list[float]] = [[] for _ in ranks.names]
-    for iteration in zip(*ranks.seconds[size], strict=True):
-        for rank, seconds in enumerate(iteration):
-            by_rank[rank].append(seconds - min(iteration))
-    return [median(values) for values in by_rank]
+    least = [min(iteration) for iteration in zip(*ranks.seconds[size], strict=True)]
+    return [median([took - short for took, short in zip(own, least, strict=True)]) for own in ranks.seconds[size]]
 
 
 def late_rank(ranks: Ranks, size: int) -> int | None:

@@ -38,7 +38,7 @@ def measure(ctx: Context) -> Sequence[Measurement]:
     device = "cuda" if gpus else "cpu"
     ranks = parse(_run(ctx, local, device))
     labels = {} if ranks.backend == "nccl" else {"stand_in": "cpu"}
-    for sentence in stragglers(ranks):
+    for _, _, sentence in stragglers(ranks):
         ctx.warn(sentence)
     return measurements(ranks, labels)
 

@@ -56,7 +56,6 @@ class Responder:
             raise
         self.key = key
         self.sessions: dict[int, EchoSession] = {}
-        self.answered = 0
         self.dropped = 0
 
     def open(self) -> int | None:
@@ -66,9 +65,6 @@ class Responder:
         token = secrets.randbits(63) | 1
         self.sessions[token] = EchoSession()
         return token
-
-    def close(self, token: int) -> None:
-        self.sessions.pop(token, None)
 
     def serve(self) -> None:
         """Answer what has come, at most a batch of it, so that the control connections get their turn."""
@@ -94,20 +90,13 @@ class Responder:
             REPLY, packet.token, packet.run, packet.sequence, arrived or 0, time.time_ns(), session.seen,
             tuple(session.follow_ups),
         )  # fmt: skip
-        self._send(datagram.pack(reply, len(data), self.key), sender, session, packet.sequence)
-
-    def _send(self, data: bytes, sender: Any, session: EchoSession, sequence: int) -> None:
-        """SCHED is stamped before ``sendto`` returns, so what is drained right after it belongs to this reply."""
+        # SCHED is stamped before ``sendto`` returns, so what is drained right after it belongs to this reply.
         datagram.drain(self.socket)
         try:
-            self.socket.sendto(data, socket.MSG_DONTWAIT, sender)
+            self.socket.sendto(datagram.pack(reply, len(data), self.key), socket.MSG_DONTWAIT, sender)
         except OSError:
             self.dropped += 1
             return
-        self.answered += 1
         stamps = [sent.nanoseconds for sent in datagram.drain(self.socket) if sent.kind == SCHED]
         if stamps:
-            session.follow_ups.appendleft((sequence, stamps[-1]))
-
-    def end(self) -> None:
-        self.socket.close()
+            session.follow_ups.appendleft((packet.sequence, stamps[-1]))

@@ -27,7 +27,7 @@ from typing import Any
 from bench import __version__
 from bench.measure import tools
 from bench.measure.tools import Signals
-from probes.peer.children import LeasedServer, free_port, perftest_words, rank_words, silent, start_rank
+from probes.peer.children import LeasedServer, Refused, free_port, perftest_argv, rank_argv, silent
 from probes.peer.echo_server import Responder
 from probes.peer.protocol import GREETING, LOOPBACK, MAX_LEASE_SECONDS, MAX_LINE_BYTES, number, udp_counters, verify
 
@@ -35,6 +35,8 @@ MOST_CONNECTIONS = 64
 _HELLO_SECONDS = 10.0
 _TICK_SECONDS = 0.25
 _RANK_SECONDS = 900.0
+#: A client whose cable was pulled is noticed after 20 s.
+_KEEP_ALIVE = ((socket.TCP_KEEPIDLE, 5), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 _LOOPBACK_ATTEMPTS, _LOOPBACK_IDLE_SECONDS = 50, 20.0
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -121,19 +123,23 @@ class Peer:
         except OSError:
             return
         who = str(sender[0])
-        if not self._allowed(who) or len(self.connections) >= MOST_CONNECTIONS:
-            reason = "not_allowed" if not self._allowed(who) else "peer_busy"
-            _send(sock, f"{GREETING}{json.dumps({'error': f'{reason}: this peer refuses {who}'})}\n".encode())
+        reason = None if self._allowed(who) else "not_allowed"
+        if reason is None and len(self.connections) >= MOST_CONNECTIONS:
+            reason = "peer_busy"
+        if reason is not None:
+            _send(sock, {"error": f"{reason}: this peer refuses {who}"}, GREETING)
             sock.close()
             _log(f"refused {who}: {reason}")
             return
         sock.setblocking(False)
-        _keep_alive(sock)
+        for option, value in _KEEP_ALIVE:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         connection = Connection(sock, who, secrets.token_hex(16), time.monotonic() + _HELLO_SECONDS)
         self.connections.append(connection)
         self.selector.register(sock, selectors.EVENT_READ, lambda: self._read(connection))
         hello = {"nonce": connection.nonce, "key": bool(self.settings.key), "version": __version__}
-        _send(sock, f"{GREETING}{json.dumps(hello)}\n".encode())
+        _send(sock, hello, GREETING)
 
     def _allowed(self, who: str) -> bool:
         address = ipaddress.ip_address(who.partition("%")[0])
@@ -160,99 +166,82 @@ class Peer:
         request = verify(line, connection.nonce, self.settings.key)
         if request is None:
             why = "key_refused: the key differs" if self.settings.key else "garbage: not a request of a bench node"
-            _send(connection.socket, json.dumps({"ok": False, "error": why}).encode() + b"\n")
+            _send(connection.socket, {"ok": False, "error": why})
             self._close(connection, why)
             return
-        answer = self._answer(connection, request)
-        answer = {"ok": False, "error": answer} if isinstance(answer, str) else {"ok": True, **answer}
-        _send(connection.socket, json.dumps(answer).encode() + b"\n")
+        try:
+            _send(connection.socket, {"ok": True, **self._answer(connection, request)})
+        except Refused as error:
+            _send(connection.socket, {"ok": False, "error": str(error)})
 
-    def _answer(self, connection: Connection, request: dict[str, Any]) -> dict[str, Any] | str:
-        """What is given for a request, or why it is refused: ``word: sentence``."""
+    def _answer(self, connection: Connection, request: dict[str, Any]) -> dict[str, Any]:
+        """What is given for a request. Raises Refused."""
         match request.get("op"):
             case "lease":
                 return self._lease(connection, request)
             case "rank":
-                return self._rank(connection, request)
+                own = str(connection.socket.getsockname()[0])
+                self._start(connection, [*rank_argv(request), "--address", own], _RANK_SECONDS)
+                _log(f"a rank of an all-reduce for {connection.who}")
+                return {}
             case "rdma":
-                return self._rdma(connection, request)
+                tool, *words = perftest_argv(request)
+                port = self._free_port()
+                seconds = number(request.get("seconds"), 1, MAX_LEASE_SECONDS)
+                self._start(connection, [tool, "-p", str(port), *words], seconds)
+                return {"port": port}
             case "counters":
                 return {"udp": udp_counters()}
-        return f"unknown_request: {str(request.get('op'))[:40]!r}; update this peer"
+        raise Refused(f"unknown_request: {str(request.get('op'))[:40]!r}; update this peer")
 
-    def _lease(self, connection: Connection, request: dict[str, Any]) -> dict[str, Any] | str:
+    def _start(self, connection: Connection, argv: list[str], seconds: float | None) -> None:
+        if connection.other is not None or seconds is None:
+            raise Refused("garbage: one rank or server a connection, for a time")
+        connection.until = time.monotonic() + seconds
+        connection.other = silent(argv)
+
+    def _lease(self, connection: Connection, request: dict[str, Any]) -> dict[str, Any]:
         seconds = number(request.get("seconds"), 1, MAX_LEASE_SECONDS)
         if seconds is None or connection.token is not None:
-            return "garbage: a lease needs seconds, and is given once a connection"
+            raise Refused("garbage: a lease needs seconds, and is given once a connection")
         connection.token = self.echo.open()
         connection.until = time.monotonic() + seconds
-        problem = self._start_iperf3(connection)
+        ceiling, port, problem = self.settings.max_bits_per_second, None, None
+        try:
+            if shutil.which("iperf3") is None:
+                raise Refused("tool_missing: iperf3 is not installed on the peer")
+            port = self._free_port()
+            connection.iperf3 = LeasedServer(str(self.address[0]), port, ceiling)
+            self._start_iperf3(connection, connection.iperf3)
+        except Refused as error:
+            problem = str(error)
         _log(f"lease for {connection.who}, at most {seconds:.0f} s")
         return {
             "token": connection.token,
             "echo_port": self.settings.port,
             "echo_stamped": self.echo.stamped,
-            "iperf3_port": connection.iperf3.port if connection.iperf3 else None,
+            "iperf3_port": port,
             "iperf3_problem": problem,
-            "max_bits_per_second": self.settings.max_bits_per_second,
+            "max_bits_per_second": ceiling,
         }
 
-    def _rank(self, connection: Connection, request: dict[str, Any]) -> dict[str, Any] | str:
-        words = rank_words(request)
-        if isinstance(words, str):
-            return words
-        if connection.other is not None:
-            return "garbage: one rank a connection"
-        connection.until = time.monotonic() + _RANK_SECONDS
-        connection.other = start_rank(words, str(connection.socket.getsockname()[0]))
-        _log(f"a rank of an all-reduce for {connection.who}")
-        return {}
-
-    def _rdma(self, connection: Connection, request: dict[str, Any]) -> dict[str, Any] | str:
-        argv = perftest_words(request)
-        if isinstance(argv, str):
-            return argv
-        seconds = number(request.get("seconds"), 1, MAX_LEASE_SECONDS)
-        if connection.other is not None or seconds is None:
-            return "garbage: one server a connection"
-        port = self._free_port()
-        if port is None:
-            return self._no_port()
-        connection.until = time.monotonic() + seconds
-        connection.other = silent([argv[0], "-p", str(port), *argv[1:]])
-        return {"port": port}
-
-    def _free_port(self) -> int | None:
-        return free_port(self.family, self.address, {c.iperf3.port for c in self.connections if c.iperf3})
-
-    def _no_port(self) -> str:
-        return f"peer_busy: no port above {self.settings.port} is free on the peer"
+    def _free_port(self) -> int:
+        return free_port(self.family, self.address, [c.iperf3.port for c in self.connections if c.iperf3])
 
     # --- iperf3
 
-    def _start_iperf3(self, connection: Connection) -> str | None:
-        if shutil.which("iperf3") is None:
-            return "tool_missing: iperf3 is not installed on the peer"
-        port = self._free_port()
-        if port is None:
-            return self._no_port()
-        connection.iperf3 = LeasedServer(str(self.address[0]), port, self.settings.max_bits_per_second)
-        self._run_iperf3(connection, connection.iperf3)
-        return None
-
-    def _run_iperf3(self, connection: Connection, server: LeasedServer) -> None:
+    def _start_iperf3(self, connection: Connection, server: LeasedServer) -> None:
         connection.pidfd = server.start()
-        if connection.pidfd is None:
-            self._close(connection, "its iperf3 server ends at once")
-        else:
-            ended = functools.partial(self._iperf3_ended, connection, server)
-            self.selector.register(connection.pidfd, selectors.EVENT_READ, ended)
+        ended = functools.partial(self._iperf3_ended, connection, server)
+        self.selector.register(connection.pidfd, selectors.EVENT_READ, ended)
 
     def _iperf3_ended(self, connection: Connection, server: LeasedServer) -> None:
         """One test is over: the next may come at once."""
         self._forget_pidfd(connection)
-        server.ended()
-        self._run_iperf3(connection, server)
+        if server.ended():
+            self._close(connection, "its iperf3 server ends at once")
+        else:
+            self._start_iperf3(connection, server)
 
     def _forget_pidfd(self, connection: Connection) -> None:
         if connection.pidfd is not None:
@@ -267,12 +256,10 @@ class Peer:
         self.selector.unregister(connection.socket)
         connection.socket.close()
         self._forget_pidfd(connection)
-        if connection.iperf3 is not None:
-            connection.iperf3.end()
-        if connection.other is not None:
-            tools.end(connection.other)
-        if connection.token is not None:
-            self.echo.close(connection.token)
+        for process in (connection.iperf3.process if connection.iperf3 else None, connection.other):
+            if process is not None:
+                tools.end(process)
+        self.echo.sessions.pop(connection.token or 0, None)
         self.last_used = time.monotonic()
         dropped = f"; {self.echo.dropped} datagrams dropped so far" if self.echo.dropped else ""
         _log(f"connection of {connection.who} ended: {why}{dropped}")
@@ -280,7 +267,7 @@ class Peer:
     def end(self) -> None:
         for connection in list(self.connections):
             self._close(connection, "the peer ends")
-        self.echo.end()
+        self.echo.socket.close()
         self.listener.close()
         self.selector.close()
 
@@ -290,19 +277,12 @@ def networks(words: Sequence[str]) -> tuple[Network, ...]:
     return tuple(ipaddress.ip_network(word, strict=False) for word in words)
 
 
-def _send(sock: socket.socket, data: bytes) -> None:
+def _send(sock: socket.socket, answer: dict[str, Any], first: str = "") -> None:
     """A reply is shorter than any socket buffer; a client that does not read loses it and nothing else."""
     try:
-        sock.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        sock.send(f"{first}{json.dumps(answer)}\n".encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
     except OSError as error:
         _log(f"a reply could not be sent: {error}")
-
-
-def _keep_alive(sock: socket.socket) -> None:
-    """A client whose cable was pulled is noticed after 20 s."""
-    for option, value in ((socket.TCP_KEEPIDLE, 5), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3)):
-        sock.setsockopt(socket.IPPROTO_TCP, option, value)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
 def _log(text: str) -> None:

@@ -64,12 +64,18 @@ class RankTimed:
 
 def main() -> None:
     asked = _arguments()
-    if asked.peers is not None:
-        _with_peers(asked)
+    if asked.peers is None:
+        world, timed = _measure(asked, _store(asked.master, asked.port, asked.rank == 0))
+        if not asked.links:
+            print(_answer(asked, world, timed).model_dump_json(exclude_none=True))
         return
-    world, timed = _measure(asked, _store(asked.master, asked.port, asked.rank == 0))
-    if not asked.links:
-        print(_answer(asked, world, timed).model_dump_json(exclude_none=True))
+    try:
+        with ExitStack() as connections:
+            _be_first(asked, connections)
+    except (NoPeer, ValueError, RuntimeError, OSError) as error:
+        word, _, text = " ".join(str(error).split())[:400].partition(": ")
+        line = f"{word}: {text}" if text and " " not in word else f"collective_failed: {word} {text}"
+        print(json.dumps({"kind": "error", "error": line}), flush=True)
 
 
 def _arguments() -> argparse.Namespace:
@@ -97,21 +103,8 @@ def _sizes(text: str) -> list[int]:
     return [int(size) for size in text.split(",")]
 
 
-# --- node 0, which has its peers start the others
-
-
-def _with_peers(asked: argparse.Namespace) -> None:
-    """Print the lines of all ranks, or the one that says why there are none."""
-    with ExitStack() as connections:
-        try:
-            _print_times(asked, connections)
-        except (NoPeer, ValueError, RuntimeError, OSError) as error:
-            word, _, text = " ".join(str(error).split())[:400].partition(": ")
-            line = f"{word}: {text}" if text and " " not in word else f"collective_failed: {word} {text}"
-            print(json.dumps({"kind": "error", "error": line}), flush=True)
-
-
-def _print_times(asked: argparse.Namespace, connections: ExitStack) -> None:
+def _be_first(asked: argparse.Namespace, connections: ExitStack) -> None:
+    """Node 0, which has its peers start the others: print the lines of all ranks."""
     peers = asked.peers
     socks = [connections.enter_context(connect(*address(peer))) for peer in peers]
     own = socks[0].getsockname()[0] if socks else LOOPBACK
@@ -282,22 +275,15 @@ def _links(task: RankTask, device: Any) -> dict[int, float]:
                     dist.send(tensor, second)
                 _finish(device)
             elif task.rank == second:
-                found[first] = _receive(tensor, first, device)
+                dist.recv(tensor, first)
+                _finish(device)
+                started = time.perf_counter()
+                for _ in range(_MESSAGES - 1):
+                    dist.recv(tensor, first)
+                _finish(device)
+                found[first] = _MESSAGE_BYTES * (_MESSAGES - 1) / (time.perf_counter() - started)
         dist.barrier()
     return found
-
-
-def _receive(tensor: Any, source: int, device: Any) -> float:
-    import torch.distributed as dist
-
-    started = 0.0
-    for number in range(_MESSAGES):
-        dist.recv(tensor, source)
-        if number == 0:
-            _finish(device)
-            started = time.perf_counter()
-    _finish(device)
-    return _MESSAGE_BYTES * (_MESSAGES - 1) / (time.perf_counter() - started)
 
 
 def _finish(device: Any) -> None:
