@@ -151,22 +151,20 @@ def document(text: str, server: Iperf3Server, stderr: str = "") -> Document:
     """
     where = f"{server.host} port {server.port}"
     found = _documents(text)
-    said = stderr.rpartition("error - ")[2].strip() if "error - " in stderr else ""
-    if said and not any(d.get("end") or d.get("error") for d in found):
-        raise _failure(said, where)
+    chosen = next((one for one in found if one.get("end")), found[0] if found else {})
+    told = stderr.rpartition("error - ")[2].strip() if "error - " in stderr and not chosen.get("end") else ""
+    if error := chosen.get("error") or told:
+        raise _failure(str(error), where)
     if not found:
         raise Failed(Code.TOOL_OUTPUT, f"iperf3 against {where} printed no JSON: {text.strip()[:120]!r}")
-    chosen = next((d for d in found if d.get("end")), found[0])
-    if chosen.get("error"):
-        raise _failure(str(chosen["error"]), where)
     if not chosen.get("end"):
         raise Failed(Code.TOOL_OUTPUT, f"iperf3 against {where} ended without a result")
     try:
         return Document.model_validate(chosen)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
+    except ValidationError as trouble:
+        first = trouble.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
-        raise Failed(Code.TOOL_OUTPUT, f"iperf3 against {where}: {place}: {first['msg']}") from error
+        raise Failed(Code.TOOL_OUTPUT, f"iperf3 against {where}: {place}: {first['msg']}") from trouble
 
 
 def _documents(text: str) -> list[dict[str, Any]]:

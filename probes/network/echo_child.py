@@ -83,14 +83,11 @@ class EchoClient:
         self.counted = dict.fromkeys(("answered", "peer_seen", "reordered", "duplicates", "strange", "send_errors"), 0)
 
     def measure(self) -> None:
+        """Until all came back or the time is up; then the closing requests, for the last follow-ups."""
         start = time.monotonic_ns() + int(_LEAD_SECONDS * 1e9)
         for sequence in range(self.count):
             self._listen_until(start + sequence * self.interval)
             self._send(sequence, start + sequence * self.interval)
-        self._wait_for_the_rest()
-
-    def _wait_for_the_rest(self) -> None:
-        """Until all came back or the time is up; then the closing requests, for the last follow-ups."""
         end = time.monotonic_ns() + int(WAIT_SECONDS * 1e9)
         while self.counted["answered"] < self.count and time.monotonic_ns() < end:
             self._listen_until(min(end, time.monotonic_ns() + 10_000_000))
@@ -158,11 +155,7 @@ class EchoClient:
         for sent in datagram.drain(self.socket):
             sequence = self.base + sent.number
             if sequence < self.count:
-                one = self.times[sequence]
-                if sent.kind == SCHED:
-                    one.sent_queue = sent.nanoseconds
-                else:
-                    one.sent_driver = sent.nanoseconds
+                setattr(self.times[sequence], "sent_queue" if sent.kind == SCHED else "sent_driver", sent.nanoseconds)
 
 
 def _host_state() -> tuple[float | None, int, int]:
@@ -180,8 +173,7 @@ class Load:
     """``settle`` seconds pass before it counts as running: queues must fill before what they do can be measured."""
 
     def __init__(self, argv: list[str], settle: float) -> None:
-        self.argv = argv
-        self.settle = settle
+        self.argv, self.settle = argv, settle
         self.output = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the load
         self.process: Any = None
 
@@ -200,11 +192,9 @@ class Load:
 
     def _runs_for(self, seconds: float) -> bool:
         end = time.monotonic() + seconds
-        while self.process.poll() is None:
-            if time.monotonic() >= end:
-                return True
+        while self.process.poll() is None and time.monotonic() < end:
             time.sleep(_POLL_SECONDS)
-        return False
+        return self.process.poll() is None
 
     def report(self) -> None:
         """Print what it said, once it has ended by itself, within its time."""

@@ -111,14 +111,9 @@ class Echo:
     doubt: str | None
     load: str = ""
 
-    @property
-    def received(self) -> list[EchoPacket]:
-        """Those that came back and whose times are to be had: all of them, or those with the kernel's stamps."""
-        return [p for p in self.packets if p is not None and p.stamped == self.stamped]
-
     def times(self, of: str) -> list[float]:
-        """That field of `EchoPacket`, of each packet received."""
-        return [getattr(packet, of) for packet in self.received]
+        """That field of each `EchoPacket` that came back, or of those with the kernel's stamps where it gives any."""
+        return [getattr(packet, of) for packet in self.packets if packet and packet.stamped == self.stamped]
 
 
 def parse(text: str) -> Echo:
@@ -191,8 +186,7 @@ def usual_times(echo: Echo) -> UsualTimes:
     return {place: median(echo.times(place)) for place in PLACES}
 
 
-@dataclass(frozen=True, slots=True)
-class Spike:
+class Spike(NamedTuple):
     """A run of late packets at one place: the first and last packet's number, and the largest excess in seconds."""
 
     place: str

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from bench.measure.jsonl import record
-from bench.measure.probe import Check, Context, Failed, Option, Probe, ProbeError, Tools, Unsupported, python_argv
+from bench.measure.probe import Check, Context, Failed, Option, Probe, ProbeError, Tools, python_argv
 from bench.model import Code, Measurement, Request
 from probes.common.iperf3 import bits
 from probes.common.metrics import metrics
@@ -45,8 +45,6 @@ def _loopback(ctx: Context) -> list[Measurement]:
 def measure_one(ctx: Context, peer: str, labels: Mapping[str, str], plan: NetworkPlan) -> list[Measurement]:
     """The idle echo first, while nothing of ours is in any queue; the loads last."""
     with connected(ctx, peer, labels, plan.seconds * 2 + _SLACK_SECONDS) as link:
-        if link.problem:
-            raise Unsupported.told(f"{link.problem} ({peer})", "install iperf3 on the peer")
         ceiling = link.iperf3.max_bits_per_second
         ctx.progress(f"{peer}: {announcement(plan, ceiling, link.interface)}", 0.0)  # courtesy: before it is sent
         quiet, quick = echo.unloaded(link, plan) if link.echo_port else (None, None)

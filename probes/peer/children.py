@@ -1,4 +1,4 @@
-"""What the far end starts for a client: iperf3 servers, one test each; a rank of an all-reduce; a perftest server."""
+"""What the far end starts for a client: where, and with which words, which a client may choose within limits."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ import os
 import re
 import shutil
 import socket
-import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from bench.measure import tools
@@ -19,8 +17,6 @@ from bench.measure.probe import python_argv
 from probes.peer.protocol import number
 
 PORTS = 16
-_FAILURES_ALLOWED = 5
-_SHORT_LIFE_SECONDS = 0.3
 MOST_RANKS, MOST_BYTES, MOST_ITERATIONS = 4096, 1 << 34, 10_000
 RDMA_TOOLS = ("ib_write_bw", "ib_write_lat")
 _PERFTEST_WORD = re.compile(r"-D|-n|--report_gbits|\d{1,6}")
@@ -36,39 +32,7 @@ def silent(argv: Sequence[str]) -> Any:
         return tools.spawn(argv, stdout=nowhere, stderr=nowhere, env=tools.python_environment())
 
 
-@dataclass(slots=True)
-class LeasedServer:
-    """An iperf3 server that is started anew after each test, for as long as its lease lives.
-
-    ``iperf3 -s -1`` serves one test and ends, so no test meets the remains of another (esnet/iperf issues 819, 1735,
-    1986: a server that stays busy for ever).
-    """
-
-    address: str
-    port: int
-    max_bits_per_second: float
-    process: Any = None  # what `tools.spawn` gives
-    started: float = 0.0
-    failures: int = 0
-
-    def start(self) -> int:
-        """Start one; its pidfd, readable when it ends."""
-        words = ["iperf3", "-s", "-1", "-p", str(self.port), "-B", self.address]
-        if self.max_bits_per_second:
-            words += ["--server-bitrate-limit", str(int(self.max_bits_per_second))]
-        self.started = time.monotonic()
-        self.process = silent(words)
-        return os.pidfd_open(self.process.pid)
-
-    def ended(self) -> bool:
-        """Reap it. True where it failed at once, again and again, and is given up."""
-        self.process.wait()
-        short = time.monotonic() - self.started < _SHORT_LIFE_SECONDS
-        self.failures = self.failures + 1 if self.process.returncode and short else 0
-        return self.failures >= _FAILURES_ALLOWED
-
-
-def free_port(family: int, address: Any, taken: Collection[int]) -> int:
+def free_port(family: int, address: Any, taken: Collection[int | None]) -> int:
     """The first port above the control port that nobody listens on. Raises Refused."""
     for port in range(address[1] + 1, min(address[1] + 1 + PORTS, 65536)):
         if port in taken:

@@ -9,9 +9,7 @@ key_unusable, or what the peer itself says.
 from __future__ import annotations
 
 import argparse
-import errno
 import json
-import os
 import socket
 import time
 from contextlib import ExitStack, suppress
@@ -80,9 +78,7 @@ def connect(host: str, port: int) -> socket.socket:
     except TimeoutError as error:
         raise NoPeer(f"peer_timed_out: {where} did not answer within {CONNECT_SECONDS:.0f} s") from error
     except OSError as error:
-        words = os.strerror(error.errno) if error.errno else str(error)
-        word = "peer_timed_out" if error.errno == errno.ETIMEDOUT else "peer_unreachable"
-        raise NoPeer(f"{word}: {where}: {words}") from error
+        raise NoPeer(f"peer_unreachable: {where}: {error.strerror or error}") from error
 
 
 def greet(sock: socket.socket, request: dict[str, Any], key: bytes) -> PeerAnswer:

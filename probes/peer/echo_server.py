@@ -31,11 +31,6 @@ class EchoSession:
     second: int = 0
     this_second: int = 0
 
-    def begin(self, run: int) -> None:
-        if run != self.run:
-            self.run, self.seen = run, 0
-            self.follow_ups.clear()
-
     def over_rate(self) -> bool:
         now = int(time.monotonic())
         if now != self.second:
@@ -84,7 +79,9 @@ class Responder:
         if packet is None or session is None or session.over_rate():
             self.dropped += 1
             return
-        session.begin(packet.run)
+        if packet.run != session.run:
+            session.run, session.seen = packet.run, 0
+            session.follow_ups.clear()
         session.seen += packet.sequence < CLOSING
         reply = Packet(
             REPLY, packet.token, packet.run, packet.sequence, arrived or 0, time.time_ns(), session.seen,

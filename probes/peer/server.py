@@ -9,7 +9,6 @@ belongs to a lease ends with its connection, so a client that dies, or a cable t
 
 from __future__ import annotations
 
-import functools
 import ipaddress
 import json
 import os
@@ -27,13 +26,14 @@ from typing import Any
 from bench import __version__
 from bench.measure import tools
 from bench.measure.tools import Signals
-from probes.peer.children import LeasedServer, Refused, free_port, perftest_argv, rank_argv, silent
+from probes.peer.children import Refused, free_port, perftest_argv, rank_argv, silent
 from probes.peer.echo_server import Responder
 from probes.peer.protocol import GREETING, LOOPBACK, MAX_LEASE_SECONDS, MAX_LINE_BYTES, number, udp_counters, verify
 
 MOST_CONNECTIONS = 64
 _HELLO_SECONDS = 10.0
 _TICK_SECONDS = 0.25
+_FAILURES_ALLOWED, _SHORT_LIFE_SECONDS = 5, 0.3
 _RANK_SECONDS = 900.0
 #: A client whose cable was pulled is noticed after 20 s.
 _KEEP_ALIVE = ((socket.TCP_KEEPIDLE, 5), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
@@ -63,7 +63,10 @@ class Connection:
     until: float
     buffer: bytearray = field(default_factory=bytearray)
     token: int | None = None
-    iperf3: LeasedServer | None = None
+    iperf3_port: int | None = None
+    iperf3: Any = None  # the process of the server for the next test: what `tools.spawn` gives
+    started: float = 0.0
+    failures: int = 0
     pidfd: int | None = None
     other: Any = None  # the process of a rank or of a perftest server
 
@@ -100,7 +103,8 @@ class Peer:
             while signals.caught is None and not self._idle():
                 for key, _ in self.selector.select(_TICK_SECONDS):
                     key.data()
-                self._expire()
+                for connection in [c for c in self.connections if time.monotonic() > c.until]:
+                    self._close(connection, "its time is over")
             return signals.caught
         finally:
             self.end()
@@ -109,11 +113,6 @@ class Peer:
         if self.connections:
             self.last_used = time.monotonic()
         return 0 < self.settings.idle_seconds <= time.monotonic() - self.last_used
-
-    def _expire(self) -> None:
-        now = time.monotonic()
-        for connection in [c for c in self.connections if now > c.until]:
-            self._close(connection, "its time is over")
 
     # --- control connections
 
@@ -206,13 +205,12 @@ class Peer:
             raise Refused("garbage: a lease needs seconds, and is given once a connection")
         connection.token = self.echo.open()
         connection.until = time.monotonic() + seconds
-        ceiling, port, problem = self.settings.max_bits_per_second, None, None
+        problem = None
         try:
             if shutil.which("iperf3") is None:
                 raise Refused("tool_missing: iperf3 is not installed on the peer")
-            port = self._free_port()
-            connection.iperf3 = LeasedServer(str(self.address[0]), port, ceiling)
-            self._start_iperf3(connection, connection.iperf3)
+            connection.iperf3_port = self._free_port()
+            self._start_iperf3(connection)
         except Refused as error:
             problem = str(error)
         _log(f"lease for {connection.who}, at most {seconds:.0f} s")
@@ -220,28 +218,38 @@ class Peer:
             "token": connection.token,
             "echo_port": self.settings.port,
             "echo_stamped": self.echo.stamped,
-            "iperf3_port": port,
+            "iperf3_port": connection.iperf3_port,
             "iperf3_problem": problem,
-            "max_bits_per_second": ceiling,
+            "max_bits_per_second": self.settings.max_bits_per_second,
         }
 
     def _free_port(self) -> int:
-        return free_port(self.family, self.address, [c.iperf3.port for c in self.connections if c.iperf3])
+        return free_port(self.family, self.address, [connection.iperf3_port for connection in self.connections])
 
     # --- iperf3
 
-    def _start_iperf3(self, connection: Connection, server: LeasedServer) -> None:
-        connection.pidfd = server.start()
-        ended = functools.partial(self._iperf3_ended, connection, server)
-        self.selector.register(connection.pidfd, selectors.EVENT_READ, ended)
+    def _start_iperf3(self, connection: Connection) -> None:
+        """``iperf3 -s -1`` serves one test and ends, so no test meets the remains of another.
 
-    def _iperf3_ended(self, connection: Connection, server: LeasedServer) -> None:
-        """One test is over: the next may come at once."""
+        esnet/iperf issues 819, 1735, 1986: a server that stays busy for ever.
+        """
+        words = ["iperf3", "-s", "-1", "-p", str(connection.iperf3_port), "-B", str(self.address[0])]
+        if self.settings.max_bits_per_second:
+            words += ["--server-bitrate-limit", str(int(self.settings.max_bits_per_second))]
+        connection.started = time.monotonic()
+        connection.iperf3 = silent(words)
+        connection.pidfd = os.pidfd_open(connection.iperf3.pid)
+        self.selector.register(connection.pidfd, selectors.EVENT_READ, lambda: self._iperf3_ended(connection))
+
+    def _iperf3_ended(self, connection: Connection) -> None:
+        """One test is over: the next may come at once. A server that fails at once, again and again, is given up."""
         self._forget_pidfd(connection)
-        if server.ended():
-            self._close(connection, "its iperf3 server ends at once")
+        failed = connection.iperf3.wait() and time.monotonic() - connection.started < _SHORT_LIFE_SECONDS
+        connection.failures = connection.failures + 1 if failed else 0
+        if connection.failures < _FAILURES_ALLOWED:
+            self._start_iperf3(connection)
         else:
-            self._start_iperf3(connection, server)
+            self._close(connection, "its iperf3 server ends at once")
 
     def _forget_pidfd(self, connection: Connection) -> None:
         if connection.pidfd is not None:
@@ -256,7 +264,7 @@ class Peer:
         self.selector.unregister(connection.socket)
         connection.socket.close()
         self._forget_pidfd(connection)
-        for process in (connection.iperf3.process if connection.iperf3 else None, connection.other):
+        for process in (connection.iperf3, connection.other):
             if process is not None:
                 tools.end(process)
         self.echo.sessions.pop(connection.token or 0, None)
