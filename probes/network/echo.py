@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from bench.judge.statistics import median, quantile
+from bench.judge.statistics import median
 from bench.measure.probe import Failed, TimedOut
 from bench.model import Code, Measurement, Series
 from probes.common.iperf3 import document, tcp_arguments, tcp_flows, udp_arguments, udp_datagrams
@@ -64,7 +64,7 @@ def loaded(link: Link, plan: NetworkPlan, bandwidth: Bandwidth, quiet: Echo) -> 
             one = _beside(link, plan, bandwidth, name, share, direction)
             if name != TCP and not is_safe(one, quiet):
                 again = _beside(link, plan, bandwidth, name, share, direction)
-                one = min(one, again, key=lambda tried: p99(tried.echo))
+                one = min(one, again, key=lambda tried: tried.echo.p99)
             found.append(one)
     return found
 
@@ -129,16 +129,12 @@ def figures(link: Link, quiet: Echo, quick: Echo | None, beside: Sequence[Loaded
         found += quantiles("network_fine_round_trip_seconds", quick.times("round_trip"), link.labels, quick.doubt)
     if full := [one.echo for one in beside if one.load == TCP]:
         found += idle_or_loaded(full, usual, busy)
-        link.ctx.series.append(time_line(max(full, key=p99), busy))
+        link.ctx.series.append(time_line(max(full, key=lambda echo: echo.p99), busy))
     for one in beside:
         found += _beside_figures(one, quiet, link.labels)
     for direction in DIRECTIONS if beside else ():
         found += _headroom([one for one in beside if one.direction == direction], quiet, link.labels)
     return found
-
-
-def p99(echo: Echo) -> float:
-    return quantile(echo.times("round_trip"), 0.99)
 
 
 def _beside_figures(one: Loaded, quiet: Echo, labels: Mapping[str, str]) -> list[Measurement]:
@@ -158,7 +154,7 @@ def _beside_figures(one: Loaded, quiet: Echo, labels: Mapping[str, str]) -> list
 def is_safe(one: Loaded, quiet: Echo) -> bool:
     """Do the real-time limits still hold beside this load?"""
     lost = one.echo.lost_sending + one.echo.lost_receiving
-    return p99(one.echo) - p99(quiet) <= SAFE_ADDED_SECONDS and lost <= SAFE_LOSS_RATIO * len(one.echo.packets)
+    return one.echo.p99 - quiet.p99 <= SAFE_ADDED_SECONDS and lost <= SAFE_LOSS_RATIO * len(one.echo.packets)
 
 
 def _headroom(beside: Sequence[Loaded], quiet: Echo, labels: Mapping[str, str]) -> list[Measurement]:

@@ -111,6 +111,11 @@ class Echo:
     doubt: str | None
     load: str = ""
 
+    @property
+    def p99(self) -> float:
+        """Of the round trips."""
+        return quantile(self.times("round_trip"), 0.99)
+
     def times(self, of: str) -> list[float]:
         """That field of each `EchoPacket` that came back, or of those with the kernel's stamps where it gives any."""
         return [getattr(packet, of) for packet in self.packets if packet and packet.stamped == self.stamped]
@@ -239,7 +244,7 @@ def idle_or_loaded(echoes: Sequence[Echo], usual: UsualTimes, labels: Labels) ->
     The network's round trip is from this node's egress queue to this kernel, less the peer's own time. Where the kernel
     gave no stamps it is the application's figure, with the label ``stamps``.
     """
-    worst = max(echoes, key=lambda echo: quantile(echo.times("round_trip"), 0.99))
+    worst = max(echoes, key=lambda echo: echo.p99)
     named = labels if worst.stamped else {**labels, "stamps": "application"}
     found = quantiles("network_round_trip_seconds", worst.times("round_trip"), named, worst.doubt)
     found += quantiles("network_application_round_trip_seconds", worst.times("application"), labels)

@@ -84,7 +84,7 @@ def doctor(tools: Tools, request: Request) -> Sequence[Check]:
 
 #: What a speaker waits for: `bench.judge.latency_budget` puts these round trips and the inference probe's times
 #: together.
-RESPONSE = metrics(
+_RESPONSE = metrics(
     ("response_over_budget_ratio",
      "how likely an answer takes more than the budget of 200 ms", "budget_seconds", "lower"),
     ("response_seconds", "time of an answer: network and model put together", "statistic", "lower"),
@@ -135,7 +135,6 @@ _OWN = metrics(
      "direction", "higher"),
     first="peer", last="stand_in",
 )  # fmt: skip
-METRICS = (*_OWN, *RESPONSE)
 UDP_RATE = Option(
     "udp_rate",
     "bit/s of the UDP test, 10M say, at most half of TCP's",
@@ -146,7 +145,7 @@ UDP_RATE = Option(
 PROBE = Probe(
     name="network",
     help="Throughput, jitter, loss and round trips to each --peer (iperf3 and a paced echo); the loopback without one.",
-    metrics=METRICS,
+    metrics=(*_OWN, *_RESPONSE),
     seconds={effort: round(plan.seconds) for effort, plan in LOOPBACK_PLANS.items()},
     peer_seconds={effort: round(plan.seconds) for effort, plan in PEER_PLANS.items()},
     measure=measure,

@@ -294,8 +294,7 @@ def _send(sock: socket.socket, answer: dict[str, Any], first: str = "") -> None:
 
 
 def _log(text: str) -> None:
-    sys.stderr.write(f"bench peer: {text}\n")
-    sys.stderr.flush()
+    print(f"bench peer: {text}", file=sys.stderr, flush=True)
 
 
 def main() -> None:
