@@ -39,9 +39,7 @@ class Loaded:
 
 
 def unloaded(link: Link, plan: NetworkPlan) -> tuple[Echo, Echo | None]:
-    """The voice stream on a link that carries nothing else of ours; and at a tenth of its interval, which sees shorter
-    stalls, where the plan has that.
-    """
+    """The voice stream on a link that carries nothing else of ours; and at a tenth of its interval: shorter stalls."""
     link.ctx.progress(f"{link.name}: paced echo, idle", 0.05)
     quiet = paced(link, "echo-idle", plan.idle_packets, VOICE_INTERVAL)
     if not plan.fine_packets:

@@ -1,22 +1,17 @@
-"""What the far end starts for a client: where, and with which words, which a client may choose within limits."""
+"""What a client may have started beside iperf3: a rank of an all-reduce, a perftest server; and with which words."""
 
 from __future__ import annotations
 
 import importlib.util
 import ipaddress
-import os
 import re
 import shutil
-import socket
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from typing import Any
 
-from bench.measure import tools
 from bench.measure.probe import python_argv
 from probes.peer.protocol import number
 
-PORTS = 16
 MOST_RANKS, MOST_BYTES, MOST_ITERATIONS = 4096, 1 << 34, 10_000
 RDMA_TOOLS = ("ib_write_bw", "ib_write_lat")
 _PERFTEST_WORD = re.compile(r"-D|-n|--report_gbits|\d{1,6}")
@@ -24,27 +19,6 @@ _PERFTEST_WORD = re.compile(r"-D|-n|--report_gbits|\d{1,6}")
 
 class Refused(Exception):
     """A request that is not granted; ``str`` is ``word: sentence``."""
-
-
-def silent(argv: Sequence[str]) -> Any:
-    """Start a program whose output nobody reads."""
-    with open(os.devnull, "wb") as nowhere:
-        return tools.spawn(argv, stdout=nowhere, stderr=nowhere, env=tools.python_environment())
-
-
-def free_port(family: int, address: Any, taken: Collection[int | None]) -> int:
-    """The first port above the control port that nobody listens on. Raises Refused."""
-    for port in range(address[1] + 1, min(address[1] + 1 + PORTS, 65536)):
-        if port in taken:
-            continue
-        with socket.socket(family, socket.SOCK_STREAM) as probe, suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((address[0], port, *address[2:]))
-            return port
-    raise Refused(f"peer_busy: no port above {address[1]} is free on the peer")
-
-
-# --- requests, whose arguments are checked
 
 
 def rank_argv(request: Mapping[str, Any]) -> list[str]:

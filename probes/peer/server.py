@@ -20,17 +20,19 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from bench import __version__
 from bench.measure import tools
 from bench.measure.tools import Signals
-from probes.peer.children import Refused, free_port, perftest_argv, rank_argv, silent
+from probes.peer.children import Refused, perftest_argv, rank_argv
 from probes.peer.echo_server import Responder
 from probes.peer.protocol import GREETING, LOOPBACK, MAX_LEASE_SECONDS, MAX_LINE_BYTES, number, udp_counters, verify
 
 MOST_CONNECTIONS = 64
+_PORTS = 16
 _HELLO_SECONDS = 10.0
 _TICK_SECONDS = 0.25
 _FAILURES_ALLOWED, _SHORT_LIFE_SECONDS = 5, 0.3
@@ -197,7 +199,7 @@ class Peer:
         if connection.other is not None or seconds is None:
             raise Refused("garbage: one rank or server a connection, for a time")
         connection.until = time.monotonic() + seconds
-        connection.other = silent(argv)
+        connection.other = _silent(argv)
 
     def _lease(self, connection: Connection, request: dict[str, Any]) -> dict[str, Any]:
         seconds = number(request.get("seconds"), 1, MAX_LEASE_SECONDS)
@@ -224,7 +226,16 @@ class Peer:
         }
 
     def _free_port(self) -> int:
-        return free_port(self.family, self.address, [connection.iperf3_port for connection in self.connections])
+        """The first port above the control port that nobody listens on. Raises Refused."""
+        taken = {connection.iperf3_port for connection in self.connections}
+        host, control, *rest = self.address
+        for port in range(control + 1, min(control + 1 + _PORTS, 65536)):
+            with socket.socket(self.family, socket.SOCK_STREAM) as trial, suppress(OSError):
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                trial.bind((host, port, *rest))
+                if port not in taken:
+                    return port
+        raise Refused(f"peer_busy: no port above {control} is free on the peer")
 
     # --- iperf3
 
@@ -237,7 +248,7 @@ class Peer:
         if self.settings.max_bits_per_second:
             words += ["--server-bitrate-limit", str(int(self.settings.max_bits_per_second))]
         connection.started = time.monotonic()
-        connection.iperf3 = silent(words)
+        connection.iperf3 = _silent(words)
         connection.pidfd = os.pidfd_open(connection.iperf3.pid)
         self.selector.register(connection.pidfd, selectors.EVENT_READ, lambda: self._iperf3_ended(connection))
 
@@ -283,6 +294,12 @@ class Peer:
 def networks(words: Sequence[str]) -> tuple[Network, ...]:
     """Addresses or CIDR networks. Raises ValueError."""
     return tuple(ipaddress.ip_network(word, strict=False) for word in words)
+
+
+def _silent(argv: Sequence[str]) -> Any:
+    """Start a program whose output nobody reads."""
+    with open(os.devnull, "wb") as nowhere:
+        return tools.spawn(argv, stdout=nowhere, stderr=nowhere, env=tools.python_environment())
 
 
 def _send(sock: socket.socket, answer: dict[str, Any], first: str = "") -> None:
