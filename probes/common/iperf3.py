@@ -11,8 +11,7 @@ import json
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 from pydantic import AliasPath, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
@@ -25,8 +24,7 @@ _LARGEST = 10**18  # no counter or rate of a network reaches it
 _MOST_DOCUMENTS = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Iperf3Server:
+class Iperf3Server(NamedTuple):
     """Where an iperf3 server listens, and how much it may be sent (bits per second; 0: no ceiling)."""
 
     host: str
@@ -34,8 +32,7 @@ class Iperf3Server:
     max_bits_per_second: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Flow:
+class Flow(NamedTuple):
     """One direction of one test, as its receiver saw it. Rates in bytes a second of payload; CPU in cores."""
 
     direction: str
@@ -47,8 +44,7 @@ class Flow:
     cpu_remote: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Datagrams:
+class Datagrams(NamedTuple):
     """One direction of a UDP test at its receiver. ``jitter_seconds`` is RFC 3550's, each value one interval's."""
 
     direction: str

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import takewhile
+from typing import NamedTuple
 
 from bench.judge.statistics import median
 from bench.measure.probe import Failed, TimedOut
@@ -27,8 +27,7 @@ _MOST_POINTS = 2000
 TCP = "tcp8"
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(NamedTuple):
     """One echo beside one load. ``share``: of the measured capacity; 1 for TCP streams, which take all."""
 
     direction: str

@@ -50,7 +50,6 @@ class Interface:
 
     name: str = ""
     mtu: int | None = None
-    physical: bool = False
     bits_per_second: int | None = None
 
 
@@ -128,8 +127,7 @@ def sign(request: dict[str, Any], nonce: str, key: bytes) -> bytes:
 
 def verify(line: bytes, nonce: str, key: bytes) -> dict[str, Any] | None:
     """The request, or None when it is no JSON object or was not signed with this key for this nonce."""
-    request = decoded(line)
-    if request is None:
+    if (request := decoded(line)) is None:
         return None
     mac = request.pop("mac", None)
     if key and not (isinstance(mac, str) and hmac.compare_digest(mac.encode(), _mac(request, nonce, key).encode())):
@@ -172,6 +170,6 @@ def interface_of(address: str) -> Interface:
     plain = address.partition("%")[0].removeprefix("::ffff:")
     for name, addresses in psutil.net_if_addrs().items():
         if any(entry.address.partition("%")[0] == plain for entry in addresses):
-            state, physical = psutil.net_if_stats()[name], Path("/sys/class/net", name, "device").exists()
-            return Interface(name, state.mtu, physical, state.speed * 1_000_000 or None if physical else None)
+            state, real = psutil.net_if_stats()[name], Path("/sys/class/net", name, "device").exists()
+            return Interface(name, state.mtu, state.speed * 1_000_000 or None if real else None)
     return Interface()

@@ -109,7 +109,11 @@ class Peer:
                     self._close(connection, "its time is over")
             return signals.caught
         finally:
-            self.end()
+            for connection in list(self.connections):
+                self._close(connection, "the peer ends")
+            self.echo.socket.close()
+            self.listener.close()
+            self.selector.close()
 
     def _idle(self) -> bool:
         if self.connections:
@@ -268,8 +272,6 @@ class Peer:
             os.close(connection.pidfd)
             connection.pidfd = None
 
-    # --- ends
-
     def _close(self, connection: Connection, why: str) -> None:
         self.connections.remove(connection)
         self.selector.unregister(connection.socket)
@@ -282,13 +284,6 @@ class Peer:
         self.last_used = time.monotonic()
         dropped = f"; {self.echo.dropped} datagrams dropped so far" if self.echo.dropped else ""
         _log(f"connection of {connection.who} ended: {why}{dropped}")
-
-    def end(self) -> None:
-        for connection in list(self.connections):
-            self._close(connection, "the peer ends")
-        self.echo.socket.close()
-        self.listener.close()
-        self.selector.close()
 
 
 def networks(words: Sequence[str]) -> tuple[Network, ...]:

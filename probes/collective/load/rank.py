@@ -24,10 +24,9 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import timedelta
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.judge.collective import NodeTimes, RankTimes
 from probes.peer.client import NoPeer, connect, greet
@@ -41,8 +40,7 @@ _ITERATIONS = {"quick": 20, "standard": 50, "thorough": 100}
 _MESSAGE_BYTES, _MESSAGES = 2 << 20, 6
 
 
-@dataclass(frozen=True, slots=True)
-class RankTask:
+class RankTask(NamedTuple):
     """What one process is told. ``rank`` counts over all nodes' ``world``, ``local`` on its own node."""
 
     asked: argparse.Namespace

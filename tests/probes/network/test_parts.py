@@ -201,7 +201,7 @@ def test_loss_in_the_receivers_own_socket_is_not_the_networks() -> None:
 def test_a_link_is_measured_against_its_own_speed() -> None:
     rate = 100e9 / 8 * 1448 / 1538
     found = bandwidth.Bandwidth((flow(rate), Flow("receive", rate / 2, 2.0)), {"send": 1, "receive": 1}, 1448)
-    shares = figures.utilization(found, Interface("eth0", 1500, True, 100_000_000_000), {})
+    shares = figures.utilization(found, Interface("eth0", 1500, 100_000_000_000), {})
     assert [m.value for m in shares] == pytest.approx([1.0, 0.5])
     assert figures.utilization(found, Interface("eth0", 1500), {}) == [], "a virtual device tells no speed"
 
