@@ -55,13 +55,12 @@ def _start_error(error: Exception) -> ProbeError:
             remedy = "install the NVIDIA driver (https://docs.nvidia.com/datacenter/tesla/driver-installation-guide/)"
             return Unsupported(Code.NVML_MISSING, "no libnvidia-ml.so.1: no NVIDIA driver is installed", remedy)
         case "DriverNotLoaded":
-            remedy = "modprobe nvidia; dmesg | grep -i nvrm"
-            return Unsupported(Code.NVML_MISSING, "the NVIDIA driver is installed but not loaded", remedy)
+            reason = "the NVIDIA driver is installed but not loaded"
+            return Unsupported(Code.NVML_MISSING, reason, "modprobe nvidia; dmesg | grep -i nvrm")
         case "LibRmVersionMismatch":
             reason = "the NVIDIA library and the loaded kernel module are of different versions"
             return Failed(Code.NVML_BROKEN, reason, "reboot, so that the installed driver is loaded")
-        case _:
-            return Failed(Code.NVML_BROKEN, f"NVML does not start: {error}", "nvidia-smi")
+    return Failed(Code.NVML_BROKEN, f"NVML does not start: {error}", "nvidia-smi")
 
 
 def open_cards(nvml: Any) -> list[Card]:

@@ -234,21 +234,19 @@ def of(found: Iterable[Event], kind: type[E]) -> list[E]:
 
 def first(found: Iterable[Event], kind: type[E]) -> E | None:
     """The first event of a kind, or None."""
-    return next((event for event in found if isinstance(event, kind)), None)
+    return next(iter(of(found, kind)), None)
 
 
 def device_of(found: Iterable[Event]) -> DeviceFacts:
     """What the load said that it runs on. Raises Failed where it never did."""
-    device = first(found, DeviceFacts)
-    if device is None:
-        raise Failed(Code.TOOL_OUTPUT, "the load never said what it runs on")
-    return device
+    if device := first(found, DeviceFacts):
+        return device
+    raise Failed(Code.TOOL_OUTPUT, "the load never said what it runs on")
 
 
 def refusal(found: list[Event], returncode: int, stderr: str) -> ProbeError | None:
     """Why the load has no result, or None if it came to its end."""
-    refused = first(found, Refused)
-    if refused is not None:
+    if refused := first(found, Refused):
         return (Unsupported if refused.outcome == "unsupported" else Failed).told(refused.reason, refused.remedy)
     if returncode == 0 and found and isinstance(found[-1], Done):
         return None
