@@ -21,6 +21,7 @@ from bench.fleet.files import LOG, entries
 from bench.fleet.job_script import BadFrame, Frame
 from bench.fleet.transport.base import Kind, Reply, Transport
 from bench.judge.fleet.model import State
+from bench.show.terminal.progress import Note
 from bench.store.errors import one_line, why
 
 ANSWERED = "answered"  # in the log: a result was stored; what it says is judged when it is joined
@@ -44,16 +45,6 @@ class Job:
     delay: float = 0.0
     claim: str = ""
     alone: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """A step of the fleet run, for a live display. ``state`` is None when the job has been started."""
-
-    phase: str
-    host: str
-    state: str | None
-    reason: str = ""
 
 
 Listen = Callable[[Note], None]

@@ -10,13 +10,14 @@ from pathlib import Path
 from bench.fleet import job_script as node_script
 from bench.fleet.files import hostnames_in, write_bytes, write_json
 from bench.fleet.job_script import Frame
-from bench.fleet.jobs import Job, Jobs, Note
+from bench.fleet.jobs import Job, Jobs
 from bench.fleet.join import pairs as extras
 from bench.fleet.pair_schedule import Round, ceiling, schedule, second_pass
 from bench.fleet.plan import Plan
 from bench.fleet.transport.base import Kind
 from bench.judge.fleet.model import State
 from bench.judge.fleet.ports import ports
+from bench.show.terminal.progress import Note
 from bench.store import documents as reading
 from bench.store.errors import UnusableRun
 

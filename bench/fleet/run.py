@@ -21,7 +21,7 @@ from bench.fleet.errors import FleetError, Occupied
 from bench.fleet.files import AGAIN, FLEET, NODES, ROSTER, join_folder, read_json, write_bytes, write_json
 from bench.fleet.hosts import same_host
 from bench.fleet.job_script import Contacted, Frame
-from bench.fleet.jobs import Job, Jobs, Listen, Log, Note
+from bench.fleet.jobs import Job, Jobs, Listen, Log
 from bench.fleet.join import pairs as extras
 from bench.fleet.join.collective import COLLECTIVE, trouble_of_line
 from bench.fleet.join.join import Judgement
@@ -31,6 +31,7 @@ from bench.fleet.transport.base import Kind, Transport
 from bench.judge.fleet.model import Fleet, State
 from bench.measure.lock import acquire
 from bench.model import Run
+from bench.show.terminal.progress import Note
 from bench.store import documents as reading
 from bench.store.errors import UnusableRun, one_line, why
 

@@ -18,11 +18,11 @@ from typing import Any
 import bench
 from bench.fleet import staging as stage
 from bench.fleet.files import make_folder
-from bench.fleet.jobs import Note
 from bench.fleet.plan import HostVars, Plan, host_vars, load
 from bench.fleet.run import Session
 from bench.fleet.transport import connect
 from bench.measure.tools import Signals
+from bench.show.terminal.progress import Note
 from tests.fleet.make import judgement
 
 NODE = Path(__file__).with_name("node.py")

@@ -21,10 +21,9 @@ import bench
 from bench.fleet import job_script as node_script
 from bench.fleet import staging as stage
 from bench.fleet.errors import FleetError
-from bench.fleet.jobs import Note
 from bench.fleet.transport import ansible as site
 from bench.judge.fleet.model import Fleet
-from bench.show.terminal.progress import _Table, fleet_listener
+from bench.show.terminal.progress import Note, _Table, fleet_listener
 from tests.fleet.test_run import STORAGE_ONLY, drive, states
 from tests.fleet.testbed import Testbed
 
