@@ -39,21 +39,14 @@ def _matrix(fleet: Fleet) -> dict[str, Any] | None:
     hosts = [node.host for node in fleet.nodes if any(node.host in (p.client, p.server) for p in fleet.pairs)]
     if not hosts or len(hosts) > _MOST_MATRIX:
         return None
-    rates = _rates(fleet.pairs)
+    sent = {(p.client, p.server): p.send_bytes_per_second for p in fleet.pairs}
+    sent |= {(p.server, p.client): p.receive_bytes_per_second for p in fleet.pairs}
+    rates = {ends: rate for ends, rate in sent.items() if rate is not None}
     usual = median(list(rates.values())) if rates else None
-    holes = {(a, b): p for p in fleet.pairs if p.state is not State.PASS for a, b in _both(p)}
+    missed = [p for p in fleet.pairs if p.state is not State.PASS]
+    holes = {ends: p for p in missed for ends in ((p.client, p.server), (p.server, p.client))}
     rows = [(a, [_cell(a, b, rates.get((a, b)), usual, holes.get((a, b))) for b in hosts]) for a in hosts]
     return {"hosts": hosts, "rows": rows, "usual": usual}
-
-
-def _both(pair: PairOutcome) -> tuple[tuple[str, str], tuple[str, str]]:
-    return (pair.client, pair.server), (pair.server, pair.client)
-
-
-def _rates(pairs: tuple[PairOutcome, ...]) -> dict[tuple[str, str], float]:
-    sent = {(p.client, p.server): p.send_bytes_per_second for p in pairs}
-    sent |= {(p.server, p.client): p.receive_bytes_per_second for p in pairs}
-    return {ends: rate for ends, rate in sent.items() if rate is not None}
 
 
 def _cell(a: str, b: str, rate: float | None, usual: float | None, hole: PairOutcome | None) -> tuple[str, str, str]:
