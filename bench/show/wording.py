@@ -9,19 +9,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from bench.judge.gate import keeps
-from bench.model import (
-    Code,
-    Decision,
-    Finding,
-    Limit,
-    Measurement,
-    Node,
-    Outcome,
-    Run,
-    Status,
-    Verdict,
-    code_of,
-)
+from bench.model import Code, Decision, Finding, Limit, Measurement, Node, Outcome, Run, Status, Verdict, code_of
 from bench.show.text import clean
 from bench.units import human, unit_of
 
