@@ -186,9 +186,9 @@ def run(
     if dry_run:
         emit(fleet_run.dry_run(asked, root))
         return 0
-    done = fleet_run.measure(asked, root, resume, progress=not (quiet or json))
-    page = done.folder / "fleet.html"
-    return conclude(done.fleet, page=page, json=json, quiet=quiet, exit_zero=exit_zero, where=str(page))
+    folder, measured = fleet_run.measure(asked, root, resume, progress=not (quiet or json))
+    page = folder / "fleet.html"
+    return conclude(measured, page=page, json=json, quiet=quiet, exit_zero=exit_zero, where=str(page))
 
 
 def conclude(found: Fleet, *, page: Path | None, json: bool, quiet: bool, exit_zero: bool, where: str) -> int:

@@ -59,12 +59,6 @@ class FleetOptions:
     ray: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
-    folder: Path
-    fleet: Fleet
-
-
 def expected(expect: str | None) -> list[str] | None:
     """The hosts of ``--expect``; None when it was not given and the folder itself must say."""
     if expect is None:
@@ -80,15 +74,15 @@ def judgement(profile: Sequence[str] | None) -> Judgement:
     return Judgement(catalog.profiles, catalog.metrics, catalog.owners)
 
 
-def measure(asked: FleetOptions, root: Path, resume: str | None, *, progress: bool) -> Done:
-    """Plan and measure, or go on with a run that was begun. Raises UserError, one line."""
+def measure(asked: FleetOptions, root: Path, resume: str | None, *, progress: bool) -> tuple[Path, Fleet]:
+    """Plan and measure, or go on with a run that was begun: its folder, and the fleet. Raises UserError, one line."""
     check_installation()
     by = judgement(asked.profile)
     folder = _resumed(root, resume) if resume else None
     try:
         with Signals() as signals:
             folder, plan, transport = _planned(asked, root, folder, signals)
-            return Done(folder, _session(folder, plan, transport, root, by, progress))
+            return folder, _session(folder, plan, transport, root, by, progress)
     except Interrupted as error:
         again = f"; go on with: bench fleet run --resume {folder}" if folder else ""
         raise UserError(f"interrupted{again}", status=128 + error.signum) from error

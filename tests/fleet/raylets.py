@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from bench.measure.processes import descendants, end_all
 from tests.fleet.testbed import Testbed
@@ -25,6 +26,7 @@ class Raylets:
     address = "10.77.255.1:6379"
 
     def up(self) -> Raylets:
+        self._venv.symlink_to(sys.prefix)
         head = ["--head", "--port=6379", "--node-ip-address=10.77.255.1", "--num-cpus=0", "--include-dashboard=false",
                 f"--temp-dir={self._temp}"]  # fmt: skip
         self._start(self.hosts.controller_argv(self._ray(head)))
@@ -47,10 +49,14 @@ class Raylets:
     def _temp(self) -> str:
         return str(self.hosts.folder / "ray")
 
-    @staticmethod
-    def _ray(words: list[str]) -> list[str]:
+    @property
+    def _venv(self) -> Path:
+        """The virtual environment by another name: Ray gives the path of its Python to a shell, without quotes."""
+        return self.hosts.folder / "venv"
+
+    def _ray(self, words: list[str]) -> list[str]:
         fixed = ["--block", "--disable-usage-stats", "--object-store-memory=80000000"]
-        return [sys.executable, "-m", "ray.scripts.scripts", "start", *fixed, *words]
+        return [str(self._venv / "bin" / "python"), "-m", "ray.scripts.scripts", "start", *fixed, *words]
 
     def _start(self, argv: list[str], seconds: float = 90) -> None:
         """Start it, and wait until it says that it is up."""

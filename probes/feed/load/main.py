@@ -17,6 +17,7 @@ from typing import Any
 from probes.common import io_counters
 from probes.feed.load import arms, dataset, patterns, reader
 from probes.feed.load.accelerators import Consumer, Drain, Emulated
+from probes.feed.load.loaders import Loader
 from probes.feed.load.reader import Buffer, CannotFeed, Feed, Reader, Source
 from probes.feed.plan import Row, Spec
 from probes.feed.records import Arm, DirectoryCheck, End, LoadError, Ready, line
@@ -46,11 +47,7 @@ class Program:
         self.demand = spec.demand if spec.demand is not None else float("inf")
         self.buffers = self._buffers()
         self.rates: dict[str, float] = {}
-        self.loader: Any = None
-        if spec.loader:
-            from probes.feed.load.loaders import Loader
-
-            self.loader = Loader(spec, self.consumer.batch)
+        self.loader = Loader(spec, self.consumer.batch) if spec.loader else None
 
     def _data(self) -> dataset.DataSet:
         spec = self.spec
@@ -103,8 +100,8 @@ class Program:
             sample_bytes=spec.sample_bytes, data_bytes=data.bytes, data_seconds=round(data.seconds, 3),
             direct=data.direct, workers=spec.workers, unwritten_bytes=sum(map(dataset.unwritten_bytes, data.paths)),
             block_bytes=self.largest, device=self.device, files=len(data.paths), apart=data.apart, decode=spec.decode,
-            bucket=spec.bucket is not None, loader=loader and loader.name, loader_workers=loader and loader.workers,
-            cores=len(os.sched_getaffinity(0)),
+            bucket=spec.bucket is not None, cores=len(os.sched_getaffinity(0)),
+            loader=loader.name if loader else None, loader_workers=loader.workers if loader else None,
         )  # fmt: skip
 
     def run(self) -> None:
@@ -127,7 +124,10 @@ class Program:
             return arm
         row = replace(row, longest=max(row.shortest, min(row.longest, self._left() - row.warm)))
         cold = row.arm in ("fetch", "storage", "yardstick")
-        resident = self._resident_ratio() if cold and not self.data.direct else None
+        resident = None
+        if cold and self.data.paths and not self.data.direct:
+            io_counters.evict(self.data.paths)
+            resident = io_counters.resident_ratio(self.data.paths)
         consumer = Drain() if row.arm == "fetch" else self.consumer
         arm = arms.run(row, consumer, lambda: self._feed(row.arm), self.device, self.demand, resident_ratio=resident)
         self.rates[row.arm] = self._rate(arm)
@@ -137,16 +137,9 @@ class Program:
         found = arm.steady(self.demand)
         return found.rate if found else 0.0
 
-    def _resident_ratio(self) -> float | None:
-        if not self.data.paths:
-            return None
-        io_counters.evict(self.data.paths)
-        return io_counters.resident_ratio(self.data.paths)
-
     def _feed(self, arm: str) -> Feed:
         if arm == "storage" and self.loader is not None:
-            feed: Feed = self.loader.open()
-            return feed
+            return self.loader.open()
         decode = self.spec.decode if arm in ("preprocess", "storage", "yardstick") else "none"
         return Reader(
             self._source(arm), self.order, workers=self.spec.workers, buffers=self.buffers,

@@ -30,9 +30,10 @@ def fed(tmp_path_factory: pytest.TempPathFactory) -> dict[float, Parsed]:
     """Supply over demand -> what was measured, all at once: a software rate costs no disk and hardly any CPU."""
     supplies = (0.2, 0.5, 0.8, 3.0)
 
+    folder = tmp_path_factory.mktemp("fed")  # once: pytest makes such folders in one thread only
+
     def one_of(supply: float) -> Parsed:
-        rate = supply * DEMAND * SAMPLE
-        return parse(run_child(tmp_path_factory.mktemp("fed"), bucket=[rate, 0.0]), "/data", "test")
+        return parse(run_child(folder, bucket=[supply * DEMAND * SAMPLE, 0.0]), "/data", "test")
 
     with ThreadPoolExecutor(len(supplies)) as at_once:
         return dict(zip(supplies, at_once.map(one_of, supplies), strict=True))
