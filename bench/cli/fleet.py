@@ -194,13 +194,13 @@ def run(
 def conclude(found: Fleet, *, page: Path | None, json: bool, quiet: bool, exit_zero: bool, where: str) -> int:
     """Show the fleet; the contract's exit status. Raises UserError when the page cannot be written."""
     from bench.judge.gate import exit_status
-    from bench.show.html.fleet_page import render as render_page
+    from bench.show.html.page import render_fleet
     from bench.show.terminal.fleet_screen import render
     from bench.store.errors import why
 
     if page is not None:
         try:
-            page.write_text(render_page(found), encoding="utf-8")
+            page.write_text(render_fleet(found), encoding="utf-8")
         except OSError as error:
             raise UserError(f"--page {page}: {why(error)}") from error
     if json:

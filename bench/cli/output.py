@@ -18,11 +18,15 @@ if TYPE_CHECKING:
 
 
 def emit(text: str) -> None:
-    """Write ``text`` and a newline to standard output."""
+    """Write ``text`` and a newline to standard output. What its encoding cannot hold is shown as ``?``.
+
+    A reader that went away (``| head``) is no error.
+    """
     try:
-        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        encoding = sys.stdout.encoding or "utf-8"
+        sys.stdout.write((text if text.endswith("\n") else text + "\n").encode(encoding, "replace").decode(encoding))
         sys.stdout.flush()
-    except BrokenPipeError:
+    except BrokenPipeError:  # without this, Python would fail again when it flushes the stream at its exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -45,7 +49,7 @@ def emit_run(run: Run, profiles: Sequence[Profile], *, quiet: bool = False, all_
     if quiet:
         emit_verdicts(run.verdicts)
     else:
-        screen.show(run, all_gates=all_gates, descriptions={p.name: p.description for p in profiles})
+        emit(screen.render(run, all_gates=all_gates, descriptions={p.name: p.description for p in profiles}))
 
 
 def write(data: bytes, output: Path | None, *, binary_name: str = "") -> None:

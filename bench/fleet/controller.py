@@ -19,7 +19,7 @@ from bench.errors import UserError
 from bench.fleet import job_script, staging
 from bench.fleet.files import AGAIN, FLEET, NODES, ROSTER, read_object, same_host, write_bytes, write_json
 from bench.fleet.job_script import BadResult, Contacted, Frame
-from bench.fleet.jobs import HostJob, Jobs, Log, Note, OnNote
+from bench.fleet.jobs import HostJob, Jobs, Log, OnNote
 from bench.fleet.join.folder import COLLECTIVE, join_folder, trouble_of_line
 from bench.fleet.join.join import Judgement
 from bench.fleet.join.pairs import SHARED
@@ -29,6 +29,7 @@ from bench.fleet.transport.base import Reply, ReplyKind, Transport
 from bench.judge.fleet.model import Fleet, State
 from bench.measure.lock import acquire
 from bench.model import Run
+from bench.show.terminal.progress import Note
 from bench.store import documents
 from bench.store.errors import UnusableRun, one_line, why
 

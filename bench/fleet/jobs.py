@@ -21,6 +21,7 @@ from bench.fleet.files import LOG, entries
 from bench.fleet.job_script import BadResult, Frame
 from bench.fleet.transport.base import Reply, ReplyKind, Transport
 from bench.judge.fleet.model import State
+from bench.show.terminal.progress import Note
 from bench.store.errors import one_line, why
 
 ANSWERED = "answered"  # in the log: a result was stored; what it says is judged when it is joined
@@ -47,16 +48,6 @@ class HostJob:
     accept: Callable[[Frame], None]
     delay: float = 0.0
     claim: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """A step of the fleet run, for a live display. ``state`` is None when the job has been started."""
-
-    phase: str
-    host: str
-    state: str | None
-    reason: str = ""
 
 
 OnNote = Callable[[Note], None]

@@ -17,12 +17,13 @@ from pathlib import Path
 from bench.fleet import job_script
 from bench.fleet.files import hostnames_in, write_bytes, write_json
 from bench.fleet.job_script import BadResult, Frame
-from bench.fleet.jobs import HostJob, Jobs, Note
+from bench.fleet.jobs import HostJob, Jobs
 from bench.fleet.join.pairs import PAIR_FOLDER, PAIRS, first_rounds_in, pair_file, pairs_in, rounds_in, trouble_of_pair
 from bench.fleet.plan import FleetPlan
 from bench.fleet.transport.base import ReplyKind
 from bench.judge.fleet.model import State
 from bench.judge.fleet.ports import ports
+from bench.show.terminal.progress import Note
 from bench.store import documents
 from bench.store.errors import UnusableRun
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from bench.model import Code, Effort, Measurement, Metric, Outcome, Request, Series, code_of
+from bench.model import Code, Effort, Measurement, Metric, Outcome, ProbeResult, Request, Series, code_of
 
 
 class ProbeError(Exception):
@@ -322,3 +322,13 @@ class Probe:
     def __post_init__(self) -> None:
         if (self.measure is None) == (self.watch is None) or (self.watch is None) != (self.parse is None):
             raise ValueError(f"{self.name}: a probe either measures, or watches and parses")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What is going on: for a live display. ``fraction`` of the probe, 0 to 1, or None when it is not known."""
+
+    probe: str
+    text: str
+    fraction: float | None = None
+    ended: ProbeResult | None = None

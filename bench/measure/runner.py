@@ -21,7 +21,7 @@ from bench import __version__
 from bench.judge.baseline.series import key_of
 from bench.judge.latency_budget import composed
 from bench.judge.statistics import merge
-from bench.measure.probe import Context, Failed, Interrupted, Probe, ProbeError
+from bench.measure.probe import Context, Failed, Interrupted, Probe, ProbeError, Progress
 from bench.measure.processes import adopt_orphans
 from bench.measure.procfs import cpu_ticks
 from bench.measure.quiet import marked
@@ -39,16 +39,6 @@ SAMPLES = "samples"
 _MOST_ROUNDS = 3
 #: The effort's time, in seconds since the start, into which a repetition must fit.
 _REPEAT_SECONDS = {Effort.QUICK: 80.0, Effort.STANDARD: 285.0, Effort.THOROUGH: 3600.0}
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What is going on: for a live display. ``fraction`` of the probe, 0 to 1, or None when it is not known."""
-
-    probe: str
-    text: str
-    fraction: float | None = None
-    ended: ProbeResult | None = None
 
 
 def now() -> str:

@@ -23,16 +23,16 @@ _MADE = "<!-- Made by `python -m tests.golden` from the declarations; changes ma
 
 def probes_table(found: Iterable[Probe], width: int = _WIDTH) -> str:
     """For each probe its help, then a line for each metric: name, unit, labels, help. Ends with a newline."""
-    return "\n".join(line for probe in found for line in _probe(probe, width)).strip("\n") + "\n"
+    return "\n\n".join("\n".join(_probe(probe, width)) for probe in found) + "\n"
 
 
 def profiles_table(found: Iterable[Profile], width: int = _WIDTH) -> str:
     """For each profile its description and its gates: limit, whether required, source. Ends with a newline."""
-    return "\n".join(line for profile in found for line in _profile(profile, width)).strip("\n") + "\n"
+    return "\n\n".join("\n".join(_profile(profile, width)) for profile in found) + "\n"
 
 
 def _probe(probe: Probe, width: int) -> Iterator[str]:
-    yield from ("", *hang(f"{probe.name}: {clean(probe.help)}", width, 0))
+    yield from hang(f"{probe.name}: {clean(probe.help)}", width, 0)
     for option in probe.options:
         yield from hang(f"--option {probe.name}.{option.name}: {clean(option.summary)}", width, 2)
     for metric in probe.metrics:
@@ -43,7 +43,7 @@ def _probe(probe: Probe, width: int) -> Iterator[str]:
 
 
 def _profile(profile: Profile, width: int) -> Iterator[str]:
-    yield from ("", *hang(f"{clean(profile.name)}: {clean(profile.description)}", width, 0))
+    yield from hang(f"{clean(profile.name)}: {clean(profile.description)}", width, 0)
     for gate in profile.gates:
         yield from hang(_gate(gate), width, 2)
         yield from hang(clean(gate.source), width, 6)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from bench.judge.gate import keeps
 from bench.model import (
     Code,
     Decision,
@@ -38,7 +39,7 @@ def title(metric: str) -> str:
     """``storage_read_latency_seconds`` -> ``storage read latency``."""
     unit = unit_of(metric)
     kept = next((word for word in _COUNTED if unit.startswith(word)), "")
-    stem = metric.removesuffix("_" + unit) if unit else metric
+    stem = metric.removesuffix("_" + unit)
     return " ".join(clean(f"{stem}_{kept}" if kept else stem).split("_")).strip()
 
 
@@ -96,18 +97,11 @@ def quantity(value: float, interval: tuple[float, float] | None, metric: str) ->
     shown = human(value, metric)
     if interval is None or interval[0] == interval[1]:
         return shown
-    factor = _factor(value, shown)
-    if factor is None:
-        return f"{shown} ({human(interval[0], metric)}..{human(interval[1], metric)})"
-    return f"{shown} ({_number(interval[0] * factor)}..{_number(interval[1] * factor)})"
-
-
-def _factor(value: float, shown: str) -> float | None:
-    """The power of ten between a value in base units and the number that is shown for it; None for zero."""
     number = float(shown.partition(" ")[0].replace(",", ""))
     if not value or not number:
-        return None
-    return float(10.0 ** round(math.log10(number / value)))
+        return f"{shown} ({human(interval[0], metric)}..{human(interval[1], metric)})"
+    factor = 10.0 ** round(math.log10(number / value))
+    return f"{shown} ({_number(interval[0] * factor)}..{_number(interval[1] * factor)})"
 
 
 def _number(value: float) -> str:
@@ -116,16 +110,19 @@ def _number(value: float) -> str:
 
 def observed(finding: Finding) -> str:
     """What was measured for the gate, or ``not measured``."""
-    if finding.observed is None:
-        return "not measured"
-    return quantity(finding.observed, finding.interval, finding.metric)
+    found = finding.observed
+    return "not measured" if found is None else quantity(found, finding.interval, finding.metric)
 
 
 def needed(limit: Limit, metric: str) -> str:
     """``>= 2 GB/s`` or ``<= 200 ms``."""
-    if limit.min is not None:
-        return f">= {human(limit.min, metric)}"
-    return f"<= {human(limit.max, metric)}" if limit.max is not None else "nothing"
+    bound, value = bound_of(limit)
+    return "nothing" if value is None else f"{'>=' if bound == 'min' else '<='} {human(value, metric)}"
+
+
+def bound_of(limit: Limit) -> tuple[str, float | None]:
+    """``min`` or ``max``, and its value; ``max`` and None for no limit."""
+    return ("min", limit.min) if limit.min is not None else ("max", limit.max)
 
 
 def against_limit(finding: Finding) -> str:
@@ -135,19 +132,17 @@ def against_limit(finding: Finding) -> str:
 
 def margin(finding: Finding) -> str:
     """How far from the limit, relative to it: ``12 % spare``, ``38 % short``, ``30 x over``; empty without a limit."""
-    value, low, high = finding.observed, finding.limit.min, finding.limit.max
-    limit = low if low is not None else high
-    if value is None or not limit or limit < 0 or finding.status is Status.UNDECIDED:
+    (bound, limit), distance = bound_of(finding.limit), closeness(finding)
+    if finding.observed is None or not limit or limit < 0 or finding.status is Status.UNDECIDED:
         return ""
-    distance = value / limit - 1.0
-    good = distance >= 0 if low is not None else distance <= 0
-    word = "spare" if good else "short" if low is not None else "over"
-    return f"{_share(abs(distance))} {word}"
+    if keeps(finding.observed, finding.limit):
+        return f"{_share(distance)} spare"
+    return f"{_share(distance)} {'short' if bound == 'min' else 'over'}"
 
 
 def closeness(finding: Finding) -> float:
     """The margin as a number to sort by: 0 at the limit, infinite where there is none to tell."""
-    limit = finding.limit.min if finding.limit.min is not None else finding.limit.max
+    _, limit = bound_of(finding.limit)
     return math.inf if finding.observed is None or not limit else abs(finding.observed / limit - 1.0)
 
 
@@ -206,6 +201,15 @@ def holes(run: Run) -> list[Hole]:
             why = f"only by a stand-in ({clean(stood_in)})" if stood_in else reason_text(f.reason)
             same.setdefault((STATUS[f.status], why, clean(f.remedy)), []).append(bare_name(f))
     return [Hole(tuple(dict.fromkeys(names)), *fate) for fate, names in same.items()]
+
+
+def to_do(run: Run, name: Callable[[Finding], str]) -> dict[str, dict[str, None]]:
+    """The remedies of what failed or is undecided; of each the names of the required gates that it mends, each once."""
+    found: dict[str, dict[str, None]] = {}
+    for finding in (f for v in run.verdicts for f in v.findings if f.required and f.remedy):
+        if finding.status in (Status.FAIL, Status.UNDECIDED):
+            found.setdefault(clean(finding.remedy), {})[name(finding)] = None
+    return found
 
 
 def score(value: float) -> str:
@@ -274,8 +278,8 @@ def _sentence(run: Run, peer: str, bounds: list[Measurement], several: bool) -> 
     for bound in own:
         said.setdefault(_said(run, bound), []).append(clean(bound.labels.get("state", ""), 20))
     parts = [text if len(said) == 1 else f"{' and '.join(states)}: {text}" for text, states in said.items()]
-    head = f"network spikes ({', '.join(notes)})" if notes else "network spikes"
-    return f"{head}{': ' if len(said) == 1 else ', '}{'; '.join(parts)}"
+    about = f" ({', '.join(notes)})" if notes else ""
+    return f"network spikes{about}{': ' if len(said) == 1 else ', '}{'; '.join(parts)}"
 
 
 def _said(run: Run, bound: Measurement) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from bench.judge.baseline.series import History as Nights
 from bench.judge.baseline.series import Key, key_of
 from bench.model import Finding, Measurement, Metric, Run
 from bench.show.terminal.lineage import explain
-from bench.show.wording import gate_name
+from bench.show.wording import bound_of, gate_name
 from bench.store.atomic import write_atomically
 from bench.store.errors import StoreError, UnusableRun
 from bench.store.history import history_of
@@ -129,20 +128,18 @@ def _history(
     from bench.show.html.plots.timelines import History
 
     of_run = known.values.get(key, {})
-    nights = [(session.at, of_run[session.run]) for session in known.runs if session.run in of_run][-_NIGHTS:]
-    if len(nights) < 2:
+    values = tuple(of_run[session.run] for session in known.runs if session.run in of_run)[-_NIGHTS:]
+    if len(values) < 2:
         return None
-    values = tuple(value for _, value in nights)
     expected, edge, visible = _normal(metrics.get(m.metric), values[:-1])
     return History(
         name=gate_name(finding),
         metric=m.metric,
-        moments=tuple(datetime.fromtimestamp(at, UTC) for at, _ in nights),
         values=values,
         expected=expected,
         edge=edge,
         visible=visible,
-        limit=finding.limit.min if finding.limit.min is not None else finding.limit.max,
+        limit=bound_of(finding.limit)[1],
     )
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from bench.errors import UserError, note
 from bench.measure import lock, quiet, tools
 from bench.measure.node import this_node
-from bench.measure.probe import Failed, Interrupted, Probe
+from bench.measure.probe import Failed, Interrupted, Probe, Progress
 from bench.measure.recording import Recording
-from bench.measure.runner import Progress, RunPlan, execute, now
+from bench.measure.runner import RunPlan, execute, now
 from bench.measure.tools import Signals
 from bench.model import Effort, Node, Request, Run
 from bench.show.terminal.progress import listener
@@ -45,7 +45,8 @@ def measure_and_judge(asked: RunOptions, *, progress: bool) -> Finished:
         job = _prepared(asked, catalog)
         with _alone(job):
             busy = _busy(job, asked.patience, signals)
-            with listener(job.probes, job.request, shown=progress) as listen:
+            seconds = {probe.name: probe.time(job.request) for probe in job.probes if probe.measure is not None}
+            with listener(seconds, shown=progress) as listen:
                 run = execute(_plan(job, busy, signals, listen))
         job.store.save(run)
         judged = concluded(run, catalog)

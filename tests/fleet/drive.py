@@ -19,10 +19,10 @@ from typing import Any
 import bench
 from bench.fleet import staging
 from bench.fleet.controller import FleetRun
-from bench.fleet.jobs import Note
 from bench.fleet.plan import FleetPlan, HostVars, host_vars, load
 from bench.fleet.transport import connect
 from bench.measure.tools import Signals
+from bench.show.terminal.progress import Note
 from tests.fleet.make import judgement
 
 NODE = Path(__file__).with_name("node.py")

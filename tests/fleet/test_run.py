@@ -21,7 +21,7 @@ import pytest
 from bench.fleet.pair_rounds import schedule
 from bench.judge.fleet.model import Fleet
 from bench.model import Decision
-from bench.show.html import fleet_page
+from bench.show.html.page import render_fleet
 from bench.store.runs import Store
 from tests.fleet.drive import STAND_IN
 from tests.fleet.testbed import Testbed
@@ -105,7 +105,7 @@ def test_four_hosts_six_pairs_in_three_rounds_a_collective_one_verdict_and_page(
     assert found.ranks == tuple(hosts.names) and found.bus_bytes_per_second and found.straggler == "n003"
     assert len(fleet.shared) == 1 and fleet.shared[0].path == "/data"
     assert list(fleet.shared[0].alone) == ["n001"] and list(fleet.shared[0].together) == hosts.names
-    page.write_text(fleet_page.render(fleet))
+    page.write_text(render_fleet(fleet))
     assert "n003" in page.read_text() and "hsl(" in page.read_text()
     again, progress, _ = drive(hosts, folder)
     assert starts(log) == dict.fromkeys(hosts.names, 1)

@@ -20,10 +20,9 @@ from rich.console import Console
 import bench
 from bench.errors import UserError
 from bench.fleet import job_script, staging
-from bench.fleet.jobs import Note
 from bench.fleet.transport import ansible
 from bench.judge.fleet.model import Fleet
-from bench.show.terminal.progress import _Table, fleet_listener
+from bench.show.terminal.progress import Note, _Table, fleet_listener
 from tests.fleet.test_run import STORAGE_ONLY, drive, states
 from tests.fleet.testbed import Testbed
 

@@ -12,7 +12,6 @@ import pytest
 
 from bench.cli.export import generated
 from bench.model import Outcome, ProbeResult, Run
-from bench.show.export.grafana import queries
 from bench.workflows.catalog import declared
 from tests.cli.bench import bench
 from tests.integrations.monitoring import alerts, node_exporter, prometheus, query, tool, wait_for
@@ -38,6 +37,12 @@ def everything() -> Run:
     return run.model_copy(update={"results": (*run.results, result)})
 
 
+def queries() -> list[str]:
+    """Every query of the dashboard, those in folded rows included."""
+    panels = [panel for row in json.loads(generated("grafana"))["panels"] for panel in (row, *row.get("panels", ()))]
+    return [target["expr"] for panel in panels for target in panel.get("targets", ())]
+
+
 def exported(results: Path, folder: Path) -> None:
     done = bench("export", "-f", "openmetrics", "-o", folder / "bench.prom", "--results", results, cwd=results)
     assert done.returncode == 0, done.stderr
@@ -47,7 +52,7 @@ def test_scraped_through_node_exporter_and_queried_back(results: Path, tmp_path:
     run = everything()
     stored(results, run)
     exported(results, tmp_path)
-    board = [q.replace("$instance", ".*").replace("$profile", ".*") for q in queries(json.loads(generated("grafana")))]
+    board = [q.replace("$instance", ".*").replace("$profile", ".*") for q in queries()]
     with node_exporter(tmp_path) as port, prometheus(tmp_path, [port], generated("rules")) as address:
         assert wait_for(lambda: query(address, "bench_verdict == 1"))
         decisions = {(s["metric"]["profile"], s["metric"]["decision"]) for s in query(address, "bench_verdict == 1")}

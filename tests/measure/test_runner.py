@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from bench.measure.probe import Context, Failed, Probe, Skipped, TimedOut, Unsupported
+from bench.measure.probe import Context, Failed, Probe, Progress, Skipped, TimedOut, Unsupported
 from bench.measure.recording import Recording
-from bench.measure.runner import Progress, RunPlan, execute
+from bench.measure.runner import RunPlan, execute
 from bench.model import Effort, Measurement, Metric, Node, Outcome, Request, Run
 
 SPEED = Metric(name="speed_bytes_per_second", help="h", labels=("path",), better="higher")

@@ -13,7 +13,17 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
-from bench.judge.fleet.model import Fleet, FleetVerdict, NodeOutcome, Outlier, PairOutcome, SharedStorage, Shift, State
+from bench.judge.fleet.model import (
+    Collective,
+    Fleet,
+    FleetVerdict,
+    NodeOutcome,
+    Outlier,
+    PairOutcome,
+    SharedStorage,
+    Shift,
+    State,
+)
 from bench.model import Decision, Finding, Run, Status, Verdict
 from bench.show.terminal import fleet_screen
 from bench.show.text import clean
@@ -164,12 +174,17 @@ def _details(finding: Finding) -> Iterator[str]:
 def _of_fleet(fleet: Fleet) -> Report:
     """Suites for which there is anything to say; the first two always."""
     shifts = [(shift, consequence(shift)) for shift in fleet.shifts]
+    unjudged = Case("verdict", "error", "INCONCLUSIVE", f"not judged: {plural(len(fleet.nodes), 'node')}")
     suites = [
-        _suite("fleet", [_verdict(v) for v in fleet.verdicts] or [_unjudged(fleet)]),
+        _suite("fleet", [_verdict(v) for v in fleet.verdicts] or [unjudged]),
         _suite("nodes", map(_node, fleet.nodes)),
         _suite("pairs", map(_pair, fleet.pairs)),
-        _suite("siblings", map(_outlier, fleet.outliers), _warnings(fleet)),
-        _suite("collective", _collective(fleet)),
+        _suite(
+            "siblings",
+            map(_outlier, fleet.outliers),
+            [f"warns, does not decide: {fleet_screen.outlier_line(o)}" for o in fleet.outliers if o.level == "warn"],
+        ),
+        _suite("collective", [_collective(fleet.collective)] if fleet.collective else []),
         _suite("shared storage", map(_shared, fleet.shared)),
         _suite(
             "whole fleet",
@@ -210,10 +225,6 @@ def _verdict(verdict: FleetVerdict) -> Case:
     return Case(name, state, verdict.decision.value, message, tuple(clean(reason) for reason in verdict.reasons))
 
 
-def _unjudged(fleet: Fleet) -> Case:
-    return Case("verdict", "error", Decision.INCONCLUSIVE.value, f"not judged: {plural(len(fleet.nodes), 'node')}")
-
-
 def _node(node: NodeOutcome) -> Case:
     said = [f"{clean(profile, 60)} {decision.value}" for profile, decision in node.decisions.items()]
     message = ", ".join(said) if said else clean(node.reason or "no result", _LONGEST)
@@ -240,26 +251,19 @@ def _outlier(o: Outlier) -> Case:
     return Case(name, _BY_CONSEQUENCE.get(word, "pass"), word, fleet_screen.outlier_line(o), details)
 
 
-def _warnings(fleet: Fleet) -> Iterator[str]:
-    warned = (o for o in fleet.outliers if o.level == "warn")
-    return (f"warns, does not decide: {fleet_screen.outlier_line(o)}" for o in warned)
-
-
-def _collective(fleet: Fleet) -> Iterator[Case]:
-    found = fleet.collective
-    if found is not None:
-        lines = [f"{_host(host)}: {state.value}{f': {clean(why)}' if why else ''}" for host, state, why in found.rows]
-        yield _of_state("all-reduce", found.state, fleet_screen.collective_line(found), lines)
+def _collective(found: Collective) -> Case:
+    lines = [f"{_host(host)}: {state.value}{f': {clean(why)}' if why else ''}" for host, state, why in found.rows]
+    return _of_state("all-reduce", found.state, fleet_screen.collective_line(found), lines)
 
 
 def _shared(one: SharedStorage) -> Case:
     """An error when anyone has no figure."""
     lines = [f"{_host(host)}: {rate!r} bytes per second with all at once" for host, rate in one.together.items()]
     lines += [f"{_host(host)}: no figure" for host in one.missing]
-    whole = bool(one.together) and not one.missing
-    state: CaseState = "pass" if whole else "error"
-    raw = "pass" if whole else "no_data"
-    return Case(clean(one.path, 200) or "?", state, raw, fleet_screen.shared_line(one), tuple(lines))
+    name, message = clean(one.path, 200) or "?", fleet_screen.shared_line(one)
+    if one.missing or not one.together:
+        return Case(name, "error", "no_data", message, tuple(lines))
+    return Case(name, "pass", "pass", message, tuple(lines))
 
 
 def _shift(shift: Shift, word: str) -> Case:

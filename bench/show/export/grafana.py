@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from itertools import starmap
+from typing import Any
 
 from bench.measure.probe import Probe
 from bench.model import Metric, unit_of
@@ -42,16 +43,13 @@ Panel = dict[str, Any]
 
 def dashboard(probes: Iterable[Probe]) -> str:
     """Grafana's JSON model; import it by hand, or provision the file."""
-    panels: list[Panel] = []
-    top = 0
-    for title, group, folded in [("Readiness", _readiness(), False), *_rows(probes)]:
+    readiness = list(_laid(_readiness(), 1, 1))
+    panels = [_row("Readiness", 0, [], number=1000), *readiness]
+    below = readiness[-1]["gridPos"]["y"] + _HEIGHT
+    measuring = [(probe, [_of_metric(m) for m in probe.metrics if m.unit != "info"]) for probe in probes]
+    for top, (probe, group) in enumerate(((probe, group) for probe, group in measuring if group), below):
         laid = list(_laid(group, top + 1, len(panels) + 1))
-        panels.append(_row(title, top, laid if folded else [], folded, number=1000 + len(panels)))
-        if folded:
-            top += 1
-        else:
-            panels += laid
-            top += 1 + max(panel["gridPos"]["y"] + panel["gridPos"]["h"] - top - 1 for panel in laid)
+        panels.append(_row(f"{probe.name}: {probe.help}", top, laid, number=1000 + len(panels)))
     board = {
         "uid": "aiready-bench",
         "title": "AI readiness of the nodes",
@@ -62,16 +60,16 @@ def dashboard(probes: Iterable[Probe]) -> str:
         "version": 1,
         "refresh": "5m",
         "time": {"from": "now-30d", "to": "now"},
-        "templating": {"list": _variables()},
+        "templating": {
+            "list": [
+                {"name": "datasource", "type": "datasource", "query": "prometheus", "label": "Prometheus"},
+                _variable("instance", "bench_run_info"),
+                _variable("profile", "bench_verdict"),
+            ]
+        },
         "panels": panels,
     }
     return json.dumps(board, indent=1) + "\n"
-
-
-def queries(board: Mapping[str, Any]) -> list[str]:
-    """Every query of a dashboard, folded rows included."""
-    panels = [panel for outer in board["panels"] for panel in (outer, *outer.get("panels", ()))]
-    return [target["expr"] for panel in panels for target in panel.get("targets", ())]
 
 
 def _readiness() -> list[Panel]:
@@ -99,13 +97,6 @@ def _readiness() -> list[Panel]:
         _panel("Probes that did not measure", holes, "{{instance}} {{probe}}: {{outcome}}", kind="table", width=12),
         _panel("Time of the probes", spent, "{{instance}} {{probe}}", "s", width=12),
     ]  # fmt: skip
-
-
-def _rows(probes: Iterable[Probe]) -> Iterator[tuple[str, list[Panel], bool]]:
-    for probe in probes:
-        panels = [_of_metric(metric) for metric in probe.metrics if metric.unit != "info"]
-        if panels:
-            yield f"{probe.name}: {probe.help}", panels, True
 
 
 def _of_metric(metric: Metric) -> Panel:
@@ -150,65 +141,51 @@ def _laid(panels: Iterable[Panel], top: int, first: int) -> Iterator[Panel]:
         x += place["w"]
 
 
-def _row(title: str, top: int, panels: list[Panel], folded: bool, number: int) -> Panel:
+def _row(title: str, top: int, panels: list[Panel], number: int) -> Panel:
+    """A heading; it holds the panels that are folded up under it."""
     place = {"h": 1, "w": _COLUMNS, "x": 0, "y": top}
-    return {"id": number, "type": "row", "title": title, "gridPos": place, "collapsed": folded, "panels": panels}
+    return {"id": number, "type": "row", "title": title, "gridPos": place, "collapsed": bool(panels), "panels": panels}
 
 
-def _variables() -> list[dict[str, Any]]:
-    asked = (("instance", "bench_run_info"), ("profile", "bench_verdict"))
-    return [
-        {"name": "datasource", "type": "datasource", "query": "prometheus", "label": "Prometheus"},
-        *(
-            {
-                "name": name, "type": "query", "datasource": _SOURCE, "query": f"label_values({family}, {name})",
-                "includeAll": True, "multi": True, "allValue": ".*", "current": {"text": "All", "value": "$__all"},
-                "refresh": 2,
-            }
-            for name, family in asked
-        ),
-    ]  # fmt: skip
+def _variable(name: str, family: str) -> dict[str, Any]:
+    return {
+        "name": name, "type": "query", "datasource": _SOURCE, "query": f"label_values({family}, {name})",
+        "includeAll": True, "multi": True, "allValue": ".*", "current": {"text": "All", "value": "$__all"},
+        "refresh": 2,
+    }  # fmt: skip
 
 
 # --- the rules
 
 
-class _Alert(NamedTuple):
-    name: str
-    query: str
-    wait: str
-    severity: str
-    summary: str
-    description: str
-
-
+#: Name, query, how long it must hold, severity, summary, description.
 _ALERTS = (
-    _Alert(
+    (
         "AIReadyBenchNoGo", 'bench_verdict{decision="NO-GO"} == 1', "0m", "critical",
         "{{ $labels.instance }} is not ready for {{ $labels.profile }}",
         "A required gate failed. On the node: bench gate; bench report",
     ),
-    _Alert(
+    (
         "AIReadyBenchInconclusive", 'bench_verdict{decision="INCONCLUSIVE"} == 1', "1h", "warning",
         "{{ $labels.instance }} could not be judged for {{ $labels.profile }}",
         "A required gate has no data or could not be decided. On the node: bench doctor",
     ),
-    _Alert(
+    (
         "AIReadyBenchGateFailed", 'bench_gate{status="fail",required="true"} == 1', "0m", "info",
         "{{ $labels.instance }}: {{ $labels.metric }} {{ $labels.selector }} fails for {{ $labels.profile }}",
         "Its limit is {{ $labels.bound }} {{ $labels.limit }}, in the base unit of the metric's name.",
     ),
-    _Alert(
+    (
         "AIReadyBenchStarved", "bench_starved == 1 and bench_attribution_valid == 1", "0m", "warning",
         "{{ $labels.instance }}: storage starves the accelerator ({{ $labels.path }})",
         "bench_demand_bytes_per_second against bench_supply_bytes_per_second shows by how much.",
     ),
-    _Alert(
+    (
         "AIReadyBenchProbeBroken", 'bench_probe_outcome{outcome=~"failed|timed_out"} == 1', "0m", "warning",
         "{{ $labels.instance }}: the probe {{ $labels.probe }} {{ $labels.outcome }}",
         "It should have worked. On the node: bench explain",
     ),
-    _Alert(
+    (
         "AIReadyBenchStale", f"time() - bench_last_run_timestamp_seconds > {_STALE_SECONDS}", "15m", "warning",
         "{{ $labels.instance }} was not measured for {{ $value | humanizeDuration }}",
         "The nightly run did not end. On the node: bench schedule status",
@@ -223,36 +200,25 @@ def rules(gated: Iterable[str], metrics: Mapping[str, Metric]) -> str:
     """
     found = (metrics[name] for name in dict.fromkeys(gated) if name in metrics)
     ratios = [m for m in found if m.better != "none" and m.unit.endswith(("second", "seconds"))]
-    return "".join([_RULES, *map(_alert, _ALERTS), _RATIOS, *map(_ratio, ratios)])
+    head = ("# Made by `bench export --format rules`; see docs/prometheus.md.", "groups:")
+    alerts = ("- name: aiready-bench", "  rules:", *starmap(_alert, _ALERTS))
+    records = ("- name: aiready-bench-ratios", "  interval: 5m", "  rules:", *map(_ratio, ratios))
+    return "\n".join((*head, *alerts, *records)) + "\n"
 
 
-_RULES = """\
-# Made by `bench export --format rules`; see docs/prometheus.md.
-groups:
-- name: aiready-bench
-  rules:
-"""
-_RATIOS = """\
-- name: aiready-bench-ratios
-  interval: 5m
-  rules:
-"""
-
-
-def _alert(alert: _Alert) -> str:
+def _alert(name: str, query: str, wait: str, severity: str, summary: str, description: str) -> str:
     return f"""\
-  - alert: {alert.name}
-    expr: {json.dumps(alert.query)}
-    for: {alert.wait}
-    labels: {{severity: {alert.severity}}}
+  - alert: {name}
+    expr: {json.dumps(query)}
+    for: {wait}
+    labels: {{severity: {severity}}}
     annotations:
-      summary: {json.dumps(alert.summary)}
-      description: {json.dumps(alert.description)}
-"""
+      summary: {json.dumps(summary)}
+      description: {json.dumps(description)}"""
 
 
 def _ratio(metric: Metric) -> str:
     now, usual = f'{metric.name}{{invalid=""}}', f'quantile_over_time(0.5, {metric.name}{{invalid=""}}[30d])'
     above, below = (now, usual) if metric.better == "higher" else (usual, now)
     ratio = json.dumps(f"{above} / ({below} > 0)")
-    return f"  - record: aiready_bench:{metric.name}:ratio_to_median_30d\n    expr: {ratio}\n"
+    return f"  - record: aiready_bench:{metric.name}:ratio_to_median_30d\n    expr: {ratio}"

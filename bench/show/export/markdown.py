@@ -16,7 +16,6 @@ from bench.show.terminal import fleet_screen
 from bench.show.text import clean
 from bench.show.wording import (
     STATUS,
-    Hole,
     gate_name,
     margin,
     needed,
@@ -25,6 +24,7 @@ from bench.show.wording import (
     probe_holes,
     score,
     stand_ins,
+    to_do,
     when,
 )
 from bench.units import human
@@ -90,8 +90,13 @@ def _run(run: Run) -> Iterator[str]:
         yield f"Not judged. Judge it with `bench gate {_code(run.id)}`."
     if run.attribution is not None:
         yield from ("", f"**Starvation.** {escape(run.attribution.explanation)}")
-    yield from _section("To do", _to_do(run))
-    yield from _section("Not measured", [_hole(hole) for hole in probe_holes(run)])
+    todo = to_do(run, gate_name).items()
+    yield from _section("To do", [f"{', '.join(map(escape, names))}: {escape(remedy)}" for remedy, names in todo])
+    holes = [
+        f"{', '.join(names)} {state}: {escape(why)}" + (f"; mend: {escape(mend)}" if mend else "")
+        for names, state, why, mend in probe_holes(run)
+    ]
+    yield from _section("Not measured", holes)
     for verdict in run.verdicts:
         title = re.sub(r"[^\w ,.-]", lambda m: f"&#{ord(m[0])};<!-- -->", clean(verdict.profile, 80))
         gates = table(("gate", "measured", "needs", "margin", "status"), map(_gate, verdict.findings))
@@ -123,22 +128,6 @@ def _why(verdict: Verdict) -> str:
 
 def _gate(f: Finding) -> Sequence[str]:
     return (*map(escape, (gate_name(f), observed(f), needed(f.limit, f.metric), margin(f))), STATUS[f.status])
-
-
-def _to_do(run: Run) -> list[str]:
-    found: dict[str, list[Finding]] = {}
-    for finding in (f for v in run.verdicts for f in v.findings if f.required):
-        if finding.status in (Status.FAIL, Status.UNDECIDED) and finding.remedy:
-            found.setdefault(finding.remedy, []).append(finding)
-    return [
-        f"{', '.join(dict.fromkeys(escape(gate_name(f)) for f in gates))}: {escape(remedy)}"
-        for remedy, gates in found.items()
-    ]
-
-
-def _hole(hole: Hole) -> str:
-    mend = f"; mend: {escape(hole.mend)}" if hole.mend else ""
-    return f"{', '.join(hole.names)} {hole.state}: {escape(hole.why)}{mend}"
 
 
 # --- a fleet

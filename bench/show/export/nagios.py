@@ -15,7 +15,7 @@ from bench.judge.gate import FULL, decide, share
 from bench.model import Decision, Finding, Run, Status, Verdict, unit_of
 from bench.show.export import Export
 from bench.show.text import clean
-from bench.show.wording import STATUS, against_limit, bare_name, gate_name, plural, reason_text, score
+from bench.show.wording import STATUS, against_limit, bare_name, bound_of, gate_name, plural, reason_text, score
 
 _STATE = {Decision.GO: "OK", Decision.NO_GO: "CRITICAL", Decision.INCONCLUSIVE: "UNKNOWN"}
 _UOM = {"seconds": "s", "bytes": "B"}
@@ -74,24 +74,21 @@ def headline(run: Run) -> tuple[Decision, str]:
 
 def _why(verdict: Verdict) -> str:
     """The required gate that counted most, in few words; empty where no gate says why."""
-    for status in _DECIDES[verdict.decision]:
-        found = [f for f in verdict.findings if f.required and f.status is status]
-        if found:
-            return _gate(min(found, key=_reached))
-    return ""
+    order = _DECIDES[verdict.decision]
+    found = [f for f in verdict.findings if f.required and f.status in order]
+    if not found:
+        return ""
+    worst = min(found, key=lambda f: (order.index(f.status), _reached(f)))
+    if worst.status is Status.NO_DATA:
+        return f"{bare_name(worst)} not measured"
+    if worst.observed is None:
+        return bare_name(worst)
+    return f"{bare_name(worst)} {against_limit(worst.model_copy(update={'interval': None}))}"
 
 
 def _reached(finding: Finding) -> float:
     """The share of its requirement, so that gates of both kinds compare; what has no number comes last."""
     return FULL if finding.observed is None else share(finding.observed, finding.limit)
-
-
-def _gate(finding: Finding) -> str:
-    if finding.status is Status.NO_DATA:
-        return f"{bare_name(finding)} not measured"
-    if finding.observed is None:
-        return bare_name(finding)
-    return f"{bare_name(finding)} {against_limit(finding.model_copy(update={'interval': None}))}"
 
 
 def _run_figures(run: Run) -> Iterator[str]:
@@ -112,9 +109,8 @@ def _label(finding: Finding) -> str:
 
 
 def _range(finding: Finding) -> str:
-    if finding.limit.min is not None:
-        return f"{finding.limit.min!r}:"
-    return "" if finding.limit.max is None else f"{finding.limit.max!r}"
+    bound, limit = bound_of(finding.limit)
+    return "" if limit is None else f"{limit!r}{':' if bound == 'min' else ''}"
 
 
 def _run_lines(run: Run) -> Iterator[str]:

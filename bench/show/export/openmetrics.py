@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from types import SimpleNamespace
 
 from prometheus_client.core import Metric as Family
@@ -22,10 +23,11 @@ from bench.model import Attribution, Decision, Finding, Measurement, Outcome, Ru
 from bench.show.export import Export, ExportError
 from bench.show.export.cases import consequence
 from bench.show.text import clean
-from bench.show.wording import ended, moment
+from bench.show.wording import bound_of, ended, moment
 
 Labels = Mapping[str, str]
-Sample = tuple[str, Labels, float]
+#: Name, labels and value; what nobody measured has None, and is not written: absent is not zero.
+Sample = tuple[str, Labels, float | None]
 BOTTLENECKS = ("storage", "preprocess", "transfer", "loader", "accelerator", "undetermined")
 #: What bench says of a run, beside its measurements. The alert rules, the board and the docs are made from these.
 FAMILIES: Mapping[str, str] = {
@@ -98,6 +100,8 @@ def _written(helps: Mapping[str, str], samples: Iterable[Sample]) -> bytes:
         families[name] = Family(name, clean(help_text), "gauge")
         families[name].unit = unit if (unit := unit_of(name)) != "info" else ""
     for name, labels, value in samples:
+        if value is None:
+            continue
         cleaned, number = {key: clean(text, 500) for key, text in labels.items()}, 1
         while (key := (name, *sorted(cleaned.items()))) in seen:  # twice the same would make the whole file unreadable
             number += 1
@@ -112,6 +116,10 @@ def _written(helps: Mapping[str, str], samples: Iterable[Sample]) -> bytes:
 def _of_values(name: str, labels: Labels, key: str, values: Iterable[str], now: str) -> Iterator[Sample]:
     """A state: 1 for the value that it has now, 0 for the others."""
     return ((name, {**labels, key: str(value)}, float(value == now)) for value in values)
+
+
+def _seconds(time: datetime | None) -> float | None:
+    return time.timestamp() if time else None
 
 
 def _selector(labels: Labels) -> str:
@@ -159,14 +167,12 @@ def _run_itself(run: Run) -> Iterator[Sample]:
     gpus = run.node.facts.get("gpus")
     gpus = [str(gpu) for gpu in gpus] if isinstance(gpus, list | tuple) else []
     yield "bench_node_info", facts | {"gpus": str(len(gpus)), "gpu": ", ".join(dict.fromkeys(gpus))}, 1.0
-    end = ended(run)
-    if end is not None:
-        yield "bench_last_run_timestamp_seconds", {}, end.timestamp()
+    yield "bench_last_run_timestamp_seconds", {}, _seconds(ended(run))
     yield "bench_run_duration_seconds", {}, sum(result.duration_seconds for result in run.results)
 
 
 def _gate(profile: Labels, finding: Finding) -> Iterator[Sample]:
-    bound, limit = ("min", finding.limit.min) if finding.limit.min is not None else ("max", finding.limit.max)
+    (bound, limit), found = bound_of(finding.limit), finding.observed
     labels = {
         **profile,
         "metric": finding.metric,
@@ -176,28 +182,21 @@ def _gate(profile: Labels, finding: Finding) -> Iterator[Sample]:
         "limit": "" if limit is None else f"{limit!r}",
     }
     yield from _of_values("bench_gate", labels, "status", Status, finding.status)
-    if limit is not None:
-        yield "bench_gate_limit", labels, limit
-    if finding.observed is not None:
-        yield "bench_gate_observed", labels, finding.observed
-        yield "bench_gate_reached_ratio", labels, share(finding.observed, finding.limit) / FULL
+    yield "bench_gate_limit", labels, limit
+    yield "bench_gate_observed", labels, found
+    yield "bench_gate_reached_ratio", labels, None if found is None else share(found, finding.limit) / FULL
 
 
 def _attribution(found: Attribution) -> Iterator[Sample]:
     labels = {key: value for key, value in (("path", found.path), ("stand_in", found.stand_in)) if value}
     yield from _of_values("bench_bottleneck", labels, "bottleneck", BOTTLENECKS, found.bottleneck)
     yield "bench_attribution_valid", labels, float(found.valid)
-    numbers = {
-        "bench_starved": None if found.starved is None else float(found.starved),
-        "bench_demand_bytes_per_second": found.demand_bytes_per_second,
-        "bench_supply_bytes_per_second": found.supply_bytes_per_second,
-    }
-    for name, value in numbers.items():
-        if value is not None:  # absent is not zero
-            yield name, labels, value
+    yield "bench_starved", labels, None if found.starved is None else float(found.starved)
+    yield "bench_demand_bytes_per_second", labels, found.demand_bytes_per_second
+    yield "bench_supply_bytes_per_second", labels, found.supply_bytes_per_second
 
 
-# --- a fleet: a figure that nobody measured has no sample
+# --- a fleet
 
 
 def _of_fleet(fleet: Fleet) -> Iterator[Sample]:
@@ -221,10 +220,8 @@ def _of_fleet(fleet: Fleet) -> Iterator[Sample]:
 
 def _whole(fleet: Fleet) -> Iterator[Sample]:
     yield "bench_fleet_info", {"id": fleet.id, "version": fleet.bench_version or ""}, 1.0
-    for word, text in (("joined", fleet.joined_at), ("measured", fleet.measured_at)):
-        time = moment(text)
-        if time is not None:
-            yield f"bench_fleet_{word}_timestamp_seconds", {}, time.timestamp()
+    yield "bench_fleet_joined_timestamp_seconds", {}, _seconds(moment(fleet.joined_at))
+    yield "bench_fleet_measured_timestamp_seconds", {}, _seconds(moment(fleet.measured_at))
     for verdict in fleet.verdicts:
         profile = {"profile": verdict.profile}
         yield from _of_values("bench_fleet_verdict", profile, "decision", Decision, verdict.decision)
@@ -241,16 +238,14 @@ def _node(node: NodeOutcome) -> Iterator[Sample]:
     yield from _of_values("bench_fleet_node_state", {"host": node.host}, "state", State, node.state)
     about = {"host": node.host, "hostname": node.hostname, "class": node.node_class, "run": node.run}
     yield "bench_fleet_node_info", {name: text or "" for name, text in about.items()}, 1.0
-    if node.score is not None:
-        yield "bench_fleet_node_score_ratio", {"host": node.host}, node.score / FULL
+    yield "bench_fleet_node_score_ratio", {"host": node.host}, None if node.score is None else node.score / FULL
 
 
 def _pair(pair: PairOutcome) -> Iterator[Sample]:
     ends = {"client": pair.client, "server": pair.server}
     yield "bench_fleet_pair_measured", ends, float(pair.state is State.PASS)
     for way, rate in (("send", pair.send_bytes_per_second), ("receive", pair.receive_bytes_per_second)):
-        if rate is not None:
-            yield "bench_fleet_pair_throughput_bytes_per_second", {**ends, "direction": way}, rate
+        yield "bench_fleet_pair_throughput_bytes_per_second", {**ends, "direction": way}, rate
 
 
 def _outlier(o: Outlier) -> Iterator[Sample]:
@@ -263,7 +258,6 @@ def _outlier(o: Outlier) -> Iterator[Sample]:
 def _collective(found: Collective) -> Iterator[Sample]:
     yield "bench_fleet_collective_measured", {}, float(found.state is State.PASS)
     yield "bench_fleet_collective_ranks", {}, float(found.world or len(found.ranks))
-    if found.bus_bytes_per_second is not None:
-        yield "bench_fleet_collective_bus_bytes_per_second", {}, found.bus_bytes_per_second
-    if found.straggler is not None and found.straggler_late_seconds is not None:
+    yield "bench_fleet_collective_bus_bytes_per_second", {}, found.bus_bytes_per_second
+    if found.straggler is not None:
         yield "bench_fleet_collective_late_seconds", {"straggler": found.straggler}, found.straggler_late_seconds

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import io
 import json
-from typing import Any
 
-from bench.model import Measurement, Run
 from bench.show.export import Export, ExportError
 from bench.show.wording import moment
 
@@ -23,38 +21,25 @@ def render(export: Export) -> bytes:
         import pyarrow.parquet as pq
     except ImportError as error:
         raise ExportError(f"parquet needs pyarrow ({error}); pip install 'aiready-bench[parquet]'") from error
-    text, number = pa.string(), pa.float64()
-    schema = pa.schema(
-        [
-            *((name, text) for name in ("run", "hostname", "fingerprint")),
-            ("started_at", pa.timestamp("us", tz="UTC")),
-            *((name, text) for name in ("effort", "accelerator", "probe", "metric")),
-            *((name, number) for name in ("value", "low", "high")),
-            ("samples", pa.int64()),
-            *((name, text) for name in ("stand_in", "invalid", "labels")),
-        ]
-    )
-    rows = [_row(export.run, result.probe, m) for result in export.run.results for m in result.measurements]
-    sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), sink)
-    return sink.getvalue()
-
-
-def _row(run: Run, probe: str, m: Measurement) -> dict[str, Any]:
-    return {
-        "run": run.id,
-        "hostname": run.node.hostname,
-        "fingerprint": run.node.fingerprint,
-        "started_at": moment(run.started_at),
-        "effort": run.request.effort.value,
-        "accelerator": run.request.accelerator,
-        "probe": probe,
-        "metric": m.metric,
-        "value": m.value,
-        "low": m.interval[0],
-        "high": m.interval[1],
-        "samples": m.samples,
-        "stand_in": m.stand_in,
-        "invalid": m.invalid,
-        "labels": json.dumps(m.labels, sort_keys=True),
+    run, found = export.run, list(export.run.measurements())
+    text, number, times = pa.string(), pa.float64(), len(found)
+    columns = {
+        "run": pa.array([run.id] * times, text),
+        "hostname": pa.array([run.node.hostname] * times, text),
+        "fingerprint": pa.array([run.node.fingerprint] * times, text),
+        "started_at": pa.array([moment(run.started_at)] * times, pa.timestamp("us", tz="UTC")),
+        "effort": pa.array([run.request.effort.value] * times, text),
+        "accelerator": pa.array([run.request.accelerator] * times, text),
+        "probe": pa.array([result.probe for result in run.results for _ in result.measurements], text),
+        "metric": pa.array([m.metric for m in found], text),
+        "value": pa.array([m.value for m in found], number),
+        "low": pa.array([m.interval[0] for m in found], number),
+        "high": pa.array([m.interval[1] for m in found], number),
+        "samples": pa.array([m.samples for m in found], pa.int64()),
+        "stand_in": pa.array([m.stand_in for m in found], text),
+        "invalid": pa.array([m.invalid for m in found], text),
+        "labels": pa.array([json.dumps(m.labels, sort_keys=True) for m in found], text),
     }
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns), sink)
+    return sink.getvalue()

@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.judge.baseline.comparison import Difference
 from bench.judge.latency_budget import response
-from bench.model import Decision, Finding, Measurement, ProbeResult, Run, Status, Verdict
+from bench.model import Decision, Measurement, ProbeResult, Run, Status, Verdict
 from bench.show import wording
 from bench.show.text import clean
 from bench.show.wording import (
@@ -58,16 +58,12 @@ def why(found: Verdict) -> str:
         return f"{plural(len(required), 'required gate')}, and every one passed."
     failed = [f for f in bad if f.status is Status.FAIL]
     if found.decision is Decision.NO_GO and failed:
-        worst = failed[0]
+        name, far = gate_name(failed[0]), margin(failed[0])
         more = f", and {plural(len(failed) - 1, 'more gate')} failed" if len(failed) > 1 else ""
-        return f"{_sentence(worst)}{more}."
+        beyond = f" ({far})" if far else ""
+        return f"{name[:1].upper()}{name[1:]} is {against_limit(failed[0])}{beyond}{more}."
     reason = reason_text(bad[0].reason or STATUS[bad[0].status]).rstrip(".")
     return f"{plural(len(bad), 'required gate')} could not be decided: {gate_name(bad[0])}: {reason}."
-
-
-def _sentence(finding: Finding) -> str:
-    name, far = gate_name(finding), margin(finding)
-    return f"{name[:1].upper()}{name[1:]} is {against_limit(finding)}" + (f" ({far})" if far else "")
 
 
 def holes(run: Run) -> list[Row]:
@@ -85,9 +81,6 @@ def health(run: Run) -> list[dict[str, Any]]:
     return [_response_table(run), _gpu_table(run), _host_table(run)]
 
 
-_RESPONSE = ["until", "p50", "p99", "over the budget", "left at p99", "shares of the mean", ""]
-
-
 def _response_table(run: Run) -> dict[str, Any]:
     """Network and model put together (`bench.judge.latency_budget`): the stored answer, else composed now."""
     names = ("response_seconds", "response_over_budget_ratio", "response_left_seconds", "response_part_ratio")
@@ -95,7 +88,7 @@ def _response_table(run: Run) -> dict[str, Any]:
     ends = dict.fromkeys(m.labels.get("until", "") for m in found)
     return {
         "heading": "A whole answer against the 200 ms budget",
-        "header": _RESPONSE,
+        "header": ["until", "p50", "p99", "over the budget", "left at p99", "shares of the mean", ""],
         "rows": [_answer(end, [m for m in found if m.labels.get("until", "") == end]) for end in ends],
         "empty": "Network or model was not measured, so there is no whole answer.",
     }
@@ -203,14 +196,8 @@ def _compared(differences: Sequence[Difference]) -> Iterator[Row]:
     for d in differences:
         if d.verdict != "same":
             change = "" if d.change_ratio is None else f"{100 * d.change_ratio:+.1f} %"
-            yield [
-                series_name(d.metric, d.labels, _HIDDEN),
-                human(d.a, d.metric),
-                human(d.b, d.metric),
-                change,
-                d.verdict,
-                clean(d.basis),
-            ]
+            name, a, b = series_name(d.metric, d.labels, _HIDDEN), human(d.a, d.metric), human(d.b, d.metric)
+            yield [name, a, b, change, d.verdict, clean(d.basis)]
 
 
 def _facts(runs: Sequence[Run]) -> Iterator[Row]:

@@ -12,6 +12,7 @@ import os
 import shlex
 import stat
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,6 +23,7 @@ from bench.show.wording import (
     OUTCOME,
     STATUS,
     bare_name,
+    bound_of,
     margin,
     needed,
     observed,
@@ -74,10 +76,10 @@ def _verdict(run: Run, verdict: Verdict, findings: Iterable[Finding]) -> Iterato
 
 
 def _finding(run: Run, finding: Finding) -> Iterator[str]:
-    word, limit = ("min", finding.limit.min) if finding.limit.min is not None else ("max", finding.limit.max)
+    bound, limit = bound_of(finding.limit)
     series, far = _series(finding.metric, finding.labels), margin(finding)
     rows = {
-        "gate": f"{series} {word} {limit!r} ({needed(finding.limit, finding.metric)})",
+        "gate": f"{series} {bound} {limit!r} ({needed(finding.limit, finding.metric)})",
         "source": clean(finding.source),
         "observed": observed(finding) + (f", {far}" if far else ""),
         "stand-in": clean(finding.stand_in or ""),
@@ -189,23 +191,17 @@ def _read(folder: Path, relative: str) -> bytes | None:
     parts = PurePosixPath(relative).parts
     if not parts or parts[0] == "/" or ".." in parts or "\0" in relative:
         return None
-    opened: list[int] = []
-    try:
-        opened.append(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-        for part in parts[:-1]:
-            opened.append(os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=opened[-1]))
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        opened.append(os.open(parts[-1], flags, dir_fd=opened[-1]))
-        found = os.fstat(opened[-1])
-        if not stat.S_ISREG(found.st_mode) or found.st_size > _MAX_BYTES:
-            return None
-        with os.fdopen(opened.pop(), "rb") as file:
-            return file.read(_MAX_BYTES)
-    except (OSError, UnicodeError):
-        return None
-    finally:
-        for fd in opened:
-            os.close(fd)
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+    with ExitStack() as opened, suppress(OSError, UnicodeError):
+        at = os.open(folder, flags | os.O_DIRECTORY)
+        opened.callback(os.close, at)
+        for part in parts:
+            at = os.open(part, flags | os.O_NOFOLLOW, dir_fd=at)
+            opened.callback(os.close, at)
+        found = os.fstat(at)
+        if stat.S_ISREG(found.st_mode) and found.st_size <= _MAX_BYTES:
+            return open(at, "rb", closefd=False).read(_MAX_BYTES)
+    return None
 
 
 # --- versions

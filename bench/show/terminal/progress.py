@@ -5,16 +5,17 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
+from bench.measure.probe import Progress
+from bench.model import ProbeResult
 from bench.show.text import clean
 
 if TYPE_CHECKING:
     from rich.console import ConsoleRenderable
-
-    from bench.model import ProbeResult, Request
 
 _LINE_SECONDS = 10.0
 #: Columns of a run's live view that are not the text: the probe, a bar, the time used, the time left, gaps.
@@ -23,55 +24,29 @@ _SHORTEST_TEXT = 12
 _MOST_ROWS = 20
 
 
-class ProbeStep(Protocol):
-    """A run's note: the probe, what it does, how far it is (0 to 1, or None), its result when it has ended."""
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A step of a fleet run. ``state`` is None when the job has been started."""
 
-    @property
-    def probe(self) -> str: ...
-    @property
-    def text(self) -> str: ...
-    @property
-    def fraction(self) -> float | None: ...
-    @property
-    def ended(self) -> ProbeResult | None: ...
-
-
-class HostStep(Protocol):
-    """A fleet's note: the phase, the host, its state (None: started), and why."""
-
-    @property
-    def phase(self) -> str: ...
-    @property
-    def host(self) -> str: ...
-    @property
-    def state(self) -> str | None: ...
-    @property
-    def reason(self) -> str: ...
-
-
-class Planned(Protocol):
-    """What the display needs to know of a probe before it runs."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def measure(self) -> object: ...
-    def time(self, request: Request) -> float: ...
+    phase: str
+    host: str
+    state: str | None
+    reason: str = ""
 
 
 Step = TypeVar("Step")
 Listener = Callable[[Step], None]
 
 
-def listener(
-    probes: Sequence[Planned], request: Request, *, shown: bool = True
-) -> AbstractContextManager[Listener[ProbeStep]]:
-    """Something to tell of a run's progress, for as long as the ``with`` lasts."""
-    seconds = {probe.name: probe.time(request) for probe in probes if probe.measure is not None}
+def listener(seconds: Mapping[str, float], *, shown: bool = True) -> AbstractContextManager[Listener[Progress]]:
+    """Something to tell of a run's progress, for as long as the ``with`` lasts.
+
+    ``seconds``: what each probe should take, by name.
+    """
     return _listener(shown, lambda: _bars(seconds), _Lines())
 
 
-def fleet_listener(hosts: int, *, shown: bool = True) -> AbstractContextManager[Listener[HostStep]]:
+def fleet_listener(hosts: int, *, shown: bool = True) -> AbstractContextManager[Listener[Note]]:
     """The same of a fleet run with that many hosts."""
     return _listener(shown, lambda: _table(hosts), _host_line)
 
@@ -111,7 +86,7 @@ class _Lines:
         self._last = 0.0
         self._probe = ""
 
-    def __call__(self, step: ProbeStep) -> None:
+    def __call__(self, step: Progress) -> None:
         now = time.monotonic()
         if step.ended is None and step.probe == self._probe and now - self._last < _LINE_SECONDS:
             return
@@ -120,33 +95,33 @@ class _Lines:
 
 
 @contextmanager
-def _bars(seconds: Mapping[str, float]) -> Iterator[Listener[ProbeStep]]:
-    """A bar a probe; ``seconds``: what each should take, by name."""
+def _bars(seconds: Mapping[str, float]) -> Iterator[Listener[Progress]]:
+    """A bar a probe."""
+    from rich import progress
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.fields[probe]:<10}", markup=False),
-        BarColumn(bar_width=20),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}", markup=False),
+        progress.TextColumn("{task.fields[probe]:<10}", markup=False),
+        progress.BarColumn(bar_width=20),
+        progress.TimeElapsedColumn(),
+        progress.TimeRemainingColumn(),
+        progress.TextColumn("{task.description}", markup=False),
     )
     console = Console(stderr=True)
-    with Progress(*columns, console=console, refresh_per_second=4) as progress:
-        tasks = {name: progress.add_task("", total=total, start=False, probe=name) for name, total in seconds.items()}
+    with progress.Progress(*columns, console=console, refresh_per_second=4) as bars:
+        tasks = {name: bars.add_task("", total=total, start=False, probe=name) for name, total in seconds.items()}
         began: dict[str, float] = {}
 
-        def listen(step: ProbeStep) -> None:
+        def listen(step: Progress) -> None:
             task, now = tasks[step.probe], time.monotonic()
             if step.probe not in began:
                 began[step.probe] = now
-                progress.start_task(task)
+                bars.start_task(task)
             total = seconds[step.probe]
             done = now - began[step.probe] if step.fraction is None else step.fraction * total
             text = summary(step.ended) if step.ended is not None else clean(step.text)
             room = max(_SHORTEST_TEXT, console.width - _BESIDE)  # else the text would take the other columns' place
-            progress.update(task, completed=min(total, done), description=clean(text, room))
+            bars.update(task, completed=min(total, done), description=clean(text, room))
 
         yield listen
 
@@ -154,14 +129,14 @@ def _bars(seconds: Mapping[str, float]) -> Iterator[Listener[ProbeStep]]:
 # --- a fleet
 
 
-def _host_line(step: HostStep) -> None:
+def _host_line(step: Note) -> None:
     if step.state is not None:
         reason = f": {clean(step.reason, 160)}" if step.reason else ""
         _write(f"{clean(step.phase, 20)}: {clean(step.host, 60)} {step.state}{reason}")
 
 
 @contextmanager
-def _table(hosts: int) -> Iterator[Listener[HostStep]]:
+def _table(hosts: int) -> Iterator[Listener[Note]]:
     from rich.console import Console
     from rich.live import Live
 
@@ -179,7 +154,7 @@ class _Table:
         self._began = time.monotonic()
         self._phase = ""
 
-    def __call__(self, step: HostStep) -> None:
+    def __call__(self, step: Note) -> None:
         self._phase = step.phase
         self._rows.pop(step.host, None)
         self._rows[step.host] = (step.phase, step.state or "running", step.reason)

@@ -9,43 +9,42 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TextIO
 
-from bench.model import Decision, Run, Status, Verdict
-from bench.show.terminal import gates
-from bench.show.terminal.gates import Line
-from bench.show.text import clean, fold, hang
-from bench.show.wording import STATUS, Hole, bare_name, doubts, gpus, holes, plural, proved, score, stand_ins, when
+from bench.model import Code, Decision, Finding, Run, Status, Verdict, code_of
+from bench.show.text import cells, clean, fold, hang, pad
+from bench.show.wording import (
+    OF_A_PROBE,
+    STATUS,
+    bare_name,
+    closeness,
+    doubts,
+    gate_name,
+    gpus,
+    holes,
+    margin,
+    needed,
+    observed,
+    plural,
+    proved,
+    reason_text,
+    score,
+    split_reason,
+    stand_ins,
+    to_do,
+    when,
+    worst_first,
+)
+from bench.units import human
 
+#: The styles have rich's names.
 _DECISION = {Decision.GO: "bold green", Decision.NO_GO: "bold red", Decision.INCONCLUSIVE: "bold yellow"}
+_STATUS = {Status.PASS: "green", Status.FAIL: "red", Status.NO_DATA: "yellow", Status.UNDECIDED: "yellow"}
 _NARROW, _WIDE = 40, 160
 _MOST_WARNINGS = 5
 _MOST_REMEDIES = 6
-
-
-def show(
-    run: Run,
-    stream: TextIO | None = None,
-    *,
-    width: int | None = None,
-    colour: bool | None = None,
-    all_gates: bool = False,
-    descriptions: Mapping[str, str] | None = None,
-) -> None:
-    """Write the screen to ``stream`` (standard output), as `render` makes it.
-
-    What its encoding cannot hold is shown as ``?``. A reader that went away (``| head``) is no error.
-    """
-    stream = stream or sys.stdout
-    wanted = is_colourful(stream) if colour is None else colour
-    text = render(run, width=width, colour=wanted, all_gates=all_gates, descriptions=descriptions)
-    encoding = stream.encoding or "utf-8"
-    try:
-        stream.write(text.encode(encoding, "replace").decode(encoding))
-        stream.flush()
-    except BrokenPipeError:  # without this, Python would fail again when it flushes the stream at its exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+_GAP = "  "
 
 
 def is_colourful(stream: TextIO) -> bool:
@@ -67,138 +66,209 @@ def render(
     ``all_gates`` gives passes and gates without data a line each. ``descriptions`` of the profiles by name.
     """
     columns = min(max(width or shutil.get_terminal_size((80, 24)).columns, _NARROW), _WIDE)
-    lines = _screen(run, columns, all_gates, descriptions or {})
-    wanted = is_colourful(sys.stdout) if colour is None else colour
-    return "".join((_coloured if wanted else _plain)(line) + "\n" for line in lines)
+    paint = _painter(is_colourful(sys.stdout) if colour is None else colour)
+    screen = _Screen(run, columns, all_gates, paint)
+    end = [*screen.to_do(), *screen.not_measured(), *screen.warnings()]
+    parts = [screen.head(), *screen.verdicts(descriptions or {}), screen.starvation(), end]
+    return "\n\n".join("\n".join(line.rstrip() for line in part) for part in parts if part) + "\n"
 
 
-def _plain(line: Line) -> str:
-    return "".join(text for text, _ in line).rstrip()
-
-
-def _coloured(line: Line) -> str:
-    """With rich's styles and none of its markup: ``[`` in a host name is a bracket."""
+def _painter(wanted: bool) -> Callable[[str, str], str]:
+    """Puts a style on a text, by rich's styles and none of its markup: ``[`` in a host name is a bracket."""
+    if not wanted:
+        return lambda text, _: text
     from rich.color import ColorSystem
     from rich.style import Style
 
-    return "".join(Style.parse(style).render(text, color_system=ColorSystem.STANDARD) for text, style in line)
+    return lambda text, style: Style.parse(style).render(text, color_system=ColorSystem.STANDARD)
 
 
-def _screen(run: Run, width: int, all_gates: bool, descriptions: Mapping[str, str]) -> list[Line]:
-    warnings = [hang(doubt, width) for doubt in dict.fromkeys(doubts(run))]
-    lists = [*_to_do(run, width), *_not_measured(run, width), *_section("Warnings", warnings, _MOST_WARNINGS, run)]
-    parts = [_head(run, width), *_verdicts(run, width, all_gates, descriptions), _starvation(run, width), lists]
-    lines: list[Line] = []
-    for part in parts:
-        lines += [((("", "")),), *part] if part and lines else part
-    return lines
+def _widest(texts: Iterable[str]) -> int:
+    return max(map(cells, texts), default=0)
 
 
-# --- the node
+class _Screen:
+    """The parts of the screen, each as lines. All verdicts share the widths of the columns, as narrow as can be."""
+
+    def __init__(self, run: Run, width: int, all_gates: bool, paint: Callable[[str, str], str]) -> None:
+        self.run, self.width, self.all_gates, self.paint = run, width, all_gates, paint
+        findings = [finding for verdict in run.verdicts for finding in verdict.findings]
+        rows = [finding for finding in findings if self.has_row(finding)]
+        self.status = _widest(STATUS[finding.status] for finding in findings)
+        self.measured = _widest(map(observed, rows))
+        self.needs = _widest(needed(f.limit, f.metric) for f in rows)
+        self.indent = self.status + 2 * len(_GAP)
+        self.name = width - self.indent - self.measured - self.needs - _widest(map(margin, rows)) - 3 * len(_GAP)
+        # where the worst was: only where several were asked for
+        self.places = all_gates or len(run.request.storage) > 1 or len(run.request.peers) > 1
+
+    def has_row(self, finding: Finding) -> bool:
+        """Failing and undecided gates have a line each; the rest is folded by what they share."""
+        return self.all_gates or finding.status in (Status.FAIL, Status.UNDECIDED)
+
+    # --- the node
+
+    def head(self) -> list[str]:
+        run = self.run
+        effort = f"effort {run.request.effort.value}"
+        first = [clean(run.node.hostname, 60), when(run.started_at), effort, f"run {clean(run.id, 40)}"]
+        lines = [*self.styled(fold("  ".join(first), self.width), "bold"), *fold(self.accelerator(), self.width)]
+        if run.replay_of:
+            text = f"replayed from {clean(run.replay_of, 60)}: nothing was measured now"
+            lines += self.styled(fold(text, self.width), "yellow")
+        if run.interrupted_by is not None:
+            lines.append(
+                self.paint(f"interrupted by signal {run.interrupted_by}: what was finished is shown", "yellow")
+            )
+        return lines
+
+    def accelerator(self) -> str:
+        found = gpus(self.run.node)
+        named = [f"{found.count(name)} x {name}" if found.count(name) > 1 else name for name in dict.fromkeys(found)]
+        asked = clean(self.run.request.accelerator, 60)
+        stood_in = stand_ins(self.run)
+        shown = asked if asked != "auto" else ", ".join(named) or "no GPU found"
+        return f"accelerator: {shown}" + (f"  stand-ins: {', '.join(stood_in)}" if stood_in else "")
+
+    # --- the verdicts
+
+    def verdicts(self, descriptions: Mapping[str, str]) -> list[list[str]]:
+        """Of each its title, every gate in one of the lines, and what else its decision rests on."""
+        if not self.run.verdicts:
+            return [self.labelled("Not judged yet; judge it with: ", f"bench gate {clean(self.run.id, 40)}")]
+        return [
+            [
+                *self.title(verdict, clean(descriptions.get(verdict.profile, ""))),
+                *self.gates(worst_first(verdict.findings)),
+                *(line for text in proved(self.run, verdict) for line in self.hanging(None, text)),
+            ]
+            for verdict in self.run.verdicts
+        ]
+
+    def title(self, verdict: Verdict, described: str) -> list[str]:
+        decision = verdict.decision.value
+        head = f"{decision} {clean(verdict.profile, 60)}, score {score(verdict.score)}"
+        first, *rest = hang(f"{head}: {described}" if described else head, self.width, 0)
+        word = self.paint(decision, _DECISION[verdict.decision])
+        return [word + self.paint(first[len(decision) :], "bold"), *self.styled(rest, "bold")]
+
+    def gates(self, findings: Sequence[Finding]) -> list[str]:
+        """Those with a row; those without data by reason, as one absent probe takes the data from all its gates; the
+        passes.
+        """
+        lines = [line for finding in findings if self.has_row(finding) for line in self.row(finding)]
+        folded = [finding for finding in findings if not self.has_row(finding)]
+        whys: dict[str, list[str]] = {}
+        for finding in (f for f in folded if f.status is Status.NO_DATA):
+            whys.setdefault(_why_no_data(finding), []).append(_with_figure(finding))
+        for why, names in whys.items():
+            lines += self.hanging(Status.NO_DATA, f"{', '.join(names)}: {why}")
+        passes = [finding for finding in folded if finding.status is Status.PASS]
+        if passes:
+            closest = margin(min(passes, key=closeness))
+            far = f": {'closest ' if len(passes) > 1 else ''}{closest}" if closest else ""
+            lines += self.hanging(Status.PASS, ", ".join(map(gate_name, passes)) + far)
+        return lines
+
+    def row(self, finding: Finding) -> list[str]:
+        name, need, style = gate_name(finding), needed(finding.limit, finding.metric), _STATUS[finding.status]
+        figures = f"{pad(observed(finding), self.measured)}{_GAP}{pad(need, self.needs)}"
+        if self.name < 0:  # a very narrow terminal
+            words = ", ".join(text for text in (f"{name} {figures}".rstrip(), margin(finding)) if text)
+            return self.hanging(finding.status, " ".join(words.split()))
+        mark = self.paint(_GAP + pad(STATUS[finding.status], self.status) + _GAP, style)
+        end = _GAP + figures + _GAP + self.paint(margin(finding), style)
+        if cells(name) <= self.name:
+            return [mark + pad(name, self.name) + end, *self.reason(finding)]
+        first, *rest = self.hanging(None, name)
+        return [mark + first.lstrip(), *rest, " " * (self.indent + self.name) + end, *self.reason(finding)]
+
+    def reason(self, finding: Finding) -> list[str]:
+        """Why, where the figures do not say it already: a reason without a code says where the worst was."""
+        reason = clean(finding.reason or "")
+        if not reason or (split_reason(reason)[0] in ("", Code.STRADDLES_LIMIT) and not self.places):
+            return []
+        return self.hanging(None, reason if self.all_gates else clean(reason, self.width - self.indent))
+
+    def hanging(self, status: Status | None, text: str) -> list[str]:
+        """The text behind the status, or below the text of the line above."""
+        first, *rest = fold(text, self.width - self.indent)
+        mark = self.paint(pad(_GAP + STATUS[status], self.indent), _STATUS[status]) if status else " " * self.indent
+        return [mark + first, *(" " * self.indent + line for line in rest)]
+
+    def starvation(self) -> list[str]:
+        found = self.run.attribution
+        if found is None:
+            return []
+        notes = [] if found.valid else ["does not count"]
+        notes += [f"stand-in: {clean(found.stand_in)}"] if found.stand_in else []
+        return self.labelled(
+            f"Starvation ({', '.join(notes)}): " if notes else "Starvation: ", clean(found.explanation)
+        )
+
+    # --- what to do
+
+    def to_do(self) -> list[str]:
+        texts = (f"{', '.join(names)}: {remedy}" for remedy, names in to_do(self.run, bare_name).items())
+        return self.section("What to do", [hang(text, self.width) for text in texts], _MOST_REMEDIES)
+
+    def not_measured(self) -> list[str]:
+        """Each hole once, with the command that mends it; holes with the same mend stand together.
+
+        A gate without data that nothing is known to mend stands with its verdict only.
+        """
+        by_mend: dict[str, list[str]] = {}
+        for number, hole in enumerate(holes(self.run)):
+            what = f"{', '.join(hole.names)} {hole.state}"
+            if hole.state == STATUS[Status.NO_DATA]:
+                if not hole.mend:
+                    continue
+                what = hole.names[0] if len(hole.names) == 1 else plural(len(hole.names), "gate")
+            by_mend.setdefault(hole.mend or f"\0{number}", []).append(f"{what}: {hole.why}")
+        items = [self.mended("; ".join(texts), "" if mend[0] == "\0" else mend) for mend, texts in by_mend.items()]
+        return self.section("Not measured", items, len(items))
+
+    def mended(self, text: str, mend: str) -> list[str]:
+        """What is missing, and the command that mends it: on a line of its own, so that it can be copied."""
+        whole = hang(f"{text}; mend: {mend}" if mend else text, self.width)
+        if not mend or len(whole) == 1:
+            return whole
+        return [*hang(text, self.width), *hang(f"mend: {mend}", self.width, 4)]
+
+    def warnings(self) -> list[str]:
+        items = [hang(doubt, self.width) for doubt in dict.fromkeys(doubts(self.run))]
+        return self.section("Warnings", items, _MOST_WARNINGS)
+
+    # --- building blocks
+
+    def section(self, title: str, items: Sequence[Sequence[str]], most: int) -> list[str]:
+        if not items:
+            return []
+        more = f"  and {len(items) - most} more: bench explain {clean(self.run.id, 40)}"
+        lines = [line for item in items[:most] for line in item] + ([more] if len(items) > most else [])
+        return [self.paint(f"{title}:", "bold"), *lines]
+
+    def labelled(self, label: str, text: str) -> list[str]:
+        first, *rest = fold(label + text, self.width)
+        return [self.paint(first[: len(label)], "bold") + first[len(label) :], *rest]
+
+    def styled(self, lines: Iterable[str], style: str) -> list[str]:
+        return [self.paint(line, style) for line in lines]
 
 
-def _head(run: Run, width: int) -> list[Line]:
-    effort = f"effort {run.request.effort.value}"
-    first = [clean(run.node.hostname, 60), when(run.started_at), effort, f"run {clean(run.id, 40)}"]
-    lines = [*_styled(fold("  ".join(first), width), "bold"), *_styled(fold(_accelerator(run), width))]
-    if run.replay_of:
-        text = f"replayed from {clean(run.replay_of, 60)}: nothing was measured now"
-        lines += _styled(fold(text, width), "yellow")
-    if run.interrupted_by is not None:
-        lines += _styled([f"interrupted by signal {run.interrupted_by}: what was finished is shown"], "yellow")
-    return lines
+def _why_no_data(finding: Finding) -> str:
+    """In short: the probe's own reason stands once, under "Not measured"."""
+    code = code_of(finding.reason)
+    if code is Code.STAND_IN:
+        return "a stand-in does not count"
+    if code in OF_A_PROBE:
+        return " ".join(code.split("_")[1:])
+    return reason_text(finding.reason) or "no reason was given"
 
 
-def _accelerator(run: Run) -> str:
-    found = gpus(run.node)
-    named = [f"{found.count(name)} x {name}" if found.count(name) > 1 else name for name in dict.fromkeys(found)]
-    asked = clean(run.request.accelerator, 60)
-    stood_in = stand_ins(run)
-    shown = asked if asked != "auto" else ", ".join(named) or "no GPU found"
-    return f"accelerator: {shown}" + (f"  stand-ins: {', '.join(stood_in)}" if stood_in else "")
-
-
-# --- the verdicts
-
-
-def _verdicts(run: Run, width: int, all_gates: bool, descriptions: Mapping[str, str]) -> list[list[Line]]:
-    if not run.verdicts:
-        return [_labelled("Not judged yet; judge it with: ", f"bench gate {clean(run.id, 40)}", width)]
-    several = len(run.request.storage) > 1 or len(run.request.peers) > 1
-    shape = gates.columns(run.verdicts, width, all_gates, several)
-    return [
-        [*_title(verdict, descriptions, width), *gates.lines(verdict, shape, proved(run, verdict))]
-        for verdict in run.verdicts
-    ]
-
-
-def _title(verdict: Verdict, descriptions: Mapping[str, str], width: int) -> list[Line]:
-    decision = verdict.decision.value
-    head = f"{decision} {clean(verdict.profile, 60)}, score {score(verdict.score)}"
-    described = clean(descriptions.get(verdict.profile, ""))
-    first, *rest = hang(f"{head}: {described}" if described else head, width, 0)
-    return [((decision, _DECISION[verdict.decision]), (first[len(decision) :], "bold")), *_styled(rest, "bold")]
-
-
-def _starvation(run: Run, width: int) -> list[Line]:
-    if run.attribution is None:
-        return []
-    notes = [] if run.attribution.valid else ["does not count"]
-    notes += [f"stand-in: {clean(run.attribution.stand_in)}"] if run.attribution.stand_in else []
-    label = f"Starvation ({', '.join(notes)}): " if notes else "Starvation: "
-    return _labelled(label, clean(run.attribution.explanation), width)
-
-
-# --- what to do
-
-
-def _to_do(run: Run, width: int) -> list[Line]:
-    """The remedies of what failed or is undecided, each once, with the gates that it mends."""
-    gates_of: dict[str, list[str]] = {}
-    for finding in (finding for verdict in run.verdicts for finding in verdict.findings):
-        if finding.status in (Status.FAIL, Status.UNDECIDED) and finding.remedy and finding.required:
-            gates_of.setdefault(clean(finding.remedy), []).append(bare_name(finding))
-    items = [hang(f"{', '.join(dict.fromkeys(names))}: {remedy}", width) for remedy, names in gates_of.items()]
-    return _section("What to do", items, _MOST_REMEDIES, run)
-
-
-def _not_measured(run: Run, width: int) -> list[Line]:
-    """Each hole once, with the command that mends it; holes with the same mend stand together."""
-    by_mend: dict[str, list[str]] = {}
-    for number, hole in enumerate(holes(run)):
-        by_mend.setdefault(hole.mend or f"\0{number}", []).append(_hole(hole))
-    items = [_mended("; ".join(texts), "" if mend[0] == "\0" else mend, width) for mend, texts in by_mend.items()]
-    return _section("Not measured", items, len(items), run)
-
-
-def _hole(hole: Hole) -> str:
-    if hole.state != STATUS[Status.NO_DATA]:
-        return f"{', '.join(hole.names)} {hole.state}: {hole.why}"
-    return f"{hole.names[0] if len(hole.names) == 1 else plural(len(hole.names), 'gate')}: {hole.why}"
-
-
-def _mended(text: str, mend: str, width: int) -> list[str]:
-    """What is missing, and the command that mends it: on a line of its own, so that it can be copied."""
-    whole = hang(f"{text}; mend: {mend}" if mend else text, width)
-    return whole if not mend or len(whole) == 1 else [*hang(text, width), *hang(f"mend: {mend}", width, 4)]
-
-
-# --- building blocks
-
-
-def _section(title: str, items: Sequence[Sequence[str]], most: int, run: Run) -> list[Line]:
-    if not items:
-        return []
-    lines = [line for item in items[:most] for line in item]
-    if len(items) > most:
-        lines.append(f"  and {len(items) - most} more: bench explain {clean(run.id, 40)}")
-    return [((f"{title}:", "bold"),), *_styled(lines)]
-
-
-def _labelled(label: str, text: str, width: int) -> list[Line]:
-    first, *rest = fold(label + text, width)
-    return [((first[: len(label)], "bold"), (first[len(label) :], "")), *_styled(rest)]
-
-
-def _styled(lines: Iterable[str], style: str = "") -> list[Line]:
-    return [((line, style),) for line in lines]
+def _with_figure(finding: Finding) -> str:
+    """A stand-in's number is shown with what it would have to be; it decides nothing."""
+    if finding.observed is None:
+        return gate_name(finding)
+    shown, need = human(finding.observed, finding.metric), needed(finding.limit, finding.metric)
+    return f"{gate_name(finding)} {shown} ({need})"

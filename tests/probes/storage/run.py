@@ -13,8 +13,9 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from bench.measure.probe import Progress
 from bench.measure.recording import Recording
-from bench.measure.runner import Progress, RunPlan, execute
+from bench.measure.runner import RunPlan, execute
 from bench.model import Effort, Node, ProbeResult, Request, Run
 from probes.storage import probe as storage
 from probes.storage.fio import MIB, FioJob

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.measure.probe import Unsupported
+from bench.measure.probe import Progress, Unsupported
 from bench.measure.recording import INDEX, LiveTools, Recording
-from bench.measure.runner import Progress
 from bench.model import Effort, Outcome, Request, Run
 from probes.storage import probe as storage
 from probes.storage.fio import FioJob

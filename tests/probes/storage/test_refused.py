@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from bench.measure import workspace
+from bench.measure.probe import Progress
 from bench.measure.recording import INDEX
-from bench.measure.runner import Progress
 from bench.model import Outcome
 from tests.probes.storage import run as storage_run
 from tests.probes.storage.run import left_in, only

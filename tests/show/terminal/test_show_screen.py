@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.cli.output import emit
 from bench.model import Decision, Measurement, Node, Outcome, ProbeResult, Run, Status
-from bench.show.terminal.screen import is_colourful, render, show
+from bench.show.terminal.screen import is_colourful, render
 from bench.show.text import cells
 from bench.show.wording import bare_name, margin, quantity, score, title
 from tests.show.terminal.golden_screens import FOLDER, screens
@@ -193,6 +194,15 @@ def test_any_finite_number_can_be_shown(value: float, width: float, limit: float
         assert screen(run)
 
 
+def test_a_gate_without_data_that_nothing_mends_stands_with_its_verdict_only() -> None:
+    lost = {name: finding(name, Status.NO_DATA, reason="not_measured: nobody did", min=1.0, remedy=remedy)
+            for name, remedy in {"a_ratio": "", "b_ratio": "measure b"}.items()}  # fmt: skip
+    run = cpu_run(verdicts=(verdict("p", Decision.INCONCLUSIVE, 0, tuple(lost.values())),))
+    gates, missing = screen(run).split("Not measured:")
+    assert "a, b: nobody did" in gates
+    assert "b: nobody did; mend: measure b" in missing and "a: nobody did" not in missing
+
+
 # --- colour and streams
 
 
@@ -221,17 +231,17 @@ def test_no_colour_without_a_terminal_or_with_no_color(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
-def test_a_terminal_of_any_encoding_takes_it(encoding: str) -> None:
+def test_a_terminal_of_any_encoding_takes_it(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = io.BytesIO()
-    stream = io.TextIOWrapper(raw, encoding=encoding)
-    show(cpu_run(node=Node(hostname="host-漢-é", fingerprint="")), stream, width=80)
-    stream.flush()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding))
+    emit(screen(cpu_run(node=Node(hostname="host-漢-é", fingerprint=""))))
     assert b"NO-GO distributed-training" in raw.getvalue()
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
     script = (
-        "from bench.show.terminal import screen; from tests.show.terminal import sample; screen.show(sample.cpu_run())"
+        "from bench.cli.output import emit; from bench.show.terminal.screen import render; "
+        "from tests.show.terminal.sample import cpu_run; emit(render(cpu_run()))"
     )
     read, write = os.pipe()
     os.close(read)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from statistics import fmean
 from typing import Any
 
 from bench.model import Run, Series, unit_of
@@ -38,9 +38,8 @@ def timelines(run: Run) -> str | None:
 def thinned(series: Series) -> tuple[list[float], list[float]]:
     """At most 240 points: the mean of each piece, so that a short dip still shows as a dip."""
     step = -(-len(series.values) // _MOST_POINTS)
-    pieces = range(0, len(series.values), max(step, 1))
-    seconds = [sum(series.seconds[i : i + step]) / len(series.seconds[i : i + step]) for i in pieces]
-    return seconds, [sum(series.values[i : i + step]) / len(series.values[i : i + step]) for i in pieces]
+    pieces = [slice(i, i + step) for i in range(0, len(series.values), step)]
+    return [fmean(series.seconds[piece]) for piece in pieces], [fmean(series.values[piece]) for piece in pieces]
 
 
 def _panels(found: Sequence[Series]) -> list[list[Series]]:
@@ -70,7 +69,6 @@ class History:
 
     name: str
     metric: str
-    moments: tuple[datetime, ...]
     values: tuple[float, ...]
     expected: float | None = None
     edge: float | None = None
