@@ -55,15 +55,11 @@ class Recorder:
         (self.folder / file).write_bytes(data)
         digest = hashlib.sha256(data).hexdigest()
         self._evidence.setdefault(probe, []).append(Evidence(path=f"{self.folder.name}/{file}", sha256=digest))
-        self._append(
-            {
-                "probe": probe, "name": name, "argv": [redact(word) for word in done.argv],
-                "returncode": done.returncode, "seconds": round(done.seconds, 6), "stdout": file, "sha256": digest,
-                "stderr": redact(done.stderr[-2000:]), "error": error, "server": server,
-            }
-        )  # fmt: skip
-
-    def _append(self, entry: Mapping[str, Any]) -> None:
+        entry = {
+            "probe": probe, "name": name, "argv": [redact(word) for word in done.argv],
+            "returncode": done.returncode, "seconds": round(done.seconds, 6), "stdout": file, "sha256": digest,
+            "stderr": redact(done.stderr[-2000:]), "error": error, "server": server,
+        }  # fmt: skip
         with (self.folder / INDEX).open("a", encoding="utf-8") as index:
             index.write(json.dumps(entry, ensure_ascii=True) + "\n")
 

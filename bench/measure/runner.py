@@ -191,16 +191,14 @@ class _Runner:
             tools=replayed or live,
             seconds=seconds,
             remaining=lambda: limit - time.monotonic(),
-            workspace=self._workspace,
-            stage=self.observers.staged if self.plan.replay is None else lambda _: nullcontext(),
+            workspace=(lambda directory, _: nullcontext(directory)) if replayed else self._workspace,
+            stage=(lambda _: nullcontext()) if replayed else self.observers.staged,
             progress=lambda text, fraction: self.plan.listen(Progress(probe.name, text, fraction)),
             seed=self.plan.seed,
-            replaying=self.plan.replay is not None,
+            replaying=replayed is not None,
         )
 
     def _workspace(self, directory: Path, need: int) -> AbstractContextManager[Path]:
-        if self.plan.replay is not None:
-            return nullcontext(directory)
         return workspace(directory, need, self.plan.id)
 
     def _result(self, probe: Probe, measure: Callable[[Context], Sequence[Measurement]]) -> ProbeResult:
@@ -248,9 +246,9 @@ class _Runner:
     def _parse(self, watching: Watching, context: Context) -> Sequence[Measurement]:
         assert watching.probe.parse is not None
         LiveTools(watching.probe.name, self.recorder).record(SAMPLES, to_lines(watching.samples))
-        if watching.error is not None and not watching.samples:
-            raise watching.error
         if watching.error is not None:
+            if not watching.samples:
+                raise watching.error
             context.warn(f"ended early: {watching.error.reason}")
         return watching.probe.parse(watching.samples, context)
 
@@ -266,26 +264,14 @@ def _fault(error: BaseException) -> str:
 
 def _pooled(first: ProbeResult, second: ProbeResult, evidence: Sequence[Evidence]) -> ProbeResult:
     """Both rounds of one probe as one result. A second round that failed changes nothing but adds a warning."""
-    warnings = dict.fromkeys([*first.warnings, *second.warnings])
-    measurements = first.measurements
-    if second.outcome is Outcome.OK:
-        measurements = tuple(_pooled_measurements(first.measurements, second.measurements))
-    else:
-        warnings[f"a repetition was {second.outcome.value}: {second.reason}"] = None
-    return first.model_copy(
-        update={
-            "duration_seconds": first.duration_seconds + second.duration_seconds,
-            "warnings": tuple(warnings),
-            "measurements": measurements,
-            "evidence": tuple(evidence),
-        }
-    )
-
-
-def _pooled_measurements(first: Sequence[Measurement], second: Sequence[Measurement]) -> list[Measurement]:
-    later = {key_of(m): m for m in second}
-    kept = []
-    for measurement in first:
-        other = later.pop(key_of(measurement), None)
-        kept.append(merge(measurement, other) if other and other.repeats and measurement.repeats else measurement)
-    return [*kept, *later.values()]
+    warnings = [*first.warnings, *second.warnings]
+    later = {key_of(m): m for m in second.measurements} if second.outcome is Outcome.OK else {}
+    if second.outcome is not Outcome.OK:
+        warnings.append(f"a repetition was {second.outcome.value}: {second.reason}")
+    pooled = []
+    for m in first.measurements:
+        other = later.pop(key_of(m), None)
+        pooled.append(merge(m, other) if other and other.repeats and m.repeats else m)
+    seconds = first.duration_seconds + second.duration_seconds
+    changed = {"warnings": tuple(dict.fromkeys(warnings)), "measurements": (*pooled, *later.values())}
+    return first.model_copy(update={"duration_seconds": seconds, "evidence": tuple(evidence), **changed})
