@@ -10,7 +10,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -191,15 +191,12 @@ class _Runner:
             tools=replayed or live,
             seconds=seconds,
             remaining=lambda: limit - time.monotonic(),
-            workspace=(lambda directory, _: nullcontext(directory)) if replayed else self._workspace,
+            workspace=lambda at, need: nullcontext(at) if replayed else workspace(at, need, self.plan.id),
             stage=(lambda _: nullcontext()) if replayed else self.observers.staged,
             progress=lambda text, fraction: self.plan.listen(Progress(probe.name, text, fraction)),
             seed=self.plan.seed,
             replaying=replayed is not None,
         )
-
-    def _workspace(self, directory: Path, need: int) -> AbstractContextManager[Path]:
-        return workspace(directory, need, self.plan.id)
 
     def _result(self, probe: Probe, measure: Callable[[Context], Sequence[Measurement]]) -> ProbeResult:
         context = self._context(probe)
