@@ -8,8 +8,8 @@ DEV_STAMP := $(VENV)/.ready-dev
 
 # How many tests run at once. They mostly wait, so more than there are cores.
 JOBS ?= 4
-# tests/conftest.py says what goes together, and puts what takes long first.
-PYTEST := $(BIN)/python -m pytest --no-loadscope-reorder
+# File by file, the long ones first (tests/conftest.py sorts them).
+PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 # Without bytecode every start of the command, and there are hundreds, compiles all of it.
 unexport PYTHONDONTWRITEBYTECODE
 

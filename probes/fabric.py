@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 
 from bench.measure.jsonl import understood
 from bench.measure.probe import Check, Context, Probe, Tools, Unsupported
+from bench.measure.procfs import read
 from bench.model import Code, Effort, Measurement, Request
 from probes.common.metrics import exact, metrics
 
@@ -62,23 +63,19 @@ class FabricWatch:
 
     def ports(self) -> dict[str, Port]:
         """By ``device/port`` of InfiniBand and RoCE, by the device's name of Ethernet."""
-        found = {f"{f.parent.parent.name}/{f.name}": _infiniband(f) for f in _in(self.root, "infiniband/*/ports/*")}
-        cards = {f.name: _ethernet(f) for f in _in(self.root, "net/*") if (f / "device").exists()}
-        return {**found, **cards}
+        ports, cards = sorted(self.root.glob("infiniband/*/ports/*")), sorted(self.root.glob("net/*"))
+        found = {f"{folder.parent.parent.name}/{folder.name}": _infiniband(folder) for folder in ports}
+        return found | {folder.name: _ethernet(folder) for folder in cards if (folder / "device").exists()}
 
     def close(self) -> None:
         return None
 
 
-def _in(root: Path, pattern: str) -> list[Path]:
-    return sorted(root.glob(pattern))
-
-
 def _infiniband(folder: Path) -> Port:
-    rate, layer = _RATE.match(_text(folder / "rate")), _text(folder / "link_layer").lower()
+    rate, layer = _RATE.match(read(folder / "rate")), read(folder / "link_layer").strip().lower()
     return Port(
-        kind=layer if layer.isalpha() else "infiniband",
-        active="ACTIVE" in _text(folder / "state"),
+        kind=layer if layer.isascii() and layer.isalpha() else "infiniband",
+        active="ACTIVE" in read(folder / "state"),
         bytes_per_second=float(rate[1]) * 1e9 / 8 if rate else None,
         lanes=int(rate[2]) if rate and rate[2] else None,
         flaps=_number(folder / "counters" / "link_downed"),
@@ -90,7 +87,7 @@ def _ethernet(folder: Path) -> Port:
     speed = _number(folder / "speed")
     return Port(
         kind="ethernet",
-        active=_text(folder / "operstate") == "up",
+        active=read(folder / "operstate").strip() == "up",
         bytes_per_second=speed * 1e6 / 8 if speed and speed > 0 else None,
         lanes=None,
         flaps=_number(folder / "carrier_changes"),
@@ -102,16 +99,9 @@ def _counters(folder: Path, names: Sequence[str]) -> dict[str, int]:
     return {name: value for name in names if (value := _number(folder / name)) is not None}
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii", errors="replace")[:4096].strip()
-    except OSError:
-        return ""
-
-
 def _number(path: Path) -> int | None:
-    text = _text(path)
-    return int(text) if re.fullmatch(r"-?\d{1,20}", text) else None
+    text = read(path).strip()
+    return int(text) if re.fullmatch(r"-?\d{1,20}", text, re.ASCII) else None
 
 
 def parse(samples: Sequence[Mapping[str, Any]], ctx: Context) -> list[Measurement]:
@@ -131,10 +121,8 @@ def parse(samples: Sequence[Mapping[str, Any]], ctx: Context) -> list[Measuremen
 def _port(name: str, states: Sequence[Port], samples: int) -> Iterator[Measurement]:
     labels = {"port": name, "kind": states[0].kind}
     yield exact("fabric_up_ratio", sum(state.active for state in states) / samples, samples, labels)
-    rates = [state.bytes_per_second for state in states if state.bytes_per_second is not None]
-    lanes = [state.lanes for state in states if state.lanes is not None]
-    for metric, values in (("fabric_link_bytes_per_second", rates), ("fabric_link_lanes", lanes)):
-        if values:
+    for metric, field in (("fabric_link_bytes_per_second", "bytes_per_second"), ("fabric_link_lanes", "lanes")):
+        if values := [value for state in states if (value := getattr(state, field)) is not None]:
             yield exact(metric, min(values), samples, labels)
     if (flaps := _added([state.flaps for state in states])) is not None:
         yield exact("fabric_flaps", flaps, samples, labels)
@@ -146,10 +134,8 @@ def _port(name: str, states: Sequence[Port], samples: int) -> Iterator[Measureme
 def _added(values: Sequence[int | None]) -> float | None:
     """What a counter grew by; one that fell was cleared, and what it shows since then counts. None if never read."""
     known = [value for value in values if value is not None]
-    if not known:
-        return None
     steps = itertools.pairwise(known)
-    return float(sum(after - before if after >= before else after for before, after in steps))
+    return float(sum(after - before if after >= before else after for before, after in steps)) if known else None
 
 
 def doctor(tools: Tools, request: Request) -> Sequence[Check]:

@@ -11,9 +11,9 @@ from typing import Any
 
 from bench.measure import procfs
 from bench.measure.probe import Check, Context, Failed, Probe, Tools
-from bench.model import Code, Effort, Measurement, Request, Series
+from bench.model import Code, Effort, Measurement, Request
 from probes.common.metrics import metrics
-from probes.common.windows import Sample, Stage, finite, stages
+from probes.common.windows import Sample, Stage, finite, plotted, stages
 
 _RESOURCES = ("cpu", "io", "memory")
 
@@ -82,21 +82,21 @@ def parse(samples: Sequence[Sample], ctx: Context) -> Sequence[Measurement]:
     found = stages(samples)
     if not found:
         raise Failed(Code.NO_STAGE, "nothing was measured while the host was watched")
-    _plot(samples, ctx)
+    ctx.series += plotted("host_memory_available_bytes", samples, "memory_available")
     return [m for stage in found for m in _stage(stage)]
 
 
 def _stage(stage: Stage) -> Iterator[Measurement]:
     yield from _cpu(stage)
-    running = stage.values(lambda s: s.get("running"))
+    running = stage.values("running")
     if running:
         mean = sum(running) / len(running)
         yield _figure("host_runnable_tasks", mean, stage, (min(running), max(running)), len(running))
-    memory = stage.values(lambda s: s.get("memory_available"))
+    memory = stage.values("memory_available")
     if memory:
         yield _figure("host_memory_available_bytes", min(memory), stage, n=len(memory))
     for key, metric in _FLOWS.items():
-        rate = stage.growth(lambda s, key=key: s.get(key))  # type: ignore[misc]
+        rate = stage.growth(key)
         if rate is not None:
             yield _figure(metric, rate[0] / rate[1], stage)
     yield from _stalls(stage)
@@ -146,14 +146,6 @@ def _figure(
         metric=metric, value=value, interval=interval or (value, value), samples=n,
         labels={"stage": stage.name, **labels},
     )  # fmt: skip
-
-
-def _plot(samples: Sequence[Sample], ctx: Context) -> None:
-    """Available memory over the whole run, for the report."""
-    points = [(float(s["t"]), m) for s in samples if (m := finite(s.get("memory_available"))) is not None]
-    if points:
-        seconds, values = zip(*points, strict=True)
-        ctx.series.append(Series(metric="host_memory_available_bytes", seconds=seconds, values=values))
 
 
 def doctor(tools: Tools, request: Request) -> Sequence[Check]:

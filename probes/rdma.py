@@ -9,6 +9,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 
 from bench.measure.probe import Context, Failed, Probe, Unsupported
 from bench.model import Code, Effort, Measurement
@@ -21,7 +22,6 @@ SECONDS = {Effort.QUICK: 3, Effort.STANDARD: 5, Effort.THOROUGH: 20}
 ROUNDS = {Effort.QUICK: 2, Effort.STANDARD: 3, Effort.THOROUGH: 6}
 _TABLE = re.compile(r"^\s*#bytes\b.*$", re.MULTILINE)
 _MOST_GBITS = 1e9  # no device is nearly as fast
-_INSTALL = "apt-get install -y perftest"
 
 
 def measure(ctx: Context) -> Sequence[Measurement]:
@@ -32,10 +32,7 @@ def measure(ctx: Context) -> Sequence[Measurement]:
     if done.returncode or not done.stdout.strip():
         raise Unsupported(Code.NO_DEVICE, "this node has no InfiniBand or RoCE device")
     for tool in ("ib_write_bw", "ib_write_lat"):
-        try:
-            ctx.tools.require(tool)
-        except Unsupported as error:
-            raise Unsupported(Code.TOOL_MISSING, f"{tool} is not installed", _INSTALL) from error
+        ctx.tools.require(tool)
     return each_peer(ctx, lambda peer: _one(ctx, peer))
 
 
@@ -73,39 +70,34 @@ def _run(ctx: Context, peer: str, tool: str, words: list[str], seconds: float) -
 
 def bandwidth(text: str) -> float:
     """Bytes per second: the average of ``--report_gbits``' table. Raises Failed."""
-    names, values = _row(text)
-    column = next((n for n, name in enumerate(names) if name.startswith("BW average[Gb")), None)
-    if column is None or column >= len(values) or not 0 < values[column] < _MOST_GBITS:
-        raise Failed(Code.TOOL_OUTPUT, "ib_write_bw printed no average in Gb/sec")
-    return values[column] * 1e9 / 8
+    for name, value in _row(text).items():
+        if name.startswith("BW average[Gb") and 0 < value < _MOST_GBITS:
+            return value * 1e9 / 8
+    raise Failed(Code.TOOL_OUTPUT, "ib_write_bw printed no average in Gb/sec")
 
 
 def latency(text: str) -> dict[str, float]:
     """Seconds by statistic: perftest's own half round trip. Raises Failed."""
-    names, values = _row(text)
     wanted = {"t_typical[usec]": "p50", "99% percentile[usec]": "p99", "99.9% percentile[usec]": "p99.9",
               "t_max[usec]": "max"}  # fmt: skip
-    by_name = dict(zip(names, values, strict=False))
-    found = {statistic: by_name[name] / 1e6 for name, statistic in wanted.items() if by_name.get(name, 0.0) > 0}
+    row = _row(text)
+    found = {statistic: row[name] / 1e6 for name, statistic in wanted.items() if row.get(name, 0.0) > 0}
     if not found:
         raise Failed(Code.TOOL_OUTPUT, "ib_write_lat printed no latencies")
     return found
 
 
-def _row(text: str) -> tuple[list[str], list[float]]:
-    """The names of the last table's columns, and its first row."""
+def _row(text: str) -> dict[str, float]:
+    """The first row of the last table, by the names of its columns."""
     heads = list(_TABLE.finditer(text))
     if not heads:
         raise Failed(Code.TOOL_OUTPUT, "perftest printed no table")
     names = re.split(r"\s{2,}|\t+", heads[-1][0].strip().replace("#iterations", "  #iterations  "))
     for line in text[heads[-1].end() :].splitlines():
-        words = line.split()
-        try:
-            values = [float(word) for word in words]
-        except ValueError:
-            continue
-        if len(values) >= 3 and all(math.isfinite(value) for value in values):
-            return [name.strip() for name in names if name.strip()], values
+        with suppress(ValueError):
+            values = [float(word) for word in line.split()]
+            if len(values) >= 3 and all(map(math.isfinite, values)):
+                return dict(zip((name.strip() for name in names if name.strip()), values, strict=False))
     raise Failed(Code.TOOL_OUTPUT, "perftest's table has no row")
 
 

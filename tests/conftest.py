@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -57,19 +55,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("slow")
     marked = {name: {item.path for item in items if item.get_closest_marker(name)} for name in ("alone", "slow")}
     items.sort(key=lambda item: (item.path in marked["alone"], item.path not in marked["slow"]))
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """File by file, but for the file whose parameters have a cluster each: those by parameter."""
-    from xdist.scheduler import LoadFileScheduling
-
-    class ByFileOrCluster(LoadFileScheduling):  # type: ignore[misc]
-        def _split_scope(self, nodeid: str) -> str:
-            cluster = re.search(r"test_transports\.py::.*\[(\w+)", nodeid)
-            return cluster[1] if cluster else str(super()._split_scope(nodeid))
-
-    return ByFileOrCluster(config, log)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # around the time-out: waiting for one's turn does not count

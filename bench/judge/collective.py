@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
@@ -123,26 +123,17 @@ class NodeTimes(_Means):
     stand_in: str | None = None
 
 
-class _FleetRank(NamedTuple):
-    """``name`` says which of the host's ranks it is: ``GPU 3``; empty for an only one. Seconds."""
-
-    host: str
-    name: str
-    seconds: float
-    wait: float
-
-
 def fleet_collective(
     nodes: tuple[str, ...], found: Mapping[str, NodeTimes], rows: Sequence[tuple[str, State, str | None]]
 ) -> Collective:
     """The collective of nodes that all answered. The slowest rank's time counts, and n is all ranks."""
-    ranks = [rank for host, one in found.items() for rank in _ranks_of(host, one)]
-    n, sizes = len(ranks), {one.message_bytes for one in found.values()}
-    if len(sizes) > 1 or any(one.world not in (None, n) for one in found.values()):
+    ranks: dict[str, Sequence[_Means]] = {host: node.ranks or [node] for host, node in found.items()}
+    n, sizes = sum(map(len, ranks.values())), {node.message_bytes for node in found.values()}
+    if len(sizes) > 1 or any(node.world not in (None, n) for node in found.values()):
         reason = f"bad_result: the nodes' lines are not of one collective of {n} ranks"
         return Collective(state=State.BAD_RESULT, reason=reason, ranks=nodes, rows=tuple(rows))
-    seconds = max(rank.seconds for rank in ranks)
-    last, late = _last(ranks, seconds)
+    seconds = max(rank.seconds for own in ranks.values() for rank in own)
+    last, late = _last(found, ranks, seconds)
     return Collective(
         state=State.PASS,
         ranks=nodes,
@@ -155,22 +146,18 @@ def fleet_collective(
     )
 
 
-def _ranks_of(host: str, node: NodeTimes) -> list[_FleetRank]:
-    word = "GPU" if node.backend == "nccl" else "rank"
-    own: Sequence[RankTimes | NodeTimes] = node.ranks or [node]
-    return [
-        _FleetRank(host, f"{word} {number}" if len(own) > 1 else "", one.seconds, one.wait_seconds)
-        for number, one in enumerate(own)
-    ]
-
-
-def _last(ranks: Sequence[_FleetRank], seconds: float) -> tuple[str | None, float]:
+def _last(
+    found: Mapping[str, NodeTimes], ranks: Mapping[str, Sequence[_Means]], seconds: float
+) -> tuple[str | None, float]:
     """Who arrives last waits least: its wait is compared with the median rank's. Where all ranks of a node are late it
     is the node, else its GPU; nobody when the last is hardly later than the others.
     """
-    usual = median([rank.wait for rank in ranks])
-    last = min(ranks, key=lambda rank: rank.wait)
-    late = [rank for rank in ranks if usual - rank.wait > _LATE_SHARE * seconds]
-    whole = all(rank in late for rank in ranks if rank.host == last.host)
-    name = last.host if whole or not last.name else f"{last.host} {last.name}"
-    return (name if late else None), usual - last.wait
+    waited = {(host, number): rank.wait_seconds for host, own in ranks.items() for number, rank in enumerate(own)}
+    usual, scatter = median(list(waited.values())), _LATE_SHARE * seconds
+    host, number = min(waited, key=lambda rank: waited[rank])
+    late = usual - waited[host, number]
+    if late <= scatter:
+        return None, late
+    whole = all(usual - rank.wait_seconds > scatter for rank in ranks[host])
+    word = "GPU" if found[host].backend == "nccl" else "rank"
+    return host if whole else f"{host} {word} {number}", late

@@ -52,7 +52,7 @@ def parse(data: bytes) -> Run:
     try:
         return Run.model_validate_json(data, strict=True)
     except ValidationError as error:
-        raise UnusableRun(f"{_first(error)}; {_AGAIN}") from error
+        raise UnusableRun(f"{first_error(error)}; {_AGAIN}") from error
 
 
 def _read(path: Path, follow: bool) -> bytes:
@@ -157,7 +157,7 @@ def _upgraded(document: Document, version: int) -> Document:
     return document
 
 
-def _first(error: ValidationError) -> str:
+def first_error(error: ValidationError) -> str:
     """``results.0.measurements.2.value: Input should be a finite number``, and how many more there are."""
     first, *more = error.errors(include_url=False, include_context=False, include_input=False)
     place = ".".join(map(str, first["loc"]))

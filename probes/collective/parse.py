@@ -90,33 +90,21 @@ def measurements(ranks: Ranks, labels: Mapping[str, str]) -> list[Measurement]:
         found.append(of_repeats("collective_link_bytes_per_second", [rate], {**labels, **ends}))
     for (rank, way), share in port_shares(ranks).items():
         found.append(of_repeats("collective_port_ratio", [share], {**labels, **of_rank[rank], "direction": way}))
-    late, slow = late_rank(ranks, largest), slow_port(ranks)
-    causes = [(late, "late")] if late is not None else []
-    causes += [(slow[0], f"slow_{slow[1]}")] if slow is not None else []
-    return [
-        *found,
-        *(
-            of_repeats("collective_straggler_info", [1.0], {**labels, **of_rank[rank], "cause": why})
-            for rank, why in causes
-        ),
-    ]
-
-
-def stragglers(ranks: Ranks) -> list[str]:
-    """For people, one sentence for each rank that holds the others up."""
-    found = []
-    late, slow = late_rank(ranks, max(ranks.seconds)), slow_port(ranks)
-    if late is not None:
-        found.append(
-            f"{Code.STRAGGLER}: rank {_end(late, ranks)} arrives late; it waits least, and all others wait for it"
-        )
-    if slow is not None:
-        share = port_shares(ranks)[slow]
-        way = "sends" if slow[1] == "send" else "receives"
-        found.append(
-            f"{Code.STRAGGLER}: rank {_end(slow[0], ranks)} {way} at {share:.0%} of what the median link carries"
-        )
+    for rank, cause, _ in stragglers(ranks):
+        found.append(of_repeats("collective_straggler_info", [1.0], {**labels, **of_rank[rank], "cause": cause}))
     return found
+
+
+def stragglers(ranks: Ranks) -> list[tuple[int, str, str]]:
+    """Each rank that holds the others up: its number, the cause, and a sentence for people."""
+    found = []
+    if (late := late_rank(ranks, max(ranks.seconds))) is not None:
+        found.append((late, "late", "arrives late; it waits least, and all others wait for it"))
+    if (slow := slow_port(ranks)) is not None:
+        rank, way = slow
+        text = f"{way}s at {port_shares(ranks)[slow]:.0%} of what the median link carries"
+        found.append((rank, f"slow_{way}", text))
+    return [(rank, cause, f"{Code.STRAGGLER}: rank {_end(rank, ranks)} {text}") for rank, cause, text in found]
 
 
 def _end(rank: int, ranks: Ranks) -> str:

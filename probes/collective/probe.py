@@ -38,7 +38,7 @@ def measure(ctx: Context) -> Sequence[Measurement]:
     device = "cuda" if gpus else "cpu"
     ranks = parse(_run(ctx, local, device))
     labels = {} if ranks.backend == "nccl" else {"stand_in": "cpu"}
-    for sentence in stragglers(ranks):
+    for _, _, sentence in stragglers(ranks):
         ctx.warn(sentence)
     return measurements(ranks, labels)
 
@@ -72,29 +72,27 @@ def _run(ctx: Context, local: int, device: str) -> str:
     return done.stdout
 
 
-METRICS = metrics(
-    ("collective_bus_bytes_per_second",
-     "all-reduce bus bandwidth by nccl-tests' definition, median of the iterations",
-     "backend size_bytes ranks", "higher"),
-    ("collective_iteration_seconds",
-     "one all-reduce as one rank saw it, from its arrival to the result",
-     "backend size_bytes ranks rank host", "lower"),
-    ("collective_wait_seconds", "how long a rank waited for the last one to arrive", "rank host", "none"),
-    ("collective_link_bytes_per_second",
-     "what one rank sent to another while neither talked to a third", "source destination", "higher"),
-    ("collective_port_ratio",
-     "what a rank's links carry, over what the median link of all ranks does", "rank host direction", "higher"),
-    ("collective_straggler_info", "1 for a rank that holds the others up", "rank host cause", "none"),
-    last="stand_in",
-)  # fmt: skip
-
 PROBE = Probe(
     name="collective",
     help="All-reduce bus bandwidth between this node and its peers or its GPUs, every link of it, and the straggler.",
-    metrics=METRICS,
+    metrics=metrics(
+        ("collective_bus_bytes_per_second",
+         "all-reduce bus bandwidth by nccl-tests' definition, median of the iterations",
+         "backend size_bytes ranks", "higher"),
+        ("collective_iteration_seconds",
+         "one all-reduce as one rank saw it, from its arrival to the result",
+         "backend size_bytes ranks rank host", "lower"),
+        ("collective_wait_seconds", "how long a rank waited for the last one to arrive", "rank host", "none"),
+        ("collective_link_bytes_per_second",
+         "what one rank sent to another while neither talked to a third", "source destination", "higher"),
+        ("collective_port_ratio",
+         "what a rank's links carry, over what the median link of all ranks does", "rank host direction", "higher"),
+        ("collective_straggler_info", "1 for a rank that holds the others up", "rank host cause", "none"),
+        last="stand_in",
+    ),
     seconds={Effort.QUICK: 1.0, Effort.STANDARD: 10.0, Effort.THOROUGH: 60.0},
     peer_seconds={Effort.QUICK: 20.0, Effort.STANDARD: 40.0, Effort.THOROUGH: 180.0},
     measure=measure,
     order=45,
     options=(KEY_FILE,),
-)
+)  # fmt: skip

@@ -57,14 +57,10 @@ def network_read_bytes() -> int:
     Of devices on top of each other (bonds, bridges, VLANs) the lowest counts. RDMA bypasses the network devices and
     is counted by the InfiniBand ports in words of four bytes; where a port carries both, the larger of the two sums.
     """
-    received = {name: count for name, (count, _) in procfs.link_bytes().items() if name != "lo"}
-    lowest = sum(count for name, count in received.items() if not _lies_on_another(name))
+    cards = {name: received for name, (received, _) in procfs.link_bytes().items() if name != "lo"}
+    lowest = sum(count for name, count in cards.items() if not any(Path("/sys/class/net", name).glob("lower_*")))
     words = (int(procfs.read(path) or 0) for path in _INFINIBAND.glob("*/ports/*/counters/port_rcv_data"))
     return max(lowest, 4 * sum(words))
-
-
-def _lies_on_another(interface: str) -> bool:
-    return any(Path("/sys/class/net", interface).glob("lower_*"))
 
 
 class Delivered:
@@ -116,9 +112,7 @@ def below_loop(device: str | None) -> str | None:
 
 def cpu_seconds() -> tuple[float, float]:
     """CPU seconds spent by everybody on this node since boot, and by this process and its children."""
-    own = os.times()
-    ours = own.user + own.system + own.children_user + own.children_system
-    return procfs.cpu_ticks().busy / os.sysconf("SC_CLK_TCK"), ours
+    return procfs.cpu_ticks().busy / os.sysconf("SC_CLK_TCK"), sum(os.times()[:4])
 
 
 def memory_file_system(path: str) -> str | None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from contextlib import suppress
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 from pydantic import AliasPath, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
@@ -24,8 +24,7 @@ _LARGEST = 10**18  # no counter or rate of a network reaches it
 _MOST_DOCUMENTS = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Iperf3Server:
+class Iperf3Server(NamedTuple):
     """Where an iperf3 server listens, and how much it may be sent (bits per second; 0: no ceiling)."""
 
     host: str
@@ -33,8 +32,7 @@ class Iperf3Server:
     max_bits_per_second: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Flow:
+class Flow(NamedTuple):
     """One direction of one test, as its receiver saw it. Rates in bytes a second of payload; CPU in cores."""
 
     direction: str
@@ -46,8 +44,7 @@ class Flow:
     cpu_remote: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Datagrams:
+class Datagrams(NamedTuple):
     """One direction of a UDP test at its receiver. ``jitter_seconds`` is RFC 3550's, each value one interval's."""
 
     direction: str
@@ -55,7 +52,6 @@ class Datagrams:
     lost: int
     jitter_seconds: tuple[float, ...]
     bytes_per_second: float
-    seconds: float
 
 
 def tcp_arguments(
@@ -151,34 +147,30 @@ def document(text: str, server: Iperf3Server, stderr: str = "") -> Document:
     """
     where = f"{server.host} port {server.port}"
     found = _documents(text)
-    said = stderr.rpartition("error - ")[2].strip() if "error - " in stderr else ""
-    if said and not any(d.get("end") or d.get("error") for d in found):
-        raise _failure(said, where)
+    chosen = next((one for one in found if one.get("end")), found[0] if found else {})
+    told = stderr.rpartition("error - ")[2].strip() if "error - " in stderr and not chosen.get("end") else ""
+    if error := chosen.get("error") or told:
+        raise _failure(str(error), where)
     if not found:
         raise Failed(Code.TOOL_OUTPUT, f"iperf3 against {where} printed no JSON: {text.strip()[:120]!r}")
-    chosen = next((d for d in found if d.get("end")), found[0])
-    if chosen.get("error"):
-        raise _failure(str(chosen["error"]), where)
     if not chosen.get("end"):
         raise Failed(Code.TOOL_OUTPUT, f"iperf3 against {where} ended without a result")
     try:
         return Document.model_validate(chosen)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
+    except ValidationError as trouble:
+        first = trouble.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
-        raise Failed(Code.TOOL_OUTPUT, f"iperf3 against {where}: {place}: {first['msg']}") from error
+        raise Failed(Code.TOOL_OUTPUT, f"iperf3 against {where}: {place}: {first['msg']}") from trouble
 
 
 def _documents(text: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     decoder, at = json.JSONDecoder(object_pairs_hook=_without_doubles), text.find("{")
-    while at >= 0 and len(found) < _MOST_DOCUMENTS:
-        try:
+    with suppress(ValueError, RecursionError):
+        while at >= 0 and len(found) < _MOST_DOCUMENTS:
             value, end = decoder.raw_decode(text, at)
-        except (ValueError, RecursionError):
-            return found
-        found.append(value)
-        at = text.find("{", end)
+            found.append(value)
+            at = text.find("{", end)
     return found
 
 
@@ -242,14 +234,12 @@ def udp_datagrams(doc: Document, direction: str) -> Datagrams:
     jitters = [whole.figure("jitter_ms")]  # the last value, which is all that a sender is told
     if direction == "receive":
         jitters = [*(i.sum.jitter_ms for i in doc.intervals if i.sum and i.sum.jitter_ms), *jitters]
-    seconds = whole.figure("seconds")
     return Datagrams(
         direction=direction,
         packets=packets,
         lost=lost,
         jitter_seconds=tuple(milliseconds / 1e3 for milliseconds in jitters),
-        bytes_per_second=(packets - lost) * _there(doc.payload, "blksize") / max(seconds, 1e-9),
-        seconds=seconds,
+        bytes_per_second=(packets - lost) * _there(doc.payload, "blksize") / max(whole.figure("seconds"), 1e-9),
     )
 
 
@@ -261,7 +251,8 @@ def mean_segment(docs: Sequence[Document]) -> int | None:
 def bits(text: str) -> float:
     """``500M`` or ``1.5G`` as bits per second (decimal, as iperf3 counts rates). Raises ValueError."""
     factor = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}.get(text[-1:].upper(), 1.0)
-    value = float(text if factor == 1.0 else text[:-1]) * factor
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{text!r} is not a rate above 0")
-    return value
+    with suppress(ValueError):
+        value = float(text if factor == 1.0 else text[:-1]) * factor
+        if 0 < value < math.inf:
+            return value
+    raise ValueError(f"{text!r} is not a rate above 0; give 500M or 1G say")

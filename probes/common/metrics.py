@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from bench.judge.statistics import median_interval
+from bench.judge.statistics import Interval, median_interval
 from bench.measure.probe import Failed
 from bench.model import Code, Measurement, Metric
 
@@ -24,16 +24,15 @@ def metrics(*rows: Row, first: str = "", last: str = "") -> tuple[Metric, ...]:
     )
 
 
-def of_repeats(
-    metric: str, values: Sequence[float], labels: Mapping[str, str], invalid: str | None = None, most: float = math.inf
-) -> Measurement:
-    """The median of repeats with its interval, cut at 0 and at ``most``. Raises Failed for none."""
-    if not values:
-        raise Failed(Code.EMPTY, f"nothing was measured for {metric}")
-    value, (low, high) = median_interval(values)
+def figure(
+    metric: str, value: float, labels: Mapping[str, str], interval: Interval | None = None, n: int = 1,
+    invalid: str | None = None, repeats: Sequence[float] = (),
+) -> Measurement:  # fmt: skip
+    """One value of ``n`` samples, within an interval widened to hold it; without one, a value that has no noise."""
+    low, high = interval or (value, value)
     return Measurement(
-        metric=metric, value=value, interval=(max(low, 0.0), min(high, most)), samples=len(values),
-        labels=dict(labels), repeats=tuple(values), invalid=invalid,
+        metric=metric, value=value, interval=(min(low, value), max(high, value)), samples=max(1, n),
+        labels=dict(labels), repeats=tuple(repeats), invalid=invalid,
     )  # fmt: skip
 
 
@@ -41,7 +40,14 @@ def exact(
     metric: str, value: float, samples: int, labels: Mapping[str, str], invalid: str | None = None
 ) -> Measurement:
     """A figure without an interval: a count, a rate that a device names."""
-    whole = (float(value), float(value))
-    return Measurement(
-        metric=metric, value=value, interval=whole, samples=samples, labels=dict(labels), invalid=invalid
-    )
+    return figure(metric, value, labels, n=samples, invalid=invalid)
+
+
+def of_repeats(
+    metric: str, values: Sequence[float], labels: Mapping[str, str], invalid: str | None = None, most: float = math.inf
+) -> Measurement:
+    """The median of repeats with its interval, cut at 0 and at ``most``. Raises Failed for none."""
+    if not values:
+        raise Failed(Code.EMPTY, f"nothing was measured for {metric}")
+    value, (low, high) = median_interval(values)
+    return figure(metric, value, labels, (max(low, 0.0), min(high, most)), len(values), invalid, values)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -54,13 +55,12 @@ def _start_error(error: Exception) -> ProbeError:
             remedy = "install the NVIDIA driver (https://docs.nvidia.com/datacenter/tesla/driver-installation-guide/)"
             return Unsupported(Code.NVML_MISSING, "no libnvidia-ml.so.1: no NVIDIA driver is installed", remedy)
         case "DriverNotLoaded":
-            remedy = "modprobe nvidia; dmesg | grep -i nvrm"
-            return Unsupported(Code.NVML_MISSING, "the NVIDIA driver is installed but not loaded", remedy)
+            reason = "the NVIDIA driver is installed but not loaded"
+            return Unsupported(Code.NVML_MISSING, reason, "modprobe nvidia; dmesg | grep -i nvrm")
         case "LibRmVersionMismatch":
             reason = "the NVIDIA library and the loaded kernel module are of different versions"
             return Failed(Code.NVML_BROKEN, reason, "reboot, so that the installed driver is loaded")
-        case _:
-            return Failed(Code.NVML_BROKEN, f"NVML does not start: {error}", "nvidia-smi")
+    return Failed(Code.NVML_BROKEN, f"NVML does not start: {error}", "nvidia-smi")
 
 
 def open_cards(nvml: Any) -> list[Card]:
@@ -83,54 +83,78 @@ def driver_version(nvml: Any) -> str:
 
 
 def error_name(error: Exception) -> str:
-    """``NVMLError_NotSupported`` to ``NotSupported``; its own words for anything else."""
+    """``NVMLError_NotSupported`` to ``NotSupported``; the first line of anything else."""
     name = type(error).__name__
-    return name.removeprefix("NVMLError_") if name.startswith("NVMLError_") else str(error)[:60]
+    if name.startswith("NVMLError_"):
+        return name.removeprefix("NVMLError_")
+    return (str(error).strip().splitlines() or [name])[0][:60]
 
 
-def read_all(
-    read: Callable[[str, Callable[[Any], Any]], Any], calls: Mapping[str, Callable[[Any], Any]]
-) -> dict[str, Any]:
-    """A card's readings by name, by its ``read``; those that it cannot give are left out."""
-    values = {name: read(name, call) for name, call in calls.items()}
-    return {name: value for name, value in values.items() if value is not None}
+Readings = Mapping[str, Callable[[Any], Any]]  # by name, what makes the value of a card's handle
 
 
-class Card:
-    """Readings of one card as plain data. ``errors`` holds, by reading, why it has no value."""
+class Readable(ABC):
+    """Readings of one card as plain data. ``errors`` holds, by reading, why it has no value; ``lost`` why none will.
 
-    def __init__(self, nvml: Any, index: int) -> None:
-        self.nvml, self.index = nvml, index
+    ``faults`` is what a call to the driver may raise.
+    """
+
+    faults: tuple[type[Exception], ...]
+
+    def __init__(self, index: int, handle: Any) -> None:
+        self.index, self.handle = index, handle
         self.errors: dict[str, str] = {}
         self.lost: str | None = None
-        self.handle: Any = None
-        self._last_sample = 0
-        self.handle = self.read("handle", lambda _: nvml.nvmlDeviceGetHandleByIndex(index))
-        if self.handle is None:
-            self.lost = self.errors["handle"]
 
     def read(self, name: str, call: Callable[[Any], Any]) -> Any:
-        """``call(handle)``, or None with the reason in ``errors``."""
+        """``call(handle)``, or None with the reason in ``errors``; "N/A" is a driver's way to say that it has none."""
         if self.lost is not None or self.errors.get(name) in _FOR_EVER:
             return None
         try:
             value = call(self.handle)
-        except (self.nvml.NVMLError, ValueError, OSError, AttributeError, ctypes.ArgumentError) as error:
+        except self.faults as error:
             self.errors[name] = error_name(error)
             if self.errors[name] in _LOST:
                 self.lost = self.errors[name]
             return None
+        if value is None or value == "N/A":
+            self.errors[name] = "N/A"
+            return None
         self.errors.pop(name, None)
         return value
 
-    # --- groups of readings
-
+    @abstractmethod
     def facts(self) -> dict[str, Any]:
         """What does not change: name, identity, largest link, power limits. Watts, hertz, bytes."""
+
+    @abstractmethod
+    def fast(self) -> dict[str, Any]:
+        """The set that is read once a second: no call of it takes longer than some microseconds on a sound driver."""
+
+    @abstractmethod
+    def health(self) -> dict[str, Any]:
+        """The set that is read before and after each probe, never during a stage."""
+
+    def read_all(self, calls: Readings) -> dict[str, Any]:
+        """Readings by name; those that it cannot give are left out."""
+        return {name: value for name, call in calls.items() if (value := self.read(name, call)) is not None}
+
+
+class Card(Readable):
+    """An NVIDIA card."""
+
+    def __init__(self, nvml: Any, index: int) -> None:
+        super().__init__(index, None)
+        self.nvml, self._last_sample = nvml, 0
+        self.faults = (nvml.NVMLError, ValueError, OSError, AttributeError, ctypes.ArgumentError)
+        self.handle = self.read("handle", lambda _: nvml.nvmlDeviceGetHandleByIndex(index))
+        self.lost = self.errors.get("handle")
+
+    def facts(self) -> dict[str, Any]:
         n = self.nvml
-        return read_all(self.read, {
+        return self.read_all({
             "name": lambda h: _text(n.nvmlDeviceGetName(h)),
-            "uuid": self._uuid,
+            "uuid": lambda h: _text(n.nvmlDeviceGetUUID(h)),
             "bus": lambda h: _text(n.nvmlDeviceGetPciInfo(h).busId),
             "numa": n.nvmlDeviceGetNumaNodeId,
             "memory_total": lambda h: n.nvmlDeviceGetMemoryInfo(h).total,
@@ -143,9 +167,8 @@ class Card:
         })  # fmt: skip
 
     def fast(self) -> dict[str, Any]:
-        """The set that is read once a second: no call of it takes longer than some microseconds on a sound driver."""
         n = self.nvml
-        found = read_all(self.read, {
+        found = self.read_all({
             "utilization": lambda h: n.nvmlDeviceGetUtilizationRates(h).gpu / _MAX_UTILIZATION,
             "memory_used": lambda h: n.nvmlDeviceGetMemoryInfo(h).used,
             "power": lambda h: n.nvmlDeviceGetPowerUsage(h) / 1e3,
@@ -161,9 +184,8 @@ class Card:
         return {**found, **self._fields(_FAST_FIELDS)}
 
     def health(self) -> dict[str, Any]:
-        """The set that is read before and after each probe, never during a stage."""
         n = self.nvml
-        found = read_all(self.read, {
+        found = self.read_all({
             "ecc_mode": lambda h: list(n.nvmlDeviceGetEccMode(h)),
             "ecc_uncorrected": lambda h: self._ecc(h, n.NVML_MEMORY_ERROR_TYPE_UNCORRECTED),
             "ecc_corrected": lambda h: self._ecc(h, n.NVML_MEMORY_ERROR_TYPE_CORRECTED),
@@ -171,43 +193,28 @@ class Card:
             "replays": n.nvmlDeviceGetPcieReplayCounter,
             "persistence": n.nvmlDeviceGetPersistenceMode,
             "mig": lambda h: list(n.nvmlDeviceGetMigMode(h)),
-            "processes": self._processes,
+            "processes": lambda h: [process.pid for process in n.nvmlDeviceGetComputeRunningProcesses(h)],
             "nvlinks": self._nvlinks,
             "nvlink_errors": self._nvlink_errors,
         })  # fmt: skip
         return {**found, **self._fields(_HEALTH_FIELDS)}
 
-    def uuid(self) -> str:
-        """The card's identity, ``GPU-...``; empty where it does not say."""
-        return str(self.read("uuid", self._uuid) or "")
-
     def joules(self) -> float | None:
         """Energy used since the driver was loaded; None where the card does not count it."""
-        value = self.read("energy", self._joules)
-        return None if value is None else float(value)
-
-    def processes(self) -> list[int] | None:
-        """The programs that compute on it; None where they cannot be listed."""
-        found: list[int] | None = self.read("processes", self._processes)
-        return found
+        value: float | None = self.read("energy", self._joules)
+        return value
 
     # --- single readings
 
-    def _uuid(self, handle: Any) -> str:
-        return _text(self.nvml.nvmlDeviceGetUUID(handle))
-
     def _joules(self, handle: Any) -> float:
         return float(self.nvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3)
-
-    def _processes(self, handle: Any) -> list[int]:
-        return [process.pid for process in self.nvml.nvmlDeviceGetComputeRunningProcesses(handle)]
 
     def _fields(self, numbers: Mapping[str, int]) -> dict[str, Any]:
         """Several field values in one call; each has a return code of its own."""
         wanted = {name: number for name, number in numbers.items() if self.errors.get(name) not in _FOR_EVER}
         values = self.read("fields", lambda h: self.nvml.nvmlDeviceGetFieldValues(h, list(wanted.values()))) or ()
         by_name = zip(wanted, values, strict=False)
-        return read_all(self.read, {name: lambda _, value=value: self._field(value) for name, value in by_name})  # type: ignore[misc]
+        return self.read_all({name: lambda _, value=value: self._field(value) for name, value in by_name})  # type: ignore[misc]
 
     def _field(self, value: Any) -> float:
         if value.nvmlReturn:
@@ -303,7 +310,7 @@ def survey() -> Survey:
 
 
 def _seen(card: Card) -> Seen:
-    facts, others = card.facts(), card.processes()
+    facts, others = card.facts(), card.read("processes", card.nvml.nvmlDeviceGetComputeRunningProcesses)
     return Seen(
         index=card.index, uuid=str(facts.get("uuid", "")), name=str(facts.get("name", "")), numa=facts.get("numa"),
         processes=None if others is None else len(others),
@@ -319,7 +326,7 @@ def energy_reader(uuid: str) -> Callable[[], float | None]:
         cards = open_cards(load())
     except ProbeError:
         return lambda: None
-    return next((card.joules for card in cards if _same(card.uuid(), uuid)), lambda: None)
+    return next((card.joules for card in cards if _same(card.facts().get("uuid", ""), uuid)), lambda: None)
 
 
 def _same(uuid: str, other: str) -> bool:

@@ -7,55 +7,16 @@ own fields. The runner samples both ends of each stage, so counters are differen
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench.model import Series
+
 Sample = Mapping[str, Any]
-IDLE = "idle"
+Window = Sequence[Sample]  # one stretch of one stage, from the sample at its begin to the one at its end
+Reading = str | Callable[[Sample], Any]  # a field's name, or what makes the value of a sample
 _SHORTEST_SECONDS = 0.1  # counters and clocks are too coarse to be divided over less
-
-
-@dataclass(frozen=True, slots=True)
-class StageWindow:
-    """One stretch of one stage: its two ends, and the samples from the first to the last."""
-
-    begin: Sample
-    end: Sample
-    samples: tuple[Sample, ...]
-
-    @property
-    def seconds(self) -> float:
-        return float(self.end["t"]) - float(self.begin["t"])
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """All windows of one stage of the run."""
-
-    name: str
-    windows: tuple[StageWindow, ...]
-
-    @property
-    def seconds(self) -> float:
-        return sum(window.seconds for window in self.windows)
-
-    @property
-    def samples(self) -> list[Sample]:
-        return [sample for window in self.windows for sample in window.samples]
-
-    def growth(self, read: Callable[[Sample], Any]) -> tuple[float, float] | None:
-        """How much a counter grew over the windows in which it was read at both ends, and their seconds together.
-
-        A counter that went backwards (it was reset) voids its window. None where no window is left.
-        """
-        grown = [(change, w.seconds) for w in self.windows if (change := _change(w, read)) is not None]
-        seconds = sum(s for _, s in grown)
-        return (sum(change for change, _ in grown), seconds) if seconds > 0 else None
-
-    def values(self, read: Callable[[Sample], Any]) -> list[float]:
-        """A reading at every sample that has it."""
-        return [value for sample in self.samples if (value := finite(read(sample))) is not None]
 
 
 def finite(value: Any) -> float | None:
@@ -65,24 +26,45 @@ def finite(value: Any) -> float | None:
     return float(value)
 
 
-def _change(window: StageWindow, read: Callable[[Sample], Any]) -> float | None:
-    before, after = finite(read(window.begin)), finite(read(window.end))
-    return after - before if before is not None and after is not None and after >= before else None
+def read(sample: Sample, reading: Reading) -> float | None:
+    return finite(sample.get(reading) if isinstance(reading, str) else reading(sample))
+
+
+def seconds(window: Window) -> float:
+    return float(window[-1]["t"]) - float(window[0]["t"])
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """All windows of one stage of the run."""
+
+    name: str
+    windows: Sequence[Window]
+
+    def growth(self, reading: Reading) -> tuple[float, float] | None:
+        """How much a counter grew over the windows in which it was read at both ends, and their seconds together.
+
+        A counter that went backwards (it was reset) voids its window. None where no window is left.
+        """
+        grown, lasted = 0.0, 0.0
+        for window in self.windows:
+            before, after = read(window[0], reading), read(window[-1], reading)
+            if before is not None and after is not None and after >= before:
+                grown, lasted = grown + (after - before), lasted + seconds(window)
+        return (grown, lasted) if lasted > 0 else None
+
+    def values(self, reading: Reading) -> list[float]:
+        """A reading at every sample that has it."""
+        return [value for w in self.windows for sample in w if (value := read(sample, reading)) is not None]
 
 
 def stages(samples: Sequence[Sample]) -> list[Stage]:
-    """The stages in the order in which they first began; those that lasted too briefly to be measured are left out."""
-    windows: dict[str, list[StageWindow]] = {}
-    for window in _windows(samples):
-        windows.setdefault(str(window.begin["stage"]), []).append(window)
-    made = [Stage(name, tuple(found)) for name, found in windows.items()]
-    return [stage for stage in made if stage.seconds >= _SHORTEST_SECONDS]
+    """The stages in the order in which they first began; those that lasted too briefly to be measured are left out.
 
-
-def _windows(samples: Sequence[Sample]) -> Iterator[StageWindow]:
-    """Begin and end are matched by name, the innermost first; a stage that never ended is left out."""
+    Begin and end are matched by name, the innermost first; a stage that never ended is left out.
+    """
     open_at: list[int] = []
-    found: list[tuple[int, int]] = []
+    ends: dict[int, int] = {}
     for index, sample in enumerate(samples):
         if sample.get("event") == "begin":
             open_at.append(index)
@@ -90,6 +72,17 @@ def _windows(samples: Sequence[Sample]) -> Iterator[StageWindow]:
             begun = next((i for i in reversed(open_at) if samples[i]["stage"] == sample["stage"]), None)
             if begun is not None:
                 open_at.remove(begun)
-                found.append((begun, index))
-    for begun, ended in sorted(found):
-        yield StageWindow(samples[begun], samples[ended], tuple(samples[begun : ended + 1]))
+                ends[begun] = index
+    windows: dict[str, list[Window]] = {}
+    for begun, ended in sorted(ends.items()):
+        windows.setdefault(str(samples[begun]["stage"]), []).append(samples[begun : ended + 1])
+    return [Stage(name, found) for name, found in windows.items() if sum(map(seconds, found)) >= _SHORTEST_SECONDS]
+
+
+def plotted(metric: str, samples: Sequence[Sample], reading: Reading, **labels: str) -> list[Series]:
+    """A reading over the whole run, for the report; nothing where no sample has it."""
+    points = [(float(s["t"]), value) for s in samples if (value := read(s, reading)) is not None]
+    if not points:
+        return []
+    times, values = zip(*points, strict=True)
+    return [Series(metric=metric, labels=labels, seconds=times, values=values)]

@@ -10,29 +10,18 @@ import ctypes
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
 
 from bench.measure.probe import Unsupported
 from bench.model import Code
 from probes.common import nvml
-from probes.common.nvml import Card, read_all
+from probes.common.nvml import Card, Readable
 from probes.common.windows import finite
 
 _MOST_EVENTS = 1000  # at one sample
 _MIB = 1 << 20
-
-
-class Readable(Protocol):
-    """A card's readings as plain data; ``errors`` holds, by reading, why it has no value."""
-
-    index: int
-    errors: dict[str, str]
-    lost: str | None
-
-    def facts(self) -> dict[str, Any]: ...
-    def fast(self) -> dict[str, Any]: ...
-    def health(self) -> dict[str, Any]: ...
 
 
 class Driver(ABC):
@@ -72,16 +61,24 @@ def open_driver() -> Driver:
 
 
 class NvmlDriver(Driver):
-    """NVIDIA cards."""
+    """NVIDIA cards. Without the driver's event interface there are no Xid errors to hear."""
 
     source = "nvml"
 
     def __init__(self) -> None:
-        self._nvml = nvml.load()
-        self.cards = cards = nvml.open_cards(self._nvml)
-        self.version = nvml.driver_version(self._nvml)
+        self._nvml = library = nvml.load()
+        self.cards = cards = nvml.open_cards(library)
+        self.version = nvml.driver_version(library)
         self._gpms = {card.index: Gpm(card) for card in cards}
-        self._events = Events(self._nvml, cards)
+        self._indices = {_address(card.handle): card.index for card in cards}
+        self._events: Any = None
+        self._deaf = False
+        try:
+            self._events = library.nvmlEventSetCreate()
+            for card in (card for card in cards if card.lost is None):
+                library.nvmlDeviceRegisterEvents(card.handle, library.nvmlEventTypeXidCriticalError, self._events)
+        except (library.NVMLError, AttributeError):
+            self._deaf = True
 
     def begin(self, index: int) -> None:
         self._gpms[index].begin()
@@ -90,54 +87,29 @@ class NvmlDriver(Driver):
         return self._gpms[index].end()
 
     def xids(self) -> list[list[int]] | None:
-        return self._events.take()
+        if self._deaf:
+            return None
+        found: list[list[int]] = []
+        try:
+            while len(found) < _MOST_EVENTS:
+                event = self._nvml.nvmlEventSetWait_v2(self._events, 0)
+                found.append([self._indices.get(_address(event.device), -1), int(event.eventData)])
+        except (self._nvml.NVMLError, AttributeError) as error:
+            self._deaf = nvml.error_name(error) != "Timeout"  # no more of them
+        return found
 
     def close(self) -> None:
         for gpm in self._gpms.values():
             gpm.close()
-        self._events.close()
+        if self._events is not None:
+            with suppress(self._nvml.NVMLError):
+                self._nvml.nvmlEventSetFree(self._events)
         self._nvml.nvmlShutdown()
 
 
 def _address(handle: Any) -> int | None:
     """Which card a handle is: NVML gives the same pointer each time."""
     return ctypes.cast(handle, ctypes.c_void_p).value if handle is not None else None
-
-
-class Events:
-    """Xid errors as they happen. Without the event interface there are none to read."""
-
-    def __init__(self, library: Any, cards: Sequence[Card]) -> None:
-        self._nvml, self._set, self._deaf = library, None, False
-        self._cards = {_address(card.handle): card.index for card in cards}
-        try:
-            self._set = library.nvmlEventSetCreate()
-            for card in (card for card in cards if card.lost is None):
-                library.nvmlDeviceRegisterEvents(card.handle, library.nvmlEventTypeXidCriticalError, self._set)
-        except (library.NVMLError, AttributeError):
-            self._deaf = True
-
-    def take(self) -> list[list[int]] | None:
-        """[card's index or -1, Xid] of each since the last call; None where they cannot be heard."""
-        if self._deaf:
-            return None
-        found: list[list[int]] = []
-        try:
-            while len(found) < _MOST_EVENTS:
-                event = self._nvml.nvmlEventSetWait_v2(self._set, 0)
-                found.append([self._cards.get(_address(event.device), -1), int(event.eventData)])
-        except self._nvml.NVMLError_Timeout:
-            return found
-        except (self._nvml.NVMLError, AttributeError):
-            self._deaf = True
-        return found
-
-    def close(self) -> None:
-        if self._set is not None:
-            try:
-                self._nvml.nvmlEventSetFree(self._set)
-            except self._nvml.NVMLError:
-                self._set = None
 
 
 #: Name, and the metric's number in nvml.h. The first five are percent; the others MiB/s.
@@ -147,12 +119,11 @@ _ACTIVITY = {**_PERCENT, **_RATES}
 
 
 class Gpm:
-    """Nested pairs for one card. ``supported`` is False where the card, the driver or the permissions lack it."""
+    """Nested pairs for one card. ``supported`` is false where the card, the driver or the permissions lack it."""
 
     def __init__(self, card: Card) -> None:
         self.card, self.nvml = card, card.nvml
-        support = card.read("gpm", lambda h: self.nvml.nvmlGpmQueryDeviceSupport(h).isSupportedDevice)
-        self.supported = bool(support)
+        self.supported = card.read("gpm", lambda h: self.nvml.nvmlGpmQueryDeviceSupport(h).isSupportedDevice)
         self._open: list[Any] = []
 
     def begin(self) -> None:
@@ -240,34 +211,20 @@ class AmdDriver(Driver):
         self._smi.amdsmi_shut_down()
 
 
-class AmdCard:
-    """Readings of one card as plain data; ``errors`` and ``lost`` as for an NVIDIA card."""
+class AmdCard(Readable):
+    """An AMD card."""
 
     def __init__(self, smi: Any, handle: Any, index: int) -> None:
-        self.smi, self._handle, self.index = smi, handle, index
-        self.errors: dict[str, str] = {}
-        self.lost: str | None = None
+        super().__init__(index, handle)
+        self.smi = smi
+        self.faults = (smi.AmdSmiException, KeyError, TypeError, ValueError, OSError, AttributeError)
         self._ticks: dict[str, float] = {}
         self._held = dict.fromkeys(VIOLATIONS, 0.0)
         self._at = time.monotonic()
 
-    def read(self, name: str, call: Callable[[Any], Any]) -> Any:
-        """``call(handle)``, or None with the reason in ``errors``; "N/A" is amdsmi's way to say that there is none."""
-        try:
-            value = call(self._handle)
-        except (self.smi.AmdSmiException, KeyError, TypeError, ValueError, OSError, AttributeError) as error:
-            self.errors[name] = (str(error).strip().splitlines() or [type(error).__name__])[0][:60]
-            return None
-        if value is None or value == "N/A":
-            self.errors[name] = "N/A"
-            return None
-        self.errors.pop(name, None)
-        return value
-
     def facts(self) -> dict[str, Any]:
-        """What does not change."""
         smi = self.smi
-        return read_all(self.read, {
+        return self.read_all({
             "name": lambda h: str(smi.amdsmi_get_gpu_asic_info(h)["market_name"]),
             "uuid": lambda h: str(smi.amdsmi_get_gpu_device_uuid(h)),
             "bus": lambda h: str(smi.amdsmi_get_gpu_device_bdf(h)),
@@ -279,7 +236,7 @@ class AmdCard:
     def fast(self) -> dict[str, Any]:
         """The set that is read once a second. ``generation`` is the link's speed, as in ``max_generation``."""
         smi = self.smi
-        found = read_all(self.read, {
+        found = self.read_all({
             "utilization": lambda h: float(smi.amdsmi_get_gpu_activity(h)["gfx_activity"]) / 100.0,
             "memory_used": lambda h: int(smi.amdsmi_get_gpu_vram_usage(h)["vram_used"]) * _MIB,
             "power": self._power,
@@ -294,9 +251,8 @@ class AmdCard:
         return {**found, **(self.read("violations", self._violations) or {})}
 
     def health(self) -> dict[str, Any]:
-        """The set that is read before and after each probe."""
         smi = self.smi
-        return read_all(self.read, {
+        return self.read_all({
             "ecc_uncorrected": lambda h: int(smi.amdsmi_get_gpu_total_ecc_count(h)["uncorrectable_count"]),
             "ecc_corrected": lambda h: int(smi.amdsmi_get_gpu_total_ecc_count(h)["correctable_count"]),
             "replays": lambda h: finite(smi.amdsmi_get_pcie_info(h)["pcie_metric"]["pcie_replay_count"]),
@@ -306,13 +262,12 @@ class AmdCard:
     def _power(self, handle: Any) -> float | None:
         """Watts: of now on MI300 and later, a mean on earlier cards."""
         info = self.smi.amdsmi_get_power_info(handle)
-        found = (finite(info.get(key)) for key in ("current_socket_power", "average_socket_power"))
-        return next((watts for watts in found if watts), None)
+        return finite(info.get("current_socket_power")) or finite(info.get("average_socket_power")) or None
 
     def _energy(self, handle: Any) -> float:
         """Joules; the counter's unit is in its resolution, microjoules."""
         info = self.smi.amdsmi_get_energy_count(handle)
-        ticks = info["energy_accumulator"] if "energy_accumulator" in info else info["power"]
+        ticks = info["energy_accumulator" if "energy_accumulator" in info else "power"]
         return float(ticks) * float(info["counter_resolution"]) / 1e6
 
     def _celsius(self, handle: Any, place: str) -> float:
@@ -323,8 +278,8 @@ class AmdCard:
         """Nanoseconds held so far by reason: the share of ticks since the last reading, times the time since."""
         status = self.smi.amdsmi_get_violation_status(handle)
         now = time.monotonic()
-        ticks = {key: finite(status.get(key)) for key in ("acc_counter", *VIOLATIONS.values())}
-        known = {key: value for key, value in ticks.items() if value is not None}
+        keys = ("acc_counter", *VIOLATIONS.values())
+        known = {key: value for key in keys if (value := finite(status.get(key))) is not None}
         grown = known.get("acc_counter", 0.0) - self._ticks.get("acc_counter", float("inf"))
         for reason, key in VIOLATIONS.items():
             if grown > 0 and key in known and key in self._ticks:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.model import Code, Measurement
+from probes.common.metrics import figure
 from probes.common.windows import Sample, Stage, finite
-from probes.gpu.parse import figure, reader
 
 #: Xids that a program causes by its own fault or end (NVIDIA, "Xid Errors"); they do not speak against the card.
 APPLICATION_XIDS = frozenset({13, 31, 43, 45})
@@ -35,7 +35,7 @@ _LOADED = ("inference.", "feed.")  # stages in which a link is not asleep
 
 @dataclass(frozen=True, slots=True)
 class CardHealth:
-    """One card over the whole run: what all samples say of it."""
+    """One card over the whole run: what all its samples say of it."""
 
     samples: Sequence[Sample]
     index: str
@@ -43,7 +43,7 @@ class CardHealth:
     def figures(self, stages: Sequence[Stage], facts: Mapping[str, Any]) -> Iterator[Measurement]:
         """All that is known of its health."""
         gone, links = self._gone(), list(self._links(stages, facts))
-        yield self._figure("accelerator_lost_devices", 1.0 if gone else 0.0)
+        yield self._figure("accelerator_lost_devices", float(gone is not None))
         for key, metric in _COUNTERS.items():
             yield from self._counter(key, metric, gone)
         yield from self._rows()
@@ -65,32 +65,26 @@ class CardHealth:
         ecc = self._readings("ecc_mode")
         if ecc and ecc[-1][0] != ecc[-1][1]:
             yield f"GPU {self.index}: a change of the ECC mode waits for a reset"
-        before = [v for v in self._readings("ecc_uncorrected") if finite(v)]
-        if before:
+        if before := [v for v in self._readings("ecc_uncorrected") if finite(v)]:
             yield f"GPU {self.index}: {before[0]} uncorrected errors since its last reset"
-        errors = self._readings("errors")
-        if errors and errors[-1]:
+        if (errors := self._readings("errors")) and errors[-1]:
             yield f"GPU {self.index}: not readable: {unreadable(errors[-1])}"
 
     # --- what was read
 
     def _readings(self, key: str) -> list[Any]:
-        read = reader(self.index, key)
-        return [value for s in self.samples if (value := read(s)) is not None]
+        return [value for sample in self.samples if (value := sample.get(key)) is not None]
 
     def _gone(self) -> str | None:
         """Why the card, or the whole driver, no longer answers."""
-        lost = next((lost for lost in self._readings("lost") if lost), None)
-        hung = next((str(s["hung"]) for s in self.samples if s.get("hung")), None)
-        return f"{Code.GPU_LOST}: {lost}" if lost else f"{Code.NVML_HANGS}: {hung}" if hung else None
-
-    def _heard(self) -> int:
-        """How often the driver was asked for critical errors; 0 where it cannot be."""
-        return sum(s.get("xids") is not None for s in self.samples)
+        for key, code in (("lost", Code.GPU_LOST), ("hung", Code.NVML_HANGS)):
+            if why := next(filter(None, self._readings(key)), None):
+                return f"{code}: {why}"
+        return None
 
     def _xids(self) -> list[int]:
         """The card's critical errors, and those that name no card."""
-        return [int(x) for s in self.samples for card, x in s.get("xids") or () if str(card) in (self.index, "-1")]
+        return [int(xid) for heard in self._readings("xids") for card, xid in heard if str(card) in (self.index, "-1")]
 
     def _others(self) -> int | None:
         """The most programs of others that were seen at once; None where they cannot be listed."""
@@ -119,14 +113,12 @@ class CardHealth:
 
     def _rows(self) -> Iterator[Measurement]:
         """Rows of memory that were, or wait to be, replaced: (corrected, uncorrected, pending, failed) of NVML."""
-        rows = self._readings("remapped")
-        if rows:
+        if rows := self._readings("remapped"):
             yield self._figure("accelerator_pending_row_remaps", max(float(row[2]) for row in rows), len(rows))
             yield self._figure("accelerator_failed_row_remaps", max(float(row[3]) for row in rows), len(rows))
 
     def _recovery(self) -> Iterator[Measurement]:
-        codes = [int(code) for code in self._readings("recovery_action")]
-        if codes:
+        if codes := [int(code) for code in self._readings("recovery_action")]:
             worst = next((code for code in reversed(codes) if code), 0)
             action = RECOVERY_ACTIONS.get(worst, f"unknown_{worst}") if worst else "none"
             yield self._figure("accelerator_recovery_actions", 1.0 if worst else 0.0, len(codes), action=action)
@@ -139,7 +131,7 @@ class CardHealth:
         loaded = [stage for stage in stages if stage.name.startswith(_LOADED)]
         for aspect in ("generation", "width"):
             limit = finite(facts.get(f"max_{aspect}"))
-            seen = [v for stage in loaded for v in stage.values(reader(self.index, aspect))]
+            seen = [v for stage in loaded for v in stage.values(aspect)]
             if seen and limit:
                 ratio = min(1.0, max(seen) / limit)
                 yield self._figure("accelerator_pcie_link_ratio", ratio, len(seen), aspect=aspect)
@@ -149,10 +141,11 @@ class CardHealth:
 
     def _xid_errors(self) -> Iterator[Measurement]:
         """Critical errors that the driver reported, those of the hardware and those of programs apart."""
-        for kind, wanted in (("hardware", False), ("application", True)) if self._heard() else ():
+        heard = len(self._readings("xids"))
+        for kind, wanted in (("hardware", False), ("application", True)) if heard else ():
             found = [xid for xid in self._xids() if (xid in APPLICATION_XIDS) is wanted]
             codes = ",".join(str(xid) for xid in sorted(set(found))) or "none"
-            yield self._figure("accelerator_xid_errors", float(len(found)), self._heard(), kind=kind, xid=codes)
+            yield self._figure("accelerator_xid_errors", float(len(found)), heard, kind=kind, xid=codes)
 
     def _foreign(self) -> Iterator[Measurement]:
         """Programs on the card that are not ours: they are looked for when no load of ours runs.
@@ -169,28 +162,28 @@ class CardHealth:
         One number for one gate, because a driver before 570 has no recovery action and an old card no row remapping:
         what such a card cannot say is in no one's way, and stands in the label. Others on the card void a clean answer.
         """
-        rows, actions = self._readings("remapped"), self._readings("recovery_action")
-        slow = [m.value < 1.0 for m in links if m.metric == "accelerator_pcie_link_ratio"]
-        found = {
-            "lost": gone is not None,
-            "pending_row_remap": any(row[2] for row in rows) if rows else None,
-            "failed_row_remap": any(row[3] for row in rows) if rows else None,
-            "recovery_action": any(int(action) for action in actions) if actions else None,
-            "xid": any(xid not in APPLICATION_XIDS for xid in self._xids()) if self._heard() else None,
-            "pcie_link": any(slow) if slow else None,
+        rows = self._readings("remapped")
+        states: dict[str, list[Any]] = {
+            "lost": [gone],
+            "pending_row_remap": [row[2] for row in rows],
+            "failed_row_remap": [row[3] for row in rows],
+            "recovery_action": self._readings("recovery_action"),
+            "xid": [None for _ in self._readings("xids")] + [x for x in self._xids() if x not in APPLICATION_XIDS],
+            "pcie_link": [m.value < 1.0 for m in links if m.metric == "accelerator_pcie_link_ratio"],
         }
-        reasons = ",".join(name for name, bad in found.items() if bad) or "none"
-        checked = ",".join(name for name, bad in found.items() if bad is not None)
-        number = sum(bool(bad) for bad in found.values())
-        invalid = None if number else _contended(self._others())
-        return self._figure(DRAIN, float(number), invalid=invalid, reasons=reasons, checked=checked)
+        checked = [name for name, seen in states.items() if seen]
+        reasons = [name for name in checked if any(states[name])]
+        return self._figure(
+            DRAIN, float(len(reasons)), invalid=None if reasons else _contended(self._others()),
+            reasons=",".join(reasons) or "none", checked=",".join(checked),
+        )  # fmt: skip
 
     def _info(self, facts: Mapping[str, Any]) -> Measurement:
         """The card's identity and modes, as labels."""
-        named = {key: str(facts[key]) for key in ("name", "uuid", "bus", "driver") if facts.get(key) is not None}
+        named = {key: facts.get(key) for key in ("name", "uuid", "bus", "driver")}
         modes = {"mig": self._mode("mig"), "ecc": self._mode("ecc_mode"), "persistence": self._mode("persistence")}
-        labels = {"device": self.index, **named, **{key: mode for key, mode in modes.items() if mode}}
-        return figure("accelerator_info", 1.0, labels)
+        labels = {key: str(said) for key, said in {**named, **modes}.items() if said is not None}
+        return figure("accelerator_info", 1.0, {"device": self.index, **labels})
 
 
 def unreadable(errors: Mapping[str, str]) -> str:

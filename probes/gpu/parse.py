@@ -1,28 +1,25 @@
-"""The GPU watcher's samples to measurements of each stage: every unit conversion is made before or here. Pure."""
+"""One card's samples to measurements of each stage: every unit conversion is made before or here. Pure.
+
+A card's sample is the watcher's with the card's own readings beside the node's.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 from bench.judge import statistics
 from bench.model import Measurement
+from probes.common.metrics import figure
 from probes.common.nvml import THROTTLE_FIELDS
-from probes.common.windows import Sample, Stage, finite
+from probes.common.windows import Sample, Stage, finite, read, seconds
 from probes.gpu.drivers import VIOLATIONS
 
 Labels = Mapping[str, str]
 
 
-def card_of(index: str) -> Callable[[Sample], Mapping[str, Any]]:
-    """A reader of one card's part of a sample; empty where the sample has none."""
-    return lambda sample: sample.get("cards", {}).get(index, {})
-
-
-def reader(index: str, key: str) -> Callable[[Sample], Any]:
-    """A reader of one of a card's readings; None where the sample has none."""
-    card = card_of(index)
-    return lambda sample: card(sample).get(key)
+def card_samples(samples: Sequence[Sample], index: str) -> list[Sample]:
+    """The samples of one card, without its readings where the watcher had none of it."""
+    return [{**sample, **sample.get("cards", {}).get(index, {})} for sample in samples]
 
 
 def stage_figures(stage: Stage, index: str, source: str) -> Iterator[Measurement]:
@@ -31,24 +28,15 @@ def stage_figures(stage: Stage, index: str, source: str) -> Iterator[Measurement
     ``source`` is the interface that was read, nvml or amdsmi.
     """
     labels = {"device": index, "stage": stage.name}
-    yield from _utilization(stage, index, {**labels, "source": source})
-    yield from _gpm(stage, index, labels)
-    yield from _levels(stage, index, labels)
-    yield from _power(stage, index, labels)
-    yield from _traffic(stage, index, {**labels, "source": "nvml"})
-    yield from _clock_limits(stage, index, labels)
-
-
-def figure(
-    metric: str, value: float, labels: Labels, interval: tuple[float, float] | None = None, n: int = 1,
-    invalid: str | None = None,
-) -> Measurement:  # fmt: skip
-    """A measurement whose interval is the range that was seen, or the value alone for a counter's difference."""
-    low, high = interval or (value, value)
-    return Measurement(
-        metric=metric, value=value, interval=(min(low, value), max(high, value)), samples=max(1, n),
-        labels=dict(labels), invalid=invalid,
-    )  # fmt: skip
+    yield from _utilization(stage, {**labels, "source": source})
+    yield from _gpm(stage, {**labels, "source": "gpm"})
+    yield from _levels(stage, labels)
+    yield from _power(stage, labels)
+    for key in ("pcie_send", "pcie_receive"):  # as the card itself counts them
+        if moved := stage.growth(key):
+            metric = f"accelerator_{key}_bytes_per_second"
+            yield figure(metric, moved[0] / moved[1], {**labels, "source": "nvml"})
+    yield from _clock_limits(stage, labels)
 
 
 def _mean(metric: str, values: Sequence[float], labels: Labels) -> Measurement:
@@ -56,11 +44,11 @@ def _mean(metric: str, values: Sequence[float], labels: Labels) -> Measurement:
     return figure(metric, sum(values) / len(values), labels, (min(values), max(values)), len(values))
 
 
-def _utilization(stage: Stage, index: str, labels: Labels) -> Iterator[Measurement]:
+def _utilization(stage: Stage, labels: Labels) -> Iterator[Measurement]:
     """The driver's "a kernel was running": from the driver's own buffer where it has one, else from polling it."""
-    buffers = [b for w in stage.windows for s in w.samples[1:] if (b := card_of(index)(s).get("buffer"))]
+    buffers = [b for window in stage.windows for sample in window[1:] if (b := sample.get("buffer"))]
     counts = [finite(b[0]) or 0.0 for b in buffers]
-    polled = stage.values(reader(index, "utilization"))
+    polled = stage.values("utilization")
     if sum(counts) > 0:
         value = sum(n * (finite(b[1]) or 0.0) for n, b in zip(counts, buffers, strict=True)) / sum(counts)
         yield figure("accelerator_utilization_ratio", value, {**labels, "method": "buffer"}, n=int(sum(counts)))
@@ -80,59 +68,43 @@ _GPM = {
 }
 
 
-def _gpm(stage: Stage, index: str, labels: Labels) -> Iterator[Measurement]:
+def _gpm(stage: Stage, labels: Labels) -> Iterator[Measurement]:
     """The means of the windows, weighted by their length. Ratios over one, as MIG shows them, are cut to one."""
     for name, metric in _GPM.items():
-        pairs = [
-            (value, window.seconds)
-            for window in stage.windows
-            if (value := finite((card_of(index)(window.end).get("gpm") or {}).get(name))) is not None
-        ]
-        seconds = sum(s for _, s in pairs)
-        if seconds <= 0:
-            continue
-        mean = sum(value * s for value, s in pairs) / seconds
-        if metric.endswith("_ratio"):
-            mean = min(1.0, max(0.0, mean))
-        yield figure(metric, mean, {**labels, "source": "gpm"}, n=len(pairs))
+        means = [finite((window[-1].get("gpm") or {}).get(name)) for window in stage.windows]
+        pairs = [(m, seconds(w)) for m, w in zip(means, stage.windows, strict=True) if m is not None]
+        lasted = sum(s for _, s in pairs)
+        if lasted > 0:
+            mean = sum(value * s for value, s in pairs) / lasted
+            yield figure(metric, min(1.0, max(0.0, mean)) if metric.endswith("_ratio") else mean, labels, n=len(pairs))
 
 
-def _levels(stage: Stage, index: str, labels: Labels) -> Iterator[Measurement]:
-    used = stage.values(reader(index, "memory_used"))
-    if used:
-        yield figure("accelerator_memory_used_bytes", max(used), {**labels, "statistic": "max"}, n=len(used))
+def _levels(stage: Stage, labels: Labels) -> Iterator[Measurement]:
+    highest = {**labels, "statistic": "max"}
+    if used := stage.values("memory_used"):
+        yield figure("accelerator_memory_used_bytes", max(used), highest, n=len(used))
     for place, key in (("gpu", "temperature"), ("memory", "memory_temperature")):
-        hot, named = stage.values(reader(index, key)), {**labels, "place": place, "statistic": "max"}
-        if hot:
-            yield figure("accelerator_temperature_celsius", max(hot), named, n=len(hot))
+        if hot := stage.values(key):
+            yield figure("accelerator_temperature_celsius", max(hot), {**highest, "place": place}, n=len(hot))
     for clock in ("sm", "memory"):
-        hertz, named = stage.values(reader(index, f"{clock}_clock")), {**labels, "clock": clock}
-        if hertz:
+        named = {**labels, "clock": clock}
+        if hertz := stage.values(f"{clock}_clock"):
             yield _mean("accelerator_clock_hertz", hertz, {**named, "statistic": "mean"})
             yield figure("accelerator_clock_hertz", min(hertz), {**named, "statistic": "min"}, n=len(hertz))
 
 
-def _power(stage: Stage, index: str, labels: Labels) -> Iterator[Measurement]:
+def _power(stage: Stage, labels: Labels) -> Iterator[Measurement]:
     """Mean watts: from the energy counter where the card has one, else from polling the sensor."""
-    energy, watts = stage.growth(reader(index, "energy")), stage.values(reader(index, "power"))
-    if energy is not None:
+    if energy := stage.growth("energy"):
         yield figure("accelerator_energy_joules", energy[0], labels)
         yield figure("accelerator_power_watts", energy[0] / energy[1], {**labels, "method": "energy"})
-    elif watts:
+    elif watts := stage.values("power"):
         yield _mean("accelerator_power_watts", watts, {**labels, "method": "polled"})
-
-
-def _traffic(stage: Stage, index: str, labels: Labels) -> Iterator[Measurement]:
-    """Bytes over PCIe as the card counts them, where GPM does not say so already."""
-    for key in ("pcie_send", "pcie_receive"):
-        moved = stage.growth(reader(index, key))
-        if moved is not None:
-            yield figure(f"accelerator_{key}_bytes_per_second", moved[0] / moved[1], labels)
 
 
 def telemetry_cost(samples: Sequence[Sample]) -> Iterator[Measurement]:
     """What reading all of this took: seconds a sample."""
-    costs = sorted(c for s in samples if (c := finite(s.get("cost"))) is not None)
+    costs = sorted(cost for s in samples if (cost := read(s, "cost")) is not None)
     if costs:
         middle = costs[len(costs) // 2]
         yield figure("accelerator_telemetry_seconds", middle, {"statistic": "p50"}, (costs[0], costs[-1]), len(costs))
@@ -146,10 +118,10 @@ REASONS = (
     "gpu_idle", "applications_clocks", "sw_power_cap", "hw_slowdown", "sync_boost", "sw_thermal_slowdown",
     "hw_thermal_slowdown", "hw_power_brake_slowdown", "display_clock", "board_limit", "reliability",
 )  # fmt: skip
-FAULTS = (
+FAULTS = {
     "hw_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown", "sw_thermal_slowdown",
     "memory_thermal_slowdown", "voltage_regulator_thermal_slowdown",
-)  # fmt: skip
+}  # fmt: skip
 _NO_LIMIT = {"gpu_idle", "display_clock"}
 
 
@@ -159,33 +131,25 @@ def reasons(bits: int) -> list[str]:
     return [named.get(place, f"unknown_{1 << place:#x}") for place in range(bits.bit_length()) if bits >> place & 1]
 
 
-def _clock_limits(stage: Stage, index: str, labels: Labels) -> Iterator[Measurement]:
-    """By reason, the share of the stage: from cumulative counters where there are any, else from the bits polled."""
+def _clock_limits(stage: Stage, labels: Labels) -> Iterator[Measurement]:
+    """By reason, the share of the stage: from cumulative counters where there are any, else from the bits polled.
+
+    A share of few polled bits is known badly, and its interval says so. One sample in a stage is left undecided by any
+    limit of some percent, as it should be: a card may show the bit for a moment while it changes its power state. Where
+    the counters cover heat and power brake, the bit for any hardware slowdown is only told when it was seen.
+    """
     counted = set()
     for reason in dict.fromkeys([*THROTTLE_FIELDS, *VIOLATIONS]):
-        held = stage.growth(reader(index, reason))
-        if held is not None:
+        if held := stage.growth(reason):
             counted.add(reason)
-            ratio = min(1.0, held[0] / 1e9 / held[1])
-            yield figure(_metric(reason), ratio, {**labels, "method": "counter", "reason": reason})
-    yield from _polled_limits(stage, index, labels, counted)
-
-
-def _polled_limits(stage: Stage, index: str, labels: Labels, counted: set[str]) -> Iterator[Measurement]:
-    """Bits seen at the samples; a share of few samples is known badly, and its interval says so.
-
-    One sample in a stage is left undecided by any limit of some percent, as it should be: a card may show the bit for
-    a moment while it changes its power state. Where the counters cover heat and power brake, the bit for any hardware
-    slowdown is only told when it was seen.
-    """
-    seen = [reasons(int(bits)) for bits in stage.values(reader(index, "reasons"))]
-    if not seen:
-        return
-    wanted = {reason for present in seen for reason in present} | (set() if counted & set(FAULTS) else set(FAULTS))
-    for reason in sorted(wanted - counted - _NO_LIMIT):
-        times = sum(reason in present for present in seen)
-        interval, named = statistics.binomial_interval(times, len(seen)), {**labels, "method": "polled"}
-        yield figure(_metric(reason), times / len(seen), {**named, "reason": reason}, interval, len(seen))
+            named = {**labels, "method": "counter", "reason": reason}
+            yield figure(_metric(reason), min(1.0, held[0] / 1e9 / held[1]), named)
+    seen = [reasons(int(bits)) for bits in stage.values("reasons")]
+    wanted = {reason for present in seen for reason in present} | (set() if counted & FAULTS else FAULTS)
+    for reason in sorted(wanted - counted - _NO_LIMIT) if seen else ():
+        times, named = sum(reason in present for present in seen), {**labels, "method": "polled", "reason": reason}
+        interval = statistics.binomial_interval(times, len(seen))
+        yield figure(_metric(reason), times / len(seen), named, interval, len(seen))
 
 
 def _metric(reason: str) -> str:

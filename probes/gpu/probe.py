@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.measure.probe import Check, Context, Failed, Probe, ProbeError, Tools
-from bench.model import Code, Effort, Measurement, Request, Series
+from bench.model import Code, Effort, Measurement, Request
 from probes.common.metrics import metrics
-from probes.common.windows import Sample, finite, stages
+from probes.common.windows import Sample, plotted, stages
 from probes.gpu.health import DRAIN, CardHealth, unreadable
-from probes.gpu.parse import reader, stage_figures, telemetry_cost
+from probes.gpu.parse import card_samples, stage_figures, telemetry_cost
 from probes.gpu.sampler import GpuWatch
 
 METRICS = (
@@ -67,41 +67,27 @@ METRICS = (
 _PLOTTED = {"power": "accelerator_power_watts", "memory_used": "accelerator_memory_used_bytes"}
 
 
-def watch(ctx: Context) -> GpuWatch:
-    """Start to watch. Raises Unsupported where there is no NVML or no card, Failed where NVML does not work."""
-    return GpuWatch()
-
-
 def parse(samples: Sequence[Sample], ctx: Context) -> Sequence[Measurement]:
     """Every figure of every card and stage, and each card's health. Pure. Raises Failed where nothing was read."""
     facts = next((s["facts"] for s in samples if isinstance(s.get("facts"), Mapping)), None)
     if facts is None:
         hung = next((str(s["hung"]) for s in samples if s.get("hung")), "no sample was taken")
-        raise Failed(Code.NVML_HANGS, str(hung), "nvidia-smi; dmesg | grep -i -e nvrm -e xid")
-    found = stages(samples)
+        raise Failed(Code.NVML_HANGS, hung, "nvidia-smi; dmesg | grep -i -e nvrm -e xid")
     made: list[Measurement] = []
     for index, card in facts["cards"].items():
-        known = {**card, "driver": facts.get("driver")}
-        made += [m for stage in found for m in stage_figures(stage, index, str(facts.get("source", "nvml")))]
-        health = CardHealth(samples, index)
-        figures = list(health.figures(found, known))
+        own = card_samples(samples, index)
+        found, health = stages(own), CardHealth(own, index)
+        figures = list(health.figures(found, {**card, "driver": facts.get("driver")}))
         for reasons in (m.labels["reasons"] for m in figures if m.metric == DRAIN):
             if reasons != "none":
                 ctx.warn(f"GPU {index}: drain it for {reasons}")
         for doubt in health.doubts():
             ctx.warn(doubt)
+        made += [m for stage in found for m in stage_figures(stage, index, str(facts.get("source", "nvml")))]
         made += figures
-        _plot(samples, index, ctx)
+        for key, metric in _PLOTTED.items():
+            ctx.series += plotted(metric, own, key, device=index)
     return [*made, *telemetry_cost(samples)]
-
-
-def _plot(samples: Sequence[Sample], index: str, ctx: Context) -> None:
-    for key, metric in _PLOTTED.items():
-        read = reader(index, key)
-        points = [(float(s["t"]), v) for s in samples if (v := finite(read(s))) is not None]
-        if points:
-            seconds, values = zip(*points, strict=True)
-            ctx.series.append(Series(metric=metric, labels={"device": index}, seconds=seconds, values=values))
 
 
 def doctor(tools: Tools, request: Request) -> Sequence[Check]:
@@ -111,14 +97,14 @@ def doctor(tools: Tools, request: Request) -> Sequence[Check]:
     except ProbeError as error:
         return [Check("gpu", False, error.reason, error.remedy)]
     try:
-        sample: Mapping[str, Any] = opened.sample("tick")
+        sample = opened.sample("tick")
     finally:
         opened.close()
-    return [_checked(index, card, sample) for index, card in sample.get("facts", {}).get("cards", {}).items()]
+    cards = sample.get("facts", {}).get("cards", {})
+    return [_checked(index, card, sample["cards"][index]) for index, card in cards.items()]
 
 
-def _checked(index: str, card: Mapping[str, Any], sample: Mapping[str, Any]) -> Check:
-    state = sample["cards"][index]
+def _checked(index: str, card: Mapping[str, Any], state: Mapping[str, Any]) -> Check:
     if state.get("lost"):
         return Check(f"gpu {index}", False, f"lost: {state['lost']}", "nvidia-smi; reset the GPU or reboot the node")
     missing = f"; not readable: {unreadable(state['errors'])}" if state["errors"] else ""
@@ -130,7 +116,7 @@ PROBE = Probe(
     help="What the GPUs did in each stage (NVML, GPM), and their health before and after.",
     metrics=METRICS,
     seconds={Effort.QUICK: 0.0, Effort.STANDARD: 0.0, Effort.THOROUGH: 0.0},
-    watch=watch,
+    watch=lambda ctx: GpuWatch(),
     parse=parse,
     doctor=doctor,
     order=91,

@@ -10,11 +10,13 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
 from typing import Any
 
 from bench.measure.probe import Failed
 from bench.model import Code
-from probes.gpu.drivers import Readable, open_driver
+from probes.common.nvml import Readable
+from probes.gpu.drivers import open_driver
 
 _LONGEST_SAMPLE_SECONDS = 3.0
 
@@ -24,31 +26,27 @@ class SamplerThread:
 
     def __init__(self, limit: float = _LONGEST_SAMPLE_SECONDS) -> None:
         self._limit, self._hung = limit, False
-        self._jobs: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
         threading.Thread(target=self._work, name="nvml", daemon=True).start()
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
+        while (given := self._jobs.get()) is not None:
+            job, answer = given
             try:
-                answer: Any = job()
+                answer.set_result(job())
             except Exception as error:  # noqa: BLE001 - raised again in the thread that asked
-                answer = error
-            self._answers.put(answer)
+                answer.set_exception(error)
 
     def call(self, job: Callable[[], Any]) -> Any:
         """The job's answer. Raises TimeoutError when it hangs, now and at every later call."""
         if self._hung:
             raise TimeoutError("it hung before")
-        self._jobs.put(job)
-        try:
-            answer = self._answers.get(timeout=self._limit)
-        except queue.Empty:
-            self._hung = True
-            raise TimeoutError(f"no answer within {self._limit:.0f} s") from None
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        answer: Future[Any] = Future()
+        self._jobs.put((job, answer))
+        self._hung = not wait([answer], self._limit).done
+        if self._hung:
+            raise TimeoutError(f"no answer within {self._limit:.0f} s")
+        return answer.result()
 
     def close(self) -> None:
         self._jobs.put(None)

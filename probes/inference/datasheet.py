@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import datetime
 import tomllib
-from collections.abc import Mapping
+from collections import Counter
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError, model_validator
 
 FILE = Path(__file__).with_name("accelerators.toml")
 LEAST_SHARE, MOST_SHARE = 0.3, 1.0
@@ -25,11 +25,7 @@ class TableError(ValueError):
     """The table cannot be used: the file, the card, and what is wrong with it."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
-
-
-class CardLimit(_Strict):
+class CardLimit(BaseModel, frozen=True, strict=True, extra="forbid"):
     """The least that a sound card reaches, in the quantity's own unit, with its source."""
 
     min: Positive
@@ -37,7 +33,7 @@ class CardLimit(_Strict):
     date: datetime.date
 
 
-class CardType(_Strict):
+class CardType(BaseModel, frozen=True, strict=True, extra="forbid"):
     """One kind of accelerator: its promises in base units, and its limits by the same names."""
 
     names: tuple[str, ...] = Field(strict=False)
@@ -66,6 +62,17 @@ class CardType(_Strict):
         return self
 
 
+class _Table(BaseModel, frozen=True, strict=True, extra="forbid"):
+    card: tuple[CardType, ...] = Field(strict=False)
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        times = Counter(name for card in self.card for name in card.names)
+        if twice := sorted(name for name, count in times.items() if count > 1):
+            raise ValueError(f"a card is there twice: {twice}")
+        return self
+
+
 def find(name: str) -> CardType | None:
     """The kind of a card by the driver's name for it, or None where the table has none."""
     return next((card for card in table() if name.strip() in card.names), None)
@@ -75,19 +82,9 @@ def find(name: str) -> CardType | None:
 def table(file: Path = FILE) -> tuple[CardType, ...]:
     """Every kind. Raises TableError, one line."""
     try:
-        entries = tomllib.loads(file.read_text(encoding="utf-8"))["card"]
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError) as error:
-        raise TableError(f"{file}: {error}") from error
-    cards = tuple(_card(file, entry) for entry in entries)
-    names = [name for card in cards for name in card.names]
-    if len(names) != len(set(names)):
-        raise TableError(f"{file}: a card is there twice: {sorted({n for n in names if names.count(n) > 1})}")
-    return cards
-
-
-def _card(file: Path, entry: Mapping[str, Any]) -> CardType:
-    try:
-        return CardType.model_validate(entry)
+        return _Table.model_validate(tomllib.loads(file.read_text(encoding="utf-8"))).card
     except ValidationError as error:
         mistakes = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
-        raise TableError(f"{file}: card {entry.get('names')}: {'; '.join(mistakes)}") from error
+        raise TableError(f"{file}: {'; '.join(mistakes)}") from error
+    except (OSError, ValueError) as error:
+        raise TableError(f"{file}: {error}") from error

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
 from bench.measure import procfs
 from bench.measure.jsonl import records
@@ -234,21 +234,19 @@ def of(found: Iterable[Event], kind: type[E]) -> list[E]:
 
 def first(found: Iterable[Event], kind: type[E]) -> E | None:
     """The first event of a kind, or None."""
-    return next((event for event in found if isinstance(event, kind)), None)
+    return next(iter(of(found, kind)), None)
 
 
 def device_of(found: Iterable[Event]) -> DeviceFacts:
     """What the load said that it runs on. Raises Failed where it never did."""
-    device = first(found, DeviceFacts)
-    if device is None:
-        raise Failed(Code.TOOL_OUTPUT, "the load never said what it runs on")
-    return device
+    if device := first(found, DeviceFacts):
+        return device
+    raise Failed(Code.TOOL_OUTPUT, "the load never said what it runs on")
 
 
 def refusal(found: list[Event], returncode: int, stderr: str) -> ProbeError | None:
     """Why the load has no result, or None if it came to its end."""
-    refused = first(found, Refused)
-    if refused is not None:
+    if refused := first(found, Refused):
         return (Unsupported if refused.outcome == "unsupported" else Failed).told(refused.reason, refused.remedy)
     if returncode == 0 and found and isinstance(found[-1], Done):
         return None
@@ -278,34 +276,22 @@ def stage(name: str) -> Iterator[None]:
 
 def measured(work: Callable[[], dict[str, Any]], energy: Callable[[], float | None] = lambda: None) -> dict[str, Any]:
     """``work``'s fields, and those of a `Stretch` around it: how it was held up, and the joules that it took."""
-    before, joules = waited(), energy()
+    began, before, joules = time.perf_counter(), _waited(), energy()
     fields = work()
-    after = energy()
-    used = None if joules is None or after is None else after - joules
-    return {**fields, **waited().since(before), "joules": used}
+    used, after = energy(), _waited()
+    wall = max(time.perf_counter() - began, 1e-9)
+    for name, now in after.items():
+        was = before[name]
+        fields[name] = None if now is None or was is None else max(0.0, now - was) / wall
+    return {**fields, "joules": None if joules is None or used is None else used - joules}
 
 
-class Waited(NamedTuple):
-    """Cumulative readings, in seconds; None where the kernel does not say.
+def _waited() -> dict[str, float | None]:
+    """Seconds until now, by the ratio that they make; None where the kernel does not say.
 
-    ``delay``: run-queue delay of all threads of this process. ``pressure``: time in which some task of the node waited
-    for a CPU. ``steal``: time that the hypervisor gave to others, mean of the CPUs.
+    Run-queue delay of all threads of this process; time in which some task of the node waited for a CPU; time that the
+    hypervisor gave to others, mean of the CPUs.
     """
-
-    at: float
-    delay: float | None
-    pressure: float | None
-    steal: float | None
-
-    def since(self, before: Waited) -> dict[str, float | None]:
-        """Each reading's growth as a ratio of the wall time between the two."""
-        wall = max(self.at - before.at, 1e-9)
-        pairs = zip(self[1:], before[1:], strict=True)
-        ratios = (None if now is None or then is None else max(0.0, now - then) / wall for now, then in pairs)
-        return dict(zip(("delay_ratio", "pressure_ratio", "steal_ratio"), ratios, strict=True))
-
-
-def waited() -> Waited:
-    """A reading now."""
     steal = procfs.cpu_ticks().steal / os.sysconf("SC_CLK_TCK") / (os.cpu_count() or 1)
-    return Waited(time.perf_counter(), procfs.own_run_queue_seconds(), procfs.stalled_seconds("cpu"), steal)
+    delay, pressure = procfs.own_run_queue_seconds(), procfs.stalled_seconds("cpu")
+    return {"delay_ratio": delay, "pressure_ratio": pressure, "steal_ratio": steal}

@@ -1,4 +1,4 @@
-"""The load's events to measurements: every unit conversion of the inference probe. Pure.
+"""The load's events to measurements: every unit conversion of the inference probe, and what voids a figure. Pure.
 
 Efficiency, not only speed: model bandwidth utilization is the bytes that a decode step must read over what a copy moves
 (reads plus writes); model FLOPs utilization is a prefill's operations over those of a matrix product (PaLM, appendix
@@ -8,12 +8,26 @@ B). Rounds are interleaved, so each round gives one ratio, from which the drift 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 
 from bench.judge import statistics
 from bench.model import Code, Measurement
-from probes.inference import datasheet, serving
-from probes.inference.events import Event, NodeFacts, Window, device_of, first, of
-from probes.inference.figures import Labels, contended, median, quantiles
+from probes.common.metrics import figure, of_repeats
+from probes.inference import datasheet
+from probes.inference.events import (
+    Event,
+    NodeFacts,
+    SearchEnd,
+    SearchTrial,
+    Serve,
+    ServedRequest,
+    Stretch,
+    Window,
+    device_of,
+    first,
+    of,
+)
+from probes.inference.serving import Kept, Limits
 
 #: By step: the metric of its rate, and what the step counts.
 _RATES = {
@@ -36,13 +50,22 @@ _PROMISES = {
 _MOST_INTERACTIVE = 32
 #: The energy counter moves about every 100 ms (ml.energy): shorter windows say nothing of it.
 _SHORTEST_ENERGY_SECONDS = 0.5
+#: Quantiles in use; each is printed only where the samples support it.
+_QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
+_PARTS = 5  # of the serve window, as repeats for the interval of a rate
+
+#: Shares of wall time. On a quiet 2-core machine the load's own delay was 0.1 to 1.1 % with one thread and 4.5 % with
+#: two; on busy ones 27 to 96 %. Pressure counts the load's own waiting too, so that is taken off first.
+MOST_DELAY_RATIO = 0.05
+MOST_PRESSURE_RATIO = 0.10
+MOST_STEAL_RATIO = 0.02
+#: kubernetes-sigs/inference-perf calls a schedule healthy below 10 ms; 5 % of the limit keeps it out of the verdict.
+MOST_LAG_SECONDS = 0.010
+MOST_LAG_SHARE_OF_LIMIT = 0.05
+
+Labels = Mapping[str, str]
 Stages = Mapping[tuple[str, int | None], Sequence[Window]]  # by stage and batch (None where a stage has none)
-Cards = Mapping[tuple[str, str, str], Sequence[Window]]  # by step, phase and device
-
-
-def _rates(windows: Sequence[Window]) -> list[float]:
-    """Work a second of windows of one stage, in the work's own unit."""
-    return [window.rate(_RATES[window.stage][1]) for window in windows]
+Cards = Mapping[tuple[str, str, str, str | None], Sequence[Window]]  # by step, phase, device and the copy's other end
 
 
 def parse(found: Sequence[Event]) -> list[Measurement]:
@@ -57,7 +80,7 @@ def parse(found: Sequence[Event]) -> list[Measurement]:
     made += _utilization(stages, "prefill", "matmul", "flops", "inference_flops_utilization_ratio", labels)
     for name in _PROMISES:
         made += _expected(device.name, stages.get((name, None), ()), {**labels, "quantity": name})
-    made += [*_energy(stages, labels), *serving.parse(found, labels)]
+    made += [*_energy(stages, labels), *_serve(found, {**labels, "stage": "serve"})]
     why = f"{Code.CONTENDED}: {others} other programs use this GPU"
     return [m.model_copy(update={"invalid": m.invalid or why}) for m in made] if others else made
 
@@ -66,16 +89,33 @@ def _stage(windows: Sequence[Window], device: Labels) -> Iterator[Measurement]:
     name, batch, invalid = windows[0].stage, windows[0].batch, contended(windows)
     labels = {**device, "stage": name} if batch is None else {**device, "stage": name, "batch": str(batch)}
     if name in _RATES:
-        yield median(_RATES[name][0], _rates(windows), labels, invalid)
+        yield of_repeats(_RATES[name][0], _rates(windows), labels, invalid)
     steps = [second for window in windows for second in window.step_seconds]
     if name == "prefill" and batch == 1:
-        yield from quantiles("inference_first_token_seconds", steps, labels, invalid)
+        yield from _quantiles("inference_first_token_seconds", steps, labels, invalid)
     if name == "decode" and batch is not None and batch <= _MOST_INTERACTIVE:
-        yield from quantiles("inference_inter_token_seconds", steps, labels, invalid)
-    yield median("accelerator_busy_ratio", [w.busy_ratio for w in windows], labels, invalid)
-    delays = [w.delay_ratio for w in windows if w.delay_ratio is not None]
-    if delays:
-        yield median("inference_run_delay_ratio", delays, labels)
+        yield from _quantiles("inference_inter_token_seconds", steps, labels, invalid)
+    yield of_repeats("accelerator_busy_ratio", [w.busy_ratio for w in windows], labels, invalid, most=1.0)
+    if delays := [w.delay_ratio for w in windows if w.delay_ratio is not None]:
+        yield of_repeats("inference_run_delay_ratio", delays, labels, most=1.0)
+
+
+def _rates(windows: Sequence[Window]) -> list[float]:
+    """Work a second of windows of one stage, in the work's own unit."""
+    return [window.rate(_RATES[window.stage][1]) for window in windows]
+
+
+def _quantiles(
+    metric: str, values: Sequence[float], labels: Labels, invalid: str | None = None
+) -> Iterator[Measurement]:
+    """Every quantile that this many samples support (exact binomial, 99 %), and the largest value."""
+    n = len(values)
+    for name, q in _QUANTILES.items():
+        if n >= statistics.samples_needed_for_quantile(q):
+            value, interval = statistics.quantile(values, q), statistics.quantile_interval(values, q)
+            yield figure(metric, value, {**labels, "statistic": name}, interval, n, invalid)
+    if values:
+        yield figure(metric, max(values), {**labels, "statistic": "max"}, n=n, invalid=invalid)
 
 
 def _utilization(
@@ -84,9 +124,8 @@ def _utilization(
     """Each round's rate over the same round's ceiling."""
     highest = {w.round: w.rate(work) for w in stages.get((ceiling, None), ())}
     for (stage, batch), windows in stages.items():
-        ratios = [w.rate(work) / highest[w.round] for w in windows if stage == name and w.round in highest]
-        if ratios:
-            yield median(metric, ratios, {**device, "stage": name, "batch": str(batch)}, contended(windows))
+        if ratios := [w.rate(work) / highest[w.round] for w in windows if stage == name and w.round in highest]:
+            yield of_repeats(metric, ratios, {**device, "stage": name, "batch": str(batch)}, contended(windows))
 
 
 def _expected(card: str, windows: Sequence[Window], labels: Labels) -> Iterator[Measurement]:
@@ -98,23 +137,81 @@ def _expected(card: str, windows: Sequence[Window], labels: Labels) -> Iterator[
     if kind is None or not windows:
         return
     quantity = _PROMISES[windows[0].stage]
-    promise, limit = kind.promises[quantity], kind.limits.get(quantity)
-    rates, invalid = _rates(windows), contended(windows)
-    yield median("accelerator_datasheet_ratio", [r / promise for r in rates], labels, invalid)
+    rates, invalid, limit = _rates(windows), contended(windows), kind.limits.get(quantity)
+    yield of_repeats("accelerator_datasheet_ratio", [r / kind.promises[quantity] for r in rates], labels, invalid)
     if limit is not None:
-        yield median("accelerator_expectation_ratio", [r / limit.min for r in rates], labels, invalid)
+        yield of_repeats("accelerator_expectation_ratio", [r / limit.min for r in rates], labels, invalid)
 
 
 def _energy(stages: Stages, device: Labels) -> Iterator[Measurement]:
     """Joules a token, where the card counts energy and the windows are long enough for its counter."""
     for (stage, batch), windows in stages.items():
-        if stage not in ("prefill", "decode"):
-            continue
         long = [w for w in windows if w.joules is not None and w.seconds >= _SHORTEST_ENERGY_SECONDS]
-        used = [(w.joules or 0.0) / (w.amount("tokens") * w.steps) for w in long]
-        if used:
+        if long and stage in ("prefill", "decode"):
+            used = [(w.joules or 0.0) / (w.amount("tokens") * w.steps) for w in long]
             labels = {**device, "stage": stage, "batch": str(batch)}
-            yield median("inference_token_joules", used, labels, contended(windows))
+            yield of_repeats("inference_token_joules", used, labels, contended(windows))
+
+
+# --- open-loop serving; times count from the *scheduled* arrival
+
+
+def _serve(found: Sequence[Event], labels: Labels) -> Iterator[Measurement]:
+    """All figures of the serve stage; none where it was not run.
+
+    Below saturation the rates equal what was offered: they say that the load was carried, not what could be.
+    """
+    serve = first(found, Serve)
+    if serve is None:
+        return
+    requests, limits = of(found, ServedRequest), Limits(serve.first_token_limit, serve.inter_token_limit)
+    lags = [r.lag for r in requests if r.lag is not None]
+    invalid = contended([serve]) or late(lags, limits.first_token)
+    firsts = [r.first_token for r in requests if r.first_token is not None]
+    yield from _quantiles("inference_first_token_seconds", firsts, labels, invalid)
+    yield from _quantiles("inference_inter_token_seconds", [g for r in requests for g in r.gaps], labels, invalid)
+    longest = [max(r.gaps) for r in requests if r.gaps]
+    yield from _quantiles("inference_longest_gap_seconds", longest, labels, invalid)
+    yield figure("inference_offered_requests_per_second", serve.rate, labels)
+    ends, tokens = [r.tokens[-1] for r in requests if r.finished], [t for r in requests for t in r.tokens]
+    yield _rate("inference_requests_per_second", ends, serve.window, labels, invalid)
+    yield _rate("inference_tokens_per_second", tokens, serve.window, labels, invalid)
+    yield from _goodput([limits.kept(r, serve.window) for r in requests], limits, labels, invalid)
+    yield from _quantiles("inference_schedule_lag_seconds", lags, labels)
+    yield from _sustained(found, limits, labels, invalid)
+    yield figure("accelerator_busy_ratio", serve.busy_ratio, labels, invalid=invalid)
+    if serve.delay_ratio is not None:
+        yield figure("inference_run_delay_ratio", serve.delay_ratio, labels)
+
+
+def _rate(metric: str, times: Sequence[float], window: float, labels: Labels, invalid: str | None) -> Measurement:
+    """Events a second of the whole window; the interval comes from its five parts."""
+    width = window / _PARTS
+    parts = [sum(i * width < t <= (i + 1) * width for t in times) / width for i in range(_PARTS)]
+    _, (low, high) = statistics.median_interval(parts)
+    return figure(metric, sum(t <= window for t in times) / window, labels, (max(0.0, low), high), len(times), invalid)
+
+
+def _goodput(outcomes: Sequence[Kept], limits: Limits, labels: Labels, invalid: str | None) -> Iterator[Measurement]:
+    """The share of the requests, with Clopper and Pearson's exact interval."""
+    kept, censored = outcomes.count(Kept.KEPT), outcomes.count(Kept.CENSORED)
+    if decided := len(outcomes) - censored:
+        interval = statistics.binomial_interval(kept, decided)
+        yield figure("inference_goodput_ratio", kept / decided, limits.labels(labels), interval, decided, invalid)
+    yield figure("inference_unfinished_requests", float(censored), labels)
+
+
+def _sustained(found: Sequence[Event], limits: Limits, labels: Labels, invalid: str | None) -> Iterator[Measurement]:
+    """The highest rate that kept the limits; its interval reaches to the lowest rate that did not."""
+    search = first(found, SearchEnd)
+    if search is None or search.best is None:
+        return
+    why = contended(of(found, SearchTrial)) or invalid
+    if search.failed is None:
+        why = why or f"{Code.SEARCH_UNFINISHED}: no rate was found at which the limits are broken"
+    named = {**limits.labels(labels), "share": f"{search.share:g}"}
+    interval = (search.best, search.failed or 0.0)
+    yield figure("inference_sustained_requests_per_second", search.best, named, interval, search.trials, why)
 
 
 # --- the node's cards beside each other
@@ -124,9 +221,9 @@ def parse_node(found: Sequence[Event]) -> list[Measurement]:
     """Cards alone, together, the slowest over the median, card to card; a lost one has the figures it gave before."""
     node = first(found, NodeFacts) or NodeFacts("cpu")
     stand_in = {} if node.kind == "cuda" else {"stand_in": "cpu"}
-    cards: dict[tuple[str, str, str], list[Window]] = {}
+    cards: dict[tuple[str, str, str, str | None], list[Window]] = {}
     for window in (w for w in of(found, Window) if w.stage in _RATES):
-        cards.setdefault((window.stage, window.phase, window.device), []).append(window)
+        cards.setdefault((window.stage, window.phase, window.device, window.peer), []).append(window)
     return [
         *_node_rates(cards, stand_in),
         *_together(cards, stand_in),
@@ -136,50 +233,78 @@ def parse_node(found: Sequence[Event]) -> list[Measurement]:
 
 
 def _node_rates(cards: Cards, stand_in: Labels) -> Iterator[Measurement]:
-    for (step, phase, device), windows in cards.items():
-        for peer in dict.fromkeys(window.peer for window in windows):
-            mine = [window for window in windows if window.peer == peer]
-            labels = {"device": device, "stage": phase, **stand_in}
-            if peer is not None:
-                labels["peer"] = peer
-            if step == "decode":
-                labels |= {"batch": str(mine[0].batch), "shape": str(mine[0].shape)}
-            yield median(_RATES[step][0], _rates(mine), labels, contended(mine))
+    for (step, phase, device, peer), windows in cards.items():
+        labels = {"device": device, "stage": phase, **stand_in}
+        if peer is not None:
+            labels["peer"] = peer
+        if step == "decode":
+            labels |= {"batch": str(windows[0].batch), "shape": str(windows[0].shape)}
+        yield of_repeats(_RATES[step][0], _rates(windows), labels, contended(windows))
 
 
 def _together(cards: Cards, stand_in: Labels) -> Iterator[Measurement]:
     """What is left of a card's rate when all of them work: by round, together over alone."""
-    if len({device for _, _, device in cards}) < 2:
+    if len({device for _, _, device, _ in cards}) < 2:
         return
-    for (step, phase, device), windows in cards.items():
-        before = cards.get((step, "alone", device), ())
+    for (step, phase, device, peer), windows in cards.items():
+        before = cards.get((step, "alone", device, peer), ())
         alone = dict(zip((w.round for w in before), _rates(before), strict=True))
         both = [w for w in windows if phase == "together" and w.round in alone]
         if both:
             ratios = [rate / alone[w.round] for w, rate in zip(both, _rates(both), strict=True)]
             labels = {"device": device, "quantity": step, **stand_in}
-            yield median("accelerator_together_ratio", ratios, labels, contended(windows))
+            yield of_repeats("accelerator_together_ratio", ratios, labels, contended(windows))
 
 
 def _spread(cards: Cards, stand_in: Labels) -> Iterator[Measurement]:
     """By round, the slowest card over the median card."""
-    for step in dict.fromkeys(step for step, _, _ in cards if step != "device_to_device"):
-        for phase in ("alone", "together"):
-            beside = [windows for (s, p, _), windows in cards.items() if (s, p) == (step, phase)]
-            every = [window for windows in beside for window in windows]
-            rounds: dict[int, list[float]] = {}
-            for window, rate in zip(every, _rates(every), strict=True):
-                rounds.setdefault(window.round, []).append(rate)
-            whole = [rates for rates in rounds.values() if len(rates) == len(beside) > 1]
-            if whole:
-                ratios = [min(rates) / statistics.median(rates) for rates in whole]
-                labels = {"quantity": step, "stage": phase, **stand_in}
-                yield median("accelerator_spread_ratio", ratios, labels, contended(every))
+    steps = dict.fromkeys(step for step, *_ in cards if step != "device_to_device")
+    for step, phase in product(steps, ("alone", "together")):
+        beside = [windows for (s, p, *_), windows in cards.items() if (s, p) == (step, phase)]
+        every = [window for windows in beside for window in windows]
+        rounds: dict[int, list[float]] = {}
+        for window, rate in zip(every, _rates(every), strict=True):
+            rounds.setdefault(window.round, []).append(rate)
+        whole = [rates for rates in rounds.values() if len(rates) == len(beside) > 1]
+        if whole:
+            ratios = [min(rates) / statistics.median(rates) for rates in whole]
+            labels = {"quantity": step, "stage": phase, **stand_in}
+            yield of_repeats("accelerator_spread_ratio", ratios, labels, contended(every))
 
 
 def _node_expected(cards: Cards, names: Sequence[str], stand_in: Labels) -> Iterator[Measurement]:
     """Each card alone over its data sheet, and over the least that a sound one reaches."""
-    for (step, phase, device), windows in cards.items():
+    for (step, phase, device, _), windows in cards.items():
         if phase == "alone" and step in _PROMISES and device.isdigit() and int(device) < len(names):
             labels = {"device": device, "quantity": step, "stage": "alone", **stand_in}
             yield from _expected(names[int(device)], windows, labels)
+
+
+# --- what voids a figure
+
+
+def contended(stretches: Sequence[Stretch]) -> str | None:
+    """Why these windows were contended, or None. The median window counts: the value judged is a median too."""
+    delay, steal = _middle([s.delay_ratio for s in stretches]), _middle([s.steal_ratio for s in stretches])
+    others = _middle([s.pressure_ratio for s in stretches]) - delay
+    if delay > MOST_DELAY_RATIO:
+        return f"{Code.CONTENDED}: the load waited {delay:.0%} of its time for a CPU (at most {MOST_DELAY_RATIO:.0%})"
+    if steal > MOST_STEAL_RATIO:
+        return f"{Code.CONTENDED}: the hypervisor took {steal:.0%} of the CPUs (at most {MOST_STEAL_RATIO:.0%})"
+    if others > MOST_PRESSURE_RATIO:
+        return f"{Code.CONTENDED}: others waited for a CPU {others:.0%} of the time (at most {MOST_PRESSURE_RATIO:.0%})"
+    return None
+
+
+def _middle(ratios: Sequence[float | None]) -> float:
+    """Their median; what the kernel does not say voids nothing, so it counts as 0."""
+    return statistics.median([ratio for ratio in ratios if ratio is not None] or [0.0])
+
+
+def late(lags: Sequence[float], first_token_limit: float) -> str | None:
+    """Why the schedule was not kept, or None. ``lags``: seconds that requests were released after they could be."""
+    lag = statistics.quantile(lags, 0.99) if lags else 0.0
+    most = min(MOST_LAG_SECONDS, MOST_LAG_SHARE_OF_LIMIT * first_token_limit)
+    if lag <= most:
+        return None
+    return f"{Code.SCHEDULE_LAG}: requests were released {lag * 1e3:.1f} ms late (at most {most * 1e3:.0f} ms)"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import median_high
 
-from bench.judge.statistics import binomial_interval, median_interval
+from bench.judge.statistics import binomial_interval, median
 from bench.measure.jsonl import record
-from bench.measure.probe import Context, Failed
+from bench.measure.probe import Failed
 from bench.model import Code, Measurement
 from probes.common import iperf3
 from probes.common.iperf3 import Datagrams, Document, Flow
@@ -42,13 +43,9 @@ class Bandwidth:
     def of(self, direction: str) -> list[Flow]:
         return [flow for flow in self.flows if flow.direction == direction]
 
-    def median(self, direction: str) -> float:
-        """Bytes per second of payload."""
-        return median_interval(_rates(self.of(direction)))[0]
-
-
-def _rates(flows: Sequence[Flow]) -> list[float]:
-    return [flow.bytes_per_second for flow in flows]
+    def rates(self, direction: str) -> list[float]:
+        """Bytes per second of payload, one for each round."""
+        return [flow.bytes_per_second for flow in self.of(direction)]
 
 
 def streams_next(tried: Mapping[int, Sequence[float]]) -> int:
@@ -64,39 +61,43 @@ def streams_next(tried: Mapping[int, Sequence[float]]) -> int:
     return STREAMS[-1]
 
 
-def measure_tcp(link: Link, plan: NetworkPlan) -> Bandwidth:
-    """Rounds of send and receive in turn, so that a change in the network strikes both.
-
-    The first round of each number of streams tries whether it fills the link; the figures are those of the number that
-    was settled on.
-    """
-    found: dict[str, dict[int, list[Flow]]] = {direction: {} for direction in DIRECTIONS}
-    docs = []
-    for number in range(plan.tcp_rounds):
-        for direction, flows in found.items():
-            link.ctx.progress(f"{link.name}: TCP, {direction}", 0.1 + 0.35 * number / plan.tcp_rounds)
-            streams = streams_next(_by_streams(flows)) if plan.tcp_rounds > len(STREAMS) else STREAMS[1]
-            docs.append(_tcp(link, plan, direction, streams))
-            flows.setdefault(streams, []).extend(iperf3.tcp_flows(docs[-1], direction))
-    settled = {direction: streams_settled(_by_streams(flows)) for direction, flows in found.items()}
-    kept = tuple(flow for direction, flows in found.items() for flow in flows[settled[direction]])
-    return Bandwidth(kept, settled, iperf3.mean_segment(docs))
-
-
-def _by_streams(flows: Mapping[int, Sequence[Flow]]) -> dict[int, list[float]]:
-    return {streams: _rates(some) for streams, some in flows.items()}
-
-
 def streams_settled(tried: Mapping[int, Sequence[float]]) -> int:
     """Of the numbers that were tried, the one that `streams_next` would go on with."""
     wanted = streams_next(tried)
     return wanted if wanted in tried else max(tried, key=lambda streams: max(tried[streams]))
 
 
-def measure_both(link: Link, plan: NetworkPlan, streams: int) -> list[Flow]:
-    """Both directions at once. iperf3 3.9 and 3.10 may not say what arrived; there is no figure then."""
+def measure_tcp(link: Link, plan: NetworkPlan) -> Bandwidth:
+    """Rounds of send and receive in turn, so that a change in the network strikes both.
+
+    The first round of each number of streams tries whether it fills the link; the figures are those of the number that
+    was settled on.
+    """
+    rates: dict[str, dict[int, list[float]]] = {direction: {} for direction in DIRECTIONS}
+    docs, flows = [], []
+    for number in range(plan.tcp_rounds):
+        for direction, tried in rates.items():
+            link.ctx.progress(f"{link.name}: TCP, {direction}", 0.1 + 0.35 * number / plan.tcp_rounds)
+            streams = streams_next(tried) if plan.tcp_rounds > len(STREAMS) else STREAMS[1]
+            docs.append(_tcp(link, plan, direction, streams))
+            for flow in iperf3.tcp_flows(docs[-1], direction):
+                flows.append((streams, flow))
+                tried.setdefault(streams, []).append(flow.bytes_per_second)
+    settled = {direction: streams_settled(tried) for direction, tried in rates.items()}
+    kept = tuple(flow for streams, flow in flows if streams == settled[flow.direction])
+    return Bandwidth(kept, settled, iperf3.mean_segment(docs))
+
+
+def both_ways(link: Link, plan: NetworkPlan, streams: int) -> list[Measurement]:
+    """Throughput of each direction while the other one is full as well.
+
+    iperf3 3.9 and 3.10 may not say what arrived; there is no figure then.
+    """
     docs = [_tcp(link, plan, "both", streams) for _ in range(plan.both_rounds)]
-    return [flow for doc in docs for flow in iperf3.tcp_flows(doc, "both")]
+    flows = [flow for doc in docs for flow in iperf3.tcp_flows(doc, "both")]
+    rates = {way: [flow.bytes_per_second for flow in flows if flow.direction == way] for way in DIRECTIONS if flows}
+    name = "network_duplex_throughput_bytes_per_second"
+    return [of_repeats(name, some, {**link.labels, "direction": way}) for way, some in rates.items()]
 
 
 def _tcp(link: Link, plan: NetworkPlan, direction: str, streams: int, congestion: str = CONGESTION) -> Document:
@@ -111,21 +112,17 @@ def _tcp(link: Link, plan: NetworkPlan, direction: str, streams: int, congestion
         return _tcp(link, plan, direction, streams, "")
 
 
-def measure_udp(link: Link, plan: NetworkPlan, capacity: Mapping[str, float]) -> tuple[list[Datagrams], dict[str, int]]:
-    """UDP both ways; ``capacity`` in bytes per second. Also how many datagrams the receiver's own sockets dropped."""
+def measure_udp(link: Link, plan: NetworkPlan, tcp: Bandwidth) -> tuple[list[Datagrams], dict[str, int]]:
+    """UDP both ways, and how many datagrams the receiver's own sockets dropped in each direction that lost some."""
     results: list[Datagrams] = []
-    before = {"send": _peer_overflows(link), "receive": _overflows(link.ctx)}
+    before = {direction: _overflows(link, direction) for direction in DIRECTIONS}
     for number in range(plan.udp_rounds):
         for direction in DIRECTIONS:
             link.ctx.progress(f"{link.name}: UDP, {direction}", 0.5 + 0.1 * number / plan.udp_rounds)
-            rate = min(link.ctx.option("udp_rate"), UDP_SHARE * 8 * capacity[direction])
+            rate = min(link.ctx.option("udp_rate"), UDP_SHARE * 8 * median(tcp.rates(direction)))
             results.append(_udp(link, plan, direction, rate))
-    lost = {direction: any(one.lost for one in results if one.direction == direction) for direction in DIRECTIONS}
-    overflows = {
-        "send": _peer_overflows(link) - before["send"] if lost["send"] else 0,
-        "receive": _overflows(link.ctx) - before["receive"] if lost["receive"] else 0,
-    }
-    return results, overflows
+    lossy = {one.direction for one in results if one.lost}
+    return results, {way: _overflows(link, way) - since for way, since in before.items() if way in lossy}
 
 
 def _udp(link: Link, plan: NetworkPlan, direction: str, rate: float, buffer: int = SOCKET_BUFFER) -> Datagrams:
@@ -138,20 +135,21 @@ def _udp(link: Link, plan: NetworkPlan, direction: str, rate: float, buffer: int
         return _udp(link, plan, direction, rate, 0)
 
 
-def _overflows(ctx: Context) -> int:
-    """Datagrams that this node's UDP sockets have dropped because they were full, since boot."""
-    done = ctx.tools.run(["cat", "/proc/net/snmp"], name="udp-counters", timeout=5)
-    return counters(done.stdout, "Udp").get("RcvbufErrors", 0)
+def _overflows(link: Link, direction: str) -> int:
+    """Datagrams that the receiving end's UDP sockets have dropped because they were full, since boot.
 
-
-def _peer_overflows(link: Link) -> int:
-    """The same of the peer, if it is a `bench peer` on another node; 0 from any other, which does not tell."""
-    if not link.leased or "stand_in" in link.labels:
-        return 0
-    words = client_words(link.ctx, link.name)
-    done = link.ctx.tools.python("probes.peer.client", "counters", *words, name="peer-counters", timeout=20)
-    answer = record(done.stdout, PeerAnswer)
-    return answer.udp.get("RcvbufErrors", 0) if answer is not None else 0
+    0 from any peer but a `bench peer` on another node, which does not tell.
+    """
+    found: Mapping[str, int] = {}
+    if direction == "receive":
+        done = link.ctx.tools.run(["cat", "/proc/net/snmp"], name="udp-counters", timeout=5)
+        found = counters(done.stdout, "Udp")
+    elif link.leased and "stand_in" not in link.labels:
+        words = client_words(link.ctx, link.name)
+        done = link.ctx.tools.python("probes.peer.client", "counters", *words, name="peer-counters", timeout=20)
+        answer = record(done.stdout, PeerAnswer)
+        found = answer.udp if answer is not None else {}
+    return found.get("RcvbufErrors", 0)
 
 
 #: One core busy to this share is the limit, not the link (iperf3 before 3.16 is one thread).
@@ -163,25 +161,17 @@ def throughput(bandwidth: Bandwidth, labels: Mapping[str, str], ceiling_bits: fl
     """Goodput at the receiver, the median of the rounds; and how often TCP had to send again."""
     found: list[Measurement] = []
     for direction in DIRECTIONS:
-        flows = bandwidth.of(direction)
+        flows, rates, held = bandwidth.of(direction), bandwidth.rates(direction), None
         named = {**labels, "direction": direction}
-        own = {"congestion": flows[0].congestion} if flows and flows[0].congestion else {}
-        own |= {"limited_by": "cpu"} if is_cpu_limited(flows) else {}
-        held = _by_ceiling(flows, ceiling_bits)
-        found.append(of_repeats("network_throughput_bytes_per_second", _rates(flows), {**named, **own}, held))
+        own = {"congestion": flows[0].congestion} if flows[0].congestion else {}
+        if median_high(max(flow.cpu_local, flow.cpu_remote) for flow in flows) >= CPU_LIMIT:
+            own["limited_by"] = "cpu"  # the figure is that of the busier end's core, and the link may do more
+        if ceiling_bits and max(rates) * 8 >= CEILING_SHARE * ceiling_bits:
+            limit = f"the test was held to {ceiling_bits / 1e6:.0f} Mbit/s"
+            held = f"{Code.RATE_CEILING}: {limit}, so the link may do more"
+        found.append(of_repeats("network_throughput_bytes_per_second", rates, named | own, held))
         found += _retransmits(flows, named, bandwidth.segment)
     return found
-
-
-def is_cpu_limited(flows: Sequence[Flow]) -> bool:
-    """The busier end used a whole core in most rounds: the figure is that core's, and the link may do more."""
-    return bool(flows) and sorted(max(f.cpu_local, f.cpu_remote) for f in flows)[len(flows) // 2] >= CPU_LIMIT
-
-
-def _by_ceiling(flows: Sequence[Flow], ceiling_bits: float) -> str | None:
-    if not ceiling_bits or max(_rates(flows)) * 8 < CEILING_SHARE * ceiling_bits:
-        return None
-    return f"{Code.RATE_CEILING}: the test was held to {ceiling_bits / 1e6:.0f} Mbit/s, so the link may do more"
 
 
 def _retransmits(flows: Sequence[Flow], labels: Mapping[str, str], segment: int | None) -> list[Measurement]:
@@ -189,13 +179,13 @@ def _retransmits(flows: Sequence[Flow], labels: Mapping[str, str], segment: int 
 
     The share is what can be compared: a clean 12 Gbit/s test retransmits thousands.
     """
-    counted = [flow for flow in flows if flow.retransmits is not None]
+    counted = [(flow, float(flow.retransmits)) for flow in flows if flow.retransmits is not None]
     if not counted:
         return []
-    found = [of_repeats("network_retransmits", [float(flow.retransmits or 0) for flow in counted], labels)]
+    found = [of_repeats("network_retransmits", [again for _, again in counted], labels)]
     if segment:
-        segments = [max(flow.bytes_per_second * flow.seconds / segment, 1.0) for flow in counted]
-        shares = [min(1.0, (f.retransmits or 0) / s) for f, s in zip(counted, segments, strict=True)]
+        sent = [max(flow.bytes_per_second * flow.seconds / segment, 1.0) for flow, _ in counted]
+        shares = [min(1.0, again / segments) for (_, again), segments in zip(counted, sent, strict=True)]
         found.append(of_repeats("network_retransmit_ratio", shares, labels, most=1.0))
     return found
 
@@ -209,17 +199,8 @@ def utilization(bandwidth: Bandwidth, interface: Interface, labels: Mapping[str,
     if speed <= 0 or mtu <= 52:
         return []
     most = speed / 8 * (mtu - 52) / (mtu + 38)
-    shares = {direction: [rate / most for rate in _rates(bandwidth.of(direction))] for direction in DIRECTIONS}
-    return [
-        of_repeats("network_link_utilization_ratio", some, {**labels, "direction": d}) for d, some in shares.items()
-    ]
-
-
-def both_ways(flows: Sequence[Flow], labels: Mapping[str, str]) -> list[Measurement]:
-    """Throughput of each direction while the other one is full as well."""
-    rates = {d: _rates([flow for flow in flows if flow.direction == d]) for d in DIRECTIONS}
-    name = "network_duplex_throughput_bytes_per_second"
-    return [of_repeats(name, values, {**labels, "direction": d}) for d, values in rates.items() if values]
+    name, shares = "network_link_utilization_ratio", {d: [r / most for r in bandwidth.rates(d)] for d in DIRECTIONS}
+    return [of_repeats(name, some, {**labels, "direction": direction}) for direction, some in shares.items()]
 
 
 def datagrams(
@@ -230,20 +211,16 @@ def datagrams(
     Loss that the receiver's own full socket explains is no loss of the network: the figure is invalid then.
     """
     found: list[Measurement] = []
-    for direction in DIRECTIONS:
+    for direction in dict.fromkeys(one.direction for one in results):
         chosen = [one for one in results if one.direction == direction]
-        if not chosen:
-            continue
         named = {**labels, "direction": direction}
         found.append(of_repeats("network_jitter_seconds", [j for one in chosen for j in one.jitter_seconds], named))
-        found.append(_loss(chosen, named, overflows.get(direction, 0)))
+        packets, lost = sum(one.packets for one in chosen), sum(one.lost for one in chosen)
+        dropped = overflows.get(direction, 0)
+        reason = f"{dropped} datagrams were dropped by the receiver's own full socket, {lost} lost in all"
+        found.append(Measurement(
+            metric="network_loss_ratio", value=lost / packets, interval=binomial_interval(lost, packets),
+            samples=packets, labels=named,
+            invalid=f"{Code.RECEIVER_SOCKET}: {reason}" if lost and dropped >= 0.1 * lost else None,
+        ))  # fmt: skip
     return found
-
-
-def _loss(results: Sequence[Datagrams], labels: Mapping[str, str], overflow: int) -> Measurement:
-    packets, lost = sum(one.packets for one in results), sum(one.lost for one in results)
-    reason = f"{overflow} datagrams were dropped by the receiver's own full socket, {lost} lost in all"
-    return Measurement(
-        metric="network_loss_ratio", value=lost / packets, interval=binomial_interval(lost, packets), samples=packets,
-        labels=dict(labels), invalid=f"{Code.RECEIVER_SOCKET}: {reason}" if lost and overflow >= 0.1 * lost else None,
-    )  # fmt: skip

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from itertools import takewhile
+from typing import NamedTuple
 
-from bench.judge.statistics import quantile
+from bench.judge.statistics import median
 from bench.measure.probe import Failed, TimedOut
 from bench.model import Code, Measurement, Series
 from probes.common.iperf3 import document, tcp_arguments, tcp_flows, udp_arguments, udp_datagrams
@@ -26,8 +27,7 @@ _MOST_POINTS = 2000
 TCP = "tcp8"
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(NamedTuple):
     """One echo beside one load. ``share``: of the measured capacity; 1 for TCP streams, which take all."""
 
     direction: str
@@ -37,18 +37,14 @@ class Loaded:
     bytes_per_second: float
 
 
-def idle(link: Link, plan: NetworkPlan) -> Echo:
-    """The voice stream on a link that carries nothing else of ours."""
+def unloaded(link: Link, plan: NetworkPlan) -> tuple[Echo, Echo | None]:
+    """The voice stream on a link that carries nothing else of ours; and at a tenth of its interval: shorter stalls."""
     link.ctx.progress(f"{link.name}: paced echo, idle", 0.05)
-    return paced(link, "echo-idle", plan.idle_packets, VOICE_INTERVAL)
-
-
-def fine(link: Link, plan: NetworkPlan) -> Echo | None:
-    """At a tenth of the voice stream's interval, which sees shorter stalls."""
+    quiet = paced(link, "echo-idle", plan.idle_packets, VOICE_INTERVAL)
     if not plan.fine_packets:
-        return None
+        return quiet, None
     link.ctx.progress(f"{link.name}: paced echo, every 2 ms", 0.1)
-    return paced(link, "echo-fine", plan.fine_packets, FINE_INTERVAL)
+    return quiet, paced(link, "echo-fine", plan.fine_packets, FINE_INTERVAL)
 
 
 def loaded(link: Link, plan: NetworkPlan, bandwidth: Bandwidth, quiet: Echo) -> list[Loaded]:
@@ -65,7 +61,7 @@ def loaded(link: Link, plan: NetworkPlan, bandwidth: Bandwidth, quiet: Echo) -> 
             one = _beside(link, plan, bandwidth, name, share, direction)
             if name != TCP and not is_safe(one, quiet):
                 again = _beside(link, plan, bandwidth, name, share, direction)
-                one = min(one, again, key=lambda tried: p99(tried.echo))
+                one = min(one, again, key=lambda tried: tried.echo.p99)
             found.append(one)
     return found
 
@@ -75,24 +71,17 @@ def _beside(link: Link, plan: NetworkPlan, bandwidth: Bandwidth, name: str, shar
     if name == TCP:
         words = tcp_arguments(link.iperf3, direction, seconds, 0, SATURATING_STREAMS, CONGESTION)
     else:
-        rate = share * udp_capacity(bandwidth, direction)
+        # The UDP payload rate that fills the link as TCP did: from goodput to the bits of whole frames by TCP's headers
+        # (Ethernet 14, IPv4 20, TCP with time stamps 32), and back by UDP's (14 + 20 + 8).
+        segment = bandwidth.segment or 1448
+        frames = median(bandwidth.rates(direction)) * 8 * (segment + 66) / segment
+        rate = share * (frames * UDP_PAYLOAD / (UDP_PAYLOAD + 42))
         words = udp_arguments(link.iperf3, direction, seconds, rate, UDP_PAYLOAD, SOCKET_BUFFER)
     title = f"echo-{name.rstrip('%')}-{direction}"
     echo = paced(link, title, plan.loaded_packets, LOADED_INTERVAL, words, seconds)
     doc = document(echo.load, link.iperf3)  # raises when the load broke off
     came = tcp_flows(doc, direction)[0] if name == TCP else udp_datagrams(doc, direction)
     return Loaded(direction, name, share, echo, came.bytes_per_second)
-
-
-def udp_capacity(bandwidth: Bandwidth, direction: str) -> float:
-    """The UDP payload rate, bits per second, that fills the link as TCP did.
-
-    From goodput to the bits of whole frames by TCP's headers (Ethernet 14, IPv4 20, TCP with time stamps 32), and
-    back by UDP's (14 + 20 + 8).
-    """
-    segment = bandwidth.segment or 1448
-    frames = bandwidth.median(direction) * 8 * (segment + 66) / segment
-    return frames * UDP_PAYLOAD / (UDP_PAYLOAD + 42)
 
 
 def paced(
@@ -130,23 +119,19 @@ def paced(
 
 def figures(link: Link, quiet: Echo, quick: Echo | None, beside: Sequence[Loaded]) -> list[Measurement]:
     """Everything that the echoes say."""
-    usual = usual_times(quiet)
-    link.ctx.series.append(time_line(quiet, {**link.labels, "state": "idle"}))
-    found = idle_or_loaded([quiet], usual, {**link.labels, "state": "idle"})
+    usual, idle, busy = usual_times(quiet), {**link.labels, "state": "idle"}, {**link.labels, "state": "loaded"}
+    link.ctx.series.append(time_line(quiet, idle))
+    found = idle_or_loaded([quiet], usual, idle)
     if quick is not None:
         found += quantiles("network_fine_round_trip_seconds", quick.times("round_trip"), link.labels, quick.doubt)
-    full = [one for one in beside if one.load == TCP]
-    if full:
-        found += idle_or_loaded([one.echo for one in full], usual, {**link.labels, "state": "loaded"})
-        worst = max(full, key=lambda one: p99(one.echo))
-        link.ctx.series.append(time_line(worst.echo, {**link.labels, "state": "loaded"}))
+    if full := [one.echo for one in beside if one.load == TCP]:
+        found += idle_or_loaded(full, usual, busy)
+        link.ctx.series.append(time_line(max(full, key=lambda echo: echo.p99), busy))
     for one in beside:
         found += _beside_figures(one, quiet, link.labels)
-    return [*found, *(m for d in DIRECTIONS for m in headroom([o for o in beside if o.direction == d], quiet, link))]
-
-
-def p99(echo: Echo) -> float:
-    return quantile(echo.times("round_trip"), 0.99)
+    for direction in DIRECTIONS if beside else ():
+        found += _headroom([one for one in beside if one.direction == direction], quiet, link.labels)
+    return found
 
 
 def _beside_figures(one: Loaded, quiet: Echo, labels: Mapping[str, str]) -> list[Measurement]:
@@ -166,31 +151,24 @@ def _beside_figures(one: Loaded, quiet: Echo, labels: Mapping[str, str]) -> list
 def is_safe(one: Loaded, quiet: Echo) -> bool:
     """Do the real-time limits still hold beside this load?"""
     lost = one.echo.lost_sending + one.echo.lost_receiving
-    added = p99(one.echo) - p99(quiet)
-    return added <= SAFE_ADDED_SECONDS and lost <= SAFE_LOSS_RATIO * len(one.echo.packets)
+    return one.echo.p99 - quiet.p99 <= SAFE_ADDED_SECONDS and lost <= SAFE_LOSS_RATIO * len(one.echo.packets)
 
 
-def headroom(beside: Sequence[Loaded], quiet: Echo, link: Link) -> list[Measurement]:
+def _headroom(beside: Sequence[Loaded], quiet: Echo, labels: Mapping[str, str]) -> list[Measurement]:
     """Voice-safe headroom of one direction: the largest load, as a share of the capacity, that is safe with all below.
 
     The truth lies between it and the next load that was tried and was not safe: that is its interval.
     """
-    if not beside:
-        return []
     tried = sorted(beside, key=lambda one: one.share)
-    safe, next_share = 0.0, 1.0
-    for one in tried:
-        if not is_safe(one, quiet):
-            next_share = one.share
-            break
-        safe = one.share
+    shares = [0.0, *(one.share for one in tried), 1.0]
+    safe = len(list(takewhile(lambda one: is_safe(one, quiet), tried)))
     if len(tried) == 1 and not safe:
         return []  # eight TCP streams are too much; whether half of that is was not tried
     doubts = dict.fromkeys(one.echo.doubt for one in tried if one.echo.doubt)
     return [
         Measurement(
-            metric="network_voice_safe_load_ratio", value=safe, interval=(safe, max(safe, next_share)),
-            samples=len(tried), labels={**link.labels, "direction": beside[0].direction},
+            metric="network_voice_safe_load_ratio", value=shares[safe], interval=(shares[safe], shares[safe + 1]),
+            samples=len(tried), labels={**labels, "direction": beside[0].direction},
             invalid="; ".join(doubts) or None,
         )
     ]  # fmt: skip

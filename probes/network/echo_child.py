@@ -25,8 +25,9 @@ import select
 import socket
 import tempfile
 import time
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
+from typing import Any
 
 from bench.measure import tools
 from bench.measure.procfs import stalled_seconds
@@ -59,54 +60,36 @@ class Times:
         """In the order of `COLUMNS`; the lateness alone for a lost packet."""
         if not self.received_user:
             return [self.late]
-        return [
-            self.late,
-            self.received_user - self.sent_user,
-            _difference(self.sent_queue, self.sent_user),
-            _difference(self.sent_driver, self.sent_queue),
-            _difference(self.received, self.sent_queue),
-            _difference(self.peer_queue or self.peer_sent, self.peer_received),
-            _difference(self.received_user, self.received),
-        ]
+        spans = (
+            (self.sent_user, self.sent_queue),
+            (self.sent_queue, self.sent_driver),
+            (self.sent_queue, self.received),
+            (self.peer_received, self.peer_queue or self.peer_sent),
+            (self.received, self.received_user),
+        )
+        known = (later - earlier if later and earlier else None for earlier, later in spans)
+        return [self.late, self.received_user - self.sent_user, *known]
 
 
-def _difference(later: int, earlier: int) -> int | None:
-    return later - earlier if later and earlier else None
-
-
-@dataclass(slots=True)
 class EchoClient:
     """One measurement: sends on time, and puts what comes back to the datagram that it belongs to."""
 
-    socket: socket.socket
-    token: int
-    run: int
-    count: int
-    size: int
-    interval: int
-    key: bytes
-    times: list[Times] = field(default_factory=list)
-    base: int = 0
-    answered: int = 0
-    reordered: int = 0
-    duplicates: int = 0
-    strange: int = 0
-    send_errors: int = 0
-    peer_seen: int = 0
-    highest: int = -1
+    def __init__(self, sock: socket.socket, asked: argparse.Namespace) -> None:
+        self.socket = sock
+        self.token, self.run, self.count, self.interval = asked.token, asked.run, asked.count, asked.interval
+        self.size, self.key = asked.size, read_key(asked.key_file)
+        self.times = [Times() for _ in range(self.count)]
+        self.base, self.highest = 0, -1
+        self.counted = dict.fromkeys(("answered", "peer_seen", "reordered", "duplicates", "strange", "send_errors"), 0)
 
     def measure(self) -> None:
-        self.times = [Times() for _ in range(self.count)]
+        """Until all came back or the time is up; then the closing requests, for the last follow-ups."""
         start = time.monotonic_ns() + int(_LEAD_SECONDS * 1e9)
         for sequence in range(self.count):
             self._listen_until(start + sequence * self.interval)
             self._send(sequence, start + sequence * self.interval)
-        self._wait_for_the_rest()
-
-    def _wait_for_the_rest(self) -> None:
-        """Until all came back or the time is up; then the closing requests, for the last follow-ups."""
         end = time.monotonic_ns() + int(WAIT_SECONDS * 1e9)
-        while self.answered < self.count and time.monotonic_ns() < end:
+        while self.counted["answered"] < self.count and time.monotonic_ns() < end:
             self._listen_until(min(end, time.monotonic_ns() + 10_000_000))
         for number in range(_CLOSING_REQUESTS):
             self._transmit(CLOSING + number)
@@ -117,7 +100,7 @@ class EchoClient:
         one.late = max(0, time.monotonic_ns() - due)
         one.sent_user = time.time_ns()
         if not self._transmit(sequence):
-            self.send_errors += 1
+            self.counted["send_errors"] += 1
             datagram.restart_numbers(self.socket)
             self.base = sequence + 1
 
@@ -147,7 +130,7 @@ class EchoClient:
             now = time.time_ns()
             packet = datagram.unpack(data, REPLY, self.key)
             if packet is None or packet.token != self.token or packet.run != self.run:
-                self.strange += 1
+                self.counted["strange"] += 1
             else:
                 self._take(packet, datagram.received_at(ancillary), now)
 
@@ -155,41 +138,30 @@ class EchoClient:
         for sequence, stamp in packet.follow_ups:
             if sequence < self.count:
                 self.times[sequence].peer_queue = stamp
-        self.peer_seen = max(self.peer_seen, packet.requests_seen)
+        self.counted["peer_seen"] = max(self.counted["peer_seen"], packet.requests_seen)
         if packet.sequence >= self.count:
             return
         one = self.times[packet.sequence]
         if one.received_user:
-            self.duplicates += 1
+            self.counted["duplicates"] += 1
             return
         one.received, one.received_user = received or 0, now
         one.peer_received, one.peer_sent = packet.received_at, packet.sent_at
-        self.answered += 1
-        self.reordered += packet.sequence < self.highest
+        self.counted["answered"] += 1
+        self.counted["reordered"] += packet.sequence < self.highest
         self.highest = max(self.highest, packet.sequence)
 
     def _fetch_stamps(self) -> None:
         for sent in datagram.drain(self.socket):
             sequence = self.base + sent.number
             if sequence < self.count:
-                one = self.times[sequence]
-                if sent.kind == SCHED:
-                    one.sent_queue = sent.nanoseconds
-                else:
-                    one.sent_driver = sent.nanoseconds
+                setattr(self.times[sequence], "sent_queue" if sent.kind == SCHED else "sent_driver", sent.nanoseconds)
 
 
-class HostState(NamedTuple):
-    """What may spoil the measurement on this host: seconds of CPU pressure, and a clock that is set (nanoseconds)."""
-
-    stalled: float | None
-    monotonic: int
-    offset: int
-
-    @classmethod
-    def now(cls) -> HostState:
-        now = time.monotonic_ns()
-        return cls(stalled_seconds("cpu"), now, time.time_ns() - now)
+def _host_state() -> tuple[float | None, int, int]:
+    """What may spoil the measurement here: seconds of CPU pressure; nanoseconds, and the clock's offset from them."""
+    now = time.monotonic_ns()
+    return stalled_seconds("cpu"), now, time.time_ns() - now
 
 
 _START_SECONDS = 8.0
@@ -201,8 +173,7 @@ class Load:
     """``settle`` seconds pass before it counts as running: queues must fill before what they do can be measured."""
 
     def __init__(self, argv: list[str], settle: float) -> None:
-        self.argv = argv
-        self.settle = settle
+        self.argv, self.settle = argv, settle
         self.output = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the load
         self.process: Any = None
 
@@ -221,26 +192,22 @@ class Load:
 
     def _runs_for(self, seconds: float) -> bool:
         end = time.monotonic() + seconds
-        while self.process.poll() is None:
-            if time.monotonic() >= end:
-                return True
+        while self.process.poll() is None and time.monotonic() < end:
             time.sleep(_POLL_SECONDS)
-        return False
+        return self.process.poll() is None
 
-    def wait(self) -> None:
-        """Until it has ended by itself, within its time."""
+    def report(self) -> None:
+        """Print what it said, once it has ended by itself, within its time."""
         self._runs_for(_END_SECONDS)
-        self.end()
+        self.close()
+        said = {"argv": self.argv, "returncode": self.process.poll(), "output": self._text()}
+        print(json.dumps({"kind": "load", **said}), flush=True)
 
     def _text(self) -> str:
         self.output.seek(0)
         return self.output.read(1 << 22).decode(errors="replace")
 
-    def print(self) -> None:
-        said = {"argv": self.argv, "returncode": self.process.poll(), "output": self._text()}
-        print(json.dumps({"kind": "load", **said}), flush=True)
-
-    def end(self) -> None:
+    def close(self) -> None:
         if self.process is not None and self.process.poll() is None:
             tools.end(self.process)
 
@@ -249,25 +216,19 @@ def main() -> None:
     asked = _arguments()
     family, _, _, _, address = socket.getaddrinfo(asked.host, asked.port, type=socket.SOCK_DGRAM)[0]
     sock, stamped = datagram.udp_socket(int(family))
-    sock.connect(address)
-    key = read_key(asked.key_file)
-    echo = EchoClient(sock, asked.token, asked.run, asked.count, asked.size, asked.interval, key)
     load = Load(json.loads(asked.load), asked.settle) if asked.load else None
-    try:
+    with sock, closing(load) if load is not None else nullcontext():
+        sock.connect(address)
+        echo = EchoClient(sock, asked)
         if load is not None and not load.start():
-            load.print()
+            load.report()
             return
-        before = HostState.now()
+        before = _host_state()
         gc.disable()  # a collection in the middle would be a host spike of our own making
         echo.measure()
-        _print(echo, stamped, before, HostState.now())
+        _print(echo, stamped, before, _host_state())
         if load is not None:
-            load.wait()
-            load.print()
-    finally:
-        sock.close()
-        if load is not None:
-            load.end()
+            load.report()
 
 
 def _arguments() -> argparse.Namespace:
@@ -282,15 +243,15 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _print(echo: EchoClient, stamped: bool, before: HostState, after: HostState) -> None:
-    seconds = (after.monotonic - before.monotonic) / 1e9
-    stalled = None if before.stalled is None or after.stalled is None else after.stalled - before.stalled
+def _print(
+    echo: EchoClient, stamped: bool, before: tuple[float | None, int, int], after: tuple[float | None, int, int]
+) -> None:
+    seconds = (after[1] - before[1]) / 1e9
+    pressure = None if before[0] is None or after[0] is None else (after[0] - before[0]) / seconds
     summary = {
-        "kind": "echo", "count": echo.count, "interval": echo.interval, "size": echo.size, "answered": echo.answered,
-        "peer_seen": echo.peer_seen, "reordered": echo.reordered, "duplicates": echo.duplicates,
-        "strange": echo.strange, "send_errors": echo.send_errors, "started_at": echo.times[0].sent_user,
-        "columns": COLUMNS, "seconds": seconds, "pressure_ratio": None if stalled is None else stalled / seconds,
-        "clock_step": after.offset - before.offset, "cores": os.cpu_count(), "stamped": stamped,
+        "kind": "echo", "count": echo.count, "interval": echo.interval, "size": echo.size, **echo.counted,
+        "started_at": echo.times[0].sent_user, "columns": COLUMNS, "seconds": seconds, "pressure_ratio": pressure,
+        "clock_step": after[2] - before[2], "cores": os.cpu_count(), "stamped": stamped,
     }  # fmt: skip
     print(json.dumps(summary))
     rows = [one.row() for one in echo.times]

@@ -8,10 +8,11 @@ The round trip counts network and egress, because a full queue is a full link wh
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
@@ -21,7 +22,7 @@ from bench.measure.probe import Failed
 from bench.model import Code, Measurement
 from probes.common.metrics import exact
 
-PLACES = ("network", "egress", "host", "peer")
+PLACES = ("network", "egress", "host", "peer")  # the network's own first
 #: When 1 % of the packets left later than this, the gaps between them are the host's: one slot of a voice stream.
 LATE_SECONDS = 0.020
 #: Or later than a quarter of that while work waited for a CPU nearly all the time (PSI "some"). Pressure alone spoils
@@ -68,11 +69,8 @@ class LoadRecord:
     output: str
 
 
-_KINDS: dict[str, type[EchoSummary | EchoRows | LoadRecord]] = {
-    "echo": EchoSummary,
-    "packets": EchoRows,
-    "load": LoadRecord,
-}
+_KINDS: dict[str, type[EchoSummary | EchoRows | LoadRecord]]
+_KINDS = {"echo": EchoSummary, "packets": EchoRows, "load": LoadRecord}
 
 
 class LoadEnded(Failed):
@@ -86,8 +84,7 @@ class LoadEnded(Failed):
 # --- packets
 
 
-@dataclass(frozen=True, slots=True)
-class EchoPacket:
+class EchoPacket(NamedTuple):
     """Seconds; ``application`` from the slot it was due to the application's receipt. ``stamped``: kernel's stamps."""
 
     round_trip: float
@@ -115,29 +112,25 @@ class Echo:
     load: str = ""
 
     @property
-    def seconds(self) -> float:
-        return len(self.packets) * self.interval
-
-    @property
-    def received(self) -> list[EchoPacket]:
-        """Those that came back and whose times are to be had: all of them, or those with the kernel's stamps."""
-        return [p for p in self.packets if p is not None and p.stamped == self.stamped]
+    def p99(self) -> float:
+        """Of the round trips."""
+        return quantile(self.times("round_trip"), 0.99)
 
     def times(self, of: str) -> list[float]:
-        """That field of `EchoPacket`, of each packet received."""
-        return [getattr(packet, of) for packet in self.received]
+        """That field of each `EchoPacket` that came back, or of those with the kernel's stamps where it gives any."""
+        return [getattr(packet, of) for packet in self.packets if packet and packet.stamped == self.stamped]
 
 
 def parse(text: str) -> Echo:
     """The echo program's output. Raises Failed when it is damaged or nothing came back, LoadEnded for a load alone."""
     said = records(text, "the echo", _KINDS)
     head = next((one for one in said if isinstance(one, EchoSummary)), None)
-    load = next((one for one in said if isinstance(one, LoadRecord)), None)
+    load = next((one.output for one in said if isinstance(one, LoadRecord)), None)
     rows = [row for one in said if isinstance(one, EchoRows) for row in one.rows]
     if head is not None and len(rows) == head.count:
-        return _echo(head, rows, load.output if load is not None else "")
+        return _echo(head, rows, load or "")
     if load is not None:
-        raise LoadEnded(load.output)
+        raise LoadEnded(load)
     wanted = head.count if head is not None else "its"
     raise Failed(Code.TOOL_OUTPUT, f"the echo ended early, after {len(rows)} of {wanted} packets")
 
@@ -172,12 +165,10 @@ def _packet(row: _Row) -> EchoPacket:
     whole = (late + application) * _NANO
     if send is None or trip is None or receive is None or peer is None or trip < peer or peer < 0:
         return EchoPacket(application * _NANO, application * _NANO, 0.0, late * _NANO, 0.0, whole, False)
-    round_trip = trip - peer
+    round_trip, host = trip - peer, late + max(send, 0) + max(receive, 0)
     queued = min(max(egress or 0, 0), round_trip)
-    host = late + max(send, 0) + max(receive, 0)
-    return EchoPacket(
-        round_trip * _NANO, (round_trip - queued) * _NANO, queued * _NANO, host * _NANO, peer * _NANO, whole, True
-    )
+    parts = (round_trip, round_trip - queued, queued, host, peer)
+    return EchoPacket._make((*(nanoseconds * _NANO for nanoseconds in parts), whole, True))
 
 
 def _doubt(head: EchoSummary, late: Sequence[float], unstamped: float) -> str | None:
@@ -200,25 +191,7 @@ def usual_times(echo: Echo) -> UsualTimes:
     return {place: median(echo.times(place)) for place in PLACES}
 
 
-def variation(echo: Echo) -> list[float]:
-    """EchoPacket delay variation, RFC 5481 section 4.2: each round trip less the smallest."""
-    trips = echo.times("round_trip")
-    least = min(trips)
-    return [trip - least for trip in trips]
-
-
-def loss_bursts(echo: Echo) -> list[int]:
-    """Lengths of the runs of lost packets."""
-    return [sum(1 for _ in run) for lost, run in groupby(packet is None for packet in echo.packets) if lost]
-
-
-def missed_slots(echo: Echo) -> int:
-    """Packets that were sent later than the next one was due."""
-    return sum(late > echo.interval for late in echo.late)
-
-
-@dataclass(frozen=True, slots=True)
-class Spike:
+class Spike(NamedTuple):
     """A run of late packets at one place: the first and last packet's number, and the largest excess in seconds."""
 
     place: str
@@ -239,13 +212,17 @@ def events(echo: Echo, usual: UsualTimes, threshold: float) -> list[Spike]:
     A lost packet neither makes nor ends an event.
     """
     gap = max(1, math.ceil(GAP_SECONDS / echo.interval - 1e-9))
-    late: dict[str, list[tuple[int, float]]] = {place: [] for place in PLACES}
+    found: dict[str, list[Spike]] = {place: [] for place in PLACES}
     for number, packet in enumerate(echo.packets):
         if packet is None or (echo.stamped and not packet.stamped):
             continue
         for place, excess in _late_places(packet, usual, threshold):
-            late[place].append((number, excess))
-    return [event for place in PLACES for event in _runs(echo, place, late[place], gap)]
+            last = found[place][-1] if found[place] else None
+            if last is not None and sum(p is not None for p in echo.packets[last.last + 1 : number]) <= gap:
+                found[place][-1] = Spike(place, last.first, number, max(last.excess, excess))
+            else:
+                found[place].append(Spike(place, number, number, excess))
+    return [event for place in PLACES for event in found[place]]
 
 
 def _late_places(packet: EchoPacket, usual: UsualTimes, threshold: float) -> list[tuple[str, float]]:
@@ -254,21 +231,6 @@ def _late_places(packet: EchoPacket, usual: UsualTimes, threshold: float) -> lis
     if alone or sum(excess for _, excess in excesses) <= threshold:
         return alone
     return [max(excesses, key=lambda pair: pair[1])]
-
-
-def _runs(echo: Echo, place: str, late: Sequence[tuple[int, float]], gap: int) -> list[Spike]:
-    found: list[Spike] = []
-    for number, excess in late:
-        previous = found[-1] if found else None
-        if previous is not None and _on_time_between(echo, previous.last, number) <= gap:
-            found[-1] = Spike(place, previous.first, number, max(previous.excess, excess))
-        else:
-            found.append(Spike(place, number, number, excess))
-    return found
-
-
-def _on_time_between(echo: Echo, first: int, second: int) -> int:
-    return sum(packet is not None for packet in echo.packets[first + 1 : second])
 
 
 #: Seconds: a voice packet's length, the network's share of the 200 ms budget, and half of that budget.
@@ -282,11 +244,13 @@ def idle_or_loaded(echoes: Sequence[Echo], usual: UsualTimes, labels: Labels) ->
     The network's round trip is from this node's egress queue to this kernel, less the peer's own time. Where the kernel
     gave no stamps it is the application's figure, with the label ``stamps``.
     """
-    worst = max(echoes, key=lambda echo: quantile(echo.times("round_trip"), 0.99))
+    worst = max(echoes, key=lambda echo: echo.p99)
     named = labels if worst.stamped else {**labels, "stamps": "application"}
     found = quantiles("network_round_trip_seconds", worst.times("round_trip"), named, worst.doubt)
     found += quantiles("network_application_round_trip_seconds", worst.times("application"), labels)
-    found += quantiles("network_delay_variation_seconds", variation(worst), labels, worst.doubt)
+    least = min(worst.times("round_trip"))  # RFC 5481, section 4.2
+    variation = [trip - least for trip in worst.times("round_trip")]
+    found += quantiles("network_delay_variation_seconds", variation, labels, worst.doubt)
     for place in PLACES[1:] if worst.stamped else ():
         found += quantiles("network_place_delay_seconds", worst.times(place), {**labels, "place": place})
     return [*found, *_losses(echoes, labels), *_spikes(echoes, usual, labels)]
@@ -303,11 +267,14 @@ def _losses(echoes: Sequence[Echo], labels: Labels) -> list[Measurement]:
         )
         for direction, lost in losses.items()
     ]  # fmt: skip
+    bursts = [
+        len(list(run)) for echo in echoes for lost, run in groupby(packet is None for packet in echo.packets) if lost
+    ]
     counts = {
-        "network_lost_burst_packets": max((burst for echo in echoes for burst in loss_bursts(echo)), default=0),
+        "network_lost_burst_packets": max(bursts, default=0),
         "network_reordered_packets": sum(echo.reordered for echo in echoes),
         "network_duplicate_packets": sum(echo.duplicates for echo in echoes),
-        "network_missed_send_slots": sum(missed_slots(echo) for echo in echoes),
+        "network_missed_send_slots": sum(late > echo.interval for echo in echoes for late in echo.late),
     }
     return [*found, *(exact(name, value, sent, labels) for name, value in counts.items())]
 
@@ -316,15 +283,13 @@ def _spikes(echoes: Sequence[Echo], usual: UsualTimes, labels: Labels) -> list[M
     """Events by place and height; and what rate of the network's own is still plausible (Poisson, one-sided 95 %)."""
     packets = sum(len(echo.packets) for echo in echoes)
     doubt = next((echo.doubt for echo in echoes if echo.doubt), None)
-    found, least = [], 0
+    found = []
     for threshold in THRESHOLDS:
-        seen = [event for echo in echoes for event in events(echo, usual, threshold)]
+        seen = Counter(event.place for echo in echoes for event in events(echo, usual, threshold))
         for place in PLACES:
-            number = sum(event.place == place for event in seen)
             named = {**labels, "place": place, "threshold_seconds": f"{threshold:g}"}
-            found.append(exact("network_spike_events", number, packets, named, doubt if number else None))
-            least = number if threshold == THRESHOLDS[0] and place == "network" else least
-    bound = poisson_upper_bound(least) / sum(echo.seconds for echo in echoes)
+            found.append(exact("network_spike_events", seen[place], packets, named, doubt if seen[place] else None))
+    bound = poisson_upper_bound(int(found[0].value)) / sum(len(echo.packets) * echo.interval for echo in echoes)
     return [*found, exact("network_spike_rate_upper_bound_per_second", bound, packets, labels, doubt)]
 
 

@@ -14,10 +14,7 @@ SETTLE_SECONDS = 2.5
 
 @dataclass(frozen=True, slots=True)
 class NetworkPlan:
-    """Whole seconds for iperf3. Echo packets are 20 ms apart, fine ones 2 ms, those under load 5 ms.
-
-    ``loads``: shares of the measured capacity offered as UDP; ``saturate``: also against eight TCP streams.
-    """
+    """Whole seconds for iperf3. ``loads``: shares of the measured capacity that are offered as UDP."""
 
     tcp_rounds: int
     tcp_seconds: int

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from bench.measure.jsonl import record
-from bench.measure.probe import Check, Context, Failed, Option, Probe, ProbeError, Tools, Unsupported, python_argv
+from bench.measure.probe import Check, Context, Failed, Option, Probe, ProbeError, Tools, python_argv
 from bench.model import Code, Measurement, Request
+from probes.common.iperf3 import bits
 from probes.common.metrics import metrics
 from probes.network import bandwidth, echo
 from probes.network.plan import LOOPBACK_PLANS, PEER_PLANS, NetworkPlan, for_peers
-from probes.peer.link import KEY_FILE, MAX_RATE, bit_rate, connected, each_peer
+from probes.peer.link import KEY_FILE, MAX_RATE, connected, each_peer
 from probes.peer.protocol import LOOPBACK, Interface, LoopbackLine
 
 _SLACK_SECONDS = 30.0
@@ -44,17 +45,14 @@ def _loopback(ctx: Context) -> list[Measurement]:
 def measure_one(ctx: Context, peer: str, labels: Mapping[str, str], plan: NetworkPlan) -> list[Measurement]:
     """The idle echo first, while nothing of ours is in any queue; the loads last."""
     with connected(ctx, peer, labels, plan.seconds * 2 + _SLACK_SECONDS) as link:
-        if link.problem:
-            raise Unsupported.told(f"{link.problem} ({peer})", "install iperf3 on the peer")
         ceiling = link.iperf3.max_bits_per_second
         ctx.progress(f"{peer}: {announcement(plan, ceiling, link.interface)}", 0.0)  # courtesy: before it is sent
-        quiet = echo.idle(link, plan) if link.echo_port else None
-        quick = echo.fine(link, plan) if link.echo_port else None
+        quiet, quick = echo.unloaded(link, plan) if link.echo_port else (None, None)
         tcp = bandwidth.measure_tcp(link, plan)
         found = bandwidth.throughput(tcp, link.labels, ceiling)
         found += bandwidth.utilization(tcp, link.interface, link.labels)
-        found += bandwidth.both_ways(bandwidth.measure_both(link, plan, max(tcp.streams.values())), link.labels)
-        udp, overflows = bandwidth.measure_udp(link, plan, {d: tcp.median(d) for d in bandwidth.DIRECTIONS})
+        found += bandwidth.both_ways(link, plan, max(tcp.streams.values()))
+        udp, overflows = bandwidth.measure_udp(link, plan, tcp)
         found += bandwidth.datagrams(udp, link.labels, overflows)
         if quiet is None:
             ctx.warn(
@@ -86,7 +84,7 @@ def doctor(tools: Tools, request: Request) -> Sequence[Check]:
 
 #: What a speaker waits for: `bench.judge.latency_budget` puts these round trips and the inference probe's times
 #: together.
-RESPONSE = metrics(
+_RESPONSE = metrics(
     ("response_over_budget_ratio",
      "how likely an answer takes more than the budget of 200 ms", "budget_seconds", "lower"),
     ("response_seconds", "time of an answer: network and model put together", "statistic", "lower"),
@@ -137,18 +135,17 @@ _OWN = metrics(
      "direction", "higher"),
     first="peer", last="stand_in",
 )  # fmt: skip
-METRICS = (*_OWN, *RESPONSE)
 UDP_RATE = Option(
     "udp_rate",
     "bit/s of the UDP test, 10M say, at most half of TCP's",
-    type=bit_rate,
+    type=bits,
     default=bandwidth.UDP_BITS_PER_SECOND,
 )
 
 PROBE = Probe(
     name="network",
     help="Throughput, jitter, loss and round trips to each --peer (iperf3 and a paced echo); the loopback without one.",
-    metrics=METRICS,
+    metrics=(*_OWN, *_RESPONSE),
     seconds={effort: round(plan.seconds) for effort, plan in LOOPBACK_PLANS.items()},
     peer_seconds={effort: round(plan.seconds) for effort, plan in PEER_PLANS.items()},
     measure=measure,

@@ -9,18 +9,16 @@ key_unusable, or what the peer itself says.
 from __future__ import annotations
 
 import argparse
-import errno
 import json
-import os
 import socket
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from typing import Any
 
 from bench.measure.jsonl import record
 from probes.peer import protocol
-from probes.peer.protocol import GREETING, MAX_LINE_BYTES, Greeting, PeerAnswer, PeerLine, UnusableKey, read_key
+from probes.peer.protocol import GREETING, MAX_LINE_BYTES, Greeting, Interface, PeerAnswer, PeerLine, UnusableKey
 
 CONNECT_SECONDS = 5.0
 #: A `bench peer` speaks first and at once; who is silent for so long is an idle iperf3 server, or hangs.
@@ -40,59 +38,32 @@ def main() -> None:
     parser.add_argument("--key-file")
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--tool", help="the perftest server to lease")
-    parser.add_argument("--words", help="its options, as JSON")
+    parser.add_argument("--words", type=json.loads, help="its options, as JSON")
     asked = parser.parse_args()
-    if asked.op == "counters":
-        _counters(asked)
-    else:
-        _lease(asked)
-
-
-def _counters(asked: argparse.Namespace) -> None:
-    try:
-        with connect(asked.host, asked.port) as sock:
-            answer = greet(sock, {"op": "counters"}, read_key(asked.key_file))
-        print(json.dumps({"udp": answer.udp}))
-    except (NoPeer, UnusableKey, OSError) as error:
-        print(json.dumps({"error": str(error)[:300]}))
-
-
-def _lease(asked: argparse.Namespace) -> None:
-    request = {"op": asked.op, "seconds": asked.seconds}
-    if asked.op == "rdma":
-        request |= {"tool": asked.tool, "words": json.loads(asked.words)}
-    try:
-        sock = connect(asked.host, asked.port)
-    except NoPeer as error:
-        _print(PeerLine(_nothing(error)))
-        return
-    local = protocol.interface_of(sock.getsockname()[0])
-    try:
-        hello = greet(sock, request, read_key(asked.key_file))
-    except (NoPeer, UnusableKey, OSError) as error:
-        _print(PeerLine(_nothing(error), local))
-        return
-    if hello.kind == "iperf3":
-        sock.close()  # It serves one connection at a time, and this one is in the way.
-    _print(PeerLine(hello, local))
-    # The connection is the lease: it is kept until we are ended or the peer ends it.
-    sock.settimeout(asked.seconds)
-    with suppress(OSError):
-        while sock.fileno() >= 0 and sock.recv(MAX_LINE_BYTES):
-            pass
-
-
-def _print(line: PeerLine) -> None:
-    print(json.dumps(asdict(line)), flush=True)
-
-
-def _nothing(error: NoPeer | UnusableKey | OSError) -> PeerAnswer:
-    if isinstance(error, UnusableKey):
-        return PeerAnswer("key_unusable", str(error))
-    if isinstance(error, OSError):
-        return PeerAnswer("peer_gone", f"it closed the connection ({error.strerror})")
-    word, _, text = str(error).partition(": ")
-    return PeerAnswer(word, text)
+    local, request = Interface(), {name: getattr(asked, name) for name in ("op", "seconds", "tool", "words")}
+    with ExitStack() as connection:
+        try:
+            sock = connection.enter_context(connect(asked.host, asked.port))
+            local = protocol.interface_of(sock.getsockname()[0])
+            hello = greet(sock, request, protocol.read_key(asked.key_file))
+        except UnusableKey as error:
+            hello = PeerAnswer("key_unusable", str(error))
+        except OSError as error:
+            hello = PeerAnswer("peer_gone", f"it closed the connection ({error.strerror})")
+        except NoPeer as error:
+            word, _, text = str(error).partition(": ")
+            hello = PeerAnswer(word, text)
+        if asked.op == "counters":
+            print(json.dumps({"udp": hello.udp} if hello.ok else {"error": f"{hello.kind}: {hello.error}"[:300]}))
+            return
+        print(json.dumps(asdict(PeerLine(hello, local))), flush=True)
+        # The connection is the lease: it is kept until we are ended or the peer ends it. An iperf3 server serves one
+        # connection at a time, and this one would be in the way.
+        if hello.kind == "bench-peer":
+            sock.settimeout(asked.seconds)
+            with suppress(OSError):
+                while sock.recv(MAX_LINE_BYTES):
+                    pass
 
 
 def connect(host: str, port: int) -> socket.socket:
@@ -107,9 +78,7 @@ def connect(host: str, port: int) -> socket.socket:
     except TimeoutError as error:
         raise NoPeer(f"peer_timed_out: {where} did not answer within {CONNECT_SECONDS:.0f} s") from error
     except OSError as error:
-        words = os.strerror(error.errno) if error.errno else str(error)
-        word = "peer_timed_out" if error.errno == errno.ETIMEDOUT else "peer_unreachable"
-        raise NoPeer(f"{word}: {where}: {words}") from error
+        raise NoPeer(f"peer_unreachable: {where}: {error.strerror or error}") from error
 
 
 def greet(sock: socket.socket, request: dict[str, Any], key: bytes) -> PeerAnswer:
@@ -143,19 +112,16 @@ def _line(sock: socket.socket, seconds: float) -> bytes:
     """What it says within the time, up to a newline; the busy byte of iperf3 comes without one."""
     data, end = b"", time.monotonic() + seconds
     while b"\n" not in data and data != _IPERF3_BUSY and len(data) <= MAX_LINE_BYTES:
-        left = end - time.monotonic()
-        if left <= 0:
-            break
-        sock.settimeout(left)
+        sock.settimeout(max(end - time.monotonic(), 0.001))
         try:
             chunk = sock.recv(MAX_LINE_BYTES)
         except TimeoutError:
             break
         except OSError as error:
             raise NoPeer(f"peer_gone: it closed the connection ({error.strerror})") from error
+        if not chunk and not data:
+            raise NoPeer("peer_gone: it closed the connection without a word")
         if not chunk:
-            if not data:
-                raise NoPeer("peer_gone: it closed the connection without a word")
             break
         data += chunk
     return data.partition(b"\n")[0]

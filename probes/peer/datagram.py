@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import socket
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 MAGIC = b"ABE1"
 REQUEST, REPLY = 0, 1
@@ -28,9 +28,8 @@ LARGEST = 1472
 Follow = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Packet:
-    """``follow_ups``: (sequence, nanoseconds) of earlier replies; 0 nanoseconds means that there is none."""
+class Packet(NamedTuple):
+    """In the order on the wire. ``follow_ups``: (sequence, nanoseconds) of earlier replies; 0 means there is none."""
 
     kind: int
     token: int
@@ -45,10 +44,7 @@ class Packet:
 def pack(packet: Packet, size: int, key: bytes = b"") -> bytes:
     """``size`` bytes on the wire; with a key, 16 of them are an HMAC-SHA256 over all the others."""
     data = bytearray(size)
-    _HEAD.pack_into(
-        data, 0, MAGIC, packet.kind, packet.token, packet.run, packet.sequence,
-        packet.received_at, packet.sent_at, packet.requests_seen,
-    )  # fmt: skip
+    _HEAD.pack_into(data, 0, MAGIC, *packet[:-1])
     for place, follow in enumerate(packet.follow_ups[:FOLLOW_UPS]):
         _FOLLOW.pack_into(data, _HEAD.size + place * _FOLLOW.size, *follow)
     if key:
@@ -62,9 +58,8 @@ def unpack(data: bytes, kind: int, key: bytes = b"") -> Packet | None:
         return None
     if key and not hmac.compare_digest(data[_MAC_AT:SMALLEST], _mac(data, key)):
         return None
-    _, _, token, run, sequence, received_at, sent_at, seen = _HEAD.unpack_from(data)
-    follows = tuple(_FOLLOW.unpack_from(data, _HEAD.size + i * _FOLLOW.size) for i in range(FOLLOW_UPS))
-    return Packet(kind, token, run, sequence, received_at, sent_at, seen, tuple((s, t) for s, t in follows if t))
+    follows = tuple((s, t) for s, t in _FOLLOW.iter_unpack(data[_HEAD.size : _MAC_AT]) if t)
+    return Packet._make((*_HEAD.unpack_from(data)[1:], follows))
 
 
 def _mac(data: bytes, key: bytes) -> bytes:
@@ -84,8 +79,7 @@ _BUFFER_BYTES = 1 << 21
 SND, SCHED = 0, 1
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
+class Sent(NamedTuple):
     """One stamp of a sent datagram: its number on this socket (from 0), which kind, nanoseconds."""
 
     number: int
@@ -128,16 +122,10 @@ def drain(sock: socket.socket) -> list[Sent]:
             _, ancillary, _, _ = sock.recvmsg(0, 512, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT)
         except OSError:
             return found
-        stamp, error = received_at(ancillary), _error(ancillary)
-        if stamp is not None and error is not None:
-            found.append(Sent(error[1], error[0], stamp))
-
-
-def _error(ancillary: list[tuple[int, int, bytes]]) -> tuple[int, int] | None:
-    """(kind of stamp, number of the datagram)."""
-    for level, kind, data in ancillary:
-        if (level, kind) in _ERROR_MESSAGES and len(data) >= _EXTENDED_ERROR.size:
-            fields = _EXTENDED_ERROR.unpack_from(data)
-            if fields[1] == _ORIGIN_TIMESTAMPING:
-                return fields[4], fields[5]
-    return None
+        if (stamp := received_at(ancillary)) is None:
+            continue
+        for level, message, data in ancillary:
+            if (level, message) in _ERROR_MESSAGES and len(data) >= _EXTENDED_ERROR.size:
+                _, origin, _, _, kind, number = _EXTENDED_ERROR.unpack_from(data)
+                if origin == _ORIGIN_TIMESTAMPING:
+                    found.append(Sent(number, kind, stamp))

@@ -31,11 +31,6 @@ class EchoSession:
     second: int = 0
     this_second: int = 0
 
-    def begin(self, run: int) -> None:
-        if run != self.run:
-            self.run, self.seen = run, 0
-            self.follow_ups.clear()
-
     def over_rate(self) -> bool:
         now = int(time.monotonic())
         if now != self.second:
@@ -56,7 +51,6 @@ class Responder:
             raise
         self.key = key
         self.sessions: dict[int, EchoSession] = {}
-        self.answered = 0
         self.dropped = 0
 
     def open(self) -> int | None:
@@ -66,9 +60,6 @@ class Responder:
         token = secrets.randbits(63) | 1
         self.sessions[token] = EchoSession()
         return token
-
-    def close(self, token: int) -> None:
-        self.sessions.pop(token, None)
 
     def serve(self) -> None:
         """Answer what has come, at most a batch of it, so that the control connections get their turn."""
@@ -88,26 +79,21 @@ class Responder:
         if packet is None or session is None or session.over_rate():
             self.dropped += 1
             return
-        session.begin(packet.run)
+        if packet.run != session.run:
+            session.run, session.seen = packet.run, 0
+            session.follow_ups.clear()
         session.seen += packet.sequence < CLOSING
         reply = Packet(
             REPLY, packet.token, packet.run, packet.sequence, arrived or 0, time.time_ns(), session.seen,
             tuple(session.follow_ups),
         )  # fmt: skip
-        self._send(datagram.pack(reply, len(data), self.key), sender, session, packet.sequence)
-
-    def _send(self, data: bytes, sender: Any, session: EchoSession, sequence: int) -> None:
-        """SCHED is stamped before ``sendto`` returns, so what is drained right after it belongs to this reply."""
+        # SCHED is stamped before ``sendto`` returns, so what is drained right after it belongs to this reply.
         datagram.drain(self.socket)
         try:
-            self.socket.sendto(data, socket.MSG_DONTWAIT, sender)
+            self.socket.sendto(datagram.pack(reply, len(data), self.key), socket.MSG_DONTWAIT, sender)
         except OSError:
             self.dropped += 1
             return
-        self.answered += 1
         stamps = [sent.nanoseconds for sent in datagram.drain(self.socket) if sent.kind == SCHED]
         if stamps:
-            session.follow_ups.appendleft((sequence, stamps[-1]))
-
-    def end(self) -> None:
-        self.socket.close()
+            session.follow_ups.appendleft((packet.sequence, stamps[-1]))

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from bench.measure.jsonl import record, refusal
-from bench.measure.probe import Context, Failed, Option, ProbeError, TimedOut, python_argv
+from bench.measure.probe import Context, Failed, Option, ProbeError, TimedOut, Unsupported, python_argv
 from bench.model import Code, Measurement
 from probes.common.iperf3 import Document, Iperf3Server, bits, document
 from probes.peer.protocol import Interface, PeerLine, address, read_key
@@ -28,18 +28,10 @@ _REMEDIES = {
 }
 
 
-def bit_rate(text: str) -> float:
-    """``500M`` or ``1.5G`` as bits per second. Raises ValueError."""
-    try:
-        return bits(text)
-    except ValueError as error:
-        raise ValueError(f"{text!r} is not a rate above 0; give 500M or 1G say") from error
-
-
 KEY_FILE = Option(
     "key_file", "file with the key that the peer shares with us", check=read_key, affects_comparability=False
 )
-MAX_RATE = Option("max_rate", "ceiling in bit/s for bandwidth tests, 500M say", type=bit_rate)
+MAX_RATE = Option("max_rate", "ceiling in bit/s for bandwidth tests, 500M say", type=bits)
 
 
 @dataclass(slots=True)
@@ -54,7 +46,6 @@ class Link:
     leased: bool
     token: int | None = None
     echo_port: int | None = None
-    problem: str | None = None
     runs: int = 0
 
     def iperf(self, name: str, argv: list[str], seconds: float) -> Document:
@@ -80,7 +71,6 @@ class Link:
                     raise
 
     def _once(self, name: str, argv: list[str], seconds: float) -> Document:
-        self.ctx.tools.require("iperf3")
         try:
             done = self.ctx.tools.run(argv, name=name, timeout=seconds + _GRACE_SECONDS)
         except TimedOut as late:
@@ -106,9 +96,11 @@ def each_peer(ctx: Context, measure: Callable[[str], list[Measurement]]) -> list
 
 @contextmanager
 def connected(ctx: Context, peer: str, labels: Mapping[str, str], seconds: float) -> Iterator[Link]:
-    """The peer, with its servers held for as long as the ``with`` lasts. Raises Failed or TimedOut."""
+    """The peer, with its servers held for as long as the ``with`` lasts. Raises Failed, TimedOut, Unsupported."""
     with lease(ctx, peer, "lease", seconds) as line:
         hello, (host, port) = line.hello, address(peer)
+        if hello.iperf3_problem:
+            raise Unsupported.told(f"{hello.iperf3_problem} ({peer})", "install iperf3 on the peer")
         leased = hello.kind == "bench-peer"
         own = ctx.option("max_rate") or 0.0
         ceiling = min(hello.max_bits_per_second or own, own or hello.max_bits_per_second)  # 0 is none
@@ -121,7 +113,6 @@ def connected(ctx: Context, peer: str, labels: Mapping[str, str], seconds: float
             leased=leased,
             token=hello.token,
             echo_port=hello.echo_port,
-            problem=hello.iperf3_problem,
         )
 
 

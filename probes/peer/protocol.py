@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import json
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +19,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from bench.measure.jsonl import decoded
+from bench.measure.procfs import read
 
 GREETING = "aiready-bench-peer/1 "
 DEFAULT_PORT = 5201
@@ -48,7 +50,6 @@ class Interface:
 
     name: str = ""
     mtu: int | None = None
-    physical: bool = False
     bits_per_second: int | None = None
 
 
@@ -126,8 +127,7 @@ def sign(request: dict[str, Any], nonce: str, key: bytes) -> bytes:
 
 def verify(line: bytes, nonce: str, key: bytes) -> dict[str, Any] | None:
     """The request, or None when it is no JSON object or was not signed with this key for this nonce."""
-    request = decoded(line)
-    if request is None:
+    if (request := decoded(line)) is None:
         return None
     mac = request.pop("mac", None)
     if key and not (isinstance(mac, str) and hmac.compare_digest(mac.encode(), _mac(request, nonce, key).encode())):
@@ -147,20 +147,11 @@ def _mac(request: dict[str, Any], nonce: str, key: bytes) -> str:
     return hmac.new(key, body, hashlib.sha256).hexdigest()
 
 
-_FILES = (("/proc/net/snmp", "Udp"), ("/proc/net/snmp6", "Udp6"))
-
-
 def udp_counters() -> dict[str, int]:
     """IPv4 and IPv6 UDP counters of this network namespace, ``RcvbufErrors`` among them; empty where there are none."""
-    found: dict[str, int] = {}
-    for path, prefix in _FILES:
-        try:
-            text = Path(path).read_text(encoding="ascii")
-        except OSError:
-            continue
-        for name, value in counters(text, prefix).items():
-            found[name] = found.get(name, 0) + value
-    return found
+    found = Counter(counters(read("/proc/net/snmp"), "Udp"))
+    found.update(counters(read("/proc/net/snmp6"), "Udp6"))
+    return dict(found)
 
 
 def counters(text: str, prefix: str) -> dict[str, int]:
@@ -179,16 +170,6 @@ def interface_of(address: str) -> Interface:
     plain = address.partition("%")[0].removeprefix("::ffff:")
     for name, addresses in psutil.net_if_addrs().items():
         if any(entry.address.partition("%")[0] == plain for entry in addresses):
-            folder = Path("/sys/class/net") / name
-            physical = (folder / "device").exists()
-            megabits = _number(folder / "speed") if physical else None
-            speed = megabits * 1_000_000 if megabits and megabits > 0 else None
-            return Interface(name, _number(folder / "mtu"), physical, speed)
+            state, real = psutil.net_if_stats()[name], Path("/sys/class/net", name, "device").exists()
+            return Interface(name, state.mtu, state.speed * 1_000_000 or None if real else None)
     return Interface()
-
-
-def _number(path: Path) -> int | None:
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):
-        return None

@@ -9,7 +9,6 @@ belongs to a lease ends with its connection, so a client that dies, or a cable t
 
 from __future__ import annotations
 
-import functools
 import ipaddress
 import json
 import os
@@ -21,20 +20,25 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from bench import __version__
 from bench.measure import tools
 from bench.measure.tools import Signals
-from probes.peer.children import LeasedServer, free_port, perftest_words, rank_words, silent, start_rank
+from probes.peer.children import Refused, perftest_argv, rank_argv
 from probes.peer.echo_server import Responder
 from probes.peer.protocol import GREETING, LOOPBACK, MAX_LEASE_SECONDS, MAX_LINE_BYTES, number, udp_counters, verify
 
 MOST_CONNECTIONS = 64
+_PORTS = 16
 _HELLO_SECONDS = 10.0
 _TICK_SECONDS = 0.25
+_FAILURES_ALLOWED, _SHORT_LIFE_SECONDS = 5, 0.3
 _RANK_SECONDS = 900.0
+#: A client whose cable was pulled is noticed after 20 s.
+_KEEP_ALIVE = ((socket.TCP_KEEPIDLE, 5), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 _LOOPBACK_ATTEMPTS, _LOOPBACK_IDLE_SECONDS = 50, 20.0
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -61,7 +65,10 @@ class Connection:
     until: float
     buffer: bytearray = field(default_factory=bytearray)
     token: int | None = None
-    iperf3: LeasedServer | None = None
+    iperf3_port: int | None = None
+    iperf3: Any = None  # the process of the server for the next test: what `tools.spawn` gives
+    started: float = 0.0
+    failures: int = 0
     pidfd: int | None = None
     other: Any = None  # the process of a rank or of a perftest server
 
@@ -98,20 +105,20 @@ class Peer:
             while signals.caught is None and not self._idle():
                 for key, _ in self.selector.select(_TICK_SECONDS):
                     key.data()
-                self._expire()
+                for connection in [c for c in self.connections if time.monotonic() > c.until]:
+                    self._close(connection, "its time is over")
             return signals.caught
         finally:
-            self.end()
+            for connection in list(self.connections):
+                self._close(connection, "the peer ends")
+            self.echo.socket.close()
+            self.listener.close()
+            self.selector.close()
 
     def _idle(self) -> bool:
         if self.connections:
             self.last_used = time.monotonic()
         return 0 < self.settings.idle_seconds <= time.monotonic() - self.last_used
-
-    def _expire(self) -> None:
-        now = time.monotonic()
-        for connection in [c for c in self.connections if now > c.until]:
-            self._close(connection, "its time is over")
 
     # --- control connections
 
@@ -121,19 +128,23 @@ class Peer:
         except OSError:
             return
         who = str(sender[0])
-        if not self._allowed(who) or len(self.connections) >= MOST_CONNECTIONS:
-            reason = "not_allowed" if not self._allowed(who) else "peer_busy"
-            _send(sock, f"{GREETING}{json.dumps({'error': f'{reason}: this peer refuses {who}'})}\n".encode())
+        reason = None if self._allowed(who) else "not_allowed"
+        if reason is None and len(self.connections) >= MOST_CONNECTIONS:
+            reason = "peer_busy"
+        if reason is not None:
+            _send(sock, {"error": f"{reason}: this peer refuses {who}"}, GREETING)
             sock.close()
             _log(f"refused {who}: {reason}")
             return
         sock.setblocking(False)
-        _keep_alive(sock)
+        for option, value in _KEEP_ALIVE:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         connection = Connection(sock, who, secrets.token_hex(16), time.monotonic() + _HELLO_SECONDS)
         self.connections.append(connection)
         self.selector.register(sock, selectors.EVENT_READ, lambda: self._read(connection))
         hello = {"nonce": connection.nonce, "key": bool(self.settings.key), "version": __version__}
-        _send(sock, f"{GREETING}{json.dumps(hello)}\n".encode())
+        _send(sock, hello, GREETING)
 
     def _allowed(self, who: str) -> bool:
         address = ipaddress.ip_address(who.partition("%")[0])
@@ -160,99 +171,100 @@ class Peer:
         request = verify(line, connection.nonce, self.settings.key)
         if request is None:
             why = "key_refused: the key differs" if self.settings.key else "garbage: not a request of a bench node"
-            _send(connection.socket, json.dumps({"ok": False, "error": why}).encode() + b"\n")
+            _send(connection.socket, {"ok": False, "error": why})
             self._close(connection, why)
             return
-        answer = self._answer(connection, request)
-        answer = {"ok": False, "error": answer} if isinstance(answer, str) else {"ok": True, **answer}
-        _send(connection.socket, json.dumps(answer).encode() + b"\n")
+        try:
+            _send(connection.socket, {"ok": True, **self._answer(connection, request)})
+        except Refused as error:
+            _send(connection.socket, {"ok": False, "error": str(error)})
 
-    def _answer(self, connection: Connection, request: dict[str, Any]) -> dict[str, Any] | str:
-        """What is given for a request, or why it is refused: ``word: sentence``."""
+    def _answer(self, connection: Connection, request: dict[str, Any]) -> dict[str, Any]:
+        """What is given for a request. Raises Refused."""
         match request.get("op"):
             case "lease":
                 return self._lease(connection, request)
             case "rank":
-                return self._rank(connection, request)
+                own = str(connection.socket.getsockname()[0])
+                self._start(connection, [*rank_argv(request), "--address", own], _RANK_SECONDS)
+                _log(f"a rank of an all-reduce for {connection.who}")
+                return {}
             case "rdma":
-                return self._rdma(connection, request)
+                tool, *words = perftest_argv(request)
+                port = self._free_port()
+                seconds = number(request.get("seconds"), 1, MAX_LEASE_SECONDS)
+                self._start(connection, [tool, "-p", str(port), *words], seconds)
+                return {"port": port}
             case "counters":
                 return {"udp": udp_counters()}
-        return f"unknown_request: {str(request.get('op'))[:40]!r}; update this peer"
+        raise Refused(f"unknown_request: {str(request.get('op'))[:40]!r}; update this peer")
 
-    def _lease(self, connection: Connection, request: dict[str, Any]) -> dict[str, Any] | str:
+    def _start(self, connection: Connection, argv: list[str], seconds: float | None) -> None:
+        if connection.other is not None or seconds is None:
+            raise Refused("garbage: one rank or server a connection, for a time")
+        connection.until = time.monotonic() + seconds
+        connection.other = _silent(argv)
+
+    def _lease(self, connection: Connection, request: dict[str, Any]) -> dict[str, Any]:
         seconds = number(request.get("seconds"), 1, MAX_LEASE_SECONDS)
         if seconds is None or connection.token is not None:
-            return "garbage: a lease needs seconds, and is given once a connection"
+            raise Refused("garbage: a lease needs seconds, and is given once a connection")
         connection.token = self.echo.open()
         connection.until = time.monotonic() + seconds
-        problem = self._start_iperf3(connection)
+        problem = None
+        try:
+            if shutil.which("iperf3") is None:
+                raise Refused("tool_missing: iperf3 is not installed on the peer")
+            connection.iperf3_port = self._free_port()
+            self._start_iperf3(connection)
+        except Refused as error:
+            problem = str(error)
         _log(f"lease for {connection.who}, at most {seconds:.0f} s")
         return {
             "token": connection.token,
             "echo_port": self.settings.port,
             "echo_stamped": self.echo.stamped,
-            "iperf3_port": connection.iperf3.port if connection.iperf3 else None,
+            "iperf3_port": connection.iperf3_port,
             "iperf3_problem": problem,
             "max_bits_per_second": self.settings.max_bits_per_second,
         }
 
-    def _rank(self, connection: Connection, request: dict[str, Any]) -> dict[str, Any] | str:
-        words = rank_words(request)
-        if isinstance(words, str):
-            return words
-        if connection.other is not None:
-            return "garbage: one rank a connection"
-        connection.until = time.monotonic() + _RANK_SECONDS
-        connection.other = start_rank(words, str(connection.socket.getsockname()[0]))
-        _log(f"a rank of an all-reduce for {connection.who}")
-        return {}
-
-    def _rdma(self, connection: Connection, request: dict[str, Any]) -> dict[str, Any] | str:
-        argv = perftest_words(request)
-        if isinstance(argv, str):
-            return argv
-        seconds = number(request.get("seconds"), 1, MAX_LEASE_SECONDS)
-        if connection.other is not None or seconds is None:
-            return "garbage: one server a connection"
-        port = self._free_port()
-        if port is None:
-            return self._no_port()
-        connection.until = time.monotonic() + seconds
-        connection.other = silent([argv[0], "-p", str(port), *argv[1:]])
-        return {"port": port}
-
-    def _free_port(self) -> int | None:
-        return free_port(self.family, self.address, {c.iperf3.port for c in self.connections if c.iperf3})
-
-    def _no_port(self) -> str:
-        return f"peer_busy: no port above {self.settings.port} is free on the peer"
+    def _free_port(self) -> int:
+        """The first port above the control port that nobody listens on. Raises Refused."""
+        taken = {connection.iperf3_port for connection in self.connections}
+        host, control, *rest = self.address
+        for port in range(control + 1, min(control + 1 + _PORTS, 65536)):
+            with socket.socket(self.family, socket.SOCK_STREAM) as trial, suppress(OSError):
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                trial.bind((host, port, *rest))
+                if port not in taken:
+                    return port
+        raise Refused(f"peer_busy: no port above {control} is free on the peer")
 
     # --- iperf3
 
-    def _start_iperf3(self, connection: Connection) -> str | None:
-        if shutil.which("iperf3") is None:
-            return "tool_missing: iperf3 is not installed on the peer"
-        port = self._free_port()
-        if port is None:
-            return self._no_port()
-        connection.iperf3 = LeasedServer(str(self.address[0]), port, self.settings.max_bits_per_second)
-        self._run_iperf3(connection, connection.iperf3)
-        return None
+    def _start_iperf3(self, connection: Connection) -> None:
+        """``iperf3 -s -1`` serves one test and ends, so no test meets the remains of another.
 
-    def _run_iperf3(self, connection: Connection, server: LeasedServer) -> None:
-        connection.pidfd = server.start()
-        if connection.pidfd is None:
-            self._close(connection, "its iperf3 server ends at once")
-        else:
-            ended = functools.partial(self._iperf3_ended, connection, server)
-            self.selector.register(connection.pidfd, selectors.EVENT_READ, ended)
+        esnet/iperf issues 819, 1735, 1986: a server that stays busy for ever.
+        """
+        words = ["iperf3", "-s", "-1", "-p", str(connection.iperf3_port), "-B", str(self.address[0])]
+        if self.settings.max_bits_per_second:
+            words += ["--server-bitrate-limit", str(int(self.settings.max_bits_per_second))]
+        connection.started = time.monotonic()
+        connection.iperf3 = _silent(words)
+        connection.pidfd = os.pidfd_open(connection.iperf3.pid)
+        self.selector.register(connection.pidfd, selectors.EVENT_READ, lambda: self._iperf3_ended(connection))
 
-    def _iperf3_ended(self, connection: Connection, server: LeasedServer) -> None:
-        """One test is over: the next may come at once."""
+    def _iperf3_ended(self, connection: Connection) -> None:
+        """One test is over: the next may come at once. A server that fails at once, again and again, is given up."""
         self._forget_pidfd(connection)
-        server.ended()
-        self._run_iperf3(connection, server)
+        failed = connection.iperf3.wait() and time.monotonic() - connection.started < _SHORT_LIFE_SECONDS
+        connection.failures = connection.failures + 1 if failed else 0
+        if connection.failures < _FAILURES_ALLOWED:
+            self._start_iperf3(connection)
+        else:
+            self._close(connection, "its iperf3 server ends at once")
 
     def _forget_pidfd(self, connection: Connection) -> None:
         if connection.pidfd is not None:
@@ -260,29 +272,18 @@ class Peer:
             os.close(connection.pidfd)
             connection.pidfd = None
 
-    # --- ends
-
     def _close(self, connection: Connection, why: str) -> None:
         self.connections.remove(connection)
         self.selector.unregister(connection.socket)
         connection.socket.close()
         self._forget_pidfd(connection)
-        if connection.iperf3 is not None:
-            connection.iperf3.end()
-        if connection.other is not None:
-            tools.end(connection.other)
-        if connection.token is not None:
-            self.echo.close(connection.token)
+        for process in (connection.iperf3, connection.other):
+            if process is not None:
+                tools.end(process)
+        self.echo.sessions.pop(connection.token or 0, None)
         self.last_used = time.monotonic()
         dropped = f"; {self.echo.dropped} datagrams dropped so far" if self.echo.dropped else ""
         _log(f"connection of {connection.who} ended: {why}{dropped}")
-
-    def end(self) -> None:
-        for connection in list(self.connections):
-            self._close(connection, "the peer ends")
-        self.echo.end()
-        self.listener.close()
-        self.selector.close()
 
 
 def networks(words: Sequence[str]) -> tuple[Network, ...]:
@@ -290,24 +291,22 @@ def networks(words: Sequence[str]) -> tuple[Network, ...]:
     return tuple(ipaddress.ip_network(word, strict=False) for word in words)
 
 
-def _send(sock: socket.socket, data: bytes) -> None:
+def _silent(argv: Sequence[str]) -> Any:
+    """Start a program whose output nobody reads."""
+    with open(os.devnull, "wb") as nowhere:
+        return tools.spawn(argv, stdout=nowhere, stderr=nowhere, env=tools.python_environment())
+
+
+def _send(sock: socket.socket, answer: dict[str, Any], first: str = "") -> None:
     """A reply is shorter than any socket buffer; a client that does not read loses it and nothing else."""
     try:
-        sock.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        sock.send(f"{first}{json.dumps(answer)}\n".encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
     except OSError as error:
         _log(f"a reply could not be sent: {error}")
 
 
-def _keep_alive(sock: socket.socket) -> None:
-    """A client whose cable was pulled is noticed after 20 s."""
-    for option, value in ((socket.TCP_KEEPIDLE, 5), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3)):
-        sock.setsockopt(socket.IPPROTO_TCP, option, value)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-
-
 def _log(text: str) -> None:
-    sys.stderr.write(f"bench peer: {text}\n")
-    sys.stderr.flush()
+    print(f"bench peer: {text}", file=sys.stderr, flush=True)
 
 
 def main() -> None:

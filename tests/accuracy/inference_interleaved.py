@@ -14,9 +14,9 @@ import time
 
 import torch
 
-from probes.inference.events import waited
-from probes.inference.figures import MOST_DELAY_RATIO
+from probes.inference.events import measured
 from probes.inference.load.decoder import Decoder
+from probes.inference.parse import MOST_DELAY_RATIO
 from probes.inference.shapes import SHAPES
 
 MOST = 0.02
@@ -61,9 +61,9 @@ def main(trials: int, seconds: float) -> int:
     ratios: list[float] = []
     rates, serial, delays, thrown = [], [], [], 0
     while len(ratios) < trials and thrown < 2 * trials:
-        before = waited()
-        ratio, rate = alternated(first, second, seconds)
-        delay = waited().since(before)["delay_ratio"] or 0.0
+        found = measured(lambda: {"ratio and rate": alternated(first, second, seconds)})
+        ratio, rate = found["ratio and rate"]
+        delay = found["delay_ratio"] or 0.0
         if delay > MOST_DELAY_RATIO:
             thrown += 1
             continue

@@ -14,10 +14,10 @@ import sys
 import time
 from collections.abc import Sequence
 
-from probes.inference.events import waited
-from probes.inference.figures import MOST_DELAY_RATIO
+from probes.inference.events import measured
 from probes.inference.load.open_loop import OpenLoop, Served, poisson_arrivals
 from probes.inference.load.stages import WallClock
+from probes.inference.parse import MOST_DELAY_RATIO
 from tests.probes.inference import oracle
 from tests.probes.inference.test_serving import ClockFromService
 
@@ -63,9 +63,9 @@ def errors(served: list[Served], truth: list[oracle.Truth]) -> list[float]:
 def quiet_window() -> tuple[list[Served], list[oracle.Truth], float] | None:
     """A window in which the loop did not have to wait for a CPU; None when there was none in five."""
     for _ in range(5):
-        before = waited()
-        served, truth = window(OpenLoop)
-        delay = waited().since(before)["delay_ratio"] or 0.0
+        found = measured(lambda: {"served and truth": window(OpenLoop)})
+        served, truth = found["served and truth"]
+        delay = found["delay_ratio"] or 0.0
         if delay <= MOST_DELAY_RATIO:
             return served, truth, delay
         print(f"a window was contended: own run-queue delay {delay:.0%}; made again")

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from bench.measure.probe import Failed
-from probes.peer.children import perftest_words
+from probes.peer.children import Refused, perftest_argv
 from probes.rdma import bandwidth, latency
 
 HEAD = """---------------------------------------------------------------------------------------
@@ -69,7 +69,8 @@ def test_no_latency_is_made_up() -> None:
     ],
 )
 def test_the_peer_starts_nothing_else(request_: dict[str, object]) -> None:
-    assert isinstance(perftest_words(dict(request_)), str)
+    with pytest.raises(Refused, match=r"^garbage: "):
+        perftest_argv(request_)
 
 
 def test_whatever_perftest_prints_gives_a_figure_or_one_clean_line() -> None:

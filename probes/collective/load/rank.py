@@ -24,10 +24,9 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from datetime import timedelta
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.judge.collective import NodeTimes, RankTimes
 from probes.peer.client import NoPeer, connect, greet
@@ -41,8 +40,7 @@ _ITERATIONS = {"quick": 20, "standard": 50, "thorough": 100}
 _MESSAGE_BYTES, _MESSAGES = 2 << 20, 6
 
 
-@dataclass(frozen=True, slots=True)
-class RankTask:
+class RankTask(NamedTuple):
     """What one process is told. ``rank`` counts over all nodes' ``world``, ``local`` on its own node."""
 
     asked: argparse.Namespace
@@ -52,24 +50,20 @@ class RankTask:
     local: int
 
 
-@dataclass(slots=True)
-class RankTimed:
-    """What one rank timed: seconds of each iteration by size, and waited before each; bytes per second by source."""
-
-    backend: str
-    sizes: dict[int, list[float]] = field(default_factory=dict)
-    waits: list[float] = field(default_factory=list)
-    links: dict[int, float] = field(default_factory=dict)
-
-
 def main() -> None:
     asked = _arguments()
-    if asked.peers is not None:
-        _with_peers(asked)
+    if asked.peers is None:
+        answer = _measure(asked, _store(asked.master, asked.port, asked.rank == 0))
+        if not asked.links:
+            print(answer.model_dump_json(exclude_none=True))
         return
-    world, timed = _measure(asked, _store(asked.master, asked.port, asked.rank == 0))
-    if not asked.links:
-        print(_answer(asked, world, timed).model_dump_json(exclude_none=True))
+    try:
+        with ExitStack() as connections:
+            _be_first(asked, connections)
+    except (NoPeer, ValueError, RuntimeError, OSError) as error:
+        word, _, text = " ".join(str(error).split())[:400].partition(": ")
+        line = f"{word}: {text}" if text and " " not in word else f"collective_failed: {word} {text}"
+        print(json.dumps({"kind": "error", "error": line}), flush=True)
 
 
 def _arguments() -> argparse.Namespace:
@@ -97,21 +91,8 @@ def _sizes(text: str) -> list[int]:
     return [int(size) for size in text.split(",")]
 
 
-# --- node 0, which has its peers start the others
-
-
-def _with_peers(asked: argparse.Namespace) -> None:
-    """Print the lines of all ranks, or the one that says why there are none."""
-    with ExitStack() as connections:
-        try:
-            _print_times(asked, connections)
-        except (NoPeer, ValueError, RuntimeError, OSError) as error:
-            word, _, text = " ".join(str(error).split())[:400].partition(": ")
-            line = f"{word}: {text}" if text and " " not in word else f"collective_failed: {word} {text}"
-            print(json.dumps({"kind": "error", "error": line}), flush=True)
-
-
-def _print_times(asked: argparse.Namespace, connections: ExitStack) -> None:
+def _be_first(asked: argparse.Namespace, connections: ExitStack) -> None:
+    """Node 0, which has its peers start the others: print the lines of all ranks."""
     peers = asked.peers
     socks = [connections.enter_context(connect(*address(peer))) for peer in peers]
     own = socks[0].getsockname()[0] if socks else LOOPBACK
@@ -125,8 +106,8 @@ def _print_times(asked: argparse.Namespace, connections: ExitStack) -> None:
     ranks = max(1, asked.ranks)
     print(json.dumps({"kind": "ranks", "names": [*["this node"] * ranks, *peers]}), flush=True)
     own_part = {**vars(asked), **job, "rank": 0, "ranks": ranks, "address": own, "links": True}
-    world, _ = _measure(argparse.Namespace(**own_part), store)
-    for rank in range(world):
+    answer = _measure(argparse.Namespace(**own_part), store)
+    for rank in range(answer.world or 0):
         print(json.dumps({"kind": "times", "rank": rank, **json.loads(store.get(f"times/{rank}"))}), flush=True)
 
 
@@ -139,15 +120,23 @@ def _store(master: str, port: int, is_master: bool) -> Any:
     return TCPStore(master, port, is_master=is_master, timeout=_TIMEOUT, wait_for_workers=False)
 
 
-def _measure(asked: argparse.Namespace, store: Any) -> tuple[int, list[RankTimed]]:
-    """All ranks, and what those of this node timed. Raises RuntimeError when one is missing or fails."""
+def _measure(asked: argparse.Namespace, store: Any) -> NodeTimes:
+    """The means of this node's ranks, as one: the slowest all-reduce (as nccl-tests has it), and the least wait.
+
+    Raises RuntimeError when a rank is missing or fails.
+    """
     name = interface_of(asked.address).name
     for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME") if name else ():
         os.environ.setdefault(variable, name)  # else they take what the host's name resolves to
     backend, ranks = _own_ranks(asked)
     backend, world, first = _agreed(store, asked, backend, ranks)
     tasks = [RankTask(asked, backend, world, first + local, local) for local in range(ranks)]
-    return world, [_take_part(tasks[0], store)] if ranks == 1 else _together(tasks)
+    found = [_take_part(tasks[0], store)] if ranks == 1 else _together(tasks)
+    return NodeTimes(
+        node=asked.rank, world=world, backend=backend, message_bytes=asked.sizes[0] // 4 * 4,
+        iterations=asked.iterations, ranks=found, seconds=max(one.seconds for one in found),
+        wait_seconds=min(one.wait_seconds for one in found), stand_in=None if backend == "nccl" else "cpu",
+    )  # fmt: skip
 
 
 def _own_ranks(asked: argparse.Namespace) -> tuple[str, int]:
@@ -176,7 +165,7 @@ def _agreed(store: Any, asked: argparse.Namespace, backend: str, ranks: int) -> 
     return "gloo" if "gloo" in backends else "nccl", sum(counts), sum(counts[: asked.rank])
 
 
-def _together(tasks: Sequence[RankTask]) -> list[RankTimed]:
+def _together(tasks: Sequence[RankTask]) -> list[RankTimes]:
     """One process a rank. torch ends the others when one fails, and says what that one said."""
     from torch import multiprocessing
 
@@ -185,8 +174,7 @@ def _together(tasks: Sequence[RankTask]) -> list[RankTimed]:
         multiprocessing.spawn(_one_of_many, args=(tasks, answers), nprocs=len(tasks), join=True)
     except (multiprocessing.ProcessRaisedException, multiprocessing.ProcessExitedException) as error:
         raise RuntimeError(str(error).strip().splitlines()[-1]) from error
-    by_local = dict(answers.get() for _ in tasks)
-    return [by_local[task.local] for task in tasks]
+    return sorted((answers.get() for _ in tasks), key=lambda one: one.local)
 
 
 def _one_of_many(local: int, tasks: Sequence[RankTask], answers: Any) -> None:
@@ -195,11 +183,11 @@ def _one_of_many(local: int, tasks: Sequence[RankTask], answers: Any) -> None:
 
     ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG: none outlives the one that began it
     asked = tasks[local].asked
-    answers.put((local, _take_part(tasks[local], _store(asked.master, asked.port, False))))
+    answers.put(_take_part(tasks[local], _store(asked.master, asked.port, False)))
 
 
-def _take_part(task: RankTask, store: Any) -> RankTimed:
-    """Join and measure; with ``links`` leave the times in the store too, under ``times/RANK``."""
+def _take_part(task: RankTask, store: Any) -> RankTimes:
+    """Join and measure; with ``links`` leave every time in the store too, under ``times/RANK``."""
     import torch
     import torch.distributed as dist
 
@@ -212,16 +200,14 @@ def _take_part(task: RankTask, store: Any) -> RankTimed:
     group = dist.PrefixStore("ranks", store)
     dist.init_process_group(task.backend, store=group, rank=task.rank, world_size=task.world, timeout=_TIMEOUT)
     try:
-        timed = RankTimed(task.backend)
-        for size in task.asked.sizes:
-            timed.sizes[size] = _all_reduce(task, device, size, timed.waits)
+        waits: list[float] = []
+        sizes = {size: _all_reduce(task, device, size, waits) for size in task.asked.sizes}
         if task.asked.links:
-            timed.links.update(_links(task, device))
-            times = {"backend": timed.backend, "sizes": timed.sizes, "links": timed.links}
+            times = {"backend": task.backend, "sizes": sizes, "links": _links(task, device)}
             store.set(f"times/{task.rank}", json.dumps(times))
             store.wait([f"times/{rank}" for rank in range(task.world)], _TIMEOUT)
             dist.barrier()
-        return timed
+        return RankTimes(local=task.local, seconds=fmean(sizes[task.asked.sizes[0]]), wait_seconds=fmean(waits))
     finally:
         dist.destroy_process_group()
 
@@ -282,22 +268,15 @@ def _links(task: RankTask, device: Any) -> dict[int, float]:
                     dist.send(tensor, second)
                 _finish(device)
             elif task.rank == second:
-                found[first] = _receive(tensor, first, device)
+                dist.recv(tensor, first)
+                _finish(device)
+                started = time.perf_counter()
+                for _ in range(_MESSAGES - 1):
+                    dist.recv(tensor, first)
+                _finish(device)
+                found[first] = _MESSAGE_BYTES * (_MESSAGES - 1) / (time.perf_counter() - started)
         dist.barrier()
     return found
-
-
-def _receive(tensor: Any, source: int, device: Any) -> float:
-    import torch.distributed as dist
-
-    started = 0.0
-    for number in range(_MESSAGES):
-        dist.recv(tensor, source)
-        if number == 0:
-            _finish(device)
-            started = time.perf_counter()
-    _finish(device)
-    return _MESSAGE_BYTES * (_MESSAGES - 1) / (time.perf_counter() - started)
 
 
 def _finish(device: Any) -> None:
@@ -305,18 +284,6 @@ def _finish(device: Any) -> None:
         import torch
 
         torch.cuda.synchronize(device)
-
-
-def _answer(asked: argparse.Namespace, world: int, found: Sequence[RankTimed]) -> NodeTimes:
-    """The means of this node's ranks: the slowest one's all-reduce (as nccl-tests has it), and the least wait."""
-    size, backend = asked.sizes[0], found[0].backend
-    means = [(fmean(one.sizes[size]), fmean(one.waits)) for one in found]
-    return NodeTimes(
-        node=asked.rank, world=world, backend=backend, message_bytes=size // 4 * 4, iterations=asked.iterations,
-        seconds=max(seconds for seconds, _ in means), wait_seconds=min(wait for _, wait in means),
-        ranks=[RankTimes(local=n, seconds=seconds, wait_seconds=wait) for n, (seconds, wait) in enumerate(means)],
-        stand_in=None if backend == "nccl" else "cpu",
-    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -34,40 +34,6 @@ class Layer:
     norm_mlp: Any
 
 
-def _random_layers(shape: Shape, make: Any) -> list[Layer]:
-    ones = make.ones
-    return [
-        Layer(
-            qkv=make.matrix((shape.heads + 2 * shape.kv_heads) * shape.head_dim, shape.dim),
-            out=make.matrix(shape.dim, shape.dim),
-            gate_up=make.matrix(2 * shape.hidden, shape.dim),
-            down=make.matrix(shape.dim, shape.hidden),
-            norm_attention=ones(shape.dim),
-            norm_mlp=ones(shape.dim),
-        )
-        for _ in range(shape.layers)
-    ]
-
-
-class _Maker:
-    """Draws weights on the device itself from one seeded generator, scaled by 1/sqrt(inputs)."""
-
-    def __init__(self, device: Any, dtype: Any, seed: int) -> None:
-        self.device, self.dtype = device, dtype
-        self.generator = torch.Generator(device=device).manual_seed(seed)
-
-    def matrix(self, rows: int, columns: int) -> Any:
-        drawn = torch.empty(rows, columns, device=self.device, dtype=self.dtype)
-        return drawn.normal_(0.0, 1.0 / math.sqrt(columns), generator=self.generator)
-
-    def normal(self, shape: tuple[int, ...]) -> Any:
-        """What a cache holds before its first prompt: not zeros, for the same reason as the weights."""
-        return torch.empty(shape, device=self.device, dtype=self.dtype).normal_(generator=self.generator)
-
-    def ones(self, size: int) -> Any:
-        return torch.ones(size, device=self.device, dtype=self.dtype)
-
-
 class Decoder:
     """Weights, a cache of ``slots`` sequences of at most ``length`` tokens, and the two steps.
 
@@ -77,17 +43,33 @@ class Decoder:
     def __init__(self, shape: Shape, device: str, dtype: Any, slots: int, length: int, seed: int = 7) -> None:
         self.shape, self.device, self.dtype = shape, torch.device(device), dtype
         self.slots, self.length = slots, length
-        make = _Maker(self.device, dtype, seed)
-        self.layers = _random_layers(shape, make)
-        self.embedding = make.matrix(shape.vocabulary, shape.dim)
-        self.head = self.embedding if shape.tied else make.matrix(shape.vocabulary, shape.dim)
-        self.norm = make.ones(shape.dim)
+        self._generator = torch.Generator(device=self.device).manual_seed(seed)
+        self.norm = torch.ones(shape.dim, device=self.device, dtype=dtype)
+        self.layers = [self._random_layer() for _ in range(shape.layers)]
+        self.embedding = self._random(shape.vocabulary, shape.dim)
+        self.head = self.embedding if shape.tied else self._random(shape.vocabulary, shape.dim)
         cache = (shape.layers, slots, shape.kv_heads, length, shape.head_dim)
-        self.keys, self.values = make.normal(cache), make.normal(cache)
+        self.keys, self.values = self._random(*cache, scale=1.0), self._random(*cache, scale=1.0)
         self.tokens = torch.zeros(slots, dtype=torch.long, device=self.device)
         self.positions = torch.zeros(slots, dtype=torch.long, device=self.device)
         self._cos, self._sin = self._rotations()
         self._graphs: dict[tuple[int, int], Any] = {}
+
+    def _random(self, *shape: int, scale: float | None = None) -> Any:
+        """Normal numbers drawn on the device itself, scaled by 1/sqrt(inputs) if not by ``scale``."""
+        drawn = torch.empty(shape, device=self.device, dtype=self.dtype)
+        return drawn.normal_(0.0, scale or 1.0 / math.sqrt(shape[-1]), generator=self._generator)
+
+    def _random_layer(self) -> Layer:
+        shape = self.shape
+        return Layer(
+            qkv=self._random((shape.heads + 2 * shape.kv_heads) * shape.head_dim, shape.dim),
+            out=self._random(shape.dim, shape.dim),
+            gate_up=self._random(2 * shape.hidden, shape.dim),
+            down=self._random(shape.dim, shape.hidden),
+            norm_attention=self.norm.clone(),
+            norm_mlp=self.norm.clone(),
+        )
 
     def _rotations(self) -> tuple[Any, Any]:
         half = torch.arange(0, self.shape.head_dim, 2, device=self.device, dtype=torch.float32)
@@ -103,20 +85,20 @@ class Decoder:
 
     # --- steps
 
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
     def prefill(self, prompt: Any, slot: int = 0, start: int = 0) -> None:
         """Run ``prompt`` [batch, tokens] into slots ``slot``.. at positions ``start``..; the next token is kept.
 
         ``start`` > 0 continues a prompt whose earlier chunks are in the cache.
         """
-        with torch.inference_mode():
-            self._prefill(prompt, slot, start)
-
-    def _prefill(self, prompt: Any, slot: int, start: int) -> None:
         batch, count = prompt.shape
         rows = slice(slot, slot + batch)
         x = F.embedding(prompt, self.embedding)
         cos, sin = self._cos[start : start + count], self._sin[start : start + count]
-        mask = self._chunk_mask(start, count) if start else None
+        mask = None
+        if start:  # [count, start + count]: a token sees what is before it and itself
+            ends = torch.arange(start, start + count, device=self.device)[:, None]
+            mask = torch.arange(start + count, device=self.device)[None] <= ends
         for index, layer in enumerate(self.layers):
             q, k, v = self._project(layer, x, cos, sin)
             self.keys[index, rows, :, start : start + count] = k
@@ -129,19 +111,18 @@ class Decoder:
         self.tokens[rows] = self._next(x[:, -1])
         self.positions[rows] = start + count
 
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
     def decode(self, batch: int, longest: int) -> None:
         """One token for each of the slots 0..batch-1, of which the longest holds ``longest`` tokens.
 
         Reads and advances ``tokens`` and ``positions`` on the device; nothing is copied to the host.
         """
         if self.device.type != "cuda":
-            with torch.inference_mode():
-                self._step(batch, longest + 1)
+            self._step(batch, longest + 1)
             return
         key = (batch, min(self.length, -(-(longest + 1) // _LENGTH_STEP) * _LENGTH_STEP))
         if key not in self._graphs:
-            with torch.inference_mode():
-                self._graphs[key] = self._capture(*key)
+            self._graphs[key] = self._capture(*key)
         self._graphs[key].replay()
 
     def _capture(self, batch: int, length: int) -> Any:
@@ -165,7 +146,8 @@ class Decoder:
         positions = self.positions[:batch]
         x = F.embedding(self.tokens[:batch], self.embedding)[:, None]
         cos, sin = self._cos[positions][:, None, None], self._sin[positions][:, None, None]
-        bias = self._bias(torch.arange(length, device=self.device)[None] <= positions[:, None])[:, None, None]
+        unseen = (torch.arange(length, device=self.device)[None] > positions[:, None])[:, None, None]
+        bias = torch.zeros_like(unseen, dtype=self.dtype).masked_fill_(unseen, float("-inf"))
         place = positions.view(batch, 1, 1, 1).expand(batch, self.shape.kv_heads, 1, self.shape.head_dim)
         for index, layer in enumerate(self.layers):
             q, k, v = self._project(layer, x, cos, sin)
@@ -206,14 +188,5 @@ class Decoder:
         gate, up = F.linear(normed, layer.gate_up).chunk(2, -1)
         return torch.addmm(flat, F.silu(gate) * up, layer.down.t()).view_as(x)
 
-    def _bias(self, seen: Any) -> Any:
-        """0 where a token is seen, minus infinity where it is not."""
-        return torch.zeros_like(seen, dtype=self.dtype).masked_fill_(~seen, float("-inf"))
-
     def _next(self, x: Any) -> Any:
         return F.linear(F.rms_norm(x, (self.shape.dim,), self.norm, _NORM_EPSILON), self.head).argmax(-1)
-
-    def _chunk_mask(self, start: int, count: int) -> Any:
-        """[count, start + count]: a token sees what is before it and itself."""
-        seen = torch.arange(start + count, device=self.device)[None]
-        return seen <= torch.arange(start, start + count, device=self.device)[:, None]

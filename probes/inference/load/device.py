@@ -23,6 +23,11 @@ _EVENTS_IN_FLIGHT = 16
 _GROUP_SECONDS = 0.05
 
 
+def brief(error: BaseException, line: int = 0) -> str:
+    """One line of an error: of torch's own the first, without the pages that follow."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[line][:300]}"
+
+
 def import_torch() -> Any:
     """Raises Unsupported when torch is absent, Failed when it is broken, with the last line of its error."""
     try:
@@ -30,8 +35,7 @@ def import_torch() -> Any:
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and error.name == "torch":
             raise Unsupported(Code.TORCH_MISSING, "torch is not installed", TORCH_REMEDY) from error
-        last = (str(error).strip().splitlines() or [""])[-1][:300]
-        reason = f"torch cannot be imported: {type(error).__name__}: {last}"
+        reason = f"torch cannot be imported: {brief(error, line=-1)}"
         raise Failed(Code.TORCH_BROKEN, reason, f"{TORCH_REMEDY} --force-reinstall") from error
     return torch
 
@@ -71,16 +75,12 @@ def _no_cuda(torch: Any, driver: str | None) -> Unsupported:
     if torch.version.cuda is None:
         reason = f"{here} is here, but {version} was built without CUDA"
         return Unsupported(Code.TORCH_WITHOUT_CUDA, reason, CUDA_REMEDY)
-    reason = f"{here} and {version} do not work together{_why(torch)}"
-    return Unsupported(Code.CUDA_UNAVAILABLE, reason, "nvidia-smi")
-
-
-def _why(torch: Any) -> str:
+    reason = f"{here} and {version} do not work together"
     try:
         torch.cuda.init()
     except (RuntimeError, AssertionError) as error:
-        return ": " + str(error).strip().splitlines()[0][:300]
-    return ""
+        reason += ": " + str(error).strip().splitlines()[0][:300]
+    return Unsupported(Code.CUDA_UNAVAILABLE, reason, "nvidia-smi")
 
 
 def _cuda(torch: Any, index: int, survey: Survey) -> Device:
@@ -118,11 +118,14 @@ def _cpu(torch: Any, driver: str | None) -> Device:
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """Steps of one window: wall seconds, seconds in which the device computed, and each step's seconds."""
+    """Steps of one window: wall seconds, and in how many of them the device computed each step."""
 
     wall: float
-    busy: float
     steps: list[float]
+
+    @property
+    def busy(self) -> float:
+        return sum(self.steps)
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -145,7 +148,7 @@ def _time_on_host(step: Callable[[], None], seconds: float) -> Timed:
         step()
         now = time.perf_counter()
         steps.append(now - before)
-    return Timed(now - began, sum(steps), steps)
+    return Timed(now - began, steps)
 
 
 def _time_on_cuda(torch: Any, step: Callable[[], None], seconds: float) -> Timed:
@@ -163,7 +166,7 @@ def _time_on_cuda(torch: Any, step: Callable[[], None], seconds: float) -> Timed
         marks[-1].synchronize()
         steps += [a.elapsed_time(b) / 1e3 for a, b in pairwise(marks)]
         group = max(1, min(_EVENTS_IN_FLIGHT, int(_GROUP_SECONDS / max(steps[-1], 1e-6))))
-    return Timed(time.perf_counter() - began, sum(steps), steps)
+    return Timed(time.perf_counter() - began, steps)
 
 
 # --- ceilings
@@ -181,11 +184,20 @@ def copy_bytes(device: Device) -> int:
 
 
 def ceilings(torch: Any, device: Device) -> dict[str, TimedWork]:
-    """By name: matrix product, copy within the device, and between pinned host memory and a card.
+    """By name: product of square matrices, copy within the device, and between pinned host memory and a card.
 
-    A CPU has no path between the two.
+    In the load's own dtype. A copy's bytes read and bytes written both count, as STREAM's do. A CPU has no path between
+    host and card.
     """
-    made = {"matmul": _matmul(torch, device), "copy": _copy(torch, device)}
+    n, count = _MATRIX[device.kind], copy_bytes(device) // device.element_bytes
+    a, b = (torch.randn(n, n, device=device.torch_name, dtype=device.dtype) for _ in range(2))
+    c = torch.empty_like(a)
+    source = torch.randn(count, device=device.torch_name, dtype=device.dtype)
+    target = torch.empty_like(source)
+    made: dict[str, TimedWork] = {
+        "matmul": (lambda: torch.matmul(a, b, out=c), {"flops": 2 * n**3}),
+        "copy": (lambda: target.copy_(source), {"bytes": 2 * count * device.element_bytes}),
+    }
     if device.kind != "cuda":
         return made
     host = torch.empty(_TRANSFER_BYTES, dtype=torch.uint8, pin_memory=True).random_(0, 256)
@@ -196,19 +208,3 @@ def ceilings(torch: Any, device: Device) -> dict[str, TimedWork]:
         "host_to_device": (lambda: card.copy_(host, non_blocking=True), work),
         "device_to_host": (lambda: host.copy_(card, non_blocking=True), work),
     }
-
-
-def _matmul(torch: Any, device: Device) -> TimedWork:
-    """C = A B of square matrices in the load's own dtype; 2 n^3 operations."""
-    n = _MATRIX[device.kind]
-    a, b = (torch.randn(n, n, device=device.torch_name, dtype=device.dtype) for _ in range(2))
-    c = torch.empty_like(a)
-    return lambda: torch.matmul(a, b, out=c), {"flops": 2 * n**3}
-
-
-def _copy(torch: Any, device: Device) -> TimedWork:
-    """The bytes read and the bytes written both count, as STREAM's copy counts them."""
-    count = copy_bytes(device) // device.element_bytes
-    source = torch.randn(count, device=device.torch_name, dtype=device.dtype)
-    target = torch.empty_like(source)
-    return lambda: target.copy_(source), {"bytes": 2 * count * device.element_bytes}

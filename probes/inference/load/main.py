@@ -14,7 +14,7 @@ from bench.measure.probe import ProbeError, Unsupported
 from bench.model import Code
 from probes.common.nvml import survey
 from probes.inference.events import DeviceFacts, Done, Refused, say
-from probes.inference.load.device import Device, choose, import_torch
+from probes.inference.load.device import Device, brief, choose, import_torch
 from probes.inference.shapes import SHAPES, shape_for
 
 
@@ -47,15 +47,10 @@ def main(words: list[str]) -> int:
         say(Refused("unsupported" if isinstance(error, Unsupported) else "failed", error.reason, error.remedy))
         return 0
     except (RuntimeError, MemoryError) as error:  # torch's own: out of memory, a lost card, a kernel that failed
-        say(Refused("failed", f"{Code.LOAD_FAILED}: {first_line(error)}", "nvidia-smi; free its memory"))
+        say(Refused("failed", f"{Code.LOAD_FAILED}: {brief(error)}", "nvidia-smi; free its memory"))
         return 0
     say(Done(time.monotonic() - began))
     return 0
-
-
-def first_line(error: BaseException) -> str:
-    """What torch says of it, without the pages that follow."""
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
 
 
 def run(device: Device, options: argparse.Namespace, deadline: float) -> None:

@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
@@ -25,7 +25,7 @@ from typing import Any
 
 from probes.common.nvml import Survey, survey
 from probes.inference.events import Done, Lost, NodeFacts, Pinned, Window, measured, say, stage
-from probes.inference.load.device import Device, TimedWork, ceilings, choose, timer
+from probes.inference.load.device import Device, TimedWork, brief, ceilings, choose, timer
 from probes.inference.shapes import SHAPES, shape_for
 
 _START_AHEAD = 0.02  # orders go out this long before all begin at one moment
@@ -57,50 +57,48 @@ Step = Callable[[float], dict[str, Any]]
 
 
 def work(pipe: Connection, mine: Assignment) -> None:
-    """Answer ``(step, seconds, start)`` with a window's fields, until None comes. Errors are answers too."""
+    """Bind to the CPUs beside the card and answer ``(step, seconds, start)`` with a window's fields, until None comes.
+
+    Errors are answers too.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    pinned = _pin(mine)
-    try:
-        steps = _prepare(mine)
-    except Exception as error:  # noqa: BLE001 - whatever torch raises is told to the parent, which says it
-        pipe.send({"error": f"{type(error).__name__}: {str(error).strip().splitlines()[-1:]}"})
-        return
-    pipe.send({"ready": tuple(steps), "cpus": pinned})
-    with suppress(EOFError):
-        while (order := pipe.recv()) is not None:
-            pipe.send(_obey(steps, *order))
-
-
-def _pin(mine: Assignment) -> int | None:
-    """Bind to the card's own NUMA node; returns how many CPUs that is, None when it is not known."""
     if mine.kind == "cuda":
         os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(mine.uuids)
-    cpus = cpus_of(mine.numa) & os.sched_getaffinity(0)
-    if not cpus:
-        return None
-    os.sched_setaffinity(0, cpus)
-    return len(cpus)
+    if cpus := cpus_of(mine.numa) & os.sched_getaffinity(0):
+        os.sched_setaffinity(0, cpus)
+    steps: dict[str, Step] = {}
+
+    def prepare() -> dict[str, Any]:
+        steps.update(_prepare(mine))
+        return {"ready": tuple(steps), "cpus": len(cpus) or None}
+
+    pipe.send(_answer(prepare))
+    with suppress(EOFError):
+        while steps and (order := pipe.recv()) is not None:
+            pipe.send(_answer(partial(_obey, steps, *order)))
+
+
+def _answer(action: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What it gives, or the error: whatever torch raises is told to the parent, which says it."""
+    try:
+        return action()
+    except Exception as error:  # noqa: BLE001 - as above
+        return {"error": brief(error)}
 
 
 def cpus_of(node: int | None, folder: Path = _NODES) -> set[int]:
     """The CPUs of a NUMA node; empty where the kernel does not say."""
-    if node is None or node < 0:
-        return set()
-    try:
+    with suppress(OSError, ValueError):
         return parse_cpulist((folder / f"node{node}" / "cpulist").read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return set()
+    return set()
 
 
 def parse_cpulist(text: str) -> set[int]:
     """``0-3,8`` to {0, 1, 2, 3, 8} (kernel Documentation/admin-guide/cputopology)."""
-    found: set[int] = set()
-    for part in filter(None, text.strip().split(",")):
-        low, _, high = part.partition("-")
-        found |= set(range(int(low), int(high or low) + 1))
-    return found
+    spans = (part.partition("-") for part in text.strip().split(",") if part)
+    return {cpu for low, _, high in spans for cpu in range(int(low), int(high or low) + 1)}
 
 
 def _prepare(mine: Assignment) -> dict[str, Step]:
@@ -142,20 +140,15 @@ def _decode(device: Device, mine: Assignment) -> TimedWork:
 def _peers(torch: Any, count: int) -> dict[str, TimedWork]:
     """Copies from card 0 to each of the others that this process sees, by their number."""
     source = torch.empty(_PEER_BYTES, dtype=torch.uint8, device="cuda:0").random_(0, 256)
-    targets = {i: torch.empty(_PEER_BYTES, dtype=torch.uint8, device=f"cuda:{i}") for i in range(1, count)}
-    return {
-        str(i): (partial(target.copy_, source, non_blocking=True), {"bytes": _PEER_BYTES})
-        for i, target in targets.items()
-    }
+    targets = [torch.empty(_PEER_BYTES, dtype=torch.uint8, device=f"cuda:{i}") for i in range(1, count)]
+    copies = [partial(target.copy_, source, non_blocking=True) for target in targets]
+    return {str(i): (copy, {"bytes": _PEER_BYTES}) for i, copy in enumerate(copies, 1)}
 
 
 def _obey(steps: dict[str, Step], name: str, seconds: float, start: float) -> dict[str, Any]:
     """Wait for ``start`` (monotonic seconds, one clock for all processes), then run."""
     time.sleep(max(0.0, start - time.monotonic()))
-    try:
-        return steps[name](seconds)
-    except Exception as error:  # noqa: BLE001 - as above
-        return {"error": f"{type(error).__name__}: {str(error)[:200]}"}
+    return steps[name](seconds)
 
 
 # --- in the program that starts them
@@ -243,8 +236,8 @@ def _run(workers: Sequence[Worker], phase: str, name: str, number: int, seconds:
 def card_to_card(found: Survey, seconds: float) -> None:
     """From the first card to each other one."""
     first = found.cards[0]
-    worker = Worker(Assignment("cuda", first.index, tuple(card.uuid for card in found.cards), first.numa))
-    try:
+    mine = Assignment("cuda", first.index, tuple(card.uuid for card in found.cards), first.numa)
+    with closing(Worker(mine)) as worker:
         ready([worker])
         for name in worker.steps:  # none, where it did not come up
             with stage("inference.peer"):
@@ -253,8 +246,6 @@ def card_to_card(found: Survey, seconds: float) -> None:
             if "error" not in fields:
                 peer = str(found.cards[int(name)].index)
                 say(Window(stage="device_to_device", phase="alone", device=worker.name, peer=peer, round=0, **fields))
-    finally:
-        worker.close()
 
 
 def main(words: list[str]) -> int:
@@ -267,15 +258,11 @@ def main(words: list[str]) -> int:
     options = parser.parse_args(words)
     began = time.monotonic()
     found = survey() if options.accelerator == "cuda" else Survey(None)
-    workers = [Worker(mine) for mine in assignments(options, found)]
-    try:
+    with ExitStack() as opened:
+        workers = [opened.enter_context(closing(Worker(mine))) for mine in assignments(options, found)]
         say(NodeFacts(options.accelerator, tuple(card.name for card in found.cards)), devices=len(workers))
-        live = ready(workers)
-        if live:
+        if live := ready(workers):
             alone_and_together(live, began + options.seconds - time.monotonic())
-    finally:
-        for worker in workers:
-            worker.close()
     if options.accelerator == "cuda" and len(found.cards) > 1:
         card_to_card(found, 0.1 * options.seconds)
     say(Done(time.monotonic() - began))

@@ -77,17 +77,12 @@ def poisson_arrivals(rate: float, seconds: float, prompt: int, output: int, seed
 
     All is drawn before the start and depends on the seed alone.
     """
-    draw = random.Random(seed)
+    draw, at = random.Random(seed), 0.0
     arrivals: list[Arrival] = []
-    at = draw.expovariate(rate)
-    while at < seconds:
-        arrivals.append(Arrival(at, _around(draw, prompt), _around(draw, output)))
-        at += draw.expovariate(rate)
+    while (at := at + draw.expovariate(rate)) < seconds:
+        around = [max(1, draw.randint(mean - mean // 4, mean + mean // 4)) for mean in (prompt, output)]
+        arrivals.append(Arrival(at, *around))
     return arrivals
-
-
-def _around(draw: random.Random, mean: int) -> int:
-    return max(1, draw.randint(mean - mean // 4, mean + mean // 4))
 
 
 class OpenLoop:
@@ -134,27 +129,21 @@ class OpenLoop:
             return False
         started = self.clock.now()
         if filling is not None:
-            self._fill(filling)
+            count = min(self.chunk, filling.arrival.prompt - filling.prefilled)
+            self.server.prefill(filling, count)
+            filling.prefilled += count
+            self._stepped = self.clock.now()
+            if filling.prefilled == filling.arrival.prompt:
+                self._filling = None
+                self._running.append(filling)
+                self._token(filling)
         if running:
-            self._decode(running)
+            self.server.decode(running)
+            self._stepped = self.clock.now()
+            for request in running:
+                self._token(request)
         self.busy_seconds += self._stepped - started
         return True
-
-    def _fill(self, request: Served) -> None:
-        count = min(self.chunk, request.arrival.prompt - request.prefilled)
-        self.server.prefill(request, count)
-        request.prefilled += count
-        self._stepped = self.clock.now()
-        if request.prefilled == request.arrival.prompt:
-            self._filling = None
-            self._running.append(request)
-            self._token(request)
-
-    def _decode(self, running: Sequence[Served]) -> None:
-        self.server.decode(running)
-        self._stepped = self.clock.now()
-        for request in running:
-            self._token(request)
 
     def _token(self, request: Served) -> None:
         request.tokens.append(self._stepped)
@@ -180,12 +169,9 @@ class Trial:
 
 @dataclass(slots=True)
 class Search:
-    """What was tried so far."""
+    """What was tried so far; at least one rate."""
 
-    trials: list[Trial] = field(default_factory=list)
-
-    def add(self, trial: Trial) -> None:
-        self.trials.append(trial)
+    trials: list[Trial]
 
     @property
     def failed(self) -> float | None:
@@ -203,14 +189,13 @@ class Search:
         """What to try next; None when the answer is close enough, or out of reach."""
         if self.failed is None or self.best is None:
             far = len(self.trials) > _MOST_DOUBLINGS
-            return None if far or not self.trials else (2.0 * (self.best or 0.0) or 0.5 * (self.failed or 0.0))
+            return None if far else (2.0 * (self.best or 0.0) or 0.5 * (self.failed or 0.0))
         return None if self.failed <= self.best * _CLOSE_ENOUGH else (self.best * self.failed) ** 0.5
 
 
 def highest_rate(first: Trial, trial: Callable[[float], Trial], more: Callable[[], bool]) -> Search:
     """Search on from a first trial for as long as ``more()`` says that there is time."""
-    search = Search()
-    search.add(first)
+    search = Search([first])
     while (rate := search.next_rate) is not None and more():
-        search.add(trial(rate))
+        search.trials.append(trial(rate))
     return search

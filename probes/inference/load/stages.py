@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,12 @@ _MOST_STEPS_KEPT = 2000
 _QUICK = {"warm": 0.08, "rounds": 0.50, "serve": 0.40, "search": 0.0}  # of the time that is left after setting up
 _SHARES = {"warm": 0.06, "rounds": 0.42, "serve": 0.25, "search": 0.25}
 _MOST_ROUNDS = {"cuda": 3, "cpu": 100}  # a GPU does not drift with its host; long windows serve its energy counter
+_WEIGHTS = {"prefill": 1.0, "decode": 1.0}  # of a round; what these are held against takes half as long
+_SLEEP_AHEAD = 0.0005  # wake this much before an arrival and spin, because a sleep ends late
+_LEAST_KEPT = 0.9  # of the requests must keep the limits for a rate to be sustained
+_ENOUGH_REQUESTS = 90  # of a trial: 64 decide with one violation, 81 with two (exact binomial, 99 %)
+_SHORTEST_TRIAL = 2.0
+_MOST_SERVED = 32  # at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,24 +70,32 @@ class Stages:
     def __init__(self, device: Device, shape: Shape, options: argparse.Namespace, deadline: float) -> None:
         self.device, self.shape, self.options, self.deadline = device, shape, options, deadline
         self.sizes = sizes(device, shape, options.quick)
+        self.slots = min(self.sizes.slots, _MOST_SERVED)
+        self.limits = Limits(options.first_token_limit, options.inter_token_limit)
         with stage("inference.setup"):
             self.decoder = Decoder(
                 shape, device.torch_name, device.dtype, self.sizes.slots, self.sizes.length, options.seed
             )
             self.decoder.synchronize()
         self.time_steps = timer(torch, device)
-        draw = torch.Generator(device="cpu").manual_seed(options.seed)
-        size = (self.sizes.prefill_batch, self.sizes.context * (2 if device.kind == "cuda" else 1) - 1)
-        self.prompt = torch.randint(0, shape.vocabulary, size, generator=draw).to(device.torch_name)
-        self.draw = draw
+        self.draw = torch.Generator(device="cpu").manual_seed(options.seed)
+        self.prompt = self.words(self.sizes.prefill_batch, self.sizes.context * (2 if device.kind == "cuda" else 1) - 1)
+
+    def words(self, batch: int, count: int) -> Any:
+        """Random tokens, [batch, count], on the device."""
+        return torch.randint(0, self.shape.vocabulary, (batch, count), generator=self.draw).to(self.device.torch_name)
 
     def run(self) -> None:
         left = max(1.0, self.deadline - time.monotonic())
         shares = _QUICK if self.options.quick else _SHARES
         self.warm_up(left * shares["warm"])
         took = self.rounds(left * shares["rounds"])
-        spare = self.deadline - time.monotonic() - left * shares["search"] - 0.2
-        self.serve(took, max(0.5, min(left * shares["serve"], spare)), left * shares["search"])
+        searching = left * shares["search"]
+        spare = self.deadline - time.monotonic() - searching - 0.2
+        first = self.serve(self.modest_rate(took), max(0.5, min(left * shares["serve"], spare)))
+        if searching > 0:
+            with stage("inference.search"):
+                self.search(first, time.monotonic() + searching)
 
     # --- warm-up
 
@@ -91,7 +106,7 @@ class Stages:
         with stage("inference.warmup"):
             for batch in self.sizes.batches[1:]:
                 self.decode_step(batch)()
-            self.prefill_step()
+            self.decoder.prefill(self.prompt)
             end = time.monotonic() + most
             while not steady and time.monotonic() < end:
                 timed = self.time_steps(step, max(0.1, most / 10))
@@ -102,16 +117,16 @@ class Stages:
 
     # --- interleaved rounds
 
-    def rounds(self, seconds: float) -> dict[str, float]:
-        """Every stage once a round. Returns the best guess of each stage's seconds a step, by stage name."""
+    def rounds(self, seconds: float) -> dict[tuple[str, int | None], float]:
+        """Every stage once a round. Returns the best guess of each stage's seconds a step, by stage and batch."""
         plan = self.plan()
         rounds = min(self.options.rounds, _MOST_ROUNDS[self.device.kind])
-        share = seconds / rounds / sum(_weight(name) for name, _ in plan)
-        took: dict[str, float] = {}
+        weights = [_WEIGHTS.get(name, 0.5) for name, _ in plan]
+        took: dict[tuple[str, int | None], float] = {}
         for number in range(rounds):
-            for name, (step, work) in plan:
-                spent = self.window(name, step, work, number, share * _weight(name))
-                took[f"{name}{work.get('batch', '')}"] = spent
+            for weight, (name, (step, work)) in zip(weights, plan, strict=True):
+                spent = self.window(name, step, work, number, seconds / rounds * weight / sum(weights))
+                took[name, work.get("batch")] = spent
         return took
 
     def plan(self) -> list[tuple[str, TimedWork]]:
@@ -119,29 +134,23 @@ class Stages:
         made = ceilings(torch, self.device)
         for step, _ in made.values():
             step()
+        batch, tokens = self.prompt.shape
+        prefill = {"batch": batch, "tokens": batch * tokens, "flops": self.shape.prefill_flops(batch, tokens)}
         decode = [("decode", (self.decode_step(batch), self.decode_work(batch))) for batch in self.sizes.batches]
-        return [*made.items(), ("prefill", (self.prefill_step, self.prefill_work())), *decode]
+        return [*made.items(), ("prefill", (lambda: self.decoder.prefill(self.prompt), prefill)), *decode]
 
     def window(self, name: str, step: Callable[[], None], work: dict[str, Any], number: int, seconds: float) -> float:
         """One repeat of one stage, reported. Returns the seconds of its median step."""
+
+        def timed() -> dict[str, Any]:
+            found = self.time_steps(step, max(0.02, seconds))
+            return {**found.fields, "step_seconds": tuple(round(s, 9) for s in found.steps[:_MOST_STEPS_KEPT])}
+
         with stage(f"inference.{name}"):
             self.start_decode()
-            fields = measured(lambda: self._timed(step, seconds), self.device.energy)
+            fields = measured(timed, self.device.energy)
         say(Window(stage=name, round=number, **work, **fields))
-        steps = sorted(fields["step_seconds"])
-        return float(steps[len(steps) // 2])
-
-    def _timed(self, step: Callable[[], None], seconds: float) -> dict[str, Any]:
-        timed = self.time_steps(step, max(0.02, seconds))
-        return {**timed.fields, "step_seconds": tuple(round(s, 9) for s in timed.steps[:_MOST_STEPS_KEPT])}
-
-    def prefill_step(self) -> None:
-        self.decoder.prefill(self.prompt)
-
-    def prefill_work(self) -> dict[str, Any]:
-        batch, tokens = self.prompt.shape
-        flops = self.shape.prefill_flops(batch, tokens)
-        return {"batch": batch, "tokens": batch * tokens, "flops": flops}
+        return float(statistics.median_high(fields["step_seconds"]))
 
     def start_decode(self) -> None:
         self._context = self.sizes.context
@@ -166,32 +175,65 @@ class Stages:
 
     # --- serving
 
-    def serve(self, took: dict[str, float], seconds: float, searching: float) -> None:
-        """At half of what the measured steps could carry; then, if there is time for it, the highest rate there is."""
-        sizes, batch = self.sizes, max(b for b in self.sizes.batches if b <= 32)
-        prefill = took[f"prefill{self.prompt.shape[0]}"] / self.prompt.numel() * sizes.prompt
-        rate = self.options.rate or 0.5 / service_seconds(prefill, took[f"decode{batch}"], batch, sizes.output)
-        serving = Serving(self.decoder, self.draw, sizes, self.options, self.device.energy)
-        first = serving.serve(rate, seconds)
-        if searching > 0:
-            with stage("inference.search"):
-                serving.search(first, time.monotonic() + searching)
+    def modest_rate(self, took: dict[tuple[str, int | None], float]) -> float:
+        """Requests a second: half of what the measured steps could carry, if no rate was asked for.
 
+        A request takes the device for its prefill and for its share of each step of a full batch.
+        """
+        batch = max(b for b in self.sizes.batches if b <= _MOST_SERVED)
+        prefill = took["prefill", self.prompt.shape[0]] / self.prompt.numel() * self.sizes.prompt
+        rate: float = self.options.rate
+        return rate or 0.5 / (prefill + self.sizes.output * took["decode", batch] / batch)
 
-def _weight(name: str) -> float:
-    """A stage's share of a round: what is measured takes twice as long as what it is held against."""
-    return 1.0 if name in ("prefill", "decode") else 0.5
+    def serve(self, rate: float, seconds: float) -> Trial:
+        """One window with every request reported; also the first trial of the search."""
+        sizes, limits = self.sizes, self.limits
+        with stage("inference.serve"):
+            served, fields = self.serve_window(rate, seconds, self.options.seed)
+        for request in served:
+            say(_record(request), index=request.index, prompt=request.arrival.prompt)
+        event = Serve(
+            rate=rate, window=seconds, first_token_limit=limits.first_token, inter_token_limit=limits.inter_token,
+            **fields,
+        )  # fmt: skip
+        say(event, slots=self.slots, chunk=sizes.chunk, prompt=sizes.prompt, output=sizes.output)
+        return self.judged(rate, served, seconds)
 
+    def search(self, first: Trial, deadline: float) -> None:
+        """Find the highest rate that keeps the limits, until the deadline (monotonic seconds), and report it."""
+        seeds = itertools.count(self.options.seed + 1)
 
-_SLEEP_AHEAD = 0.0005  # wake this much before an arrival and spin, because a sleep ends late
-SHARE = 0.9  # of the requests must keep the limits for a rate to be sustained
-_ENOUGH_REQUESTS = 90  # of a trial: 64 decide with one violation, 81 with two (exact binomial, 99 %)
-_SHORTEST_TRIAL = 2.0
+        def trial(rate: float) -> Trial:
+            seconds = min(deadline - time.monotonic(), max(_SHORTEST_TRIAL, _ENOUGH_REQUESTS / rate))
+            served, fields = self.serve_window(rate, seconds, next(seeds))
+            last = self.judged(rate, served, seconds)
+            say(SearchTrial(rate=rate, **fields), window=seconds, kept=last.kept, violated=last.violated,
+                outcome=last.outcome)  # fmt: skip
+            return last
 
+        found = highest_rate(first, trial, lambda: deadline - time.monotonic() > _SHORTEST_TRIAL)
+        say(SearchEnd(best=found.best, failed=found.failed, share=_LEAST_KEPT, trials=len(found.trials)))
 
-def service_seconds(prefill: float, decode: float, batch: int, output: int) -> float:
-    """The device's seconds for one request when ``batch`` run at once: its prefill and its share of each step."""
-    return prefill + output * decode / batch
+    def serve_window(self, rate: float, seconds: float, seed: int) -> tuple[list[Served], dict[str, Any]]:
+        arrivals = poisson_arrivals(rate, seconds, self.sizes.prompt, self.sizes.output, seed)
+        longest = (self.sizes.prompt + self.sizes.output) * 5 // 4
+        prompts = [self.words(1, arrival.prompt) for arrival in arrivals]
+        server = DecoderServer(self.decoder, prompts, self.slots, longest)
+        server.warm()
+        served: list[Served] = []
+
+        def work() -> dict[str, Any]:
+            clock = WallClock()
+            loop = OpenLoop(clock, server, arrivals, self.sizes.chunk)
+            served.extend(loop.run(seconds))
+            return {"seconds": clock.now(), "busy_seconds": loop.busy_seconds}
+
+        return served, measured(work, self.device.energy)
+
+    def judged(self, rate: float, served: Sequence[Served], seconds: float) -> Trial:
+        outcomes = [self.limits.kept(_record(request), seconds) for request in served]
+        kept, violated = outcomes.count(Kept.KEPT), outcomes.count(Kept.VIOLATED)
+        return Trial(rate, kept, violated, held(kept, violated, _LEAST_KEPT))
 
 
 class WallClock:
@@ -204,9 +246,7 @@ class WallClock:
         return time.perf_counter() - self._began
 
     def wait(self, until: float) -> None:
-        left = until - self.now() - _SLEEP_AHEAD
-        if left > 0:
-            time.sleep(left)
+        time.sleep(max(0.0, until - self.now() - _SLEEP_AHEAD))
         while self.now() < until:
             pass
 
@@ -224,96 +264,19 @@ class DecoderServer:
         self.decoder.tokens[request.slot].item()
 
     def decode(self, running: Sequence[Served]) -> None:
+        """On a GPU a step always looks at the same length of the cache, because it is captured for that."""
         highest = max(request.slot or 0 for request in running)
         batch = min(self.slots, 1 << highest.bit_length())
-        self.decoder.decode(batch, self._length(running))
+        on_gpu = self.decoder.device.type == "cuda"
+        self.decoder.decode(batch, self.longest if on_gpu else max(request.held for request in running))
         self.decoder.tokens[:batch].tolist()
-
-    def _length(self, running: Sequence[Served]) -> int:
-        """How much of the cache a step looks at: on a GPU always the same, because its step is captured for that."""
-        if self.decoder.device.type == "cuda":
-            return self.longest
-        return max(request.held for request in running)
 
     def warm(self) -> None:
         """Every batch size once, so that nothing is captured while requests wait."""
-        batch = 1
-        while batch <= self.slots:
+        for power in range(self.slots.bit_length()):
             self.decoder.positions.fill_(self.longest - 1)
-            self.decoder.decode(batch, self.longest)
-            batch *= 2
+            self.decoder.decode(1 << power, self.longest)
         self.decoder.synchronize()
-
-
-@dataclass(slots=True)
-class Serving:
-    """Open-loop windows of one decoder."""
-
-    decoder: Decoder
-    draw: Any
-    sizes: Sizes
-    options: argparse.Namespace
-    energy: Callable[[], float | None]
-
-    @property
-    def slots(self) -> int:
-        return min(self.sizes.slots, 32)
-
-    @property
-    def limits(self) -> Limits:
-        return Limits(self.options.first_token_limit, self.options.inter_token_limit)
-
-    def serve(self, rate: float, seconds: float) -> Trial:
-        """One window with every request reported; also the first trial of the search."""
-        sizes, limits = self.sizes, self.limits
-        with stage("inference.serve"):
-            served, fields = self._window(rate, seconds, self.options.seed)
-        for request in served:
-            say(_record(request), index=request.index, prompt=request.arrival.prompt)
-        event = Serve(
-            rate=rate, window=seconds, first_token_limit=limits.first_token, inter_token_limit=limits.inter_token,
-            **fields,
-        )  # fmt: skip
-        say(event, slots=self.slots, chunk=sizes.chunk, prompt=sizes.prompt, output=sizes.output)
-        return self._judged(rate, served, seconds)
-
-    def search(self, first: Trial, deadline: float) -> None:
-        """Find the highest rate that keeps the limits, until the deadline (monotonic seconds), and report it."""
-        seeds = itertools.count(self.options.seed + 1)
-
-        def trial(rate: float) -> Trial:
-            seconds = min(deadline - time.monotonic(), max(_SHORTEST_TRIAL, _ENOUGH_REQUESTS / rate))
-            served, fields = self._window(rate, seconds, next(seeds))
-            last = self._judged(rate, served, seconds)
-            say(SearchTrial(rate=rate, **fields), window=seconds, kept=last.kept, violated=last.violated,
-                outcome=last.outcome)  # fmt: skip
-            return last
-
-        found = highest_rate(first, trial, lambda: deadline - time.monotonic() > _SHORTEST_TRIAL)
-        say(SearchEnd(best=found.best, failed=found.failed, share=SHARE, trials=len(found.trials)))
-
-    def _window(self, rate: float, seconds: float, seed: int) -> tuple[list[Served], dict[str, Any]]:
-        arrivals = poisson_arrivals(rate, seconds, self.sizes.prompt, self.sizes.output, seed)
-        vocabulary = self.decoder.shape.vocabulary
-        drawn = [torch.randint(0, vocabulary, (1, a.prompt), generator=self.draw) for a in arrivals]
-        longest = (self.sizes.prompt + self.sizes.output) * 5 // 4
-        server = DecoderServer(self.decoder, [words.to(self.decoder.device) for words in drawn], self.slots, longest)
-        server.warm()
-        served: list[Served] = []
-
-        def work() -> dict[str, Any]:
-            clock = WallClock()
-            loop = OpenLoop(clock, server, arrivals, self.sizes.chunk)
-            served.extend(loop.run(seconds))
-            return {"seconds": clock.now(), "busy_seconds": loop.busy_seconds}
-
-        fields = measured(work, self.energy)
-        return served, fields
-
-    def _judged(self, rate: float, served: Sequence[Served], seconds: float) -> Trial:
-        outcomes = [self.limits.kept(_record(request), seconds) for request in served]
-        kept, violated = outcomes.count(Kept.KEPT), outcomes.count(Kept.VIOLATED)
-        return Trial(rate, kept, violated, held(kept, violated, SHARE))
 
 
 def _record(served: Served) -> ServedRequest:

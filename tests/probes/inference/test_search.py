@@ -88,10 +88,9 @@ def test_an_undecided_rate_is_not_claimed() -> None:
 
 
 def test_a_failure_below_an_earlier_pass_takes_the_pass_back() -> None:
-    search = Search()
-    for rate, outcome in ((4.0, Held.PASS), (8.0, Held.PASS), (16.0, Held.FAIL), (11.0, Held.FAIL), (9.0, Held.PASS)):
-        search.add(Trial(rate, 1, 1, outcome))
-    search.add(Trial(8.5, 1, 1, Held.FAIL))
+    rates = ((4.0, Held.PASS), (8.0, Held.PASS), (16.0, Held.FAIL), (11.0, Held.FAIL), (9.0, Held.PASS))
+    search = Search([Trial(rate, 1, 1, outcome) for rate, outcome in rates])
+    search.trials.append(Trial(8.5, 1, 1, Held.FAIL))
     assert (search.best, search.failed, search.next_rate) == (8.0, 8.5, None)
 
 

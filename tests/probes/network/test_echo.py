@@ -134,18 +134,29 @@ def test_events_are_ordered_disjoint_and_never_more_than_the_late_packets(delays
 # --- loss, order, lateness
 
 
+def idle(rows: Sequence[Row], **head: Any) -> dict[tuple[str, str], float]:
+    """The figures by metric and statistic or direction."""
+    echo = parse(rows, **head)
+    found = idle_or_loaded([echo], _echo.usual_times(echo), {})
+    return {(m.metric, m.labels.get("statistic") or m.labels.get("direction", "")): m.value for m in found}
+
+
 def test_loss_is_told_apart_by_direction() -> None:
-    echo = parse([row(), LOST, LOST, row(), LOST, row()], seen=4)
-    assert (echo.lost_sending, echo.lost_receiving) == (2, 1)
-    assert _echo.loss_bursts(echo) == [2, 1]
+    found = idle([row(), LOST, LOST, row(), LOST, row()], seen=4)
+    lost = [found["network_echo_loss_ratio", way] for way in ("send", "receive")]
+    assert lost == pytest.approx([2 / 6, 1 / 6])
+    assert found["network_lost_burst_packets", ""] == 2
 
 
 def test_missed_slots_are_those_sent_after_the_next_was_due() -> None:
-    assert _echo.missed_slots(parse([row(), row(late=19), row(late=21), row(late=300)])) == 2
+    found = idle([row(), row(late=19), row(late=21), row(late=300)])
+    assert found["network_missed_send_slots", ""] == 2
 
 
 def test_variation_is_from_the_least() -> None:
-    assert _echo.variation(parse([row(network=5), row(network=3), row(network=9)])) == pytest.approx([0.002, 0, 0.006])
+    found = idle([row(network=5), row(network=3), row(network=9)])
+    varied = [found["network_delay_variation_seconds", statistic] for statistic in ("p50", "max")]
+    assert varied == pytest.approx([0.002, 0.006])
 
 
 # --- what must not decide
@@ -182,7 +193,7 @@ def test_a_packet_with_impossible_stamps_is_left_out() -> None:
     """The peer's clock was set: its part is longer than the whole."""
     impossible: Row = [0, 3 * MS, 1, 1, 2 * MS, 90_000 * MS, 1]
     echo = parse([row()] * 199 + [impossible])
-    assert len(echo.received) == 199
+    assert len(echo.times("round_trip")) == 199
     assert max(echo.times("round_trip")) == pytest.approx(0.001)
 
 
