@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
+from collections import Counter
 from collections.abc import Iterator
 
 from bench.measure.probe import Probe
@@ -13,8 +14,9 @@ from bench.measure.probe import Probe
 def discover() -> list[Probe]:
     """All probes, light before heavy. Raises ValueError when two of them share a name or a metric."""
     found = sorted(_probes(), key=lambda probe: (probe.order, probe.name))
-    _refuse_doubles([probe.name for probe in found])
-    _refuse_doubles([metric.name for probe in found for metric in probe.metrics])
+    names = Counter(name for probe in found for name in (probe.name, *(metric.name for metric in probe.metrics)))
+    if doubles := sorted(name for name, times in names.items() if times > 1):
+        raise ValueError(f"declared twice: {', '.join(doubles)}")
     return found
 
 
@@ -25,9 +27,3 @@ def _probes() -> Iterator[Probe]:
             probe = getattr(importlib.import_module(name), "PROBE", None)
             if isinstance(probe, Probe):
                 yield probe
-
-
-def _refuse_doubles(names: list[str]) -> None:
-    doubles = {name for name in names if names.count(name) > 1}
-    if doubles:
-        raise ValueError(f"declared twice: {', '.join(sorted(doubles))}")

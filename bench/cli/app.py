@@ -23,7 +23,6 @@ _AS_IT_IS = "\b"
 
 app = typer.Typer(
     name="bench",
-    help="Is this GPU node ready for AI work? Measures storage, network and accelerator, and judges it a workload.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -55,29 +54,15 @@ def with_examples(text: str | None) -> str:
     return f"{whole[: found.start()]}\n\n{_AS_IT_IS}\nExamples:\n{lines}"
 
 
-def _show_examples(group: typer.Typer) -> None:
-    for command in group.registered_commands:
-        command.help = with_examples(command.help or getattr(command.callback, "__doc__", None))
-    for inner in group.registered_groups:
-        if inner.typer_instance is not None:
-            _show_examples(inner.typer_instance)
-
-
-app.command("run", cls=run_command.RunCommand)(run_command.run)
-app.command("gate")(gate.gate)
-app.command("explain")(report.explain)
-app.command("report")(report.report)
-app.command("compare")(report.compare)
-app.command("history")(history.history)
-app.command("export")(export.export)
-app.add_typer(baseline.baseline, name="baseline")
-app.add_typer(schedule.schedule, name="schedule")
-app.command("doctor")(doctor.doctor)
-app.command("peer")(peer.peer)
-app.add_typer(fleet.fleet, name="fleet")
-app.command("probes")(doctor.probes)
-app.command("profiles")(doctor.profiles)
-_show_examples(app)
+_STORED = (gate.gate, report.explain, report.report, report.compare, history.history, export.export)
+_GROUPS = {"baseline": baseline.baseline, "schedule": schedule.schedule, "fleet": fleet.fleet}
+app.command(cls=run_command.RunCommand)(run_command.run)
+for _command in (*_STORED, doctor.doctor, peer.peer, doctor.probes, doctor.profiles):
+    app.command()(_command)
+for _name, _group in _GROUPS.items():
+    app.add_typer(_group, name=_name)
+for _info in [info for group in (app, *_GROUPS.values()) for info in group.registered_commands]:
+    _info.help = with_examples(_info.callback and _info.callback.__doc__)
 
 
 def run(arguments: Sequence[str]) -> int:

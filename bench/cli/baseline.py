@@ -4,54 +4,43 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option, Typer
 
 from bench.cli.options import Json, NodeOption, Results, Words
-from bench.cli.output import emit, emit_json
+from bench.cli.output import emit, emit_json, emit_lines
 from bench.errors import UserError
 
 if TYPE_CHECKING:
     from bench.judge.baseline.series import Regression
 
-baseline = typer.Typer(no_args_is_help=True, help="What the nightly gate compares with.", rich_markup_mode=None)
-Profiles = Annotated[
-    Words, typer.Option(envvar="BENCH_PROFILE", help="Whose series gate: by name or file; again for more.")
-]
-Reason = Annotated[str, typer.Option("--reason", help="Why; kept with the decision.")]
+baseline = Typer(no_args_is_help=True, help="What the nightly gate compares with.", rich_markup_mode=None)
+Profiles = Annotated[Words, Option(envvar="BENCH_PROFILE", help="Whose series gate: by name or file; again for more.")]
+Reason = Annotated[str, Option("--reason", help="Why; kept with the decision.")]
 
 
 @baseline.command("show")
-def show(
-    node: NodeOption = None,
-    profile: Profiles = None,
-    results: Results = None,
-    json: Json = False,
-) -> int:
+def show(node: NodeOption = None, profile: Profiles = None, results: Results = None, json: Json = False) -> None:
     """What this node normally measures, and the smallest drop that would be seen, as of its newest run.
 
     Examples:  bench baseline show    bench baseline show --node gpu07 --profile batch-inference --json
     """
-    from bench.store.errors import one_line
     from bench.workflows import nightly
 
     found = nightly.normal(results, node, profile)
     if json:
         emit_json({**found, "series": [entry.public() for entry in found["series"]]})
     else:
-        emit("\n".join(map(one_line, _lines(found))))
-    return 0
+        emit_lines(_lines(found))
 
 
 @baseline.command("pin")
 def pin(
-    runs: Annotated[
-        Words, typer.Argument(metavar="[RUN]...", help="Acceptance runs; default: the nights of today.")
-    ] = None,
+    runs: Annotated[Words, Argument(metavar="[RUN]...", help="Acceptance runs; default: the nights of today.")] = None,
     node: NodeOption = None,
     profile: Profiles = None,
     reason: Reason = "",
     results: Results = None,
-) -> int:
+) -> None:
     """Keep these nights as the acceptance baseline: the guard against a decline too slow for the last thirty nights.
 
     Examples:  bench baseline pin --reason "accepted by M. Chen"    bench baseline pin 3f9a 41bc 77d0
@@ -59,11 +48,10 @@ def pin(
     from bench.workflows import nightly
 
     emit(nightly.pin(results, node, runs or [], profile, reason))
-    return 0
 
 
 @baseline.command("unpin")
-def unpin(node: NodeOption = None, reason: Reason = "", results: Results = None) -> int:
+def unpin(node: NodeOption = None, reason: Reason = "", results: Results = None) -> None:
     """Give up the acceptance baseline. The last thirty nights are compared with as before.
 
     Example:  bench baseline unpin --reason "the rack was rebuilt"
@@ -71,15 +59,14 @@ def unpin(node: NodeOption = None, reason: Reason = "", results: Results = None)
     from bench.workflows import nightly
 
     emit(nightly.unpin(results, node, reason))
-    return 0
 
 
 @baseline.command("reset")
 def reset(
-    reason: Annotated[str, typer.Option("--reason", help="Why; required, and kept.")],
+    reason: Annotated[str, Option("--reason", help="Why; required, and kept.")],
     node: NodeOption = None,
     results: Results = None,
-) -> int:
+) -> None:
     """Learn anew: no run that is stored now is part of what is normal any more. A pin stays until it is unpinned.
 
     Example:  bench baseline reset --reason "disk replaced, ticket 4711"
@@ -89,7 +76,6 @@ def reset(
     if not reason.strip():
         raise UserError("--reason must say why; it is what the next reader of a changed baseline looks for")
     emit(nightly.reset(results, node, reason))
-    return 0
 
 
 def _lines(found: dict[str, Any]) -> list[str]:

@@ -7,17 +7,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
 from bench.cli.options import Directories, Json, Peers, Results
 from bench.cli.output import emit, emit_json
+from bench.errors import UserError
 
 if TYPE_CHECKING:
     from bench.measure.probe import Check, Probe
     from bench.model import Request
 
+#: What `bench probes --json` says of an option, beside its type.
+_OF_OPTION = ("name", "help", "choices", "default", "affects_comparability")
 
-def probes(json: Json = False) -> int:
+
+def probes(json: Json = False) -> None:
     """The probes, and for each its options and every metric that it can measure, with unit and labels.
 
     Examples:  bench probes    bench probes --json | jq -r .[].metrics[].name
@@ -30,25 +34,18 @@ def probes(json: Json = False) -> int:
         emit_json([_listed(probe) for probe in found])
     else:
         emit(probes_table(found))
-    return 0
 
 
 def _listed(probe: Probe) -> dict[str, object]:
     return {
         "probe": probe.name,
         "help": probe.help,
-        "options": [
-            {
-                "name": option.name, "help": option.help, "type": option.type.__name__, "choices": option.choices,
-                "default": option.default, "affects_comparability": option.affects_comparability,
-            }
-            for option in probe.options
-        ],
+        "options": [{n: getattr(o, n) for n in _OF_OPTION} | {"type": o.type.__name__} for o in probe.options],
         "metrics": [{**metric.model_dump(), "unit": metric.unit} for metric in probe.metrics],
-    }  # fmt: skip
+    }
 
 
-def profiles(json: Json = False) -> int:
+def profiles(json: Json = False) -> None:
     """The shipped profiles, and the gates of each with their limits and sources.
 
     Examples:  bench profiles    bench profiles --json
@@ -61,16 +58,15 @@ def profiles(json: Json = False) -> int:
         emit_json([{**p.model_dump(mode="json"), "digest": p.digest} for p in found])
     else:
         emit(profiles_table(found))
-    return 0
 
 
 def doctor(
     storage: Directories = None,
     peer: Peers = None,
-    accelerator: Annotated[str, typer.Option(help="auto, cuda, cpu or emulated[:NAME].")] = "auto",
+    accelerator: Annotated[str, Option(help="auto, cuda, cpu or emulated[:NAME].")] = "auto",
     results: Results = None,
     calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="Run the instruments against known truths; prints their error here.")
+        bool, Option("--calibrate", help="Run the instruments against known truths; prints their error here.")
     ] = False,
     json: Json = False,
 ) -> int:
@@ -97,13 +93,10 @@ def doctor(
     else:
         found = [*own, *(check for probe in declared().probes for check in _of_probe(probe, request))]
     _show(found, json)
-    if not all(check.ok for check in own):
-        return 2
-    return 0 if all(check.ok for check in found) else 3
+    return 2 if not all(check.ok for check in own) else 0 if all(check.ok for check in found) else 3
 
 
 def _own_checks(results: Path | None) -> Iterator[Check]:
-    from bench.errors import UserError
     from bench.measure.probe import Check
     from bench.workflows.site import check_installation, open_store
 
@@ -132,13 +125,13 @@ def _of_probe(probe: Probe, request: Request) -> list[Check]:
 
 
 def _show(found: list[Check], json: bool) -> None:
-    if json:
-        from dataclasses import asdict
+    from dataclasses import asdict
 
-        emit_json({"checks": [asdict(check) for check in found]})
-        return
     from bench.show.text import clean
 
+    if json:
+        emit_json({"checks": [asdict(check) for check in found]})
+        return
     width = max(len(check.name) for check in found)
     for check in found:
         emit(f"{'ok' if check.ok else 'NO':<3} {clean(check.name):<{width}}  {clean(check.detail)}")

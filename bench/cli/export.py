@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
-from bench.cli.options import Output, Results, RunArgument, Words, duration
+from bench.cli.options import Output, Results, RunArgument, Word, Words, duration
 from bench.cli.output import emit, write
 from bench.errors import UserError, note
 from bench.show.export import BINARY, FORMATS, PLUGIN_STATUS
@@ -24,7 +25,7 @@ def export(
     run: RunArgument = None,
     format: Annotated[  # noqa: A002 - the option is called so
         str | None,
-        typer.Option(
+        Option(
             "--format",
             "-f",
             autocompletion=lambda: [*FORMATS, *GENERATED],
@@ -33,15 +34,13 @@ def export(
     ] = None,
     output: Output = None,
     listen: Annotated[
-        str | None,
-        typer.Option(help="[ADDRESS]:PORT to serve this node's newest run on, as openmetrics, until SIGTERM."),
+        Word, Option(help="[ADDRESS]:PORT to serve this node's newest run on, as openmetrics, until SIGTERM.")
     ] = None,
     profile: Annotated[
-        Words,
-        typer.Option(envvar="BENCH_PROFILE", help="Judge again by this profile; again for more. Default: as stored."),
+        Words, Option(envvar="BENCH_PROFILE", help="Judge again by this profile; again for more. Default: as stored.")
     ] = None,
     max_age: Annotated[
-        str | None, typer.Option(help="nagios, npd: a run older than this (26h, 90m) is no answer: unknown.")
+        Word, Option(help="nagios, npd: a run older than this (26h, 90m) is no answer: unknown.")
     ] = None,
     results: Results = None,
 ) -> int:
@@ -147,13 +146,10 @@ def _listen(where: str, format: str | None, profile: Words, results: Path | None
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, end)
-    with serving:
+    with serving, suppress(KeyboardInterrupt):
         shown = f"[{host}]" if ":" in host else host
         note(f"serving http://{shown}:{serving.server_address[1]}/metrics")
-        try:
-            serving.serve_forever(poll_interval=0.2)
-        except KeyboardInterrupt:
-            return 0
+        serving.serve_forever(poll_interval=0.2)
     return 0
 
 

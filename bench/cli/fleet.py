@@ -7,10 +7,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option, Typer
 
 from bench.cli import options
 from bench.cli.export import known_format, no_answer, plugin_status
+from bench.cli.options import File, Word, Words
 from bench.cli.output import emit, emit_json, emit_verdicts, write
 from bench.errors import UserError
 from bench.show.export import FLEET_FORMATS
@@ -18,15 +19,10 @@ from bench.show.export import FLEET_FORMATS
 if TYPE_CHECKING:
     from bench.judge.fleet.model import Fleet
 
-fleet = typer.Typer(
-    name="fleet",
-    help="Many nodes: every node, every pair, one verdict.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+fleet = Typer(help="Many nodes: every node, every pair, one verdict.", no_args_is_help=True, rich_markup_mode=None)
 
-Json = Annotated[bool, typer.Option("--json", help="The fleet document on standard output, nothing else.")]
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder with the nodes' run documents.")]
+Json = Annotated[bool, Option("--json", help="The fleet document on standard output, nothing else.")]
+Folder = Annotated[Path, Argument(metavar="DIR", help="The folder with the nodes' run documents.")]
 
 
 @fleet.command("join")
@@ -37,7 +33,7 @@ def join(
     against: options.Against = None,
     again: options.Again = None,
     profile: options.Profiles = None,
-    page: Annotated[Path | None, typer.Option(help="Write the fleet page (HTML) there.")] = None,
+    page: Annotated[File, Option(help="Write the fleet page (HTML) there.")] = None,
     json: Json = False,
     quiet: options.Quiet = False,
     exit_zero: options.ExitZero = False,
@@ -58,7 +54,7 @@ def export(
     folder: Folder,
     format: Annotated[  # noqa: A002 - the option is called so
         str | None,
-        typer.Option("--format", "-f", autocompletion=lambda: [*FLEET_FORMATS], help=", ".join(FLEET_FORMATS) + "."),
+        Option("--format", "-f", autocompletion=lambda: [*FLEET_FORMATS], help=", ".join(FLEET_FORMATS) + "."),
     ] = None,
     output: options.Output = None,
     expect: options.Expect = None,
@@ -66,9 +62,7 @@ def export(
     against: options.Against = None,
     again: options.Again = None,
     profile: options.Profiles = None,
-    max_age: Annotated[
-        str | None, typer.Option(help="nagios: if the oldest run is older than this (26h, 90m): unknown.")
-    ] = None,
+    max_age: Annotated[Word, Option(help="nagios: if the oldest run is older than this (26h, 90m): unknown.")] = None,
 ) -> int:
     """The fleet of DIR, joined as `bench fleet join` does, for Prometheus, CI, Nagios or a pull request.
 
@@ -111,57 +105,47 @@ def _stale(found: Fleet, max_age: str | None) -> str | None:
 @fleet.command("run")
 def run(
     inventory: Annotated[
-        options.Words,
-        typer.Option("-i", "--inventory", help="Any ansible inventory: file, plugin, or 'HOST,'; again for more."),
+        Words, Option("-i", "--inventory", help="Any ansible inventory: file, plugin, or 'HOST,'; again for more.")
     ] = None,
-    slurm: Annotated[bool, typer.Option("--slurm", help="The nodes of the allocation that this runs in.")] = False,
+    slurm: Annotated[bool, Option("--slurm", help="The nodes of the allocation that this runs in.")] = False,
     ray: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="The nodes of that Ray cluster: HOST:PORT, auto or ray://...")
+        Word, Option(metavar="ADDRESS", help="The nodes of that Ray cluster: HOST:PORT, auto or ray://...")
     ] = None,
     limit: Annotated[
-        str, typer.Option(help="Which hosts: an ansible pattern, 'gpu:!n7'; for Slurm and Ray names, 'n1*,!n17'.")
+        str, Option(help="Which hosts: an ansible pattern, 'gpu:!n7'; for Slurm and Ray names, 'n1*,!n17'.")
     ] = "all",
-    resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with that run: its folder or id.")] = None,
-    effort: Annotated[str, typer.Option(envvar="BENCH_EFFORT", help="quick, standard or thorough.")] = "quick",
+    resume: Annotated[Word, Option(metavar="RUN", help="Go on with that run: its folder or id.")] = None,
+    effort: Annotated[str, Option(envvar="BENCH_EFFORT", help="quick, standard or thorough.")] = "quick",
     profile: options.Profiles = None,
-    probe: Annotated[options.Words, typer.Option(help="Only this probe in the sweep; again for more.")] = None,
+    probe: Annotated[Words, Option(help="Only this probe in the sweep; again for more.")] = None,
     storage: Annotated[
-        options.Words,
-        typer.Option(envvar="BENCH_STORAGE", help="Directory on the nodes to measure; again for more."),
+        Words, Option(envvar="BENCH_STORAGE", help="Directory on the nodes to measure; again for more.")
     ] = None,
     shared: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Shared storage: read it from one node, then from all at once.")
+        Word, Option(metavar="DIR", help="Shared storage: read it from one node, then from all at once.")
     ] = None,
     accelerator: options.Accelerator = None,
-    pairs: Annotated[str, typer.Option(help="Which pairs: auto (all up to 32 nodes), all, random, none.")] = "auto",
-    collective: Annotated[
-        bool, typer.Option("--collective/--no-collective", help="An all-reduce over all nodes; needs torch there.")
-    ] = True,
+    pairs: Annotated[str, Option(help="Which pairs: auto (all up to 32 nodes), all, random, none.")] = "auto",
+    collective: Annotated[bool, Option(help="An all-reduce over all nodes; needs torch there.")] = True,
     ranks_per_node: Annotated[
-        int | None,
-        typer.Option(min=1, max=64, help="Ranks of a node in the all-reduce; default: one a GPU, one without."),
+        int | None, Option(min=1, max=64, help="Ranks of a node in the all-reduce; default: one a GPU, one without.")
     ] = None,
     at_once: Annotated[
-        int | None, typer.Option(min=1, help="At most so many nodes measure one storage system at a time.")
+        int | None, Option(min=1, help="At most so many nodes measure one storage system at a time.")
     ] = None,
-    pairs_at_once: Annotated[int | None, typer.Option(min=1, help="At most so many pairs at a time.")] = None,
-    spread: Annotated[
-        float, typer.Option(min=0, help="Begin within so many seconds, each host at its own moment.")
-    ] = 0.0,
-    budget: Annotated[float | None, typer.Option(min=1, help="Seconds a node may take; default by the effort.")] = None,
-    python: Annotated[str, typer.Option(help="Python on the nodes that has aiready-bench.")] = "python3",
+    pairs_at_once: Annotated[int | None, Option(min=1, help="At most so many pairs at a time.")] = None,
+    spread: Annotated[float, Option(min=0, help="Begin within so many seconds, each host at its own moment.")] = 0.0,
+    budget: Annotated[float | None, Option(min=1, help="Seconds a node may take; default by the effort.")] = None,
+    python: Annotated[str, Option(help="Python on the nodes that has aiready-bench.")] = "python3",
     stage: Annotated[
-        bool, typer.Option("--stage", help="Bring the product to nodes that lack it: same Python, about 70 MB.")
+        bool, Option("--stage", help="Bring the product to nodes that lack it: same Python, about 70 MB.")
     ] = False,
     node_env: Annotated[
-        options.Words,
-        typer.Option(help="NAME=VALUE for the nodes' commands, nothing secret; {host} is the node's name."),
+        Words, Option(help="NAME=VALUE for the nodes' commands, nothing secret; {host} is the node's name.")
     ] = None,
-    confirm: Annotated[
-        bool, typer.Option("--confirm/--no-confirm", help="Measure once more who is slower than its siblings.")
-    ] = True,
+    confirm: Annotated[bool, Option(help="Measure once more who is slower than its siblings.")] = True,
     results: options.Results = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be sent and written where.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Print what would be sent and written where.")] = False,
     json: Json = False,
     quiet: options.Quiet = False,
     exit_zero: options.ExitZero = False,

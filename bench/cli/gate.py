@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
-from bench.cli.options import AllGates, ExitZero, Json, Profiles, Quiet, Results, RunArgument, duration, ratio
-from bench.cli.output import emit, emit_json, emit_run
+from bench.cli.options import AllGates, ExitZero, Json, Profiles, Quiet, Results, RunArgument, Word, duration, ratio
+from bench.cli.output import emit_json, emit_lines, emit_run
 from bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,12 +23,12 @@ def gate(
     all_gates: AllGates = False,
     exit_zero: ExitZero = False,
     baseline: Annotated[
-        bool, typer.Option("--baseline", help="Also compare with this node's own nights: regressions are NO-GO.")
+        bool, Option("--baseline", help="Also compare with this node's own nights: regressions are NO-GO.")
     ] = False,
-    detect: Annotated[str, typer.Option(help="With --baseline: the drop that must be seen, 20% say.")] = "20%",
-    max_age: Annotated[str | None, typer.Option(help="A run older than this, 26h say, is INCONCLUSIVE.")] = None,
+    detect: Annotated[str, Option(help="With --baseline: the drop that must be seen, 20% say.")] = "20%",
+    max_age: Annotated[Word, Option(help="A run older than this, 26h say, is INCONCLUSIVE.")] = None,
     on_inconclusive: Annotated[
-        str | None, typer.Option(help="fail: status 1 in place of 3; pass: status 0 (a prolog that must not drain).")
+        Word, Option(help="fail: status 1 in place of 3; pass: status 0 (a prolog that must not drain).")
     ] = None,
 ) -> int:
     """Judge a stored run again. Nothing is measured and nothing is stored.
@@ -42,7 +42,8 @@ def gate(
     from bench.workflows.nightly import Compared, against_baseline
     from bench.workflows.site import find_run, open_store
 
-    if on_inconclusive not in (None, "fail", "pass"):
+    inconclusive = {None: 3, "fail": 1, "pass": 0}
+    if on_inconclusive not in inconclusive:
         raise UserError(f"--on-inconclusive {on_inconclusive}: must be fail or pass")
     catalog, store = load_catalog(profile), open_store(results)
     compared = Compared(concluded(find_run(store, run), catalog))
@@ -58,16 +59,13 @@ def gate(
     else:
         emit_run(judged, catalog.profiles, quiet=quiet, all_gates=all_gates)
         if baseline and not quiet:
-            emit("\n".join(regression_lines(compared)))
+            emit_lines(regression_lines(compared))
     status = exit_status(decide(judged.verdicts))
-    if status == 3 and on_inconclusive:
-        status = {"fail": 1, "pass": 0}[on_inconclusive]
-    return 0 if exit_zero else status
+    return 0 if exit_zero else inconclusive[on_inconclusive] if status == 3 else status
 
 
 def regression_lines(compared: Compared) -> list[str]:
     """For the screen: one line a series that is not simply well, and one that counts the others."""
-    from bench.store.errors import one_line
     from bench.units import human, series_name
 
     told = [entry for entry in compared.regressions if entry.reason]
@@ -79,8 +77,4 @@ def regression_lines(compared: Compared) -> list[str]:
         for entry in told
     ]
     well = len(compared.regressions) - len(told)
-    return [
-        "Against this node's nights:",
-        *map(one_line, found),
-        *([f"  ok           {well} series"] if well else []),
-    ]
+    return ["Against this node's nights:", *found, *([f"  ok           {well} series"] if well else [])]

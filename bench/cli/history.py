@@ -10,11 +10,12 @@ from json import loads
 from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from bench.cli.options import Json, NodeOption, Results, Words
-from bench.cli.output import emit, emit_json
+from bench.cli.output import emit_json, emit_lines
 from bench.errors import UserError
+from bench.store.errors import one_line
 
 if TYPE_CHECKING:
     from bench.store.index import Index
@@ -24,29 +25,27 @@ _ASCII = "_.-=+*#@"
 
 
 def history(
-    metric: Annotated[str, typer.Argument(help="A metric's name; `bench probes` lists them.")],
-    label: Annotated[Words, typer.Option(help="Only series with NAME=VALUE; again for more.")] = None,
+    metric: Annotated[str, Argument(help="A metric's name; `bench probes` lists them.")],
+    label: Annotated[Words, Option(help="Only series with NAME=VALUE; again for more.")] = None,
     node: NodeOption = None,
-    last: Annotated[int, typer.Option(min=1, help="The newest so many runs of each series.")] = 60,
+    last: Annotated[int, Option(min=1, help="The newest so many runs of each series.")] = 60,
     results: Results = None,
     json: Json = False,
-) -> int:
+) -> None:
     """How a metric went over the stored runs: a line a series, or every value with --json.
 
     Examples:  bench history storage_read_bytes_per_second --label pattern=sequential
     """
-    from bench.store.errors import one_line
     from bench.store.history import values_of
     from bench.workflows.site import open_index
 
     with open_index(results) as index:
         rows = values_of(index, metric, node)
         if not rows:
-            raise UserError(_nothing(index, metric, node))
-    for word in label or []:
-        if "=" not in word:
-            raise UserError(f"--label {word}: must be NAME=VALUE")
-    wanted = {(name, value) for name, _, value in (word.partition("=") for word in label or [])}
+            raise UserError(one_line(_nothing(index, metric, node)))
+    if wrong := [word for word in label or [] if "=" not in word]:
+        raise UserError(f"--label {wrong[0]}: must be NAME=VALUE")
+    wanted = {tuple(word.split("=", 1)) for word in label or []}
     series: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         series[row["host"], row["labels"]].append(row)
@@ -60,22 +59,19 @@ def history(
     if json:
         emit_json({"metric": metric, "series": groups}, indent=1)
     else:
-        emit("\n".join(one_line(line, 1000) for line in _lines(metric, groups)))
-    return 0
+        emit_lines(_lines(metric, groups), longest=1000)
 
 
 def _nothing(index: Index, metric: str, node: str | None) -> str:
-    from bench.store.errors import one_line
     from bench.store.history import metrics_in
 
     known = metrics_in(index)
     if not known:
         return f"no run is stored in {index.root}; measure with: bench run"
     if metric in known:
-        hosts = ", ".join(index.hosts())
-        return one_line(f"--node {node}: no run of it is stored that has {metric}; there are {hosts}")
+        return f"--node {node}: no run of it is stored that has {metric}; there are {', '.join(index.hosts())}"
     near = difflib.get_close_matches(metric, known, n=3) or known[:5]
-    return one_line(f"no stored run has the metric {metric}; nearest: {', '.join(near)}")
+    return f"no stored run has the metric {metric}; nearest: {', '.join(near)}"
 
 
 def _series(host: str, labels: dict[str, str], rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -87,8 +83,7 @@ def _series(host: str, labels: dict[str, str], rows: list[dict[str, Any]]) -> di
             "started_at": datetime.fromtimestamp(row["at"], UTC).isoformat().replace("+00:00", "Z"),
             "value": row["value"],
             "interval": [row["low"], row["high"]],
-            "invalid": row["invalid"],
-            "epoch": row["epoch"],
+            **{name: row[name] for name in ("invalid", "epoch")},
         }
         for row in rows
     ]
@@ -111,8 +106,7 @@ def _lines(metric: str, groups: list[dict[str, Any]]) -> list[str]:
 
 def sparkline(values: list[float]) -> str:
     """One character a value, from the smallest to the largest; plain ASCII where the terminal takes no other."""
-    encoding = (sys.stdout.encoding or "ascii").lower()
-    bars = _BARS if encoding.startswith("utf") else _ASCII
+    bars = _BARS if (sys.stdout.encoding or "").lower().startswith("utf") else _ASCII
     low, high = min(values), max(values)
     if high <= low:
         return bars[3] * len(values)

@@ -6,46 +6,37 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from bench.errors import UserError
 
+Word = str | None
 Words = list[str] | None
+File = Path | None
 
 RunArgument = Annotated[
-    str | None, typer.Argument(metavar="[RUN]", help="A run file, an id or its beginning; default: this node's newest.")
+    Word, Argument(metavar="[RUN]", help="A run file, an id or its beginning; default: this node's newest.")
 ]
-Results = Annotated[Path | None, typer.Option(envvar="BENCH_RESULTS", help="Where runs are stored.")]
+Results = Annotated[File, Option(envvar="BENCH_RESULTS", help="Where runs are stored.")]
 NodeOption = Annotated[
-    str | None,
-    typer.Option("--node", "--host", help="Host name of the node; default: this one, or the only one stored."),
+    Word, Option("--node", "--host", help="Host name of the node; default: this one, or the only one stored.")
 ]
-Output = Annotated[
-    Path | None, typer.Option("--output", "-o", help="File to put in place, atomically; default: standard output.")
-]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="One line a profile.")]
-AllGates = Annotated[bool, typer.Option("--all-gates", help="A line for every gate, passes too.")]
-ExitZero = Annotated[bool, typer.Option("--exit-zero", help="Status 0 whatever the verdict.")]
-Profiles = Annotated[Words, typer.Option(envvar="BENCH_PROFILE", help="Profile by name or file; again for more.")]
-Directories = Annotated[
-    list[Path] | None, typer.Option(envvar="BENCH_STORAGE", help="Directory to measure; again for more.")
-]
-Peers = Annotated[Words, typer.Option(envvar="BENCH_PEER", help="HOST[:PORT] of a `bench peer`; again for more.")]
-Accelerator = Annotated[
-    str | None, typer.Option(envvar="BENCH_ACCELERATOR", help="auto, cuda, cpu or emulated[:NAME].")
-]
+Output = Annotated[File, Option("--output", "-o", help="File to put in place, atomically; default: standard output.")]
+Json = Annotated[bool, Option("--json", help="One JSON document on standard output.")]
+Quiet = Annotated[bool, Option("--quiet", help="One line a profile.")]
+AllGates = Annotated[bool, Option("--all-gates", help="A line for every gate, passes too.")]
+ExitZero = Annotated[bool, Option("--exit-zero", help="Status 0 whatever the verdict.")]
+Profiles = Annotated[Words, Option(envvar="BENCH_PROFILE", help="Profile by name or file; again for more.")]
+Directories = Annotated[list[Path] | None, Option(envvar="BENCH_STORAGE", help="Directory to measure; again for more.")]
+Peers = Annotated[Words, Option(envvar="BENCH_PEER", help="HOST[:PORT] of a `bench peer`; again for more.")]
+Accelerator = Annotated[Word, Option(envvar="BENCH_ACCELERATOR", help="auto, cuda, cpu or emulated[:NAME].")]
 
 # --- of `bench fleet join` and `export`
 
-Expect = Annotated[str | None, typer.Option(help="The hosts that were named: a file with one a line, or HOST,HOST,...")]
-Newest = Annotated[bool, typer.Option("--newest", help="Of several runs of a host the newest counts.")]
-Against = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="An earlier fleet run: judge what moved on all nodes together.")
-]
-Again = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="A second measurement of the same hosts, which confirms.")
-]
+Expect = Annotated[Word, Option(help="The hosts that were named: a file with one a line, or HOST,HOST,...")]
+Newest = Annotated[bool, Option("--newest", help="Of several runs of a host the newest counts.")]
+Against = Annotated[File, Option(metavar="DIR", help="An earlier fleet run: judge what moved on all nodes together.")]
+Again = Annotated[File, Option(metavar="DIR", help="A second measurement of the same hosts, which confirms.")]
 
 # --- what the words stand for
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import UserError
+from bench.store.errors import one_line
 
 if TYPE_CHECKING:
     from bench.judge.fleet.model import FleetVerdict
@@ -33,6 +34,11 @@ def emit(text: str) -> None:
 def emit_json(value: Any, indent: int = 2) -> None:
     """Write one JSON document. Raises ValueError for a number that JSON does not have."""
     emit(json.dumps(value, indent=indent, allow_nan=False))
+
+
+def emit_lines(lines: Iterable[str], longest: int = 400) -> None:
+    """Write each as one printable line."""
+    emit("\n".join(one_line(line, longest) for line in lines))
 
 
 def emit_verdicts(verdicts: Sequence[Verdict | FleetVerdict]) -> None:

@@ -5,21 +5,20 @@ from __future__ import annotations
 import signal
 from typing import Annotated
 
-import typer
+from typer import Option
 
+from bench.cli.options import Word, Words
 from bench.cli.output import emit
 from bench.errors import UserError
 
 
 def peer(
-    bind: Annotated[str, typer.Option(help="Address of this node to listen on; required, nothing is assumed.")] = "",
-    port: Annotated[
-        int, typer.Option(min=1, max=65000, help="TCP control and UDP echo; iperf3 takes the 16 above.")
-    ] = 5201,
-    allow: Annotated[list[str] | None, typer.Option(help="Only clients in this CIDR network; again for more.")] = None,
-    key_file: Annotated[str | None, typer.Option(help="Shared key, in a file; clients need the same.")] = None,
-    max_rate: Annotated[str | None, typer.Option(help="Ceiling in bit/s for bandwidth tests: 500M, 1G.")] = None,
-    idle_timeout: Annotated[float, typer.Option(min=0, help="End after so many seconds without a client.")] = 0.0,
+    bind: Annotated[str, Option(help="Address of this node to listen on; required, nothing is assumed.")] = "",
+    port: Annotated[int, Option(min=1, max=65000, help="TCP control and UDP echo; iperf3 takes the 16 above.")] = 5201,
+    allow: Annotated[Words, Option(help="Only clients in this CIDR network; again for more.")] = None,
+    key_file: Annotated[Word, Option(help="Shared key, in a file; clients need the same.")] = None,
+    max_rate: Annotated[Word, Option(help="Ceiling in bit/s for bandwidth tests: 500M, 1G.")] = None,
+    idle_timeout: Annotated[float, Option(min=0, help="End after so many seconds without a client.")] = 0.0,
 ) -> int:
     """Be the far end of the network probes, until SIGTERM (status 0) or the idle time (status 0). Needs no root.
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option
 
-from bench.cli.options import Json, Results, RunArgument, Words
-from bench.cli.output import emit, emit_json
+from bench.cli.options import File, Json, Results, RunArgument, Word, Words
+from bench.cli.output import emit, emit_json, emit_lines
 
 if TYPE_CHECKING:
     from bench.judge.baseline.comparison import Difference
@@ -16,12 +16,11 @@ if TYPE_CHECKING:
 
 def report(
     runs: Annotated[
-        Words,
-        typer.Argument(metavar="[RUN]...", help="Run files, ids or their beginnings; default: this node's newest."),
+        Words, Argument(metavar="[RUN]...", help="Run files, ids or their beginnings; default: this node's newest.")
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The page.")] = Path("report.html"),
+    output: Annotated[Path, Option("--output", "-o", help="The page.")] = Path("report.html"),
     results: Results = None,
-) -> int:
+) -> None:
     """One self-contained HTML page: verdicts and why, pictures, history, health, what is missing, every figure.
 
     It loads nothing and runs no script. Several runs stand side by side. Status 0 when it was written.
@@ -32,14 +31,13 @@ def report(
     from bench.workflows.site import open_store
 
     write_page(runs or [None], output, open_store(results))
-    return 0
 
 
 def explain(
     run: RunArgument = None,
-    metric: Annotated[str | None, typer.Option(help="Only the gates of this metric.")] = None,
+    metric: Annotated[Word, Option(help="Only the gates of this metric.")] = None,
     results: Results = None,
-) -> int:
+) -> None:
     """The lineage of a verdict: gate, measurement, raw tool output, command line, versions.
 
     Example:  bench explain --metric storage_read_bytes_per_second
@@ -50,22 +48,20 @@ def explain(
     store = open_store(results)
     found = find_run(store, run)
     emit(lineage(found, folder_of(store, run, found), metric=metric))
-    return 0
 
 
 def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help="A run file, an id or its beginning: the one before.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="The one after.")],
-    all_series: Annotated[bool, typer.Option("--all", help="Also what differs by no more than noise.")] = False,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write it as a page (HTML) there.")] = None,
+    a: Annotated[str, Argument(metavar="A", help="A run file, an id or its beginning: the one before.")],
+    b: Annotated[str, Argument(metavar="B", help="The one after.")],
+    all_series: Annotated[bool, Option("--all", help="Also what differs by no more than noise.")] = False,
+    output: Annotated[File, Option("--output", "-o", help="Write it as a page (HTML) there.")] = None,
     results: Results = None,
     json: Json = False,
-) -> int:
+) -> None:
     """Two stored runs side by side. Noise is that of the node's own nights where seven are stored.
 
     Examples:  bench compare 3f9a 77d0    bench compare 3f9a 77d0 -o before-after.html
     """
-    from bench.store.errors import one_line
     from bench.workflows.catalog import declared
     from bench.workflows.report import compared, write_page
     from bench.workflows.site import find_run, open_store
@@ -77,8 +73,7 @@ def compare(
     if json:
         emit_json({**found, "differences": [d.model_dump(mode="json") for d in found["differences"]]})
     else:
-        emit("\n".join(map(one_line, _lines(found, all_series))))
-    return 0
+        emit_lines(_lines(found, all_series))
 
 
 def _lines(found: dict[str, Any], all_series: bool) -> list[str]:

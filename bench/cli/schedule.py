@@ -9,19 +9,17 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Option, Typer
 
 from bench.cli.options import Json, Results, duration
 from bench.cli.output import emit, emit_json
 from bench.errors import UserError
 
-schedule = typer.Typer(no_args_is_help=True, help="The nightly run, as a systemd timer.", rich_markup_mode=None)
+schedule = Typer(no_args_is_help=True, help="The nightly run, as a systemd timer.", rich_markup_mode=None)
 
-Words = Annotated[list[str] | None, typer.Option(help="As for bench run; again for more.")]
-Word = Annotated[str | None, typer.Option(help="As for bench run.")]
-User = Annotated[
-    bool | None, typer.Option("--user/--system", help="A unit of your own, or of the system (root's default).")
-]
+Words = Annotated[list[str] | None, Option(help="As for bench run; again for more.")]
+Word = Annotated[str | None, Option(help="As for bench run.")]
+User = Annotated[bool | None, Option("--user/--system", help="A unit of your own, or of the system (root's default).")]
 _KEEP = 400
 
 
@@ -33,13 +31,13 @@ def install(
     accelerator: Word = None,
     effort: Word = None,
     results: Results = None,
-    at: Annotated[str, typer.Option(help="When, HH:MM of the node's own clock.")] = "02:00",
-    delay: Annotated[str, typer.Option(help="Spread the nodes over this long, each by a fixed part.")] = "90m",
-    keep: Annotated[int, typer.Option(min=30, help="Nights to keep; pinned ones are never removed.")] = _KEEP,
-    account: Annotated[str | None, typer.Option(help="The account that the system unit runs as; default root.")] = None,
+    at: Annotated[str, Option(help="When, HH:MM of the node's own clock.")] = "02:00",
+    delay: Annotated[str, Option(help="Spread the nodes over this long, each by a fixed part.")] = "90m",
+    keep: Annotated[int, Option(min=30, help="Nights to keep; pinned ones are never removed.")] = _KEEP,
+    account: Annotated[str | None, Option(help="The account that the system unit runs as; default root.")] = None,
     user: User = None,
-    show: Annotated[bool, typer.Option("--print", help="Print the files; install nothing.")] = False,
-) -> int:
+    show: Annotated[bool, Option("--print", help="Print the files; install nothing.")] = False,
+) -> None:
     """Measure every night and compare with the nights before.
 
     Examples:  bench schedule install --storage /data --peer 10.0.0.2    bench schedule install --user --at 03:30
@@ -79,7 +77,6 @@ def install(
             emit(nightly_run.install(nightly, where))
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
-    return 0
 
 
 @schedule.command("status")
@@ -107,7 +104,7 @@ def status(user: User = None, results: Results = None, json: Json = False) -> in
 
 
 @schedule.command("remove")
-def remove(user: User = None) -> int:
+def remove(user: User = None) -> None:
     """Stop it and remove every file of it. Stored runs stay.
 
     Example:  bench schedule remove
@@ -116,14 +113,13 @@ def remove(user: User = None) -> int:
 
     files = nightly_run.remove(nightly_run.place(_user(user)))
     emit("\n".join(f"removed {path}" for path in files) or "nothing was installed")
-    return 0
 
 
 @schedule.command("prune")
 def prune(
-    keep: Annotated[int, typer.Option(min=30, help="Nights of this node to keep; pinned ones always are.")] = _KEEP,
+    keep: Annotated[int, Option(min=30, help="Nights of this node to keep; pinned ones always are.")] = _KEEP,
     results: Results = None,
-) -> int:
+) -> None:
     """Remove this node's oldest runs. The nightly unit does it after each run, when the disk is idle.
 
     Example:  bench schedule prune --keep 100
@@ -133,7 +129,6 @@ def prune(
 
     removed = remove_old(results_root(results), socket.gethostname(), keep)
     emit(f"removed {len(removed)} runs; the newest {keep} nights and pinned ones stay")
-    return 0
 
 
 def _user(asked: bool | None) -> bool:

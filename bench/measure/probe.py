@@ -202,12 +202,7 @@ class Tools(ABC):
         return self.call(Call(tuple(map(str, argv)), name, timeout, stdin, env, on_line))
 
     def python(
-        self,
-        module: str,
-        *arguments: str,
-        name: str,
-        timeout: float,
-        on_line: Callable[[str], None] | None = None,
+        self, module: str, *arguments: str, name: str, timeout: float, on_line: Callable[[str], None] | None = None
     ) -> Completed:
         """``run`` with this Python and ``-m module``: how the programs in a probe's ``load/`` are started."""
         return self.run(python_argv(module, *arguments), name=name, timeout=timeout, on_line=on_line)

@@ -10,7 +10,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -181,17 +181,12 @@ class _Runner:
             tools=replayed or live,
             seconds=seconds,
             remaining=lambda: limit - time.monotonic(),
-            workspace=self._workspace,
-            stage=self.observers.staged if self.plan.replay is None else lambda _: nullcontext(),
+            workspace=lambda at, need: nullcontext(at) if replayed else workspace(at, need, self.plan.id),
+            stage=(lambda _: nullcontext()) if replayed else self.observers.staged,
             progress=lambda text, fraction: self.plan.listen(Progress(probe.name, text, fraction)),
             seed=self.plan.seed,
-            replaying=self.plan.replay is not None,
+            replaying=replayed is not None,
         )
-
-    def _workspace(self, directory: Path, need: int) -> AbstractContextManager[Path]:
-        if self.plan.replay is not None:
-            return nullcontext(directory)
-        return workspace(directory, need, self.plan.id)
 
     def _result(self, probe: Probe, measure: Callable[[Context], Sequence[Measurement]]) -> ProbeResult:
         context = self._context(probe)
@@ -238,9 +233,9 @@ class _Runner:
     def _parse(self, watching: Watching, context: Context) -> Sequence[Measurement]:
         assert watching.probe.parse is not None
         LiveTools(watching.probe.name, self.recorder).record(SAMPLES, to_lines(watching.samples))
-        if watching.error is not None and not watching.samples:
-            raise watching.error
         if watching.error is not None:
+            if not watching.samples:
+                raise watching.error
             context.warn(f"ended early: {watching.error.reason}")
         return watching.probe.parse(watching.samples, context)
 
@@ -256,19 +251,14 @@ def _fault(error: BaseException) -> str:
 
 def _pooled(first: ProbeResult, second: ProbeResult, evidence: Sequence[Evidence]) -> ProbeResult:
     """Both rounds of one probe as one result. A second round that failed changes nothing but adds a warning."""
-    doubts = [*first.warnings, *second.warnings]
+    warnings = [*first.warnings, *second.warnings]
+    later = {key_of(m): m for m in second.measurements} if second.outcome is Outcome.OK else {}
     if second.outcome is not Outcome.OK:
-        doubts.append(f"a repetition was {second.outcome.value}: {second.reason}")
-    pooled = {key_of(m): m for m in first.measurements}
-    for m in second.measurements:
-        before = pooled.setdefault(key_of(m), m)
-        if before is not m and before.repeats and m.repeats:
-            pooled[key_of(m)] = merge(before, m)
-    return first.model_copy(
-        update={
-            "duration_seconds": first.duration_seconds + second.duration_seconds,
-            "warnings": tuple(dict.fromkeys(doubts)),
-            "measurements": tuple(pooled.values()),
-            "evidence": tuple(evidence),
-        }
-    )
+        warnings.append(f"a repetition was {second.outcome.value}: {second.reason}")
+    pooled = []
+    for m in first.measurements:
+        other = later.pop(key_of(m), None)
+        pooled.append(merge(m, other) if other and other.repeats and m.repeats else m)
+    seconds = first.duration_seconds + second.duration_seconds
+    changed = {"warnings": tuple(dict.fromkeys(warnings)), "measurements": (*pooled, *later.values())}
+    return first.model_copy(update={"duration_seconds": seconds, "evidence": tuple(evidence), **changed})

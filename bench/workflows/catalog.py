@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -66,8 +67,6 @@ def load_profiles(wanted: Sequence[str], metrics: Mapping[str, Metric]) -> tuple
             raise UserError(f"profile {word!r}: no such file, and none of {', '.join(shipped)}") from error
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"profile {word}: {error}") from error
-    names = [profile.name for profile in found]
-    doubles = sorted({name for name in names if names.count(name) > 1})
-    if doubles:
+    if doubles := sorted(name for name, times in Counter(profile.name for profile in found).items() if times > 1):
         raise UserError(f"profile {doubles[0]!r} is given twice; a verdict is found by its profile's name")
     return tuple(found)

@@ -62,9 +62,9 @@ def expected(expect: str | None) -> list[str] | None:
     """The hosts of ``--expect``; None when it was not given and the folder itself must say."""
     if expect is None:
         return None
-    if "," in expect and not Path(expect).exists():
-        return checked([word.strip() for word in expect.split(",")], "--expect")
-    return read_hosts(Path(expect))
+    if "," not in expect or Path(expect).exists():
+        return read_hosts(Path(expect))
+    return checked([word.strip() for word in expect.split(",")], "--expect")
 
 
 def judgement(profile: Sequence[str] | None) -> Judgement:
@@ -78,37 +78,27 @@ def measure(asked: FleetOptions, root: Path, resume: str | None, *, progress: bo
     check_installation()
     by = judgement(asked.profile)
     folder = _resumed(root, resume) if resume else None
-    try:
-        with Signals() as signals:
-            folder, plan, transport = _planned(asked, root, folder, signals)
-            return folder, _session(folder, plan, transport, root, by, progress)
-    except Interrupted as error:
-        again = f"; go on with: bench fleet run --resume {folder}" if folder else ""
-        raise UserError(f"interrupted{again}", status=128 + error.signum) from error
-
-
-def _planned(
-    asked: FleetOptions, root: Path, folder: Path | None, signals: Signals
-) -> tuple[Path, FleetPlan, Transport]:
-    if folder is not None:
-        plan = load(folder)
-        return folder, plan, connect(plan.transport, plan.inventory, signals)
-    transport = connect(*_where(asked), signals)
-    plan = make_plan(asked, transport)
-    folder = root / "fleet" / plan.id
-    plan.save(folder)
-    return folder, plan, transport
-
-
-def _session(folder: Path, plan: FleetPlan, transport: Transport, root: Path, by: Judgement, progress: bool) -> Fleet:
     store = Store(root, warn=note)
 
     def keep(run: Run) -> None:
         with suppress(StoreError):  # it is stored already, or its start is no time: the fleet's own folder has it
             store.save(run)
 
-    with fleet_listener(len(plan.hosts), shown=progress) as listen:
-        return FleetRun(folder, plan, transport, listen, keep).run(by)
+    try:
+        with Signals() as signals:
+            if folder is not None:
+                plan = load(folder)
+                transport = connect(plan.transport, plan.inventory, signals)
+            else:
+                transport = connect(*_where(asked), signals)
+                plan = make_plan(asked, transport)
+                folder = root / "fleet" / plan.id
+                plan.save(folder)
+            with fleet_listener(len(plan.hosts), shown=progress) as listen:
+                return folder, FleetRun(folder, plan, transport, listen, keep).run(by)
+    except Interrupted as error:
+        again = f"; go on with: bench fleet run --resume {folder}" if folder else ""
+        raise UserError(f"interrupted{again}", status=128 + error.signum) from error
 
 
 def _resumed(root: Path, word: str) -> Path:
@@ -185,10 +175,9 @@ def _sweep(asked: FleetOptions) -> str:
     """Alone, a node measures only its loopback: where pairs are measured what needs a peer is left to them."""
     alone = [probe.name for probe in declared().probes if probe.name not in _WITH_PEERS]
     chosen = asked.probe or (alone if asked.pairs != "none" else [])
-    words = [word for probe in chosen for word in ("--probe", probe)]
-    words += [word for path in asked.storage for word in ("--storage", path)]
-    words += ["--accelerator", asked.accelerator] if asked.accelerator else []
-    return _bench(asked, words)
+    given = {"--probe": chosen, "--storage": asked.storage}
+    given["--accelerator"] = [asked.accelerator] if asked.accelerator else []
+    return _bench(asked, [word for name, values in given.items() for value in values for word in (name, value)])
 
 
 def _collective(asked: FleetOptions) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from bench.errors import note
 from bench.judge.attribution import attribute, gap_limit
@@ -28,21 +28,17 @@ def judged(run: Run, wanted: Sequence[str] | None = None) -> Run:
     return run if run.verdicts and not wanted else concluded(run, load_catalog(wanted))
 
 
-def to_repeat(catalog: Catalog) -> Callable[[Run], list[str]]:
+def to_repeat(run: Run, catalog: Catalog) -> list[str]:
     """Which probes to measure again: those of required gates whose interval straddles the limit."""
-
-    def straddling(run: Run) -> list[str]:
-        findings = [f for profile in catalog.profiles for f in judge(run, profile, catalog.owners).findings]
-        return [
-            catalog.owners[finding.metric]
-            for finding in findings
-            if finding.required
-            and finding.status is Status.UNDECIDED
-            and code_of(finding.reason) is Code.STRADDLES_LIMIT
-            and finding.metric in catalog.owners
-        ]
-
-    return straddling
+    findings = [f for profile in catalog.profiles for f in judge(run, profile, catalog.owners).findings]
+    return [
+        catalog.owners[finding.metric]
+        for finding in findings
+        if finding.required
+        and finding.status is Status.UNDECIDED
+        and code_of(finding.reason) is Code.STRADDLES_LIMIT
+        and finding.metric in catalog.owners
+    ]
 
 
 def too_old(started_at: str, whose: str, max_age_seconds: float | None) -> str | None:

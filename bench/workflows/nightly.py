@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -89,43 +90,19 @@ def _history(store: Store, run: Run, keys: Sequence[Key], pooled: Collection[Key
 
 
 def compared_with_nights(judged: Run, catalog: Catalog, store: Store, signals: Signals) -> Compared:
-    """The run against its node's nights; what is worse is measured again after a pause, in a process of its own."""
-
-    def compare(run: Run) -> Compared:
-        return against_baseline(run, catalog, store)
-
-    def again(probes: Sequence[str]) -> None:
-        _measure_again(judged, probes, catalog, store, signals)
-
-    pause = _PAUSE_SECONDS[judged.request.effort]
-    try:
-        return confirm(judged, compare, catalog, again, lambda: tools.pause(pause, signals))
-    except Interrupted:
-        return compare(judged)  # a suspicion that nothing has confirmed
-
-
-def confirm(
-    first: Run,
-    compare: Callable[[Run], Compared],
-    catalog: Catalog,
-    again: Callable[[Sequence[str]], None],
-    pause: Callable[[], None],
-) -> Compared:
-    """The first run against the baseline; and when it is suspect, a second measurement of the probes concerned.
-
-    ``compare`` compares a stored run; ``pause`` waits; ``again`` measures these probes in a fresh process and stores
-    that run, whose ``request.options["confirms"]`` is the first run's id. The answer is on the first run, which both
-    then decide.
+    """The run against its node's nights. The probes of what is worse are measured again after a pause, in a process
+    of their own; the answer is on the first run, which both then decide.
     """
-    compared = compare(first)
+    compared = against_baseline(judged, catalog, store)
     bad = [entry for entry in compared.regressions if entry.gating and entry.status in ("suspect", "regressed")]
     probes = sorted({catalog.owners[entry.metric] for entry in bad if entry.metric in catalog.owners})
     if not probes:
         return compared
     note(f"worse than this node's nights: measuring again after a pause: {', '.join(probes)}")
-    pause()
-    again(probes)
-    return compare(first)
+    with suppress(Interrupted):  # it stays a suspicion that nothing has confirmed
+        tools.pause(_PAUSE_SECONDS[judged.request.effort], signals)
+        _measure_again(judged, probes, catalog, store, signals)
+    return against_baseline(judged, catalog, store)
 
 
 def _measure_again(first: Run, probes: Sequence[str], catalog: Catalog, store: Store, signals: Signals) -> None:
@@ -162,14 +139,10 @@ def same_again(request: Request, probes: Sequence[str], catalog: Catalog) -> lis
 # --- precision
 
 
-def to_converge(catalog: Catalog, precision: float) -> Callable[[Run], list[str]]:
+def to_converge(run: Run, catalog: Catalog, precision: float) -> list[str]:
     """Which probes to measure again for ``--precision``: those of gating medians whose interval is still wider."""
-
-    def wide(run: Run) -> list[str]:
-        found = [m for m in _gated(run, catalog) if m.metric in catalog.owners and _width(m) > precision]
-        return sorted({catalog.owners[m.metric] for m in found})
-
-    return wide
+    found = [m for m in _gated(run, catalog) if m.metric in catalog.owners and _width(m) > precision]
+    return sorted({catalog.owners[m.metric] for m in found})
 
 
 def convergence(run: Run, catalog: Catalog, precision: float) -> list[str]:
@@ -180,7 +153,7 @@ def convergence(run: Run, catalog: Catalog, precision: float) -> list[str]:
     if not wide:
         return [head]
     name = series_name(wide[0].metric, wide[0].labels)
-    return [head, one_line(f"not converged: {name} +-{100 * _width(wide[0]):.1f} %")]
+    return [head, f"not converged: {name} +-{100 * _width(wide[0]):.1f} %"]
 
 
 def _gated(run: Run, catalog: Catalog) -> list[Measurement]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
@@ -101,7 +102,7 @@ def _histories(store: Store, run: Run, metrics: Mapping[str, Metric]) -> list[Hi
 
     Empty where the store's past cannot be read: the report is worth having without it.
     """
-    gating = dict(_gating(run))
+    gating = _gating(run)
     try:
         with Index(store.root, warn=note) as index:
             nights = history_of(index, run, list(gating))
@@ -112,14 +113,14 @@ def _histories(store: Store, run: Run, metrics: Mapping[str, Metric]) -> list[Hi
     return [history for history in found if history is not None]
 
 
-def _gating(run: Run) -> Iterator[tuple[Key, tuple[Finding, Measurement]]]:
+def _gating(run: Run) -> dict[Key, tuple[Finding, Measurement]]:
     """The measurement that decided each required gate, each series once."""
-    seen: set[Key] = set()
+    found: dict[Key, tuple[Finding, Measurement]] = {}
     for finding in (f for verdict in run.verdicts for f in verdict.findings if f.required):
-        same = [m for m in run.find(finding.metric, **finding.labels) if m.value == finding.observed]
-        if same and key_of(same[0]) not in seen and len(seen) < _MOST:
-            seen.add(key_of(same[0]))
-            yield key_of(same[0]), (finding, same[0])
+        same = (m for m in run.find(finding.metric, **finding.labels) if m.value == finding.observed)
+        if (deciding := next(same, None)) is not None:
+            found.setdefault(key_of(deciding), (finding, deciding))
+    return dict(islice(found.items(), _MOST))
 
 
 def _history(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,17 +70,12 @@ def request_of(asked: RunOptions, site: Mapping[str, Any], catalog: Catalog) -> 
         options=probe_options(asked.flags, asked.option, catalog) | own,
     )
     for probe in catalog.probes:
-        if probe.check is not None and probe.name in names:
-            _check(probe.name, probe.check, request)
+        try:
+            if probe.check is not None and probe.name in names:
+                probe.check(request)
+        except ProbeError as error:
+            raise UserError(f"{probe.name}: {error.reason.partition(': ')[2] or error.reason}") from error
     return request
-
-
-def _check(name: str, check: Callable[[Request], None], request: Request) -> None:
-    """The probe's own look at what it was asked. Raises UserError."""
-    try:
-        check(request)
-    except ProbeError as error:
-        raise UserError(f"{name}: {error.reason.partition(': ')[2] or error.reason}") from error
 
 
 def _probe_names(wanted: Sequence[str], catalog: Catalog) -> list[str]:
@@ -92,14 +87,12 @@ def _probe_names(wanted: Sequence[str], catalog: Catalog) -> list[str]:
 
 
 def _directory(path: Path) -> str:
-    absolute = path.absolute()
     try:
-        is_directory = absolute.is_dir()
+        if not path.is_dir():
+            raise UserError(f"--storage {path}: is not a directory; give one on the storage to be measured")
     except OSError as error:
         raise UserError(f"--storage {path}: {error.strerror}") from error
-    if not is_directory:
-        raise UserError(f"--storage {path}: is not a directory; give one on the storage to be measured")
-    return str(absolute)
+    return str(path.absolute())
 
 
 def probe_options(flags: Mapping[str, str | None], words: Sequence[str], catalog: Catalog) -> dict[str, str]:

@@ -19,8 +19,11 @@ from bench.store.index import Index
 from bench.store.runs import Store
 
 OURS = "aiready-bench"
-_LISTS = ("profile", "probe", "storage", "peer")
-_WORDS = ("accelerator", "effort", "results")
+_LIST, _WORD = "a list of strings", "a string"
+_SETTINGS = {
+    **dict.fromkeys(("profile", "probe", "storage", "peer"), _LIST),
+    **dict.fromkeys(("accelerator", "effort", "results"), _WORD),
+}
 CONFIG = "bench.toml"
 
 
@@ -45,16 +48,13 @@ def config() -> dict[str, Any]:
 
 
 def _check_setting(path: Path, name: str, value: Any) -> None:
-    if name in _LISTS:
-        if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
-            raise UserError(f"{path}: {name} must be a list of strings")
-    elif name in _WORDS:
-        if not isinstance(value, str):
-            raise UserError(f"{path}: {name} must be a string")
-    else:
-        near = difflib.get_close_matches(name, [*_LISTS, *_WORDS], 1)
-        hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join([*_LISTS, *_WORDS])}"
-        raise UserError(f"{path}: unknown setting {name!r}{hint}")
+    if name not in _SETTINGS:
+        near = difflib.get_close_matches(name, _SETTINGS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(_SETTINGS)}"
+        raise UserError(f"{path}: unknown setting {name!r}; {hint}")
+    words = value if _SETTINGS[name] == _LIST and isinstance(value, list) else [value]
+    if isinstance(value, list) != (_SETTINGS[name] == _LIST) or not all(isinstance(word, str) for word in words):
+        raise UserError(f"{path}: {name} must be {_SETTINGS[name]}")
 
 
 def results_root(option: Path | None, settings: Mapping[str, Any] | None = None) -> Path:
@@ -96,8 +96,7 @@ def rivals() -> list[str]:
 
 def _owns_bench(distribution: metadata.Distribution) -> bool:
     packages = (distribution.read_text("top_level.txt") or "").split()
-    commands = (distribution.read_text("entry_points.txt") or "").splitlines()
-    return "bench" in packages or any(line.partition("=")[0].strip() == "bench" for line in commands if "=" in line)
+    return "bench" in packages or "bench" in distribution.entry_points.names
 
 
 # --- stored runs, as a user names them
@@ -115,16 +114,12 @@ def open_index(results: Path | None) -> Index:
 
 def find_run(store: Store, reference: str | None) -> Run:
     """The run that was named, else this node's newest. Raises UserError, one line."""
-    found = store.find(reference) if reference else _newest(store)
+    if reference:
+        return store.find(reference)
+    found = store.newest(socket.gethostname())
     if found is None:
         raise UserError(f"no run of this node is stored in {store.root}; measure with: bench run")
-    return found
-
-
-def _newest(store: Store) -> Run | None:
-    """This node's newest run; where that one measured only some probes, to confirm another, that other one."""
-    found = store.newest(socket.gethostname())
-    return store.find(found.confirms) if found and found.confirms else found
+    return store.find(found.confirms) if found.confirms else found  # the newest may have measured some probes anew
 
 
 def folder_of(store: Store, reference: str | None, run: Run) -> Path:
@@ -141,8 +136,7 @@ def node_meant(index: Index, named: str | None) -> str:
         if named not in hosts:
             raise UserError(one_line(f"--node {named}: no run of it is stored; there are {', '.join(hosts[:10])}"))
         return named
-    here = socket.gethostname()
-    if here in hosts:
+    if (here := socket.gethostname()) in hosts:
         return here
     if len(hosts) > 1:
         raise UserError(one_line(f"no run of this node is stored; name one with --node: {', '.join(hosts[:10])}"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ from bench.cli.options import duration
 from bench.errors import UserError
 from bench.judge.gate import judge
 from bench.judge.profile import Profile, load
-from bench.model import Measurement, Run
+from bench.measure import tools
+from bench.measure.probe import Completed, Failed
+from bench.measure.tools import Signals
+from bench.model import Code, Measurement, Run
 from bench.store.runs import Store
 from bench.workflows import nightly
 from bench.workflows.catalog import Catalog, declared
@@ -44,10 +48,12 @@ def _judged(found: dict[str, Any], profile: Profile) -> Run:
 
 
 class SecondLook:
-    """A store of good nights, a first run, and a second measurement that reads as told."""
+    """A store of good nights, a first run, and a second measurement that reads as told, or fails (None)."""
 
-    def __init__(self, root: Path, first: float, second: float | None) -> None:
+    def __init__(self, root: Path, patch: pytest.MonkeyPatch, first: float, second: float | None) -> None:
         self.root, self.second = root, second
+        patch.setattr(tools, "pause", self.pause)
+        patch.setattr(tools, "run", self.run)
         self.profile = _profile()
         nights = Nights(root)
         nights.add_many(14)
@@ -55,22 +61,24 @@ class SecondLook:
         self.measured: list[Sequence[str]] = []
         self.pauses = 0
 
-    def again(self, probes: Sequence[str]) -> None:
+    def run(self, argv: Sequence[str], **_: object) -> Completed:
         assert self.pauses == 1  # the node rests before it is measured again
-        self.measured.append(probes)
-        if self.second is not None:
-            request = {**document(0, [])["request"], "options": {"confirms": self.first.id}}
-            found = [measurement(READ, 1e9 * self.second, SEQUENTIAL)]
-            store(self.root, document(99, found, request=request, at=START.replace(day=15, hour=3)))
+        self.measured.append([value for option, value in pairwise(argv) if option == "--probe"])
+        assert ("--confirms", self.first.id) in list(pairwise(argv))
+        assert ("--results", str(self.root)) in list(pairwise(argv))
+        if self.second is None:
+            raise Failed(Code.TOOL_OUTPUT, "it ended before there was a figure")
+        request = {**document(0, [])["request"], "options": {"confirms": self.first.id}}
+        found = [measurement(READ, 1e9 * self.second, SEQUENTIAL)]
+        store(self.root, document(99, found, request=request, at=START.replace(day=15, hour=3)))
+        return Completed(tuple(argv), 0, "", "", 1.0)
 
-    def pause(self) -> None:
+    def pause(self, seconds: float, _: Signals) -> None:
+        assert seconds > 0
         self.pauses += 1
 
     def confirm(self) -> nightly.Compared:
-        def compare(run: Run) -> nightly.Compared:
-            return nightly.against_baseline(run, _catalog(self.profile), Store(self.root))
-
-        return nightly.confirm(self.first, compare, _catalog(self.profile), self.again, self.pause)
+        return nightly.compared_with_nights(self.first, _catalog(self.profile), Store(self.root), Signals())
 
 
 @pytest.mark.parametrize(
@@ -82,23 +90,23 @@ class SecondLook:
     ],
 )
 def test_what_is_worse_is_measured_again(
-    tmp_path: Path, first: float, second: float | None, decision: str, state: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: float, second: float | None, decision: str, state: str
 ) -> None:
-    look = SecondLook(tmp_path, first, second)
+    look = SecondLook(tmp_path, monkeypatch, first, second)
     compared = look.confirm()
     assert look.measured == [["storage"]]
     assert compared.run.verdicts[0].decision == decision
     assert next(entry for entry in compared.regressions if entry.metric == READ).status == state
 
 
-def test_what_is_well_is_not_measured_again(tmp_path: Path) -> None:
-    look = SecondLook(tmp_path, 1.0, 1.0)
+def test_what_is_well_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    look = SecondLook(tmp_path, monkeypatch, 1.0, 1.0)
     assert look.confirm().run.verdicts[0].decision == "GO"
     assert (look.measured, look.pauses) == ([], 0)
 
 
-def test_a_regression_lowers_the_score_and_names_its_finding(tmp_path: Path) -> None:
-    verdict = SecondLook(tmp_path, 0.75, 0.75).confirm().run.verdicts[0]
+def test_a_regression_lowers_the_score_and_names_its_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    verdict = SecondLook(tmp_path, monkeypatch, 0.75, 0.75).confirm().run.verdicts[0]
     assert verdict.score == pytest.approx(75.0, abs=4.0)
     assert [finding.status for finding in verdict.findings] == ["fail", "pass"]
     assert (verdict.findings[0].reason or "").startswith("regressed: ")
@@ -108,11 +116,10 @@ def test_precision_repeats_the_probes_that_are_too_wide_and_says_what_converged(
     wide = measurement(READ, 1e9, SEQUENTIAL, repeats=[0.9e9, 1e9, 1.1e9]) | {"interval": [0.9e9, 1.1e9]}
     narrow = measurement(LATENCY, 1e-3, P99, repeats=[1e-3] * 6)
     run = Run.model_validate(document(0, [wide, narrow]))
-    ask = nightly.to_converge(_catalog(_profile()), 0.03)
-    assert ask(run) == ["storage"]
+    assert nightly.to_converge(run, _catalog(_profile()), 0.03) == ["storage"]
     assert nightly.convergence(run, _catalog(_profile()), 0.03)[0] == "precision 3 %: 1 of 2 medians converged"
     assert READ in nightly.convergence(run, _catalog(_profile()), 0.03)[1]
-    assert nightly.to_converge(_catalog(_profile()), 0.2)(run) == []
+    assert nightly.to_converge(run, _catalog(_profile()), 0.2) == []
     assert nightly.convergence(run, _catalog(_profile()), 0.2) == ["precision 20 %: 2 of 2 medians converged"]
 
 
@@ -131,4 +138,4 @@ def test_a_measurement_without_repeats_cannot_be_made_more_precise() -> None:
     made = Measurement(metric=READ, value=1.0, interval=(0.5, 1.5), samples=1, labels=SEQUENTIAL)
     assert made.repeats == ()
     run = Run.model_validate(document(0, [made.model_dump(mode="json")]))
-    assert nightly.to_converge(_catalog(_profile()), 0.03)(run) == []
+    assert nightly.to_converge(run, _catalog(_profile()), 0.03) == []
