@@ -58,13 +58,9 @@ def network_read_bytes() -> int:
     is counted by the InfiniBand ports in words of four bytes; where a port carries both, the larger of the two sums.
     """
     received = {name: count for name, (count, _) in procfs.link_bytes().items() if name != "lo"}
-    lowest = sum(count for name, count in received.items() if not _lies_on_another(name))
+    lowest = sum(n for name, n in received.items() if not any(Path("/sys/class/net", name).glob("lower_*")))
     words = (int(procfs.read(path) or 0) for path in _INFINIBAND.glob("*/ports/*/counters/port_rcv_data"))
     return max(lowest, 4 * sum(words))
-
-
-def _lies_on_another(interface: str) -> bool:
-    return any(Path("/sys/class/net", interface).glob("lower_*"))
 
 
 class Delivered:
