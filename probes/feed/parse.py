@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TypeVar
 
 from bench.judge.attribution import components
@@ -151,13 +150,15 @@ class _PathRates:
         lowest, highest = map(min, p.interval, f.interval)
         supply = Rate(min(p.value, f.value), (lowest, highest))
         parts = components(c.value, t.value, p.value, f.value, s.value).model_dump()
-        falls = {"total": (c, s), "transfer": (c, t), "preprocess": (t, p), "storage": (p, f), "overlap": (supply, s)}
-        for name, value in {"total": 1.0 - s.value / c.value, **parts}.items():
-            high, low = falls[name]
+        interval = difference_interval(c.interval, s.interval, c.interval)
+        total = Rate(1.0 - s.value / c.value, interval, tuple(1.0 - rate / c.value for rate in s.repeats))
+        yield self.figure("starvation_ratio", total, component="total")
+        falls = {"transfer": (c, t), "preprocess": (t, p), "storage": (p, f), "overlap": (supply, s)}
+        for name, (high, low) in falls.items():
             least = 0.0 if name == "storage" else -math.inf
             interval = difference_interval(high.interval, low.interval, c.interval, least)
             windows = tuple(max(least, (high.value - rate) / c.value) for rate in low.repeats)
-            yield self.figure("starvation_ratio", Rate(value, interval, windows), component=name)
+            yield self.figure("starvation_ratio", Rate(parts[name], interval, windows), component=name)
 
     def _headroom(self) -> Iterator[Measurement]:
         if "fetch" not in self.rates:
@@ -253,7 +254,7 @@ class _PathRates:
         for arm in self.of("storage"):
             labels = {**self.labels, "stage": f"feed.storage.{arm.turn}"}
             step = arm.grid_seconds
-            rates = [((i + 1) * step, (b - a) / step) for i, (a, b) in enumerate(pairwise(arm.curve))]
+            rates = [(number * step, rate) for number, rate in enumerate(each_step(arm.curve, step), 1)]
             yield _series("feed_consumed_bytes_per_second", labels, [(at, value * size) for at, value in rates], 0)
             yield _series("feed_utilization_ratio", labels, [(at, value / self.demand) for at, value in rates], 4)
             yield _series("feed_device_bytes_per_second", labels, arm.device_curve, 0)
