@@ -15,23 +15,23 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraint
 SCHEMA = "aiready-bench/run"
 SCHEMA_VERSION = 1
 
-#: Longest first: a name ends with exactly one of them, or is a plural noun that counts things.
-UNITS = (
-    "bytes_per_second",
-    "operations_per_second",
-    "tokens_per_second",
-    "samples_per_second",
-    "flops_per_second",
-    "per_second",
-    "seconds",
-    "bytes",
-    "ratio",
-    "watts",
-    "joules",
-    "celsius",
-    "hertz",
-    "info",
-)
+#: Base unit -> its sign. A name ends with exactly one of them (longest first), or is a plural noun that counts things.
+UNITS = {
+    "bytes_per_second": "B/s",
+    "operations_per_second": "op/s",
+    "tokens_per_second": "tokens/s",
+    "samples_per_second": "samples/s",
+    "flops_per_second": "FLOP/s",
+    "per_second": "/s",
+    "seconds": "s",
+    "bytes": "B",
+    "ratio": "%",
+    "watts": "W",
+    "joules": "J",
+    "celsius": "°C",
+    "hertz": "Hz",
+    "info": "",
+}
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$", max_length=100)]
 Text = Annotated[str, StringConstraints(max_length=4000)]
@@ -206,6 +206,11 @@ def code_of(reason: str | None) -> Code | None:
     return Code(word) if word in Code._value2member_map_ else None
 
 
+def unit_of(metric: str) -> str:
+    """The base unit at the end of a metric's name; empty for a count of things."""
+    return next((unit for unit in UNITS if metric == unit or metric.endswith("_" + unit)), "")
+
+
 class Metric(Frozen):
     """What a probe declares that it can measure.
 
@@ -228,7 +233,7 @@ class Metric(Frozen):
     @property
     def unit(self) -> str:
         """The base unit, ``bytes_per_second`` say; empty for a count of things."""
-        return next((unit for unit in UNITS if self.name.endswith("_" + unit)), "")
+        return unit_of(self.name)
 
 
 class Measurement(Frozen):

@@ -93,9 +93,8 @@ class InstallPlace:
         except ProbeError as error:
             raise ScheduleError(f"systemctl {words[0]}: {error.reason}") from error
         if done.returncode != 0:
-            lines = (done.stderr or done.stdout).strip().splitlines()
-            why = lines[0] if lines else f"status {done.returncode}"
-            raise ScheduleError(f"systemctl {' '.join(words)}: {why}")
+            why = (done.stderr or done.stdout).strip() or f"status {done.returncode}"
+            raise ScheduleError(f"systemctl {' '.join(words)}: {why.splitlines()[0]}")
         return done
 
 
@@ -147,18 +146,15 @@ def _install_cron(nightly: Nightly, where: InstallPlace) -> str:
 
 def status(where: InstallPlace) -> TimerStatus:
     """When it last ran, how it ended, when it runs next. Raises ScheduleError."""
-    if where.cron.is_file():
-        return TimerStatus(installed=str(where.cron))
-    if not (where.units / _TIMER).is_file():
-        return TimerStatus(installed=None)
-    if not where.systemd:
-        return TimerStatus(installed=str(where.units / _TIMER))
+    installed = next((path for path in (where.cron, where.units / _TIMER) if path.is_file()), None)
+    if installed in (None, where.cron) or not where.systemd:
+        return TimerStatus(str(installed) if installed else None)
     timer = _properties(where, _TIMER, "LastTriggerUSec", "NextElapseUSecRealtime")
     ran = _properties(where, _SERVICE, "Result", "ExecMainStatus", "ExecMainExitTimestamp")
     ended = _known(ran.get("ExecMainExitTimestamp"))
     code = ran.get("ExecMainStatus", "")
     return TimerStatus(
-        installed=str(where.units / _TIMER),
+        installed=str(installed),
         last_started=_known(timer.get("LastTriggerUSec")),
         last_ended=ended,
         last_result=_known(ran.get("Result")) if ended else None,
@@ -243,8 +239,7 @@ def cron_line(nightly: Nightly, machine: str, account: str | None = None) -> str
     hours, minutes = (int(part) for part in nightly.at.split(":"))
     drawn = int.from_bytes(hashlib.sha256(machine.encode()).digest()[:8], "big") % max(nightly.delay_minutes, 1)
     start = (60 * hours + minutes + drawn) % (24 * 60)
-    words = " ".join(_for_shell(word) for word in nightly.run)
-    after = " ".join(_for_shell(word) for word in nightly.prune)
+    words, after = (" ".join(map(_for_shell, command)) for command in (nightly.run, nightly.prune))
     who = f" {account}" if account else ""
     return f"{start % 60} {start // 60} * * *{who} {words}; nice -n 19 ionice -c 3 {after}\n"
 
@@ -252,7 +247,7 @@ def cron_line(nightly: Nightly, machine: str, account: str | None = None) -> str
 def _command(words: Sequence[str]) -> str:
     """An ExecStart line. systemd takes the program's own path as it is, but for ``%``, and none with a quote in it."""
     program, *rest = words
-    if set(program) & set("\"'\\"):
+    if not set(program).isdisjoint("\"'\\"):
         raise ValueError(f"systemd cannot start {program!r}: there is a quote or a backslash in the path")
     return " ".join([quoted(program), *(quoted(word.replace("$", "$$")) for word in rest)])
 
@@ -262,7 +257,7 @@ def quoted(word: str) -> str:
     if not word.isprintable():
         raise ValueError(f"a unit file cannot hold {word!r}")
     plain = word.replace("%", "%%")
-    if plain and not set(plain) & set(" \"'\\;"):
+    if plain and set(plain).isdisjoint(" \"'\\;"):
         return plain
     inner = plain.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{inner}"'

@@ -5,31 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from bench.model import UNITS
+from bench.model import UNITS, unit_of
 
 _LARGE = ("", "k", "M", "G", "T", "P", "E")
 _SMALL = ("", "m", "µ", "n", "p")
 
-#: Base unit -> what stands behind the number, and whether it takes decimal (SI) prefixes.
-_SUFFIX = {
-    "bytes_per_second": "B/s",
-    "bytes": "B",
-    "operations_per_second": "op/s",
-    "tokens_per_second": "tokens/s",
-    "samples_per_second": "samples/s",
-    "flops_per_second": "FLOP/s",
-    "per_second": "/s",
-    "watts": "W",
-    "joules": "J",
-    "hertz": "Hz",
-}
-#: Plain number before these: "12,300 tokens/s", because "12.3 ktokens/s" is no unit that anyone writes.
-_WITHOUT_PREFIX = ("tokens_per_second", "samples_per_second", "operations_per_second", "per_second")
-
-
-def unit_of(metric: str) -> str:
-    """The base unit at the end of a metric's name; empty for a count of things."""
-    return next((unit for unit in UNITS if metric == unit or metric.endswith("_" + unit)), "")
+#: With a decimal (SI) prefix; "12.3 ktokens/s" is no unit that anyone writes, but "12,300 tokens/s".
+_SCALED = ("bytes_per_second", "flops_per_second", "bytes", "watts", "joules", "hertz")
 
 
 def human(value: float, metric: str, digits: int = 3) -> str:
@@ -39,24 +21,13 @@ def human(value: float, metric: str, digits: int = 3) -> str:
     finite number has a text.
     """
     unit = unit_of(metric)
-    if unit == "seconds":
-        return _seconds(value, digits)
-    if unit == "ratio":
-        return f"{_plain(100.0 * value, digits)} %"
-    if unit == "celsius":
-        return f"{_plain(value, digits)} °C"
-    suffix = _SUFFIX.get(unit, "")
-    if not suffix or unit in _WITHOUT_PREFIX:
-        return f"{_plain(value, digits)} {suffix}".rstrip()
-    number, prefix = _scaled(value, digits, _LARGE, 1000.0)
-    return f"{number} {prefix}{suffix}"
-
-
-def _seconds(value: float, digits: int) -> str:
-    if abs(value) >= 1.0 or value == 0.0:
-        return f"{_plain(value, digits)} s"
-    number, prefix = _scaled(value, digits, _SMALL, 0.001)
-    return f"{number} {prefix}s"
+    if unit == "seconds" and 0.0 < abs(value) < 1.0:
+        number, prefix = _scaled(value, digits, _SMALL, 0.001)
+    elif unit in _SCALED:
+        number, prefix = _scaled(value, digits, _LARGE, 1000.0)
+    else:
+        number, prefix = _plain(100.0 * value if unit == "ratio" else value, digits), ""
+    return f"{number} {prefix}{UNITS.get(unit, '')}".rstrip()
 
 
 def _scaled(value: float, digits: int, prefixes: tuple[str, ...], step: float) -> tuple[str, str]:

@@ -46,7 +46,7 @@ def join(
 
     Examples:  bench fleet join /shared/acceptance --expect hosts.txt    bench fleet join results/fleet/3f9a --json
     """
-    from bench.fleet.files import join_folder
+    from bench.fleet.join.folder import join_folder
     from bench.workflows.fleet import expected, judgement
 
     found = join_folder(folder, expected(expect), judgement(profile), newest=newest, against=against, again=again)
@@ -78,7 +78,7 @@ def export(
     Examples:  bench fleet export results/fleet/3f9a -f junit -o fleet.xml
                bench fleet export /shared/acceptance --expect hosts.txt -f markdown >> "$GITHUB_STEP_SUMMARY"
     """
-    from bench.fleet.files import join_folder
+    from bench.fleet.join.folder import join_folder
     from bench.judge.gate import exit_status
     from bench.show.export import Export, nagios, render
     from bench.workflows.fleet import expected, judgement

@@ -1,167 +1,77 @@
-"""The folder of a fleet run: what was planned, what came, what is known beside the files. Everything is in files, so
-that a run whose controller was killed is joined, or resumed, from what lies there.
+"""The folder of a fleet run: which hosts were named, what was planned, what came. Everything is in files, so that a run
+whose controller was killed is joined, or resumed, from what lies there.
 
 ::
 
     plan.json         what was asked for: expected hosts, commands, limits        (written first, once)
     roster.json       what each host calls itself, and which machine it is        (after contact)
-    log.jsonl         one line a start or an outcome, appended                    (the engine)
+    log.jsonl         one line a start or an outcome, appended                    (`bench.fleet.jobs`)
     nodes/HOST.json   the node's run, checked before it is stored
     pairs.json        the rounds;  pairs/CLIENT--SERVER.json  the client's run
     fleet.json        what was concluded
+
+Another launcher leaves the nodes' runs alone, and names the hosts in ``hosts.txt``.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import json
+import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.fleet.errors import FleetError
-from bench.fleet.hosts import HOSTS_FILE, checked, read_hosts, small_file
-from bench.fleet.join.join import Judgement, Known, join
-from bench.judge.fleet.model import Fleet, State
-from bench.store import atomic as writing
+from bench.errors import UserError
+from bench.store import atomic
 from bench.store.errors import StoreError, one_line, why
 
-PLAN, ROSTER, LOG, FLEET, NODES, AGAIN = (
-    "plan.json",
-    "roster.json",
-    "log.jsonl",
-    "fleet.json",
-    "nodes",
-    "again",
-)
-_MAX_LOG_BYTES = 512 << 20
+PLAN, ROSTER, LOG, FLEET, HOSTS_FILE = "plan.json", "roster.json", "log.jsonl", "fleet.json", "hosts.txt"
+NODES, AGAIN = "nodes", "again"
+_MAX_HOSTS_BYTES, _MAX_JSON_BYTES, _MAX_LOG_BYTES = 8 << 20, 64 << 20, 512 << 20
 
 
-def read_json(path: Path) -> Any:
-    """A small JSON file of ours, None when it is absent. Raises FleetError when it cannot be used."""
+def small_file(path: Path, most: int) -> bytes:
+    """The content of a regular file of at most ``most`` bytes. Raises OSError; UserError when it is something else."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise UserError(one_line(f"{path}: is not a regular file"))
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise UserError(one_line(f"{path}: is larger than {most >> 20} MiB, which no such file is"))
+    return data
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a small file of ours; empty when it is absent, or no object. Raises UserError when it cannot
+    be read.
+    """
     try:
-        return json.loads(small_file(path, 64 << 20).decode("utf-8"))
+        found = json.loads(small_file(path, _MAX_JSON_BYTES).decode("utf-8"))
     except FileNotFoundError:
-        return None
+        return {}
     except OSError as error:
-        raise FleetError(one_line(f"{path}: {why(error)}")) from error
-    except (UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise FleetError(one_line(f"{path}: is damaged: {error}; start the fleet run anew")) from error
+        raise UserError(one_line(f"{path}: {why(error)}")) from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(one_line(f"{path}: is damaged: {error}; start the fleet run anew")) from error
+    return found if isinstance(found, dict) else {}
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Put it there atomically, in place of what is there. Raises FleetError."""
-    data = json.dumps(value, indent=1, ensure_ascii=True, allow_nan=False).encode() + b"\n"
-    write_bytes(path, data)
+    """Put it there atomically, in place of what is there. Raises UserError."""
+    write_bytes(path, json.dumps(value, indent=1, ensure_ascii=True, allow_nan=False).encode() + b"\n")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
+    """Put it there atomically, with the folders above it. Raises UserError."""
     try:
-        writing.make_folder(path.parent)
-        with writing.opened(path.parent) as fd:
-            writing.replace(path.parent, fd, path.name, data)
+        atomic.make_folder(path.parent)
+        with atomic.opened(path.parent) as fd:
+            atomic.replace(path.parent, fd, path.name, data)
     except StoreError as error:
-        raise FleetError(str(error)) from error
-
-
-def make_folder(folder: Path) -> None:
-    """Raises FleetError."""
-    try:
-        writing.make_folder(folder)
-    except StoreError as error:
-        raise FleetError(str(error)) from error
-
-
-def expected_in(folder: Path) -> list[str]:
-    """The hosts that the folder itself names: its plan, or its ``hosts.txt``. Raises FleetError when it names none."""
-    plan = read_json(folder / PLAN)
-    if isinstance(plan, dict):
-        hosts = plan.get("hosts")
-        if not isinstance(hosts, list) or not all(isinstance(host, str) for host in hosts):
-            raise FleetError(one_line(f"{folder / PLAN}: hosts: is not a list of names; start the fleet run anew"))
-        return checked(hosts, str(folder / PLAN))
-    if (folder / HOSTS_FILE).exists():
-        return read_hosts(folder / HOSTS_FILE)
-    raise FleetError(one_line(f"{folder}: does not say which hosts were named; give them with --expect FILE"))
-
-
-def join_folder(
-    folder: Path,
-    expected: Sequence[str] | None,
-    by: Judgement,
-    *,
-    newest: bool = False,
-    against: Path | None = None,
-    again: Path | None = None,
-) -> Fleet:
-    """The fleet document of a folder, from any launcher. ``against``: the folder of an earlier run of the same hosts;
-    ``again``: that of a second, separate measurement of them, where it is not in the folder itself.
-
-    Raises FleetError.
-    """
-    if not folder.is_dir():
-        raise FleetError(one_line(f"{folder}: is not a folder; name the one with the nodes' run documents"))
-    for other in (against, again):
-        if other is not None and not other.is_dir():
-            raise FleetError(one_line(f"{other}: is not a folder; name that of another fleet run"))
-    hosts = list(expected) if expected is not None else expected_in(folder)
-    known = known_in(folder, hosts)
-    known.before, known.again = against, again or known.again
-    return join(folder, hosts, by, known, newest=newest)
-
-
-def known_in(folder: Path, hosts: Sequence[str]) -> Known:
-    """What the engine wrote beside the files; nothing for another launcher. Raises FleetError."""
-    from bench.fleet.join import pairs as extras
-    from bench.fleet.join.collective import collective_in
-
-    known = Known(hostnames=hostnames_in(folder), again=folder / AGAIN)
-    pairs: dict[tuple[str, str], tuple[State, str]] = {}
-    ranks: dict[str, tuple[State, str]] = {}
-    for entry in entries(folder):
-        _learn(entry, known, pairs, ranks)
-    found = extras.pairs_in(folder, known.hostnames, pairs)
-    known.pairs, known.network = found.outcomes, found.network
-    known.collective = collective_in(folder, hosts, ranks)
-    known.shared = extras.shared_in(folder, hosts)
-    return known
-
-
-def _learn(
-    entry: dict[str, Any],
-    known: Known,
-    pairs: dict[tuple[str, str], tuple[State, str]],
-    ranks: dict[str, tuple[State, str]],
-) -> None:
-    """One line of the log. What was said last counts; a job that only began is lost until it is said otherwise."""
-    phase, host, attempt = str(entry.get("phase")), str(entry.get("host")), entry.get("attempt")
-    word, reason = entry.get("state"), str(entry.get("reason") or "")
-    told = (_state(word), reason) if word is not None else (State.LOST, "lost: it was started, and nothing came back")
-    if phase == "contact" and word is None:
-        known.states.pop(host, None)  # it is here: whatever was said of it before is over
-    elif phase in ("contact", "sweep"):
-        known.states[host] = told
-    elif phase == "pairs":
-        client, _, server = str(entry.get("key")).removesuffix(".json").partition("--")
-        pairs[client, server] = told
-    elif phase.startswith("collective"):
-        ranks[host] = told
-    if phase == "sweep" and isinstance(attempt, int):
-        known.attempts[host] = attempt
-
-
-def _state(word: Any) -> State:
-    """``answered``, and what a newer version may write, say nothing here: the file does, or it is lost."""
-    try:
-        return State(word)
-    except ValueError:
-        return State.LOST
-
-
-def hostnames_in(folder: Path) -> dict[str, str]:
-    roster = read_json(folder / ROSTER)
-    roster = roster if isinstance(roster, dict) else {}
-    pairs = ((host, entry.get("hostname")) for host, entry in roster.items() if isinstance(entry, dict))
-    return {host: name for host, name in pairs if isinstance(name, str) and name}
+        raise UserError(str(error)) from error
 
 
 def entries(folder: Path) -> list[dict[str, Any]]:
@@ -173,9 +83,74 @@ def entries(folder: Path) -> list[dict[str, Any]]:
     found = []
     for line in text.splitlines():
         try:
-            entry = json.loads(line)
+            found.append(json.loads(line))
         except ValueError:
             continue
-        if isinstance(entry, dict):
-            found.append(entry)
-    return found
+    return [entry for entry in found if isinstance(entry, dict)]
+
+
+def hostnames_in(folder: Path) -> dict[str, str]:
+    """What each host calls itself, of those that were asked."""
+    roster = read_object(folder / ROSTER)
+    pairs = ((host, entry.get("hostname")) for host, entry in roster.items() if isinstance(entry, dict))
+    return {host: name for host, name in pairs if isinstance(name, str) and name}
+
+
+# --- which hosts were named: without that list nobody can say what is missing, so nothing is joined without it
+
+
+def expected_in(folder: Path) -> list[str]:
+    """The hosts that the folder itself names: its plan, or its ``hosts.txt``. Raises UserError when it names none."""
+    if plan := read_object(folder / PLAN):
+        hosts = plan.get("hosts")
+        if not isinstance(hosts, list) or not all(isinstance(host, str) for host in hosts):
+            raise UserError(one_line(f"{folder / PLAN}: hosts: is not a list of names; start the fleet run anew"))
+        return checked(hosts, str(folder / PLAN))
+    if (folder / HOSTS_FILE).exists():
+        return read_hosts(folder / HOSTS_FILE)
+    raise UserError(one_line(f"{folder}: does not say which hosts were named; give them with --expect FILE"))
+
+
+def read_hosts(path: Path) -> list[str]:
+    """One host a line; blank lines and what follows ``#`` are left out. Raises UserError for none, or one twice."""
+    try:
+        text = small_file(path, _MAX_HOSTS_BYTES).decode("utf-8")
+    except OSError as error:
+        raise UserError(one_line(f"{path}: {why(error)}; give the expected hosts with --expect FILE")) from error
+    except UnicodeDecodeError as error:
+        raise UserError(one_line(f"{path}: byte {error.start}: not UTF-8; give one host a line")) from error
+    return checked([line.partition("#")[0].strip() for line in text.splitlines()], str(path))
+
+
+def checked(words: Sequence[str], where: str) -> list[str]:
+    """The hosts, in the order named. Raises UserError for none, for one named twice, for what is no host name."""
+    hosts = [word for word in words if word]
+    if not hosts:
+        raise UserError(one_line(f"{where}: names no host; give one host a line"))
+    for host in hosts:
+        if len(host) > 255 or any(c.isspace() or not c.isprintable() or c in "/\\" for c in host):
+            raise UserError(one_line(f"{where}: {host!r} is not a host name; give one host a line", 200))
+    doubles = sorted({host for host in hosts if hosts.count(host) > 1}) if len(set(hosts)) < len(hosts) else []
+    if doubles:
+        raise UserError(one_line(f"{where}: {doubles[0]} is named twice; name each host once"))
+    return hosts
+
+
+def same_host(expected: str, hostname: str) -> bool:
+    """Whether a result that says it is of ``hostname`` can be of the host named ``expected``: equal, or equal up to the
+    first dot when one of them is a short name. An address names no host, so it must be equal.
+    """
+    a, b = expected.lower(), hostname.lower()
+    if a == b:
+        return True
+    if ("." in a and "." in b) or _is_address(a) or _is_address(b):
+        return False
+    return a.partition(".")[0] == b.partition(".")[0]
+
+
+def _is_address(word: str) -> bool:
+    try:
+        ipaddress.ip_address(word)
+    except ValueError:
+        return False
+    return True

@@ -9,7 +9,6 @@ Nothing secret is in a script: it can be read in the node's process list.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
 import shlex
@@ -19,20 +18,23 @@ from dataclasses import dataclass
 
 from bench.store.documents import MAX_BYTES
 
-CLAIMED, NOT_OURS = 75, 74  # EX_TEMPFAIL, EX_IOERR of sysexits.h
+CLAIMED = 75  # EX_TEMPFAIL of sysexits.h
 TIMED_OUT = frozenset({124, 137})  # timeout(1), and what its KILL leaves
 KILL_AFTER_SECONDS = 10
 _CLAIM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,150}")
-_ENV = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
+VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
 _KEEP_DAYS = 7
 #: A run of 32 MiB of text packs to a few; what does not is no run, and would fill the controller's memory.
 MOST_PACKED_BYTES = 4 << 20
 
-_HEAD = """\
+#: Our folder on a node, ``$b``.
+BASE = """\
 umask 077
 b=/var/tmp/aiready-bench-$(id -u)
 mkdir -m 700 "$b" 2>/dev/null
 if [ -L "$b" ] || [ ! -d "$b" ] || [ ! -O "$b" ]; then echo "$b is not a folder of ours" >&2; exit 74; fi
+"""
+_HEAD = """\
 d="$b/@CLAIM@"
 born() { cut -d' ' -f22 "/proc/$1/stat" 2>/dev/null; }
 frame() {
@@ -96,8 +98,8 @@ class Frame:
     stderr: str
 
 
-class BadFrame(Exception):
-    """What the node printed is not the one frame that was expected; ``twice`` when there are several."""
+class BadResult(Exception):
+    """What the node printed is not the one result that was expected; ``twice`` when there are several."""
 
     def __init__(self, reason: str, twice: bool = False) -> None:
         super().__init__(reason)
@@ -106,13 +108,13 @@ class BadFrame(Exception):
 
 def run(claim: str, command: str, limit: float, env: Mapping[str, str], delay: float = 0.0) -> str:
     """Take the claim, run ``command`` (a line for sh; ``$PWD`` is the job's folder) for at most ``limit`` seconds."""
-    return _script(_HEAD + _RUN, claim, LIMIT=f"{limit:g}", COMMAND=shlex.quote(command), ENV=_exports(env),
+    return _script(BASE + _HEAD + _RUN, claim, LIMIT=f"{limit:g}", COMMAND=shlex.quote(command), ENV=_exports(env),
                    DELAY=f"{delay:.0f}")  # fmt: skip
 
 
 def collect(claim: str, wait: float = 0.0) -> str:
     """The frame of a job that has ended; waits on the node for one that has not, at most ``wait`` seconds."""
-    return _script(_HEAD + _COLLECT, claim, WAIT=f"{wait:.0f}")
+    return _script(BASE + _HEAD + _COLLECT, claim, WAIT=f"{wait:.0f}")
 
 
 def serve(claim: str, command: str, ready: str, limit: float, env: Mapping[str, str], wait: float = 20.0) -> str:
@@ -120,13 +122,13 @@ def serve(claim: str, command: str, ready: str, limit: float, env: Mapping[str, 
     left, whose claim differs only behind the last dot, is ended first.
     """
     family = claim.rpartition(".")[0]
-    return _script(_HEAD + _END_OLD + _SERVE, claim, LIMIT=f"{limit:g}", COMMAND=shlex.quote(command),
+    return _script(BASE + _HEAD + _END_OLD + _SERVE, claim, LIMIT=f"{limit:g}", COMMAND=shlex.quote(command),
                    ENV=_exports(env), READY=shlex.quote(ready), FAMILY=family, WAIT=f"{wait * 5:.0f}")  # fmt: skip
 
 
 def stop(family: str) -> str:
     """End every server whose claim begins so, if it is still the process that was started."""
-    return _script(_HEAD + _END_OLD + "exit 0\n", family, FAMILY=family)
+    return _script(BASE + _HEAD + _END_OLD + "exit 0\n", family, FAMILY=family)
 
 
 def contact(python: str) -> str:
@@ -137,45 +139,42 @@ def contact(python: str) -> str:
 def _script(text: str, claim: str, **words: str) -> str:
     if not _CLAIM.fullmatch(claim):
         raise ValueError(f"not a claim: {claim!r}")
-    fixed = {
-        "CLAIM": claim,
-        "MOST": str(MAX_BYTES + 1),
-        "PACKED": str(MOST_PACKED_BYTES),
-        "KILL": str(KILL_AFTER_SECONDS),
-        "DAYS": str(_KEEP_DAYS),
-    }
-    return re.sub(r"@([A-Z]+)@", lambda match: (fixed | words)[match[1]], text)
+    words |= {"CLAIM": claim, "MOST": str(MAX_BYTES + 1), "PACKED": str(MOST_PACKED_BYTES),
+              "KILL": str(KILL_AFTER_SECONDS), "DAYS": str(_KEEP_DAYS)}  # fmt: skip
+    return re.sub(r"@([A-Z]+)@", lambda match: words[match[1]], text)
 
 
 def _exports(env: Mapping[str, str]) -> str:
     """``export`` lines. Names that could hold a secret never come here: see `bench.fleet.plan.checked_env`."""
     for name in env:
-        if not _ENV.fullmatch(name):
+        if not VARIABLE.fullmatch(name):
             raise ValueError(f"not a variable's name: {name!r}")
     return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in env.items())
 
 
 def parse(stdout: str, claim: str) -> Frame:
-    """The one frame of that claim. Raises BadFrame with what is wrong."""
+    """The one frame of that claim. Raises BadResult with what is wrong."""
     lines = stdout.replace("\r", "").split("\n")
     heads = [i for i, line in enumerate(lines) if line.startswith(f"AIREADY {claim} ")]
     if not heads:
         shown = " ".join(stdout.split())[:120]
-        raise BadFrame(f"no result among what it printed: {shown!r}" if shown else "it printed nothing")
+        raise BadResult(f"no result among what it printed: {shown!r}" if shown else "it printed nothing")
     if len(heads) > 1:
-        raise BadFrame(f"it answered {len(heads)} times", twice=True)
+        raise BadResult(f"it answered {len(heads)} times", twice=True)
     words = lines[heads[0]].split(" ")
     body = lines[heads[0] + 1 :]
     if f"AIREADY-END {claim}" not in body or len(words) != 5 or not words[2].isdigit() or not words[4].isdigit():
-        raise BadFrame("its answer is torn")
+        raise BadResult("its answer is torn")
     body = body[: body.index(f"AIREADY-END {claim}")]
     if "AIREADY-TOO-LARGE" in body:
-        raise BadFrame("it printed more than any run is")
+        raise BadResult("it printed more than any run is")
     errors = [line for line in body if line.startswith("AIREADY-STDERR ")]
     out = _unpacked("".join(line for line in body if not line.startswith("AIREADY-")))
     if int(words[4]) != len(out) or hashlib.sha256(out).hexdigest() != words[3]:
-        raise BadFrame("its answer is not what it measured: length or digest differ")
-    return Frame(int(words[2]) if len(words[2]) < 4 else 255, out, _text(errors[0]) if errors else "")
+        raise BadResult("its answer is not what it measured: length or digest differ")
+    return Frame(
+        int(words[2]) if len(words[2]) < 4 else 255, out, decoded(errors[0].partition(" ")[2]) if errors else ""
+    )
 
 
 def _unpacked(packed: str) -> bytes:
@@ -183,17 +182,18 @@ def _unpacked(packed: str) -> bytes:
     try:
         unzip = zlib.decompressobj(wbits=31)
         out = unzip.decompress(base64.b64decode(packed, validate=True), MAX_BYTES + 1)
-    except (binascii.Error, ValueError, zlib.error) as error:
-        raise BadFrame("its answer is damaged") from error
+    except (ValueError, zlib.error) as error:
+        raise BadResult("its answer is damaged") from error
     if len(out) > MAX_BYTES:
-        raise BadFrame(f"its answer is larger than {MAX_BYTES >> 20} MiB")
+        raise BadResult(f"its answer is larger than {MAX_BYTES >> 20} MiB")
     return out
 
 
-def _text(line: str) -> str:
+def decoded(packed: str) -> str:
+    """The text that stands in base64; empty for what is none, so that whoever reads it says so."""
     try:
-        return base64.b64decode(line.partition(" ")[2], validate=True).decode("utf-8", "replace")
-    except (binascii.Error, ValueError):
+        return base64.b64decode(packed, validate=True).decode("utf-8", "replace")
+    except ValueError:
         return ""
 
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bench.fleet.errors import FleetError
-from bench.fleet.files import PLAN, read_json, write_json
+from pydantic import TypeAdapter, ValidationError
+
+from bench.errors import UserError
+from bench.fleet.files import PLAN, read_object, write_json
+from bench.fleet.job_script import VARIABLE
 from bench.measure.recording import redact
+from bench.store.documents import first_error
 from bench.store.errors import one_line
 
 SCHEMA = "aiready-bench/fleet-plan"
 SCHEMA_VERSION = 1
-_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
 _SECRET = re.compile(r"(?i)token|secret|passw|credential|api_?key|private|psk|hmac")
 #: What `bench run` takes at most on a node, by effort, and what one pair takes: for the node's own bound.
 BUDGET_SECONDS = {"quick": 300.0, "standard": 1200.0, "thorough": 4 * 3600.0}
@@ -34,7 +38,7 @@ class HostVars:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class FleetPlan:
     """All that a controller needs to begin, or to go on. Commands are lines for ``sh``; in them ``{host}``,
     ``{address}`` (of the pair's server) and ``{python}`` stand for the host's own. Seconds throughout.
     """
@@ -58,13 +62,12 @@ class Plan:
     pairs_at_once: int | None = None
     spread: float = 0.0
     confirm: bool = True
-    needs_bench: bool = True
     stage: bool = False
     seed: int = 7
     transport: str = "ansible"  # `bench.fleet.transport.connect`; ``inventory`` says where, for each of them
 
     def save(self, folder: Path) -> None:
-        """Write it, once. Raises FleetError."""
+        """Write it, once. Raises UserError."""
         write_json(folder / PLAN, {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, **asdict(self)})
 
     def command(self, text: str, host: str, address: str = "", **words: str) -> str:
@@ -72,7 +75,7 @@ class Plan:
         known = {"host": host, "address": address, "python": self.variables[host].python, **words}
         return re.sub(r"\{([a-z]+)\}", lambda m: shlex.quote(known[m[1]]) if m[1] in known else m[0], text)
 
-    def with_product(self, places: Mapping[str, str]) -> Plan:
+    def with_product(self, places: Mapping[str, str]) -> FleetPlan:
         """The plan with the folders in which hosts have the product, for their Python."""
         found = {host: replace(v, env={**v.env, "PYTHONPATH": places[host]}) if host in places else v
                  for host, v in self.variables.items()}  # fmt: skip
@@ -83,31 +86,29 @@ class Plan:
         return {name: value.replace("{host}", host) for name, value in self.variables[host].env.items()}
 
 
-def load(folder: Path) -> Plan:
-    """The plan of a run that is to be resumed. Raises FleetError."""
-    found = read_json(folder / PLAN)
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA or found.get("schema_version") != SCHEMA_VERSION:
-        raise FleetError(one_line(f"{folder / PLAN}: is not the plan of a fleet run; name its folder, or its id"))
+def load(folder: Path) -> FleetPlan:
+    """The plan of a run that is to be resumed. Raises UserError."""
+    found = read_object(folder / PLAN)
+    if (found.get("schema"), found.get("schema_version")) != (SCHEMA, SCHEMA_VERSION):
+        raise UserError(one_line(f"{folder / PLAN}: is not the plan of a fleet run; name its folder, or its id"))
     try:
-        values = {f.name: found[f.name] for f in fields(Plan) if f.name in found}
-        values["variables"] = {host: HostVars(**entry) for host, entry in values["variables"].items()}
-        values |= {name: tuple(values[name]) for name in ("inventory", "hosts")}
-        return Plan(**values)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise FleetError(one_line(f"{folder / PLAN}: is damaged: {error}; start the fleet run anew")) from error
+        return TypeAdapter(FleetPlan).validate_python(found)
+    except ValidationError as error:
+        message = f"{folder / PLAN}: is damaged: {first_error(error)}; start the fleet run anew"
+        raise UserError(one_line(message)) from error
 
 
 def checked_env(words: Sequence[str]) -> dict[str, str]:
-    """``NAME=VALUE`` for the nodes. Raises FleetError for what is no such thing, or looks like a secret: the commands
+    """``NAME=VALUE`` for the nodes. Raises UserError for what is no such thing, or looks like a secret: the commands
     of a node stand in its process list.
     """
     found = {}
     for word in words:
         name, equals, value = word.partition("=")
-        if not equals or not _NAME.fullmatch(name):
-            raise FleetError(one_line(f"--node-env {redact(word)}: must be NAME=VALUE"))
+        if not equals or not VARIABLE.fullmatch(name):
+            raise UserError(one_line(f"--node-env {redact(word)}: must be NAME=VALUE"))
         if _SECRET.search(name):
-            raise FleetError(f"--node-env {name}: looks like a secret, which has no place there; put it into a file")
+            raise UserError(f"--node-env {name}: looks like a secret, which has no place there; put it into a file")
         found[name] = value
     return found
 
@@ -115,11 +116,11 @@ def checked_env(words: Sequence[str]) -> dict[str, str]:
 def host_vars(host: str, values: Mapping[str, Any], env: Mapping[str, str], python: str) -> HostVars:
     """From the inventory's variables: ``bench_addr``, ``bench_python``, ``bench_storage``, ``bench_env``; all optional.
 
-    Nothing else of them is kept, because passwords may stand there. Raises FleetError.
+    Nothing else of them is kept, because passwords may stand there. Raises UserError.
     """
     own = values.get("bench_env", {})
     if not isinstance(own, dict):
-        raise FleetError(one_line(f"inventory: bench_env of {host} is not a table of names and values"))
+        raise UserError(one_line(f"inventory: bench_env of {host} is not a table of names and values"))
     own = checked_env([f"{name}={value}" for name, value in own.items()])
     return HostVars(
         address=str(values.get("bench_addr") or values.get("ansible_host") or host),
@@ -133,14 +134,10 @@ def waves(hosts: Sequence[str], group: Mapping[str, str], most: int | None) -> l
     """Hosts that may measure at once: at most ``most`` of one storage system in a wave. All in one without a bound."""
     if most is None:
         return [list(hosts)] if hosts else []
-    found: list[list[str]] = []
-    counts: list[dict[str, int]] = []
+    found: dict[int, list[str]] = defaultdict(list)
+    counts = Counter[str]()
     for host in hosts:
         system = group.get(host, "")
-        place = next((i for i, count in enumerate(counts) if count.get(system, 0) < most), len(found))
-        if place == len(found):
-            found.append([])
-            counts.append({})
-        found[place].append(host)
-        counts[place][system] = counts[place].get(system, 0) + 1
-    return found
+        found[counts[system] // most].append(host)
+        counts[system] += 1
+    return [found[number] for number in sorted(found)]

@@ -14,13 +14,14 @@ import platform
 import re
 import sys
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 import bench
-from bench.fleet.errors import FleetError
+from bench.errors import UserError
+from bench.fleet.job_script import BASE
 from bench.fleet.transport.base import Transport
 from bench.store.errors import one_line, why
 
@@ -46,7 +47,7 @@ def fits() -> str:
 
 
 def pack(folder: Path) -> Archive:
-    """Make the archive in ``folder``. The same packages give the same bytes. Raises FleetError."""
+    """Make the archive in ``folder``. The same packages give the same bytes. Raises UserError."""
     temp = folder / "stage.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -57,11 +58,12 @@ def pack(folder: Path) -> Archive:
         ):
             for name, path in sorted(_files().items()):
                 archive.add(path, name, recursive=False, filter=_plain)
-        digest = _digest(temp)
+        with temp.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
         name = f"{_OURS}-{bench.__version__}-{fits().replace(' ', '-')}-{digest[:12]}"
         return Archive(temp.rename(folder / f"{name}.tar.gz"), name, digest)
     except OSError as error:
-        raise FleetError(one_line(f"{folder}: cannot make the archive for the nodes: {why(error)}")) from error
+        raise UserError(one_line(f"{folder}: cannot make the archive for the nodes: {why(error)}")) from error
 
 
 def _files() -> dict[str, Path]:
@@ -83,31 +85,23 @@ def _wanted(path: Path) -> bool:
 
 
 def _needed() -> Iterator[metadata.Distribution]:
-    """The product's requirements without extras, and theirs."""
-    queue, seen = list(_requirements(_OURS)), set(_NOT_FOR_NODES)
+    """The product's requirements without extras, and theirs. Raises UserError where it is no installed package."""
+    queue, seen = [_OURS], set(_NOT_FOR_NODES)
     while queue:
         name = queue.pop()
-        key = re.sub(r"[-_.]+", "-", name).lower()
-        if key in seen:
-            continue
-        seen.add(key)
         try:
             found = metadata.distribution(name)
-        except metadata.PackageNotFoundError:
+        except metadata.PackageNotFoundError as error:
+            if name == _OURS:
+                message = f"{name} is not installed here as a package, so it cannot be staged: pip install it"
+                raise UserError(message) from error
             continue  # a requirement of another platform
-        queue += _requirements(name)
-        yield found
-
-
-def _requirements(name: str) -> Sequence[str]:
-    try:
-        lines = metadata.requires(name) or []
-    except metadata.PackageNotFoundError as error:
-        raise FleetError(
-            f"{name} is not installed here as a package, so it cannot be staged: pip install it"
-        ) from error
-    plain = (line for line in lines if "extra ==" not in line.replace("extra==", "extra =="))
-    return [match[0] for line in plain if (match := _NAME.match(line))]
+        if name != _OURS:
+            yield found
+        plain = (line for line in found.requires or () if "extra==" not in line.replace(" ", ""))
+        names = {re.sub(r"[-_.]+", "-", match[0]).lower() for line in plain if (match := _NAME.match(line))} - seen
+        seen |= names
+        queue += sorted(names)
 
 
 def _plain(info: tarfile.TarInfo) -> tarfile.TarInfo:
@@ -118,16 +112,8 @@ def _plain(info: tarfile.TarInfo) -> tarfile.TarInfo:
     return info
 
 
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def bring(
-    engine: Transport, pythons: Mapping[str, str], folder: Path, limit: float = 300.0
+    transport: Transport, pythons: Mapping[str, str], folder: Path, limit: float = 300.0
 ) -> dict[str, tuple[str | None, str]]:
     """Host -> (the folder with the product there, or None, and why not). The archive goes only where it is missing.
 
@@ -135,54 +121,38 @@ def bring(
     """
     archive = pack(folder)
     try:
-        return _brought(engine, archive, pythons, limit)
+        asked = transport.each(dict.fromkeys(pythons, ready_script(archive)), 30.0)
+        wanted = {host: said(reply.stdout, "PLACE") for host, reply in asked.items()}
+        places = {host: f"{place}/{archive.name}.tar.gz" for host, place in wanted.items() if place}
+        sent = transport.put(archive.path, places, pythons, limit) if places else {}
+        arrived = [host for host in places if sent[host].rc == 0]
+        done = transport.each(dict.fromkeys(arrived, unpack_script(archive)), limit) if arrived else {}
     finally:
         archive.path.unlink(missing_ok=True)
-
-
-def _brought(
-    engine: Transport, archive: Archive, pythons: Mapping[str, str], limit: float
-) -> dict[str, tuple[str | None, str]]:
-    hosts = list(pythons)
-    asked = engine.each(dict.fromkeys(hosts, ready_script(archive)), 30.0)
-    there = {host: staged(asked[host].stdout) for host in hosts}
-    wanted = {host: place_of(asked[host].stdout) for host in hosts if there[host] is None}
-    places = {host: f"{place}/{archive.name}.tar.gz" for host, place in wanted.items() if place}
-    sent = engine.put(archive.path, places, pythons, limit) if places else {}
-    arrived = [host for host in places if sent[host].rc == 0]
-    done = engine.each(dict.fromkeys(arrived, unpack_script(archive)), limit) if arrived else {}
-    there |= {host: staged(done[host].stdout) for host in arrived}
-    last = {**asked, **sent, **done}
-    return {host: (there[host], "" if there[host] else f"cannot_stage: {last[host].detail}") for host in hosts}
+    found = {}
+    for host, reply in {**asked, **sent, **done}.items():
+        place = said(reply.stdout, "STAGED")
+        found[host] = place, "" if place else f"cannot_stage: {reply.detail}"
+    return found
 
 
 def ready_script(archive: Archive) -> str:
     """Answers ``AIREADY-STAGED PATH`` when it is unpacked there already, else makes room for it."""
-    return _BASE + _READY.replace("@NAME@", archive.name)
+    return BASE + _STAGE + _READY.replace("@NAME@", archive.name)
 
 
 def unpack_script(archive: Archive) -> str:
     """Check the digest, unpack, answer ``AIREADY-STAGED PATH``."""
-    return (_BASE + _UNPACK).replace("@NAME@", archive.name).replace("@SHA@", archive.sha256)
+    return (BASE + _STAGE + _UNPACK).replace("@NAME@", archive.name).replace("@SHA@", archive.sha256)
 
 
-def staged(stdout: str) -> str | None:
-    """The folder on the node, None when it is not there."""
-    found = re.search(r"^AIREADY-STAGED (/\S{1,400})\r?$", stdout, re.M)
+def said(stdout: str, word: str) -> str | None:
+    """The path behind AIREADY-``word``: STAGED, where the product is, or PLACE, where the node wants the archive."""
+    found = re.search(rf"^AIREADY-{word} (/\S{{1,400}})\r?$", stdout, re.M)
     return found[1] if found else None
 
 
-def place_of(stdout: str) -> str | None:
-    """Where the node wants the archive."""
-    found = re.search(r"^AIREADY-PLACE (/\S{1,400})\r?$", stdout, re.M)
-    return found[1] if found else None
-
-
-_BASE = """\
-umask 077
-b=/var/tmp/aiready-bench-$(id -u)
-mkdir -m 700 "$b" 2>/dev/null
-if [ -L "$b" ] || [ ! -d "$b" ] || [ ! -O "$b" ]; then echo "$b is not a folder of ours" >&2; exit 74; fi
+_STAGE = """\
 s="$b/stage"; mkdir -p "$s"
 """
 _READY = """\

@@ -11,19 +11,19 @@ storage is not blamed for a slow decode; 0.10 is MLPerf Storage's accelerator ut
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.judge.explanation import advice, sentence
 from bench.judge.profile import Profile
 from bench.model import Attribution, Bottleneck, Components, Measurement, Outcome, ProbeResult
+from bench.units import human
 
 RATE = "inference_samples_per_second"
 SAMPLE_BYTES = "feed_sample_bytes"
 BUSY = "accelerator_busy_ratio"
 INTERFERENCE = "feed_interference_ratio"
 _BESIDE = "feed_"
-STAGES = ("resident", "transfer", "preprocess", "fetch", "storage")
 #: Without one of these there is no attribution. A device that needs no copy (an emulated one) has no transfer arm.
 NEEDED = ("resident", "preprocess", "fetch", "storage")
 GAP_LIMIT = 0.10
@@ -33,14 +33,15 @@ _FED = 0.95
 _NOT_STARVED = 0.05
 
 
-def components(c: float, t: float, p: float, f: float, s: float) -> Components:
+def components(c: float, t: float | None, p: float, f: float, s: float) -> Components:
     """The parts of starvation by falling ceilings; all rates in samples a second, ``c`` above 0.
 
     They sum to ``1 - s / c``. Noise can make a part slightly negative; it is not hidden, so the sum stays exact.
+    Without a transfer arm the whole of ``C - P`` is the preparation's, and transfer stays unmeasured.
     """
     return Components(
-        transfer=(c - t) / c,
-        preprocess=(t - p) / c,
+        transfer=None if t is None else (c - t) / c,
+        preprocess=((c if t is None else t) - p) / c,
         storage=(p - min(p, f)) / c,
         overlap=(min(p, f) - s) / c,
     )
@@ -102,7 +103,8 @@ def _arms(measurements: Sequence[Measurement]) -> list[_Arms]:
 
 
 def _arms_of(path: str | None, measurements: Sequence[Measurement]) -> _Arms:
-    staged = [(m.labels["stage"], m) for m in measurements if m.metric == RATE and m.labels.get("stage") in STAGES]
+    stages = (*NEEDED, "transfer")
+    staged = [(m.labels["stage"], m) for m in measurements if m.metric == RATE and m.labels.get("stage") in stages]
     rates = dict(staged)
     twice = next((f"the {stage} rate is there twice" for stage, m in staged if rates[stage] is not m), None)
     stand_ins = dict.fromkeys(m.stand_in for m in rates.values() if m.stand_in)
@@ -126,14 +128,13 @@ def _doubt(rates: Mapping[str, Measurement]) -> str | None:
 def _attribute_path(arms: _Arms, limit: float) -> Attribution:
     if any(stage not in arms.rates for stage in NEEDED) or arms.rate("resident") <= 0.0:
         return _undetermined(arms.doubt or "", arms.path, arms.stand_in)
-    parts = _parts(arms)
-    c, f = arms.rate("resident"), arms.rate("fetch")
-    total = 1.0 - arms.rate("storage") / c
+    c, p, f, s = (arms.rate(stage) for stage in NEEDED)
+    parts = components(c, arms.rate("transfer") if "transfer" in arms.rates else None, p, f, s)
     bottleneck = "undetermined" if arms.doubt else _bottleneck(arms, parts, limit)
     answer = Attribution(
         bottleneck=bottleneck,
         starved=None if arms.doubt else bottleneck == "storage" and gap_interval(arms.rates)[0] > limit,
-        starvation_ratio=total,
+        starvation_ratio=1.0 - s / c,
         components=parts,
         demand_bytes_per_second=None if arms.sample_bytes is None else c * arms.sample_bytes,
         supply_bytes_per_second=None if arms.sample_bytes is None else f * arms.sample_bytes,
@@ -144,8 +145,8 @@ def _attribute_path(arms: _Arms, limit: float) -> Attribution:
         stand_in=arms.stand_in,
     )
     slower = _slower(arms) if bottleneck == "accelerator" else None
-    fix = advice(bottleneck, arms.beside, answer.demand_bytes_per_second)
-    return answer.model_copy(update={"explanation": sentence(answer, (c, f), limit, arms.doubt, slower, fix)})
+    explanation = _undecided(arms.doubt) if arms.doubt else _sentence(answer, (c, f), limit, slower)
+    return _explained(answer, explanation, _advice(answer, arms.beside))
 
 
 def _slower(arms: _Arms) -> float | None:
@@ -155,18 +156,10 @@ def _slower(arms: _Arms) -> float | None:
     """
     lost = 1.0 - arms.rate("storage") / arms.rate("resident")
     busy = next((m for m in arms.beside if m.metric == BUSY and m.labels.get("stage") == "feed.storage"), None)
-    slower = next((m for m in arms.beside if m.metric == INTERFERENCE), None)
+    slower = _one(arms.beside, INTERFERENCE)
     if lost < _NOT_STARVED or busy is None or slower is None or 1.0 - busy.value >= _NOT_STARVED:
         return None
     return slower.value
-
-
-def _parts(arms: _Arms) -> Components:
-    """Without a transfer arm the whole of ``C - P`` is the preparation's, and transfer stays unmeasured."""
-    c, p = arms.rate("resident"), arms.rate("preprocess")
-    copied = arms.rate("transfer") if "transfer" in arms.rates else c
-    parts = components(c, copied, p, arms.rate("fetch"), arms.rate("storage"))
-    return parts if "transfer" in arms.rates else parts.model_copy(update={"transfer": None})
 
 
 def _bottleneck(arms: _Arms, parts: Components, limit: float) -> Bottleneck:
@@ -180,13 +173,13 @@ def _bottleneck(arms: _Arms, parts: Components, limit: float) -> Bottleneck:
         return "accelerator"
     if f < _FED * c and f < p and supply_gap(c, f) > limit:
         return "storage"
-    shares: list[tuple[float, Bottleneck]] = [
-        (parts.overlap or 0.0, "loader"),
-        (parts.preprocess or 0.0, "preprocess"),
-        (parts.transfer or 0.0, "transfer"),
-        (parts.storage or 0.0, "accelerator"),
-    ]
-    return max(shares, key=lambda item: item[0])[1]
+    shares: dict[Bottleneck, float | None] = {
+        "loader": parts.overlap,
+        "preprocess": parts.preprocess,
+        "transfer": parts.transfer,
+        "accelerator": parts.storage,
+    }
+    return max(shares, key=lambda name: shares[name] or 0.0)
 
 
 def gap_interval(rates: Mapping[str, Measurement]) -> tuple[float, float]:
@@ -208,7 +201,7 @@ def _severity(answer: Attribution) -> tuple[int, float]:
 
 def _undetermined(why: str, path: str | None = None, stand_in: str | None = None) -> Attribution:
     nothing = Attribution(bottleneck="undetermined", valid=False, explanation="", path=path, stand_in=stand_in)
-    return nothing.model_copy(update={"explanation": sentence(nothing, None, GAP_LIMIT, why)})
+    return _explained(nothing, _undecided(why))
 
 
 def _why_missing(results: Sequence[ProbeResult], probes: Mapping[str, str]) -> str:
@@ -216,3 +209,152 @@ def _why_missing(results: Sequence[ProbeResult], probes: Mapping[str, str]) -> s
         if result.probe == probes.get(RATE) and result.outcome is not Outcome.OK:
             return f"the probe {result.probe} was {result.outcome.replace('_', ' ')}: {result.reason}"
     return "the rates of the feed were not measured"
+
+
+# --- in one sentence of plain words with human units
+
+_STOOD_IN = {
+    "emulated": "an emulated accelerator stood in for a real one",
+    "cpu": "the CPU stood in for the accelerator",
+}
+_WAYS = "feed_fetch_bytes_per_second"
+#: Another way to read must be faster by so much to be worth saying: short arms on a shared device differ by less.
+_BETTER = 1.10
+_WORSE = 0.90
+
+
+def _explained(answer: Attribution, text: str, advice: str = "") -> Attribution:
+    """With the sentence, the path and the stand-in behind it, and what would help; at most 4000 characters."""
+    notes = [f"path {answer.path}"] if answer.path else []
+    notes += [_STOOD_IN.get(what, f"{what} stood in") for what in (answer.stand_in or "").split(", ") if what]
+    noted = f"{text[:-1]} ({'; '.join(notes)})." if notes else text
+    return answer.model_copy(update={"explanation": f"{noted} {advice}".strip()[:4000]})
+
+
+def _undecided(doubt: str) -> str:
+    return f"What the accelerator waits for could not be decided: {doubt}."
+
+
+def _sentence(answer: Attribution, rates: tuple[float, float], limit: float, slower: float | None) -> str:
+    """``rates``: demand and supply in samples a second, in place of bytes where a sample's size is not known.
+
+    ``slower``: the share by which loading slows the accelerator when that is all that it loses.
+    """
+    lost = _percent(answer.starvation_ratio)
+    demand, supply, unit = answer.demand_bytes_per_second, answer.supply_bytes_per_second, "bytes_per_second"
+    if demand is None or supply is None:
+        (demand, supply), unit = rates, "samples_per_second"
+    needs, gets, idle = human(demand, unit, 2), human(supply, unit, 2), f"stands idle {lost} of the time"
+    alone = "and would for {} through this alone"
+    match answer.bottleneck:
+        case "storage":
+            verb = "starves" if answer.starved else "seems to starve"
+            return f"Storage {verb} the accelerator: it needs {needs} and gets {gets}, so it {idle}."
+        case "preprocess":
+            part = alone.format(_percent(answer.components.preprocess))
+            return f"Decoding starves the accelerator, not storage: it {idle}, {part}."
+        case "transfer":
+            part = alone.format(_percent(answer.components.transfer))
+            return f"The copy to the accelerator starves it: it {idle}, {part}."
+        case "loader":
+            return (
+                f"The loader starves the accelerator: storage can deliver {gets} of the {needs} that it needs, but the "
+                f"loader reads and decodes one after the other, so the accelerator {idle}."
+            )
+    if slower is not None:
+        return (
+            f"The accelerator is not kept waiting, but computes {_percent(slower)} slower while data is loaded beside "
+            f"it (interference, not starvation): it loses {lost} of its own rate."
+        )
+    if (answer.starvation_ratio or 0.0) < _NOT_STARVED:
+        return f"Nothing starves the accelerator: it needs {needs} and the path can deliver {gets}."
+    return (
+        f"The accelerator {idle}, mostly for storage, which is too little to call it starved (the limit is "
+        f"{_percent(limit)})."
+    )
+
+
+def _percent(ratio: float | None) -> str:
+    return human(ratio or 0.0, "a_ratio", 2)
+
+
+def _advice(answer: Attribution, beside: Sequence[Measurement]) -> str:
+    """One or two sentences on what would help one path, or an empty string."""
+    match answer.bottleneck:
+        case "storage":
+            return " ".join(_storage(beside, answer.demand_bytes_per_second))
+        case "preprocess":
+            return _decode(beside)
+        case "loader":
+            return _loader(beside)
+    return ""
+
+
+def _storage(beside: Sequence[Measurement], demand: float | None) -> Iterator[str]:
+    ways = [m for m in beside if m.metric == _WAYS]
+    if len(ways) < 2:
+        return
+    usual, *others = ways  # the fetch arm's own way comes first
+    fewer = [m for m in others if _readers(m) < _readers(usual) and m.value < _WORSE * usual.value]
+    if fewer:
+        least = min(fewer, key=_readers)
+        yield f"{_readers(usual)} readers in place of {_readers(least)} give {_rate(usual)} instead of {_rate(least)}."
+    best = max(ways, key=lambda m: m.value)
+    if best is usual or best.value < _BETTER * usual.value or best.interval[0] <= usual.interval[1]:
+        tried = ", ".join(dict.fromkeys(_difference(m, usual) for m in others))
+        yield f"No other way to read was faster ({tried}): the path itself is the limit."
+        return
+    enough = demand is not None and best.value >= demand
+    end = "which is enough." if enough else "then the path itself is the limit."
+    other = _difference(best, usual)
+    yield f"{other[0].upper()}{other[1:]} in place of {_plain(usual)} would give {_rate(best)}, {end}"
+
+
+def _readers(m: Measurement) -> int:
+    return int(m.labels.get("readers", "0"))
+
+
+def _rate(m: Measurement) -> str:
+    return human(m.value, _WAYS, 2)
+
+
+def _plain(m: Measurement) -> str:
+    return f"{_readers(m)} readers of {human(float(m.labels['block_bytes']), 'block_bytes', 2)}"
+
+
+def _difference(m: Measurement, usual: Measurement) -> str:
+    if m.labels.get("cache") != usual.labels.get("cache"):
+        return "reading ahead through the page cache" if m.labels.get("cache") == "through" else "O_DIRECT"
+    if m.labels.get("block_bytes") != usual.labels.get("block_bytes"):
+        return f"blocks of {human(float(m.labels['block_bytes']), 'block_bytes', 2)}"
+    return f"{_readers(m)} readers"
+
+
+def _decode(beside: Sequence[Measurement]) -> str:
+    needed, have = _one(beside, "feed_preprocess_cores"), _one(beside, "feed_available_cores")
+    if needed is None or have is None:
+        return ""
+    more = math.ceil(needed.value - have.value)
+    if more >= 1:
+        cores = "core" if more == 1 else "cores"
+        all_cores = f"{needed.value:.2g} in all, {have.value:.0f} are here"
+        return f"The decode is the limit: it needs {more} more {cores} ({all_cores})."
+    return (
+        f"The decode would need only {needed.value:.2g} of the {have.value:.0f} cores, but does not get them: "
+        "more workers, or workers that do not share an interpreter's lock, would mend it."
+    )
+
+
+def _loader(beside: Sequence[Measurement]) -> str:
+    gap = _one(beside, "feed_loader_gap_ratio")
+    if gap is None:
+        return "More workers, so that one reads while another decodes, would mend it."
+    name, workers = gap.labels.get("loader", "the loader"), gap.labels.get("workers", "its")
+    return (
+        f"This is software, not hardware: our own reader on the same path leaves {human(gap.value, 'a_ratio', 2)} "
+        f"less of the accelerator idle than {name} with {workers} workers."
+    )
+
+
+def _one(beside: Sequence[Measurement], metric: str) -> Measurement | None:
+    return next((m for m in beside if m.metric == metric), None)

@@ -56,11 +56,8 @@ def waits(ranks: Ranks, size: int) -> list[float]:
 
     The last to arrive waits for nobody, so its own time is the shortest: the straggler is the rank with the least.
     """
-    by_rank: list[list[float]] = [[] for _ in ranks.names]
-    for iteration in zip(*ranks.seconds[size], strict=True):
-        for rank, seconds in enumerate(iteration):
-            by_rank[rank].append(seconds - min(iteration))
-    return [median(values) for values in by_rank]
+    least = [min(iteration) for iteration in zip(*ranks.seconds[size], strict=True)]
+    return [median([own - first for own, first in zip(one, least, strict=True)]) for one in ranks.seconds[size]]
 
 
 def late_rank(ranks: Ranks, size: int) -> int | None:
@@ -73,13 +70,12 @@ def late_rank(ranks: Ranks, size: int) -> int | None:
 
 def port_shares(ranks: Ranks) -> dict[tuple[int, str], float]:
     """(rank, ``send`` or ``receive``): what its links carry (median) over what all links do (median)."""
-    found = {}
-    for rank in range(len(ranks.names)):
-        for end, way in enumerate(("send", "receive")):
-            own = [rate for link, rate in ranks.links.items() if link[end] == rank]
-            if own:
-                found[rank, way] = median(own) / median(list(ranks.links.values()))
-    return found
+    ports = {
+        (rank, way): [rate for link, rate in ranks.links.items() if link[end] == rank]
+        for rank in range(len(ranks.names))
+        for end, way in enumerate(("send", "receive"))
+    }
+    return {port: median(own) / median(list(ranks.links.values())) for port, own in ports.items() if own}
 
 
 def slow_port(ranks: Ranks) -> tuple[int, str] | None:

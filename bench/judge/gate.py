@@ -28,7 +28,6 @@ _REAL_THING = {
 }
 _FIX = "mend what made the measurement invalid, then measure again"
 _REPEAT = "measure again on a quiet node with --effort thorough"
-_EXIT = {Decision.GO: 0, Decision.NO_GO: 1, Decision.INCONCLUSIVE: 3}
 
 
 class _Answer(NamedTuple):
@@ -81,7 +80,7 @@ def decide(verdicts: Iterable[Verdict]) -> Decision:
 
 def exit_status(decision: Decision) -> int:
     """0 GO, 1 NO-GO, 3 INCONCLUSIVE (contract, section 4)."""
-    return _EXIT[decision]
+    return {Decision.GO: 0, Decision.NO_GO: 1, Decision.INCONCLUSIVE: 3}[decision]
 
 
 def status_of(measurement: Measurement, limit: Limit) -> Status:
@@ -114,11 +113,12 @@ def _answer(
     which = _which(worst, gate) if len(counted) > 1 else ""
     if status is Status.FAIL:
         return _Answer(status, worst, which or None)
-    for measurement in counted:
-        if measurement.invalid is not None:
-            return _Answer(Status.UNDECIDED, measurement, f"{Code.INVALID}: {measurement.invalid}", _FIX)
+    if doubtful := next((m for m in counted if m.invalid is not None), None):
+        return _Answer(Status.UNDECIDED, doubtful, f"{Code.INVALID}: {doubtful.invalid}", _FIX)
     if status is Status.UNDECIDED:
-        return _Answer(status, worst, f"{Code.STRADDLES_LIMIT}: {_straddles(worst, gate)} {which}".rstrip(), _REPEAT)
+        low, high, needed = (human(value, gate.metric, 4) for value in (*worst.interval, gate.min or gate.max or 0.0))
+        reason = f"{Code.STRADDLES_LIMIT}: {low} to {high} lies on both sides of {needed} {which}"
+        return _Answer(status, worst, reason.rstrip(), _REPEAT)
     if hole := _hole(run, counted):
         return _Answer(Status.NO_DATA, worst, f"{Code.NOT_MEASURED}: {hole}")
     return _Answer(status, worst, which or None)
@@ -153,11 +153,10 @@ def _nothing(run: Run, gate: Gate, probes: Mapping[str, str]) -> _Answer:
     if not results:
         reason = f"{Code.NOT_MEASURED}: the probe {probe} did not run"
         return _Answer(Status.NO_DATA, None, reason, f"add --probe {probe}")
-    failed = next((r for r in results if r.outcome is not Outcome.OK), None)
-    if failed is None:
-        reason = f"{Code.NOT_MEASURED}: the probe {probe} ran, and measured no {_name(gate)}"
-        return _Answer(Status.NO_DATA, None, reason, results[0].remedy or gate.remedy)
-    return _Answer(Status.NO_DATA, None, f"probe_{failed.outcome}: {failed.reason}", failed.remedy)
+    if failed := next((r for r in results if r.outcome is not Outcome.OK), None):
+        return _Answer(Status.NO_DATA, None, f"probe_{failed.outcome}: {failed.reason}", failed.remedy)
+    reason = f"{Code.NOT_MEASURED}: the probe {probe} ran, and measured no {_name(gate)}"
+    return _Answer(Status.NO_DATA, None, reason, results[0].remedy or gate.remedy)
 
 
 def _only_stand_ins(gate: Gate, matching: list[Measurement]) -> _Answer:
@@ -165,12 +164,6 @@ def _only_stand_ins(gate: Gate, matching: list[Measurement]) -> _Answer:
     what = worst.stand_in or ""
     reason = f"{Code.STAND_IN}: {what} in place of the real thing, which this gate does not accept"
     return _Answer(Status.NO_DATA, worst, reason, _REAL_THING.get(what))
-
-
-def _straddles(measurement: Measurement, gate: Gate) -> str:
-    limit = gate.min if gate.min is not None else gate.max
-    low, high, needed = (human(value or 0.0, gate.metric, 4) for value in (*measurement.interval, limit))
-    return f"{low} to {high} lies on both sides of {needed}"
 
 
 def _which(measurement: Measurement, gate: Gate) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, chain, pairwise
 
 from bench.judge.statistics import quantile, quantile_interval
 from bench.model import Measurement, Outcome, ProbeResult, Run
@@ -60,11 +60,8 @@ class Composed:
 
 def part(name: str, measurements: Sequence[Measurement]) -> Part | None:
     """A part from the measurements of one metric that differ in ``statistic`` alone; None without any quantile."""
-    known = sorted(
-        (_SHARES[m.labels["statistic"]], m.interval[0], m.value, m.interval[1])
-        for m in measurements
-        if m.labels.get("statistic") in _SHARES
-    )
+    stated = [(_SHARES.get(m.labels.get("statistic", "")), m) for m in measurements]
+    known = sorted((share, m.interval[0], m.value, m.interval[1]) for share, m in stated if share)
     if not known:
         return None
     if known[-1][0] < 1.0:
@@ -89,11 +86,11 @@ def compose(parts: Sequence[Part], budget: float = BUDGET_SECONDS) -> Composed:
     """Put independent parts together. Raises ValueError for none."""
     if not parts:
         raise ValueError("a response has at least one part")
-    total = _sum([_curve(one) for one in parts])
-    low = _over(_sum([_stairs(one, low=True) for one in parts]), budget)
-    high = _over(_sum([_stairs(one, low=False) for one in parts]), budget)
+    curves = {one.name: _curve(one) for one in parts}
+    total = _sum(list(curves.values()))
+    low, high = (_over(_sum([_stairs(one, low=low) for one in parts]), budget) for low in (True, False))
     over = _over(total, budget)
-    means = {one.name: sum(seconds * weight for seconds, weight in _curve(one)) for one in parts}
+    means = {name: sum(seconds * weight for seconds, weight in curve) for name, curve in curves.items()}
     whole = sum(means.values()) or 1.0
     p99 = _quantile(total, 0.99)
     return Composed(
@@ -121,20 +118,16 @@ def _curve(one: Part) -> list[Atom]:
 
 def _stairs(one: Part, low: bool) -> list[Atom]:
     """As small, or as large, as the quantiles and their intervals allow: the lower, or the upper, of each two."""
-    shares = [0.0, *(quantile[0] for quantile in one.quantiles)]
-    if low:
-        values = [0.0, *(quantile[1] for quantile in one.quantiles[:-1])]
-    else:
-        values = [quantile[3] for quantile in one.quantiles]
-    return [(value, b - a) for value, (a, b) in zip(values, pairwise(shares), strict=True) if b > a]
+    shares, lows, _, highs = zip(*one.quantiles, strict=True)
+    values = (0.0, *lows[:-1]) if low else highs
+    return [(value, b - a) for value, (a, b) in zip(values, pairwise((0.0, *shares)), strict=True) if b > a]
 
 
 def _sum(parts: Sequence[list[Atom]]) -> list[Atom]:
     """The distribution of the sum, sorted; thinned out, value upwards, where it would grow beyond need."""
     total = sorted(parts[0])
     for atoms in parts[1:]:
-        total = sorted((x + y, p * q) for x, p in total for y, q in atoms)
-        total = _thinned(total)
+        total = _thinned(sorted((x + y, p * q) for x, p in total for y, q in atoms))
     return total
 
 
@@ -160,11 +153,8 @@ def _over(atoms: Sequence[Atom], budget: float) -> float:
 
 
 def _quantile(atoms: Sequence[Atom], share: float) -> float:
-    sums, total = [], 0.0
-    for _, weight in atoms:
-        total += weight
-        sums.append(total)
-    return atoms[min(bisect_left(sums, share * total - 1e-12), len(atoms) - 1)][0]
+    sums = list(accumulate(weight for _, weight in atoms))
+    return atoms[min(bisect_left(sums, share * sums[-1] - 1e-12), len(atoms) - 1)][0]
 
 
 # --- from a run
@@ -212,7 +202,7 @@ def _all_of(run: Run, group: Sequence[Measurement]) -> Part | None:
     """From the stored time line, when it holds every single round trip and not the largest of each stretch."""
     first = group[0]
     named = {key: value for key, value in first.labels.items() if key in ("peer", "state")}
-    for series in (one for result in run.results for one in result.series):
+    for series in chain.from_iterable(result.series for result in run.results):
         same = series.metric == first.metric and named.items() <= series.labels.items()
         if same and len(series.values) >= first.samples:
             return part_of_samples("network", series.values, first.stand_in, first.invalid)
@@ -229,10 +219,8 @@ def _staged(run: Run, metric: str, name: str) -> Part | None:
 
 def _answer(until: str, parts: Sequence[Part], budget: float) -> list[Measurement]:
     whole = compose(parts, budget)
-    labels = {"until": until}
     stand_in = next((one.stand_in for one in parts if one.stand_in), None)
-    if stand_in:
-        labels["stand_in"] = stand_in
+    labels = {"until": until} | ({"stand_in": stand_in} if stand_in else {})
     invalid = "; ".join(dict.fromkeys(one.invalid for one in parts if one.invalid)) or None
     samples = min(one.samples for one in parts)
 

@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from functools import cached_property
+from itertools import count
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, ValidationError, model_validator
@@ -44,11 +45,11 @@ class ProfileError(UserError):
         self.mistakes = mistakes
 
 
-class _Strict(BaseModel):
+class _StrictTable(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
 
-class Gate(_Strict):
+class Gate(_StrictTable):
     """One metric and one limit. ``min`` and ``max`` are in the metric's base unit, and exactly one is given."""
 
     metric: Name
@@ -71,7 +72,7 @@ class Gate(_Strict):
         return Limit(min=self.min, max=self.max)
 
 
-class Profile(_Strict):
+class Profile(_StrictTable):
     """What one workload needs. At least one gate is required, else there is nothing that a GO could stand on."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
@@ -191,8 +192,7 @@ def _undeclared(at: Path, gate: dict[str, Any], metrics: Mapping[str, Metric]) -
 
 def _identity(gate: dict[str, Any]) -> str:
     """What makes a second gate a repetition: a warning beside a required limit is not one."""
-    bounds = [bound for bound in ("min", "max") if bound in gate]
-    labels = gate.get("labels")
+    labels, bounds = gate.get("labels"), [bound for bound in ("min", "max") if bound in gate]
     pairs = sorted((key, repr(value)) for key, value in labels.items()) if isinstance(labels, dict) else []
     return repr((gate["metric"], pairs, bounds, gate.get("required", True)))
 
@@ -268,24 +268,20 @@ class _Scanner:
     def _header(self) -> Path:
         """``[a.b]`` or ``[[a.b]]``; returns the path of the table that it opens."""
         start = self.at
-        double = self.text.startswith("[[", self.at)
-        self.at += 2 if double else 1
-        *parents, last = self._key()
-        self.at += 2 if double else 1
+        brackets = 2 if self.text.startswith("[[", self.at) else 1
+        self.at += brackets
+        keys = self._key()
+        self.at += brackets
         path: Path = ()
-        for parent in parents:
-            path = self._newest((*path, parent))
+        for parents_left, key in zip(reversed(range(len(keys))), keys, strict=True):
+            path = (*path, key)
             self._mark(path, start)
-        path = (*path, last)
-        self._mark(path, start)
-        if double:
-            self._latest[path] = self._latest.get(path, -1) + 1
-        path = self._newest(path)
-        self._mark(path, start)
+            if brackets == 2 and not parents_left:
+                self._latest[path] = self._latest.get(path, -1) + 1
+            if path in self._latest:
+                path = (*path, self._latest[path])
+                self._mark(path, start)
         return path
-
-    def _newest(self, path: Path) -> Path:
-        return (*path, self._latest[path]) if path in self._latest else path
 
     def _key(self) -> list[str]:
         """A dotted key; stands behind it afterwards."""
@@ -312,31 +308,25 @@ class _Scanner:
         self._value(path)
 
     def _value(self, path: Path) -> None:
-        first = self.text[self.at]
-        if first in "\"'":
-            self._skip(_STRING)
-        elif first == "[":
-            self._array(path)
-        elif first == "{":
-            self._inline_table(path)
-        else:
-            self._skip(_SCALAR)
+        match self.text[self.at]:
+            case '"' | "'":
+                self._skip(_STRING)
+            case "[":
+                for index in self._elements("]"):
+                    self._mark((*path, index), self.at)
+                    self._value((*path, index))
+            case "{":
+                for _ in self._elements("}"):
+                    self._pair(path)
+            case _:
+                self._skip(_SCALAR)
 
-    def _array(self, path: Path) -> None:
+    def _elements(self, end: str) -> Iterator[int]:
+        """The number of each element of an array or inline table, standing before it; afterwards stands behind all."""
         self.at += 1
-        index = 0
-        self._skip(_GAP)
-        while self.text[self.at] != "]":
-            self._mark((*path, index), self.at)
-            self._value((*path, index))
-            index += 1
+        for index in count():
             self._skip(_GAP)
-        self.at += 1
-
-    def _inline_table(self, path: Path) -> None:
-        self.at += 1
-        self._skip(_GAP)
-        while self.text[self.at] != "}":
-            self._pair(path)
-            self._skip(_GAP)
+            if self.text[self.at] == end:
+                break
+            yield index
         self.at += 1

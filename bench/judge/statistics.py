@@ -11,6 +11,7 @@ Clopper & Pearson, Biometrika 26 (1934); Garwood, Biometrika 28 (1936) (Poisson)
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from functools import lru_cache
 from statistics import NormalDist
@@ -87,11 +88,7 @@ def samples_needed_for_quantile(q: float, over: int = 0, confidence: float = 0.9
     high = over + 1
     while _binomial_cdf(over, high, 1.0 - q) > 1.0 - confidence:
         high *= 2
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if _binomial_cdf(over, middle, 1.0 - q) > 1.0 - confidence else (low, middle)
-    return high
+    return bisect_left(range(high), True, high // 2, key=lambda n: _binomial_cdf(over, n, 1.0 - q) <= 1.0 - confidence)
 
 
 def binomial_interval(successes: int, n: int, confidence: float = 0.95) -> Interval:
@@ -156,9 +153,9 @@ def merge(first: Measurement, second: Measurement) -> Measurement:
 def _sorted(values: Sequence[float]) -> list[float]:
     if not values:
         raise ValueError("no values")
-    if not all(math.isfinite(value) for value in values):
+    if not all(map(math.isfinite, values)):
         raise ValueError("a value is not finite")
-    return sorted(float(value) for value in values)
+    return sorted(map(float, values))
 
 
 def _student_interval(ordered: Sequence[float], confidence: float) -> Interval:
@@ -167,17 +164,12 @@ def _student_interval(ordered: Sequence[float], confidence: float) -> Interval:
     values = [math.log(value) if ordered[0] > 0.0 else value / scale for value in ordered]
     mean = math.fsum(values) / len(values)
     half = student_half_width(values, mean, confidence)
+    ends = (mean - half, mean + half)
     if ordered[0] > 0.0:
-        return _exp(mean - half), _exp(mean + half)
-    return _clamp((mean - half) * scale), _clamp((mean + half) * scale)
-
-
-def _exp(exponent: float) -> float:
-    return math.exp(exponent) if exponent < 709.0 else _LARGEST
-
-
-def _clamp(value: float) -> float:
-    return min(max(value, -_LARGEST), _LARGEST)
+        low, high = (math.exp(end) if end < 709.0 else _LARGEST for end in ends)
+    else:
+        low, high = (min(max(end * scale, -_LARGEST), _LARGEST) for end in ends)
+    return low, high
 
 
 def _binomial_cdf(k: int, n: int, p: float) -> float:
@@ -191,11 +183,7 @@ def _binomial_cdf(k: int, n: int, p: float) -> float:
 
 def _largest_rank_under(tail: float, n: int, q: float) -> int:
     """The largest j in 0..n with P(Binomial(n, q) <= j - 1) <= tail, by bisection (the left side grows with j)."""
-    low, high = 0, n + 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if _binomial_cdf(middle - 1, n, q) <= tail else (low, middle)
-    return low
+    return bisect_right(range(n), tail, key=lambda k: _binomial_cdf(k, n, q))
 
 
 _TINY = 1e-300

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from typing import Any, TypeVar, cast
 
@@ -40,25 +40,17 @@ def records(
     """
     found = []
     for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            value = _record(line, f"line {number} of {who}", kinds, key)
-        except Failed:
-            if not cut:
-                raise
-            continue
-        if value is not None:
-            found.append(value)
+        with suppress(Failed) if cut else nullcontext():
+            if line.strip() and (value := _record(line, f"line {number} of {who}", kinds, key)) is not None:
+                found.append(value)
     return found
 
 
 def record(line: str, kind: type[T]) -> T | None:
     """The ``kind`` in one live line, or None when it holds none; a ``Literal`` field tells it from another kind."""
-    try:
+    with suppress(Failed):
         return _typed(line, kind, "the line") if decoded(line) is not None else None
-    except Failed:
-        return None
+    return None
 
 
 def _record(line: str, where: str, kinds: Mapping[str, type[T] | None], key: str) -> T | None:
@@ -71,7 +63,7 @@ def _record(line: str, where: str, kinds: Mapping[str, type[T] | None], key: str
 
 def _typed(line: str, kind: type[T], where: str) -> T:
     try:
-        return cast(T, _adapter(cast(Any, kind)).validate_json(line, strict=True))
+        return cast(T, _adapter(kind).validate_json(line, strict=True))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(map(str, first["loc"]))
@@ -81,9 +73,7 @@ def _typed(line: str, kind: type[T], where: str) -> T:
         raise Failed(Code.TOOL_OUTPUT, f"{where} is no UTF-8") from error
 
 
-@cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 
 
 def decoded(line: str | bytes, key: str | None = None) -> dict[str, Any] | None:

@@ -65,9 +65,9 @@ def one_run(path: Path | None = None) -> Iterator[None]:
 
 
 def _open(path: Path) -> int:
-    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    flags = os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        return os.open(path, flags | os.O_CREAT, 0o644)
+        return os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o644)
     except PermissionError:
         # Kernels forbid O_CREAT on another user's file in a sticky folder, yet a shared lock file must be shared.
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        return os.open(path, os.O_RDONLY | flags)

@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import re
-import shutil
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
@@ -70,14 +69,10 @@ def _cpu() -> dict[str, Any]:
 
 def tool_version(tool: str) -> str | None:
     """The first line that the tool prints of itself, None if it is not there or does not answer."""
-    if shutil.which(tool) is None:
-        return None
-    try:
+    with suppress(ProbeError):
         done = tools.run([tool, "--version"], timeout=10)
-    except ProbeError:
-        return None
-    lines = (done.stdout or done.stderr).splitlines()
-    return lines[0].strip()[:100] if lines else None
+        return next((line.strip()[:100] for line in (done.stdout or done.stderr).splitlines()), None)
+    return None
 
 
 def versions() -> dict[str, str]:
@@ -92,7 +87,6 @@ def versions() -> dict[str, str]:
 
 def facts(storage: Sequence[Path] = ()) -> dict[str, Any]:
     """Everything known about the node, JSON-able. Absent facts are null or left out, never guessed."""
-    mounts = {str(path): asdict(mount) for path in storage if (mount := mount_of(path))}
     release: dict[str, str] = {}
     with suppress(OSError):
         release = platform.freedesktop_os_release()
@@ -108,7 +102,7 @@ def facts(storage: Sequence[Path] = ()) -> dict[str, Any]:
         "gpus": [_found(r"^Model:\s*(.+)$", file) or "unknown" for file in gpus],
         "nvidia_driver": _found(r"Module\s+(\d[\d.]+)", "/proc/driver/nvidia/version"),
         "versions": versions(),
-        "mounts": mounts,
+        "mounts": {str(path): asdict(mount) for path in storage if (mount := mount_of(path))},
         "virtual": _found(r"^flags\s*:.*\b(hypervisor)\b", "/proc/cpuinfo") is not None,
         "boot_id": boot_id() or None,
         "machine_id": hashlib.sha256(read("/etc/machine-id").strip().encode()).hexdigest()[:16],

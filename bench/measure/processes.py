@@ -56,35 +56,30 @@ def end_tree(pid: int, *, grace: float = 3.0) -> list[int]:
 
 def end_all(pids: Iterable[int], *, grace: float = 3.0) -> list[int]:
     """The same for these processes and what they start meanwhile."""
-    held = _hold(pids)
+    held: dict[int, int] = {}
     try:
+        _hold(held, pids)
         for sig, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, 2.0)):
-            _signal(held, sig)
-            if _wait_gone(held, patience):
+            for fd in held.values():
+                with suppress(OSError):
+                    signal.pidfd_send_signal(fd, sig)
+            end = time.monotonic() + patience
+            while any(map(_running, held)) and time.monotonic() < end:
+                time.sleep(_POLL_SECONDS)
+            if not any(map(_running, held)):
                 return []
-            held.update(_hold(p for pid in list(held) for p in descendants(pid) if p not in held))
-        return sorted(_alive(held))
+            _hold(held, [p for pid in list(held) for p in descendants(pid) if p not in held])
+        return sorted(filter(_running, held))
     finally:
         for fd in held.values():
             os.close(fd)
 
 
-def _hold(pids: Iterable[int]) -> dict[int, int]:
-    held = {}
+def _hold(held: dict[int, int], pids: Iterable[int]) -> None:
+    """Add a pidfd of each process that there is."""
     for pid in pids:
         with suppress(OSError):
             held[pid] = os.pidfd_open(pid)
-    return held
-
-
-def _signal(held: dict[int, int], sig: signal.Signals) -> None:
-    for fd in held.values():
-        with suppress(OSError):
-            signal.pidfd_send_signal(fd, sig)
-
-
-def _alive(held: dict[int, int]) -> list[int]:
-    return [pid for pid in held if _running(pid)]
 
 
 def _running(pid: int) -> bool:
@@ -93,12 +88,3 @@ def _running(pid: int) -> bool:
         return False
     # A leader that has ended is a zombie until its last thread has: one that hangs in the kernel still lives.
     return process.state not in ("Z", "X") or len(list((procfs.PROC / str(pid)).glob("task/*"))) > 1
-
-
-def _wait_gone(held: dict[int, int], patience: float) -> bool:
-    end = time.monotonic() + patience
-    while _alive(held):
-        if time.monotonic() >= end:
-            return False
-        time.sleep(_POLL_SECONDS)
-    return True

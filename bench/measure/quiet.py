@@ -65,13 +65,12 @@ def snapshot(proc: Path = Path("/proc")) -> Snapshot:
         stalls={name: seconds for name, seconds in stalls if seconds is not None},
         disks=procfs.disk_bytes(proc),
         links={name: sum(both) for name, both in procfs.link_bytes(proc).items() if not _NO_LINK.match(name)},
-        processes={pid: _named(found) for pid in procfs.process_ids(proc) if (found := procfs.process(pid, proc))},
+        processes={
+            pid: ("".join(c if c.isprintable() else "?" for c in found.name)[:30], found.ticks)
+            for pid in procfs.process_ids(proc)
+            if (found := procfs.process(pid, proc))
+        },
     )
-
-
-def _named(process: procfs.Process) -> tuple[str, int]:
-    name = "".join(c if c.isprintable() else "?" for c in process.name)
-    return name[:30], process.ticks
 
 
 def busy_between(before: Snapshot, after: Snapshot, limits: QuietLimits | None = None) -> tuple[str, ...]:
@@ -112,14 +111,13 @@ def wait_until_quiet(
 ) -> tuple[str, ...]:
     """Look until the node is quiet or patience ends; what was busy at the last look. ``tell`` hears of each change."""
     end = now() + patience_seconds
-    told = ""
+    told: tuple[str, ...] = ()
     while busy := look():
         if now() >= end:
             return busy
-        text = f"waiting for a quiet node: {', '.join(busy)}"
-        if text.partition(":")[2] != told:
-            told = text.partition(":")[2]
-            tell(text)
+        if busy != told:
+            told = busy
+            tell(f"waiting for a quiet node: {', '.join(busy)}")
     return ()
 
 

@@ -12,7 +12,7 @@ import os
 import re
 import tempfile
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -43,7 +43,7 @@ class Recorder:
     """Writes evidence. ``folder`` is made at the first record; paths in Evidence are relative to its parent."""
 
     folder: Path
-    _evidence: dict[str, list[Evidence]] = field(default_factory=dict)
+    _evidence: dict[str, list[Evidence]] = field(default_factory=lambda: defaultdict(list))
     _number: int = 0
 
     def keep(self, probe: str, name: str, done: Completed, error: str | None = None, server: bool = False) -> None:
@@ -54,21 +54,17 @@ class Recorder:
         data = done.stdout.encode(errors="replace")
         (self.folder / file).write_bytes(data)
         digest = hashlib.sha256(data).hexdigest()
-        self._evidence.setdefault(probe, []).append(Evidence(path=f"{self.folder.name}/{file}", sha256=digest))
-        self._append(
-            {
-                "probe": probe, "name": name, "argv": [redact(word) for word in done.argv],
-                "returncode": done.returncode, "seconds": round(done.seconds, 6), "stdout": file, "sha256": digest,
-                "stderr": redact(done.stderr[-2000:]), "error": error, "server": server,
-            }
-        )  # fmt: skip
-
-    def _append(self, entry: Mapping[str, Any]) -> None:
+        self._evidence[probe].append(Evidence(path=f"{self.folder.name}/{file}", sha256=digest))
+        entry = {
+            "probe": probe, "name": name, "argv": [redact(word) for word in done.argv],
+            "returncode": done.returncode, "seconds": round(done.seconds, 6), "stdout": file, "sha256": digest,
+            "stderr": redact(done.stderr[-2000:]), "error": error, "server": server,
+        }  # fmt: skip
         with (self.folder / INDEX).open("a", encoding="utf-8") as index:
             index.write(json.dumps(entry, ensure_ascii=True) + "\n")
 
     def evidence(self, probe: str) -> tuple[Evidence, ...]:
-        return tuple(self._evidence.get(probe, ()))
+        return tuple(self._evidence[probe])
 
 
 @dataclass(slots=True)
@@ -105,8 +101,7 @@ class LiveTools(Tools):
 
     @contextmanager
     def serve(self, argv: Sequence[str | Path], *, name: str, ready: str, timeout: float) -> Iterator[str]:
-        started = time.monotonic()
-        words = [str(word) for word in argv]
+        started, words = time.monotonic(), tuple(map(str, argv))
         env = _environment(words)
         with tempfile.TemporaryFile() as output:
             try:
@@ -117,7 +112,7 @@ class LiveTools(Tools):
             finally:
                 text = os.pread(output.fileno(), 1 << 22, 0).decode(errors="replace")
                 if self.recorder is not None:
-                    done = Completed(tuple(words), 0, text, "", time.monotonic() - started)
+                    done = Completed(words, 0, text, "", time.monotonic() - started)
                     self.recorder.keep(self.probe, name, done, server=True)
 
     def record(self, name: str, text: str) -> str:
@@ -140,12 +135,12 @@ class Recording:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._calls: dict[tuple[str, str], deque[Mapping[str, Any]]] = {}
+        self._calls: dict[tuple[str, str], deque[Mapping[str, Any]]] = defaultdict(deque)
         for number, line in enumerate(self._lines(), 1):
             entry = decoded(line) or {}
             if not {"probe", "name", "stdout", "returncode"} <= entry.keys():
                 raise Failed(Code.REPLAY_UNUSABLE, f"{folder / INDEX}:{number}: not a recorded call")
-            self._calls.setdefault((str(entry["probe"]), str(entry["name"])), deque()).append(entry)
+            self._calls[str(entry["probe"]), str(entry["name"])].append(entry)
 
     def _lines(self) -> list[str]:
         path = self.folder / INDEX
@@ -157,8 +152,7 @@ class Recording:
             raise Failed(Code.REPLAY_UNUSABLE, f"{path}: {error}; give the .raw folder of a stored run") from error
 
     def next(self, probe: str, name: str) -> tuple[Completed, str | None]:
-        calls = self._calls.get((probe, name))
-        if not calls:
+        if not (calls := self._calls[probe, name]):
             raise Skipped(Code.NOT_RECORDED, f"{self.folder.name} holds no further output {name!r} of this probe")
         entry = calls.popleft()
         file = self.folder / Path(str(entry["stdout"])).name
@@ -166,10 +160,8 @@ class Recording:
             text = file.read_text(encoding="utf-8", errors="replace")
         except OSError as error:
             raise Failed(Code.REPLAY_UNUSABLE, f"{file}: {error.strerror}") from error
-        argv = tuple(str(word) for word in entry.get("argv", ()))
-        done = Completed(
-            argv, int(entry["returncode"]), text, str(entry.get("stderr", "")), float(entry.get("seconds", 0.0))
-        )
+        argv, stderr = tuple(map(str, entry.get("argv", ()))), str(entry.get("stderr", ""))
+        done = Completed(argv, int(entry["returncode"]), text, stderr, float(entry.get("seconds", 0.0)))
         return done, entry.get("error")
 
     def holds(self, probe: str) -> bool:
@@ -211,4 +203,4 @@ class ReplayTools(Tools):
         return self.run((), name=name, timeout=0).stdout
 
     def sleep(self, seconds: float) -> None:
-        return None
+        pass

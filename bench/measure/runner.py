@@ -266,26 +266,19 @@ def _fault(error: BaseException) -> str:
 
 def _pooled(first: ProbeResult, second: ProbeResult, evidence: Sequence[Evidence]) -> ProbeResult:
     """Both rounds of one probe as one result. A second round that failed changes nothing but adds a warning."""
-    warnings = dict.fromkeys([*first.warnings, *second.warnings])
-    measurements = first.measurements
-    if second.outcome is Outcome.OK:
-        measurements = tuple(_pooled_measurements(first.measurements, second.measurements))
-    else:
-        warnings[f"a repetition was {second.outcome.value}: {second.reason}"] = None
+    doubts = [*first.warnings, *second.warnings]
+    if second.outcome is not Outcome.OK:
+        doubts.append(f"a repetition was {second.outcome.value}: {second.reason}")
+    pooled = {key_of(m): m for m in first.measurements}
+    for m in second.measurements:
+        before = pooled.setdefault(key_of(m), m)
+        if before is not m and before.repeats and m.repeats:
+            pooled[key_of(m)] = merge(before, m)
     return first.model_copy(
         update={
             "duration_seconds": first.duration_seconds + second.duration_seconds,
-            "warnings": tuple(warnings),
-            "measurements": measurements,
+            "warnings": tuple(dict.fromkeys(doubts)),
+            "measurements": tuple(pooled.values()),
             "evidence": tuple(evidence),
         }
     )
-
-
-def _pooled_measurements(first: Sequence[Measurement], second: Sequence[Measurement]) -> list[Measurement]:
-    later = {key_of(m): m for m in second}
-    kept = []
-    for measurement in first:
-        other = later.pop(key_of(measurement), None)
-        kept.append(merge(measurement, other) if other and other.repeats and measurement.repeats else measurement)
-    return [*kept, *later.values()]

@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
@@ -155,7 +155,10 @@ def run(
     printed until then as ``.completed``, so that it can be kept as evidence.
     """
     started = time.monotonic()
-    with _stdin_file(stdin) as feed:
+    with tempfile.TemporaryFile() if stdin is not None else nullcontext() as feed:
+        if stdin is not None and feed is not None:
+            feed.write(stdin.encode())
+            feed.seek(0)
         process = spawn(argv, stdin=feed, env=env)
     reader = _Reader(process, on_line)
     error: TimedOut | Failed | Interrupted | None = None
@@ -176,17 +179,6 @@ def run(
         error.completed = done
         raise error
     return done
-
-
-@contextmanager
-def _stdin_file(text: str | None) -> Iterator[IO[bytes] | None]:
-    if text is None:
-        yield None
-        return
-    with tempfile.TemporaryFile() as file:
-        file.write(text.encode())
-        file.seek(0)
-        yield file
 
 
 class _Reader:

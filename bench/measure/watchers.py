@@ -51,10 +51,6 @@ class Observers:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._tick, name="observers", daemon=True)
 
-    @property
-    def stage(self) -> str:
-        return self._stages[-1]
-
     def start(self) -> None:
         if self.watching:
             self._thread.start()
@@ -69,7 +65,7 @@ class Observers:
         with self._lock:
             now = time.monotonic() - self._started
             for one in self.watching:
-                one.take(event, self.stage, now)
+                one.take(event, self._stages[-1], now)
 
     @contextmanager
     def staged(self, name: str) -> Iterator[None]:

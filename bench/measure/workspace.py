@@ -32,10 +32,8 @@ def check_place(directory: str) -> None:
     info = os.stat(directory)
     if not stat.S_ISDIR(info.st_mode):
         raise ValueError(f"not_a_directory: {directory} is not a directory")
-    real = os.path.realpath(directory)
-    if any(real == top or real.startswith(top + "/") for top in ("/proc", "/sys", "/dev")) and not real.startswith(
-        "/dev/shm"
-    ):
+    real = os.path.realpath(directory) + "/"
+    if real.startswith(("/proc/", "/sys/", "/dev/")) and not real.startswith("/dev/shm"):
         raise ValueError(f"refused: {directory} is not a place for data")
     if not os.access(directory, os.W_OK | os.X_OK) or os.statvfs(directory).f_flag & os.ST_RDONLY:
         raise ValueError(f"read_only: cannot write to {directory}")
@@ -47,10 +45,8 @@ def check_room(directory: str, need: int) -> None:
     free, size = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
     reserve = min(int(size * _RESERVE_RATIO), _RESERVE_BYTES)
     if need > free - reserve:
-        raise ValueError(
-            f"no_space: needs {need / 1e6:.0f} MB and leaves {reserve / 1e6:.0f} MB free, "
-            f"but {directory} has {free / 1e6:.0f} MB"
-        )
+        needs = f"needs {need / 1e6:.0f} MB and leaves {reserve / 1e6:.0f} MB free"
+        raise ValueError(f"no_space: {needs}, but {directory} has {free / 1e6:.0f} MB")
 
 
 def create(directory: str, name: str, need: int, owner: int) -> str:
@@ -86,10 +82,9 @@ def sweep(directory: str) -> None:
 def _is_dead(folder: str) -> bool:
     try:
         marker = json.loads(Path(folder, MARKER).read_text(encoding="utf-8"))
-        if marker["host"] != os.uname().nodename:
-            return False  # a shared file system: another node's run, whose life cannot be seen from here
         alive = marker["boot"] == procfs.boot_id() and _start(int(marker["pid"])) == marker["start"]
-        return not alive
+        # On a shared file system it may be another node's, whose life cannot be seen from here.
+        return marker["host"] == os.uname().nodename and not alive
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

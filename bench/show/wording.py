@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from bench.model import (
-    UNITS,
     Code,
     Decision,
     Finding,
@@ -21,6 +20,7 @@ from bench.model import (
     Status,
     Verdict,
     code_of,
+    unit_of,
 )
 from bench.show.text import clean
 from bench.units import human
@@ -36,7 +36,7 @@ OF_A_PROBE = (Code.PROBE_SKIPPED, Code.PROBE_UNSUPPORTED, Code.PROBE_FAILED, Cod
 
 def title(metric: str) -> str:
     """``storage_read_latency_seconds`` -> ``storage read latency``."""
-    unit = next((unit for unit in UNITS if metric.endswith("_" + unit)), "")
+    unit = unit_of(metric)
     kept = next((word for word in _COUNTED if unit.startswith(word)), "")
     stem = metric.removesuffix("_" + unit) if unit else metric
     return " ".join(clean(f"{stem}_{kept}" if kept else stem).split("_")).strip()

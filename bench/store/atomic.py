@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bench.measure.lock import acquire
-from bench.store.errors import StoreError, cannot_store, one_line, why
+from bench.store.errors import StoreError, one_line, why
 
 _TEMP = re.compile(r"\.[A-Za-z0-9._-]+\.[0-9a-f]{8}\.tmp")
 #: A temp as old as this belongs to a dead writer: writing a document takes milliseconds.
@@ -32,9 +32,23 @@ _LOCK_SECONDS = 10.0
 Warn = Callable[[str], None]
 
 
+@contextmanager
+def _storing(path: Path) -> Iterator[None]:
+    """What the file system refuses here is a StoreError in one line: where, why, and the way round it."""
+    try:
+        yield
+    except OSError as error:
+        fix = "choose a folder you may write to with --results DIR"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            fix = "free some space there, or choose another folder with --results DIR"
+        elif error.errno == errno.ELOOP:
+            fix = "it is a link, which is not followed; choose a real folder with --results DIR"
+        raise StoreError(one_line(f"{path}: cannot store the run: {why(error)}; {fix}")) from error
+
+
 def make_folder(folder: Path) -> None:
     """The folder and its parents, mode 0750 where new; each new one is made durable. Raises StoreError."""
-    try:
+    with _storing(folder):
         missing = [f for f in (folder, *folder.parents) if not f.exists()]
         folder.mkdir(mode=0o750, parents=True, exist_ok=True)
         for made in missing:
@@ -43,8 +57,6 @@ def make_folder(folder: Path) -> None:
                 _sync(fd)
             finally:
                 os.close(fd)
-    except OSError as error:
-        raise cannot_store(folder, error) from error
 
 
 @contextmanager
@@ -53,14 +65,15 @@ def opened(folder: Path, alone: bool = False) -> Iterator[int]:
 
     Raises StoreError. Where the file system has no locks, what the writer checks first must do.
     """
-    try:
+    with _storing(folder):
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError as error:
-        raise cannot_store(folder, error) from error
     try:
         if alone:
             with suppress(OSError):
-                _lock(folder, fd)
+                try:
+                    acquire(fd, _LOCK_SECONDS)
+                except BlockingIOError as error:
+                    raise StoreError(one_line(f"{folder}: another process is storing there; try again")) from error
         yield fd
     finally:
         os.close(fd)
@@ -71,11 +84,8 @@ def publish(folder: Path, name: str, data: bytes, warn: Warn) -> Path:
     with opened(folder) as fd:
         temp = _written(folder, fd, name, data)
         try:
-            _link(fd, temp, name)
-        except FileExistsError as error:
-            raise StoreError(one_line(f"{folder / name}: is stored already; a stored run is never replaced")) from error
-        except OSError as error:
-            raise cannot_store(folder / name, error) from error
+            with _storing(folder / name):
+                _link(folder, fd, temp, name)
         finally:
             _unlink(fd, temp)
         _settle(folder, fd, name, warn)
@@ -85,11 +95,12 @@ def publish(folder: Path, name: str, data: bytes, warn: Warn) -> Path:
 def replace(folder: Path, fd: int, name: str, data: bytes, warn: Warn = lambda _: None) -> None:
     """Put this content in the place of ``name``, atomically. Raises StoreError, and then the old content stands."""
     temp = _written(folder, fd, name, data)
-    try:
-        os.rename(temp, name, src_dir_fd=fd, dst_dir_fd=fd)
-    except OSError as error:
-        _unlink(fd, temp)
-        raise cannot_store(folder / name, error) from error
+    with _storing(folder / name):
+        try:
+            os.rename(temp, name, src_dir_fd=fd, dst_dir_fd=fd)
+        except OSError:
+            _unlink(fd, temp)
+            raise
     _settle(folder, fd, name, warn)
 
 
@@ -136,10 +147,8 @@ def _temp_name(name: str) -> str:
 def _written(folder: Path, fd: int, name: str, data: bytes) -> str:
     """The name of a new temp that holds the data durably; none is left when that fails."""
     temp = _temp_name(name)
-    try:
+    with _storing(folder / name):
         _write(temp, data, fd)
-    except OSError as error:
-        raise cannot_store(folder / name, error) from error
     return temp
 
 
@@ -159,22 +168,15 @@ def _write(temp: str, data: bytes, folder: int | None = None) -> None:
         os.close(file)
 
 
-def _lock(folder: Path, fd: int) -> None:
-    try:
-        acquire(fd, _LOCK_SECONDS)
-    except BlockingIOError as error:
-        raise StoreError(one_line(f"{folder}: another process is storing there; try again")) from error
-
-
-def _link(fd: int, temp: str, name: str) -> None:
+def _link(folder: Path, fd: int, temp: str, name: str) -> None:
     try:
         os.link(temp, name, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
     except OSError as error:
-        if error.errno not in _NO_LINKS:
+        if error.errno not in {*_NO_LINKS, errno.EEXIST}:
             raise
         # Without hard links there is no atomic "only if absent"; the random id in the name makes a clash improbable.
         if name in os.listdir(fd):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name) from error
+            raise StoreError(one_line(f"{folder / name}: is stored already; a stored run is never replaced")) from error
         os.rename(temp, name, src_dir_fd=fd, dst_dir_fd=fd)
 
 
@@ -195,16 +197,14 @@ def _sync(fd: int) -> None:
 
 
 def _unlink(fd: int | None, name: str) -> bool:
-    try:
+    with suppress(OSError):  # gone already (renamed, swept by another), or a read-only file system: swept later
         os.unlink(name, dir_fd=fd)
-    except OSError:  # gone already (renamed, swept by another), or the file system became read-only: swept later
-        return False
-    return True
+        return True
+    return False
 
 
 def _is_old(fd: int, name: str, limit: float) -> bool:
-    try:
+    with suppress(OSError):
         found = os.stat(name, dir_fd=fd, follow_symlinks=False)
-    except OSError:
-        return False
-    return stat.S_ISREG(found.st_mode) and found.st_mtime < limit
+        return stat.S_ISREG(found.st_mode) and found.st_mtime < limit
+    return False

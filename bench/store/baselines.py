@@ -72,9 +72,8 @@ def read(root: Path, hostname: str) -> Decisions:
         return Decisions.model_validate_json(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        fix = "mend it, or remove it to be without pins and resets"
-        raise UnusableRun(one_line(f"{path}: {place}: {first['msg']}; {fix}")) from error
+        wrong = f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise UnusableRun(one_line(f"{wrong}; mend it, or remove it to be without pins and resets")) from error
 
 
 def write(root: Path, decisions: Decisions) -> Path:

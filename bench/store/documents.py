@@ -52,7 +52,7 @@ def parse(data: bytes) -> Run:
     try:
         return Run.model_validate_json(data, strict=True)
     except ValidationError as error:
-        raise UnusableRun(f"{_first(error)}; {_AGAIN}") from error
+        raise UnusableRun(f"{first_error(error)}; {_AGAIN}") from error
 
 
 def _read(path: Path, follow: bool) -> bytes:
@@ -157,25 +157,23 @@ def _upgraded(document: Document, version: int) -> Document:
     return document
 
 
-def _first(error: ValidationError) -> str:
+def first_error(error: ValidationError) -> str:
     """``results.0.measurements.2.value: Input should be a finite number``, and how many more there are."""
     first, *more = error.errors(include_url=False, include_context=False, include_input=False)
-    place = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
+    place = ".".join(map(str, first["loc"]))
     rest = f" (and {len(more)} more)" if more else ""
-    return f"{place}: {message}{rest}" if place else f"{message}{rest}"
+    return (f"{place}: " if place else "") + first["msg"].removeprefix("Value error, ") + rest
 
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of what ``Store.save`` writes and ``load`` reads."""
     schema = Run.model_json_schema(by_alias=True, mode="serialization")
-    head = {
+    head: dict[str, Any] = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:{SCHEMA.replace('/', ':')}:{SCHEMA_VERSION}",
         "title": f"{SCHEMA}, version {SCHEMA_VERSION}",
     }
-    schema["required"] = ["schema", "schema_version", *schema["required"]]
-    return head | {key: value for key, value in schema.items() if key not in head}
+    return head | schema | head | {"required": ["schema", "schema_version", *schema["required"]]}
 
 
 def schema_text() -> str:

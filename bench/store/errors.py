@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import os
-from pathlib import Path
 
 from bench.errors import UserError
 
@@ -30,16 +28,3 @@ def one_line(text: str, longest: int = 400) -> str:
 def why(error: OSError) -> str:
     """The system's own words for an OSError, without the path and the number."""
     return os.strerror(error.errno) if error.errno else str(error)
-
-
-def cannot_store(path: Path, error: OSError) -> StoreError:
-    """The one line for a file system that refused: where, why, and the way round it."""
-    return StoreError(one_line(f"{path}: cannot store the run: {why(error)}; {_fix(error)}"))
-
-
-def _fix(error: OSError) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "free some space there, or choose another folder with --results DIR"
-    if error.errno == errno.ELOOP:
-        return "it is a link, which is not followed; choose a real folder with --results DIR"
-    return "choose a folder you may write to with --results DIR"

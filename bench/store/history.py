@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +55,9 @@ def opened(index: Index, run: Run, at: float, epoch: str) -> str:
         return ""
     fingerprint, other, _ = before
     if fingerprint == run.node.fingerprint:
-        return f"{_asked(other)} -> {_asked(epoch)}"
+        return f"{other.partition(' ')[2]} -> {epoch.partition(' ')[2]}"
     found = changes(index.facts(fingerprint), index.facts(run.node.fingerprint))
     return "; ".join(found[:3]) or "the node's fingerprint changed"
-
-
-def _asked(epoch: str) -> str:
-    return epoch.partition(" ")[2]
 
 
 def values_of(index: Index, metric: str, host: str | None = None, limit: int = 100_000) -> list[dict[str, Any]]:
@@ -86,47 +82,25 @@ def metrics_in(index: Index) -> list[str]:
     return [name for (name,) in index.db.execute("SELECT DISTINCT metric FROM series ORDER BY metric")]
 
 
-def prunable(index: Index, host: str, keep: int, pinned: Iterable[str]) -> list[dict[str, Any]]:
-    """The node's runs beyond its newest ``keep`` nights, never a pinned one: ``path`` below ``runs/``, ``run``, ``at``.
-
-    A run that confirms another goes when that one does.
-    """
-    query = "SELECT path, id, at, confirms FROM runs WHERE host=? ORDER BY at DESC, path DESC"
-    rows = index.db.execute(query, (host,)).fetchall()
-    nights = [run for _, run, _, confirms in rows if confirms is None]
-    kept = {*nights[:keep], *pinned}
-    return [
-        {"path": path, "run": run, "at": at}
-        for path, run, at, confirms in rows
-        if run not in kept and (confirms is None or confirms not in kept)
-    ]
-
-
-__all__ = ["LONGEST", "history_of", "is_sound", "metrics_in", "opened", "prunable", "values_of"]
-
-
 def prune(root: Path, host: str, keep: int) -> list[Path]:
     """Remove that node's runs beyond its newest ``keep`` nights, with their raw output; the documents removed.
 
-    The raw output goes first, so that a run whose removal was cut short is still listed and goes the next time. Raises
-    StoreError, and UnusableRun when the pins cannot be read: then nothing is removed.
+    A pinned run stays; one that confirms another goes when that one does. The raw output goes first, so that a run
+    whose removal was cut short is still listed and goes the next time. Raises StoreError, and UnusableRun when the pins
+    cannot be read: then nothing is removed.
     """
-    decided = baselines.read(root, host)
+    pin = baselines.read(root, host).pin
     with Index(root) as index:
-        found = prunable(index, host, keep, decided.pin.runs if decided.pin else ())
-    removed = []
-    for entry in found:
-        path = root / "runs" / str(entry["path"])
+        query = "SELECT path, id, confirms FROM runs WHERE host=? ORDER BY at DESC, path DESC"
+        rows = index.db.execute(query, (host,)).fetchall()
+    kept = {*[run for _, run, confirms in rows if confirms is None][:keep], *(pin.runs if pin else ())}
+    found = [root / "runs" / path for path, run, confirms in rows if kept.isdisjoint((run, confirms))]
+    for path in found:
+        raw = path.with_suffix(".raw")
         try:
-            _remove(path)
+            if raw.is_dir() and not raw.is_symlink():
+                shutil.rmtree(raw)
+            path.unlink(missing_ok=True)
         except OSError as error:
             raise StoreError(one_line(f"{path}: cannot be removed: {why(error)}")) from error
-        removed.append(path)
-    return removed
-
-
-def _remove(path: Path) -> None:
-    raw = path.with_suffix(".raw")
-    if raw.is_dir() and not raw.is_symlink():
-        shutil.rmtree(raw)
-    path.unlink(missing_ok=True)
+    return found

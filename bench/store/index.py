@@ -48,11 +48,8 @@ class Index(AbstractContextManager["Index"]):
         self._warn = warn
         self.db = self._opened(cache_file(root))
 
-    def close(self) -> None:
-        self.db.close()
-
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self.db.close()
 
     # --- being up to date
 
@@ -92,11 +89,9 @@ class Index(AbstractContextManager["Index"]):
         db.execute("BEGIN IMMEDIATE")
         if db.execute("PRAGMA user_version").fetchone()[0] != _VERSION:  # another process may have been quicker
             tables = db.execute("SELECT name FROM sqlite_master WHERE type='table'").fetchall()
-            for (table,) in tables:
-                db.execute(f"DROP TABLE {table}")
-            for statement in TABLES.split(";\n"):
-                if statement.strip():
-                    db.execute(statement)
+            drops = (f"DROP TABLE {table}" for (table,) in tables)
+            for statement in (*drops, *TABLES.strip().split(";\n")):
+                db.execute(statement)
             db.execute(f"PRAGMA user_version={_VERSION}")
         db.execute("COMMIT")
 
@@ -134,11 +129,8 @@ class Index(AbstractContextManager["Index"]):
 
     def newest(self, host: str) -> tuple[str, float, str] | None:
         """That node's newest own run, confirmations apart: its id, start and path below ``runs/``; None without one."""
-        query = (
-            "SELECT id, at, path FROM runs WHERE host=? AND sound=1 AND confirms IS NULL "
-            "ORDER BY at DESC, path DESC LIMIT 1"
-        )
-        found: tuple[str, float, str] | None = self._one(query, host)
+        own = "SELECT id, at, path FROM runs WHERE host=? AND sound=1 AND confirms IS NULL"
+        found: tuple[str, float, str] | None = self._one(f"{own} ORDER BY at DESC, path DESC LIMIT 1", host)
         return found
 
     def runs(self, host: str, epoch: str, since: float, until: float, limit: int) -> list[StoredRun]:
@@ -179,11 +171,8 @@ class Index(AbstractContextManager["Index"]):
 
     def epoch_before(self, host: str, epoch: str, at: float) -> tuple[str, str, float] | None:
         """The (fingerprint, epoch, start) of the node's newest sound run before ``at`` in another epoch, or None."""
-        query = (
-            "SELECT fingerprint, epoch, at FROM runs WHERE host=? AND epoch<>? AND at<? AND sound=1 "
-            "ORDER BY at DESC LIMIT 1"
-        )
-        found: tuple[str, str, float] | None = self._one(query, host, epoch, at)
+        other = "SELECT fingerprint, epoch, at FROM runs WHERE host=? AND epoch<>? AND at<? AND sound=1"
+        found: tuple[str, str, float] | None = self._one(f"{other} ORDER BY at DESC LIMIT 1", host, epoch, at)
         return found
 
     def known_before(self, host: str, epoch: str, at: float) -> bool:
@@ -256,9 +245,8 @@ def is_sound(run: Run) -> bool:
 def listed(root: Path) -> Iterator[tuple[str, Stamp]]:
     """Every run file as ``host/name`` with its time, size and inode; nothing hidden, nothing behind a link."""
     with suppress(OSError), os.scandir(root / "runs") as folders:
-        for folder in folders:
-            if folder.name.startswith(".") or not folder.is_dir(follow_symlinks=False):
-                continue
+        shown = (one for one in folders if not one.name.startswith(".") and one.is_dir(follow_symlinks=False))
+        for folder in shown:
             with suppress(OSError), os.scandir(folder.path) as files:
                 for file in files:
                     if file.name.endswith(".json") and not file.name.startswith("."):
@@ -302,34 +290,30 @@ class Writer:
     def _add_run(self, path: str, run: Run, at: float) -> int:
         number = self._next
         self._next += 1
-        epoch, verdicts = (
-            epoch_of(run.node, run.request),
-            [(v.profile, v.digest, v.decision.value) for v in run.verdicts],
-        )
+        node, epoch = run.node, epoch_of(run.node, run.request)
+        verdicts = json.dumps([(v.profile, v.digest, v.decision.value) for v in run.verdicts])
         row = (
-            *(number, path, run.id, run.node.hostname, at, epoch, run.node.fingerprint, run.request.effort.value),
-            *(is_sound(run), run.confirms, json.dumps(verdicts)),
+            *(number, path, run.id, node.hostname, at, epoch, node.fingerprint, run.request.effort.value),
+            *(is_sound(run), run.confirms, verdicts),
         )
         self._db.execute(f"INSERT INTO runs VALUES ({','.join('?' * len(row))})", row)
-        if run.node.fingerprint not in self._fingerprints:
-            self._fingerprints.add(run.node.fingerprint)
-            known = run.node.fingerprint, json.dumps(telling(run.node.facts))
-            self._db.execute("INSERT OR IGNORE INTO facts VALUES (?,?)", known)
+        if node.fingerprint not in self._fingerprints:
+            self._fingerprints.add(node.fingerprint)
+            facts = json.dumps(telling(node.facts))
+            self._db.execute("INSERT OR IGNORE INTO facts VALUES (?,?)", (node.fingerprint, facts))
         for m in run.measurements():
             series = self._number(m.metric, tuple(m.labels.items()))
             self._points.append((series, number, m.value, *m.interval, m.invalid))
         return number
 
     def _number(self, metric: str, labels: Labels) -> int:
-        number = self._met.get((metric, labels))
-        if number is None:
+        if (metric, labels) not in self._met:
             key = metric, labels_text(labels)
-            number = self._series.get(key)
-            if number is None:
-                number = self._series[key] = len(self._series) + 1
-                self._db.execute("INSERT INTO series VALUES (?,?,?)", (number, *key))
-            self._met[metric, labels] = number
-        return number
+            if key not in self._series:
+                self._series[key] = len(self._series) + 1
+                self._db.execute("INSERT INTO series VALUES (?,?,?)", (self._series[key], *key))
+            self._met[metric, labels] = self._series[key]
+        return self._met[metric, labels]
 
     def flush(self) -> None:
         self._points.sort(key=lambda row: (row[0], row[1]))  # in the order of the tree: pages are filled, not split

@@ -168,14 +168,13 @@ class Store:
 
     def _usable(self, path: Path, hostname: str) -> Run | None:
         run = self._load_or_warn(path)
-        why_not = None
-        if run and run.replay_of:
+        if run is None or (run.node.hostname == hostname and not run.replay_of):
+            return run
+        why_not = f"was measured on {run.node.hostname}, not on {hostname}"
+        if run.replay_of:
             why_not = f"is a replay of {run.replay_of}, not a measurement of this node"
-        elif run and run.node.hostname != hostname:
-            why_not = f"was measured on {run.node.hostname}, not on {hostname}"
-        if why_not:
-            self._warn(one_line(f"left out: {path}: {why_not}"))
-        return None if why_not else run
+        self._warn(one_line(f"left out: {path}: {why_not}"))
+        return None
 
     def _none_or_many(self, reference: str, found: list[Path], paths: list[Path]) -> str:
         if found:
@@ -243,7 +242,13 @@ def folder_name(hostname: str) -> str:
 
 def stem(started_at: str, run_id: str) -> str:
     """The file name without ``.json``; sorts by start. Raises ValueError if ``started_at`` is not RFC 3339."""
-    return f"{_basic(started_at)}-{short_id(run_id)}"
+    try:
+        start = datetime.fromisoformat(started_at)
+        utc = start.replace(tzinfo=UTC) if start.tzinfo is None else start.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"started_at is not an RFC 3339 time: {started_at[:60]!r}") from error
+    basic = utc.replace(tzinfo=None).isoformat(timespec="seconds").replace("-", "").replace(":", "")
+    return f"{basic}Z-{short_id(run_id)}"
 
 
 def short_id(run_id: str) -> str:
@@ -254,15 +259,6 @@ def short_id(run_id: str) -> str:
 def id_part(stem_: str) -> str:
     """The short id at the end of a stem; empty when the name is not of our form."""
     return stem_.partition("-")[2]
-
-
-def _basic(started_at: str) -> str:
-    try:
-        start = datetime.fromisoformat(started_at)
-        utc = start.replace(tzinfo=UTC) if start.tzinfo is None else start.astimezone(UTC)
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"started_at is not an RFC 3339 time: {started_at[:60]!r}") from error
-    return utc.replace(tzinfo=None).isoformat(timespec="seconds").replace("-", "").replace(":", "") + "Z"
 
 
 def _digest(text: str) -> str:

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.errors import UserError, note
-from bench.fleet.files import make_folder
-from bench.fleet.hosts import checked, read_hosts
+from bench.fleet.controller import FleetRun
+from bench.fleet.files import checked, read_hosts
 from bench.fleet.join.join import Judgement
-from bench.fleet.pair_schedule import ceiling, schedule
-from bench.fleet.plan import BUDGET_SECONDS, PAIR_SECONDS, Plan, checked_env, host_vars, load, waves
-from bench.fleet.run import Session
+from bench.fleet.pair_rounds import ceiling, schedule
+from bench.fleet.plan import BUDGET_SECONDS, PAIR_SECONDS, FleetPlan, checked_env, host_vars, load, waves
 from bench.fleet.transport import ANSIBLE, RAY, SLURM, connect
 from bench.fleet.transport.base import Transport
 from bench.judge.fleet.model import Fleet
@@ -88,19 +87,20 @@ def measure(asked: FleetOptions, root: Path, resume: str | None, *, progress: bo
         raise UserError(f"interrupted{again}", status=128 + error.signum) from error
 
 
-def _planned(asked: FleetOptions, root: Path, folder: Path | None, signals: Signals) -> tuple[Path, Plan, Transport]:
+def _planned(
+    asked: FleetOptions, root: Path, folder: Path | None, signals: Signals
+) -> tuple[Path, FleetPlan, Transport]:
     if folder is not None:
         plan = load(folder)
         return folder, plan, connect(plan.transport, plan.inventory, signals)
     transport = connect(*_where(asked), signals)
     plan = make_plan(asked, transport)
     folder = root / "fleet" / plan.id
-    make_folder(folder)
     plan.save(folder)
     return folder, plan, transport
 
 
-def _session(folder: Path, plan: Plan, transport: Transport, root: Path, by: Judgement, progress: bool) -> Fleet:
+def _session(folder: Path, plan: FleetPlan, transport: Transport, root: Path, by: Judgement, progress: bool) -> Fleet:
     store = Store(root, warn=note)
 
     def keep(run: Run) -> None:
@@ -108,7 +108,7 @@ def _session(folder: Path, plan: Plan, transport: Transport, root: Path, by: Jud
             store.save(run)
 
     with fleet_listener(len(plan.hosts), shown=progress) as listen:
-        return Session(folder, plan, transport, listen, keep).run(by)
+        return FleetRun(folder, plan, transport, listen, keep).run(by)
 
 
 def _resumed(root: Path, word: str) -> Path:
@@ -136,8 +136,8 @@ def _where(asked: FleetOptions) -> tuple[str, list[str]]:
     return ANSIBLE, [word if "," in word else str(Path(word).resolve()) for word in asked.inventory]
 
 
-def make_plan(asked: FleetOptions, transport: Transport) -> Plan:
-    """What the command line asks for, on the transport's hosts. Raises FleetError, UserError."""
+def make_plan(asked: FleetOptions, transport: Transport) -> FleetPlan:
+    """What the command line asks for, on the transport's hosts. Raises UserError."""
     kind, where = _where(asked)
     env = checked_env(asked.node_env)
     hosts = transport.hosts(asked.limit)
@@ -147,7 +147,7 @@ def make_plan(asked: FleetOptions, transport: Transport) -> Plan:
         raise UserError(f"--effort {asked.effort}: must be one of {', '.join(BUDGET_SECONDS)}")
     if asked.pairs not in ("auto", "all", "random", "none"):
         raise UserError(f"--pairs {asked.pairs}: must be auto, all, random or none")
-    return Plan(
+    return FleetPlan(
         id=Store.new_id(),
         transport=kind,
         inventory=tuple(where),

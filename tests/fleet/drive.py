@@ -1,8 +1,9 @@
 """The controller's side of a test: a fleet run of stand-in commands, begun or resumed, its document on stdout.
 
 ``python -m tests.fleet.drive FOLDER OPTIONS``: the options, as JSON, are the plan's fields, and ``node``: words for
-every ``tests/fleet/node.py sweep``; ``transport`` and ``inventory``: as `bench.fleet.transport.connect` has them;
-``limit``: the hosts. Progress goes to standard error, one line a step with the seconds since the start.
+every ``tests/fleet/node.py sweep``; ``port``: of the pairs; ``transport`` and ``inventory``: as
+`bench.fleet.transport.connect` has them; ``limit``: the hosts. Progress goes to standard error, one line a step with
+the seconds since the start.
 """
 
 from __future__ import annotations
@@ -16,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import bench
-from bench.fleet import staging as stage
-from bench.fleet.files import make_folder
+from bench.fleet import staging
+from bench.fleet.controller import FleetRun
 from bench.fleet.jobs import Note
-from bench.fleet.plan import HostVars, Plan, host_vars, load
-from bench.fleet.run import Session
+from bench.fleet.plan import FleetPlan, HostVars, host_vars, load
 from bench.fleet.transport import connect
 from bench.measure.tools import Signals
 from tests.fleet.make import judgement
@@ -31,36 +31,36 @@ STAND_IN = shlex.join([sys.executable, str(NODE)])  # for a line of sh
 
 def plan_of(
     folder: Path, variables: dict[str, HostVars], options: dict[str, Any], transport: str = "ansible", where: str = ""
-) -> Plan:
+) -> FleetPlan:
     """The plan of stand-in commands for these hosts; ``options`` are what differs from it."""
     rest = dict(options)
     words = shlex.join(rest.pop("node", []))
-    pair_bytes = rest.pop("pair_bytes", 1 << 20)
+    pair_bytes, port = rest.pop("pair_bytes", 1 << 20), rest.pop("port", 5201)
     if rest.pop("torn_archive", False):
         tear_archives()
     values: dict[str, Any] = {
         "id": folder.name, "transport": transport, "inventory": (where,),
         "hosts": tuple(variables), "variables": variables,
         "sweep": f"exec {STAND_IN} sweep {words}", "budget": 15.0,
-        "pair_client": f"exec {STAND_IN} pair {{address}} --bytes {pair_bytes}", "pair_budget": 20.0,
-        "pair_server": f"exec {STAND_IN} serve {{address}}", "pair_ready": "peer: ready",
-        "needs_bench": False, "confirm": False,
+        "pair_client": f"exec {STAND_IN} pair {{address}} --port {port} --bytes {pair_bytes}", "pair_budget": 20.0,
+        "pair_server": f"exec {STAND_IN} serve {{address}} --port {port}", "pair_ready": "peer: ready",
+        "confirm": False,
     }  # fmt: skip
-    return Plan(**(values | rest))
+    return FleetPlan(**(values | rest))
 
 
 def tear_archives() -> None:
     """What is sent to the nodes is not what its digest says; and it is small."""
-    pack = stage.pack
+    pack = staging.pack
 
-    def torn(folder: Path) -> stage.Archive:
+    def torn(folder: Path) -> staging.Archive:
         archive = pack(folder)
         with archive.path.open("ab") as file:
             file.write(b"x")
         return archive
 
-    stage._files = lambda: {"bench/__init__.py": Path(bench.__file__)}
-    stage.pack = torn
+    staging._files = lambda: {"bench/__init__.py": Path(bench.__file__)}
+    staging.pack = torn
 
 
 def main() -> int:
@@ -79,12 +79,11 @@ def main() -> int:
         if (folder / "plan.json").exists():
             plan = load(folder)
         else:
-            make_folder(folder)
             hosts = transport.hosts(limit)
             variables = {host: host_vars(host, values, {}, sys.executable) for host, values in hosts.items()}
             plan = plan_of(folder, variables, options, kind, where)
             plan.save(folder)
-        fleet = Session(folder, plan, transport, listen).run(judgement(profile) if profile else judgement())
+        fleet = FleetRun(folder, plan, transport, listen).run(judgement(profile) if profile else judgement())
     sys.stdout.write(fleet.model_dump_json(by_alias=True))
     return 0
 

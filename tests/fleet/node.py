@@ -19,7 +19,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-PORT = 5201
 _CHUNK = 1 << 16
 
 
@@ -33,11 +32,12 @@ def main() -> int:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--cpu", action="store_true")
     parser.add_argument("--starts", type=Path)
+    parser.add_argument("--port", type=int, default=5201)
     asked = parser.parse_args()
     if asked.mode == "serve":
-        return serve(asked.address)
+        return serve(asked.address, asked.port)
     if asked.mode == "pair":
-        return pair(asked.address, asked.bytes)
+        return pair(asked.address, asked.port, asked.bytes)
     return sweep(asked)
 
 
@@ -100,8 +100,8 @@ def _cpu() -> list[float]:
     return rates
 
 
-def serve(address: str) -> int:
-    with socket.create_server((address, PORT), backlog=8) as server:
+def serve(address: str, port: int) -> int:
+    with socket.create_server((address, port), backlog=8) as server:
         print("peer: ready", flush=True)
         while True:
             client, _ = server.accept()
@@ -126,10 +126,10 @@ def _receive(peer: socket.socket, size: int) -> None:
         left -= got
 
 
-def pair(address: str, size: int) -> int:
+def pair(address: str, port: int, size: int) -> int:
     rates: dict[str, list[float]] = {"send": [], "receive": []}
     for _ in range(3):
-        with socket.create_connection((address, PORT), timeout=10) as peer:
+        with socket.create_connection((address, port), timeout=10) as peer:
             peer.settimeout(30)
             began = time.monotonic()
             peer.sendall(size.to_bytes(8, "big") + bytes(size))

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +22,6 @@ _MOUNT = 'mkdir -p "$0"; mount -t tmpfs tmpfs "$0"; exec "$@"'
 class Raylets:
     hosts: Testbed
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
-    starts: int = 0
 
     address = "10.77.255.1:6379"
 
@@ -30,15 +30,18 @@ class Raylets:
         head = ["--head", "--port=6379", "--node-ip-address=10.77.255.1", "--num-cpus=0", "--include-dashboard=false",
                 f"--temp-dir={self._temp}"]  # fmt: skip
         self._start(self.hosts.controller_argv(self._ray(head)))
-        for i in self.hosts.numbers:
-            self.start(i)
+        self.start(*self.hosts.numbers)
         return self
 
-    def start(self, i: int) -> None:
-        """The raylet of a host, which sees a temporary folder of its own."""
+    def start(self, *numbers: int) -> None:
+        """The raylets of hosts, each of which sees a temporary folder of its own; until they are up."""
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(self._start, [self._raylet(i) for i in numbers]))
+
+    def _raylet(self, i: int) -> list[str]:
         own = [f"--address={self.address}", f"--node-ip-address={self.hosts.address(i)}", "--num-cpus=1",
                f"--node-name={self.hosts.name(i)}"]  # fmt: skip
-        self._start(self.hosts.on_argv(i, ["sh", "-c", _MOUNT, self._temp, *self._ray(own)]))
+        return self.hosts.on_argv(i, ["sh", "-c", _MOUNT, self._temp, *self._ray(own)])
 
     def down(self) -> None:
         end_all(pid for process in self.processes for pid in (process.pid, *descendants(process.pid)))
@@ -58,11 +61,11 @@ class Raylets:
         fixed = ["--block", "--disable-usage-stats", "--object-store-memory=80000000"]
         return [str(self._venv / "bin" / "python"), "-m", "ray.scripts.scripts", "start", *fixed, *words]
 
-    def _start(self, argv: list[str], seconds: float = 90) -> None:
+    def _start(self, argv: list[str], seconds: float = 150) -> None:
         """Start it, and wait until it says that it is up."""
-        self.starts += 1
-        log = self.hosts.folder / f"ray.{self.starts}.log"
+        log = self.hosts.folder / f"ray.{os.urandom(4).hex()}.log"
         env = {**os.environ, **{f"RAY_health_check_{name}": value for name, value in _QUICK.items()}}
+        env["RAY_raylet_start_wait_time_s"] = "120"  # of a busy machine
         with log.open("wb") as file:
             process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=env)
         self.processes.append(process)

@@ -102,10 +102,10 @@ class Slurm:
             os.kill(int((self.place / "munge.pid").read_text()), signal.SIGTERM)
 
     def srun(self, *words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
-        """One step over all hosts; a host that fails ends nobody else's task."""
+        """One step over all hosts of the allocation; a host that fails ends nobody else's task."""
         nodes = str(self.hosts.count)
         fixed = ["srun", f"-N{nodes}", "--ntasks-per-node=1", "--no-kill", "--kill-on-bad-exit=0", "--wait=0"]
-        return self.hosts.controller([*fixed, *words], timeout=timeout, SLURM_CONF=str(self.conf))
+        return self.hosts.controller([*fixed, *words], timeout=timeout, **self.environment)
 
     def _munge(self) -> None:
         key = self.place / "munge.key"

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from bench.fleet import job_script as node_script
-from bench.fleet.errors import FleetError
-from bench.fleet.job_script import BadFrame
+from bench.errors import UserError
+from bench.fleet import job_script
+from bench.fleet.job_script import BadResult
 from bench.fleet.jobs import Log
-from bench.fleet.pair_schedule import at_random, ceiling, circle, schedule, suspects
-from bench.fleet.plan import HostVars, Plan, checked_env, host_vars, load, waves
+from bench.fleet.pair_rounds import at_random, ceiling, circle, schedule, suspects
+from bench.fleet.plan import FleetPlan, HostVars, checked_env, host_vars, load, waves
 from bench.fleet.transport.ansible import _hosts, _last_line
 
 
@@ -79,7 +79,7 @@ def frame(claim: str, out: bytes, rc: str = "0", digest: str | None = None) -> s
 
 
 def test_a_frame_is_found_among_banners() -> None:
-    found = node_script.parse(frame("r.sweep.1", b'{"a": 1}'), "r.sweep.1")
+    found = job_script.parse(frame("r.sweep.1", b'{"a": 1}'), "r.sweep.1")
     assert (found.rc, found.out) == (0, b'{"a": 1}')
 
 
@@ -98,8 +98,8 @@ def test_a_frame_is_found_among_banners() -> None:
     ],
 )
 def test_what_is_no_frame_is_refused_in_one_line(stdout: str, word: str) -> None:
-    with pytest.raises(BadFrame, match=word) as caught:
-        node_script.parse(stdout, "r.1")
+    with pytest.raises(BadResult, match=word) as caught:
+        job_script.parse(stdout, "r.1")
     assert "\n" not in str(caught.value) and caught.value.twice == ("2 times" in word)
 
 
@@ -117,31 +117,31 @@ def claim() -> Iterator[str]:
 
 
 def test_a_job_runs_once_is_bounded_and_is_collected_later(claim: str) -> None:
-    done = on_this_node(node_script.run(claim, "echo hello; echo trouble >&2; exit 3", 10, {"A_B": "it's"}))
-    found = node_script.parse(done.stdout, claim)
+    done = on_this_node(job_script.run(claim, "echo hello; echo trouble >&2; exit 3", 10, {"A_B": "it's"}))
+    found = job_script.parse(done.stdout, claim)
     assert (found.rc, found.out, found.stderr) == (3, b"hello\n", "trouble\n")
-    assert on_this_node(node_script.run(claim, "echo again", 10, {})).returncode == node_script.CLAIMED
-    assert node_script.parse(on_this_node(node_script.collect(claim)).stdout, claim).out == b"hello\n"
-    late = on_this_node(node_script.run(f"{claim}.b", "sleep 60", 1, {}))
-    assert node_script.parse(late.stdout, f"{claim}.b").rc in node_script.TIMED_OUT
-    assert node_script.marker(on_this_node(node_script.collect(f"{claim}.c")).stdout, f"{claim}.c") == "NONE"
+    assert on_this_node(job_script.run(claim, "echo again", 10, {})).returncode == job_script.CLAIMED
+    assert job_script.parse(on_this_node(job_script.collect(claim)).stdout, claim).out == b"hello\n"
+    late = on_this_node(job_script.run(f"{claim}.b", "sleep 60", 1, {}))
+    assert job_script.parse(late.stdout, f"{claim}.b").rc in job_script.TIMED_OUT
+    assert job_script.marker(on_this_node(job_script.collect(f"{claim}.c")).stdout, f"{claim}.c") == "NONE"
 
 
 def test_a_flood_of_garbage_does_not_come_back(claim: str) -> None:
-    done = on_this_node(node_script.run(claim, "head -c 50000000 /dev/urandom", 30, {}))
+    done = on_this_node(job_script.run(claim, "head -c 50000000 /dev/urandom", 30, {}))
     assert len(done.stdout) < 10_000
-    with pytest.raises(BadFrame, match="more than any run is"):
-        node_script.parse(done.stdout, claim)
+    with pytest.raises(BadResult, match="more than any run is"):
+        job_script.parse(done.stdout, claim)
 
 
 def test_a_job_that_died_with_its_machine_is_told_from_one_that_runs(claim: str) -> None:
     place = Path(f"/var/tmp/aiready-bench-{os.getuid()}") / claim
     place.mkdir(mode=0o700, parents=True)
     (place / "pid").write_text("1 12345678901\n")  # process 1 began at another time
-    assert node_script.marker(on_this_node(node_script.collect(claim)).stdout, claim) == "DIED"
+    assert job_script.marker(on_this_node(job_script.collect(claim)).stdout, claim) == "DIED"
     stat = Path(f"/proc/{os.getpid()}/stat").read_text().rpartition(")")[2].split()
     (place / "pid").write_text(f"{os.getpid()} {stat[19]}\n")
-    assert node_script.marker(on_this_node(node_script.collect(claim, wait=1)).stdout, claim) == "RUNNING"
+    assert job_script.marker(on_this_node(job_script.collect(claim, wait=1)).stdout, claim) == "RUNNING"
 
 
 def running(pid: int) -> bool:
@@ -154,22 +154,22 @@ def running(pid: int) -> bool:
 
 def test_a_server_is_ready_and_is_ended(claim: str) -> None:
     family, address = claim, f"{claim}.1"
-    up = on_this_node(node_script.serve(address, "echo it is ready; exec sleep 50", "is ready", 40, {}))
-    assert node_script.marker(up.stdout, address) == "SERVING"
+    up = on_this_node(job_script.serve(address, "echo it is ready; exec sleep 50", "is ready", 40, {}))
+    assert job_script.marker(up.stdout, address) == "SERVING"
     pid = int((Path(f"/var/tmp/aiready-bench-{os.getuid()}") / address / "pid").read_text().split()[0])
     assert running(pid)
-    assert on_this_node(node_script.stop(family)).returncode == 0
+    assert on_this_node(job_script.stop(family)).returncode == 0
     assert not running(pid)
-    broken = on_this_node(node_script.serve(f"{claim}.2", "echo no; exit 1", "is ready", 40, {}))
+    broken = on_this_node(job_script.serve(f"{claim}.2", "echo no; exit 1", "is ready", 40, {}))
     assert broken.returncode == 1 and "no" in broken.stderr
 
 
 def test_claims_and_variables_are_checked_before_they_reach_a_shell() -> None:
     for claim in ("a b", "$(x)", "../x", ""):
         with pytest.raises(ValueError, match="claim"):
-            node_script.run(claim, "true", 1, {})
+            job_script.run(claim, "true", 1, {})
     with pytest.raises(ValueError, match="variable"):
-        node_script.run("ok", "true", 1, {"a;b": "1"})
+        job_script.run("ok", "true", 1, {"a;b": "1"})
 
 
 # --- plans, inventories, logs
@@ -177,7 +177,7 @@ def test_claims_and_variables_are_checked_before_they_reach_a_shell() -> None:
 
 @pytest.mark.parametrize("word", ["API_TOKEN=x", "DB_PASSWORD=x", "AWS_SECRET_ACCESS_KEY=x", "novalue", "a b=c"])
 def test_what_looks_like_a_secret_does_not_go_to_a_node(word: str) -> None:
-    with pytest.raises(FleetError):
+    with pytest.raises(UserError):
         checked_env([word])
 
 
@@ -185,14 +185,14 @@ def test_only_our_own_variables_of_the_inventory_are_kept(tmp_path: Path) -> Non
     values = {"ansible_host": "10.0.0.1", "ansible_become_pass": "hunter2", "bench_env": {"BENCH_LOCK": "/l/{host}"}}
     kept = host_vars("n1", values, {}, "python3")
     assert kept == HostVars(address="10.0.0.1", python="python3", env={"BENCH_LOCK": "/l/{host}"})
-    plan = Plan("id", ("/i",), ("n1",), {"n1": kept}, "exec {python} x {host} {address} ${HOME}", 5.0)
+    plan = FleetPlan("id", ("/i",), ("n1",), {"n1": kept}, "exec {python} x {host} {address} ${HOME}", 5.0)
     plan.save(tmp_path)
     assert "hunter2" not in (tmp_path / "plan.json").read_text()
     assert load(tmp_path) == plan
     assert plan.env("n1") == {"BENCH_LOCK": "/l/n1"}
     assert plan.command(plan.sweep, "n1", "a b") == "exec python3 x n1 'a b' ${HOME}"
     (tmp_path / "plan.json").write_text(json.dumps({"schema": "other"}))
-    with pytest.raises(FleetError, match="plan"):
+    with pytest.raises(UserError, match="plan"):
         load(tmp_path)
 
 
@@ -208,8 +208,8 @@ def test_hosts_of_nested_groups_come_once_in_order() -> None:
 
 
 def test_a_torn_log_is_read_to_its_last_whole_line(tmp_path: Path) -> None:
-    log = Log.of(tmp_path)
+    log = Log(tmp_path)
     log.write([{"phase": "sweep", "key": "n1", "host": "n1", "attempt": 1}])
     with (tmp_path / "log.jsonl").open("a") as file:
         file.write('{"phase": "sweep", "key": "n2", "ho')
-    assert Log.of(tmp_path).started == {("sweep", "n1"): 1}
+    assert Log(tmp_path).started == {("sweep", "n1"): 1}

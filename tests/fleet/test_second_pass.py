@@ -16,11 +16,10 @@ import pytest
 
 from bench.fleet.files import write_json
 from bench.fleet.jobs import Jobs, Log
-from bench.fleet.join import pairs as extras
-from bench.fleet.pair_rounds import Rounds
-from bench.fleet.pair_schedule import Round, schedule, second_pass
-from bench.fleet.plan import HostVars, Plan
-from bench.fleet.transport.base import Kind, Listen, Reply
+from bench.fleet.join.pairs import pairs_in
+from bench.fleet.pair_rounds import Round, Rounds, schedule, second_pass
+from bench.fleet.plan import FleetPlan, HostVars
+from bench.fleet.transport.base import OnReply, Reply, ReplyKind
 from bench.judge.fleet.model import Outlier, PairOutcome, State
 from bench.judge.fleet.ports import ports
 from bench.measure.probe import Interrupted
@@ -109,11 +108,11 @@ class Fabric:
         self.rng = random.Random(1)
 
     def each(
-        self, commands: Mapping[str, str], limit: float, *, width: int | None = None, listen: Listen = lambda _: None
+        self, commands: Mapping[str, str], limit: float, *, width: int | None = None, listen: OnReply = lambda _: None
     ) -> dict[str, Reply]:
         replies = {}
         for host, script in commands.items():
-            replies[host] = Reply(host, Kind.DONE, 0, self._answer(script))
+            replies[host] = Reply(host, ReplyKind.DONE, 0, self._answer(script))
             listen(replies[host])
         return replies
 
@@ -154,14 +153,14 @@ def rounds_of(folder: Path, fabric: Fabric, hosts: Sequence[str]) -> Rounds:
     """A controller that begins on that folder, or goes on with it. Hosts call themselves otherwise than the list."""
     write_json(folder / "roster.json", {host: {"hostname": f"{host}.own", "machine": host} for host in hosts})
     variables = {host: HostVars(address=host) for host in hosts}
-    plan = Plan("r", ("/i",), tuple(hosts), variables, "true", 5.0, pairs="random", pair_client="pair {host} {address}",
-                pair_server="serve", pair_budget=9.0)  # fmt: skip
+    plan = FleetPlan("r", ("/i",), tuple(hosts), variables, "true", 5.0, pairs="random",
+                     pair_client="pair {host} {address}", pair_server="serve", pair_budget=9.0)  # fmt: skip
     assert shlex.split(plan.command(plan.pair_client, hosts[0], hosts[1])) == ["pair", hosts[0], hosts[1]]
-    return Rounds(folder, plan, Jobs(fabric, Log.of(folder), "r"), hosts, lambda host: f"{host}.own")
+    return Rounds(folder, plan, Jobs(fabric, Log(folder), "r"), hosts, lambda host: f"{host}.own")
 
 
 def outcome(folder: Path, hosts: Sequence[str]) -> Sequence[PairOutcome]:
-    return extras.pairs_in(folder, {host: f"{host}.own" for host in hosts}, {}).outcomes
+    return pairs_in(folder, {host: f"{host}.own" for host in hosts}, {})[0]
 
 
 @pytest.mark.parametrize("stop", [50, 49, 48])

@@ -18,11 +18,10 @@ import pytest
 from rich.console import Console
 
 import bench
-from bench.fleet import job_script as node_script
-from bench.fleet import staging as stage
-from bench.fleet.errors import FleetError
+from bench.errors import UserError
+from bench.fleet import job_script, staging
 from bench.fleet.jobs import Note
-from bench.fleet.transport import ansible as site
+from bench.fleet.transport import ansible
 from bench.judge.fleet.model import Fleet
 from bench.show.terminal.progress import _Table, fleet_listener
 from tests.fleet.test_run import STORAGE_ONLY, drive, states
@@ -30,20 +29,20 @@ from tests.fleet.testbed import Testbed
 
 
 @pytest.fixture
-def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> stage.Archive:
+def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> staging.Archive:
     source = tmp_path / "module.py"
     source.write_text("WORD = 'staged'\n")
-    monkeypatch.setattr(stage, "_files", lambda: {"package/module.py": source})
-    return stage.pack(tmp_path / "out")
+    monkeypatch.setattr(staging, "_files", lambda: {"package/module.py": source})
+    return staging.pack(tmp_path / "out")
 
 
 def here(script: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_the_same_packages_make_the_same_bytes(archive: stage.Archive, tmp_path: Path) -> None:
+def test_the_same_packages_make_the_same_bytes(archive: staging.Archive, tmp_path: Path) -> None:
     os.utime(tmp_path / "module.py", (1, 1))
-    again = stage.pack(tmp_path / "other")
+    again = staging.pack(tmp_path / "other")
     assert again.path.read_bytes() == archive.path.read_bytes() and again.name == archive.name
     assert archive.sha256 == hashlib.sha256(archive.path.read_bytes()).hexdigest()
     with tarfile.open(archive.path) as found:
@@ -51,32 +50,32 @@ def test_the_same_packages_make_the_same_bytes(archive: stage.Archive, tmp_path:
 
 
 def test_what_the_product_needs_is_in_it_and_what_it_does_not_is_not() -> None:
-    names = stage._files()
+    names = staging._files()
     tops = {name.split("/")[0] for name in names}
     assert {"bench", "probes", "pydantic", "typer", "numpy", "scipy", "psutil"} <= tops
     assert not {"torch", "pandas", "matplotlib", "ansible", "pytest"} & tops
     assert not [name for name in names if "__pycache__" in name or name.startswith(("/", ".."))]
 
 
-def test_a_node_unpacks_only_what_was_sent(archive: stage.Archive) -> None:
-    place = stage.place_of(here(stage.ready_script(archive)).stdout)
+def test_a_node_unpacks_only_what_was_sent(archive: staging.Archive) -> None:
+    place = staging.said(here(staging.ready_script(archive)).stdout, "PLACE")
     assert place is not None
     try:
         sent = Path(place) / f"{archive.name}.tar.gz"
         sent.write_bytes(archive.path.read_bytes() + b"x")
-        refused = here(stage.unpack_script(archive))
+        refused = here(staging.unpack_script(archive))
         assert refused.returncode == 1 and "not what was sent" in refused.stderr and not sent.exists()
         sent.write_bytes(archive.path.read_bytes())
-        folder = stage.staged(here(stage.unpack_script(archive)).stdout)
+        folder = staging.said(here(staging.unpack_script(archive)).stdout, "STAGED")
         assert folder is not None and (Path(folder) / "package/module.py").read_text() == "WORD = 'staged'\n"
-        assert stage.staged(here(stage.ready_script(archive)).stdout) == folder
+        assert staging.said(here(staging.ready_script(archive)).stdout, "STAGED") == folder
         assert [path.name for path in Path(place).iterdir() if archive.name in path.name] == [archive.name]
     finally:
         shutil.rmtree(Path(place) / archive.name, ignore_errors=True)
 
 
 def test_what_nobody_asks_for_in_a_week_is_removed_and_what_is_in_use_is_not(
-    archive: stage.Archive, tmp_path: Path
+    archive: staging.Archive, tmp_path: Path
 ) -> None:
     """A nightly fleet uses one archive for months: the folder of all archives looks old, and must stay."""
     base = tmp_path / "base"
@@ -84,35 +83,35 @@ def test_what_nobody_asks_for_in_a_week_is_removed_and_what_is_in_use_is_not(
     def on_node(script: str) -> str:
         return here(script.replace("/var/tmp/aiready-bench-$(id -u)", str(base))).stdout
 
-    place = Path(stage.place_of(on_node(stage.ready_script(archive))) or "")
+    place = Path(staging.said(on_node(staging.ready_script(archive)), "PLACE") or "")
     shutil.copy(archive.path, place / f"{archive.name}.tar.gz")
-    folder = Path(stage.staged(on_node(stage.unpack_script(archive))) or "")
+    folder = Path(staging.said(on_node(staging.unpack_script(archive)), "STAGED") or "")
     other, job = place / "aiready-bench-0-old", base / "r.sweep.1"
     for path in (other, job):
         path.mkdir()
     long_ago = 1_600_000_000
     for path in (other, job, folder, place):
         os.utime(path, (long_ago, long_ago))
-    assert stage.staged(on_node(stage.ready_script(archive))) == str(folder)
-    on_node(node_script.run("r.sweep.2", "true", 5, {}))
+    assert staging.said(on_node(staging.ready_script(archive)), "STAGED") == str(folder)
+    on_node(job_script.run("r.sweep.2", "true", 5, {}))
     assert (folder / "package/module.py").exists() and not other.exists() and not job.exists()
 
 
 def test_without_ansible_one_line_says_what_installs_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(FleetError, match=r"ansible-runner is not installed; pip install 'aiready-bench\[fleet\]'"):
-        site.program("ansible-runner")
+    with pytest.raises(UserError, match=r"ansible-runner is not installed; pip install 'aiready-bench\[fleet\]'"):
+        ansible.program("ansible-runner")
 
 
 def test_private_folders_are_private_and_a_dead_controllers_are_removed() -> None:
-    with site.private() as folder:
+    with ansible.private() as folder:
         assert folder.stat().st_mode & 0o777 == 0o700
         left = folder.parent / "aiready-fleet-4194999-x"  # above the highest process id there can be
         left.mkdir()
-        assert "hunter2" not in str(site.environment(folder))
+        assert "hunter2" not in str(ansible.environment(folder))
     assert not folder.exists()
-    with site.private():
+    with ansible.private():
         assert not left.exists()
 
 
@@ -126,7 +125,7 @@ def test_only_the_sites_own_ssh_and_ansible_words_reach_ansible(
     monkeypatch.delenv("ANSIBLE_CONFIG", raising=False)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "ansible.cfg").write_text("[defaults]\n")
-    found = site.environment(tmp_path)
+    found = ansible.environment(tmp_path)
     assert found["SSH_AUTH_SOCK"] == "/run/agent" and found["ANSIBLE_VAULT_PASSWORD_FILE"] == "/etc/vault"
     assert found["ANSIBLE_CONFIG"] == str(tmp_path / "ansible.cfg"), "the site's own configuration stands"
     assert found["ANSIBLE_SSH_RETRIES"] == "0", "a retry would start a job twice"
@@ -168,7 +167,7 @@ def lacking(hosts: Testbed, tmp_path: Path) -> Path:
 def test_a_torn_archive_is_refused_by_the_node_and_leaves_nothing(
     hosts: Testbed, lacking: Path, tmp_path: Path
 ) -> None:
-    options: dict[str, Any] = {"inventory": str(lacking), "stage": True, "needs_bench": True, "torn_archive": True}
+    options: dict[str, Any] = {"inventory": str(lacking), "stage": True, "torn_archive": True}
     fleet, progress, _ = drive(hosts, tmp_path / "t", profile=STORAGE_ONLY, pairs="none", **options)
     assert states(fleet) == {"n001": "not-run", "n002": "pass"}, progress
     reason = fleet.nodes[0].reason or ""
@@ -187,7 +186,7 @@ def test_a_node_without_the_product_gets_it_once_by_its_version_and_measures_wit
     fleet = Fleet.model_validate_json(done.stdout or "{}")
     assert (done.returncode, states(fleet)) == (3, {"n001": "inconclusive", "n002": "inconclusive"}), done.stderr
     (name,) = stage_of(hosts, 1)
-    version = re.escape(f"aiready-bench-{bench.__version__}-{stage.fits().replace(' ', '-')}-")
+    version = re.escape(f"aiready-bench-{bench.__version__}-{staging.fits().replace(' ', '-')}-")
     assert re.fullmatch(version + "[0-9a-f]{12}", name), "unpacked under its version and digest, the archive gone"
     assert stage_of(hosts, 2) == [], "only where it is missing"
     assert not list(results.rglob("*.tar.gz"))

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.fleet.errors import FleetError
+from bench.errors import UserError
 from bench.fleet.plan import HostVars, load
 from bench.fleet.transport import connect
-from bench.fleet.transport.base import Kind, Reply
-from bench.fleet.transport.child import END, RUN, Child, Replies, limited
+from bench.fleet.transport.base import Replies, Reply, ReplyKind
+from bench.fleet.transport.child import END, RUN, Child, ended, limited
 from bench.fleet.transport.ray import Ray
 from bench.fleet.transport.slurm import Slurm, _Step
 from tests.fleet.drive import plan_of
@@ -42,7 +42,7 @@ def test_limit_takes_names_and_patterns_and_leaves_out(pattern: str, expected: l
 
 @pytest.mark.parametrize("pattern", ["gpu-3", "gpu-1,!gpu-9", "x*"])
 def test_a_word_of_limit_that_fits_no_host_is_refused(pattern: str) -> None:
-    with pytest.raises(FleetError, match="fits none of the 4 hosts"):
+    with pytest.raises(UserError, match="fits none of the 4 hosts"):
         limited(NAMES, pattern)
 
 
@@ -68,7 +68,7 @@ def test_what_cannot_be_connected_to_is_said_in_one_line(
     kind: str, where: list[str], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    with pytest.raises(FleetError) as caught:
+    with pytest.raises(UserError) as caught:
         connect(kind, where).hosts()
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
@@ -76,7 +76,7 @@ def test_what_cannot_be_connected_to_is_said_in_one_line(
 def test_without_ray_one_line_says_what_installs_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "ray.py").write_text("raise ImportError('no module here')\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(FleetError, match=r"no module here; pip install 'aiready-bench\[ray\]'"):
+    with pytest.raises(UserError, match=r"no module here; pip install 'aiready-bench\[ray\]'"):
         Ray("auto").hosts()
 
 
@@ -92,20 +92,20 @@ def framed(script: str, limit: float = 20, stdin: str = "") -> Reply:
     *lines, last = done.stdout.splitlines()
     assert last.startswith(END)
     replies = Replies(["h"], lambda _: None)
-    replies.ended("h", lines, last)
+    ended(replies, "h", lines, last)
     return replies.given["h"]
 
 
 def test_a_script_comes_back_with_its_status_its_output_and_its_last_complaint() -> None:
     found = framed("cat; echo out; echo first >&2; echo last >&2; exit 7", stdin="in ")
-    assert (found.kind, found.rc, found.stdout, found.detail) == (Kind.DONE, 7, "in out\n", "last")
+    assert (found.kind, found.rc, found.stdout, found.detail) == (ReplyKind.DONE, 7, "in out\n", "last")
     assert framed("printf 'no newline \\377'").stdout == "no newline \ufffd"
 
 
 def test_a_flood_is_bounded_and_a_hang_ends_at_the_limit_with_its_group() -> None:
     assert len(framed("head -c 20000000 /dev/zero").stdout) == 8 << 20
     began = time.monotonic()
-    assert framed("sleep 1234.5 & sleep 1234.5", limit=1).kind is Kind.LATE
+    assert framed("sleep 1234.5 & sleep 1234.5", limit=1).kind is ReplyKind.LATE
     assert time.monotonic() - began < 60
     assert subprocess.run(["pgrep", "-f", "sleep 1234.5"], check=False, stdout=subprocess.PIPE).returncode == 1
 
@@ -124,16 +124,16 @@ def test_a_server_that_is_left_holds_the_frame_open_until_it_ends() -> None:
 @pytest.mark.parametrize("last", [f"{END}", f"{END} x", f"{END} 99999 ====", f"{END} -1"])
 def test_an_end_that_is_none_of_ours_is_no_success(last: str) -> None:
     replies = Replies(["h"], lambda _: None)
-    replies.ended("h", ["not base64!"], last)
+    ended(replies, "h", ["not base64!"], last)
     assert replies.given["h"].rc == 255 and replies.given["h"].stdout == ""
 
 
 def test_the_first_reply_of_a_host_counts_and_a_stranger_has_none() -> None:
     heard: list[Reply] = []
     replies = Replies(["a", "b"], heard.append)
-    replies.give("a", Kind.UNREACHABLE, "first")
-    replies.give("a", Kind.DONE, "second", 0)
-    replies.give("stranger", Kind.DONE, "", 0)
+    replies.give("a", ReplyKind.UNREACHABLE, "first")
+    replies.give("a", ReplyKind.DONE, "second", 0)
+    replies.give("stranger", ReplyKind.DONE, "", 0)
     assert [reply.detail for reply in heard] == ["first"] and list(replies.waiting) == ["b"]
 
 
@@ -185,7 +185,7 @@ def test_what_srun_says_of_a_node_is_its_outcome(tmp_path: Path, monkeypatch: py
     )
     step, replies = step_that_says(tmp_path, monkeypatch, "", err)
     assert list(step.unlaunched) == ["b"] and "Communication connection failure" in step.unlaunched["b"]
-    assert replies.given["a"].kind is Kind.UNREACHABLE and "Node failure on a" in replies.given["a"].detail
+    assert replies.given["a"].kind is ReplyKind.UNREACHABLE and "Node failure on a" in replies.given["a"].detail
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_an_allocation_that_is_over_is_said_in_one_line(
     )
     (tmp_path / "scontrol").chmod(0o755)
     step_that_says(tmp_path, monkeypatch, "", err + "\n")
-    with pytest.raises(FleetError, match=words) as caught:
+    with pytest.raises(UserError, match=words) as caught:
         Slurm(job="1").each({"a": "true"}, 5)
     assert "\n" not in str(caught.value)
 

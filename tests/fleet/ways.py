@@ -96,8 +96,7 @@ class RayWay(Way):
 
     def power_on(self, *numbers: int) -> None:
         super().power_on(*numbers)
-        for i in numbers:
-            self.cluster.start(i)
+        self.cluster.start(*numbers)
 
 
 @contextmanager

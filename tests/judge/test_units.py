@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.model import UNITS
-from bench.units import human, unit_of
+from bench.model import UNITS, unit_of
+from bench.units import human
 from tests.judge.make import bounded
 
 

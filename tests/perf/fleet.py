@@ -82,7 +82,7 @@ def join() -> bool:
 
 
 def child(folder: Path) -> int:
-    from bench.fleet.files import join_folder
+    from bench.fleet.join.folder import join_folder
 
     began = time.monotonic()
     fleet = join_folder(folder, None, judgement())

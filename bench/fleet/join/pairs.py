@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from bench.fleet.errors import FleetError
-from bench.fleet.files import read_json
-from bench.fleet.hosts import same_host
+from bench.errors import UserError
+from bench.fleet.files import read_object, same_host
 from bench.judge.fleet.model import PairOutcome, SharedStorage, State
 from bench.judge.statistics import median
 from bench.model import Code, Measurement, Outcome, Run
-from bench.store import documents as reading
+from bench.store import documents
 from bench.store.errors import UnusableRun, one_line
 
 PAIRS, PAIR_FOLDER, SHARED = "pairs.json", "pairs", "shared"
 _RATE = "network_throughput_bytes_per_second"
 _READ = "storage_read_bytes_per_second"
 _TURNED = {"send": "receive", "receive": "send"}
+_NO_FILE = State.NOT_RUN, "no_result: no file of this pair came"
 
 
 def pair_file(client: str, server: str) -> str:
@@ -27,77 +27,61 @@ def pair_file(client: str, server: str) -> str:
 
 
 def rounds_in(folder: Path) -> list[tuple[tuple[str, str], ...]]:
-    """The schedule, empty where there is none. Raises FleetError for one that cannot be used."""
-    found = read_json(folder / PAIRS)
-    if found is None:
-        return []
-    rounds = found.get("rounds") if isinstance(found, dict) else None
+    """The schedule, empty where there is none. Raises UserError for one that cannot be used."""
     try:
+        rounds = read_object(folder / PAIRS).get("rounds")
         return [tuple((str(a), str(b)) for a, b in one) for one in rounds or ()]
     except (TypeError, ValueError) as error:
         message = f'{folder / PAIRS}: is no schedule; it must be {{"rounds": [[["a", "b"], ...], ...]}}'
-        raise FleetError(one_line(message)) from error
+        raise UserError(one_line(message)) from error
 
 
 def first_rounds_in(folder: Path, otherwise: int) -> int:
     """How many of the schedule's rounds are the first pass; behind them come the suspects'."""
-    found = read_json(folder / PAIRS)
-    number = found.get("first") if isinstance(found, dict) else None
+    number = read_object(folder / PAIRS).get("first")
     return number if isinstance(number, int) and 0 <= number <= otherwise else otherwise
 
 
-@dataclass(frozen=True, slots=True)
-class Pairs:
-    """One outcome for every pair of the schedule, and by host what its pairs say of its network."""
-
-    outcomes: tuple[PairOutcome, ...]
-    network: dict[str, list[Measurement]]
-
-
-def pairs_in(folder: Path, hostnames: Mapping[str, str], told: Mapping[tuple[str, str], tuple[State, str]]) -> Pairs:
-    """``told``: what the engine says of pairs without a file. Raises FleetError for a schedule that is none."""
+def pairs_in(
+    folder: Path, hostnames: Mapping[str, str], told: Mapping[tuple[str, str], tuple[State, str]]
+) -> tuple[list[PairOutcome], dict[str, list[Measurement]]]:
+    """One outcome for every pair of the schedule, and by host what its pairs say of its network. ``told``: what the
+    controller says of pairs without a file. Raises UserError for a schedule that is none.
+    """
     outcomes: list[PairOutcome] = []
     network: dict[str, list[Measurement]] = defaultdict(list)
     for number, one in enumerate(rounds_in(folder)):
         for client, server in one:
-            pair = PairOutcome(round=number, client=client, server=server, state=State.NOT_RUN)
-            run, pair = _read_pair(folder / PAIR_FOLDER / pair_file(client, server), pair, told)
+            path = folder / PAIR_FOLDER / pair_file(client, server)
+            if path.exists():
+                run, found = _measured(path, hostnames.get(client, client))
+            else:
+                state, reason = told.get((client, server), _NO_FILE)
+                run, found = None, {"state": state, "reason": reason or None}
+            outcomes.append(PairOutcome(round=number, client=client, server=server, **found))
             if run is not None:
-                pair = _measured(pair, run, hostnames.get(client, client))
-            if run is not None and pair.state is State.PASS:
                 network[client] += [m for m in run.measurements() if m.metric.startswith("network_")]
                 network[server] += [_mirrored(m, client) for m in run.find(_RATE)]
-            outcomes.append(pair)
-    return Pairs(tuple(outcomes), {host: pooled(found) for host, found in network.items()})
+    return outcomes, {host: pooled(found) for host, found in network.items()}
 
 
-def _read_pair(
-    path: Path, pair: PairOutcome, told: Mapping[tuple[str, str], tuple[State, str]]
-) -> tuple[Run | None, PairOutcome]:
-    if not path.exists():
-        state, reason = told.get((pair.client, pair.server), (State.NOT_RUN, "no_result: no file of this pair came"))
-        return None, pair.model_copy(update={"state": state, "reason": reason or None})
+def _measured(path: Path, hostname: str) -> tuple[Run | None, dict[str, Any]]:
+    """The run of a pair that passed, else None; and the fields of its outcome."""
     try:
-        return reading.load(path, follow=False), pair
+        run = documents.load(path, follow=False)
     except UnusableRun as error:
-        return None, pair.model_copy(update={"state": State.BAD_RESULT, "reason": f"bad_result: {error}"})
-
-
-def _measured(pair: PairOutcome, run: Run, hostname: str) -> PairOutcome:
+        return None, {"state": State.BAD_RESULT, "reason": f"bad_result: {error}"}
     rates = {way: [m for m in run.find(_RATE, direction=way) if m.invalid is None] for way in _TURNED}
-    values = {way: median([m.value for m in found]) for way, found in rates.items() if found}
+    values = {f"{way}_bytes_per_second": median([m.value for m in found]) for way, found in rates.items() if found}
     stand_in = next((m.stand_in for found in rates.values() for m in found if m.stand_in), None)
     reason = trouble_of_pair(run, hostname) or (f"{Code.STAND_IN}: {stand_in} is no pair" if stand_in else None)
     if reason:
-        return pair.model_copy(update={"state": State.BAD_RESULT, "reason": reason, "stand_in": stand_in})
+        return None, {"state": State.BAD_RESULT, "reason": reason, "stand_in": stand_in}
     if not values:
         doubts = [m.invalid for m in run.find(_RATE) if m.invalid]
         reason = f"{Code.INVALID}: {doubts[0] if doubts else 'neither direction was measured'}"
-        return pair.model_copy(update={"state": State.INCONCLUSIVE, "reason": reason})
-    sent, received = values.get("send"), values.get("receive")
-    return pair.model_copy(
-        update={"state": State.PASS, "send_bytes_per_second": sent, "receive_bytes_per_second": received}
-    )
+        return None, {"state": State.INCONCLUSIVE, "reason": reason}
+    return run, {"state": State.PASS, **values}
 
 
 def _mirrored(found: Measurement, client: str) -> Measurement:
@@ -139,24 +123,22 @@ def trouble_of_pair(run: Run, hostname: str) -> str | None:
 
 def shared_in(folder: Path, hosts: Sequence[str]) -> list[SharedStorage]:
     """What one node alone, and each of all at once, read from the shared storage."""
-    asked = read_json(folder / SHARED / "asked.json")
-    if not isinstance(asked, dict):
+    asked = read_object(folder / SHARED / "asked.json")
+    if not asked:
         return []
-    rates = {kind: _read_rates(folder / SHARED / kind, hosts) for kind in ("alone", "together")}
-    wanted = [host for host in asked.get("hosts", ()) if host in hosts]
-    missing = tuple(host for host in wanted if host not in rates["together"])
+    alone, together = (_read_rates(folder / SHARED / kind, hosts) for kind in ("alone", "together"))
+    missing = tuple(host for host in asked.get("hosts", ()) if host in hosts and host not in together)
     path = str(asked.get("path") or "?")[:4000]
-    return [SharedStorage(path=path, alone=rates["alone"], together=rates["together"], missing=missing)]
+    return [SharedStorage(path=path, alone=alone, together=together, missing=missing)]
 
 
 def _read_rates(folder: Path, hosts: Sequence[str]) -> dict[str, float]:
     found = {}
     for host in hosts:
-        if (folder / f"{host}.json").exists():
-            try:
-                rates = [m.value for m in reading.load(folder / f"{host}.json", follow=False).find(_READ)]
-            except UnusableRun:
-                continue
-            if rates:
-                found[host] = max(rates)
+        try:
+            rates = [m.value for m in documents.load(folder / f"{host}.json", follow=False).find(_READ)]
+        except UnusableRun:  # none came, or it is none
+            continue
+        if rates:
+            found[host] = max(rates)
     return found

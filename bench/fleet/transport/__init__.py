@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from bench.fleet.errors import FleetError
+from bench.errors import UserError
+from bench.fleet.transport.ansible import Ansible
+from bench.fleet.transport.base import Transport
+from bench.fleet.transport.ray import Ray
+from bench.fleet.transport.slurm import Slurm
+from bench.measure.tools import Signals
 from bench.store.errors import one_line
-
-if TYPE_CHECKING:
-    from bench.fleet.transport.base import Transport
-    from bench.measure.tools import Signals
 
 ANSIBLE, SLURM, RAY = "ansible", "slurm", "ray"
 
@@ -18,18 +18,12 @@ ANSIBLE, SLURM, RAY = "ansible", "slurm", "ray"
 def connect(kind: str, where: Sequence[str], signals: Signals | None = None) -> Transport:
     """The transport of that kind. ``where``: ansible's inventories, or the address of Ray's cluster.
 
-    Raises FleetError for a kind that this version does not have, and outside an allocation of Slurm.
+    Raises UserError for a kind that this version does not have, and outside an allocation of Slurm.
     """
     if kind == ANSIBLE:
-        from bench.fleet.transport.ansible import Engine
-
-        return Engine(where, signals)
+        return Ansible(where, signals)
     if kind == SLURM:
-        from bench.fleet.transport.slurm import Slurm
-
         return Slurm(signals)
     if kind == RAY and where:
-        from bench.fleet.transport.ray import Ray
-
         return Ray(where[0], signals)
-    raise FleetError(one_line(f"transport {kind!r}: this version has {ANSIBLE}, {SLURM} and {RAY}"))
+    raise UserError(one_line(f"transport {kind!r}: this version has {ANSIBLE}, {SLURM} and {RAY}"))

@@ -1,10 +1,8 @@
-"""The door to the hosts, and a narrow one: hosts, a command each, a time limit and a width in; exactly one reply for
-every named host out.
+"""ansible-core over OpenSSH, driven by ansible-runner. Both are started as programs: ansible-core is GPL, and nothing
+of it is imported. The inventory, keys, bastions, become and vault are the site's own.
 
-Behind it ansible-core works over OpenSSH, driven by ansible-runner. Both are started as programs: ansible-core is
-GPL, and nothing of it is imported. The inventory, keys, bastions, become and vault are the site's own. The traps that
-these settings avoid were each reproduced: ssh retries start a command twice, a tty kills what was just started in the
-background, ``async`` does not see a lost host for minutes (`bench.fleet.transport.ansible`).
+The traps that these settings avoid were each reproduced: ssh retries start a command twice, a tty kills what was just
+started in the background, ``async`` does not see a lost host for minutes.
 """
 
 from __future__ import annotations
@@ -17,172 +15,138 @@ import shlex
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.fleet.errors import FleetError
-from bench.fleet.transport.base import Kind, Listen, Reply
+from bench.errors import UserError
+from bench.fleet.transport.base import OnReply, Replies, Reply, ReplyKind, last_line
 from bench.measure import tools
-from bench.measure.probe import Completed, Failed, ProbeError, TimedOut
+from bench.measure.probe import Failed, ProbeError, TimedOut
 from bench.measure.tools import Signals
 from bench.store.errors import one_line
 
+CONNECT_SECONDS = 10
+INSTALL = "pip install 'aiready-bench[fleet]'"
+_KEEP_ALIVE = "-o ServerAliveInterval=5 -o ServerAliveCountMax=3"  # a lost host is seen after 15 s
+_SITE = ("SSH_AUTH_SOCK", "SSH_AGENT_PID", "KRB5CCNAME", "SSH_ASKPASS", "DISPLAY")
+_CONFIG = "[defaults]\ninternal_poll_interval = 0.05\nretry_files_enabled = False\n"
 _TASK = "job"
 _OWN_WORD = "{{ aiready_words[inventory_hostname] }}"
 _START_SECONDS, _HOST_SECONDS = 30.0, 15.0
 _MOST_HOSTS_AT_ONCE = 512  # of one start of ansible: its output is held in memory
-
-
 _BEFORE = re.compile(r"^(Task failed: |Failed to connect to the host via ssh: |ERROR! |\[ERROR\]: )+")
 
 
 @dataclass(slots=True)
-class Engine:
+class Ansible:
     """Commands on hosts of a site's ansible inventory. ``inventory`` holds what ansible takes with ``-i``."""
 
     inventory: Sequence[str]
     signals: Signals | None = None
-    cpu_cores: int = field(default_factory=lambda: os.cpu_count() or 1)
-
-    def width(self, hosts: int) -> int:
-        """How many at once where nothing else bounds it: more than 16 a core only slows the controller."""
-        return max(1, min(hosts, 16 * self.cpu_cores))
 
     def hosts(self, pattern: str = "all") -> dict[str, dict[str, Any]]:
-        """The hosts that the pattern names, in the inventory's order, with their variables. Raises FleetError."""
+        """In the inventory's order, with their variables."""
         argv = [program("ansible-inventory"), *self._inventory(), "--list", "--limit", pattern]
         with private() as folder:
             try:
                 done = tools.run(argv, timeout=120, signals=self.signals, env=environment(folder))
             except ProbeError as error:
-                raise FleetError(one_line(f"inventory: {error.reason}")) from error
+                raise UserError(one_line(f"inventory: {error.reason}")) from error
         if done.returncode:
-            raise FleetError(one_line(f"inventory: {_last_line(done.stderr)}; see: ansible-inventory --list"))
+            raise UserError(one_line(f"inventory: {_last_line(done.stderr)}; see: ansible-inventory --list"))
         try:
             return _hosts(json.loads(done.stdout))
         except (ValueError, AttributeError, TypeError) as error:
-            raise FleetError(
-                one_line(f"inventory: ansible-inventory answered what is no inventory: {error}")
-            ) from error
+            raise UserError(one_line(f"inventory: ansible-inventory answered what is no inventory: {error}")) from error
 
     def each(
-        self, commands: Mapping[str, str], limit: float, *, width: int | None = None, listen: Listen = lambda _: None
+        self, commands: Mapping[str, str], limit: float, *, width: int | None = None, listen: OnReply = lambda _: None
     ) -> dict[str, Reply]:
-        """One reply for every host in ``commands`` (host -> a script for sh), at most ``limit`` seconds a host.
-
-        ``width`` hosts at once. Raises FleetError when the engine itself cannot work, Interrupted.
-        """
-        replies: dict[str, Reply] = {}
-        names = list(commands)
+        """Each host's script travels in base64, so that nothing in it is a template or a quote."""
+        raw = f"""sh -c "$(echo {_OWN_WORD} | base64 -d)" """.strip()
+        task = {"ansible.builtin.raw": raw, "failed_when": False}
+        scripts = [(host, base64.b64encode(script.encode()).decode()) for host, script in commands.items()]
         step = max(_MOST_HOSTS_AT_ONCE, width or 0)
-        for start in range(0, len(names), step):
-            some = {name: commands[name] for name in names[start : start + step]}
-            replies |= self._batch(some, limit, width or self.width(len(some)), listen)
+        replies: dict[str, Reply] = {}
+        for start in range(0, len(scripts), step):
+            replies |= self._play(task, dict(scripts[start : start + step]), limit, width, listen)
         return replies
 
     def put(
         self, source: Path, places: Mapping[str, str], pythons: Mapping[str, str], limit: float
     ) -> dict[str, Reply]:
-        """Copy a file to every host in ``places`` (host -> the path there), with that host's Python."""
         task = {
             "ansible.builtin.copy": {"src": str(source), "dest": _OWN_WORD, "mode": "0600"},
             "vars": {"aiready_pythons": dict(pythons),
                      "ansible_python_interpreter": "{{ aiready_pythons[inventory_hostname] }}"},
         }  # fmt: skip
-        return self._play(task, places, limit, self.width(len(places)), lambda _: None)
-
-    def _batch(self, commands: Mapping[str, str], limit: float, width: int, listen: Listen) -> dict[str, Reply]:
-        """Each host's script travels in base64, so that nothing in it is a template or a quote."""
-        scripts = {host: base64.b64encode(script.encode()).decode() for host, script in commands.items()}
-        raw = f"""sh -c "$(echo {_OWN_WORD} | base64 -d)" """
-        return self._play({"ansible.builtin.raw": raw.strip(), "failed_when": False}, scripts, limit, width, listen)
+        return self._play(task, places, limit, None, lambda _: None)
 
     def _play(
-        self, task: Mapping[str, Any], words: Mapping[str, str], limit: float, width: int, listen: Listen
+        self, task: Mapping[str, Any], words: Mapping[str, str], limit: float, width: int | None, listen: OnReply
     ) -> dict[str, Reply]:
-        hearing = _Hearing(set(words), listen)
-        waves = -(-len(words) // width)
-        deadline = (limit + CONNECT_SECONDS + _HOST_SECONDS) * waves + _START_SECONDS
+        """Run a play of that task. More hosts at once than 16 a core only slow the controller."""
+        width = width or min(len(words), 16 * (os.cpu_count() or 1))
+        deadline = (limit + CONNECT_SECONDS + _HOST_SECONDS) * -(-len(words) // width) + _START_SECONDS
+        replies, events = Replies(words, listen), _Events()
+        kind, why = ReplyKind.NOT_RUN, "ansible ended before it came to this host"
         with private() as folder:
             _write_plays(folder, task, words, limit)
             argv = [
                 program("ansible-runner"), "run", str(folder), "-p", "plays.json", "--ident", "r", "-j",
                 "--omit-env-files", "--forks", str(width), f"--cmdline={shlex.join(self._inventory())}",
             ]  # fmt: skip
-            trouble = self._run(argv, deadline, folder, hearing)
-        return hearing.all(trouble)
-
-    def _run(self, argv: Sequence[str], deadline: float, folder: Path, hearing: _Hearing) -> str:
-        """Why there may be hosts without a reply. Raises FleetError when ansible could not even begin."""
-        try:
-            done = tools.run(
-                argv, timeout=deadline, signals=self.signals, env=environment(folder), on_line=hearing.line
-            )
-        except TimedOut:
-            return f"the controller's limit of {deadline:.0f} s was reached"
-        except Failed as error:
-            return error.reason
-        except ProbeError as error:
-            raise FleetError(one_line(f"{error.reason}; {INSTALL}")) from error
-        if not hearing.begun:
-            raise FleetError(one_line(f"ansible did not begin: {_complaint(done)}"))
-        return "ansible ended before it came to this host"
+            try:
+                done = tools.run(
+                    argv, timeout=deadline, signals=self.signals, env=environment(folder),
+                    on_line=lambda text: events.hear(text, replies),
+                )  # fmt: skip
+                if not events.begun:
+                    complaint = _last_line(events.said) or _last_line(done.stderr) or f"status {done.returncode}"
+                    raise UserError(one_line(f"ansible did not begin: {complaint}"))
+            except TimedOut:
+                kind, why = ReplyKind.LATE, f"the controller's limit of {deadline:.0f} s was reached"
+            except Failed as error:
+                why = error.reason
+            except ProbeError as error:
+                raise UserError(one_line(f"{error.reason}; {INSTALL}")) from error
+        return replies.complete(kind, why)
 
     def _inventory(self) -> list[str]:
         return [word for source in self.inventory for word in ("-i", source)]
 
 
-class _Hearing:
-    """Sorts ansible-runner's events into one reply a host; the first counts."""
+class _Events:
+    """Sorts ansible-runner's events into replies."""
 
-    def __init__(self, expected: set[str], listen: Listen) -> None:
-        self.replies: dict[str, Reply] = {}
-        self.begun = False
-        self._expected = expected
-        self._listen = listen
-        self._started = time.monotonic()
+    begun, said = False, ""
 
-    def line(self, text: str) -> None:
-        if not text.startswith("{"):
-            return
-        try:
-            event = json.loads(text)
-        except ValueError:
-            return
+    def hear(self, text: str, replies: Replies) -> None:
+        event: dict[str, Any] = {"stdout": text}
+        if text.startswith("{"):
+            with suppress(ValueError):
+                event = json.loads(text)
+        self.said = str(event.get("stdout", "")).strip() or self.said
         kind, data = event.get("event"), event.get("event_data") or {}
         self.begun = self.begun or kind == "playbook_on_play_start"
         if kind in ("runner_on_ok", "runner_on_failed", "runner_on_unreachable") and data.get("task") == _TASK:
-            self._note(kind, str(data.get("host")), data.get("res") or {})
+            self._give(kind, str(data.get("host")), data.get("res") or {}, replies)
 
-    def _note(self, kind: str, host: str, result: Mapping[str, Any]) -> None:
-        if host not in self._expected or host in self.replies:
-            return
-        after = time.monotonic() - self._started
+    @staticmethod
+    def _give(kind: str, host: str, result: Mapping[str, Any], replies: Replies) -> None:
         detail = _last_line(str(result.get("stderr") or result.get("msg") or ""))
         rc = result.get("rc", 0 if kind == "runner_on_ok" else None)
         if kind == "runner_on_unreachable":
-            reply = Reply(host, Kind.UNREACHABLE, detail=detail, after=after)
+            replies.give(host, ReplyKind.UNREACHABLE, detail)
         elif "timedout" in result:
-            reply = Reply(host, Kind.LATE, detail="its task reached the controller's limit", after=after)
-        elif not isinstance(rc, int):
-            reply = Reply(host, Kind.NOT_RUN, detail=detail, after=after)
+            replies.give(host, ReplyKind.LATE, "its task reached the controller's limit")
+        elif isinstance(rc, int):
+            replies.give(host, ReplyKind.DONE, detail, rc, str(result.get("stdout") or ""))
         else:
-            reply = Reply(host, Kind.DONE, rc, str(result.get("stdout") or ""), detail, after)
-        self.replies[host] = reply
-        self._listen(reply)
-
-    def all(self, trouble: str) -> dict[str, Reply]:
-        """The replies, with one for each host that has none."""
-        late = trouble.startswith("the controller's limit")
-        after = time.monotonic() - self._started
-        for host in self._expected - set(self.replies):
-            self.replies[host] = Reply(host, Kind.LATE if late else Kind.NOT_RUN, detail=trouble, after=after)
-            self._listen(self.replies[host])
-        return self.replies
+            replies.give(host, ReplyKind.NOT_RUN, detail)
 
 
 def _write_plays(folder: Path, task: Mapping[str, Any], words: Mapping[str, str], limit: float) -> None:
@@ -212,35 +176,17 @@ def _hosts(listing: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return found | {host: dict(values) for host, values in variables.items() if host not in found}
 
 
-def _complaint(done: Completed) -> str:
-    texts = [done.stderr]
-    for line in done.stdout.splitlines():
-        try:
-            texts.append(str(json.loads(line).get("stdout", "")) if line.startswith("{") else line)
-        except ValueError:
-            texts.append(line)
-    return _last_line("\n".join(texts)) or f"status {done.returncode}"
-
-
 def _last_line(text: str) -> str:
     """The last line, without what ansible says before ssh's own words."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return one_line(_BEFORE.sub("", lines[-1])) if lines else ""
-
-
-CONNECT_SECONDS = 10
-INSTALL = "pip install 'aiready-bench[fleet]'"
-_KEEP_ALIVE = "-o ServerAliveInterval=5 -o ServerAliveCountMax=3"  # a lost host is seen after 15 s
-_SITE = ("SSH_AUTH_SOCK", "SSH_AGENT_PID", "KRB5CCNAME", "SSH_ASKPASS", "DISPLAY")
-_CONFIG = "[defaults]\ninternal_poll_interval = 0.05\nretry_files_enabled = False\n"
+    return one_line(_BEFORE.sub("", last_line(text)))
 
 
 def program(name: str) -> str:
-    """The absolute path of a program of the extra ``fleet``: beside this Python, else on PATH. Raises FleetError."""
+    """The absolute path of a program of the extra ``fleet``: beside this Python, else on PATH. Raises UserError."""
     beside = Path(sys.executable).parent / name
     path = str(beside) if beside.is_file() else shutil.which(name)
     if path is None:
-        raise FleetError(f"{name} is not installed; {INSTALL}")
+        raise UserError(f"{name} is not installed; {INSTALL}")
     return path
 
 

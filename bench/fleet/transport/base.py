@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
+from bench.store.errors import one_line
 
-class Kind(StrEnum):
+
+class ReplyKind(StrEnum):
     DONE = "done"  # the command ended by itself; ``rc`` is its own status
     LATE = "controller-timeout"  # the task's limit was reached
     UNREACHABLE = "unreachable"  # no connection, or it was lost
@@ -18,17 +20,16 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What became of a host's command. ``after`` in seconds since the start."""
+    """What became of a host's command."""
 
     host: str
-    kind: Kind
+    kind: ReplyKind
     rc: int | None = None
     stdout: str = ""
     detail: str = ""
-    after: float = 0.0
 
 
-Listen = Callable[[Reply], None]
+OnReply = Callable[[Reply], None]
 
 
 class Transport(Protocol):
@@ -37,16 +38,16 @@ class Transport(Protocol):
     def hosts(self, pattern: str = "all") -> dict[str, dict[str, Any]]:
         """The hosts that ``--limit`` leaves, in order, with what is known of each: `bench.fleet.plan.host_vars`.
 
-        Raises FleetError.
+        Raises UserError.
         """
         ...
 
     def each(
-        self, commands: Mapping[str, str], limit: float, *, width: int | None = None, listen: Listen = lambda _: None
+        self, commands: Mapping[str, str], limit: float, *, width: int | None = None, listen: OnReply = lambda _: None
     ) -> dict[str, Reply]:
         """One reply for every host in ``commands`` (host -> a script for sh), at most ``limit`` seconds a host.
 
-        At least ``width`` hosts are at work at once. Raises FleetError when the transport itself fails, Interrupted.
+        At least ``width`` hosts are at work at once. Raises UserError when the transport itself fails, Interrupted.
         """
         ...
 
@@ -58,3 +59,30 @@ class Transport(Protocol):
         ``pythons``: the Python of each host, where the transport needs one there.
         """
         ...
+
+
+class Replies:
+    """One reply for every host of a call; the first that is given counts, and none for a host that was not named."""
+
+    def __init__(self, hosts: Iterable[str], listen: OnReply) -> None:
+        self.waiting = dict.fromkeys(hosts)
+        self.given: dict[str, Reply] = {}
+        self._listen = listen
+
+    def give(self, host: str, kind: ReplyKind, detail: str = "", rc: int | None = None, stdout: str = "") -> None:
+        if host in self.waiting:
+            del self.waiting[host]
+            self.given[host] = Reply(host, kind, rc, stdout, one_line(detail))
+            self._listen(self.given[host])
+
+    def complete(self, kind: ReplyKind, detail: str) -> dict[str, Reply]:
+        """All of them; those who still wait get this one."""
+        for host in list(self.waiting):
+            self.give(host, kind, detail)
+        return self.given
+
+
+def last_line(text: str) -> str:
+    """The last line that says something."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""

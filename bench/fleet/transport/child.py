@@ -1,9 +1,7 @@
-"""What the transports that follow a program while it runs have in common: that program, the replies, the frame."""
+"""What the transports that follow a program while it runs have in common: that program, and what a script prints."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 import fnmatch
 import os
 import re
@@ -11,19 +9,21 @@ import shlex
 import socket
 import tempfile
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from bench.fleet.errors import FleetError
-from bench.fleet.job_script import KILL_AFTER_SECONDS, TIMED_OUT
-from bench.fleet.transport.base import Kind, Listen, Reply
+from bench.errors import UserError
+from bench.fleet.job_script import KILL_AFTER_SECONDS, TIMED_OUT, decoded
+from bench.fleet.transport.base import OnReply, Replies, Reply, ReplyKind, last_line
 from bench.measure import tools
 from bench.measure.probe import ProbeError
+from bench.measure.tools import Signals
 from bench.store.errors import one_line
 
 _MOST_OUTPUT = 8 << 20
+_POLL_SECONDS = 0.05
 END = "AIREADY-EXIT"
 #: Run ``$script`` for at most ``$limit`` seconds. What it prints is bounded, in base64, and followed by a line with its
 #: status and the end of its standard error. A server that it leaves behind holds descriptor 8, and with it this shell,
@@ -54,7 +54,7 @@ class _Tail:
 class Child:
     """A program at work. Its output goes to files, so that it may go on when nobody listens; ``send`` never waits.
 
-    Raises FleetError when it cannot be started.
+    Raises UserError when it cannot be started.
     """
 
     def __init__(self, argv: Sequence[str], env: Mapping[str, str]) -> None:
@@ -64,7 +64,7 @@ class Child:
             with theirs, theirs.makefile("rb") as stdin:
                 self._process: Any = tools.spawn(argv, stdin=stdin, stdout=self.out.file, stderr=self.err.file, env=env)
         except ProbeError as error:
-            raise FleetError(one_line(error.reason)) from error
+            raise UserError(one_line(error.reason)) from error
         self._unsent, self._last = memoryview(b""), False
 
     def send(self, data: bytes, last: bool = False) -> None:
@@ -81,6 +81,14 @@ class Child:
                 self._feed.shutdown(socket.SHUT_WR)
         return self._process.poll() is None
 
+    def polls(self, seconds: float, signals: Signals | None) -> Iterator[None]:
+        """Each time something may have come, also when it has ended; at most for so long. Raises Interrupted."""
+        until, running = time.monotonic() + seconds, True
+        while running and time.monotonic() < until:
+            running = self.is_running()
+            yield
+            tools.pause(_POLL_SECONDS, signals)
+
     def end(self) -> None:
         tools.end(self._process)
         self.close()
@@ -95,63 +103,35 @@ class Scripts:
     """The two ways of `bench.fleet.transport.base.Transport` to the hosts, where all hosts are at work at once."""
 
     def each(
-        self, commands: Mapping[str, str], limit: float, *, width: int | None = None, listen: Listen = lambda _: None
+        self, commands: Mapping[str, str], limit: float, *, width: int | None = None, listen: OnReply = lambda _: None
     ) -> dict[str, Reply]:
-        """One reply for every host in ``commands``. Any ``width`` is given. Raises FleetError, Interrupted."""
         return self._each(commands, limit, None, listen)
 
     def put(
         self, source: Path, places: Mapping[str, str], pythons: Mapping[str, str], limit: float
     ) -> dict[str, Reply]:
-        """Copy a file to every host in ``places`` (host -> the path there): it is the input of a script."""
+        """The file is the input of a script."""
         commands = {host: f"umask 077; exec cat >{shlex.quote(place)}" for host, place in places.items()}
         return self._each(commands, limit, source, lambda _: None)
 
-    def _each(self, commands: Mapping[str, str], limit: float, file: Path | None, listen: Listen) -> dict[str, Reply]:
+    def _each(self, commands: Mapping[str, str], limit: float, file: Path | None, listen: OnReply) -> dict[str, Reply]:
         raise NotImplementedError
 
 
-class Replies:
-    """One reply for every host of a call; the first that is given counts."""
-
-    def __init__(self, hosts: Iterable[str], listen: Listen) -> None:
-        self.waiting = dict.fromkeys(hosts)
-        self.given: dict[str, Reply] = {}
-        self._listen = listen
-        self._began = time.monotonic()
-
-    def give(self, host: str, kind: Kind, detail: str = "", rc: int | None = None, stdout: str = "") -> None:
-        if host in self.waiting:
-            del self.waiting[host]
-            self.given[host] = Reply(host, kind, rc, stdout, one_line(detail), time.monotonic() - self._began)
-            self._listen(self.given[host])
-
-    def ended(self, host: str, lines: Iterable[str], last: str) -> None:
-        """What `RUN` printed has come to its end: the ``last`` line, and those before."""
-        status, _, complaint = last.removeprefix(END).strip().partition(" ")
-        rc = int(status) if re.fullmatch(r"[0-9]{1,3}", status) else 255
-        if rc in TIMED_OUT:
-            self.give(host, Kind.LATE, "its script reached the limit")
-        else:
-            self.give(host, Kind.DONE, last_line(_decoded(complaint)), rc, _decoded("".join(lines)))
-
-
-def _decoded(text: str) -> str:
-    try:
-        return base64.b64decode(text[: 2 * _MOST_OUTPUT], validate=True).decode("utf-8", "replace")
-    except (binascii.Error, ValueError):
-        return ""  # no answer of ours: whoever reads it says so
-
-
-def last_line(text: str) -> str:
-    """The last line that says something."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else ""
+def ended(replies: Replies, host: str, lines: Iterable[str], last: str) -> None:
+    """What `RUN` printed on that host has come to its end: the ``last`` line, and those before."""
+    status, _, complaint = last.removeprefix(END).strip().partition(" ")
+    rc = int(status) if re.fullmatch(r"[0-9]{1,3}", status) else 255
+    if rc in TIMED_OUT:
+        replies.give(host, ReplyKind.LATE, "its script reached the limit")
+    else:
+        out = decoded("".join(lines)[: 2 * _MOST_OUTPUT])
+        replies.give(host, ReplyKind.DONE, last_line(decoded(complaint)), rc, out)
 
 
 def limited(names: Collection[str], pattern: str) -> list[str]:
     """The names that ``--limit`` leaves: ``all``, or words with commas between, each a name or a shell pattern;
-    ``!WORD`` leaves out. Raises FleetError for a word that fits none.
+    ``!WORD`` leaves out. Raises UserError for a word that fits none.
     """
     kept: set[str] = set()
     words = [word.strip() for word in pattern.split(",") if word.strip()]
@@ -160,6 +140,6 @@ def limited(names: Collection[str], pattern: str) -> list[str]:
     for word in sorted(words, key=lambda word: word.startswith("!")):
         found = set(names) if word == "all" else set(fnmatch.filter(names, word.removeprefix("!")))
         if not found:
-            raise FleetError(one_line(f"--limit {word}: fits none of the {len(names)} hosts"))
+            raise UserError(one_line(f"--limit {word}: fits none of the {len(names)} hosts"))
         kept = kept - found if word.startswith("!") else kept | found
     return [name for name in names if name in kept]

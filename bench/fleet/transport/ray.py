@@ -10,20 +10,19 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.fleet.errors import FleetError
-from bench.fleet.transport.base import Kind, Listen, Reply
-from bench.fleet.transport.child import END, RUN, Child, Replies, Scripts, last_line, limited
+from bench.errors import UserError
+from bench.fleet.transport.base import OnReply, Replies, Reply, ReplyKind, last_line
+from bench.fleet.transport.child import END, RUN, Child, Scripts, ended, limited
 from bench.measure import tools
 from bench.measure.tools import Signals
 from bench.store.errors import one_line
 
-_CONNECT_SECONDS, _GRACE_SECONDS, _POLL_SECONDS = 90.0, 30.0, 0.05
+_CONNECT_SECONDS, _GRACE_SECONDS = 90.0, 30.0
 _TASK = f'limit="$0"; script="$1"\n{RUN}'
 
 
@@ -37,14 +36,14 @@ class Ray(Scripts):
 
     def hosts(self, pattern: str = "all") -> dict[str, dict[str, Any]]:
         """The live nodes with CPUs (a head without any is given no work), by the names that ``ray start --node-name``,
-        else the machine, gave them; a dead one where the pattern names it in full. Raises FleetError.
+        else the machine, gave them; a dead one where the pattern names it in full. Raises UserError.
         """
         nodes = {str(node["name"]): node for answer in self._ask({}, _CONNECT_SECONDS) for node in answer["nodes"]}
         words = pattern.split(",")
         there = {name: node for name, node in nodes.items() if name in words or (node["alive"] and node["works"])}
         return {name: {"bench_addr": there[name]["address"]} for name in limited(there, pattern)}
 
-    def _each(self, commands: Mapping[str, str], limit: float, file: Path | None, listen: Listen) -> dict[str, Reply]:
+    def _each(self, commands: Mapping[str, str], limit: float, file: Path | None, listen: OnReply) -> dict[str, Reply]:
         replies = Replies(commands, listen)
         request = {"scripts": dict(commands), "task": _TASK, "limit": limit, "end": END, "file": file and str(file),
                    "seconds": limit + _GRACE_SECONDS}  # fmt: skip
@@ -52,33 +51,26 @@ class Ray(Scripts):
             host = str(answer["host"])
             if "out" in answer:
                 *lines, last = answer["out"].splitlines() or [""]
-                replies.ended(host, lines, last)
+                ended(replies, host, lines, last)
             else:
-                replies.give(host, Kind(answer["kind"]), str(answer["detail"]))
-        for host in list(replies.waiting):
-            replies.give(host, Kind.UNREACHABLE, "Ray has ended before it answered")
-        return replies.given
+                replies.give(host, ReplyKind(answer["kind"]), str(answer["detail"]))
+        return replies.complete(ReplyKind.UNREACHABLE, "Ray has ended before it answered")
 
     def _ask(self, request: Mapping[str, Any], seconds: float) -> Iterator[dict[str, Any]]:
-        """What the driver answers to that request, line by line. Raises FleetError, Interrupted."""
+        """What the driver answers to that request, line by line. Raises UserError, Interrupted."""
         driver = self._connected()
         try:
             driver.send(json.dumps(request).encode() + b"\n")
-            until = time.monotonic() + seconds
-            while time.monotonic() < until:
-                running = driver.is_running()
+            for _ in driver.polls(seconds, self.signals):
                 for answer in map(json.loads, driver.out.lines()):
                     if "error" in answer:
-                        raise FleetError(one_line(f"--ray {self.address}: {answer['error']}"))
+                        raise UserError(one_line(f"--ray {self.address}: {answer['error']}"))
                     if "over" in answer:
                         return
                     yield answer
-                if not running:
-                    break
-                tools.pause(_POLL_SECONDS, self.signals)
             if not request:
                 said = last_line("\n".join(driver.err.lines()))
-                raise FleetError(one_line(f"--ray {self.address}: no answer from there; {said}"))
+                raise UserError(one_line(f"--ray {self.address}: no answer from there; {said}"))
         except BaseException:
             self._end()
             raise

@@ -12,22 +12,21 @@ import base64
 import os
 import re
 import tempfile
-import time
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.fleet.errors import FleetError
-from bench.fleet.transport.base import Kind, Listen, Reply
-from bench.fleet.transport.child import END, RUN, Child, Replies, Scripts, last_line, limited
+from bench.errors import UserError
+from bench.fleet.transport.base import OnReply, Replies, Reply, ReplyKind, last_line
+from bench.fleet.transport.child import END, RUN, Child, Scripts, ended, limited
 from bench.measure import tools
 from bench.measure.probe import ProbeError
 from bench.measure.tools import Signals
 from bench.store.errors import one_line
 
-_START_SECONDS, _GRACE_SECONDS, _POLL_SECONDS = 90.0, 30.0, 0.05
+_START_SECONDS, _GRACE_SECONDS = 90.0, 30.0
 _DEAD = frozenset({"DOWN", "NOT_RESPONDING", "POWERED_DOWN", "POWERING_DOWN"})
 _HERE = "AIREADY-HERE"
 _MOST_LINES = 200_000  # of base64, which hold more than a task that is ours prints
@@ -50,7 +49,7 @@ _NODE_DIED = re.compile(r"srun: error: Node failure on (\S+)")
 
 @dataclass(slots=True)
 class Slurm(Scripts):
-    """Scripts on the nodes of the allocation that this process is in. Raises FleetError outside of one."""
+    """Scripts on the nodes of the allocation that this process is in. Raises UserError outside of one."""
 
     signals: Signals | None = None
     job: str = field(default_factory=lambda: os.environ.get("SLURM_JOB_ID", ""))
@@ -58,18 +57,18 @@ class Slurm(Scripts):
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[0-9]+", self.job):
-            raise FleetError("--slurm: this is no allocation of Slurm; start it in one: salloc --no-kill -N NODES")
+            raise UserError("--slurm: this is no allocation of Slurm; start it in one: salloc --no-kill -N NODES")
 
     def hosts(self, pattern: str = "all") -> dict[str, dict[str, Any]]:
-        """The allocation's nodes, also those that died since, with their addresses. Raises FleetError."""
+        """The allocation's nodes, also those that died since, with their addresses. Raises UserError."""
         names = self._names(os.environ.get("SLURM_JOB_NODELIST") or self._about_job()["NodeList"])
         nodes = self._nodes(names)
         return {name: {"bench_addr": nodes.get(name, {}).get("NodeAddr", name)} for name in limited(names, pattern)}
 
-    def _each(self, commands: Mapping[str, str], limit: float, file: Path | None, listen: Listen) -> dict[str, Reply]:
+    def _each(self, commands: Mapping[str, str], limit: float, file: Path | None, listen: OnReply) -> dict[str, Reply]:
         replies = Replies(commands, listen)
         for host, state in self._dead(list(commands)).items():
-            replies.give(host, Kind.UNREACHABLE, f"Slurm says of it: {state}")
+            replies.give(host, ReplyKind.UNREACHABLE, f"Slurm says of it: {state}")
         while replies.waiting:
             step = _Step(self.job, list(replies.waiting))
             self._steps = [one for one in self._steps if one.child.is_running()] + [step]
@@ -78,7 +77,7 @@ class Slurm(Scripts):
                     step.child.send(_table({host: commands[host] for host in step.hosts}, limit), last=file is None)
                     if file is not None:
                         step.child.send(file.read_bytes(), last=True)
-                    self._follow(step, replies, time.monotonic() + limit + _GRACE_SECONDS)
+                    self._follow(step, replies, limit + _GRACE_SECONDS)
             except BaseException:
                 for one in self._steps:
                     one.child.end()
@@ -87,35 +86,30 @@ class Slurm(Scripts):
 
     def _assembled(self, step: _Step, replies: Replies) -> bool:
         """Whether all tasks are there. If not, those that are the cause have their reply, and the step is over."""
-        until = time.monotonic() + _START_SECONDS
-        while silent := [h for i, h in enumerate(step.hosts) if i not in step.here and h in replies.waiting]:
-            running = step.child.is_running()
+        silent: list[str] = []
+        for _ in step.child.polls(_START_SECONDS, self.signals):
             step.read(replies)
-            if not running or time.monotonic() > until:
-                break
-            tools.pause(_POLL_SECONDS, self.signals)
-        if not silent:
-            return True
+            silent = [host for i, host in enumerate(step.hosts) if i not in step.here and host in replies.waiting]
+            if not silent:
+                return True
         causes = step.unlaunched or (dict.fromkeys(silent, "Slurm did not start its task") if step.here else {})
         if not causes:
-            raise FleetError(one_line(f"srun: {step.said or 'no task began'}; the allocation may be over"))
+            raise UserError(one_line(f"srun: {step.said or 'no task began'}; the allocation may be over"))
         for host, cause in causes.items():
-            replies.give(host, Kind.UNREACHABLE, cause)
+            replies.give(host, ReplyKind.UNREACHABLE, cause)
         step.child.end()
         return False
 
-    def _follow(self, step: _Step, replies: Replies, until: float) -> None:
-        running = True
-        while running and time.monotonic() < until and any(host in replies.waiting for host in step.hosts):
-            running = step.child.is_running()
+    def _follow(self, step: _Step, replies: Replies, seconds: float) -> None:
+        for _ in step.child.polls(seconds, self.signals):
             step.read(replies)
-            tools.pause(_POLL_SECONDS, self.signals)
-        late = running and any(host in replies.waiting for host in step.hosts)
-        if late:
+            if not replies.waiting:
+                return
+        if step.child.is_running():
             step.child.end()
-        why = "the controller's limit was reached" if late else step.said or "its task has ended"
-        for host in step.hosts:
-            replies.give(host, Kind.LATE if late else Kind.UNREACHABLE, why)
+            replies.complete(ReplyKind.LATE, "the controller's limit was reached")
+        else:
+            replies.complete(ReplyKind.UNREACHABLE, step.said or "its task has ended")
 
     # --- what Slurm says
 
@@ -132,7 +126,7 @@ class Slurm(Scripts):
     def _about_job(self) -> dict[str, str]:
         found = _fields(self._scontrol("-o", "show", "job", self.job))
         if found.get("JobState") != "RUNNING" or "NodeList" not in found:
-            raise FleetError(f"allocation {self.job} is {found.get('JobState')}; go on in another, by --resume")
+            raise UserError(f"allocation {self.job} is {found.get('JobState')}; go on in another, by --resume")
         return found
 
     def _names(self, nodes: str) -> list[str]:
@@ -147,9 +141,9 @@ class Slurm(Scripts):
         try:
             done = tools.run(["scontrol", *words], timeout=60, signals=self.signals, env=_environment())
         except ProbeError as error:
-            raise FleetError(one_line(f"scontrol: {error.reason}")) from error
+            raise UserError(one_line(f"scontrol: {error.reason}")) from error
         if done.returncode and must:
-            raise FleetError(one_line(f"scontrol {' '.join(words[:3])}: {last_line(done.stderr)}"))
+            raise UserError(one_line(f"scontrol {' '.join(words[:3])}: {last_line(done.stderr)}"))
         return done.stdout
 
 
@@ -179,7 +173,7 @@ class _Step:
                 continue
             index, text = int(labelled[1]), labelled[2]
             if text.startswith(END):
-                replies.ended(self.hosts[index], self._lines[index], text)
+                ended(replies, self.hosts[index], self._lines[index], text)
             elif text == _HERE and index not in self.here:
                 self.here.add(index)
             elif len(self._lines[index]) < _MOST_LINES:
@@ -191,7 +185,7 @@ class _Step:
             if launch := _NO_LAUNCH.search(line):
                 self.unlaunched[launch[1]] = self.said
             if died := _NODE_DIED.match(line):
-                replies.give(died[1], Kind.UNREACHABLE, f"Slurm says: {self.said}")
+                replies.give(died[1], ReplyKind.UNREACHABLE, f"Slurm says: {self.said}")
 
 
 def _table(commands: Mapping[str, str], limit: float) -> bytes:

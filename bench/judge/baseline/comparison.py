@@ -18,7 +18,7 @@ from typing import Any
 
 from bench.judge.baseline.detector import Night, Track
 from bench.judge.baseline.prediction import Policy, baseline_of
-from bench.judge.baseline.scale import Scale, scale_of
+from bench.judge.baseline.scale import scale_of
 from bench.judge.baseline.series import Key, key_of
 from bench.judge.statistics import t_quantile
 from bench.model import Frozen, Measurement, Metric, Node, Request, Run
@@ -43,17 +43,15 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     found: list[str] = []
     for name in dict.fromkeys([*before, *after]):
         old, new = before.get(name), after.get(name)
-        if old == new:
-            continue
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             found += [f"{name}.{change}" for change in changes(old, new)]
-        else:
+        elif old != new:
             found.append(f"{name}: {_shown(old)} -> {_shown(new)}")
     return found
 
 
 def _shown(value: Any) -> str:
-    if value is None or value == [] or value == {}:
+    if value in (None, [], {}):
         return "none"
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
@@ -87,8 +85,10 @@ def differences(
 def _difference(a: Measurement, b: Measurement, metric: Metric | None, nights: Sequence[float]) -> Difference:
     scale = scale_of(metric or Metric(name=a.metric, help=""), [a.value, b.value, *nights])
     policy = Policy()
-    noise = None
-    normal = _normal(nights, scale, policy)
+    noise, track = None, Track(policy, scale)
+    for value in nights:
+        track.enter(Night(scale.of(value)))
+    normal = track.normal  # as the nightly gate would compare: without the nights that were themselves bad
     if len(normal) >= policy.fewest:
         base = baseline_of(normal, scale.floor(policy.scale_floor))
         noise = t_quantile(_LEVEL, base.df) * base.deviation * math.sqrt(2.0)
@@ -103,14 +103,6 @@ def _difference(a: Measurement, b: Measurement, metric: Metric | None, nights: S
         verdict=_verdict(a, b, metric) if apart else "same",
         basis="intervals" if noise is None else f"{len(normal)} nights",
     )
-
-
-def _normal(nights: Sequence[float], scale: Scale, policy: Policy) -> list[float]:
-    """The nights that the nightly gate would compare with: without those that were themselves bad."""
-    track = Track(policy, scale)
-    for value in nights:
-        track.enter(Night(scale.of(value)))
-    return track.normal
 
 
 def _apart(a: Measurement, b: Measurement) -> bool:

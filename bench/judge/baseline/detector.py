@@ -19,13 +19,13 @@ from bench.judge.statistics import z_quantile
 
 
 class SeriesState(StrEnum):
-    """What tonight's value says of one series (contract, section 5)."""
+    """What tonight's value says of one series (contract, section 5), from what matters least."""
 
     OK = "ok"
-    SUSPECT = "suspect"
-    REGRESSED = "regressed"
     WARMING = "warming"
     UNDETECTABLE = "undetectable"
+    SUSPECT = "suspect"
+    REGRESSED = "regressed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,7 @@ class SeriesCall:
     pinned: bool = False
 
 
-#: From the one that matters least.
-SEVERITY = (SeriesState.OK, SeriesState.WARMING, SeriesState.UNDETECTABLE, SeriesState.SUSPECT, SeriesState.REGRESSED)
+SEVERITY = tuple(SeriesState)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +90,10 @@ class Track:
         ``pinned`` are the values of the acceptance nights, on the scale: they guard against a decline that is so slow
         that the last nights follow it. The worse of the two decisions counts.
         """
-        call = self._rolling(night)
-        if not pinned or night.value is None:
-            return call
-        against = self._pinned(night, pinned)
-        if against is None or SEVERITY.index(against.state) <= SEVERITY.index(call.state):
-            return call
-        return against
+        calls = [self._rolling(night)]
+        if pinned and night.value is not None:
+            calls += self._pinned(night, pinned)
+        return max(calls, key=lambda call: SEVERITY.index(call.state))
 
     def enter(self, night: Night) -> SeriesCall:
         """Judge the night against the last ones and take it in."""
@@ -119,8 +115,7 @@ class Track:
 
     def _before(self, end: int) -> list[float]:
         """The newest ``window`` normal nights among the first ``end``, the newest first."""
-        known = [value for value in reversed(self._normal[:end]) if value is not None]
-        return known[: self.policy.window]
+        return [value for value in reversed(self._normal[:end]) if value is not None][: self.policy.window]
 
     def _rolling(self, night: Night) -> SeriesCall:
         normal = self.normal
@@ -135,12 +130,12 @@ class Track:
         since = self._lasting(night)
         return replace(call, state=SeriesState.REGRESSED, since=since) if since else call
 
-    def _pinned(self, night: Night, pinned: Sequence[float]) -> SeriesCall | None:
-        """Against the pinned nights: their level; the scale from them and from the last nights together."""
+    def _pinned(self, night: Night, pinned: Sequence[float]) -> list[SeriesCall]:
+        """Against the pinned nights' level, on the scale of them and the last nights together; nothing for too few."""
         assert night.value is not None
         normal = self.normal
         if len(pinned) + len(normal) < self.policy.fewest + 1:
-            return None
+            return []
         centre, middle = sum(pinned) / len(pinned), sum(normal) / max(len(normal), 1)
         squares = sum((value - centre) ** 2 for value in pinned) + sum((value - middle) ** 2 for value in normal)
         df = len(pinned) - 1.0 + max(len(normal) - 1.0, 0.0)
@@ -151,8 +146,8 @@ class Track:
             for nights in self.policy.shifts:
                 shift = self._shift(night, nights, centre) if nights <= len(self._all) + 1 else None
                 if shift is not None and shift > base.edge_lasting(self.policy.lasting_level, nights, 0.0):
-                    return replace(call, state=SeriesState.REGRESSED, since=nights)
-        return call
+                    return [replace(call, state=SeriesState.REGRESSED, since=nights)]
+        return [call]
 
     @property
     def _floor(self) -> float:

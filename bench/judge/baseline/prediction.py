@@ -9,8 +9,10 @@ they cost and what they find.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from bench.judge.statistics import digamma, t_quantile, trigamma
 
@@ -90,7 +92,7 @@ def memory(nights: Sequence[float], centre: float) -> float:
     squares = sum((night - centre) ** 2 for night in nights)
     if squares <= 0.0:
         return 0.0
-    products = sum((nights[i] - centre) * (nights[i + 1] - centre) for i in range(n - 1))
+    products = sum((one - centre) * (other - centre) for one, other in pairwise(nights))
     return min(max(products / squares + 2.0 / n, 0.0), 0.6)
 
 
@@ -101,8 +103,8 @@ def _inflation(n: int, memory: float) -> float:
 
 #: So many siblings at least: the spread of two variances says nothing of how alike nodes are.
 FEWEST_SIBLINGS = 3
-#: However alike they seem: 20 nights of our own always count for half.
-MOST_DF = 20.0
+#: Halves of degrees of freedom, however alike they seem: 20 nights of our own always count for half.
+MOST_HALF_DF = 40
 
 
 def prior_of(siblings: Sequence[Sequence[float]], floor: float, fewest: int = 7) -> Prior | None:
@@ -117,7 +119,8 @@ def prior_of(siblings: Sequence[Sequence[float]], floor: float, fewest: int = 7)
     mean = sum(logs) / len(logs)
     spread = sum((log - mean) ** 2 for log in logs) / (len(logs) - 1)
     sampling = sum(trigamma((len(nights) - 1) / 2.0) for nights in counted) / len(counted)
-    df = math.floor(2.0 * _df(spread - sampling)) / 2.0  # halves: few enough that their quantiles are made once
+    # The largest d0 with trigamma(d0 / 2) above the excess; in halves, few enough that their quantiles are made once.
+    df = bisect_left(range(1, MOST_HALF_DF + 1), sampling - spread, key=lambda halves: -trigamma(halves / 4.0)) / 2.0
     if df <= 0.0:
         return None
     return Prior(math.exp(mean + digamma(df / 2.0) - math.log(df / 2.0)), df)
@@ -129,14 +132,3 @@ def _log_variance(nights: Sequence[float], floor: float) -> float:
     mean = sum(nights) / n
     variance = max(sum((night - mean) ** 2 for night in nights) / (n - 1), floor**2)
     return math.log(variance) - digamma((n - 1) / 2.0) + math.log((n - 1) / 2.0)
-
-
-def _df(excess: float) -> float:
-    """The degrees of freedom d0 with trigamma(d0 / 2) = excess, at most `MOST_DF`, by bisection."""
-    if excess <= trigamma(MOST_DF / 2.0):
-        return MOST_DF
-    low, high = 0.0, MOST_DF
-    for _ in range(40):
-        middle = (low + high) / 2.0
-        low, high = (middle, high) if trigamma(middle / 2.0) > excess else (low, middle)
-    return low

@@ -25,12 +25,10 @@ class ScaleKind(StrEnum):
     EVENTS = "events"
 
 
-#: A share is known to about a point: what is less is no change.
-LEAST_POINTS = 0.01
-_LEAST_ROOT = 1.0
+_LEAST_POINTS = 0.01  # a share is known to about a point: what is less is no change
 _NOTHING = -744.0  # the logarithm of the smallest positive float
 _FLOOR_POINTS = 0.0025
-_FLOOR_ROOT = 1.0
+_ROOT = 1.0  # of counts on their scale: the least that matters, and the least deviation
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +73,8 @@ class Scale:
         if self.kind is ScaleKind.RATIO:
             return -self.sign * math.log1p(-self.sign * ratio)
         if self.kind is ScaleKind.POINTS:
-            return max(abs(centre) * ratio, LEAST_POINTS)
-        return _LEAST_ROOT
+            return max(abs(centre) * ratio, _LEAST_POINTS)
+        return _ROOT
 
     def asked(self, ratio: float, centre: float) -> float:
         """The drop that must be seen, on the scale. For a share half of ``ratio`` in points (10 where 20 % are asked:
@@ -90,7 +88,7 @@ class Scale:
         """The least standard deviation to be believed, on the scale."""
         if self.kind is ScaleKind.RATIO:
             return ratio
-        return _FLOOR_POINTS if self.kind is ScaleKind.POINTS else _FLOOR_ROOT
+        return _FLOOR_POINTS if self.kind is ScaleKind.POINTS else _ROOT
 
 
 def scale_of(metric: Metric, values: Iterable[float]) -> Scale:

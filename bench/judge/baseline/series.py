@@ -8,8 +8,10 @@ the profile, were interrupted, or whose measurement is invalid (a contended host
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, zip_longest
 
 from bench.judge.baseline.detector import SEVERITY, Night, SeriesCall, SeriesState, Track
 from bench.judge.baseline.prediction import Policy, prior_of
@@ -83,7 +85,7 @@ class Regression(Frozen):
         return self.model_dump(mode="json", exclude={"gate"})
 
 
-def key_of(measurement: Measurement) -> Key:
+def key_of(measurement: Measurement | Regression) -> Key:
     """The series that a measurement belongs to."""
     return measurement.metric, tuple(sorted(measurement.labels.items()))
 
@@ -97,10 +99,10 @@ def gating(run: Run, profile: Profile, metrics: Mapping[str, Metric]) -> list[tu
         for index, gate in enumerate(profile.gates)
         if gate.required
     ]
-    longest = max((len(queue) for queue in queues), default=0)
-    in_turn = [queue[turn] for turn in range(longest) for queue in queues if turn < len(queue)]
-    seen: set[Key] = set()
-    return [(i, m) for i, m in in_turn if not (key_of(m) in seen or seen.add(key_of(m)))]  # type: ignore[func-returns-value]
+    chosen: dict[Key, tuple[int, Measurement]] = {}
+    for index, m in filter(None, chain.from_iterable(zip_longest(*queues))):
+        chosen.setdefault(key_of(m), (index, m))
+    return list(chosen.values())
 
 
 def _counts(measurement: Measurement, gate: Gate, metrics: Mapping[str, Metric]) -> bool:
@@ -115,11 +117,12 @@ def regressions(
 ) -> tuple[Regression, ...]:
     """Every series that the profile gates on, against its nights; not those whose metric no probe here declares."""
     policy = policy or Policy()
-    found = []
-    for place, (gate, measurement) in enumerate(gating(run, profile, metrics)):
-        judged = judge_series(run, measurement, profile, history, metrics[measurement.metric], policy)
-        found.append(judged.model_copy(update={"gate": gate, "gating": place < policy.most_series}))
-    return tuple(found)
+    return tuple(
+        judge_series(run, measurement, profile, history, metrics[measurement.metric], policy).model_copy(
+            update={"gate": gate, "gating": place < policy.most_series}
+        )
+        for place, (gate, measurement) in enumerate(gating(run, profile, metrics))
+    )
 
 
 def informative(run: Run, profiles: Sequence[Profile], metrics: Mapping[str, Metric]) -> list[Measurement]:
@@ -134,25 +137,16 @@ def judge_series(
 ) -> Regression:
     """One measurement of the run against the nights of its series."""
     key = key_of(measurement)
-    values = {**history.values.get(key, {}), run.id: measurement.value}
+    known = history.values.get(key, {})
+    values = {**known, run.id: measurement.value}
     scale = scale_of(metric, values.values())
-    track = track_of(key, history, profile, scale, policy, before=_first_of_night(run, history, values))
-    night = _tonight(run, history, values, scale)
-    call = track.judge(night, [scale.of(value) for value in history.pinned.get(key, ())])
-    return _regression(measurement, call, scale, history)
-
-
-def track_of(
-    key: Key, history: History, profile: Profile, scale: Scale, policy: Policy, before: str | None = None
-) -> Track:
-    """What is known of a series after its nights, up to but not including the run ``before``."""
-    values = history.values.get(key, {})
-    floor = scale.floor(policy.scale_floor)
     siblings = [[scale.of(v) for v in nights if _fits(v, scale)] for nights in history.siblings.get(key, ())]
-    track = Track(policy, scale, prior_of(siblings, floor, policy.fewest))
-    for _, night in _nights(history.runs, before, values, profile, scale):
+    track = Track(policy, scale, prior_of(siblings, scale.floor(policy.scale_floor), policy.fewest))
+    first, tonight = _tonight(run, history, values, scale)
+    for _, night in _nights(history.runs, first, known, profile, scale):
         track.enter(night)
-    return track
+    call = track.judge(tonight, [scale.of(value) for value in history.pinned.get(key, ())])
+    return _regression(measurement, call, scale, history)
 
 
 def normal_runs(key: Key, history: History, profile: Profile, metric: Metric, policy: Policy) -> list[str]:
@@ -168,20 +162,17 @@ def normal_runs(key: Key, history: History, profile: Profile, metric: Metric, po
 
 
 def _nights(
-    runs: Iterable[StoredRun], before: str | None, values: Mapping[str, float], profile: Profile, scale: Scale
+    runs: Sequence[StoredRun], before: str | None, values: Mapping[str, float], profile: Profile, scale: Scale
 ) -> Iterable[tuple[str, Night]]:
     """The sound nights that measured the series, each with its run's id and its second measurement."""
-    known = list(runs)
-    sound = [stored for stored in known if stored.sound]
-    again = {stored.confirms: values[stored.run] for stored in sound if stored.confirms and stored.run in values}
-    for stored in known:
+    again = {s.confirms: scale.of(values[s.run]) for s in runs if s.sound and s.confirms and s.run in values}
+    for stored in runs:
         if stored.run == before:
             return
         value = values.get(stored.run)
         if stored.sound and stored.confirms is None and value is not None:
-            second = again.get(stored.run)
             usable = _fits(value, scale) and not judged_bad(stored, profile)
-            yield stored.run, Night(scale.of(value), None if second is None else scale.of(second), usable)
+            yield stored.run, Night(scale.of(value), again.get(stored.run), usable)
 
 
 def judged_bad(stored: StoredRun, profile: Profile) -> bool:
@@ -198,19 +189,14 @@ def _fits(value: float, scale: Scale) -> bool:
     return scale.kind is not ScaleKind.RATIO or value > 0.0
 
 
-def _first_of_night(run: Run, history: History, values: Mapping[str, float]) -> str:
+def _tonight(run: Run, history: History, values: Mapping[str, float], scale: Scale) -> tuple[str, Night]:
     """The id of the run's own night: that of the run which it confirms, where that one measured the series too."""
     own = next((stored for stored in history.runs if stored.run == run.id), None)
-    first = own.confirms if own else run.confirms
-    return first if first is not None and first in values else run.id
-
-
-def _tonight(run: Run, history: History, values: Mapping[str, float], scale: Scale) -> Night:
-    first = _first_of_night(run, history, values)
-    if first != run.id:
-        return Night(scale.of(values[first]), scale.of(values[run.id]))
+    confirmed = own.confirms if own else run.confirms
+    if confirmed is not None and confirmed != run.id and confirmed in values:
+        return confirmed, Night(scale.of(values[confirmed]), scale.of(values[run.id]))
     second = _second(run.id, history, values)
-    return Night(scale.of(values[run.id]), None if second is None else scale.of(second))
+    return run.id, Night(scale.of(values[run.id]), None if second is None else scale.of(second))
 
 
 def _second(run: str, history: History, values: Mapping[str, float]) -> float | None:
@@ -246,9 +232,8 @@ def _reason(call: SeriesCall, ratio: float | None, least: float | None, scale: S
         since = f" since {history.opened}" if history.opened else ""
         return f"{Code.WARMING}: {call.nights}/{Policy().fewest} nights{since}"
     if call.state is SeriesState.UNDETECTABLE:
-        return (
-            f"{Code.UNDETECTABLE}: a drop of less than {_amount(least, scale)} would not be seen, so noisy are {normal}"
-        )
+        seen = f"a drop of less than {_amount(least, scale)} would not be seen"
+        return f"{Code.UNDETECTABLE}: {seen}, so noisy are {normal}"
     if call.state is SeriesState.SUSPECT:
         return f"{Code.SUSPECT}: {_amount(ratio, scale)} worse than {normal}, measured once"
     if call.state is SeriesState.REGRESSED and call.since > 1:
@@ -268,17 +253,10 @@ def _amount(ratio: float | None, scale: Scale) -> str:
 
 def worst(found: Iterable[Sequence[Regression]]) -> list[Regression]:
     """One entry a series where several profiles gate on it: the most severe one, in the order they came."""
-    best: dict[tuple[str, Labels], Regression] = {}
-    for entry in (entry for entries in found for entry in entries):
-        key = entry.metric, tuple(sorted(entry.labels.items()))
-        known = best.get(key)
-        if known is None or _rank(entry) > _rank(known):
-            best[key] = entry
-    return list(best.values())
-
-
-def _rank(entry: Regression) -> tuple[bool, int]:
-    return entry.gating, SEVERITY.index(entry.status)
+    same: dict[Key, list[Regression]] = defaultdict(list)
+    for entry in chain.from_iterable(found):
+        same[key_of(entry)].append(entry)
+    return [max(entries, key=lambda entry: (entry.gating, SEVERITY.index(entry.status))) for entries in same.values()]
 
 
 # --- what regressions make of a verdict: they only ever make it worse
@@ -289,7 +267,6 @@ _STATUS = {
     SeriesState.UNDETECTABLE: Status.UNDECIDED,
 }
 _WORSE = (Status.PASS, Status.NO_DATA, Status.UNDECIDED, Status.FAIL)
-_ORDER = (SeriesState.REGRESSED, SeriesState.SUSPECT, SeriesState.UNDETECTABLE)
 
 
 def with_regressions(verdict: Verdict, found: Sequence[Regression]) -> Verdict:
@@ -319,7 +296,7 @@ def _with_worst(finding: Finding, found: Sequence[Regression]) -> Finding:
     """The finding, made as bad as the worst of the regressions of its gate, with that one's reason."""
     if not found:
         return finding
-    entry = min(found, key=lambda one: _ORDER.index(one.status))
+    entry = max(found, key=lambda one: SEVERITY.index(one.status))
     status = _STATUS[entry.status]
     if _WORSE.index(status) <= _WORSE.index(finding.status):
         return finding

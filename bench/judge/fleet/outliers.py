@@ -17,8 +17,7 @@ from typing import Literal, NamedTuple
 
 from bench.judge.fleet.model import Level, Outlier, Shift
 from bench.judge.statistics import median, median_interval
-from bench.model import Measurement, Metric
-from bench.units import unit_of
+from bench.model import Measurement, Metric, unit_of
 
 WARN_RATIO, ACT_RATIO = 0.035, 0.07
 Z_LIMIT = 3.5
@@ -82,10 +81,9 @@ def deviations(
     if base <= 0.0:
         return []
     arms = [s.value - s.low if better == "higher" else s.high - s.value for s in samples]
-    own = median(arms) / 1.96
-    sigma = max(scale(values), own)
+    sigma = max(scale(values), median(arms) / 1.96)
     sign = -1.0 if better == "higher" else 1.0
-    worse = [(sample, sign * (sample.value - expected)) for sample in samples]
+    worse = ((sample, sign * (sample.value - expected)) for sample in samples)
     return [(sample, expected, by / base, z_of(by, sigma)) for sample, by in worse]
 
 
@@ -93,8 +91,7 @@ def z_of(by: float, sigma: float) -> float:
     """The modified z of a deviation, finite."""
     if by == 0.0:
         return 0.0
-    z = by / sigma if sigma > abs(by) / _LARGEST_Z else _LARGEST_Z
-    return min(max(z, -_LARGEST_Z), _LARGEST_Z)
+    return by / sigma if sigma > abs(by) / _LARGEST_Z else _LARGEST_Z
 
 
 def level_of(
@@ -113,12 +110,13 @@ def level_of(
 
 def outliers(table: Table, metrics: Mapping[str, Metric]) -> list[Outlier]:
     """All outliers, the worst first. ``metrics`` are those declared; others are not compared."""
-    found: list[Outlier] = []
-    for key, samples in table.items():
-        better = metrics[key.metric].better if key.metric in metrics else "none"
-        if better != "none":
-            found += deviating(key, samples, better)
+    directed = ((key, samples, _better(key, metrics)) for key, samples in table.items())
+    found = (one for key, samples, better in directed if better != "none" for one in deviating(key, samples, better))
     return sorted(found, key=lambda outlier: (outlier.level, -outlier.deviation_ratio))
+
+
+def _better(key: Key, metrics: Mapping[str, Metric]) -> Literal["higher", "lower", "none"]:
+    return metrics[key.metric].better if key.metric in metrics else "none"
 
 
 def deviating(key: Key, samples: Sequence[Sample], better: Literal["higher", "lower"]) -> Iterable[Outlier]:
@@ -156,7 +154,7 @@ def figures(host: str, node_class: str, measurements: Iterable[Measurement], key
 def _pooled(host: str, part: str, same: Sequence[Measurement]) -> Sample:
     if len(same) == 1:
         return Sample(host, same[0].value, *same[0].interval, part)
-    value, low, high = (median(column) for column in zip(*((m.value, *m.interval) for m in same), strict=True))
+    value, low, high = map(median, zip(*((m.value, *m.interval) for m in same), strict=True))
     return Sample(host, value, low, high, part)
 
 
@@ -201,7 +199,7 @@ def shifts(now: Table, before: Table, metrics: Mapping[str, Metric], again: Tabl
 
 def _shift(key: Key, now: Sequence[Sample], before: Sequence[Sample], metrics: Mapping[str, Metric]) -> Shift | None:
     """How far the siblings of one key moved; None when they did not, or when it cannot be said."""
-    better = metrics[key.metric].better if key.metric in metrics else "none"
+    better = _better(key, metrics)
     of_one = _unit(key.metric) == "ratio"
     earlier = {(sample.host, sample.part): sample.value for sample in before}
     both = [(s.value, earlier[s.host, s.part]) for s in now if (s.host, s.part) in earlier]

@@ -17,14 +17,13 @@ from bench.judge.fleet.outliers import ACT_RATIO, FEWEST_SIBLINGS, Z_LIMIT, Key,
 from bench.judge.statistics import median
 
 _PORT = Key("", "network_throughput_bytes_per_second", ())
-_WAYS = ("send", "receive")
 #: Of all the paths of a sound fleet at most one in a hundred fleets has one named by chance (Bonferroni).
 _CHANCE = 0.01
 
 Port = tuple[str, str]  # a host and a way
 
 
-class Flow(NamedTuple):
+class PortFlow(NamedTuple):
     """Bytes per second from one host to another; ``pair`` and ``name`` say where it was read."""
 
     sender: str
@@ -49,35 +48,34 @@ def ports(pairs: Sequence[PairOutcome]) -> list[Outlier]:
         found = kept
 
 
-def _flows(pairs: Iterable[PairOutcome]) -> Iterable[Flow]:
+def _flows(pairs: Iterable[PairOutcome]) -> Iterable[PortFlow]:
     for pair in pairs:
         if pair.send_bytes_per_second is not None:
-            yield Flow(pair.client, pair.server, pair.send_bytes_per_second, pair, "send")
+            yield PortFlow(pair.client, pair.server, pair.send_bytes_per_second, pair, "send")
         if pair.receive_bytes_per_second is not None:
-            yield Flow(pair.server, pair.client, pair.receive_bytes_per_second, pair, "receive")
+            yield PortFlow(pair.server, pair.client, pair.receive_bytes_per_second, pair, "receive")
 
 
-def _slow_ports(flows: Sequence[Flow], known: frozenset[Port]) -> list[Outlier]:
+def _slow_ports(flows: Sequence[PortFlow], known: frozenset[Port]) -> list[Outlier]:
     """Ports that are slower than their siblings by their flows to ports that are not ``known`` to be slow."""
-    return [outlier for way in _WAYS for outlier in _slow_one_way(flows, way, known)]
+    found = []
+    for way, far in (("send", "receive"), ("receive", "send")):
+        everything: dict[str, list[float]] = defaultdict(list)
+        witnessed: dict[str, list[float]] = defaultdict(list)
+        for flow in flows:
+            host, other = (flow.sender, flow.receiver) if way == "send" else (flow.receiver, flow.sender)
+            everything[host].append(flow.rate)
+            if (other, far) not in known:
+                witnessed[host].append(flow.rate)
+        middles = {host: median(witnessed[host] or rates) for host, rates in everything.items()}
+        samples = [Sample(host, middle, middle, middle) for host, middle in middles.items()]
+        for outlier in deviating(_PORT, samples, "higher"):
+            sure = len(witnessed[outlier.host]) > 1
+            found.append(outlier.model_copy(update={"labels": {"direction": way}, "confirmed": sure}))
+    return found
 
 
-def _slow_one_way(flows: Sequence[Flow], way: str, known: frozenset[Port]) -> Iterable[Outlier]:
-    everything: dict[str, list[float]] = defaultdict(list)
-    witnessed: dict[str, list[float]] = defaultdict(list)
-    for flow in flows:
-        host, other = (flow.sender, flow.receiver) if way == "send" else (flow.receiver, flow.sender)
-        everything[host].append(flow.rate)
-        if (other, "receive" if way == "send" else "send") not in known:
-            witnessed[host].append(flow.rate)
-    middles = {host: median(witnessed[host] or rates) for host, rates in everything.items()}
-    samples = [Sample(host, middle, middle, middle) for host, middle in middles.items()]
-    for outlier in deviating(_PORT, samples, "higher"):
-        sure = len(witnessed[outlier.host]) > 1
-        yield outlier.model_copy(update={"labels": {"direction": way}, "confirmed": sure})
-
-
-def _slow_paths(flows: Sequence[Flow], known: set[str]) -> list[Outlier]:
+def _slow_paths(flows: Sequence[PortFlow], known: set[str]) -> list[Outlier]:
     """Flows that are 7 % below the slower of their two ports although neither host's port is slow.
 
     What is expected is the slower port's other flows. The scale is that of both ports and of all such flows together,
@@ -99,20 +97,24 @@ def _slow_paths(flows: Sequence[Flow], known: set[str]) -> list[Outlier]:
         sigma = max(scale(sends[flow.sender]), scale(receives[flow.receiver]), usual_scatter * usual)
         z = z_of(usual - flow.rate, sigma)
         if usual > 0 and (usual - flow.rate) / usual >= ACT_RATIO and z > limit:
-            found.append(_path(flow, usual, z, len(sends[flow.sender])))
+            outlier = Outlier(
+                host=flow.pair.client,
+                part=f"path to {flow.pair.server}",
+                metric=_PORT.metric,
+                labels={"direction": flow.name},
+                observed=flow.rate,
+                expected=usual,
+                deviation_ratio=(usual - flow.rate) / usual,
+                modified_z=z,
+                siblings=len(sends[flow.sender]),
+                level="act",
+            )
+            found.append(outlier)
     return found
 
 
-def _others(rates: Sequence[float], flow: Flow) -> float:
+def _others(rates: Sequence[float], flow: PortFlow) -> float:
     """The median without that flow: with it, a third of few flows would be their own expectation."""
     rest = list(rates)
     rest.remove(flow.rate)
     return median(rest)
-
-
-def _path(flow: Flow, usual: float, z: float, siblings: int) -> Outlier:
-    return Outlier(
-        host=flow.pair.client, part=f"path to {flow.pair.server}", metric=_PORT.metric,
-        labels={"direction": flow.name}, observed=flow.rate, expected=usual,
-        deviation_ratio=(usual - flow.rate) / usual, modified_z=z, siblings=siblings, level="act",
-    )  # fmt: skip

@@ -107,11 +107,12 @@ def _outliers(outliers: Sequence[Outlier], confirmed: bool) -> list[str]:
     """One line for each part that is slow: by its worst figure, all figures of a part having one cause."""
     word = "outlier" if confirmed else "suspect"
     acting = (o for o in outliers if o.level == "act" and o.confirmed is confirmed)
-    worst_first = sorted(acting, key=lambda o: -o.deviation_ratio)
-    parts = {(o.host, o.part): o for o in reversed(worst_first)}
+    parts: dict[tuple[str, str], Outlier] = {}
+    for o in sorted(acting, key=lambda o: -o.deviation_ratio):
+        parts.setdefault((o.host, o.part), o)
     return [
         f"{word}: {o.part} of {o.host} is {100 * o.deviation_ratio:.0f} % worse than its {o.siblings - 1} siblings"
-        for o in sorted(parts.values(), key=lambda o: -o.deviation_ratio)
+        for o in parts.values()
     ]
 
 
@@ -119,15 +120,11 @@ def _moved(shifts: Sequence[Shift], confirmed: bool) -> list[str]:
     """What all nodes do worse than before, by the words that the gate has for one node."""
     word = "regressed" if confirmed else "suspect"
     return [
-        f"{word}: {s.metric}{_labels(s.labels)} is {100 * s.shift_ratio:.0f} {_unit(s.metric)} worse than before "
-        f"on all of {s.nodes} nodes"
+        f"{word}: {s.metric}{_labels(s.labels)} is {100 * s.shift_ratio:.0f} "
+        f"{'points' if s.metric.endswith('_ratio') else '%'} worse than before on all of {s.nodes} nodes"
         for s in shifts
         if s.level == "act" and s.confirmed is confirmed
     ]
-
-
-def _unit(metric: str) -> str:
-    return "points" if metric.endswith("_ratio") else "%"
 
 
 def pair_holes(pairs: Sequence[PairOutcome]) -> list[str]:

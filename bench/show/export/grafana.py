@@ -12,8 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from bench.measure.probe import Probe
-from bench.model import Metric
-from bench.units import unit_of
+from bench.model import Metric, unit_of
 
 #: Base unit -> Grafana's name for it.
 _UNITS = {

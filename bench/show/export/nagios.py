@@ -12,11 +12,10 @@ from collections.abc import Iterable, Iterator
 
 from bench.judge.fleet.model import Fleet, FleetVerdict, State
 from bench.judge.gate import FULL, decide, share
-from bench.model import Decision, Finding, Run, Status, Verdict
+from bench.model import Decision, Finding, Run, Status, Verdict, unit_of
 from bench.show.export import Export
 from bench.show.text import clean
 from bench.show.wording import STATUS, against_limit, bare_name, gate_name, plural, reason_text, score
-from bench.units import unit_of
 
 _STATE = {Decision.GO: "OK", Decision.NO_GO: "CRITICAL", Decision.INCONCLUSIVE: "UNKNOWN"}
 _UOM = {"seconds": "s", "bytes": "B"}

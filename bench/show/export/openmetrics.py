@@ -18,12 +18,11 @@ from prometheus_client.openmetrics.exposition import generate_latest
 
 from bench.judge.fleet.model import Collective, Fleet, NodeOutcome, Outlier, PairOutcome, State
 from bench.judge.gate import FULL, share
-from bench.model import Attribution, Decision, Finding, Measurement, Outcome, Run, Status
+from bench.model import Attribution, Decision, Finding, Measurement, Outcome, Run, Status, unit_of
 from bench.show.export import Export, ExportError
 from bench.show.export.cases import consequence
 from bench.show.text import clean
 from bench.show.wording import ended, moment
-from bench.units import unit_of
 
 Labels = Mapping[str, str]
 Sample = tuple[str, Labels, float]

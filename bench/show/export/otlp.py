@@ -12,11 +12,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from bench.model import Decision, Measurement
+from bench.model import Decision, Measurement, unit_of
 from bench.show.export import Export
 from bench.show.text import clean
 from bench.show.wording import ended
-from bench.units import unit_of
 
 _UCUM = {
     "bytes_per_second": "By/s",

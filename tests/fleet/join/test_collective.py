@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from bench.fleet.join.collective import collective_in, trouble_of_line
+from bench.fleet.join.folder import collective_in, trouble_of_line
 from bench.judge.fleet.model import Collective, State
 from bench.show.terminal.fleet_screen import collective_line
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from bench.cli.app import run as bench
-from bench.fleet.errors import FleetError
-from bench.fleet.files import join_folder
-from bench.fleet.hosts import read_hosts, same_host
+from bench.errors import UserError
+from bench.fleet.files import read_hosts, same_host
+from bench.fleet.join.folder import join_folder
 from bench.judge.fleet.model import Fleet, State
 from bench.judge.fleet.outliers import Key, Sample, shifts
 from bench.model import Decision, Metric
@@ -178,7 +178,7 @@ def test_which_names_are_of_one_host(expected: str, hostname: str, same: bool) -
 def test_lists_that_cannot_be_used_are_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "hosts.txt"
     path.write_text(text)
-    with pytest.raises(FleetError, match=r"hosts\.txt"):
+    with pytest.raises(UserError, match=r"hosts\.txt"):
         read_hosts(path)
 
 

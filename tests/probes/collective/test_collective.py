@@ -17,7 +17,7 @@ from tests.probes.network.testbed import Net
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
 
-RATE = 400e6
+RATE = 200e6
 
 
 def start(net: Net) -> Any:

@@ -50,7 +50,7 @@ def last(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def run() -> subprocess.CompletedProcess[str]:
-    return load("--accelerator", "cpu", "--quick", "--seconds", "7", "--rounds", "3", "--rate", "20")
+    return load("--accelerator", "cpu", "--quick", "--seconds", "10", "--rounds", "3", "--rate", "20")
 
 
 def test_a_run_has_every_stage_and_ends_with_done(run: subprocess.CompletedProcess[str]) -> None:

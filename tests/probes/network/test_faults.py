@@ -67,7 +67,6 @@ class Ended:
 
     status: int
     result: dict[str, Any]
-    seconds: float
     left: list[str]
 
     @property
@@ -129,11 +128,10 @@ def end_of(folder: Path, case: str) -> Ended:
             net.host(host)
         net.link(a, b)
         run = CASES[case](net, a, b)
-        started = time.monotonic()
         out, err = run.communicate(timeout=180)
         assert out.strip(), err
         (result,) = (r for r in json.loads(out)["results"] if r["probe"] == "network")
-        return Ended(run.returncode, result, time.monotonic() - started, running(a))
+        return Ended(run.returncode, result, running(a))
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +154,7 @@ def test_it_is_one_line_inconclusive_and_nothing_runs_on(ended: dict[str, Ended]
 def test_absent(ended: dict[str, Ended]) -> None:
     got = ended["absent"]
     assert got.reason.startswith(("peer_unreachable: 10.98.0.77", "peer_timed_out: 10.98.0.77"))
-    assert got.seconds < 20
+    assert got.result["duration_seconds"] < 20
 
 
 def test_no_such_name(ended: dict[str, Ended]) -> None:
@@ -241,7 +239,7 @@ def test_busy_server_is_waited_for(cable: Net) -> None:
 
 
 def _wait_for_answer(net: Net, text: str, otherwise: str) -> None:
-    end = time.monotonic() + 40
+    end = time.monotonic() + 90
     while not any(text in answer for answer in _answers(net)):
         assert time.monotonic() < end, otherwise
         time.sleep(0.1)

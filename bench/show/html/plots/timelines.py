@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from bench.model import Run, Series
+from bench.model import Run, Series, unit_of
 from bench.show.html.plots import BAD, BAND, FIRST, INK, MUTED, SERIES, WARN, drawing, in_units, label, svg
 from bench.show.wording import title
-from bench.units import unit_of
 
 _MOST_POINTS = 240
 _MOST_PANELS = 6

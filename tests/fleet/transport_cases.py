@@ -1,7 +1,8 @@
-"""The same four hosts over ansible, a real Slurm and a real Ray: one verdict, one true outcome for every named host.
+"""What a fleet run does over a transport other than ansible, whose own tests stand in `tests.fleet.test_run`.
 
-What ansible alone is asked stands in `tests.fleet.test_run`; the moments at which a controller is killed are more in
-`tests.accuracy.fleet_kills`.
+One verdict, and one true outcome for every named host. Each function takes a transport that stands on four hosts, so
+that `test_slurm` and `test_ray` run beside each other, each with one cluster; controllers that are killed or
+interrupted do so at the same time, because they mostly wait. More moments are in `tests.accuracy.fleet_kills`.
 """
 
 from __future__ import annotations
@@ -12,20 +13,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from bench.fleet import staging as stage
-from bench.fleet.pair_schedule import schedule
+from bench.fleet import staging
+from bench.fleet.pair_rounds import schedule
 from bench.judge.fleet.model import Fleet
 from bench.model import Decision
-from tests.accuracy import fleet_kills
+from tests.accuracy.fleet_kills import Moment, kills
 from tests.fleet.test_run import RANK, ROOT, STORAGE_ONLY, starts, states
 from tests.fleet.testbed import Testbed
-from tests.fleet.ways import NAMES, Way, way_over
+from tests.fleet.ways import Way
 
 WHOLE: dict[str, Any] = {
     "collective": f"export PYTHONPATH={shlex.quote(str(ROOT))}; exec {RANK}",
@@ -33,12 +33,24 @@ WHOLE: dict[str, Any] = {
 }
 VERDICTS = [("acceptance", "GO", {"GO": 4})]
 BENCH = [sys.executable, "-m", "bench", "fleet", "run"]
+#: By lines of the log: all hosts have begun; three of four have answered; in the first round of pairs.
+MOMENTS = [Moment("begun", lines=8, alone=True), Moment("answered", lines=11), Moment("pairs", lines=18, alone=True)]
 
 
-@pytest.fixture(scope="module", params=NAMES)
-def way(request: pytest.FixtureRequest, hosts: Testbed) -> Iterator[Way]:
-    with way_over(request.param, hosts) as found:
-        yield found
+@dataclass(frozen=True)
+class Whole:
+    """A run of sweep, pairs and collective that has come to its end; ``log``: who was started."""
+
+    folder: Path
+    log: Path
+    fleet: Fleet
+    progress: str
+
+
+def whole_run(way: Way, place: Path) -> Whole:
+    folder, log = place / f"whole-{way.name}", place / "starts"
+    fleet, progress, _ = way.drive(folder, node=["--starts", str(log)], wait=200, **WHOLE)
+    return Whole(folder, log, fleet, progress)
 
 
 def pairs(fleet: Fleet) -> dict[tuple[str, str], str]:
@@ -49,12 +61,10 @@ def left(hosts: Testbed) -> list[str]:
     return [hosts.on(i, ["sh", "-c", "ps ax | grep -c '[n]ode.py'"]).stdout.strip() for i in hosts.numbers]
 
 
-@pytest.mark.timeout(400)
-def test_the_whole_suite_comes_to_one_verdict(way: Way, tmp_path: Path) -> None:
+def check_whole(way: Way, run: Whole) -> None:
     """Sweep, six pairs in three rounds, an all-reduce; and nothing of it again when the run is resumed."""
-    folder, log = tmp_path / f"whole-{way.name}", tmp_path / "starts"
-    fleet, progress, _ = way.drive(folder, node=["--starts", str(log)], wait=200, **WHOLE)
-    assert states(fleet) == dict.fromkeys(way.hosts.names, "pass"), progress
+    fleet = run.fleet
+    assert states(fleet) == dict.fromkeys(way.hosts.names, "pass"), run.progress
     assert fleet.decision is Decision.GO
     assert [(v.profile, v.decision.value, dict(v.nodes)) for v in fleet.verdicts] == VERDICTS
     planned = [pair for one in schedule(way.hosts.names, "auto", 7) for pair in one]
@@ -63,17 +73,16 @@ def test_the_whole_suite_comes_to_one_verdict(way: Way, tmp_path: Path) -> None:
     found = fleet.collective
     assert found is not None and found.state.value == "pass" and found.bus_bytes_per_second
     assert found.ranks == tuple(way.hosts.names)
-    again, progress, _ = way.drive(folder)
-    assert starts(log) == dict.fromkeys(way.hosts.names, 1)
+    again, progress, _ = way.drive(run.folder)
+    assert starts(run.log) == dict.fromkeys(way.hosts.names, 1)
     assert " sweep " not in progress and " pairs " not in progress and " collective" not in progress
     assert again.nodes == fleet.nodes and again.pairs == fleet.pairs and again.collective == found
     assert left(way.hosts) == ["0"] * 4, "a server of the pairs was left running"
 
 
-@pytest.mark.timeout(400)
-def test_every_named_host_has_its_one_true_outcome_and_resume_completes(way: Way, tmp_path: Path) -> None:
+def check_faults(way: Way, place: Path) -> None:
     """n001 is dead before, n003 is switched off while it measures, n004 answers with garbage; then all are mended."""
-    faults, log, folder = tmp_path / "faults", tmp_path / "starts", tmp_path / f"faults-{way.name}"
+    faults, log, folder = place / "faults", place / "starts", place / f"faults-{way.name}"
     faults.mkdir()
     (faults / "n004").write_text("garbage")
     words = ["--faults", str(faults), "--starts", str(log), "--seconds", "5"]
@@ -105,53 +114,52 @@ def _off_when_started(hosts: Testbed, i: int, log: Path) -> None:
     hosts.power_off(i)
 
 
-@pytest.mark.timeout(400)
-@pytest.mark.parametrize("way", ["slurm", "ray"], indirect=True)
-def test_a_controller_that_is_killed_loses_nothing_and_nothing_runs_twice(way: Way) -> None:
-    """With all that it has started, and alone, so that what it had started goes on without it."""
-    assert [fleet_kills.one(way, seed, 12.0) for seed in (1000, 1001)] == [True, True]
+def check_kills(way: Way, place: Path) -> None:
+    """Four runs at once, each resumed: three whose controller is killed at three moments, with all that it has started
+    or alone, so that what it had started goes on without it; and one that is interrupted, which ends what runs.
+    """
+    with ThreadPoolExecutor() as pool:
+        interrupted = pool.submit(_interrupt, way, place)
+        assert kills(way, MOMENTS) == [True] * len(MOMENTS)
+        fleet, progress = interrupted.result()
+    assert states(fleet) == dict.fromkeys(way.hosts.names, "pass"), progress
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("way", ["slurm", "ray"], indirect=True)
-def test_an_interrupt_ends_what_runs_and_the_run_goes_on_later(way: Way, tmp_path: Path) -> None:
-    folder, log = tmp_path / f"int-{way.name}", tmp_path / "starts"
+def _interrupt(way: Way, place: Path) -> tuple[Fleet, str]:
+    folder, log = place / f"int-{way.name}", place / "starts"
     options = {**way.options, "node": ["--starts", str(log), "--seconds", "5"], "pairs": "none"}
     argv = [sys.executable, "-m", "tests.fleet.drive", str(folder), json.dumps(options)]
     env = way.hosts.environment(**way.env)
     process = subprocess.Popen(way.hosts.controller_argv(argv), env=env, stderr=subprocess.PIPE)
-    _until_all_started(log, 4)
+    end = time.monotonic() + 60
+    while len(starts(log)) < 4 and time.monotonic() < end:
+        time.sleep(0.1)
     process.terminate()
     _, said = process.communicate(timeout=90)
     assert process.returncode != 0 and b"Interrupted" in said
     fleet, progress, _ = way.drive(folder, profile=STORAGE_ONLY)
-    assert states(fleet) == dict.fromkeys(way.hosts.names, "pass"), progress
+    return fleet, progress
 
 
-def _until_all_started(log: Path, count: int) -> None:
-    end = time.monotonic() + 60
-    while len(starts(log)) < count and time.monotonic() < end:
-        time.sleep(0.1)
-
-
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("way", ["slurm", "ray"], indirect=True)
-def test_the_command_itself_brings_the_product_measures_and_stores(way: Way, tmp_path: Path) -> None:
-    """One host, whose Python lacks the product. There is no GPU to probe, so it is INCONCLUSIVE."""
-    results, bare = tmp_path / "results", str(Path(sys.executable).resolve())
+def check_command(way: Way, place: Path) -> None:
+    """The command itself brings the product to a host whose Python lacks it, measures, and stores. There is no GPU to
+    probe, so it is INCONCLUSIVE.
+    """
+    results, bare = place / "results", str(Path(sys.executable).resolve())
     words = [*way.words, "--limit", "n001", "--probe", "gpu", "--pairs", "none", "--no-collective",
              "--results", str(results), "--python", bare]  # fmt: skip
     env = {name: value for name, value in way.env.items() if name != "PYTHONPATH"}  # srun takes it to the nodes
     way.hosts.on(1, ["rm", "-rf", "/var/tmp/aiready-bench-0/stage"])
-    dry = way.hosts.controller([*BENCH, *words, "--dry-run"], timeout=60, **env)
+    before = [[*BENCH, *words, "--dry-run"], [*BENCH, *way.words, "--limit", "n009", "--results", str(results)]]
+    with ThreadPoolExecutor() as pool:
+        dry, unknown = pool.map(lambda argv: way.hosts.controller(argv, timeout=100, **env), before)
+    assert unknown.returncode == 2 and len(unknown.stderr.strip().splitlines()) == 1
     assert dry.returncode == 0 and "hosts (1): n001" in dry.stdout and not results.exists(), dry.stderr
     done = way.hosts.controller([*BENCH, *words, "--stage", "--json"], timeout=200, **env)
     assert done.returncode == 3 and "Traceback" not in done.stderr, done.stderr
     assert states(Fleet.model_validate_json(done.stdout)) == {"n001": "inconclusive"}
     there = way.hosts.on(1, ["sh", "-c", "ls -A /var/tmp/aiready-bench-0/stage"]).stdout.split()
-    assert len(there) == 1 and stage.fits().replace(" ", "-") in there[0]
+    assert len(there) == 1 and staging.fits().replace(" ", "-") in there[0]
     run = next((results / "fleet").glob("*/plan.json")).parent.name
     again = way.hosts.controller([*BENCH, "--resume", run, "--results", str(results), "--quiet"], timeout=100, **env)
     assert again.returncode == 3 and again.stdout.count("INCONCLUSIVE") == 3
-    unknown = way.hosts.controller([*BENCH, *way.words, "--limit", "n009", "--results", str(results)], 60, **env)
-    assert unknown.returncode == 2 and len(unknown.stderr.strip().splitlines()) == 1
