@@ -7,6 +7,7 @@ of a stage some task waited for a CPU, for memory or for I/O; a stage under pres
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 from bench.measure import procfs
@@ -78,7 +79,7 @@ def _pressure() -> dict[str, dict[str, int]]:
 
 
 def parse(samples: Sequence[Sample], ctx: Context) -> Sequence[Measurement]:
-    """Every figure of every stage. Pure. Raises Failed where there is no stage to speak of."""
+    """Every figure of every stage; the series is for the report. Raises Failed where there is no stage to speak of."""
     found = stages(samples)
     if not found:
         raise Failed(Code.NO_STAGE, "nothing was measured while the host was watched")
@@ -99,7 +100,11 @@ def _stage(stage: Stage) -> Iterator[Measurement]:
         rate = stage.growth(key)
         if rate is not None:
             yield _figure(metric, rate[0] / rate[1], stage)
-    yield from _stalls(stage)
+    for resource, kind in product(_RESOURCES, ("some", "full")):
+        stall = stage.growth(lambda s, r=resource, k=kind: s.get("psi", {}).get(r, {}).get(k))  # type: ignore[misc]
+        if stall:
+            ratio = min(1.0, stall[0] / 1e6 / stall[1])
+            yield _figure("host_pressure_ratio", ratio, stage, resource=resource, kind=kind)
 
 
 _FLOWS = {
@@ -120,7 +125,7 @@ def _cpu(stage: Stage) -> Iterator[Measurement]:
     }
     for metric, wanted in parts.items():
         part = stage.growth(lambda s, wanted=wanted: _cpu_seconds(s, wanted))  # type: ignore[misc]
-        if whole is not None and whole[0] > 0 and part is not None:
+        if whole and whole[0] > 0 and part:
             yield _figure(metric, min(1.0, part[0] / whole[0]), stage)
 
 
@@ -128,15 +133,6 @@ def _cpu_seconds(sample: Sample, wanted: Callable[[str], bool]) -> float | None:
     cpu = sample.get("cpu")
     found = [finite(value) for name, value in cpu.items() if wanted(name)] if isinstance(cpu, Mapping) else []
     return sum(value or 0.0 for value in found) if found else None
-
-
-def _stalls(stage: Stage) -> Iterator[Measurement]:
-    for resource in _RESOURCES:
-        for kind in ("some", "full"):
-            stall = stage.growth(lambda s, r=resource, k=kind: s.get("psi", {}).get(r, {}).get(k))  # type: ignore[misc]
-            if stall is not None:
-                ratio = min(1.0, stall[0] / 1e6 / stall[1])
-                yield _figure("host_pressure_ratio", ratio, stage, resource=resource, kind=kind)
 
 
 def _figure(

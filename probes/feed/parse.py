@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TypeVar
 
 from bench.judge.attribution import components
@@ -128,20 +127,17 @@ class _PathRates:
         return self.figure(metric, Rate(sum(ordered) / len(ordered), (ordered[0], ordered[-1])), **labels)
 
     def measurements(self) -> Iterator[Measurement]:
-        yield from self._stages()
+        for stage, measured in self.rates.items():
+            if stage == "yardstick":
+                yield self.figure("feed_yardstick_samples_per_second", measured)
+            else:
+                yield self.figure("inference_samples_per_second", measured, stage=stage)
         yield from self._starvation()
         yield from self._headroom()
         yield exact("feed_sample_bytes", self.ready.sample_bytes, 1, self.labels)
         for part in (self._busy, self._interference, self._waits, self._cores, self._mlperf, self._loader):
             yield from part()
         yield from self._ways_to_read()
-
-    def _stages(self) -> Iterator[Measurement]:
-        for stage, measured in self.rates.items():
-            if stage == "yardstick":
-                yield self.figure("feed_yardstick_samples_per_second", measured)
-            else:
-                yield self.figure("inference_samples_per_second", measured, stage=stage)
 
     def _starvation(self) -> Iterator[Measurement]:
         """The contract's parts, each with an interval by interval arithmetic on the rates'.
@@ -151,22 +147,18 @@ class _PathRates:
         if any(name not in self.rates for name in ARMS):
             return
         c, t, p, f, s = (self.rates[name] for name in ARMS)
-        alone, floor = c.value, min(p.value, f.value)
-        lower = (min(p.interval[0], f.interval[0]), min(p.interval[1], f.interval[1]))
+        lowest, highest = map(min, p.interval, f.interval)
+        supply = Rate(min(p.value, f.value), (lowest, highest))
         parts = components(c.value, t.value, p.value, f.value, s.value).model_dump()
-        rows = {
-            "total": (difference_interval(c.interval, s.interval, c.interval), [1.0 - v / alone for v in s.repeats]),
-            "transfer": (difference_interval(c.interval, t.interval, c.interval),
-                         [(alone - v) / alone for v in t.repeats]),
-            "preprocess": (difference_interval(t.interval, p.interval, c.interval),
-                           [(t.value - v) / alone for v in p.repeats]),
-            "storage": (difference_interval(p.interval, f.interval, c.interval, least=0.0),
-                        [(p.value - min(p.value, v)) / alone for v in f.repeats]),
-            "overlap": (difference_interval(lower, s.interval, c.interval), [(floor - v) / alone for v in s.repeats]),
-        }  # fmt: skip
-        for name, value in {"total": 1.0 - s.value / c.value, **parts}.items():
-            interval, windows = rows[name]
-            yield self.figure("starvation_ratio", Rate(value, interval, tuple(windows)), component=name)
+        interval = difference_interval(c.interval, s.interval, c.interval)
+        total = Rate(1.0 - s.value / c.value, interval, tuple(1.0 - rate / c.value for rate in s.repeats))
+        yield self.figure("starvation_ratio", total, component="total")
+        falls = {"transfer": (c, t), "preprocess": (t, p), "storage": (p, f), "overlap": (supply, s)}
+        for name, (high, low) in falls.items():
+            least = 0.0 if name == "storage" else -math.inf
+            interval = difference_interval(high.interval, low.interval, c.interval, least)
+            windows = tuple(max(least, (high.value - rate) / c.value) for rate in low.repeats)
+            yield self.figure("starvation_ratio", Rate(parts[name], interval, windows), component=name)
 
     def _headroom(self) -> Iterator[Measurement]:
         if "fetch" not in self.rates:
@@ -234,9 +226,8 @@ class _PathRates:
         if not name or "yardstick" not in self.rates or "storage" not in self.rates:
             return
         ours, theirs, alone = (self.rates[arm] for arm in ("yardstick", "storage", "resident"))
-        low = (ours.interval[0] - theirs.interval[1]) / alone.interval[1]
-        high = (ours.interval[1] - theirs.interval[0]) / alone.interval[0]
-        gap = Rate((ours.value - theirs.value) / alone.value, (low, high))
+        interval = difference_interval(ours.interval, theirs.interval, alone.interval)
+        gap = Rate((ours.value - theirs.value) / alone.value, interval)
         yield self.figure("feed_loader_gap_ratio", gap, loader=name, workers=str(self.ready.loader_workers))
 
     def _ways_to_read(self) -> Iterator[Measurement]:
@@ -263,7 +254,7 @@ class _PathRates:
         for arm in self.of("storage"):
             labels = {**self.labels, "stage": f"feed.storage.{arm.turn}"}
             step = arm.grid_seconds
-            rates = [((i + 1) * step, (b - a) / step) for i, (a, b) in enumerate(pairwise(arm.curve))]
+            rates = [(number * step, rate) for number, rate in enumerate(each_step(arm.curve, step), 1)]
             yield _series("feed_consumed_bytes_per_second", labels, [(at, value * size) for at, value in rates], 0)
             yield _series("feed_utilization_ratio", labels, [(at, value / self.demand) for at, value in rates], 4)
             yield _series("feed_device_bytes_per_second", labels, arm.device_curve, 0)
@@ -308,16 +299,14 @@ def parse_pattern(text: str, path: str, label: str) -> Parsed:
 
 
 def _measurements(moved: Sequence[Moved], path: dict[str, str]) -> Iterator[Measurement]:
-    loads = [record for record in moved if isinstance(record, ModelLoad)]
     for reader in ("yardstick", "safetensors"):
-        if some := [load for load in loads if load.reader == reader]:
-            yield _rate("feed_model_load_bytes_per_second", some, {**path, "reader": reader, "to": some[0].to})
+        if loads := [record for record in moved if isinstance(record, ModelLoad) and record.reader == reader]:
+            yield _rate("feed_model_load_bytes_per_second", loads, {**path, "reader": reader, "to": loads[0].to})
     reads = [record for record in moved if isinstance(record, KvRead)]
     for model, state in dict.fromkeys((read.model, read.state) for read in reads):
         yield from _kv([read for read in reads if (read.model, read.state) == (model, state)], path)
-    checkpoints = [record for record in moved if isinstance(record, Checkpoint)]
     for direction in ("write", "restore"):
-        if done := [record for record in checkpoints if record.direction == direction]:
+        if done := [record for record in moved if isinstance(record, Checkpoint) and record.direction == direction]:
             yield _rate("feed_checkpoint_bytes_per_second", done, {**path, "direction": direction})
 
 

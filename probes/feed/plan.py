@@ -90,17 +90,13 @@ def schedule(effort: Effort, real: bool, readers: int, loader: bool) -> tuple[Ro
     people's our own reader is measured beside it. ``readers``: how many the workload's publishers use.
     """
     seconds = {arm: lengths[list(Effort).index(effort)] for arm, lengths in _SECONDS.items()}
-    rows = [Row(arm, turn, *seconds[arm]) for arm, turn in _TURNS]
-    if loader:
-        rows = [_for_processes(row) if row.arm == "storage" else row for row in rows]
-        rows.append(Row("yardstick", 1, *seconds["yardstick"]))
+    if loader:  # worker processes start slowly and each first fetches whole batches: more is left out and looked at
+        warm, shortest, longest = seconds["storage"]
+        seconds["storage"] = warm * 2, shortest * 1.5, longest * 2
+    turns = (*_TURNS, ("yardstick", 1)) if loader else _TURNS
+    rows = [Row(arm, turn, *seconds[arm]) for arm, turn in turns]
     if real:
-        _, shortest, longest = seconds["resident"]
-        rows = [Row("resident", 1, *seconds["resident"]), *rows, Row("resident", 2, 0.3, shortest, longest)]
+        resident = seconds["resident"]
+        rows = [Row("resident", 1, *resident), *rows, Row("resident", 2, 0.3, *resident[1:])]
     ways = ((readers, None, False), *_WAYS)
     return (*rows, *(Row("mend", turn, *seconds["mend"], *way) for turn, way in enumerate(ways, 1)))
-
-
-def _for_processes(row: Row) -> Row:
-    """Worker processes start slowly and each first fetches whole batches: twice as much is left out and looked at."""
-    return Row(row.arm, row.turn, row.warm * 2, row.shortest * 1.5, row.longest * 2)

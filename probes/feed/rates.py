@@ -128,7 +128,7 @@ def own(turns: Sequence[Sequence[float]]) -> Rate:
     return Rate(value, (min(low, *medians, value), max(high, *medians, value)), tuple(windows))
 
 
-def each_step(curve: Sequence[float], step: float, warm: float) -> tuple[float, ...]:
+def each_step(curve: Sequence[float], step: float, warm: float = 0.0) -> tuple[float, ...]:
     """The rate between each two neighbours of the curve after ``warm`` seconds."""
     return tuple((after - before) / step for before, after in pairwise(curve[math.ceil(warm / step) :]))
 

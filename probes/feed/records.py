@@ -1,7 +1,7 @@
 """What the feed's child program answers: one JSON object a line, each a record of one of these kinds.
 
-The child writes them with `line`; `probes.feed.parse` reads the arms, `probes.feed.patterns` the other patterns. Fields
-that have a default are absent from recordings of an earlier version, or where the machine does not have them.
+The child writes them with `line`, and `probes.feed.parse` reads them. Fields that have a default are absent from
+recordings of an earlier version, or where the machine does not have them.
 """
 
 from __future__ import annotations

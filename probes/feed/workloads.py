@@ -104,7 +104,8 @@ def resolve(accelerator: str, workload: str | None = None) -> Accelerator:
     emulated = emulated_names(file)
     prefixed = [f"emulated:{known}" for known in emulated]
     if match := _EMULATED.fullmatch(accelerator):
-        card = match["name"] or _default_emulated(emulated, name)
+        by_preference = sorted(emulated, key=lambda known: known != DEFAULT_EMULATED)
+        card = match["name"] or next((known for known in by_preference if known.startswith(f"{name}-")), name)
         if card not in emulated:
             raise _unknown("accelerator", f"emulated:{card}", prefixed)
         count = int(match["count"] or 1)
@@ -115,12 +116,6 @@ def resolve(accelerator: str, workload: str | None = None) -> Accelerator:
     if name not in catalogue(file) or name in emulated:
         raise _unknown("workload", name, [known for known in catalogue(file) if known not in emulated])
     return Accelerator(accelerator, catalogue(file)[name])
-
-
-def _default_emulated(emulated: Sequence[str], name: str) -> str:
-    if name == DEFAULT and DEFAULT_EMULATED in emulated:
-        return DEFAULT_EMULATED
-    return next((known for known in emulated if known.startswith(f"{name}-")), name)
 
 
 def _unknown(what: str, name: str, known: Sequence[str]) -> Unsupported:

@@ -134,7 +134,12 @@ class _Directory:
             least = dict.fromkeys(wanted, _LEAST_BYTES)
             written = self._written(self._write_files(folder, choices[0], least, 60.0), least)
         self._count()
-        self._warn(choices[0], written["read.dat"])
+        path, read = self.place.path, written["read.dat"]
+        if read < _LEAST_READ_BYTES:
+            self.ctx.warn(f"{path}: only {read // MIB} MiB could be laid out; a cache of the device may serve them")
+        if not choices[0].direct:
+            why = self.place.direct_error or "refused"
+            self.ctx.warn(f"{path}: measured through the page cache, because O_DIRECT does not work here ({why})")
         return self._plan(choices[0], written)
 
     def _write_files(self, folder: str, engine: IoEngine, sizes: Mapping[str, int], limit: float) -> Completed:
@@ -143,14 +148,6 @@ class _Directory:
     def _written(self, done: Completed, wanted: Mapping[str, int]) -> dict[str, int]:
         fio.refuse_failed(done, self.place.path)
         return fio.parse_layout(done.stdout, list(wanted))
-
-    def _warn(self, engine: IoEngine, read: int) -> None:
-        path = self.place.path
-        if read < _LEAST_READ_BYTES:
-            self.ctx.warn(f"{path}: only {read // MIB} MiB could be laid out; a cache of the device may serve them")
-        if not engine.direct:
-            why = self.place.direct_error or "refused"
-            self.ctx.warn(f"{path}: measured through the page cache, because O_DIRECT does not work here ({why})")
 
     def _plan(self, engine: IoEngine, written: Mapping[str, int]) -> StoragePlan:
         seconds, ramp = job_seconds(self.seconds)

@@ -79,18 +79,15 @@ class Emulated(Consumer):
         start = max(item.at, free)
         self._free = start + item.samples * self._seconds_per_sample
         log.add(start, self._free, item.samples)
-        self._count_wait(start - free, item.samples, log)
+        self._waited += start - free
+        self._in_batch += item.samples
+        if self._in_batch >= self.batch:
+            log.waits.append(self._waited)
+            self._waited, self._in_batch = 0.0, self._in_batch - self.batch
         ahead = self._free - clock()
         if ahead > _SHORTEST_SLEEP:
             time.sleep(ahead)
         feed.give_back(item.buffer)
-
-    def _count_wait(self, wait: float, samples: float, log: Consumption) -> None:
-        self._waited += wait
-        self._in_batch += samples
-        if self._in_batch >= self.batch:
-            log.waits.append(self._waited)
-            self._waited, self._in_batch = 0.0, self._in_batch - self.batch
 
 
 class Drain(Consumer):

@@ -195,17 +195,7 @@ def existing(paths: Sequence[str], block_bytes: int, samples: float) -> DataSet:
     blocks = _whole_blocks(sizes, block_bytes, samples)
     if not blocks:
         raise OSError(errno.EINVAL, f"no file holds {block_bytes} bytes", paths[0] if paths else "")
-    return DataSet(tuple(paths), blocks, _opens_direct(paths[0]), sum(sizes.values()), 0.0)
-
-
-def _opens_direct(path: str) -> bool:
-    try:
-        os.close(os.open(path, os.O_RDONLY | os.O_DIRECT))
-    except OSError as error:
-        if error.errno == errno.EINVAL:
-            return False
-        raise
-    return True
+    return DataSet(tuple(paths), blocks, can_be_direct(paths[0]), sum(sizes.values()), 0.0)
 
 
 def cut(data: DataSet, block_bytes: int, sample_bytes: int) -> tuple[Block, ...]:
@@ -213,10 +203,13 @@ def cut(data: DataSet, block_bytes: int, sample_bytes: int) -> tuple[Block, ...]
     return _whole_blocks(_ends(data.blocks), block_bytes, block_bytes / sample_bytes)
 
 
-def can_be_direct(folder: str) -> bool:
-    """Whether a file here can be written past the page cache, tried with one block."""
+def can_be_direct(path: str) -> bool:
+    """Whether a file opens past the page cache; of a folder, whether a block can be written past it there."""
     try:
-        io_counters.try_direct(folder)
+        if os.path.isdir(path):
+            io_counters.try_direct(path)
+        else:
+            os.close(os.open(path, os.O_RDONLY | os.O_DIRECT))
     except OSError as error:
         if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):
             return False

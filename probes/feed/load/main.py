@@ -51,8 +51,6 @@ class Program:
 
     def _data(self) -> dataset.DataSet:
         spec = self.spec
-        if spec.bucket is None and (memory := io_counters.memory_file_system(spec.folder)):
-            raise CannotFeed("in_memory", f"{spec.folder} is on {memory}: there is no storage below it to measure")
         blocks = dataset.plan_blocks(
             spec.sample_bytes, spec.sample_sd_bytes, spec.samples_per_file, spec.data_bytes, 4, spec.seed
         )
@@ -140,18 +138,15 @@ class Program:
     def _feed(self, arm: str) -> Feed:
         if arm == "storage" and self.loader is not None:
             return self.loader.open()
-        decode = self.spec.decode if arm in ("preprocess", "storage", "yardstick") else "none"
-        return Reader(
-            self._source(arm), self.order, workers=self.spec.workers, buffers=self.buffers,
-            decode=reader.decoder(decode, self.data.blocks[0].samples),
-        )  # fmt: skip
-
-    def _source(self, arm: str) -> Source:
         if arm in ("transfer", "preprocess"):
-            return Source()
-        if self.spec.bucket is not None:
-            return reader.TokenBucket(*self.spec.bucket)
-        return reader.FileSource(self.data, sequential=self.spec.sequential)
+            source = Source()
+        elif self.spec.bucket is not None:
+            source = reader.TokenBucket(*self.spec.bucket)
+        else:
+            source = reader.FileSource(self.data, sequential=self.spec.sequential)
+        name = self.spec.decode if arm in ("preprocess", "storage", "yardstick") else "none"
+        decode = reader.decoder(name, self.data.blocks[0].samples)
+        return Reader(source, self.order, workers=self.spec.workers, buffers=self.buffers, decode=decode)
 
     # --- what would mend it
 
@@ -188,21 +183,19 @@ def say(record: Any) -> None:
     print(line(record), flush=True)
 
 
-def _check(folder: str) -> DirectoryCheck:
-    try:
-        return DirectoryCheck(memory=io_counters.memory_file_system(folder))
-    except OSError as error:
-        return DirectoryCheck(error=f"{folder}: {error.strerror}")
-
-
 def main(arguments: list[str]) -> int:
     sys.setswitchinterval(0.001)  # the interpreter's lock changes hands sooner than the default 5 ms
     if arguments[:1] == ["--check"]:
-        say(_check(arguments[1]))
+        try:
+            say(DirectoryCheck(memory=io_counters.memory_file_system(arguments[1])))
+        except OSError as error:
+            say(DirectoryCheck(error=f"{arguments[1]}: {error.strerror}"))
         return 0
     started = time.monotonic()
     try:
         spec = Spec.model_validate_json(arguments[0])
+        if spec.bucket is None and (memory := io_counters.memory_file_system(spec.folder)):
+            raise CannotFeed("in_memory", f"{spec.folder} is on {memory}: there is no storage below it to measure")
         if spec.pattern in ("batch", "shards"):
             Program(spec).run()
         else:

@@ -17,7 +17,7 @@ import numpy as np
 from probes.common import io_counters
 from probes.feed.load import dataset
 from probes.feed.load.dataset import Block, DataSet
-from probes.feed.load.reader import CannotFeed, FileSource, Reader, clock, make_buffers, shuffled
+from probes.feed.load.reader import FileSource, Reader, clock, make_buffers, shuffled
 from probes.feed.plan import Spec
 from probes.feed.records import Checkpoint, KvRead, ModelLoad, PatternReady
 
@@ -33,8 +33,6 @@ _KV_READERS = 4  # requests whose blocks come back at once
 
 def run(spec: Spec, say: Say) -> None:
     """One pattern, repeat after repeat, until the schedule's turns or the deadline are used up."""
-    if memory := io_counters.memory_file_system(spec.folder):
-        raise CannotFeed("in_memory", f"{spec.folder} is on {memory}: there is no storage below it to measure")
     patterns = {"model-load": _model_load, "kv-cache": _kv_cache, "checkpoint": _checkpoint}
     until = time.monotonic() + spec.deadline_seconds
     say(PatternReady(accelerator=spec.accelerator, pattern=spec.pattern, cores=os.cpu_count() or 1))
@@ -46,11 +44,6 @@ def _lay_out(spec: Spec, piece: int, total: int, seed: int = 0, seconds: float |
     blocks = [Block(file, i * piece, piece, 1.0) for file in range(_FILES) for i in range(each)]
     deadline = time.monotonic() + (spec.layout_seconds if seconds is None else seconds)
     return dataset.write(spec.folder, blocks, spec.seed + seed, deadline)
-
-
-def _remove(data: DataSet) -> None:
-    for path in data.paths:
-        os.unlink(path)
 
 
 def _read_all(
@@ -132,7 +125,8 @@ def _kv_cache(spec: Spec, say: Say, until: float) -> None:
                 say(KvRead(turn=turn, model=model, state=state, block_bytes=size, latencies=latencies, **moved))
             if time.monotonic() > until:
                 break
-        _remove(data)
+        for path in data.paths:
+            os.unlink(path)
 
 
 @contextmanager
@@ -161,6 +155,7 @@ def _checkpoint(spec: Spec, say: Say, until: float) -> None:
         say(Checkpoint(turn=turn, direction="write", bytes=data.bytes, seconds=data.seconds))
         moved, _ = _read_all(data, data.blocks, spec.workers, lambda _: None)
         say(Checkpoint(turn=turn, direction="restore", **moved))
-        _remove(data)
+        for path in data.paths:
+            os.unlink(path)
         if time.monotonic() > until and turn >= 2:
             return

@@ -93,7 +93,10 @@ class FileSource(Source):
             os.close(fd)
 
     def _read(self, fd: int, block: Block, buffer: Buffer) -> int:
-        done = _read_whole(fd, buffer[: block.read_bytes], block.offset)
+        """A read may come back in parts; it ends short only at the file's end."""
+        done, wanted = 0, buffer[: block.read_bytes]
+        while done < len(wanted) and (more := os.preadv(fd, [wanted[done:]], block.offset + done)):
+            done += more
         if not self._data.direct:
             os.posix_fadvise(fd, block.offset, block.read_bytes, os.POSIX_FADV_DONTNEED)
         return done
@@ -101,14 +104,6 @@ class FileSource(Source):
     def close(self) -> None:
         for fd in self._files:
             os.close(fd)
-
-
-def _read_whole(fd: int, buffer: Buffer, offset: int) -> int:
-    """A read may come back in parts; it ends short only at the file's end."""
-    done = 0
-    while done < len(buffer) and (more := os.preadv(fd, [buffer[done:]], offset + done)):
-        done += more
-    return done
 
 
 class TokenBucket(Source):
@@ -212,7 +207,12 @@ class Reader(Feed):
             except OSError as error:
                 self._ready.put(error)
                 break
-        self._account(count, waited)
+        now = thread_run_queue_seconds()
+        with self._lock:
+            self.read_bytes += count
+            self.cpu_seconds += time.thread_time()
+            if waited is not None and now is not None:
+                self.wait_seconds.append(now - waited)
 
     def _one(self, block: Block, buffer: Buffer) -> int:
         asked = clock()
@@ -224,14 +224,6 @@ class Reader(Feed):
             self._decode(buffer[: block.read_bytes])
         self._ready.put(ReadyBlock(clock(), block.samples, block.read_bytes, buffer, latency))
         return done
-
-    def _account(self, count: int, waited: float | None) -> None:
-        now = thread_run_queue_seconds()
-        with self._lock:
-            self.read_bytes += count
-            self.cpu_seconds += time.thread_time()
-            if waited is not None and now is not None:
-                self.wait_seconds.append(now - waited)
 
     def give_back(self, buffer: Buffer) -> None:
         self._free.put(buffer)
