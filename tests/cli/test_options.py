@@ -129,7 +129,7 @@ def night(seed: dict[str, Any], number: int, labels: dict[str, str]) -> dict[str
     return {**seed, "id": f"night{number:02}", "started_at": at.isoformat(), "results": results, "verdicts": []}
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_a_regression_of_a_run_with_options_is_confirmed_by_a_second_one(tmp_path: Path) -> None:
     (tmp_path / "nightly.toml").write_text(PROFILE)
     words = ("run", "--effort", "quick", "--json", "--quiet", "--profile", "nightly.toml", "--results", "results")
