@@ -96,7 +96,10 @@ def rivals() -> list[str]:
 
 def _owns_bench(distribution: metadata.Distribution) -> bool:
     packages = (distribution.read_text("top_level.txt") or "").split()
-    return "bench" in packages or "bench" in distribution.entry_points.names
+    try:
+        return "bench" in packages or "bench" in distribution.entry_points.names
+    except ValueError:  # another package's entry_points.txt is malformed
+        return False
 
 
 # --- stored runs, as a user names them
