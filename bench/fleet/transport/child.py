@@ -24,6 +24,7 @@ from bench.store.errors import one_line
 
 _MOST_OUTPUT = 8 << 20
 _POLL_SECONDS = 0.05
+_FEED_SECONDS = 0.002  # between two fills of a socket, which holds 200 kB; an archive has 60 MB
 END = "AIREADY-EXIT"
 #: Run ``$script`` for at most ``$limit`` seconds. What it prints is bounded, in base64, and followed by a line with its
 #: status and the end of its standard error. A server that it leaves behind holds descriptor 8, and with it this shell,
@@ -87,7 +88,7 @@ class Child:
         while running and time.monotonic() < until:
             running = self.is_running()
             yield
-            tools.pause(_POLL_SECONDS, signals)
+            tools.pause(_FEED_SECONDS if self._unsent else _POLL_SECONDS, signals)
 
     def end(self) -> None:
         tools.end(self._process)
