@@ -151,6 +151,7 @@ def test_exit_zero_and_quiet(results: Path) -> None:
     assert done.stdout == "NO-GO mine score 50\n"
 
 
+@pytest.mark.slow
 def test_usage_errors_are_status_2(results: Path) -> None:
     for arguments in (["gate", "--no-such-option"], ["no-such-command"], ["run", "--effort", "heroic"],
                       ["run", "--peer", "-oProxyCommand=x"], ["run", "--probe", "storag"],

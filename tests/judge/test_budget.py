@@ -47,6 +47,7 @@ def test_a_rare_spike_is_a_rare_late_answer() -> None:
     assert coarse.bounds[0] <= 0.01 <= coarse.bounds[1], "a few quantiles know less, and say so"
 
 
+@pytest.mark.slow
 def test_against_draws() -> None:
     """Research D9: a log-normal model of 110 ms and a network of 20 ms and jitter."""
     draw = random.Random(5)

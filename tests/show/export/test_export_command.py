@@ -20,6 +20,7 @@ from tests.cli.bench import bench
 from tests.show.export.sample import good, here, inconclusive, starved, stored
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "nagios", "npd"),
     [(good, 0, 0), (starved, 2, 1), (inconclusive, 3, 2)],
@@ -51,6 +52,7 @@ def test_a_run_that_cannot_be_read_is_unknown(results: Path) -> None:
     assert bench("export", path, "-f", "openmetrics", cwd=results).returncode == 2
 
 
+@pytest.mark.slow
 def test_an_old_run_is_unknown_when_an_age_is_asked_for(results: Path) -> None:
     stored(
         results, here(started_at="2020-01-01T00:00:00Z", finished_at="2020-01-01T00:01:00Z", verdicts=good().verdicts)

@@ -146,6 +146,7 @@ def test_several_runs_stand_side_by_side() -> None:
     assert rows == ["storage read (1 MiB, sequential, deep)"], "only what differs by more than its intervals"
 
 
+@pytest.mark.slow
 def test_a_whole_answer_is_put_together_from_network_and_model() -> None:
     run = full()
     tokens = [measurement("inference_first_token_seconds", value, 0.01, stage="serve", statistic=quantile)
@@ -165,6 +166,7 @@ def test_history_shows_band_limit_and_the_smallest_visible_drop() -> None:
         assert f"var({colour})" in found
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_newest_run(results: Path, tmp_path: Path) -> None:
     stored(results, starved())
     target = tmp_path / "r.html"
@@ -175,6 +177,7 @@ def test_the_command_writes_the_newest_run(results: Path, tmp_path: Path) -> Non
     assert (missing.returncode, len(missing.stderr.splitlines())) == (2, 1)
 
 
+@pytest.mark.slow
 def test_history_comes_from_the_nodes_own_nights(results: Path, tmp_path: Path) -> None:
     run = good()
     for night in range(1, 12):
@@ -186,6 +189,7 @@ def test_history_comes_from_the_nodes_own_nights(results: Path, tmp_path: Path) 
     assert clean(done.stderr).startswith(clean(str(target)))
 
 
+@pytest.mark.slow
 def test_compare_writes_the_page_with_its_own_judgement_of_noise(results: Path, tmp_path: Path) -> None:
     slow = starved()
     stored(results, slow)
