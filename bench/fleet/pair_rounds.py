@@ -174,11 +174,6 @@ class Rounds:
     def _file(self, client: str, server: str) -> Path:
         return self.folder / PAIR_FOLDER / pair_file(client, server)
 
-    @property
-    def _family(self) -> str:
-        """How the claims of all servers of this run begin."""
-        return f"{self.plan.id}.{_SERVE}"
-
     def _end_servers(self) -> None:
         """Those of this run, and those that a killed controller left: the log says on which hosts."""
         log = self.jobs.log
@@ -187,12 +182,13 @@ class Rounds:
             if host in self.here and (_SERVE, host) in log.started and (_SERVE, host) not in log.ended
         ]  # fmt: skip
         if there:
-            replies = self.jobs.transport.each(dict.fromkeys(there, job_script.stop(self._family)), _SERVER_SECONDS)
+            stop = job_script.stop(f"{self.plan.id}.{_SERVE}")
+            replies = self.jobs.transport.each(dict.fromkeys(there, stop), _SERVER_SECONDS)
             done = [host for host in there if replies[host].kind is ReplyKind.DONE]
             log.write([{"phase": _SERVE, "key": host, "host": host, "state": "ended"} for host in done])
 
     def _servers_up(self, hosts: Sequence[str], seconds: float) -> list[str]:
-        plan, claim = self.plan, f"{self._family}.{os.urandom(4).hex()}"
+        plan, claim = self.plan, f"{self.plan.id}.{_SERVE}.{os.urandom(4).hex()}"
         self.jobs.log.write([{"phase": _SERVE, "key": host, "host": host, "attempt": 1} for host in hosts])
         scripts = {
             host: job_script.serve(

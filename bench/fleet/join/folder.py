@@ -90,16 +90,12 @@ def collective_in(folder: Path, hosts: Sequence[str], told: Mapping[str, Told]) 
     if not isinstance(asked, list):
         return None
     nodes = tuple(host for host in hosts if host in asked)
+    lines = {host: _line(folder / COLLECTIVE / f"{host}.json") for host in nodes}
+    found = {host: line for host, line in lines.items() if isinstance(line, NodeTimes)}
     rows: list[tuple[str, State, str | None]] = []
-    found: dict[str, NodeTimes] = {}
-    for host in nodes:
-        line = _line(folder / COLLECTIVE / f"{host}.json")
-        if isinstance(line, NodeTimes):
-            found[host] = line
-            rows.append((host, State.PASS, None))
-        else:
-            state, reason = told.get(host, (State.NOT_RUN, ""))
-            rows.append((host, state, reason or line))
+    for host, line in lines.items():
+        state, reason = (State.PASS, None) if host in found else told.get(host, (State.NOT_RUN, ""))
+        rows.append((host, state, None if isinstance(line, NodeTimes) else reason or line))
     bad = [(host, state, reason) for host, state, reason in rows if state is not State.PASS]
     if bad or not found:
         who = f"{len(bad)} of {len(nodes)} nodes without a result; {bad[0][0]}: {bad[0][2]}" if bad else "no node"

@@ -261,9 +261,8 @@ def _shared(one: SharedStorage) -> Case:
     lines = [f"{_host(host)}: {rate!r} bytes per second with all at once" for host, rate in one.together.items()]
     lines += [f"{_host(host)}: no figure" for host in one.missing]
     name, message = clean(one.path, 200) or "?", fleet_screen.shared_line(one)
-    if one.missing or not one.together:
-        return Case(name, "error", "no_data", message, tuple(lines))
-    return Case(name, "pass", "pass", message, tuple(lines))
+    status = Status.NO_DATA if one.missing or not one.together else Status.PASS
+    return Case(name, _BY_STATUS.get(status, "error"), status.value, message, tuple(lines))
 
 
 def _shift(shift: Shift, word: str) -> Case:
