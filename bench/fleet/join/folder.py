@@ -45,22 +45,15 @@ def join_folder(
         if other is not None and not other.is_dir():
             raise UserError(one_line(f"{other}: is not a folder; name that of another fleet run"))
     hosts = list(expected) if expected is not None else expected_in(folder)
-    known = _known_in(folder, hosts)
-    known.before, known.again = against, again or known.again
-    return join(folder, hosts, by, known, newest=newest)
-
-
-def _known_in(folder: Path, hosts: Sequence[str]) -> Known:
-    """What the controller wrote beside the files; nothing for another launcher. Raises UserError."""
-    known = Known(hostnames=hostnames_in(folder), again=folder / AGAIN)
+    known = Known(hostnames=hostnames_in(folder), again=again or folder / AGAIN, before=against)
     pairs: dict[tuple[str, str], Told] = {}
     ranks: dict[str, Told] = {}
-    for entry in entries(folder):
+    for entry in entries(folder):  # of the controller; another launcher leaves none
         _learn(entry, known, pairs, ranks)
     known.pairs, known.network = pairs_in(folder, known.hostnames, pairs)
     known.collective = collective_in(folder, hosts, ranks)
     known.shared = shared_in(folder, hosts)
-    return known
+    return join(folder, hosts, by, known, newest=newest)
 
 
 def _learn(entry: dict[str, Any], known: Known, pairs: dict[tuple[str, str], Told], ranks: dict[str, Told]) -> None:

@@ -243,10 +243,8 @@ def _pair(pair: PairOutcome) -> Case:
 
 
 def _outlier(o: Outlier) -> Case:
-    details = (
-        f"metric: {o.metric}", *_labels(o.labels), f"observed: {o.observed!r}", f"expected: {o.expected!r}",
-        f"modified z: {o.modified_z:.1f}",
-    )  # fmt: skip
+    figures = (f"observed: {o.observed!r}", f"expected: {o.expected!r}", f"modified z: {o.modified_z:.1f}")
+    details = (f"metric: {o.metric}", *_labels(o.labels), *figures)
     name, word = f"{_host(o.host)}: {clean(o.part, 100)}", consequence(o)
     return Case(name, _BY_CONSEQUENCE.get(word, "pass"), word, fleet_screen.outlier_line(o), details)
 

@@ -22,7 +22,7 @@ _WIDTH = 100
 
 def render(fleet: Fleet, where: str = "") -> str:
     """The screen as text that ends with a newline. ``where`` is the folder or page to look at next."""
-    nodes, outliers = fleet.nodes, [line for o in fleet.outliers for line in _item(outlier_line(o))]
+    nodes, outliers = fleet.nodes, [line for o in fleet.outliers for line in hang(clean(outlier_line(o)), _WIDTH)]
     missing = [f"  {_name(n.host)} {n.state:<19}{clean(n.reason or '', 160)}" for n in nodes if n.state not in ANSWERED]
     failing = [
         f"  {_name(node.host)} {state:<13} {clean(''.join(node.failed[:1]), 160)}"
@@ -62,7 +62,7 @@ def _verdicts(fleet: Fleet) -> list[str]:
     rows = (f"  {v.decision:<13} {_name(v.profile)} score {score(v.score):>5}  {counts(v)}" for v in fleet.verdicts)
     lines = [f"{fleet.decision} for the fleet", *rows]
     if fleet.decision is not Decision.GO:
-        lines += [line for reason in fleet.reasons[:8] for line in _item(f"because {reason}")]
+        lines += [line for reason in fleet.reasons[:8] for line in hang(clean(f"because {reason}"), _WIDTH)]
     return lines
 
 
@@ -128,7 +128,3 @@ def _section(heading: str, lines: Sequence[str], most: int) -> list[str]:
         return []
     more = [f"  and {len(lines) - most} more"] if len(lines) > most else []
     return [heading, *(line.rstrip() for line in lines[:most]), *more]
-
-
-def _item(text: str) -> list[str]:
-    return hang(clean(text), _WIDTH)
