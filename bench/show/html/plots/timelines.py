@@ -8,7 +8,8 @@ from statistics import fmean
 from typing import Any
 
 from bench.model import Run, Series, unit_of
-from bench.show.html.plots import BAD, BAND, FIRST, INK, MUTED, SERIES, WARN, drawing, in_units, label, svg
+from bench.show.html.plots import BAD, BAND, FIRST, INK, MUTED, SERIES, WARN, drawing, in_units, svg
+from bench.show.text import clean
 from bench.show.wording import title
 
 _MOST_POINTS = 240
@@ -56,7 +57,7 @@ def _panels(found: Sequence[Series]) -> list[list[Series]]:
 
 def _named(series: Series) -> str:
     words = [value for key, value in series.labels.items() if key in ("stage", "device", "state", "place", "kind")]
-    return label(", ".join([title(series.metric), *words]), 60)
+    return clean(", ".join([title(series.metric), *words]), 60)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,6 @@ def _panel(a: Any, history: History) -> None:
         a.axhline(history.limit, color=BAD, linewidth=1.2)
     a.plot(nights, history.values, color=FIRST, linewidth=1, marker="o", markersize=3.5)
     a.plot(nights[-1], history.values[-1], color=INK, marker="o", markersize=6)
-    a.set_title(label(history.name, 46), fontsize=9, loc="left", color=INK)
+    a.set_title(clean(history.name, 46), fontsize=9, loc="left", color=INK)
     a.set_xticks([])
     in_units(a.yaxis, history.metric, most=4)
