@@ -101,7 +101,6 @@ def _stage(windows: Sequence[Window], device: Labels) -> Iterator[Measurement]:
 
 
 def _rates(windows: Sequence[Window]) -> list[float]:
-    """Work a second of windows of one stage, in the work's own unit."""
     return [window.rate(_RATES[window.stage][1]) for window in windows]
 
 
@@ -133,8 +132,7 @@ def _expected(card: str, windows: Sequence[Window], labels: Labels) -> Iterator[
 
     ``card`` is the driver's name for it; one that the table lacks has neither.
     """
-    kind = datasheet.find(card)
-    if kind is None or not windows:
+    if (kind := datasheet.find(card)) is None or not windows:
         return
     quantity = _PROMISES[windows[0].stage]
     rates, invalid, limit = _rates(windows), contended(windows), kind.limits.get(quantity)
@@ -161,8 +159,7 @@ def _serve(found: Sequence[Event], labels: Labels) -> Iterator[Measurement]:
 
     Below saturation the rates equal what was offered: they say that the load was carried, not what could be.
     """
-    serve = first(found, Serve)
-    if serve is None:
+    if (serve := first(found, Serve)) is None:
         return
     requests, limits = of(found, ServedRequest), Limits(serve.first_token_limit, serve.inter_token_limit)
     lags = [r.lag for r in requests if r.lag is not None]
@@ -203,8 +200,7 @@ def _goodput(outcomes: Sequence[Kept], limits: Limits, labels: Labels, invalid: 
 
 def _sustained(found: Sequence[Event], limits: Limits, labels: Labels, invalid: str | None) -> Iterator[Measurement]:
     """The highest rate that kept the limits; its interval reaches to the lowest rate that did not."""
-    search = first(found, SearchEnd)
-    if search is None or search.best is None:
+    if (search := first(found, SearchEnd)) is None or search.best is None:
         return
     why = contended(of(found, SearchTrial)) or invalid
     if search.failed is None:
@@ -224,12 +220,8 @@ def parse_node(found: Sequence[Event]) -> list[Measurement]:
     cards: dict[tuple[str, str, str, str | None], list[Window]] = {}
     for window in (w for w in of(found, Window) if w.stage in _RATES):
         cards.setdefault((window.stage, window.phase, window.device, window.peer), []).append(window)
-    return [
-        *_node_rates(cards, stand_in),
-        *_together(cards, stand_in),
-        *_spread(cards, stand_in),
-        *_node_expected(cards, node.names, stand_in),
-    ]
+    made = [*_node_rates(cards, stand_in), *_together(cards, stand_in), *_spread(cards, stand_in)]
+    return [*made, *_node_expected(cards, node.names, stand_in)]
 
 
 def _node_rates(cards: Cards, stand_in: Labels) -> Iterator[Measurement]:
@@ -249,8 +241,7 @@ def _together(cards: Cards, stand_in: Labels) -> Iterator[Measurement]:
     for (step, phase, device, peer), windows in cards.items():
         before = cards.get((step, "alone", device, peer), ())
         alone = dict(zip((w.round for w in before), _rates(before), strict=True))
-        both = [w for w in windows if phase == "together" and w.round in alone]
-        if both:
+        if both := [w for w in windows if phase == "together" and w.round in alone]:
             ratios = [rate / alone[w.round] for w, rate in zip(both, _rates(both), strict=True)]
             labels = {"device": device, "quantity": step, **stand_in}
             yield of_repeats("accelerator_together_ratio", ratios, labels, contended(windows))
@@ -265,8 +256,7 @@ def _spread(cards: Cards, stand_in: Labels) -> Iterator[Measurement]:
         rounds: dict[int, list[float]] = {}
         for window, rate in zip(every, _rates(every), strict=True):
             rounds.setdefault(window.round, []).append(rate)
-        whole = [rates for rates in rounds.values() if len(rates) == len(beside) > 1]
-        if whole:
+        if whole := [rates for rates in rounds.values() if len(rates) == len(beside) > 1]:
             ratios = [min(rates) / statistics.median(rates) for rates in whole]
             labels = {"quantity": step, "stage": phase, **stand_in}
             yield of_repeats("accelerator_spread_ratio", ratios, labels, contended(every))

@@ -43,8 +43,7 @@ def measure(ctx: Context) -> Sequence[Measurement]:
         raise Unsupported(Code.EMULATED, f"{_NOTHING}, so there is no inference to measure")
     done = _run(ctx, MODULE, "load", _arguments(ctx))
     found = read(done.stdout, cut=done.returncode != 0)
-    error = refusal(found, done.returncode, done.stderr)
-    if error is not None:
+    if (error := refusal(found, done.returncode, done.stderr)) is not None:
         raise error
     _tell(ctx, found)
     return [*parse(found), *_beside_each_other(ctx, device_of(found))]
@@ -62,8 +61,7 @@ def _beside_each_other(ctx: Context, device: DeviceFacts) -> list[Measurement]:
         ctx.warn(f"the node's {workers} accelerators were not measured together: {late.reason}")
         return []
     beside = read(done.stdout, cut=True)
-    error = refusal(beside, done.returncode, done.stderr)
-    if error is not None:
+    if (error := refusal(beside, done.returncode, done.stderr)) is not None:
         ctx.warn(f"the node's {workers} accelerators were not measured together: {error.reason}")
     for lost in of(beside, Lost):
         ctx.warn(f"accelerator {lost.device} did not finish: {lost.reason}")
@@ -96,8 +94,7 @@ def _arguments(ctx: Context) -> list[str]:
 
 def _follow(ctx: Context, stages: ExitStack, line: str) -> None:
     """Stage marks open and close the watchers' stages while the child runs."""
-    mark = record(line, Mark)
-    if mark is None:
+    if (mark := record(line, Mark)) is None:
         return
     if mark.event == "begin":
         stages.enter_context(ctx.stage(mark.stage))
@@ -122,8 +119,7 @@ def doctor(tools: Tools, request: Request) -> Sequence[Check]:
         return [Check("inference", False, _NOTHING, "--accelerator auto")]
     done = tools.python(MODULE, "--accelerator", request.accelerator, "--check", name="doctor", timeout=60.0)
     found = read(done.stdout, cut=True)
-    error = refusal(found, done.returncode, done.stderr)
-    if error is not None:
+    if (error := refusal(found, done.returncode, done.stderr)) is not None:
         return [Check("inference", False, str(error), error.remedy)]
     device = device_of(found)
     stand_in = " stands in for a GPU" if device.stand_in else ""

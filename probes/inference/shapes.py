@@ -37,9 +37,6 @@ class Shape:
         """Bytes that one token holds in the KV cache."""
         return 2 * self.layers * self.kv_heads * self.head_dim * element_bytes
 
-    def weight_bytes(self, element_bytes: int) -> int:
-        return self.parameters * element_bytes
-
     def decode_bytes(self, batch: int, context: int, element_bytes: int) -> int:
         """The least that one decode step must read: every weight of layers and head once, and the cache so far.
 

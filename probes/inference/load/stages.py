@@ -57,7 +57,7 @@ def sizes(device: Device, shape: Shape, quick: bool) -> Sizes:
         return Sizes(64, 16, 64, 256, 16, (1, 8) if quick else (1, 8, 16), 1, 64)
     length = 2048
     free = int(device.facts["memory_free_bytes"])
-    room = free - shape.weight_bytes(device.element_bytes) - 2 * copy_bytes(device) - _SPARE_BYTES
+    room = free - shape.parameters * device.element_bytes - 2 * copy_bytes(device) - _SPARE_BYTES
     fits = max(1, room // (length * shape.kv_bytes(device.element_bytes)))
     largest = min(256, 1 << (fits.bit_length() - 1))
     batches = (*(b for b in (1, 8, 32) if b < largest), largest)
@@ -192,10 +192,8 @@ class Stages:
             served, fields = self.serve_window(rate, seconds, self.options.seed)
         for request in served:
             say(_record(request), index=request.index, prompt=request.arrival.prompt)
-        event = Serve(
-            rate=rate, window=seconds, first_token_limit=limits.first_token, inter_token_limit=limits.inter_token,
-            **fields,
-        )  # fmt: skip
+        allowed = {"first_token_limit": limits.first_token, "inter_token_limit": limits.inter_token}
+        event = Serve(rate=rate, window=seconds, **allowed, **fields)
         say(event, slots=self.slots, chunk=sizes.chunk, prompt=sizes.prompt, output=sizes.output)
         return self.judged(rate, served, seconds)
 
