@@ -90,9 +90,6 @@ def error_name(error: Exception) -> str:
     return (str(error).strip().splitlines() or [name])[0][:60]
 
 
-Readings = Mapping[str, Callable[[Any], Any]]  # by name, what makes the value of a card's handle
-
-
 class Readable(ABC):
     """Readings of one card as plain data. ``errors`` holds, by reading, why it has no value; ``lost`` why none will.
 
@@ -135,8 +132,8 @@ class Readable(ABC):
     def health(self) -> dict[str, Any]:
         """The set that is read before and after each probe, never during a stage."""
 
-    def read_all(self, calls: Readings) -> dict[str, Any]:
-        """Readings by name; those that it cannot give are left out."""
+    def read_all(self, calls: Mapping[str, Callable[[Any], Any]]) -> dict[str, Any]:
+        """By name, what each call makes of the card's handle; those that it cannot give are left out."""
         return {name: value for name, call in calls.items() if (value := self.read(name, call)) is not None}
 
 

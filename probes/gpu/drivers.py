@@ -50,11 +50,10 @@ def open_driver() -> Driver:
     """NVML where it is, else amdsmi. Raises Unsupported where there is neither, Failed where NVML fails."""
     try:
         return NvmlDriver()
-    except Unsupported as error:
-        try:
+    except Unsupported:
+        with suppress(Unsupported):
             return AmdDriver()
-        except Unsupported:
-            raise error from None
+        raise
 
 
 # --- NVIDIA
@@ -148,9 +147,7 @@ class Gpm:
 
     def _sample(self) -> Any:
         sample = self.card.read("gpm_alloc", lambda _: self.nvml.nvmlGpmSampleAlloc())
-        if sample is None:
-            return None
-        if self.card.read("gpm_sample", lambda h: self.nvml.nvmlGpmSampleGet(h, sample)) is None:
+        if sample is not None and self.card.read("gpm_sample", lambda h: self.nvml.nvmlGpmSampleGet(h, sample)) is None:
             self._free(sample)
             return None
         return sample

@@ -62,8 +62,7 @@ class CardHealth:
             yield f"GPU {self.index}: MIG is on; figures are of the whole card, and utilization may be missing"
         if self._mode("ecc_mode") == "off":
             yield f"GPU {self.index}: ECC is off, so memory errors go unseen (nvidia-smi -e 1, then reset)"
-        ecc = self._readings("ecc_mode")
-        if ecc and ecc[-1][0] != ecc[-1][1]:
+        if (ecc := self._readings("ecc_mode")) and ecc[-1][0] != ecc[-1][1]:
             yield f"GPU {self.index}: a change of the ECC mode waits for a reset"
         if before := [v for v in self._readings("ecc_uncorrected") if finite(v)]:
             yield f"GPU {self.index}: {before[0]} uncorrected errors since its last reset"
@@ -91,8 +90,7 @@ class CardHealth:
         return max((len(set(pids)) for pids in self._readings("processes")), default=None)
 
     def _mode(self, key: str) -> str | None:
-        readings = self._readings(key)
-        if not readings:
+        if not (readings := self._readings(key)):
             return None
         current = readings[-1][0] if isinstance(readings[-1], list) else readings[-1]
         return "on" if current else "off"
@@ -152,8 +150,7 @@ class CardHealth:
 
         Others on the card void the run rather than fail it: the card is contended, not broken.
         """
-        others = self._others()
-        if others is not None:
+        if (others := self._others()) is not None:
             yield self._figure("accelerator_foreign_processes", float(others), invalid=_contended(others))
 
     def _drain_reasons(self, gone: str | None, links: Sequence[Measurement]) -> Measurement:

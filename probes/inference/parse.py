@@ -12,7 +12,7 @@ from itertools import product
 
 from bench.judge import statistics
 from bench.model import Code, Measurement
-from probes.common.metrics import figure, of_repeats
+from probes.common.metrics import Labels, figure, of_repeats
 from probes.inference import datasheet
 from probes.inference.events import (
     Event,
@@ -63,7 +63,6 @@ MOST_STEAL_RATIO = 0.02
 MOST_LAG_SECONDS = 0.010
 MOST_LAG_SHARE_OF_LIMIT = 0.05
 
-Labels = Mapping[str, str]
 Stages = Mapping[tuple[str, int | None], Sequence[Window]]  # by stage and batch (None where a stage has none)
 Cards = Mapping[tuple[str, str, str, str | None], Sequence[Window]]  # by step, phase, device and the copy's other end
 

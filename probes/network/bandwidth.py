@@ -13,7 +13,7 @@ from bench.measure.probe import Failed
 from bench.model import Code, Measurement
 from probes.common import iperf3
 from probes.common.iperf3 import Datagrams, Document, Flow
-from probes.common.metrics import of_repeats
+from probes.common.metrics import figure, of_repeats
 from probes.network.plan import NetworkPlan
 from probes.peer.link import Link, client_words
 from probes.peer.protocol import Interface, PeerAnswer, counters
@@ -218,9 +218,7 @@ def datagrams(
         packets, lost = sum(one.packets for one in chosen), sum(one.lost for one in chosen)
         dropped = overflows.get(direction, 0)
         reason = f"{dropped} datagrams were dropped by the receiver's own full socket, {lost} lost in all"
-        found.append(Measurement(
-            metric="network_loss_ratio", value=lost / packets, interval=binomial_interval(lost, packets),
-            samples=packets, labels=named,
-            invalid=f"{Code.RECEIVER_SOCKET}: {reason}" if lost and dropped >= 0.1 * lost else None,
-        ))  # fmt: skip
+        why = f"{Code.RECEIVER_SOCKET}: {reason}" if lost and dropped >= 0.1 * lost else None
+        interval = binomial_interval(lost, packets)
+        found.append(figure("network_loss_ratio", lost / packets, named, interval, packets, why))
     return found
