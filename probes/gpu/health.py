@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from bench.model import Code, Measurement
@@ -46,11 +47,7 @@ class CardHealth:
         yield self._figure("accelerator_lost_devices", float(gone is not None))
         for key, metric in _COUNTERS.items():
             yield from self._counter(key, metric, gone)
-        yield from self._rows()
-        yield from self._recovery()
-        yield from links
-        yield from self._xid_errors()
-        yield from self._foreign()
+        yield from chain(self._rows(), self._recovery(), links, self._xid_errors(), self._foreign())
         yield self._drain_reasons(gone, links)
         yield self._info(facts)
 
@@ -176,7 +173,6 @@ class CardHealth:
         )  # fmt: skip
 
     def _info(self, facts: Mapping[str, Any]) -> Measurement:
-        """The card's identity and modes, as labels."""
         named = {key: facts.get(key) for key in ("name", "uuid", "bus", "driver")}
         modes = {"mig": self._mode("mig"), "ecc": self._mode("ecc_mode"), "persistence": self._mode("persistence")}
         labels = {key: str(said) for key, said in {**named, **modes}.items() if said is not None}

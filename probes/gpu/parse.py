@@ -6,6 +6,7 @@ A card's sample is the watcher's with the card's own readings beside the node's.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 from bench.judge import statistics
 from bench.model import Measurement
@@ -21,15 +22,10 @@ def card_samples(samples: Sequence[Sample], index: str) -> list[Sample]:
 
 
 def stage_figures(stage: Stage, index: str, source: str) -> Iterator[Measurement]:
-    """Everything that is known of one card in one stage; what could not be read is simply not there.
-
-    ``source`` is the interface that was read, nvml or amdsmi.
-    """
+    """Everything that was read of one card in one stage, over ``source`` (nvml or amdsmi)."""
     labels = {"device": index, "stage": stage.name}
     yield from _utilization(stage, {**labels, "source": source})
-    yield from _gpm(stage, {**labels, "source": "gpm"})
-    yield from _levels(stage, labels)
-    yield from _power(stage, labels)
+    yield from chain(_gpm(stage, {**labels, "source": "gpm"}), _levels(stage, labels), _power(stage, labels))
     for key in ("pcie_send", "pcie_receive"):  # as the card itself counts them
         if moved := stage.growth(key):
             yield figure(f"accelerator_{key}_bytes_per_second", moved[0] / moved[1], {**labels, "source": "nvml"})
@@ -37,7 +33,6 @@ def stage_figures(stage: Stage, index: str, source: str) -> Iterator[Measurement
 
 
 def _mean(metric: str, values: Sequence[float], labels: Labels) -> Measurement:
-    """The mean of polled readings, with their range."""
     return figure(metric, sum(values) / len(values), labels, (min(values), max(values)), len(values))
 
 

@@ -127,10 +127,7 @@ def _utilization(
 
 
 def _expected(card: str, windows: Sequence[Window], labels: Labels) -> Iterator[Measurement]:
-    """A ceiling over the data sheet, and over the least that a sound card of this kind reaches.
-
-    ``card`` is the driver's name for it; one that the table lacks has neither.
-    """
+    """A ceiling over the data sheet and over a sound card's least; none for a ``card`` (the driver's name) unknown."""
     if (kind := datasheet.find(card)) is None or not windows:
         return
     quantity = _PROMISES[windows[0].stage]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 
 from bench.measure.jsonl import record
 from bench.measure.probe import (
@@ -70,11 +71,9 @@ def _beside_each_other(ctx: Context, device: DeviceFacts) -> list[Measurement]:
 
 def _run(ctx: Context, module: str, name: str, words: Sequence[str]) -> Completed:
     """A load to its end, its stages opened and closed as it goes through them."""
+    timeout = max(1.0, ctx.remaining() - _EXIT_SECONDS)
     with ExitStack() as stages:
-        return ctx.tools.python(
-            module, *words, name=name, timeout=max(1.0, ctx.remaining() - _EXIT_SECONDS),
-            on_line=lambda line: _follow(ctx, stages, line),
-        )  # fmt: skip
+        return ctx.tools.python(module, *words, name=name, timeout=timeout, on_line=partial(_follow, ctx, stages))
 
 
 def _emulated(request: Request) -> bool:

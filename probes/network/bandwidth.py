@@ -13,7 +13,7 @@ from bench.measure.probe import Failed
 from bench.model import Code, Measurement
 from probes.common import iperf3
 from probes.common.iperf3 import Datagrams, Document, Flow
-from probes.common.metrics import figure, of_repeats
+from probes.common.metrics import Labels, figure, of_repeats
 from probes.network.plan import NetworkPlan
 from probes.peer.link import Link, client_words
 from probes.peer.protocol import Interface, PeerAnswer, counters
@@ -179,8 +179,7 @@ def _retransmits(flows: Sequence[Flow], labels: Mapping[str, str], segment: int 
 
     The share is what can be compared: a clean 12 Gbit/s test retransmits thousands.
     """
-    counted = [(flow, float(flow.retransmits)) for flow in flows if flow.retransmits is not None]
-    if not counted:
+    if not (counted := [(flow, float(flow.retransmits)) for flow in flows if flow.retransmits is not None]):
         return []
     found = [of_repeats("network_retransmits", [again for _, again in counted], labels)]
     if segment:
@@ -203,9 +202,7 @@ def utilization(bandwidth: Bandwidth, interface: Interface, labels: Mapping[str,
     return [of_repeats(name, some, {**labels, "direction": direction}) for direction, some in shares.items()]
 
 
-def datagrams(
-    results: Sequence[Datagrams], labels: Mapping[str, str], overflows: Mapping[str, int]
-) -> list[Measurement]:
+def datagrams(results: Sequence[Datagrams], labels: Labels, overflows: Mapping[str, int]) -> list[Measurement]:
     """RFC 3550 jitter (the median of what was reported) and the share of datagrams lost, all rounds pooled.
 
     Loss that the receiver's own full socket explains is no loss of the network: the figure is invalid then.

@@ -68,8 +68,7 @@ class LoadRecord:
     output: str
 
 
-_KINDS: dict[str, type[EchoSummary | EchoRows | LoadRecord]]
-_KINDS = {"echo": EchoSummary, "packets": EchoRows, "load": LoadRecord}
+_KINDS: Mapping[str, type[object]] = {"echo": EchoSummary, "packets": EchoRows, "load": LoadRecord}
 
 
 class LoadEnded(Failed):

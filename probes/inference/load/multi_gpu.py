@@ -57,10 +57,7 @@ Step = Callable[[float, float], dict[str, Any]]
 
 
 def work(pipe: Connection, mine: Assignment) -> None:
-    """Bind to the CPUs beside the card and answer ``(step, seconds, start)`` with a window's fields, until None comes.
-
-    Errors are answers too.
-    """
+    """Bind to the CPUs beside the card; answer ``(step, seconds, start)`` with a window or an error, until None."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if mine.kind == "cuda":

@@ -73,9 +73,8 @@ class Stages:
         self.slots = min(self.sizes.slots, _MOST_SERVED)
         self.limits = Limits(options.first_token_limit, options.inter_token_limit)
         with stage("inference.setup"):
-            self.decoder = Decoder(
-                shape, device.torch_name, device.dtype, self.sizes.slots, self.sizes.length, options.seed
-            )
+            slots, length = self.sizes.slots, self.sizes.length
+            self.decoder = Decoder(shape, device.torch_name, device.dtype, slots, length, options.seed)
             self.decoder.synchronize()
         self.time_steps = timer(torch, device)
         self.draw = torch.Generator(device="cpu").manual_seed(options.seed)
