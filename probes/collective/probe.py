@@ -37,7 +37,7 @@ def measure(ctx: Context) -> Sequence[Measurement]:
     labels = {} if ranks.backend == "nccl" else {"stand_in": "cpu"}
     for _, _, sentence in stragglers(ranks):
         ctx.warn(sentence)
-    return measurements(ranks, labels)
+    return list(measurements(ranks, labels))
 
 
 def _gpus(ctx: Context) -> int:

@@ -131,8 +131,7 @@ class Gpm:
 
     def end(self) -> dict[str, float]:
         """Take the second one; ratios (0 to 1) and bytes a second by name, without what could not be had."""
-        first = self._open.pop() if self._open else None
-        if first is None:
+        if (first := self._open.pop() if self._open else None) is None:
             return {}
         second = self._sample()
         try:

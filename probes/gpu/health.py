@@ -99,8 +99,7 @@ class CardHealth:
 
     def _counter(self, key: str, metric: str, gone: str | None) -> Iterator[Measurement]:
         """How much it grew during the run. A card that vanished, or a counter that was reset, leaves it void."""
-        values = [v for r in self._readings(key) if (v := finite(r)) is not None]
-        if not values:
+        if not (values := [v for r in self._readings(key) if (v := finite(r)) is not None]):
             return
         grown = values[-1] - values[0]
         invalid = gone or (f"{Code.COUNTER_RESET}: it is lower than before the run" if grown < 0 else None)
@@ -130,8 +129,7 @@ class CardHealth:
             if seen and limit:
                 ratio = min(1.0, max(seen) / limit)
                 yield self._figure("accelerator_pcie_link_ratio", ratio, len(seen), aspect=aspect)
-        states = self._readings("nvlinks")
-        if any(states):
+        if any(states := self._readings("nvlinks")):
             yield self._figure("accelerator_nvlink_inactive_links", float(max(row.count(0) for row in states)))
 
     def _xid_errors(self) -> Iterator[Measurement]:

@@ -56,15 +56,13 @@ class Shape:
         return batch * (matrices + attention + 2 * self.dim * self.vocabulary)
 
 
-SHAPES = {
-    shape.name: shape
-    for shape in (
-        Shape("nano", 256, 4, 8, 2, 688, 4096),
-        Shape("micro", 512, 8, 8, 4, 1408, 8192),
-        Shape("1b", 2048, 16, 32, 8, 8192, 128256, tied=True),
-        Shape("8b", 4096, 32, 32, 8, 14336, 128256),
-    )
-}
+_ALL = (
+    Shape("nano", 256, 4, 8, 2, 688, 4096),
+    Shape("micro", 512, 8, 8, 4, 1408, 8192),
+    Shape("1b", 2048, 16, 32, 8, 8192, 128256, tied=True),
+    Shape("8b", 4096, 32, 32, 8, 14336, 128256),
+)
+SHAPES = {shape.name: shape for shape in _ALL}
 
 #: The 8b shape in bfloat16 is 16.1 GB; a card with less free memory than this is loaded with the 1b shape.
 _ROOM_FOR_8B_BYTES = 24_000_000_000
