@@ -77,8 +77,7 @@ def measurements(ranks: Ranks, labels: Mapping[str, str]) -> Iterator[Measuremen
         yield of_repeats("collective_bus_bytes_per_second", bus_bandwidths(ranks, size), named)
         for own, seconds in zip(of_rank, ranks.seconds[size], strict=True):
             yield of_repeats("collective_iteration_seconds", seconds, {**named, **own})
-    largest = max(ranks.seconds)
-    for own, wait in zip(of_rank, waits(ranks, largest), strict=True):
+    for own, wait in zip(of_rank, waits(ranks, max(ranks.seconds)), strict=True):
         yield of_repeats("collective_wait_seconds", [wait], {**labels, **own})
     for (source, destination), rate in sorted(ranks.links.items()):
         ends = {"source": _end(source, ranks), "destination": _end(destination, ranks)}

@@ -75,7 +75,6 @@ def open_cards(nvml: Any) -> list[Card]:
 
 
 def driver_version(nvml: Any) -> str:
-    """The version of the driver that answers."""
     try:
         return _text(nvml.nvmlSystemGetDriverVersion())
     except (nvml.NVMLError, ValueError):
@@ -287,7 +286,6 @@ class Survey:
     cards: tuple[Seen, ...] = ()
 
     def by_uuid(self, uuid: str) -> Seen | None:
-        """The card with that identity."""
         return next((card for card in self.cards if _same(card.uuid, uuid)), None)
 
 

@@ -126,7 +126,6 @@ class Gpm:
         self._open: list[Any] = []
 
     def begin(self) -> None:
-        """Take the first sample of a stage's pair."""
         self._open.append(self._sample() if self.supported else None)
 
     def end(self) -> dict[str, float]:
@@ -208,8 +207,6 @@ class AmdDriver(Driver):
 
 
 class AmdCard(Readable):
-    """An AMD card."""
-
     def __init__(self, smi: Any, handle: Any, index: int) -> None:
         super().__init__(index, handle)
         self.smi = smi

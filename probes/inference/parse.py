@@ -244,7 +244,6 @@ def _together(cards: Cards, stand_in: Labels) -> Iterator[Measurement]:
 
 
 def _spread(cards: Cards, stand_in: Labels) -> Iterator[Measurement]:
-    """By round, the slowest card over the median card."""
     steps = dict.fromkeys(step for step, *_ in cards if step != "device_to_device")
     for step, phase in product(steps, ("alone", "together")):
         beside = [windows for (s, p, *_), windows in cards.items() if (s, p) == (step, phase)]
@@ -259,7 +258,6 @@ def _spread(cards: Cards, stand_in: Labels) -> Iterator[Measurement]:
 
 
 def _node_expected(cards: Cards, names: Sequence[str], stand_in: Labels) -> Iterator[Measurement]:
-    """Each card alone over its data sheet, and over the least that a sound one reaches."""
     for (step, phase, device, _), windows in cards.items():
         if phase == "alone" and step in _PROMISES and device.isdigit() and int(device) < len(names):
             labels = {"device": device, "quantity": step, "stage": "alone", **stand_in}

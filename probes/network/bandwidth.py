@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median_high
@@ -174,19 +174,18 @@ def throughput(bandwidth: Bandwidth, labels: Mapping[str, str], ceiling_bits: fl
     return found
 
 
-def _retransmits(flows: Sequence[Flow], labels: Mapping[str, str], segment: int | None) -> list[Measurement]:
+def _retransmits(flows: Sequence[Flow], labels: Labels, segment: int | None) -> Iterator[Measurement]:
     """Segments sent again in a round (median), and their share of all segments.
 
     The share is what can be compared: a clean 12 Gbit/s test retransmits thousands.
     """
     if not (counted := [(flow, float(flow.retransmits)) for flow in flows if flow.retransmits is not None]):
-        return []
-    found = [of_repeats("network_retransmits", [again for _, again in counted], labels)]
+        return
+    yield of_repeats("network_retransmits", [again for _, again in counted], labels)
     if segment:
         sent = [max(flow.bytes_per_second * flow.seconds / segment, 1.0) for flow, _ in counted]
         shares = [min(1.0, again / segments) for (_, again), segments in zip(counted, sent, strict=True)]
-        found.append(of_repeats("network_retransmit_ratio", shares, labels, most=1.0))
-    return found
+        yield of_repeats("network_retransmit_ratio", shares, labels, most=1.0)
 
 
 def utilization(bandwidth: Bandwidth, interface: Interface, labels: Mapping[str, str]) -> list[Measurement]:

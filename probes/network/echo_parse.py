@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Annotated, NamedTuple
@@ -254,14 +254,13 @@ def idle_or_loaded(echoes: Sequence[Echo], usual: UsualTimes, labels: Labels) ->
     return [*found, *_losses(echoes, labels), *_spikes(echoes, usual, labels)]
 
 
-def _losses(echoes: Sequence[Echo], labels: Labels) -> list[Measurement]:
+def _losses(echoes: Sequence[Echo], labels: Labels) -> Iterator[Measurement]:
     sent = sum(len(echo.packets) for echo in echoes)
     losses = {"send": sum(e.lost_sending for e in echoes), "receive": sum(e.lost_receiving for e in echoes)}
     doubt = next((echo.doubt for echo in echoes if echo.doubt), None)
-    found = []
     for direction, lost in losses.items():
         interval, named = binomial_interval(lost, sent), {**labels, "direction": direction}
-        found.append(figure("network_echo_loss_ratio", lost / sent, named, interval, sent, doubt if lost else None))
+        yield figure("network_echo_loss_ratio", lost / sent, named, interval, sent, doubt if lost else None)
     runs = [(lost, len(list(run))) for echo in echoes for lost, run in groupby(p is None for p in echo.packets)]
     counts = {
         "network_lost_burst_packets": max((length for lost, length in runs if lost), default=0),
@@ -269,7 +268,7 @@ def _losses(echoes: Sequence[Echo], labels: Labels) -> list[Measurement]:
         "network_duplicate_packets": sum(echo.duplicates for echo in echoes),
         "network_missed_send_slots": sum(late > echo.interval for echo in echoes for late in echo.late),
     }
-    return [*found, *(exact(name, value, sent, labels) for name, value in counts.items())]
+    yield from (exact(name, value, sent, labels) for name, value in counts.items())
 
 
 def _spikes(echoes: Sequence[Echo], usual: UsualTimes, labels: Labels) -> list[Measurement]:
