@@ -37,14 +37,8 @@ _DIE_WITH_PARENT = (
     "import ctypes,os,sys; ctypes.CDLL(None).prctl(1,9,0,0,0); os.execv(sys.argv[1],sys.argv[1:])"  # PR_SET_PDEATHSIG
 )
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_PACKAGES = {
-    "fio": "fio",
-    "iperf3": "iperf3",
-    "ip": "iproute2",
-    "setpriv": "util-linux",
-    "ib_write_bw": "perftest",
-    "ib_write_lat": "perftest",
-}
+#: Where the package is not called like the tool.
+_PACKAGES = {"ip": "iproute2", "setpriv": "util-linux", "ib_write_bw": "perftest", "ib_write_lat": "perftest"}
 
 
 class Signals:
