@@ -113,7 +113,6 @@ def _arms_of(path: str | None, measurements: Sequence[Measurement]) -> _Arms:
 
 
 def _doubt(rates: Mapping[str, Measurement]) -> str | None:
-    """Why these rates cannot decide, or None."""
     missing = [stage for stage in NEEDED if stage not in rates]
     if missing:
         return f"not measured: {', '.join(missing)}"
@@ -279,7 +278,6 @@ def _percent(ratio: float | None) -> str:
 
 
 def _advice(answer: Attribution, beside: Sequence[Measurement]) -> str:
-    """One or two sentences on what would help one path, or an empty string."""
     match answer.bottleneck:
         case "storage":
             return " ".join(_storage(beside, answer.demand_bytes_per_second))

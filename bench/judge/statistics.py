@@ -139,15 +139,9 @@ def merge(first: Measurement, second: Measurement) -> Measurement:
     repeats = first.repeats + second.repeats
     value, interval = median_interval(repeats)
     doubts = dict.fromkeys(doubt for doubt in (first.invalid, second.invalid) if doubt)
-    return Measurement(
-        metric=first.metric,
-        labels=first.labels,
-        value=value,
-        interval=interval,
-        samples=first.samples + second.samples,
-        repeats=repeats,
-        invalid="; ".join(doubts) or None,
-    )
+    samples, invalid = first.samples + second.samples, "; ".join(doubts) or None
+    changed = {"value": value, "interval": interval, "samples": samples, "repeats": repeats, "invalid": invalid}
+    return first.model_copy(update=changed)
 
 
 def _sorted(values: Sequence[float]) -> list[float]:

@@ -76,7 +76,6 @@ def end_all(pids: Iterable[int], *, grace: float = 3.0) -> list[int]:
 
 
 def _hold(held: dict[int, int], pids: Iterable[int]) -> None:
-    """Add a pidfd of each process that there is."""
     for pid in pids:
         with suppress(OSError):
             held[pid] = os.pidfd_open(pid)

@@ -98,8 +98,6 @@ def _document(plan: RunPlan, results: Sequence[ProbeResult], caught: int | None 
 
 
 class _Runner:
-    """The moving parts of one run."""
-
     def __init__(self, plan: RunPlan, signals: Signals) -> None:
         self.plan = plan
         self.signals = signals

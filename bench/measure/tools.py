@@ -215,14 +215,10 @@ class _Reader:
         key.data.extend(chunk)
         if len(key.data) > MAX_OUTPUT_BYTES:
             raise Failed(Code.TOOL_OUTPUT, f"more than {MAX_OUTPUT_BYTES >> 20} MiB of output")
-        if key.data is self._out and self._on_line is not None:
-            self._pass_on(self._on_line)
-
-    def _pass_on(self, on_line: Callable[[str], None]) -> None:
-        while (newline := self._out.find(b"\n", self._passed)) >= 0:
+        while self._on_line is not None and (newline := self._out.find(b"\n", self._passed)) >= 0:
             line = self._out[self._passed : newline].decode(errors="replace")
             self._passed = newline + 1
-            on_line(line)
+            self._on_line(line)
 
     def stdout(self) -> str:
         return self._out.decode(errors="replace")

@@ -140,7 +140,10 @@ class Index(AbstractContextManager["Index"]):
             "ORDER BY at DESC, path DESC LIMIT ?"
         )
         rows = self.db.execute(query, (host, epoch, since, until, limit)).fetchall()
-        return [_stored(row) for row in reversed(rows)]
+        return [
+            StoredRun(run, at, bool(sound), confirms, tuple(map(tuple, json.loads(decisions))))
+            for run, at, sound, confirms, decisions in reversed(rows)
+        ]
 
     def values(self, metric: str, labels: Labels, host: str, runs: Iterable[str]) -> dict[str, float]:
         """Run id -> that series' value, of the named runs of the node that have a valid one."""
@@ -190,17 +193,11 @@ class Index(AbstractContextManager["Index"]):
         return row[0] if row else None
 
     def _one(self, query: str, *given: object) -> Any:
-        """The first row, None without one."""
         return self.db.execute(query, given).fetchone()
 
 
 def _indexed(db: sqlite3.Connection) -> dict[str, Stamp]:
     return {path: (m, s, i) for path, m, s, i in db.execute("SELECT path, mtime, size, inode FROM files")}
-
-
-def _stored(row: tuple[str, float, int, str | None, str]) -> StoredRun:
-    run, at, sound, confirms, decisions = row
-    return StoredRun(run, at, bool(sound), confirms, tuple((p, d, c) for p, d, c in json.loads(decisions)))
 
 
 def _remove(path: Path) -> None:
