@@ -96,7 +96,10 @@ def _found(
     if not matching:
         return _nothing(run, gate, probes)
     if not counted:
-        return _only_stand_ins(gate, matching)
+        worst = _worst(matching, gate.limit)
+        what = worst.stand_in or ""
+        reason = f"{Code.STAND_IN}: {what} in place of the real thing, which this gate does not accept"
+        return _finding(gate, Status.NO_DATA, worst, reason, _REAL_THING.get(what))
     worst = _worst(counted, gate.limit)
     status = status_of(worst, gate.limit)
     which = _which(worst, gate) if len(counted) > 1 else ""
@@ -146,13 +149,6 @@ def _nothing(run: Run, gate: Gate, probes: Mapping[str, str]) -> Finding:
         return _finding(gate, Status.NO_DATA, None, f"probe_{failed.outcome}: {failed.reason}", failed.remedy)
     reason = f"{Code.NOT_MEASURED}: the probe {probe} ran, and measured no {_name(gate)}"
     return _finding(gate, Status.NO_DATA, None, reason, results[0].remedy or gate.remedy)
-
-
-def _only_stand_ins(gate: Gate, matching: list[Measurement]) -> Finding:
-    worst = _worst(matching, gate.limit)
-    what = worst.stand_in or ""
-    reason = f"{Code.STAND_IN}: {what} in place of the real thing, which this gate does not accept"
-    return _finding(gate, Status.NO_DATA, worst, reason, _REAL_THING.get(what))
 
 
 def _which(measurement: Measurement, gate: Gate) -> str:

@@ -68,10 +68,8 @@ def snapshot(proc: Path = Path("/proc")) -> Snapshot:
 def busy_between(before: Snapshot, after: Snapshot) -> tuple[str, ...]:
     """What was busy between two moments, one phrase each with its figure; empty for a quiet node."""
     seconds = max(after.seconds - before.seconds, 0.01)
-    found = []
     ratio = (after.busy - before.busy) / max(after.total - before.total, 1)
-    if ratio > _CPU_RATIO:
-        found.append(f"processors {100 * ratio:.0f} % busy{_who(before, after)}")
+    found = [f"processors {100 * ratio:.0f} % busy{_who(before, after)}"] if ratio > _CPU_RATIO else []
     for name, stalled in after.stalls.items():
         share = (stalled - before.stalls.get(name, stalled)) / seconds
         if share > _STALL_RATIO:

@@ -111,8 +111,7 @@ class _Runner:
         self.observers = Observers(opened)
         self.observers.start()
         try:
-            results = [self._turn(probe, index > 0) for index, probe in enumerate(measuring)]
-            results = self._repeated(measuring, results)
+            results = self._repeated(measuring, [self._turn(probe, at > 0) for at, probe in enumerate(measuring)])
         finally:
             self.observers.stop()
         watched = [self._result(w.probe, partial(self._parse, w)) for w in opened]

@@ -154,11 +154,9 @@ def normal_runs(key: Key, history: History, profile: Profile, metric: Metric, po
     values = history.values.get(key, {})
     scale = scale_of(metric, values.values())
     track = Track(policy, scale)
-    nights = [
-        (run, night.usable, track.enter(night)) for run, night in _nights(history.runs, None, values, profile, scale)
-    ]
-    bad = (SeriesState.SUSPECT, SeriesState.REGRESSED)
-    return [run for run, usable, call in nights if usable and call.state not in bad]
+    nights = _nights(history.runs, None, values, profile, scale)
+    judged = [(run, track.enter(night).state, night.usable) for run, night in nights]
+    return [run for run, state, fit in judged if fit and state not in (SeriesState.SUSPECT, SeriesState.REGRESSED)]
 
 
 def _nights(
