@@ -98,7 +98,7 @@ def _judged(host: str, run: Run | str, by: Judgement, keys: Keys, network: Seque
     kind = rules.node_class(run.node.facts)
     outcome = NodeOutcome(
         host=host,
-        state=rules.state_of(decide(verdicts)),
+        state=rules.STATE_OF[decide(verdicts)],
         hostname=run.node.hostname,
         machine=machine(run),
         node_class=kind,

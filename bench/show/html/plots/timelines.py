@@ -61,7 +61,7 @@ def _named(series: Series) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class MetricHistory:
     """One metric's past on one node, oldest first, in base units.
 
     ``expected`` and ``edge``: what is normal, and the bound of the one-sided prediction interval beyond which a night
@@ -77,7 +77,7 @@ class History:
     limit: float | None = None
 
 
-def histories(found: Sequence[History]) -> str | None:
+def histories(found: Sequence[MetricHistory]) -> str | None:
     """As SVG, one panel a metric; None where no metric has two values."""
     shown = [history for history in found if len(history.values) > 1]
     if not shown:
@@ -91,7 +91,7 @@ def histories(found: Sequence[History]) -> str | None:
         return svg(figure, "History of the gating metrics")
 
 
-def _panel(a: Any, history: History) -> None:
+def _panel(a: Any, history: MetricHistory) -> None:
     nights = range(1, len(history.values) + 1)
     if history.expected is not None and history.edge is not None:
         a.axhspan(history.edge, history.expected, color=BAND, linewidth=0)
