@@ -41,7 +41,9 @@ Label = Annotated[str, StringConstraints(max_length=500)]
 class Frozen(BaseModel):
     """An immutable value. Unknown fields of a newer minor version are ignored when a file is read."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", ser_json_inf_nan="constants", populate_by_name=True, serialize_by_alias=True
+    )
 
 
 class Outcome(StrEnum):
@@ -414,8 +416,6 @@ class Run(Frozen):
     results: tuple[ProbeResult, ...] = ()
     attribution: Attribution | None = None
     verdicts: tuple[Verdict, ...] = ()
-
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, serialize_by_alias=True)
 
     @property
     def confirms(self) -> str | None:

@@ -87,9 +87,8 @@ class InstallPlace:
 
     def systemctl(self, *words: str) -> Completed:
         """One answer of systemctl. Raises ScheduleError when it is not there or says no."""
-        scope = ["--user"] if self.user else ["--system"]
         try:
-            done = self.run(["systemctl", *scope, "--no-pager", *words])
+            done = self.run(["systemctl", "--user" if self.user else "--system", "--no-pager", *words])
         except ProbeError as error:
             raise ScheduleError(f"systemctl {words[0]}: {error.reason}") from error
         if done.returncode != 0:

@@ -111,10 +111,10 @@ def parse(samples: Sequence[Mapping[str, Any]], ctx: Context) -> list[Measuremen
     found: list[Measurement] = []
     for name in dict.fromkeys(name for ports in seen for name in ports):
         states = [ports[name] for ports in seen if name in ports]
-        if not any(state.active for state in states):
+        if any(state.active for state in states):
+            found += _port(name, states, len(seen))
+        else:
             ctx.warn(f"port {name} was down for the whole run")
-            continue
-        found += _port(name, states, len(seen))
     return found
 
 

@@ -89,8 +89,7 @@ def latency(text: str) -> dict[str, float]:
 
 def _row(text: str) -> dict[str, float]:
     """The first row of the last table, by the names of its columns."""
-    heads = list(_TABLE.finditer(text))
-    if not heads:
+    if not (heads := list(_TABLE.finditer(text))):
         raise Failed(Code.TOOL_OUTPUT, "perftest printed no table")
     names = re.split(r"\s{2,}|\t+", heads[-1][0].strip().replace("#iterations", "  #iterations  "))
     for line in text[heads[-1].end() :].splitlines():

@@ -114,10 +114,8 @@ class FleetRun:
             return {}
         ours = staging.fits()
         like = {host: self.plan.variables[host].python for host, found in lacking.items() if found.python == ours}
-        why = {
-            host: f"cannot_stage: its Python is {found.python or 'absent'}, ours {ours}"
-            for host, found in lacking.items() if host not in like
-        }  # fmt: skip
+        others = {host: found.python or "absent" for host, found in lacking.items() if host not in like}
+        why = {host: f"cannot_stage: its Python is {python}, ours {ours}" for host, python in others.items()}
         brought = staging.bring(self.transport, like, self.folder / staging.STAGE) if like else {}
         self.plan = self.plan.with_product({host: place for host, (place, _) in brought.items() if place})
         return why | {host: reason for host, (_, reason) in brought.items()}

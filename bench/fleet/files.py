@@ -20,6 +20,7 @@ import json
 import os
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,10 +83,8 @@ def entries(folder: Path) -> list[dict[str, Any]]:
         return []
     found = []
     for line in text.splitlines():
-        try:
+        with suppress(ValueError):
             found.append(json.loads(line))
-        except ValueError:
-            continue
     return [entry for entry in found if isinstance(entry, dict)]
 
 

@@ -172,9 +172,8 @@ def parse(stdout: str, claim: str) -> Frame:
     out = _unpacked("".join(line for line in body if not line.startswith("AIREADY-")))
     if int(words[4]) != len(out) or hashlib.sha256(out).hexdigest() != words[3]:
         raise BadResult("its answer is not what it measured: length or digest differ")
-    return Frame(
-        int(words[2]) if len(words[2]) < 4 else 255, out, decoded(errors[0].partition(" ")[2]) if errors else ""
-    )
+    complaint = decoded(errors[0].partition(" ")[2]) if errors else ""
+    return Frame(int(words[2]) if len(words[2]) < 4 else 255, out, complaint)
 
 
 def _unpacked(packed: str) -> bytes:

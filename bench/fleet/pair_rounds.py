@@ -162,10 +162,8 @@ class Rounds:
         up = self._servers_up(sorted({server for one in pending for _, server in one}), seconds)
         try:
             for one in pending:  # every client at once; over when the last has answered or used up its time
-                jobs = {
-                    client: self._job(client, server) for client, server in one
-                    if server in up and not self.jobs.lost(client) and not self.jobs.lost(server)
-                }  # fmt: skip
+                able = [(a, b) for a, b in one if b in up and not self.jobs.lost(a) and not self.jobs.lost(b)]
+                jobs = {client: self._job(client, server) for client, server in able}
                 if jobs:
                     self.jobs.perform("pairs", jobs, width=len(jobs))
         finally:
@@ -174,33 +172,25 @@ class Rounds:
     def _file(self, client: str, server: str) -> Path:
         return self.folder / PAIR_FOLDER / pair_file(client, server)
 
-    @property
-    def _family(self) -> str:
-        """How the claims of all servers of this run begin."""
-        return f"{self.plan.id}.{_SERVE}"
-
     def _end_servers(self) -> None:
         """Those of this run, and those that a killed controller left: the log says on which hosts."""
         log = self.jobs.log
-        there = [
-            host for host in self.plan.hosts
-            if host in self.here and (_SERVE, host) in log.started and (_SERVE, host) not in log.ended
-        ]  # fmt: skip
+        begun = [host for host in self.plan.hosts if host in self.here and (_SERVE, host) in log.started]
+        there = [host for host in begun if (_SERVE, host) not in log.ended]
         if there:
-            replies = self.jobs.transport.each(dict.fromkeys(there, job_script.stop(self._family)), _SERVER_SECONDS)
+            stop = job_script.stop(f"{self.plan.id}.{_SERVE}")
+            replies = self.jobs.transport.each(dict.fromkeys(there, stop), _SERVER_SECONDS)
             done = [host for host in there if replies[host].kind is ReplyKind.DONE]
             log.write([{"phase": _SERVE, "key": host, "host": host, "state": "ended"} for host in done])
 
     def _servers_up(self, hosts: Sequence[str], seconds: float) -> list[str]:
-        plan, claim = self.plan, f"{self._family}.{os.urandom(4).hex()}"
+        plan, claim = self.plan, f"{self.plan.id}.{_SERVE}.{os.urandom(4).hex()}"
         self.jobs.log.write([{"phase": _SERVE, "key": host, "host": host, "attempt": 1} for host in hosts])
+        commands = {host: plan.command(plan.pair_server, host, plan.variables[host].address) for host in hosts}
         scripts = {
-            host: job_script.serve(
-                claim, plan.command(plan.pair_server, host, plan.variables[host].address), plan.pair_ready, seconds,
-                plan.env(host),
-            )
-            for host in hosts
-        }  # fmt: skip
+            host: job_script.serve(claim, command, plan.pair_ready, seconds, plan.env(host))
+            for host, command in commands.items()
+        }
         replies = self.jobs.transport.each(scripts, _SERVER_SECONDS + 5)
         up = [host for host in hosts if job_script.marker(replies[host].stdout, claim) == "SERVING"]
         for host in set(hosts) - set(up):

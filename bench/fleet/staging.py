@@ -129,21 +129,19 @@ def bring(
         done = transport.each(dict.fromkeys(arrived, unpack_script(archive)), limit) if arrived else {}
     finally:
         archive.path.unlink(missing_ok=True)
-    found = {}
-    for host, reply in {**asked, **sent, **done}.items():
-        place = said(reply.stdout, "STAGED")
-        found[host] = place, "" if place else f"cannot_stage: {reply.detail}"
-    return found
+    last = {**asked, **sent, **done}
+    there = {host: said(reply.stdout, "STAGED") for host, reply in last.items()}
+    return {host: (place, "" if place else f"cannot_stage: {last[host].detail}") for host, place in there.items()}
 
 
 def ready_script(archive: Archive) -> str:
     """Answers ``AIREADY-STAGED PATH`` when it is unpacked there already, else makes room for it."""
-    return BASE + _STAGE + _READY.replace("@NAME@", archive.name)
+    return (_STAGE + _READY).replace("@NAME@", archive.name)
 
 
 def unpack_script(archive: Archive) -> str:
     """Check the digest, unpack, answer ``AIREADY-STAGED PATH``."""
-    return (BASE + _STAGE + _UNPACK).replace("@NAME@", archive.name).replace("@SHA@", archive.sha256)
+    return (_STAGE + _UNPACK).replace("@NAME@", archive.name).replace("@SHA@", archive.sha256)
 
 
 def said(stdout: str, word: str) -> str | None:
@@ -152,9 +150,7 @@ def said(stdout: str, word: str) -> str | None:
     return found[1] if found else None
 
 
-_STAGE = """\
-s="$b/stage"; mkdir -p "$s"
-"""
+_STAGE = BASE + 's="$b/stage"; mkdir -p "$s"\n'
 _READY = """\
 touch "$s"
 find "$s" -mindepth 1 -maxdepth 1 -mtime +7 ! -name '@NAME@' -exec rm -rf {} + 2>/dev/null

@@ -54,13 +54,9 @@ def supply_gap(c: float, f: float) -> float:
 
 def gap_limit(profiles: Iterable[Profile], default: float = GAP_LIMIT) -> float:
     """The smallest ``max`` that a required gate sets for the starvation by storage, or 0.10 when none does."""
-    limits = [
-        gate.max
-        for profile in profiles
-        for gate in profile.gates
-        if gate.required and gate.metric == "starvation_ratio" and gate.labels.get("component") == "storage"
-    ]
-    return min((limit for limit in limits if limit is not None), default=default)
+    gates = (g for profile in profiles for g in profile.gates if g.required and g.metric == "starvation_ratio")
+    limits = [g.max for g in gates if g.labels.get("component") == "storage" and g.max is not None]
+    return min(limits, default=default)
 
 
 def attribute(
@@ -113,7 +109,6 @@ def _arms_of(path: str | None, measurements: Sequence[Measurement]) -> _Arms:
 
 
 def _doubt(rates: Mapping[str, Measurement]) -> str | None:
-    """Why these rates cannot decide, or None."""
     missing = [stage for stage in NEEDED if stage not in rates]
     if missing:
         return f"not measured: {', '.join(missing)}"
@@ -236,10 +231,7 @@ def _undecided(doubt: str) -> str:
 
 
 def _sentence(answer: Attribution, rates: tuple[float, float], limit: float, slower: float | None) -> str:
-    """``rates``: demand and supply in samples a second, in place of bytes where a sample's size is not known.
-
-    ``slower``: the share by which loading slows the accelerator when that is all that it loses.
-    """
+    """``rates``: demand and supply in samples a second, for want of a sample's size. ``slower``: as of `_slower`."""
     lost = _percent(answer.starvation_ratio)
     demand, supply, unit = answer.demand_bytes_per_second, answer.supply_bytes_per_second, "bytes_per_second"
     if demand is None or supply is None:
@@ -279,15 +271,11 @@ def _percent(ratio: float | None) -> str:
 
 
 def _advice(answer: Attribution, beside: Sequence[Measurement]) -> str:
-    """One or two sentences on what would help one path, or an empty string."""
-    match answer.bottleneck:
-        case "storage":
-            return " ".join(_storage(beside, answer.demand_bytes_per_second))
-        case "preprocess":
-            return _decode(beside)
-        case "loader":
-            return _loader(beside)
-    return ""
+    if answer.bottleneck == "storage":
+        return " ".join(_storage(beside, answer.demand_bytes_per_second))
+    if answer.bottleneck == "preprocess":
+        return _decode(beside)
+    return _loader(beside) if answer.bottleneck == "loader" else ""
 
 
 def _storage(beside: Sequence[Measurement], demand: float | None) -> Iterator[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 from bench.judge.profile import Gate, Profile
 from bench.model import Code, Decision, Finding, Limit, Measurement, Outcome, Run, Status, Verdict
@@ -28,15 +27,6 @@ _REAL_THING = {
 }
 _FIX = "mend what made the measurement invalid, then measure again"
 _REPEAT = "measure again on a quiet node with --effort thorough"
-
-
-class _Answer(NamedTuple):
-    """What decides a gate: its status, the measurement to show, and why it is not plainly pass or fail."""
-
-    status: Status
-    shown: Measurement | None
-    reason: str | None = None
-    remedy: str | None = None
 
 
 def judge(run: Run, profile: Profile, probes: Mapping[str, str] | None = None) -> Verdict:
@@ -60,9 +50,8 @@ def judge_gate(run: Run, gate: Gate, probes: Mapping[str, str]) -> tuple[Finding
     """
     matching = run.find(gate.metric, **gate.labels)
     counted = [m for m in matching if gate.accept_stand_in or m.stand_in is None]
-    answer = _answer(run, gate, matching, counted, probes)
-    shares = [share(m.value, gate.limit) for m in counted]
-    return _finding(gate, answer), gate_score(answer.status, shares)
+    finding = _found(run, gate, matching, counted, probes)
+    return finding, gate_score(finding.status, [share(m.value, gate.limit) for m in counted])
 
 
 def worst_of(decisions: Iterable[Decision]) -> Decision:
@@ -101,27 +90,30 @@ def decision_of(findings: Iterable[Finding]) -> Decision:
     return Decision.GO if required == {Status.PASS} else Decision.INCONCLUSIVE
 
 
-def _answer(
+def _found(
     run: Run, gate: Gate, matching: list[Measurement], counted: list[Measurement], probes: Mapping[str, str]
-) -> _Answer:
+) -> Finding:
     if not matching:
         return _nothing(run, gate, probes)
     if not counted:
-        return _only_stand_ins(gate, matching)
+        worst = _worst(matching, gate.limit)
+        what = worst.stand_in or ""
+        reason = f"{Code.STAND_IN}: {what} in place of the real thing, which this gate does not accept"
+        return _finding(gate, Status.NO_DATA, worst, reason, _REAL_THING.get(what))
     worst = _worst(counted, gate.limit)
     status = status_of(worst, gate.limit)
     which = _which(worst, gate) if len(counted) > 1 else ""
     if status is Status.FAIL:
-        return _Answer(status, worst, which or None)
+        return _finding(gate, status, worst, which or None)
     if doubtful := next((m for m in counted if m.invalid is not None), None):
-        return _Answer(Status.UNDECIDED, doubtful, f"{Code.INVALID}: {doubtful.invalid}", _FIX)
+        return _finding(gate, Status.UNDECIDED, doubtful, f"{Code.INVALID}: {doubtful.invalid}", _FIX)
     if status is Status.UNDECIDED:
         low, high, needed = (human(value, gate.metric, 4) for value in (*worst.interval, gate.min or gate.max or 0.0))
         reason = f"{Code.STRADDLES_LIMIT}: {low} to {high} lies on both sides of {needed} {which}"
-        return _Answer(status, worst, reason.rstrip(), _REPEAT)
+        return _finding(gate, status, worst, reason.rstrip(), _REPEAT)
     if hole := _hole(run, counted):
-        return _Answer(Status.NO_DATA, worst, f"{Code.NOT_MEASURED}: {hole}")
-    return _Answer(status, worst, which or None)
+        return _finding(gate, Status.NO_DATA, worst, f"{Code.NOT_MEASURED}: {hole}")
+    return _finding(gate, status, worst, which or None)
 
 
 def _worst(measurements: list[Measurement], limit: Limit) -> Measurement:
@@ -144,26 +136,19 @@ def _hole(run: Run, counted: list[Measurement]) -> str | None:
     return None
 
 
-def _nothing(run: Run, gate: Gate, probes: Mapping[str, str]) -> _Answer:
+def _nothing(run: Run, gate: Gate, probes: Mapping[str, str]) -> Finding:
     """Nobody measured it: quote the probe that should have."""
     probe = probes.get(gate.metric)
     if probe is None:
-        return _Answer(Status.NO_DATA, None, f"{Code.NOT_MEASURED}: this run has no {_name(gate)}")
+        return _finding(gate, Status.NO_DATA, None, f"{Code.NOT_MEASURED}: this run has no {_name(gate)}")
     results = [result for result in run.results if result.probe == probe]
     if not results:
         reason = f"{Code.NOT_MEASURED}: the probe {probe} did not run"
-        return _Answer(Status.NO_DATA, None, reason, f"add --probe {probe}")
+        return _finding(gate, Status.NO_DATA, None, reason, f"add --probe {probe}")
     if failed := next((r for r in results if r.outcome is not Outcome.OK), None):
-        return _Answer(Status.NO_DATA, None, f"probe_{failed.outcome}: {failed.reason}", failed.remedy)
+        return _finding(gate, Status.NO_DATA, None, f"probe_{failed.outcome}: {failed.reason}", failed.remedy)
     reason = f"{Code.NOT_MEASURED}: the probe {probe} ran, and measured no {_name(gate)}"
-    return _Answer(Status.NO_DATA, None, reason, results[0].remedy or gate.remedy)
-
-
-def _only_stand_ins(gate: Gate, matching: list[Measurement]) -> _Answer:
-    worst = _worst(matching, gate.limit)
-    what = worst.stand_in or ""
-    reason = f"{Code.STAND_IN}: {what} in place of the real thing, which this gate does not accept"
-    return _Answer(Status.NO_DATA, worst, reason, _REAL_THING.get(what))
+    return _finding(gate, Status.NO_DATA, None, reason, results[0].remedy or gate.remedy)
 
 
 def _which(measurement: Measurement, gate: Gate) -> str:
@@ -177,20 +162,21 @@ def _name(gate: Gate) -> str:
     return f"{gate.metric} with {labels}" if labels else gate.metric
 
 
-def _finding(gate: Gate, answer: _Answer) -> Finding:
-    """What a gate shows: its own labels, the number that decided it, and why."""
-    shown = answer.shown
+def _finding(
+    gate: Gate, status: Status, shown: Measurement | None, reason: str | None = None, remedy: str | None = None
+) -> Finding:
+    """What a gate shows: its own labels, the number that decided it, and why it is not plainly pass or fail."""
     return Finding(
         metric=gate.metric,
         labels=gate.labels,
         observed=shown.value if shown else None,
         interval=shown.interval if shown else None,
         limit=gate.limit,
-        status=answer.status,
+        status=status,
         required=gate.required,
         source=gate.source,
-        remedy=answer.remedy or ("" if answer.status is Status.NO_DATA else gate.remedy),
-        reason=answer.reason[:4000] if answer.reason else None,
+        remedy=remedy or ("" if status is Status.NO_DATA else gate.remedy),
+        reason=reason[:4000] if reason else None,
         stand_in=shown.stand_in if shown else None,
     )
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise
 
-from bench.judge.statistics import quantile, quantile_interval
+from bench.judge.statistics import Interval, quantile, quantile_interval
 from bench.model import Measurement, Outcome, ProbeResult, Run
 
 #: The gap between two speakers in human conversation is about 200 ms (Stivers et al., PNAS 106, 2009).
@@ -224,19 +224,14 @@ def _answer(until: str, parts: Sequence[Part], budget: float) -> list[Measuremen
     invalid = "; ".join(dict.fromkeys(one.invalid for one in parts if one.invalid)) or None
     samples = min(one.samples for one in parts)
 
-    def exact(metric: str, value: float, **more: str) -> Measurement:
-        return Measurement(
-            metric=metric, value=value, interval=(value, value), samples=samples, labels={**labels, **more},
-            invalid=invalid,
-        )  # fmt: skip
+    def made(metric: str, value: float, interval: Interval | None = None, **more: str) -> Measurement:
+        at, around = {**labels, **more}, interval or (value, value)
+        return Measurement(metric=metric, value=value, interval=around, samples=samples, labels=at, invalid=invalid)
 
     return [
-        Measurement(
-            metric="response_over_budget_ratio", value=whole.over, interval=whole.bounds, samples=samples,
-            labels={**labels, "budget_seconds": f"{budget:g}"}, invalid=invalid,
-        ),
-        exact("response_seconds", whole.p50, statistic="p50"),
-        exact("response_seconds", whole.p99, statistic="p99"),
-        exact("response_left_seconds", whole.left),
-        *(exact("response_part_ratio", share, part=name) for name, share in whole.shares.items()),
-    ]  # fmt: skip
+        made("response_over_budget_ratio", whole.over, whole.bounds, budget_seconds=f"{budget:g}"),
+        made("response_seconds", whole.p50, statistic="p50"),
+        made("response_seconds", whole.p99, statistic="p99"),
+        made("response_left_seconds", whole.left),
+        *(made("response_part_ratio", share, part=name) for name, share in whole.shares.items()),
+    ]

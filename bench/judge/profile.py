@@ -142,7 +142,8 @@ def _form(raw: dict[str, Any]) -> Iterator[tuple[Path, str]]:
 def _sentence(kind: str, path: Path, message: str) -> str:
     key = _shown(path[-1]) if path else ""
     if kind == "extra_forbidden":
-        return f"unknown key {key}{_nearest(str(path[-1]), _keys(Gate if len(path) > 1 else Profile))}"
+        fields = (Gate if len(path) > 1 else Profile).model_fields.items()
+        return f"unknown key {key}{_nearest(str(path[-1]), [field.alias or name for name, field in fields])}"
     if kind == "missing":
         return _EMPTY if path == ("gate",) else f"{key} is missing"
     if kind == "value_error":
@@ -156,10 +157,6 @@ def _sentence(kind: str, path: Path, message: str) -> str:
     if isinstance(path[-1], int):
         key = "a gate"
     return f"{key} must be {_WANTED[kind]}" if kind in _WANTED else f"{key}: {message}"
-
-
-def _keys(model: type[BaseModel]) -> list[str]:
-    return [field.alias or key for key, field in model.model_fields.items()]
 
 
 def _meaning(raw: dict[str, Any], metrics: Mapping[str, Metric]) -> Iterator[tuple[Path, str]]:
@@ -185,8 +182,7 @@ def _undeclared(at: Path, gate: dict[str, Any], metrics: Mapping[str, Metric]) -
         return
     for label in labels if isinstance(labels, dict) else ():
         if label != STAND_IN and label not in metric.labels:
-            known = ", ".join(metric.labels) or "none"
-            hint = _nearest(label, list(metric.labels)) or f"; it has {known}"
+            hint = _nearest(label, list(metric.labels)) or f"; it has {', '.join(metric.labels) or 'none'}"
             yield (*at, "labels", label), f"{name} has no label {_shown(label)}{hint}"
 
 

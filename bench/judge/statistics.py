@@ -139,15 +139,9 @@ def merge(first: Measurement, second: Measurement) -> Measurement:
     repeats = first.repeats + second.repeats
     value, interval = median_interval(repeats)
     doubts = dict.fromkeys(doubt for doubt in (first.invalid, second.invalid) if doubt)
-    return Measurement(
-        metric=first.metric,
-        labels=first.labels,
-        value=value,
-        interval=interval,
-        samples=first.samples + second.samples,
-        repeats=repeats,
-        invalid="; ".join(doubts) or None,
-    )
+    samples, invalid = first.samples + second.samples, "; ".join(doubts) or None
+    changed = {"value": value, "interval": interval, "samples": samples, "repeats": repeats, "invalid": invalid}
+    return first.model_copy(update=changed)
 
 
 def _sorted(values: Sequence[float]) -> list[float]:
@@ -232,23 +226,19 @@ def _beta_share(x: float, a: float, b: float) -> float:
 
 def _beta_fraction(x: float, a: float, b: float) -> float:
     """The continued fraction, by Lentz's method."""
-    c, d = 1.0, 1.0 / _not_zero(1.0 - (a + b) * x / (a + 1.0))
+    c, d = 1.0, 1.0 / (1.0 - (a + b) * x / (a + 1.0) or _TINY)
     found = d
     for m in range(1, _STEPS):
         for term in (
             m * (b - m) * x / ((a + 2 * m - 1.0) * (a + 2 * m)),
             -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1.0)),
         ):
-            d = 1.0 / _not_zero(1.0 + term * d)
-            c = _not_zero(1.0 + term / c)
+            d = 1.0 / (1.0 + term * d or _TINY)
+            c = 1.0 + term / c or _TINY
             found *= c * d
         if abs(c * d - 1.0) < 1e-15:
             break
     return found
-
-
-def _not_zero(value: float) -> float:
-    return value if abs(value) > _TINY else _TINY
 
 
 @lru_cache(maxsize=8192)

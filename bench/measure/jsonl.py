@@ -79,7 +79,7 @@ _adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 def decoded(line: str | bytes, key: str | None = None) -> dict[str, Any] | None:
     """The object in ``line``, or None when it holds none, or none with a text at ``key``."""
     try:
-        value = json.loads(line, parse_int=_whole, parse_float=_finite, parse_constant=_refuse)
+        value = json.loads(line, parse_int=_whole, parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) and (key is None or isinstance(value.get(key), str)) else None
@@ -128,9 +128,5 @@ def _whole(text: str) -> int:
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError("larger than a double holds")
+        raise ValueError("no number that a double holds")
     return value
-
-
-def _refuse(name: str) -> float:
-    raise ValueError(f"{name} is not a number")

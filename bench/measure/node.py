@@ -62,11 +62,6 @@ def _found(pattern: str, path: str | Path) -> str | None:
     return found[1].strip() if found else None
 
 
-def _cpu() -> dict[str, Any]:
-    model = _found(r"^model name\s*:\s*(.+)$", "/proc/cpuinfo") or platform.processor() or platform.machine()
-    return {"model": model, "logical": os.cpu_count(), "usable": len(os.sched_getaffinity(0))}
-
-
 def tool_version(tool: str) -> str | None:
     """The first line that the tool prints of itself, None if it is not there or does not answer."""
     with suppress(ProbeError):
@@ -90,13 +85,14 @@ def facts(storage: Sequence[Path] = ()) -> dict[str, Any]:
     release: dict[str, str] = {}
     with suppress(OSError):
         release = platform.freedesktop_os_release()
+    model = _found(r"^model name\s*:\s*(.+)$", "/proc/cpuinfo") or platform.processor() or platform.machine()
     memory = _found(r"^MemTotal:\s*(\d+) kB", "/proc/meminfo")
     gpus = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))  # no library, no permission needed
     return {
         "kernel": platform.release(),
         "os": release.get("PRETTY_NAME", "unknown"),
         "architecture": platform.machine(),
-        "cpu": _cpu(),
+        "cpu": {"model": model, "logical": os.cpu_count(), "usable": len(os.sched_getaffinity(0))},
         "governor": read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or None,
         "memory_bytes": memory and int(memory) * 1024,
         "gpus": [_found(r"^Model:\s*(.+)$", file) or "unknown" for file in gpus],

@@ -22,8 +22,7 @@ _POLL_SECONDS = 0.02
 
 def adopt_orphans() -> None:
     """Make this process the parent of its descendants' orphans, so that a daemonised child is still found."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def descendants(root: int) -> list[int]:
@@ -76,7 +75,6 @@ def end_all(pids: Iterable[int], *, grace: float = 3.0) -> list[int]:
 
 
 def _hold(held: dict[int, int], pids: Iterable[int]) -> None:
-    """Add a pidfd of each process that there is."""
     for pid in pids:
         with suppress(OSError):
             held[pid] = os.pidfd_open(pid)

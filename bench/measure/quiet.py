@@ -25,20 +25,12 @@ _NO_LINK = re.compile(r"lo$|veth|docker|br-|cni|flannel")
 _GPU_QUERY = ["nvidia-smi", "--query-compute-apps=pid,process_name", "--format=csv,noheader"]
 _GPU_SECONDS = 10.0
 _NAMED = 3
+#: What others may take: shares of all processors, and of the time that some task was stalled; of each disk and link.
+_CPU_RATIO, _STALL_RATIO, _BYTES_PER_SECOND = 0.30, 0.20, 25e6
 
 WINDOW_SECONDS = {Effort.QUICK: 1.0, Effort.STANDARD: 2.0, Effort.THOROUGH: 5.0}
 #: How long a run waits of itself: what a run before it left to be written is gone by then.
 PATIENCE_SECONDS = {Effort.QUICK: 4.0, Effort.STANDARD: 12.0, Effort.THOROUGH: 60.0}
-
-
-@dataclass(frozen=True, slots=True)
-class QuietLimits:
-    """What others may take. Ratios are shares of all processors, and of the time that some task was stalled."""
-
-    cpu_ratio: float = 0.30
-    stall_ratio: float = 0.20
-    disk_bytes_per_second: float = 25e6
-    network_bytes_per_second: float = 25e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,20 +65,17 @@ def snapshot(proc: Path = Path("/proc")) -> Snapshot:
     )
 
 
-def busy_between(before: Snapshot, after: Snapshot, limits: QuietLimits | None = None) -> tuple[str, ...]:
+def busy_between(before: Snapshot, after: Snapshot) -> tuple[str, ...]:
     """What was busy between two moments, one phrase each with its figure; empty for a quiet node."""
-    limits = limits or QuietLimits()
     seconds = max(after.seconds - before.seconds, 0.01)
-    found = []
     ratio = (after.busy - before.busy) / max(after.total - before.total, 1)
-    if ratio > limits.cpu_ratio:
-        found.append(f"processors {100 * ratio:.0f} % busy{_who(before, after)}")
+    found = [f"processors {100 * ratio:.0f} % busy{_who(before, after)}"] if ratio > _CPU_RATIO else []
     for name, stalled in after.stalls.items():
         share = (stalled - before.stalls.get(name, stalled)) / seconds
-        if share > limits.stall_ratio:
+        if share > _STALL_RATIO:
             found.append(f"{name} pressure {100 * min(share, 1.0):.0f} % of the time")
-    found += _traffic("disk", before.disks, after.disks, seconds, limits.disk_bytes_per_second)
-    return (*found, *_traffic("network", before.links, after.links, seconds, limits.network_bytes_per_second))
+    found += _traffic("disk", before.disks, after.disks, seconds)
+    return (*found, *_traffic("network", before.links, after.links, seconds))
 
 
 def gpu_processes(run: Callable[[], str] | None = None) -> tuple[str, ...]:
@@ -141,6 +130,8 @@ def _who(before: Snapshot, after: Snapshot) -> str:
     return f" ({', '.join(names)})" if names else ""
 
 
-def _traffic(what: str, before: Mapping[str, int], after: Mapping[str, int], seconds: float, limit: float) -> list[str]:
+def _traffic(what: str, before: Mapping[str, int], after: Mapping[str, int], seconds: float) -> list[str]:
     rates = {name: (count - before[name]) / seconds for name, count in after.items() if name in before}
-    return [f"{what} {name} {rate / 1e6:.0f} MB/s of others" for name, rate in rates.items() if rate > limit]
+    return [
+        f"{what} {name} {rate / 1e6:.0f} MB/s of others" for name, rate in rates.items() if rate > _BYTES_PER_SECOND
+    ]

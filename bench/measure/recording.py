@@ -134,22 +134,19 @@ class Recording:
     """What an evidence folder holds, by probe and name, in order. Raises Failed, one line, when it cannot be used."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, path = folder, folder / INDEX
         self._calls: dict[tuple[str, str], deque[Mapping[str, Any]]] = defaultdict(deque)
-        for number, line in enumerate(self._lines(), 1):
-            entry = decoded(line) or {}
-            if not {"probe", "name", "stdout", "returncode"} <= entry.keys():
-                raise Failed(Code.REPLAY_UNUSABLE, f"{folder / INDEX}:{number}: not a recorded call")
-            self._calls[str(entry["probe"]), str(entry["name"])].append(entry)
-
-    def _lines(self) -> list[str]:
-        path = self.folder / INDEX
         try:
             if path.stat().st_size > _MAX_INDEX_BYTES:
                 raise Failed(Code.REPLAY_UNUSABLE, f"{path} is larger than {_MAX_INDEX_BYTES >> 20} MiB")
-            return path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise Failed(Code.REPLAY_UNUSABLE, f"{path}: {error}; give the .raw folder of a stored run") from error
+        for number, line in enumerate(lines, 1):
+            entry = decoded(line) or {}
+            if not {"probe", "name", "stdout", "returncode"} <= entry.keys():
+                raise Failed(Code.REPLAY_UNUSABLE, f"{path}:{number}: not a recorded call")
+            self._calls[str(entry["probe"]), str(entry["name"])].append(entry)
 
     def next(self, probe: str, name: str) -> tuple[Completed, str | None]:
         if not (calls := self._calls[probe, name]):

@@ -98,8 +98,6 @@ def _document(plan: RunPlan, results: Sequence[ProbeResult], caught: int | None 
 
 
 class _Runner:
-    """The moving parts of one run."""
-
     def __init__(self, plan: RunPlan, signals: Signals) -> None:
         self.plan = plan
         self.signals = signals
@@ -113,8 +111,7 @@ class _Runner:
         self.observers = Observers(opened)
         self.observers.start()
         try:
-            results = [self._turn(probe, index > 0) for index, probe in enumerate(measuring)]
-            results = self._repeated(measuring, results)
+            results = self._repeated(measuring, [self._turn(probe, at > 0) for at, probe in enumerate(measuring)])
         finally:
             self.observers.stop()
         watched = [self._result(w.probe, partial(self._parse, w)) for w in opened]

@@ -33,18 +33,11 @@ _ENV_NAMES = frozenset(
     "PATH HOME USER LOGNAME TMPDIR LANG LD_LIBRARY_PATH VIRTUAL_ENV XDG_RUNTIME_DIR PYTHONPATH OMP_NUM_THREADS".split()
 )
 _ENV_PREFIXES = ("BENCH_", "CUDA_", "NVIDIA_", "NCCL_", "GLOO_", "UCX_", "ROCR_", "HIP_")
-_DIE_WITH_PARENT = (
-    "import ctypes,os,sys; ctypes.CDLL(None).prctl(1,9,0,0,0); os.execv(sys.argv[1],sys.argv[1:])"  # PR_SET_PDEATHSIG
-)
+#: prctl(PR_SET_PDEATHSIG, SIGKILL), then the program itself.
+_DIE_WITH_PARENT = "import ctypes,os,sys; ctypes.CDLL(None).prctl(1,9,0,0,0); os.execv(sys.argv[1],sys.argv[1:])"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_PACKAGES = {
-    "fio": "fio",
-    "iperf3": "iperf3",
-    "ip": "iproute2",
-    "setpriv": "util-linux",
-    "ib_write_bw": "perftest",
-    "ib_write_lat": "perftest",
-}
+#: Where the package is not called like the tool.
+_PACKAGES = {"ip": "iproute2", "setpriv": "util-linux", "ib_write_bw": "perftest", "ib_write_lat": "perftest"}
 
 
 class Signals:
@@ -181,7 +174,8 @@ def run(
         reader.close()
     code = process.returncode if process.returncode is not None else -9
     words, seconds = tuple(str(word) for word in argv), time.monotonic() - started
-    done = Completed(words, code, reader.stdout(), reader.stderr(), seconds)
+    out, tail = reader.out.decode(errors="replace"), reader.err[-STDERR_TAIL_BYTES:].decode(errors="replace")
+    done = Completed(words, code, out, tail, seconds)
     if error is not None:
         error.completed = done
         raise error
@@ -195,11 +189,11 @@ class _Reader:
         assert process.stdout is not None and process.stderr is not None
         self._process = process
         self._on_line = on_line
-        self._out, self._err = bytearray(), bytearray()
+        self.out, self.err = bytearray(), bytearray()
         self._passed = 0
         self._selector = selectors.DefaultSelector()
-        self._selector.register(process.stdout, selectors.EVENT_READ, self._out)
-        self._selector.register(process.stderr, selectors.EVENT_READ, self._err)
+        self._selector.register(process.stdout, selectors.EVENT_READ, self.out)
+        self._selector.register(process.stderr, selectors.EVENT_READ, self.err)
 
     def read_until_end(self, deadline: float, signals: Signals | None) -> None:
         while self._selector.get_map():
@@ -221,20 +215,10 @@ class _Reader:
         key.data.extend(chunk)
         if len(key.data) > MAX_OUTPUT_BYTES:
             raise Failed(Code.TOOL_OUTPUT, f"more than {MAX_OUTPUT_BYTES >> 20} MiB of output")
-        if key.data is self._out and self._on_line is not None:
-            self._pass_on(self._on_line)
-
-    def _pass_on(self, on_line: Callable[[str], None]) -> None:
-        while (newline := self._out.find(b"\n", self._passed)) >= 0:
-            line = self._out[self._passed : newline].decode(errors="replace")
+        while self._on_line is not None and (newline := self.out.find(b"\n", self._passed)) >= 0:
+            line = self.out[self._passed : newline].decode(errors="replace")
             self._passed = newline + 1
-            on_line(line)
-
-    def stdout(self) -> str:
-        return self._out.decode(errors="replace")
-
-    def stderr(self) -> str:
-        return self._err[-STDERR_TAIL_BYTES:].decode(errors="replace")
+            self._on_line(line)
 
     def close(self) -> None:
         self._selector.close()

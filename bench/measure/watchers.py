@@ -60,8 +60,6 @@ class Observers:
             self._sample("tick")
 
     def _sample(self, event: str) -> None:
-        if not self.watching:
-            return
         with self._lock:
             now = time.monotonic() - self._started
             for one in self.watching:

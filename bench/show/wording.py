@@ -9,20 +9,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from bench.judge.gate import keeps
-from bench.model import (
-    Code,
-    Decision,
-    Finding,
-    Limit,
-    Measurement,
-    Node,
-    Outcome,
-    Run,
-    Status,
-    Verdict,
-    code_of,
-    unit_of,
-)
+from bench.model import Code, Decision, Finding, Limit, Measurement, Outcome, Run, Status, Verdict, code_of, unit_of
 from bench.show.text import clean
 from bench.units import human
 
@@ -237,9 +224,9 @@ def when(text: str | None) -> str:
     return f"{found:%Y-%m-%d %H:%M} UTC" if found else clean(text or "at an unknown time", 40)
 
 
-def gpus(node: Node) -> list[str]:
+def gpus(run: Run) -> list[str]:
     """The names of the GPUs that were found, one each."""
-    found = node.facts.get("gpus")
+    found = run.node.facts.get("gpus")
     return [clean(str(gpu), 60) for gpu in found] if isinstance(found, list | tuple) else []
 
 

@@ -135,8 +135,7 @@ def sweep(folder: Path, now: float | None = None) -> int:
     """Remove temps that dead writers left more than an hour ago; how many. Touches only names of our own form."""
     limit = (time.time() if now is None else now) - STALE_SECONDS
     with opened(folder) as fd:
-        names = os.listdir(fd)
-        stale = [name for name in names if _TEMP.fullmatch(name) and _is_old(fd, name, limit)]
+        stale = [name for name in os.listdir(fd) if _TEMP.fullmatch(name) and _is_old(fd, name, limit)]
         return sum(_unlink(fd, name) for name in stale)
 
 

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import Field, FiniteFloat, ValidationError
 
 from bench.model import Frozen, Text
 from bench.store import atomic
@@ -44,8 +44,6 @@ class Decisions(Frozen):
     hostname: str
     pin: Pin | None = None
     resets: tuple[Reset, ...] = ()
-
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, serialize_by_alias=True)
 
     @property
     def through(self) -> float:

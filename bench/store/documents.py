@@ -30,6 +30,13 @@ Document = dict[str, Any]
 _UPGRADES: dict[int, Callable[[Document], Document]] = {}
 
 _AGAIN = "name another run, or measure again with: bench run"
+_REFUSED = {
+    errno.ELOOP: "is a symbolic link, which is not followed here; name the file itself",
+    errno.EISDIR: "is a folder; name the .json file that bench run wrote",
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM), "permission denied; read it as its owner, or as a member of its group"
+    ),
+}
 
 
 def load(path: Path, *, follow: bool = True) -> Run:
@@ -65,22 +72,12 @@ def _read(path: Path, follow: bool) -> bytes:
                 raise UnusableRun("is not a regular file; name the .json file that bench run wrote")
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise UnusableRun(_cannot_read(error)) from error
+        raise UnusableRun(_REFUSED.get(error.errno or 0, f"{why(error)}; {_AGAIN}")) from error
     except ValueError as error:  # a NUL in the name
         raise UnusableRun("is not a file name; name the .json file that bench run wrote") from error
     if len(data) > MAX_BYTES:
         raise UnusableRun(f"is larger than {MAX_BYTES >> 20} MiB, which no run is; {_AGAIN}")
     return data
-
-
-def _cannot_read(error: OSError) -> str:
-    if error.errno == errno.ELOOP:
-        return "is a symbolic link, which is not followed here; name the file itself"
-    if error.errno == errno.EISDIR:
-        return "is a folder; name the .json file that bench run wrote"
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return "permission denied; read it as its owner, or as a member of its group"
-    return f"{why(error)}; {_AGAIN}"
 
 
 def _decode(data: bytes) -> tuple[object, bool]:

@@ -100,7 +100,7 @@ class Index(AbstractContextManager["Index"]):
         if found == _indexed(db):
             return
         db.execute("BEGIN IMMEDIATE")
-        try:
+        with db:  # commits, or rolls back what an exception ends
             known = _indexed(db)
             forget(db, [path for path in known if found.get(path) != known[path]])
             writer = Writer(db)
@@ -108,11 +108,6 @@ class Index(AbstractContextManager["Index"]):
                 if known.get(path) != stamp:
                     writer.add(path, stamp, self._load(path))
             writer.flush()
-        except BaseException:
-            with suppress(sqlite3.Error):
-                db.execute("ROLLBACK")
-            raise
-        db.execute("COMMIT")
 
     def _load(self, path: str) -> Run | None:
         try:
@@ -140,7 +135,10 @@ class Index(AbstractContextManager["Index"]):
             "ORDER BY at DESC, path DESC LIMIT ?"
         )
         rows = self.db.execute(query, (host, epoch, since, until, limit)).fetchall()
-        return [_stored(row) for row in reversed(rows)]
+        return [
+            StoredRun(run, at, bool(sound), confirms, tuple(map(tuple, json.loads(decisions))))
+            for run, at, sound, confirms, decisions in reversed(rows)
+        ]
 
     def values(self, metric: str, labels: Labels, host: str, runs: Iterable[str]) -> dict[str, float]:
         """Run id -> that series' value, of the named runs of the node that have a valid one."""
@@ -190,17 +188,11 @@ class Index(AbstractContextManager["Index"]):
         return row[0] if row else None
 
     def _one(self, query: str, *given: object) -> Any:
-        """The first row, None without one."""
         return self.db.execute(query, given).fetchone()
 
 
 def _indexed(db: sqlite3.Connection) -> dict[str, Stamp]:
     return {path: (m, s, i) for path, m, s, i in db.execute("SELECT path, mtime, size, inode FROM files")}
-
-
-def _stored(row: tuple[str, float, int, str | None, str]) -> StoredRun:
-    run, at, sound, confirms, decisions = row
-    return StoredRun(run, at, bool(sound), confirms, tuple((p, d, c) for p, d, c in json.loads(decisions)))
 
 
 def _remove(path: Path) -> None:
@@ -275,7 +267,6 @@ class Writer:
         self._met: dict[tuple[str, Labels], int] = {}  # the same, by labels as they came: making their text is slow
         self._next: int = db.execute("SELECT COALESCE(MAX(number), 0) + 1 FROM runs").fetchone()[0]
         self._points: list[tuple[object, ...]] = []
-        self._fingerprints: set[str] = set()
 
     def add(self, path: str, stamp: Stamp, run: Run | None) -> None:
         """A file that holds no usable run is remembered too, so that it is read and told of once."""
@@ -297,10 +288,8 @@ class Writer:
             *(is_sound(run), run.confirms, verdicts),
         )
         self._db.execute(f"INSERT INTO runs VALUES ({','.join('?' * len(row))})", row)
-        if node.fingerprint not in self._fingerprints:
-            self._fingerprints.add(node.fingerprint)
-            facts = json.dumps(telling(node.facts))
-            self._db.execute("INSERT OR IGNORE INTO facts VALUES (?,?)", (node.fingerprint, facts))
+        facts = json.dumps(telling(node.facts))
+        self._db.execute("INSERT OR IGNORE INTO facts VALUES (?,?)", (node.fingerprint, facts))
         for m in run.measurements():
             series = self._number(m.metric, tuple(m.labels.items()))
             self._points.append((series, number, m.value, *m.interval, m.invalid))

@@ -14,8 +14,7 @@ from bench.errors import UserError, note
 from bench.judge.baseline.comparison import changes, differences, epoch_of, telling
 from bench.judge.baseline.prediction import Policy, baseline_of
 from bench.judge.baseline.scale import scale_of
-from bench.judge.baseline.series import History as Nights
-from bench.judge.baseline.series import Key, key_of
+from bench.judge.baseline.series import History, Key, key_of
 from bench.model import Finding, Measurement, Metric, Run
 from bench.show.terminal.lineage import explain
 from bench.show.wording import bound_of, gate_name
@@ -31,7 +30,7 @@ from bench.workflows.site import find_run, folder_of
 
 if TYPE_CHECKING:
     from bench.show.html.page import Shown
-    from bench.show.html.plots.timelines import History
+    from bench.show.html.plots.timelines import MetricHistory
 
 _NIGHTS = 60
 _MOST = 8
@@ -97,7 +96,7 @@ def _shown(store: Store, reference: str | None, metrics: Mapping[str, Metric]) -
     return Shown(run, lineage, tuple(_histories(store, run, metrics)), descriptions)
 
 
-def _histories(store: Store, run: Run, metrics: Mapping[str, Metric]) -> list[History]:
+def _histories(store: Store, run: Run, metrics: Mapping[str, Metric]) -> list[MetricHistory]:
     """One a gating metric that this run measured, at most eight, over this node's nights of the same epoch.
 
     Empty where the store's past cannot be read: the report is worth having without it.
@@ -124,16 +123,16 @@ def _gating(run: Run) -> dict[Key, tuple[Finding, Measurement]]:
 
 
 def _history(
-    key: Key, m: Measurement, finding: Finding, known: Nights, metrics: Mapping[str, Metric]
-) -> History | None:
-    from bench.show.html.plots.timelines import History
+    key: Key, m: Measurement, finding: Finding, known: History, metrics: Mapping[str, Metric]
+) -> MetricHistory | None:
+    from bench.show.html.plots.timelines import MetricHistory
 
     of_run = known.values.get(key, {})
     values = tuple(of_run[session.run] for session in known.runs if session.run in of_run)[-_NIGHTS:]
     if len(values) < 2:
         return None
     expected, edge, visible = _normal(metrics.get(m.metric), values[:-1])
-    return History(
+    return MetricHistory(
         name=gate_name(finding),
         metric=m.metric,
         values=values,

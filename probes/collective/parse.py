@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -47,15 +47,11 @@ _KINDS: Mapping[str, type[object]] = {"ranks": RankNames, "times": RankIteration
 
 def parse(text: str) -> Ranks:
     """The program's output. Raises Failed or TimedOut with the reason that it gave."""
-    names: tuple[str, ...] = ()
-    times: dict[int, RankIterations] = {}
-    for one in records(text, "the all-reduce", _KINDS):
-        if isinstance(one, RanksFailed):
-            raise _failure(one.error)
-        if isinstance(one, RankNames):
-            names = (*names, *one.names)
-        elif isinstance(one, RankIterations):
-            times[one.rank] = one
+    said = records(text, "the all-reduce", _KINDS)
+    if failed := next((one for one in said if isinstance(one, RanksFailed)), None):
+        raise _failure(failed.error)
+    names = tuple(name for one in said if isinstance(one, RankNames) for name in one.names)
+    times = {one.rank: one for one in said if isinstance(one, RankIterations)}
     if not names or set(times) != set(range(len(names))):
         raise Failed(Code.TOOL_OUTPUT, f"the all-reduce told the times of {len(times)} of {len(names) or 'its'} ranks")
     by_rank = [times[rank] for rank in range(len(names))]
@@ -74,25 +70,22 @@ def _failure(error: str) -> Failed | TimedOut:
     return Failed.told(error[:300]) if ": " in error else Failed(Code.COLLECTIVE_FAILED, error[:300])
 
 
-def measurements(ranks: Ranks, labels: Mapping[str, str]) -> list[Measurement]:
-    found = []
+def measurements(ranks: Ranks, labels: Mapping[str, str]) -> Iterator[Measurement]:
     of_rank = [{"rank": str(rank), "host": name} for rank, name in enumerate(ranks.names)]
     for size in sorted(ranks.seconds):
         named = {**labels, "backend": ranks.backend, "size_bytes": str(size), "ranks": str(len(ranks.names))}
-        found.append(of_repeats("collective_bus_bytes_per_second", bus_bandwidths(ranks, size), named))
+        yield of_repeats("collective_bus_bytes_per_second", bus_bandwidths(ranks, size), named)
         for own, seconds in zip(of_rank, ranks.seconds[size], strict=True):
-            found.append(of_repeats("collective_iteration_seconds", seconds, {**named, **own}))
-    largest = max(ranks.seconds)
-    for own, wait in zip(of_rank, waits(ranks, largest), strict=True):
-        found.append(of_repeats("collective_wait_seconds", [wait], {**labels, **own}))
+            yield of_repeats("collective_iteration_seconds", seconds, {**named, **own})
+    for own, wait in zip(of_rank, waits(ranks, max(ranks.seconds)), strict=True):
+        yield of_repeats("collective_wait_seconds", [wait], {**labels, **own})
     for (source, destination), rate in sorted(ranks.links.items()):
         ends = {"source": _end(source, ranks), "destination": _end(destination, ranks)}
-        found.append(of_repeats("collective_link_bytes_per_second", [rate], {**labels, **ends}))
+        yield of_repeats("collective_link_bytes_per_second", [rate], {**labels, **ends})
     for (rank, way), share in port_shares(ranks).items():
-        found.append(of_repeats("collective_port_ratio", [share], {**labels, **of_rank[rank], "direction": way}))
+        yield of_repeats("collective_port_ratio", [share], {**labels, **of_rank[rank], "direction": way})
     for rank, cause, _ in stragglers(ranks):
-        found.append(of_repeats("collective_straggler_info", [1.0], {**labels, **of_rank[rank], "cause": cause}))
-    return found
+        yield of_repeats("collective_straggler_info", [1.0], {**labels, **of_rank[rank], "cause": cause})
 
 
 def stragglers(ranks: Ranks) -> list[tuple[int, str, str]]:

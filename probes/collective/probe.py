@@ -30,17 +30,14 @@ def measure(ctx: Context) -> Sequence[Measurement]:
     gpus = 0 if ctx.request.accelerator == "cpu" else _gpus(ctx)
     local = 0 if ctx.request.peers else max(0, gpus - 1)
     if not ctx.request.peers and not local:
-        raise Unsupported(
-            Code.NO_RANKS,
-            "an all-reduce needs a peer, or two GPUs on this node",
-            "run `bench peer --bind ADDRESS` on the other nodes and name each with --peer HOST",
-        )
+        remedy = "run `bench peer --bind ADDRESS` on the other nodes and name each with --peer HOST"
+        raise Unsupported(Code.NO_RANKS, "an all-reduce needs a peer, or two GPUs on this node", remedy)
     device = "cuda" if gpus else "cpu"
     ranks = parse(_run(ctx, local, device))
     labels = {} if ranks.backend == "nccl" else {"stand_in": "cpu"}
     for _, _, sentence in stragglers(ranks):
         ctx.warn(sentence)
-    return measurements(ranks, labels)
+    return list(measurements(ranks, labels))
 
 
 def _gpus(ctx: Context) -> int:
@@ -56,14 +53,12 @@ def _run(ctx: Context, local: int, device: str) -> str:
         "--sizes", ",".join(map(str, SIZES[effort])), "--iterations", str(ITERATIONS[effort]), *key_words(ctx),
     ]  # fmt: skip
     ctx.progress(f"all-reduce of up to {max(SIZES[effort]) >> 20} MiB, {ITERATIONS[effort]} times each", 0.0)
+    timeout = _START_SECONDS + 2 * ctx.seconds
     try:
-        done = ctx.tools.python(
-            "probes.collective.load.rank", *words, name="all-reduce", timeout=_START_SECONDS + 2 * ctx.seconds
-        )
+        done = ctx.tools.python("probes.collective.load.rank", *words, name="all-reduce", timeout=timeout)
     except TimedOut as late:
-        raise TimedOut(
-            Code.PEER_TIMED_OUT, "the all-reduce did not end in time: a rank is missing or its link hangs"
-        ) from late
+        reason = "the all-reduce did not end in time: a rank is missing or its link hangs"
+        raise TimedOut(Code.PEER_TIMED_OUT, reason) from late
     if done.returncode and not done.stdout.strip():
         last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         if "No module named 'torch'" in last:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Annotated, Any, NamedTuple, TypeVar
 
-from pydantic import AliasPath, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import AliasPath, BaseModel, Field, FiniteFloat, ValidationError
 
 from bench.measure.probe import Failed, TimedOut
 from bench.model import Code
@@ -90,11 +90,7 @@ _Count = Annotated[int, Field(ge=-1, le=_LARGEST)]  # -1: this end cannot tell
 _Congestion = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{0,16}$")]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
-
-
-class _Sum(_Section):
+class _Sum(BaseModel, strict=True, frozen=True):
     """All streams of one direction together, over the whole test or one interval. TCP has some, UDP the others."""
 
     seconds: _Amount | None = None
@@ -110,11 +106,11 @@ class _Sum(_Section):
         return float(_there(getattr(self, name), name))
 
 
-class _Interval(_Section):
+class _Interval(BaseModel, strict=True, frozen=True):
     sum: _Sum | None = None
 
 
-class Document(_Section):
+class Document(BaseModel, strict=True, frozen=True):
     """What one test said: of iperf3's JSON what is read here, None where it is left out."""
 
     segment: _Count | None = Field(None, validation_alias=AliasPath("start", "tcp_mss_default"))

@@ -12,6 +12,7 @@ from bench.judge.statistics import Interval, median_interval
 from bench.measure.probe import Failed
 from bench.model import Code, Measurement, Metric
 
+Labels = Mapping[str, str]
 #: Name, help, labels separated by spaces, and what is better.
 Row = tuple[str, str, str, Literal["higher", "lower", "none"]]
 
@@ -25,7 +26,7 @@ def metrics(*rows: Row, first: str = "", last: str = "") -> tuple[Metric, ...]:
 
 
 def figure(
-    metric: str, value: float, labels: Mapping[str, str], interval: Interval | None = None, n: int = 1,
+    metric: str, value: float, labels: Labels, interval: Interval | None = None, n: int = 1,
     invalid: str | None = None, repeats: Sequence[float] = (),
 ) -> Measurement:  # fmt: skip
     """One value of ``n`` samples, within an interval widened to hold it; without one, a value that has no noise."""
@@ -36,15 +37,13 @@ def figure(
     )  # fmt: skip
 
 
-def exact(
-    metric: str, value: float, samples: int, labels: Mapping[str, str], invalid: str | None = None
-) -> Measurement:
+def exact(metric: str, value: float, samples: int, labels: Labels, invalid: str | None = None) -> Measurement:
     """A figure without an interval: a count, a rate that a device names."""
     return figure(metric, value, labels, n=samples, invalid=invalid)
 
 
 def of_repeats(
-    metric: str, values: Sequence[float], labels: Mapping[str, str], invalid: str | None = None, most: float = math.inf
+    metric: str, values: Sequence[float], labels: Labels, invalid: str | None = None, most: float = math.inf
 ) -> Measurement:
     """The median of repeats with its interval, cut at 0 and at ``most``. Raises Failed for none."""
     if not values:

@@ -75,7 +75,6 @@ def open_cards(nvml: Any) -> list[Card]:
 
 
 def driver_version(nvml: Any) -> str:
-    """The version of the driver that answers."""
     try:
         return _text(nvml.nvmlSystemGetDriverVersion())
     except (nvml.NVMLError, ValueError):
@@ -88,9 +87,6 @@ def error_name(error: Exception) -> str:
     if name.startswith("NVMLError_"):
         return name.removeprefix("NVMLError_")
     return (str(error).strip().splitlines() or [name])[0][:60]
-
-
-Readings = Mapping[str, Callable[[Any], Any]]  # by name, what makes the value of a card's handle
 
 
 class Readable(ABC):
@@ -135,8 +131,8 @@ class Readable(ABC):
     def health(self) -> dict[str, Any]:
         """The set that is read before and after each probe, never during a stage."""
 
-    def read_all(self, calls: Readings) -> dict[str, Any]:
-        """Readings by name; those that it cannot give are left out."""
+    def read_all(self, calls: Mapping[str, Callable[[Any], Any]]) -> dict[str, Any]:
+        """By name, what each call makes of the card's handle; those that it cannot give are left out."""
         return {name: value for name, call in calls.items() if (value := self.read(name, call)) is not None}
 
 
@@ -290,7 +286,6 @@ class Survey:
     cards: tuple[Seen, ...] = ()
 
     def by_uuid(self, uuid: str) -> Seen | None:
-        """The card with that identity."""
         return next((card for card in self.cards if _same(card.uuid, uuid)), None)
 
 

@@ -50,11 +50,10 @@ def open_driver() -> Driver:
     """NVML where it is, else amdsmi. Raises Unsupported where there is neither, Failed where NVML fails."""
     try:
         return NvmlDriver()
-    except Unsupported as error:
-        try:
+    except Unsupported:
+        with suppress(Unsupported):
             return AmdDriver()
-        except Unsupported:
-            raise error from None
+        raise
 
 
 # --- NVIDIA
@@ -127,13 +126,11 @@ class Gpm:
         self._open: list[Any] = []
 
     def begin(self) -> None:
-        """Take the first sample of a stage's pair."""
         self._open.append(self._sample() if self.supported else None)
 
     def end(self) -> dict[str, float]:
         """Take the second one; ratios (0 to 1) and bytes a second by name, without what could not be had."""
-        first = self._open.pop() if self._open else None
-        if first is None:
+        if (first := self._open.pop() if self._open else None) is None:
             return {}
         second = self._sample()
         try:
@@ -148,9 +145,7 @@ class Gpm:
 
     def _sample(self) -> Any:
         sample = self.card.read("gpm_alloc", lambda _: self.nvml.nvmlGpmSampleAlloc())
-        if sample is None:
-            return None
-        if self.card.read("gpm_sample", lambda h: self.nvml.nvmlGpmSampleGet(h, sample)) is None:
+        if sample is not None and self.card.read("gpm_sample", lambda h: self.nvml.nvmlGpmSampleGet(h, sample)) is None:
             self._free(sample)
             return None
         return sample
@@ -212,8 +207,6 @@ class AmdDriver(Driver):
 
 
 class AmdCard(Readable):
-    """An AMD card."""
-
     def __init__(self, smi: Any, handle: Any, index: int) -> None:
         super().__init__(index, handle)
         self.smi = smi

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from bench.model import Code, Measurement
@@ -46,11 +47,7 @@ class CardHealth:
         yield self._figure("accelerator_lost_devices", float(gone is not None))
         for key, metric in _COUNTERS.items():
             yield from self._counter(key, metric, gone)
-        yield from self._rows()
-        yield from self._recovery()
-        yield from links
-        yield from self._xid_errors()
-        yield from self._foreign()
+        yield from chain(self._rows(), self._recovery(), links, self._xid_errors(), self._foreign())
         yield self._drain_reasons(gone, links)
         yield self._info(facts)
 
@@ -62,8 +59,7 @@ class CardHealth:
             yield f"GPU {self.index}: MIG is on; figures are of the whole card, and utilization may be missing"
         if self._mode("ecc_mode") == "off":
             yield f"GPU {self.index}: ECC is off, so memory errors go unseen (nvidia-smi -e 1, then reset)"
-        ecc = self._readings("ecc_mode")
-        if ecc and ecc[-1][0] != ecc[-1][1]:
+        if (ecc := self._readings("ecc_mode")) and ecc[-1][0] != ecc[-1][1]:
             yield f"GPU {self.index}: a change of the ECC mode waits for a reset"
         if before := [v for v in self._readings("ecc_uncorrected") if finite(v)]:
             yield f"GPU {self.index}: {before[0]} uncorrected errors since its last reset"
@@ -91,8 +87,7 @@ class CardHealth:
         return max((len(set(pids)) for pids in self._readings("processes")), default=None)
 
     def _mode(self, key: str) -> str | None:
-        readings = self._readings(key)
-        if not readings:
+        if not (readings := self._readings(key)):
             return None
         current = readings[-1][0] if isinstance(readings[-1], list) else readings[-1]
         return "on" if current else "off"
@@ -104,8 +99,7 @@ class CardHealth:
 
     def _counter(self, key: str, metric: str, gone: str | None) -> Iterator[Measurement]:
         """How much it grew during the run. A card that vanished, or a counter that was reset, leaves it void."""
-        values = [v for r in self._readings(key) if (v := finite(r)) is not None]
-        if not values:
+        if not (values := [v for r in self._readings(key) if (v := finite(r)) is not None]):
             return
         grown = values[-1] - values[0]
         invalid = gone or (f"{Code.COUNTER_RESET}: it is lower than before the run" if grown < 0 else None)
@@ -135,8 +129,7 @@ class CardHealth:
             if seen and limit:
                 ratio = min(1.0, max(seen) / limit)
                 yield self._figure("accelerator_pcie_link_ratio", ratio, len(seen), aspect=aspect)
-        states = self._readings("nvlinks")
-        if any(states):
+        if any(states := self._readings("nvlinks")):
             yield self._figure("accelerator_nvlink_inactive_links", float(max(row.count(0) for row in states)))
 
     def _xid_errors(self) -> Iterator[Measurement]:
@@ -152,8 +145,7 @@ class CardHealth:
 
         Others on the card void the run rather than fail it: the card is contended, not broken.
         """
-        others = self._others()
-        if others is not None:
+        if (others := self._others()) is not None:
             yield self._figure("accelerator_foreign_processes", float(others), invalid=_contended(others))
 
     def _drain_reasons(self, gone: str | None, links: Sequence[Measurement]) -> Measurement:
@@ -179,7 +171,6 @@ class CardHealth:
         )  # fmt: skip
 
     def _info(self, facts: Mapping[str, Any]) -> Measurement:
-        """The card's identity and modes, as labels."""
         named = {key: facts.get(key) for key in ("name", "uuid", "bus", "driver")}
         modes = {"mig": self._mode("mig"), "ecc": self._mode("ecc_mode"), "persistence": self._mode("persistence")}
         labels = {key: str(said) for key, said in {**named, **modes}.items() if said is not None}

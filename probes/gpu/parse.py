@@ -5,16 +5,15 @@ A card's sample is the watcher's with the card's own readings beside the node's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 
 from bench.judge import statistics
 from bench.model import Measurement
-from probes.common.metrics import figure
+from probes.common.metrics import Labels, figure
 from probes.common.nvml import THROTTLE_FIELDS
 from probes.common.windows import Sample, Stage, finite, read, seconds
 from probes.gpu.drivers import VIOLATIONS
-
-Labels = Mapping[str, str]
 
 
 def card_samples(samples: Sequence[Sample], index: str) -> list[Sample]:
@@ -23,24 +22,17 @@ def card_samples(samples: Sequence[Sample], index: str) -> list[Sample]:
 
 
 def stage_figures(stage: Stage, index: str, source: str) -> Iterator[Measurement]:
-    """Everything that is known of one card in one stage; what could not be read is simply not there.
-
-    ``source`` is the interface that was read, nvml or amdsmi.
-    """
+    """Everything that was read of one card in one stage, over ``source`` (nvml or amdsmi)."""
     labels = {"device": index, "stage": stage.name}
     yield from _utilization(stage, {**labels, "source": source})
-    yield from _gpm(stage, {**labels, "source": "gpm"})
-    yield from _levels(stage, labels)
-    yield from _power(stage, labels)
+    yield from chain(_gpm(stage, {**labels, "source": "gpm"}), _levels(stage, labels), _power(stage, labels))
     for key in ("pcie_send", "pcie_receive"):  # as the card itself counts them
         if moved := stage.growth(key):
-            metric = f"accelerator_{key}_bytes_per_second"
-            yield figure(metric, moved[0] / moved[1], {**labels, "source": "nvml"})
+            yield figure(f"accelerator_{key}_bytes_per_second", moved[0] / moved[1], {**labels, "source": "nvml"})
     yield from _clock_limits(stage, labels)
 
 
 def _mean(metric: str, values: Sequence[float], labels: Labels) -> Measurement:
-    """The mean of polled readings, with their range."""
     return figure(metric, sum(values) / len(values), labels, (min(values), max(values)), len(values))
 
 
@@ -48,11 +40,10 @@ def _utilization(stage: Stage, labels: Labels) -> Iterator[Measurement]:
     """The driver's "a kernel was running": from the driver's own buffer where it has one, else from polling it."""
     buffers = [b for window in stage.windows for sample in window[1:] if (b := sample.get("buffer"))]
     counts = [finite(b[0]) or 0.0 for b in buffers]
-    polled = stage.values("utilization")
     if sum(counts) > 0:
         value = sum(n * (finite(b[1]) or 0.0) for n, b in zip(counts, buffers, strict=True)) / sum(counts)
         yield figure("accelerator_utilization_ratio", value, {**labels, "method": "buffer"}, n=int(sum(counts)))
-    elif polled:
+    elif polled := stage.values("utilization"):
         yield _mean("accelerator_utilization_ratio", polled, {**labels, "method": "polled"})
 
 
@@ -73,8 +64,7 @@ def _gpm(stage: Stage, labels: Labels) -> Iterator[Measurement]:
     for name, metric in _GPM.items():
         means = [finite((window[-1].get("gpm") or {}).get(name)) for window in stage.windows]
         pairs = [(m, seconds(w)) for m, w in zip(means, stage.windows, strict=True) if m is not None]
-        lasted = sum(s for _, s in pairs)
-        if lasted > 0:
+        if (lasted := sum(s for _, s in pairs)) > 0:
             mean = sum(value * s for value, s in pairs) / lasted
             yield figure(metric, min(1.0, max(0.0, mean)) if metric.endswith("_ratio") else mean, labels, n=len(pairs))
 
@@ -104,8 +94,7 @@ def _power(stage: Stage, labels: Labels) -> Iterator[Measurement]:
 
 def telemetry_cost(samples: Sequence[Sample]) -> Iterator[Measurement]:
     """What reading all of this took: seconds a sample."""
-    costs = sorted(cost for s in samples if (cost := read(s, "cost")) is not None)
-    if costs:
+    if costs := sorted(cost for s in samples if (cost := read(s, "cost")) is not None):
         middle = costs[len(costs) // 2]
         yield figure("accelerator_telemetry_seconds", middle, {"statistic": "p50"}, (costs[0], costs[-1]), len(costs))
         yield figure("accelerator_telemetry_seconds", costs[-1], {"statistic": "max"}, n=len(costs))

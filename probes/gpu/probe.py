@@ -8,6 +8,7 @@ link as it was under load, and the error counters before and after.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 from bench.measure.probe import Check, Context, Failed, Probe, ProbeError, Tools
@@ -93,13 +94,10 @@ def parse(samples: Sequence[Sample], ctx: Context) -> Sequence[Measurement]:
 def doctor(tools: Tools, request: Request) -> Sequence[Check]:
     """Is there a card, and what can be read of it?"""
     try:
-        opened = GpuWatch()
+        with closing(GpuWatch()) as opened:
+            sample = opened.sample("tick")
     except ProbeError as error:
         return [Check("gpu", False, error.reason, error.remedy)]
-    try:
-        sample = opened.sample("tick")
-    finally:
-        opened.close()
     cards = sample.get("facts", {}).get("cards", {})
     return [_checked(index, card, sample["cards"][index]) for index, card in cards.items()]
 

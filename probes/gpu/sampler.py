@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from typing import Any
 
 from bench.measure.probe import Failed
@@ -102,8 +103,6 @@ class GpuWatch:
 
     def close(self) -> None:
         self._closed = True
-        try:
+        with suppress(TimeoutError):  # it hangs in the driver; the thread ends with the process
             self._thread.call(self._driver.close)
-        except TimeoutError:
-            return  # it hangs in the driver; the thread ends with the process
-        self._thread.close()
+            self._thread.close()

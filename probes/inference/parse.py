@@ -12,7 +12,7 @@ from itertools import product
 
 from bench.judge import statistics
 from bench.model import Code, Measurement
-from probes.common.metrics import figure, of_repeats
+from probes.common.metrics import Labels, figure, of_repeats
 from probes.inference import datasheet
 from probes.inference.events import (
     Event,
@@ -63,7 +63,6 @@ MOST_STEAL_RATIO = 0.02
 MOST_LAG_SECONDS = 0.010
 MOST_LAG_SHARE_OF_LIMIT = 0.05
 
-Labels = Mapping[str, str]
 Stages = Mapping[tuple[str, int | None], Sequence[Window]]  # by stage and batch (None where a stage has none)
 Cards = Mapping[tuple[str, str, str, str | None], Sequence[Window]]  # by step, phase, device and the copy's other end
 
@@ -101,7 +100,6 @@ def _stage(windows: Sequence[Window], device: Labels) -> Iterator[Measurement]:
 
 
 def _rates(windows: Sequence[Window]) -> list[float]:
-    """Work a second of windows of one stage, in the work's own unit."""
     return [window.rate(_RATES[window.stage][1]) for window in windows]
 
 
@@ -129,12 +127,8 @@ def _utilization(
 
 
 def _expected(card: str, windows: Sequence[Window], labels: Labels) -> Iterator[Measurement]:
-    """A ceiling over the data sheet, and over the least that a sound card of this kind reaches.
-
-    ``card`` is the driver's name for it; one that the table lacks has neither.
-    """
-    kind = datasheet.find(card)
-    if kind is None or not windows:
+    """A ceiling over the data sheet and over a sound card's least; none for a ``card`` (the driver's name) unknown."""
+    if (kind := datasheet.find(card)) is None or not windows:
         return
     quantity = _PROMISES[windows[0].stage]
     rates, invalid, limit = _rates(windows), contended(windows), kind.limits.get(quantity)
@@ -161,8 +155,7 @@ def _serve(found: Sequence[Event], labels: Labels) -> Iterator[Measurement]:
 
     Below saturation the rates equal what was offered: they say that the load was carried, not what could be.
     """
-    serve = first(found, Serve)
-    if serve is None:
+    if (serve := first(found, Serve)) is None:
         return
     requests, limits = of(found, ServedRequest), Limits(serve.first_token_limit, serve.inter_token_limit)
     lags = [r.lag for r in requests if r.lag is not None]
@@ -203,8 +196,7 @@ def _goodput(outcomes: Sequence[Kept], limits: Limits, labels: Labels, invalid: 
 
 def _sustained(found: Sequence[Event], limits: Limits, labels: Labels, invalid: str | None) -> Iterator[Measurement]:
     """The highest rate that kept the limits; its interval reaches to the lowest rate that did not."""
-    search = first(found, SearchEnd)
-    if search is None or search.best is None:
+    if (search := first(found, SearchEnd)) is None or search.best is None:
         return
     why = contended(of(found, SearchTrial)) or invalid
     if search.failed is None:
@@ -224,12 +216,8 @@ def parse_node(found: Sequence[Event]) -> list[Measurement]:
     cards: dict[tuple[str, str, str, str | None], list[Window]] = {}
     for window in (w for w in of(found, Window) if w.stage in _RATES):
         cards.setdefault((window.stage, window.phase, window.device, window.peer), []).append(window)
-    return [
-        *_node_rates(cards, stand_in),
-        *_together(cards, stand_in),
-        *_spread(cards, stand_in),
-        *_node_expected(cards, node.names, stand_in),
-    ]
+    made = [*_node_rates(cards, stand_in), *_together(cards, stand_in), *_spread(cards, stand_in)]
+    return [*made, *_node_expected(cards, node.names, stand_in)]
 
 
 def _node_rates(cards: Cards, stand_in: Labels) -> Iterator[Measurement]:
@@ -249,15 +237,13 @@ def _together(cards: Cards, stand_in: Labels) -> Iterator[Measurement]:
     for (step, phase, device, peer), windows in cards.items():
         before = cards.get((step, "alone", device, peer), ())
         alone = dict(zip((w.round for w in before), _rates(before), strict=True))
-        both = [w for w in windows if phase == "together" and w.round in alone]
-        if both:
+        if both := [w for w in windows if phase == "together" and w.round in alone]:
             ratios = [rate / alone[w.round] for w, rate in zip(both, _rates(both), strict=True)]
             labels = {"device": device, "quantity": step, **stand_in}
             yield of_repeats("accelerator_together_ratio", ratios, labels, contended(windows))
 
 
 def _spread(cards: Cards, stand_in: Labels) -> Iterator[Measurement]:
-    """By round, the slowest card over the median card."""
     steps = dict.fromkeys(step for step, *_ in cards if step != "device_to_device")
     for step, phase in product(steps, ("alone", "together")):
         beside = [windows for (s, p, *_), windows in cards.items() if (s, p) == (step, phase)]
@@ -265,15 +251,13 @@ def _spread(cards: Cards, stand_in: Labels) -> Iterator[Measurement]:
         rounds: dict[int, list[float]] = {}
         for window, rate in zip(every, _rates(every), strict=True):
             rounds.setdefault(window.round, []).append(rate)
-        whole = [rates for rates in rounds.values() if len(rates) == len(beside) > 1]
-        if whole:
+        if whole := [rates for rates in rounds.values() if len(rates) == len(beside) > 1]:
             ratios = [min(rates) / statistics.median(rates) for rates in whole]
             labels = {"quantity": step, "stage": phase, **stand_in}
             yield of_repeats("accelerator_spread_ratio", ratios, labels, contended(every))
 
 
 def _node_expected(cards: Cards, names: Sequence[str], stand_in: Labels) -> Iterator[Measurement]:
-    """Each card alone over its data sheet, and over the least that a sound one reaches."""
     for (step, phase, device, _), windows in cards.items():
         if phase == "alone" and step in _PROMISES and device.isdigit() and int(device) < len(names):
             labels = {"device": device, "quantity": step, "stage": "alone", **stand_in}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 
 from bench.measure.jsonl import record
 from bench.measure.probe import (
@@ -43,8 +44,7 @@ def measure(ctx: Context) -> Sequence[Measurement]:
         raise Unsupported(Code.EMULATED, f"{_NOTHING}, so there is no inference to measure")
     done = _run(ctx, MODULE, "load", _arguments(ctx))
     found = read(done.stdout, cut=done.returncode != 0)
-    error = refusal(found, done.returncode, done.stderr)
-    if error is not None:
+    if (error := refusal(found, done.returncode, done.stderr)) is not None:
         raise error
     _tell(ctx, found)
     return [*parse(found), *_beside_each_other(ctx, device_of(found))]
@@ -62,8 +62,7 @@ def _beside_each_other(ctx: Context, device: DeviceFacts) -> list[Measurement]:
         ctx.warn(f"the node's {workers} accelerators were not measured together: {late.reason}")
         return []
     beside = read(done.stdout, cut=True)
-    error = refusal(beside, done.returncode, done.stderr)
-    if error is not None:
+    if (error := refusal(beside, done.returncode, done.stderr)) is not None:
         ctx.warn(f"the node's {workers} accelerators were not measured together: {error.reason}")
     for lost in of(beside, Lost):
         ctx.warn(f"accelerator {lost.device} did not finish: {lost.reason}")
@@ -72,11 +71,9 @@ def _beside_each_other(ctx: Context, device: DeviceFacts) -> list[Measurement]:
 
 def _run(ctx: Context, module: str, name: str, words: Sequence[str]) -> Completed:
     """A load to its end, its stages opened and closed as it goes through them."""
+    timeout = max(1.0, ctx.remaining() - _EXIT_SECONDS)
     with ExitStack() as stages:
-        return ctx.tools.python(
-            module, *words, name=name, timeout=max(1.0, ctx.remaining() - _EXIT_SECONDS),
-            on_line=lambda line: _follow(ctx, stages, line),
-        )  # fmt: skip
+        return ctx.tools.python(module, *words, name=name, timeout=timeout, on_line=partial(_follow, ctx, stages))
 
 
 def _emulated(request: Request) -> bool:
@@ -96,8 +93,7 @@ def _arguments(ctx: Context) -> list[str]:
 
 def _follow(ctx: Context, stages: ExitStack, line: str) -> None:
     """Stage marks open and close the watchers' stages while the child runs."""
-    mark = record(line, Mark)
-    if mark is None:
+    if (mark := record(line, Mark)) is None:
         return
     if mark.event == "begin":
         stages.enter_context(ctx.stage(mark.stage))
@@ -122,8 +118,7 @@ def doctor(tools: Tools, request: Request) -> Sequence[Check]:
         return [Check("inference", False, _NOTHING, "--accelerator auto")]
     done = tools.python(MODULE, "--accelerator", request.accelerator, "--check", name="doctor", timeout=60.0)
     found = read(done.stdout, cut=True)
-    error = refusal(found, done.returncode, done.stderr)
-    if error is not None:
+    if (error := refusal(found, done.returncode, done.stderr)) is not None:
         return [Check("inference", False, str(error), error.remedy)]
     device = device_of(found)
     stand_in = " stands in for a GPU" if device.stand_in else ""

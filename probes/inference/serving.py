@@ -52,11 +52,8 @@ class Limits:
 
     def labels(self, labels: Mapping[str, str]) -> dict[str, str]:
         """The labels, with the limits that a figure stands on."""
-        return {
-            **labels,
-            "first_token_limit_seconds": f"{self.first_token:g}",
-            "inter_token_limit_seconds": f"{self.inter_token:g}",
-        }
+        first, between = f"{self.first_token:g}", f"{self.inter_token:g}"
+        return {**labels, "first_token_limit_seconds": first, "inter_token_limit_seconds": between}
 
 
 def held(kept: int, violated: int, share: float, confidence: float = 0.99) -> Held:

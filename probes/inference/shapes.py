@@ -37,9 +37,6 @@ class Shape:
         """Bytes that one token holds in the KV cache."""
         return 2 * self.layers * self.kv_heads * self.head_dim * element_bytes
 
-    def weight_bytes(self, element_bytes: int) -> int:
-        return self.parameters * element_bytes
-
     def decode_bytes(self, batch: int, context: int, element_bytes: int) -> int:
         """The least that one decode step must read: every weight of layers and head once, and the cache so far.
 
@@ -59,15 +56,13 @@ class Shape:
         return batch * (matrices + attention + 2 * self.dim * self.vocabulary)
 
 
-SHAPES = {
-    shape.name: shape
-    for shape in (
-        Shape("nano", 256, 4, 8, 2, 688, 4096),
-        Shape("micro", 512, 8, 8, 4, 1408, 8192),
-        Shape("1b", 2048, 16, 32, 8, 8192, 128256, tied=True),
-        Shape("8b", 4096, 32, 32, 8, 14336, 128256),
-    )
-}
+_ALL = (
+    Shape("nano", 256, 4, 8, 2, 688, 4096),
+    Shape("micro", 512, 8, 8, 4, 1408, 8192),
+    Shape("1b", 2048, 16, 32, 8, 8192, 128256, tied=True),
+    Shape("8b", 4096, 32, 32, 8, 14336, 128256),
+)
+SHAPES = {shape.name: shape for shape in _ALL}
 
 #: The 8b shape in bfloat16 is 16.1 GB; a card with less free memory than this is loaded with the 1b shape.
 _ROOM_FOR_8B_BYTES = 24_000_000_000

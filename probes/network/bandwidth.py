@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median_high
@@ -13,7 +13,7 @@ from bench.measure.probe import Failed
 from bench.model import Code, Measurement
 from probes.common import iperf3
 from probes.common.iperf3 import Datagrams, Document, Flow
-from probes.common.metrics import of_repeats
+from probes.common.metrics import Labels, figure, of_repeats
 from probes.network.plan import NetworkPlan
 from probes.peer.link import Link, client_words
 from probes.peer.protocol import Interface, PeerAnswer, counters
@@ -174,20 +174,18 @@ def throughput(bandwidth: Bandwidth, labels: Mapping[str, str], ceiling_bits: fl
     return found
 
 
-def _retransmits(flows: Sequence[Flow], labels: Mapping[str, str], segment: int | None) -> list[Measurement]:
+def _retransmits(flows: Sequence[Flow], labels: Labels, segment: int | None) -> Iterator[Measurement]:
     """Segments sent again in a round (median), and their share of all segments.
 
     The share is what can be compared: a clean 12 Gbit/s test retransmits thousands.
     """
-    counted = [(flow, float(flow.retransmits)) for flow in flows if flow.retransmits is not None]
-    if not counted:
-        return []
-    found = [of_repeats("network_retransmits", [again for _, again in counted], labels)]
+    if not (counted := [(flow, float(flow.retransmits)) for flow in flows if flow.retransmits is not None]):
+        return
+    yield of_repeats("network_retransmits", [again for _, again in counted], labels)
     if segment:
         sent = [max(flow.bytes_per_second * flow.seconds / segment, 1.0) for flow, _ in counted]
         shares = [min(1.0, again / segments) for (_, again), segments in zip(counted, sent, strict=True)]
-        found.append(of_repeats("network_retransmit_ratio", shares, labels, most=1.0))
-    return found
+        yield of_repeats("network_retransmit_ratio", shares, labels, most=1.0)
 
 
 def utilization(bandwidth: Bandwidth, interface: Interface, labels: Mapping[str, str]) -> list[Measurement]:
@@ -203,9 +201,7 @@ def utilization(bandwidth: Bandwidth, interface: Interface, labels: Mapping[str,
     return [of_repeats(name, some, {**labels, "direction": direction}) for direction, some in shares.items()]
 
 
-def datagrams(
-    results: Sequence[Datagrams], labels: Mapping[str, str], overflows: Mapping[str, int]
-) -> list[Measurement]:
+def datagrams(results: Sequence[Datagrams], labels: Labels, overflows: Mapping[str, int]) -> list[Measurement]:
     """RFC 3550 jitter (the median of what was reported) and the share of datagrams lost, all rounds pooled.
 
     Loss that the receiver's own full socket explains is no loss of the network: the figure is invalid then.
@@ -218,9 +214,7 @@ def datagrams(
         packets, lost = sum(one.packets for one in chosen), sum(one.lost for one in chosen)
         dropped = overflows.get(direction, 0)
         reason = f"{dropped} datagrams were dropped by the receiver's own full socket, {lost} lost in all"
-        found.append(Measurement(
-            metric="network_loss_ratio", value=lost / packets, interval=binomial_interval(lost, packets),
-            samples=packets, labels=named,
-            invalid=f"{Code.RECEIVER_SOCKET}: {reason}" if lost and dropped >= 0.1 * lost else None,
-        ))  # fmt: skip
+        why = f"{Code.RECEIVER_SOCKET}: {reason}" if lost and dropped >= 0.1 * lost else None
+        interval = binomial_interval(lost, packets)
+        found.append(figure("network_loss_ratio", lost / packets, named, interval, packets, why))
     return found

@@ -12,7 +12,7 @@ from bench.judge.statistics import median
 from bench.measure.probe import Failed, TimedOut
 from bench.model import Code, Measurement, Series
 from probes.common.iperf3 import document, tcp_arguments, tcp_flows, udp_arguments, udp_datagrams
-from probes.common.metrics import of_repeats
+from probes.common.metrics import figure, of_repeats
 from probes.network.bandwidth import CONGESTION, DIRECTIONS, SOCKET_BUFFER, UDP_PAYLOAD, Bandwidth
 from probes.network.echo_parse import Echo, LoadEnded, idle_or_loaded, parse, quantiles, usual_times
 from probes.network.plan import FINE_INTERVAL, LOADED_INTERVAL, SETTLE_SECONDS, VOICE_INTERVAL, NetworkPlan
@@ -138,13 +138,9 @@ def _beside_figures(one: Loaded, quiet: Echo, labels: Mapping[str, str]) -> list
     named = {**labels, "direction": one.direction, "load": one.load}
     found = quantiles("network_load_round_trip_seconds", one.echo.times("round_trip"), named, one.echo.doubt)
     now, before = found[1], quantiles("network_round_trip_seconds", quiet.times("round_trip"), {})[1]
-    found.append(
-        Measurement(
-            metric="network_added_delay_seconds", value=now.value - before.value, samples=now.samples, labels=named,
-            interval=(now.interval[0] - before.interval[1], now.interval[1] - before.interval[0]),
-            invalid=one.echo.doubt or quiet.doubt,
-        )
-    )  # fmt: skip
+    added, doubt = now.value - before.value, one.echo.doubt or quiet.doubt
+    interval = (now.interval[0] - before.interval[1], now.interval[1] - before.interval[0])
+    found.append(figure("network_added_delay_seconds", added, named, interval, now.samples, doubt))
     return [*found, of_repeats("network_load_bytes_per_second", [one.bytes_per_second], named)]
 
 
@@ -165,13 +161,9 @@ def _headroom(beside: Sequence[Loaded], quiet: Echo, labels: Mapping[str, str]) 
     if len(tried) == 1 and not safe:
         return []  # eight TCP streams are too much; whether half of that is was not tried
     doubts = dict.fromkeys(one.echo.doubt for one in tried if one.echo.doubt)
-    return [
-        Measurement(
-            metric="network_voice_safe_load_ratio", value=shares[safe], interval=(shares[safe], shares[safe + 1]),
-            samples=len(tried), labels={**labels, "direction": beside[0].direction},
-            invalid="; ".join(doubts) or None,
-        )
-    ]  # fmt: skip
+    named, interval = {**labels, "direction": beside[0].direction}, (shares[safe], shares[safe + 1])
+    doubt = "; ".join(doubts) or None
+    return [figure("network_voice_safe_load_ratio", shares[safe], named, interval, len(tried), doubt)]
 
 
 def time_line(echo: Echo, labels: Mapping[str, str]) -> Series:

@@ -25,7 +25,7 @@ import select
 import socket
 import tempfile
 import time
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,12 +105,10 @@ class EchoClient:
             self.base = sequence + 1
 
     def _transmit(self, sequence: int) -> bool:
-        data = datagram.pack(Packet(REQUEST, self.token, self.run, sequence), self.size, self.key)
-        try:
-            self.socket.send(data)
-        except OSError:
-            return False
-        return True
+        with suppress(OSError):
+            self.socket.send(datagram.pack(Packet(REQUEST, self.token, self.run, sequence), self.size, self.key))
+            return True
+        return False
 
     def _listen_until(self, due: int) -> None:
         while (left := due - time.monotonic_ns()) > 0:
@@ -226,7 +224,7 @@ def main() -> None:
         before = _host_state()
         gc.disable()  # a collection in the middle would be a host spike of our own making
         echo.measure()
-        _print(echo, stamped, before, _host_state())
+        _print(echo, stamped, before)
         if load is not None:
             load.report()
 
@@ -243,9 +241,8 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _print(
-    echo: EchoClient, stamped: bool, before: tuple[float | None, int, int], after: tuple[float | None, int, int]
-) -> None:
+def _print(echo: EchoClient, stamped: bool, before: tuple[float | None, int, int]) -> None:
+    after = _host_state()
     seconds = (after[1] - before[1]) / 1e9
     pressure = None if before[0] is None or after[0] is None else (after[0] - before[0]) / seconds
     summary = {

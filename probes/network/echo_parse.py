@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Annotated, NamedTuple
@@ -20,7 +20,7 @@ from bench.judge.statistics import binomial_interval, median, poisson_upper_boun
 from bench.measure.jsonl import records
 from bench.measure.probe import Failed
 from bench.model import Code, Measurement
-from probes.common.metrics import exact
+from probes.common.metrics import Labels, exact, figure
 
 PLACES = ("network", "egress", "host", "peer")  # the network's own first
 #: When 1 % of the packets left later than this, the gaps between them are the host's: one slot of a voice stream.
@@ -31,7 +31,6 @@ LATE_UNDER_PRESSURE_SECONDS, STARVED_PRESSURE = 0.005, 0.9
 UNSTAMPED_SHARE = 0.01
 _CLOCK_STEP_SECONDS, _CLOCK_SLEW = 0.001, 0.001
 _NANO = 1e-9
-Labels = Mapping[str, str]
 #: What is usual, in seconds: each place's median when the link is idle. Spikes are excesses over it.
 UsualTimes = Mapping[str, float]
 
@@ -69,8 +68,7 @@ class LoadRecord:
     output: str
 
 
-_KINDS: dict[str, type[EchoSummary | EchoRows | LoadRecord]]
-_KINDS = {"echo": EchoSummary, "packets": EchoRows, "load": LoadRecord}
+_KINDS: Mapping[str, type[object]] = {"echo": EchoSummary, "packets": EchoRows, "load": LoadRecord}
 
 
 class LoadEnded(Failed):
@@ -256,27 +254,21 @@ def idle_or_loaded(echoes: Sequence[Echo], usual: UsualTimes, labels: Labels) ->
     return [*found, *_losses(echoes, labels), *_spikes(echoes, usual, labels)]
 
 
-def _losses(echoes: Sequence[Echo], labels: Labels) -> list[Measurement]:
+def _losses(echoes: Sequence[Echo], labels: Labels) -> Iterator[Measurement]:
     sent = sum(len(echo.packets) for echo in echoes)
     losses = {"send": sum(e.lost_sending for e in echoes), "receive": sum(e.lost_receiving for e in echoes)}
     doubt = next((echo.doubt for echo in echoes if echo.doubt), None)
-    found = [
-        Measurement(
-            metric="network_echo_loss_ratio", value=lost / sent, interval=binomial_interval(lost, sent), samples=sent,
-            labels={**labels, "direction": direction}, invalid=doubt if lost else None,
-        )
-        for direction, lost in losses.items()
-    ]  # fmt: skip
-    bursts = [
-        len(list(run)) for echo in echoes for lost, run in groupby(packet is None for packet in echo.packets) if lost
-    ]
+    for direction, lost in losses.items():
+        interval, named = binomial_interval(lost, sent), {**labels, "direction": direction}
+        yield figure("network_echo_loss_ratio", lost / sent, named, interval, sent, doubt if lost else None)
+    runs = [(lost, len(list(run))) for echo in echoes for lost, run in groupby(p is None for p in echo.packets)]
     counts = {
-        "network_lost_burst_packets": max(bursts, default=0),
+        "network_lost_burst_packets": max((length for lost, length in runs if lost), default=0),
         "network_reordered_packets": sum(echo.reordered for echo in echoes),
         "network_duplicate_packets": sum(echo.duplicates for echo in echoes),
         "network_missed_send_slots": sum(late > echo.interval for echo in echoes for late in echo.late),
     }
-    return [*found, *(exact(name, value, sent, labels) for name, value in counts.items())]
+    yield from (exact(name, value, sent, labels) for name, value in counts.items())
 
 
 def _spikes(echoes: Sequence[Echo], usual: UsualTimes, labels: Labels) -> list[Measurement]:
@@ -298,11 +290,9 @@ def quantiles(metric: str, values: Sequence[float], labels: Labels, invalid: str
 
     They take the packets as independent, which those of one full queue are not: their true intervals are wider.
     """
-    return [
-        Measurement(
-            metric=metric, value=quantile(values, q), samples=len(values), invalid=invalid,
-            interval=quantile_interval(values, q) if q < 1.0 else (max(values), max(values)),
-            labels={**labels, "statistic": statistic},
-        )
-        for statistic, q in STATISTICS
-    ]  # fmt: skip
+    found = []
+    for statistic, q in STATISTICS:
+        interval = quantile_interval(values, q) if q < 1.0 else None
+        value, named = quantile(values, q), {**labels, "statistic": statistic}
+        found.append(figure(metric, value, named, interval, len(values), invalid))
+    return found

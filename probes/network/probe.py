@@ -35,8 +35,7 @@ def _loopback(ctx: Context) -> list[Measurement]:
     ctx.warn("no --peer was named: only the loopback was measured, which is not a network")
     argv = python_argv("probes.peer.server")
     with ctx.tools.serve(argv, name="loopback", ready='{"loopback"', timeout=20) as line:
-        own = record(line, LoopbackLine)
-        if own is None:
+        if (own := record(line, LoopbackLine)) is None:
             raise Failed(Code.LOOPBACK_FAILED, f"no peer of our own could be started ({line[:80]!r})")
         labels = {"stand_in": "loopback", "peer": "loopback"}
         return measure_one(ctx, f"{LOOPBACK}:{own.loopback}", labels, LOOPBACK_PLANS[ctx.effort])
@@ -55,9 +54,8 @@ def measure_one(ctx: Context, peer: str, labels: Mapping[str, str], plan: Networ
         udp, overflows = bandwidth.measure_udp(link, plan, tcp)
         found += bandwidth.datagrams(udp, link.labels, overflows)
         if quiet is None:
-            ctx.warn(
-                f"{peer} is a plain iperf3 server: no round trips, no spikes; start `bench peer` there to have them"
-            )
+            plain = f"{peer} is a plain iperf3 server"
+            ctx.warn(f"{plain}: no round trips, no spikes; start `bench peer` there to have them")
             return found
         return found + echo.figures(link, quiet, quick, echo.loaded(link, plan, tcp, quiet))
 
@@ -135,12 +133,8 @@ _OWN = metrics(
      "direction", "higher"),
     first="peer", last="stand_in",
 )  # fmt: skip
-UDP_RATE = Option(
-    "udp_rate",
-    "bit/s of the UDP test, 10M say, at most half of TCP's",
-    type=bits,
-    default=bandwidth.UDP_BITS_PER_SECOND,
-)
+_UDP_HELP = "bit/s of the UDP test, 10M say, at most half of TCP's"
+UDP_RATE = Option("udp_rate", _UDP_HELP, type=bits, default=bandwidth.UDP_BITS_PER_SECOND)
 
 PROBE = Probe(
     name="network",

@@ -95,8 +95,7 @@ def greet(sock: socket.socket, request: dict[str, Any], key: bytes) -> PeerAnswe
     if hello.key and not key:
         raise NoPeer("key_needed: this peer asks for a key")
     sock.sendall(protocol.sign(request, hello.nonce, key))
-    answer = record(_line(sock, CONNECT_SECONDS).decode("utf-8", "replace"), PeerAnswer)
-    if answer is None:
+    if (answer := record(_line(sock, CONNECT_SECONDS).decode("utf-8", "replace"), PeerAnswer)) is None:
         raise NoPeer("peer_garbage: it greeted like a bench peer, and then answered with something else")
     if not answer.ok:
         raise NoPeer(_word_first(answer.error))

@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import socket
 import struct
+from contextlib import suppress
 from typing import NamedTuple
 
 MAGIC = b"ABE1"
@@ -97,12 +98,11 @@ def udp_socket(family: int) -> tuple[socket.socket, bool]:
 
 def restart_numbers(sock: socket.socket) -> bool:
     """Let the numbers of sent datagrams begin at 0 again; False when the kernel gives no stamps."""
-    try:
+    with suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, 0)
         sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, _FLAGS)
-    except OSError:
-        return False
-    return True
+        return True
+    return False
 
 
 def received_at(ancillary: list[tuple[int, int, bytes]]) -> int | None:

@@ -94,6 +94,5 @@ class Responder:
         except OSError:
             self.dropped += 1
             return
-        stamps = [sent.nanoseconds for sent in datagram.drain(self.socket) if sent.kind == SCHED]
-        if stamps:
+        if stamps := [sent.nanoseconds for sent in datagram.drain(self.socket) if sent.kind == SCHED]:
             session.follow_ups.appendleft((packet.sequence, stamps[-1]))

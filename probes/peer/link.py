@@ -26,11 +26,8 @@ _REMEDIES = {
     "key_refused": "give the same --key-file on both nodes",
     "not_allowed": "start the peer with --allow for this node's network",
 }
-
-
-KEY_FILE = Option(
-    "key_file", "file with the key that the peer shares with us", check=read_key, affects_comparability=False
-)
+_KEY_HELP = "file with the key that the peer shares with us"
+KEY_FILE = Option("key_file", _KEY_HELP, check=read_key, affects_comparability=False)
 MAX_RATE = Option("max_rate", "ceiling in bit/s for bandwidth tests, 500M say", type=bits)
 
 
@@ -101,8 +98,7 @@ def connected(ctx: Context, peer: str, labels: Mapping[str, str], seconds: float
         hello, (host, port) = line.hello, address(peer)
         if hello.iperf3_problem:
             raise Unsupported.told(f"{hello.iperf3_problem} ({peer})", "install iperf3 on the peer")
-        leased = hello.kind == "bench-peer"
-        own = ctx.option("max_rate") or 0.0
+        leased, own = hello.kind == "bench-peer", ctx.option("max_rate") or 0.0
         ceiling = min(hello.max_bits_per_second or own, own or hello.max_bits_per_second)  # 0 is none
         yield Link(
             ctx=ctx,
@@ -140,8 +136,7 @@ def key_words(ctx: Context) -> list[str]:
 
 def answered(line: str, peer: str) -> PeerLine:
     """What the lease program said: a ``hello`` of a kind that can be used. Raises Failed or TimedOut."""
-    answer = record(line, PeerLine)
-    if answer is None:
+    if (answer := record(line, PeerLine)) is None:
         raise Failed(Code.PEER_FAILED, f"no answer about {peer} could be had ({line[:80]!r})")
     kind, text = answer.hello.kind, answer.hello.error
     if kind not in ("bench-peer", "iperf3"):

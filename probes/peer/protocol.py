@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import math
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,14 +19,13 @@ from pydantic import Field
 
 from bench.measure.jsonl import decoded
 from bench.measure.procfs import read
+from probes.common.windows import finite
 
 GREETING = "aiready-bench-peer/1 "
 DEFAULT_PORT = 5201
 LOOPBACK = "127.0.0.1"
 MAX_LINE_BYTES = 4096
 MAX_LEASE_SECONDS = 4 * 3600.0
-
-
 _Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -137,9 +135,8 @@ def verify(line: bytes, nonce: str, key: bytes) -> dict[str, Any] | None:
 
 def number(value: Any, low: float, high: float) -> float | None:
     """``value`` as a number within bounds, or None."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value) if low <= value <= high else None
+    found = finite(value)
+    return found if found is not None and low <= found <= high else None
 
 
 def _mac(request: dict[str, Any], nonce: str, key: bytes) -> str:

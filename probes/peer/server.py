@@ -143,8 +143,7 @@ class Peer:
         connection = Connection(sock, who, secrets.token_hex(16), time.monotonic() + _HELLO_SECONDS)
         self.connections.append(connection)
         self.selector.register(sock, selectors.EVENT_READ, lambda: self._read(connection))
-        hello = {"nonce": connection.nonce, "key": bool(self.settings.key), "version": __version__}
-        _send(sock, hello, GREETING)
+        _send(sock, {"nonce": connection.nonce, "key": bool(self.settings.key), "version": __version__}, GREETING)
 
     def _allowed(self, who: str) -> bool:
         address = ipaddress.ip_address(who.partition("%")[0])
@@ -168,8 +167,7 @@ class Peer:
             self._request(connection, line)
 
     def _request(self, connection: Connection, line: bytes) -> None:
-        request = verify(line, connection.nonce, self.settings.key)
-        if request is None:
+        if (request := verify(line, connection.nonce, self.settings.key)) is None:
             why = "key_refused: the key differs" if self.settings.key else "garbage: not a request of a bench node"
             _send(connection.socket, {"ok": False, "error": why})
             self._close(connection, why)

@@ -32,13 +32,11 @@ def files(folder: Path) -> Iterator[Path]:
 
 def _files(folder: Path) -> Iterator[Path]:
     for place, folders, names in os.walk(folder, followlinks=False):
-        top = Path(place) == folder
-        folders[:] = sorted(
-            name for name in folders if not name.startswith(".") and not name.endswith(".raw")
-            and not (top and name in _BESIDE)
-        )  # fmt: skip
+        ours, beside = (_OURS, _BESIDE) if Path(place) == folder else (frozenset(), frozenset())
+        shown = (name for name in folders if not name.startswith(".") and name not in beside)
+        folders[:] = sorted(name for name in shown if not name.endswith(".raw"))
         for name in sorted(names):
-            if name.endswith(".json") and not name.startswith(".") and not (top and name in _OURS):
+            if name.endswith(".json") and not name.startswith(".") and name not in ours:
                 yield Path(place, name)
 
 

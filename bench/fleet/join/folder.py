@@ -45,22 +45,15 @@ def join_folder(
         if other is not None and not other.is_dir():
             raise UserError(one_line(f"{other}: is not a folder; name that of another fleet run"))
     hosts = list(expected) if expected is not None else expected_in(folder)
-    known = _known_in(folder, hosts)
-    known.before, known.again = against, again or known.again
-    return join(folder, hosts, by, known, newest=newest)
-
-
-def _known_in(folder: Path, hosts: Sequence[str]) -> Known:
-    """What the controller wrote beside the files; nothing for another launcher. Raises UserError."""
-    known = Known(hostnames=hostnames_in(folder), again=folder / AGAIN)
+    known = Known(hostnames=hostnames_in(folder), again=again or folder / AGAIN, before=against)
     pairs: dict[tuple[str, str], Told] = {}
     ranks: dict[str, Told] = {}
-    for entry in entries(folder):
+    for entry in entries(folder):  # of the controller; another launcher leaves none
         _learn(entry, known, pairs, ranks)
     known.pairs, known.network = pairs_in(folder, known.hostnames, pairs)
     known.collective = collective_in(folder, hosts, ranks)
     known.shared = shared_in(folder, hosts)
-    return known
+    return join(folder, hosts, by, known, newest=newest)
 
 
 def _learn(entry: dict[str, Any], known: Known, pairs: dict[tuple[str, str], Told], ranks: dict[str, Told]) -> None:
@@ -90,16 +83,12 @@ def collective_in(folder: Path, hosts: Sequence[str], told: Mapping[str, Told]) 
     if not isinstance(asked, list):
         return None
     nodes = tuple(host for host in hosts if host in asked)
+    lines = {host: _line(folder / COLLECTIVE / f"{host}.json") for host in nodes}
+    found = {host: line for host, line in lines.items() if isinstance(line, NodeTimes)}
     rows: list[tuple[str, State, str | None]] = []
-    found: dict[str, NodeTimes] = {}
-    for host in nodes:
-        line = _line(folder / COLLECTIVE / f"{host}.json")
-        if isinstance(line, NodeTimes):
-            found[host] = line
-            rows.append((host, State.PASS, None))
-        else:
-            state, reason = told.get(host, (State.NOT_RUN, ""))
-            rows.append((host, state, reason or line))
+    for host, line in lines.items():
+        state, reason = (State.PASS, None) if host in found else told.get(host, (State.NOT_RUN, ""))
+        rows.append((host, state, None if isinstance(line, NodeTimes) else reason or line))
     bad = [(host, state, reason) for host, state, reason in rows if state is not State.PASS]
     if bad or not found:
         who = f"{len(bad)} of {len(nodes)} nodes without a result; {bad[0][0]}: {bad[0][2]}" if bad else "no node"

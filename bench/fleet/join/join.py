@@ -16,17 +16,7 @@ from pathlib import Path
 from bench import __version__
 from bench.fleet.join.collect import Sorter, files, machine, read
 from bench.judge.fleet import verdict as rules
-from bench.judge.fleet.model import (
-    ANSWERED,
-    Collective,
-    Fleet,
-    NodeOutcome,
-    Outlier,
-    PairOutcome,
-    SharedStorage,
-    Shift,
-    State,
-)
+from bench.judge.fleet.model import ANSWERED, Collective, Fleet, NodeOutcome, Outlier, PairOutcome, SharedStorage, State
 from bench.judge.fleet.outliers import Figure, Keys, Table, figures, outliers, shifts
 from bench.judge.fleet.ports import ports
 from bench.judge.gate import decide, judge, worst_of
@@ -96,9 +86,7 @@ def join(folder: Path, expected: Sequence[str], by: Judgement, known: Known, *, 
 
 
 def _judged(host: str, run: Run | str, by: Judgement, keys: Keys, network: Sequence[Measurement] = ()) -> Judged:
-    """A file that came for that host, whatever is in it, with what its pairs say of its network: alone, a node measures
-    only its loopback. An interrupted run counts by what it measured.
-    """
+    """A file that came for that host, with what its pairs say of its network: alone, it measures only its loopback."""
     if isinstance(run, str):
         return Judged(NodeOutcome(host=host, state=State.BAD_RESULT, reason=f"bad_result: {run}"))
     whole = run
@@ -110,7 +98,7 @@ def _judged(host: str, run: Run | str, by: Judgement, keys: Keys, network: Seque
     kind = rules.node_class(run.node.facts)
     outcome = NodeOutcome(
         host=host,
-        state=rules.state_of(decide(verdicts)),
+        state=rules.STATE_OF[decide(verdicts)],
         hostname=run.node.hostname,
         machine=machine(run),
         node_class=kind,
@@ -159,7 +147,11 @@ def _no_machine_twice(found: Sequence[Judged]) -> list[Judged]:
 
 def _document(fleet_id: str, found: Sequence[Judged], strangers: Sequence[str], by: Judgement, known: Known) -> Fleet:
     nodes = tuple(one.outcome for one in found)
-    deviating, moved = _deviating(found, by, known)
+    runs = {node.run for node in nodes}
+    measured = (_measured_in(place, found, by, known) for place in (known.again, known.before))
+    again, before = ([one for one in other if one.outcome.run not in runs] for other in measured)
+    deviating = [*_outliers(found, again, by), *ports(known.pairs)]
+    moved = shifts(_table(found), _table(before), by.metrics, _table(again)) if before else []
     holes = rules.pair_holes(known.pairs)
     if known.collective is not None and known.collective.state is not State.PASS:
         holes.append(f"collective: {known.collective.state.value}: {known.collective.reason or 'no figure'}")
@@ -192,15 +184,6 @@ def _moment(text: str) -> float:
         return seconds_of(text)
     except ValueError:
         return float("-inf")
-
-
-def _deviating(found: Sequence[Judged], by: Judgement, known: Known) -> tuple[list[Outlier], list[Shift]]:
-    """Outliers of the sweep and of the pairs, and what moved on the whole fleet."""
-    runs = {one.outcome.run for one in found}
-    again = [one for one in _measured_in(known.again, found, by, known) if one.outcome.run not in runs]
-    before = [one for one in _measured_in(known.before, found, by, known) if one.outcome.run not in runs]
-    moved = shifts(_table(found), _table(before), by.metrics, _table(again)) if before else []
-    return [*_outliers(found, again, by), *ports(known.pairs)], moved
 
 
 def _outliers(found: Sequence[Judged], again: Sequence[Judged], by: Judgement) -> list[Outlier]:

@@ -106,7 +106,6 @@ def _difference(a: Measurement, b: Measurement, metric: Metric | None, nights: S
 
 
 def _apart(a: Measurement, b: Measurement) -> bool:
-    """The intervals do not touch, and the values differ by more than the least effect."""
     disjoint = a.interval[1] < b.interval[0] or b.interval[1] < a.interval[0]
     return disjoint and abs(b.value - a.value) > Policy().effect * max(abs(a.value), abs(b.value))
 

@@ -90,9 +90,7 @@ class Track:
         ``pinned`` are the values of the acceptance nights, on the scale: they guard against a decline that is so slow
         that the last nights follow it. The worse of the two decisions counts.
         """
-        calls = [self._rolling(night)]
-        if pinned and night.value is not None:
-            calls += self._pinned(night, pinned)
+        calls = [self._rolling(night), *self._pinned(night, pinned)]
         return max(calls, key=lambda call: SEVERITY.index(call.state))
 
     def enter(self, night: Night) -> SeriesCall:
@@ -132,14 +130,13 @@ class Track:
 
     def _pinned(self, night: Night, pinned: Sequence[float]) -> list[SeriesCall]:
         """Against the pinned nights' level, on the scale of them and the last nights together; nothing for too few."""
-        assert night.value is not None
         normal = self.normal
-        if len(pinned) + len(normal) < self.policy.fewest + 1:
+        if night.value is None or not pinned or len(pinned) + len(normal) < self.policy.fewest + 1:
             return []
         centre, middle = sum(pinned) / len(pinned), sum(normal) / max(len(normal), 1)
         squares = sum((value - centre) ** 2 for value in pinned) + sum((value - middle) ** 2 for value in normal)
         df = len(pinned) - 1.0 + max(len(normal) - 1.0, 0.0)
-        deviation = max(math.sqrt(squares / df), self._floor)
+        deviation = max(math.sqrt(squares / df), self.scale.floor(self.policy.scale_floor))
         base = Baseline(centre, deviation, df, len(pinned))
         call = replace(self._compared(night, base, self._all[-1] if self._all else None), pinned=True)
         if call.state is SeriesState.OK or call.state is SeriesState.SUSPECT:
@@ -149,12 +146,8 @@ class Track:
                     return [replace(call, state=SeriesState.REGRESSED, since=nights)]
         return [call]
 
-    @property
-    def _floor(self) -> float:
-        return self.scale.floor(self.policy.scale_floor)
-
     def _base(self, normal: Sequence[float]) -> Baseline:
-        return baseline_of(normal, self._floor, self.prior)
+        return baseline_of(normal, self.scale.floor(self.policy.scale_floor), self.prior)
 
     def _is_bad(self, base: Baseline, value: float) -> bool:
         effect = self.scale.effect(self.policy.effect, base.centre)

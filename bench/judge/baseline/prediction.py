@@ -128,7 +128,5 @@ def prior_of(siblings: Sequence[Sequence[float]], floor: float, fewest: int = 7)
 
 def _log_variance(nights: Sequence[float], floor: float) -> float:
     """The logarithm of the sample variance, corrected for its bias (Smyth: e_g = z_g - psi(d/2) + log(d/2))."""
-    n = len(nights)
-    mean = sum(nights) / n
-    variance = max(sum((night - mean) ** 2 for night in nights) / (n - 1), floor**2)
-    return math.log(variance) - digamma((n - 1) / 2.0) + math.log((n - 1) / 2.0)
+    base = baseline_of(nights, floor)
+    return 2.0 * math.log(base.deviation) - digamma(base.df / 2.0) + math.log(base.df / 2.0)

@@ -154,11 +154,9 @@ def normal_runs(key: Key, history: History, profile: Profile, metric: Metric, po
     values = history.values.get(key, {})
     scale = scale_of(metric, values.values())
     track = Track(policy, scale)
-    found = []
-    for run, night in _nights(history.runs, None, values, profile, scale):
-        bad = track.enter(night).state in (SeriesState.SUSPECT, SeriesState.REGRESSED)
-        found += [run] if night.usable and not bad else []
-    return found
+    nights = _nights(history.runs, None, values, profile, scale)
+    judged = [(run, track.enter(night).state, night.usable) for run, night in nights]
+    return [run for run, state, fit in judged if fit and state not in (SeriesState.SUSPECT, SeriesState.REGRESSED)]
 
 
 def _nights(
@@ -226,7 +224,6 @@ def _regression(measurement: Measurement, call: SeriesCall, scale: Scale, histor
 
 
 def _reason(call: SeriesCall, ratio: float | None, least: float | None, scale: Scale, history: History) -> str:
-    """One sentence, its first word machine-readable; empty when all is well."""
     normal = "the pinned nights" if call.pinned else f"the last {call.nights} nights"
     if call.state is SeriesState.WARMING:
         since = f" since {history.opened}" if history.opened else ""

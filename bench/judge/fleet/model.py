@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, FiniteFloat
+from pydantic import Field, FiniteFloat
 
 from bench.model import Decision, Frozen, Label, Name, Text
 
@@ -165,5 +165,3 @@ class Fleet(Frozen):
     verdicts: tuple[FleetVerdict, ...] = ()
     decision: Decision = Decision.INCONCLUSIVE
     reasons: tuple[Text, ...] = ()
-
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, serialize_by_alias=True)

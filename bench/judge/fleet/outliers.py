@@ -193,8 +193,8 @@ def shifts(now: Table, before: Table, metrics: Mapping[str, Metric], again: Tabl
         if shift is not None and shift.level == "act" and again is not None:
             second = _shift(key, again.get(key, ()), before.get(key, ()), metrics)
             shift = shift.model_copy(update={"confirmed": second is not None and second.level == "act"})
-        found += [shift] if shift is not None else []
-    return sorted(found, key=lambda shift: -shift.shift_ratio)
+        found.append(shift)
+    return sorted(filter(None, found), key=lambda shift: -shift.shift_ratio)
 
 
 def _shift(key: Key, now: Sequence[Sample], before: Sequence[Sample], metrics: Mapping[str, Metric]) -> Shift | None:

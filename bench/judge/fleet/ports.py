@@ -8,7 +8,7 @@ nothing of this end, which matters where a host has met few others. Pure: outcom
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -39,7 +39,7 @@ def ports(pairs: Sequence[PairOutcome]) -> list[Outlier]:
     A port is confirmed when pairs with two or more sound hosts say so.
     """
     flows = list(_flows(pairs))
-    found = _slow_ports(flows, frozenset())
+    found = list(_slow_ports(flows, frozenset()))
     while True:
         names = frozenset((o.host, o.labels["direction"]) for o in found)
         kept = [o for o in _slow_ports(flows, names) if (o.host, o.labels["direction"]) in names]
@@ -56,9 +56,8 @@ def _flows(pairs: Iterable[PairOutcome]) -> Iterable[PortFlow]:
             yield PortFlow(pair.server, pair.client, pair.receive_bytes_per_second, pair, "receive")
 
 
-def _slow_ports(flows: Sequence[PortFlow], known: frozenset[Port]) -> list[Outlier]:
+def _slow_ports(flows: Sequence[PortFlow], known: frozenset[Port]) -> Iterator[Outlier]:
     """Ports that are slower than their siblings by their flows to ports that are not ``known`` to be slow."""
-    found = []
     for way, far in (("send", "receive"), ("receive", "send")):
         everything: dict[str, list[float]] = defaultdict(list)
         witnessed: dict[str, list[float]] = defaultdict(list)
@@ -71,11 +70,10 @@ def _slow_ports(flows: Sequence[PortFlow], known: frozenset[Port]) -> list[Outli
         samples = [Sample(host, middle, middle, middle) for host, middle in middles.items()]
         for outlier in deviating(_PORT, samples, "higher"):
             sure = len(witnessed[outlier.host]) > 1
-            found.append(outlier.model_copy(update={"labels": {"direction": way}, "confirmed": sure}))
-    return found
+            yield outlier.model_copy(update={"labels": {"direction": way}, "confirmed": sure})
 
 
-def _slow_paths(flows: Sequence[PortFlow], known: set[str]) -> list[Outlier]:
+def _slow_paths(flows: Sequence[PortFlow], known: set[str]) -> Iterator[Outlier]:
     """Flows that are 7 % below the slower of their two ports although neither host's port is slow.
 
     What is expected is the slower port's other flows. The scale is that of both ports and of all such flows together,
@@ -90,14 +88,13 @@ def _slow_paths(flows: Sequence[PortFlow], known: set[str]) -> list[Outlier]:
     expected = [min(_others(sends[flow.sender], flow), _others(receives[flow.receiver], flow)) for flow in told]
     shares = [flow.rate / usual for flow, usual in zip(told, expected, strict=True) if usual > 0]
     if not shares:
-        return []
+        return
     usual_scatter, limit = scale(shares), max(Z_LIMIT, NormalDist().inv_cdf(1 - _CHANCE / len(shares)))
-    found = []
     for flow, usual in zip(told, expected, strict=True):
         sigma = max(scale(sends[flow.sender]), scale(receives[flow.receiver]), usual_scatter * usual)
         z = z_of(usual - flow.rate, sigma)
         if usual > 0 and (usual - flow.rate) / usual >= ACT_RATIO and z > limit:
-            outlier = Outlier(
+            yield Outlier(
                 host=flow.pair.client,
                 part=f"path to {flow.pair.server}",
                 metric=_PORT.metric,
@@ -109,8 +106,6 @@ def _slow_paths(flows: Sequence[PortFlow], known: set[str]) -> list[Outlier]:
                 siblings=len(sends[flow.sender]),
                 level="act",
             )
-            found.append(outlier)
-    return found
 
 
 def _others(rates: Sequence[float], flow: PortFlow) -> float:

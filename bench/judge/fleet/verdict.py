@@ -23,14 +23,10 @@ from bench.judge.fleet.model import (
 )
 from bench.model import Decision, Status, Verdict
 
-_STATE = {Decision.GO: State.PASS, Decision.NO_GO: State.FAIL, Decision.INCONCLUSIVE: State.INCONCLUSIVE}
+#: A node's state from the worst of its profiles' decisions.
+STATE_OF = {Decision.GO: State.PASS, Decision.NO_GO: State.FAIL, Decision.INCONCLUSIVE: State.INCONCLUSIVE}
 _MOST_NAMED = 5
 _MOST_REASONS = 12
-
-
-def state_of(decision: Decision) -> State:
-    """A node's state from the worst of its profiles' decisions."""
-    return _STATE[decision]
 
 
 def node_class(facts: Mapping[str, Any]) -> str:

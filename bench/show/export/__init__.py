@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -60,12 +60,11 @@ def render(name: str, export: Export) -> bytes:
     if name == "json":  # ASCII only, so that a terminal may show what a foreign name holds
         document = export.document.model_dump(mode="json", by_alias=True)
         return (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
-    write: Callable[[Export], str | bytes] = importlib.import_module(f"{__name__}.{name}").render
-    written = write(export)
+    written: str | bytes = importlib.import_module(f"{__name__}.{name}").render(export)
     return written if isinstance(written, bytes) else written.encode("utf-8", "replace")
 
 
 def answer_unknown(name: str, why: str) -> bytes:
     """What a plugin prints when there is no verdict at all: no run, a run that cannot be read."""
-    unknown: Callable[[str], str] = importlib.import_module(f"{__name__}.{name}").unknown
-    return unknown(why).encode("utf-8", "replace")
+    text: str = importlib.import_module(f"{__name__}.{name}").unknown(why)
+    return text.encode("utf-8", "replace")

@@ -243,10 +243,8 @@ def _pair(pair: PairOutcome) -> Case:
 
 
 def _outlier(o: Outlier) -> Case:
-    details = (
-        f"metric: {o.metric}", *_labels(o.labels), f"observed: {o.observed!r}", f"expected: {o.expected!r}",
-        f"modified z: {o.modified_z:.1f}",
-    )  # fmt: skip
+    figures = (f"observed: {o.observed!r}", f"expected: {o.expected!r}", f"modified z: {o.modified_z:.1f}")
+    details = (f"metric: {o.metric}", *_labels(o.labels), *figures)
     name, word = f"{_host(o.host)}: {clean(o.part, 100)}", consequence(o)
     return Case(name, _BY_CONSEQUENCE.get(word, "pass"), word, fleet_screen.outlier_line(o), details)
 
@@ -261,9 +259,8 @@ def _shared(one: SharedStorage) -> Case:
     lines = [f"{_host(host)}: {rate!r} bytes per second with all at once" for host, rate in one.together.items()]
     lines += [f"{_host(host)}: no figure" for host in one.missing]
     name, message = clean(one.path, 200) or "?", fleet_screen.shared_line(one)
-    if one.missing or not one.together:
-        return Case(name, "error", "no_data", message, tuple(lines))
-    return Case(name, "pass", "pass", message, tuple(lines))
+    status = Status.NO_DATA if one.missing or not one.together else Status.PASS
+    return Case(name, _BY_STATUS.get(status, "error"), status.value, message, tuple(lines))
 
 
 def _shift(shift: Shift, word: str) -> Case:

@@ -11,22 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from bench.judge.fleet.model import Fleet, FleetVerdict, State
 from bench.model import Decision, Finding, Run, Status, Verdict
+from bench.show import wording
 from bench.show.export import Export
 from bench.show.terminal import fleet_screen
 from bench.show.text import clean
-from bench.show.wording import (
-    STATUS,
-    gate_name,
-    margin,
-    needed,
-    observed,
-    plural,
-    probe_holes,
-    score,
-    stand_ins,
-    to_do,
-    when,
-)
 from bench.units import human
 
 _MARK = {Decision.GO: "✅", Decision.NO_GO: "❌", Decision.INCONCLUSIVE: "❔"}
@@ -66,7 +54,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]
 
 
 def _decided(v: Verdict | FleetVerdict) -> tuple[str, str, str]:
-    return escape(v.profile, 80), f"{_MARK[v.decision]} **{v.decision.value}**", score(v.score)
+    return escape(v.profile, 80), f"{_MARK[v.decision]} **{v.decision.value}**", wording.score(v.score)
 
 
 def _section(title: str, items: Sequence[str]) -> list[str]:
@@ -90,11 +78,11 @@ def _run(run: Run) -> Iterator[str]:
         yield f"Not judged. Judge it with `bench gate {_code(run.id)}`."
     if run.attribution is not None:
         yield from ("", f"**Starvation.** {escape(run.attribution.explanation)}")
-    todo = to_do(run, gate_name).items()
+    todo = wording.to_do(run, wording.gate_name).items()
     yield from _section("To do", [f"{', '.join(map(escape, names))}: {escape(remedy)}" for remedy, names in todo])
     holes = [
         f"{', '.join(names)} {state}: {escape(why)}" + (f"; mend: {escape(mend)}" if mend else "")
-        for names, state, why, mend in probe_holes(run)
+        for names, state, why, mend in wording.probe_holes(run)
     ]
     yield from _section("Not measured", holes)
     for verdict in run.verdicts:
@@ -104,8 +92,8 @@ def _run(run: Run) -> Iterator[str]:
 
 
 def _about(run: Run) -> str:
-    words = [when(run.started_at), f"effort {run.request.effort.value}", f"run `{_code(run.id)}`"]
-    stood_in = stand_ins(run)
+    words = [wording.when(run.started_at), f"effort {run.request.effort.value}", f"run `{_code(run.id)}`"]
+    stood_in = wording.stand_ins(run)
     if stood_in:
         words.append(f"stand-ins: {', '.join(map(escape, stood_in))}")
     if run.replay_of:
@@ -122,21 +110,22 @@ def _why(verdict: Verdict) -> str:
     failed = [f for f in bad if f.status is Status.FAIL] or bad
     if not failed:
         return "every required gate passed" if verdict.decision is Decision.GO else ""
-    names = ", ".join(f"{escape(gate_name(f), 120)} {STATUS[f.status]}" for f in failed[:3])
+    names = ", ".join(f"{escape(wording.gate_name(f), 120)} {wording.STATUS[f.status]}" for f in failed[:3])
     return names + (f" and {len(failed) - 3} more" if len(failed) > 3 else "")
 
 
 def _gate(f: Finding) -> Sequence[str]:
-    return (*map(escape, (gate_name(f), observed(f), needed(f.limit, f.metric), margin(f))), STATUS[f.status])
+    said = (wording.gate_name(f), wording.observed(f), wording.needed(f.limit, f.metric), wording.margin(f))
+    return (*map(escape, said), wording.STATUS[f.status])
 
 
 # --- a fleet
 
 
 def _fleet(fleet: Fleet) -> Iterator[str]:
-    measured = f", measured {escape(when(fleet.measured_at))}" if fleet.measured_at else ""
+    measured = f", measured {escape(wording.when(fleet.measured_at))}" if fleet.measured_at else ""
     yield from (f"## Fleet {escape(fleet.id, 60)}: {fleet.decision.value}", "")
-    yield from (f"{plural(len(fleet.nodes), 'named node')}{measured}", "")
+    yield from (f"{wording.plural(len(fleet.nodes), 'named node')}{measured}", "")
     verdicts = ((*_decided(v), escape(fleet_screen.counts(v))) for v in fleet.verdicts)
     yield from table(("profile", "decision", "score", "nodes"), verdicts)
     together = [fleet_screen.collective_line(fleet.collective)] if fleet.collective is not None else []
@@ -146,16 +135,18 @@ def _fleet(fleet: Fleet) -> Iterator[str]:
     yield from _section("The whole fleet moved", [escape(fleet_screen.shift_line(s)) for s in fleet.shifts])
     yield from _section("Together", [escape(line) for line in together])
     nodes = table(("node", "state", "score", "why"), _nodes(fleet))
-    yield from _folded(plural(len(fleet.nodes), "node"), any(n.state is not State.PASS for n in fleet.nodes), nodes)
+    missed = any(node.state is not State.PASS for node in fleet.nodes)
+    yield from _folded(wording.plural(len(fleet.nodes), "node"), missed, nodes)
     if fleet.pairs:
         pairs = table(("client", "server", "state", "send", "receive", "why"), _pairs(fleet))
-        yield from _folded(plural(len(fleet.pairs), "pair"), any(p.state is not State.PASS for p in fleet.pairs), pairs)
+        missed = any(pair.state is not State.PASS for pair in fleet.pairs)
+        yield from _folded(wording.plural(len(fleet.pairs), "pair"), missed, pairs)
 
 
 def _nodes(fleet: Fleet) -> Iterator[Sequence[str]]:
     for node in fleet.nodes:
         why = node.reason or "; ".join(node.failed[:3])
-        shown = score(node.score) if node.score is not None else ""
+        shown = wording.score(node.score) if node.score is not None else ""
         yield escape(node.host, 100), _state(node.state), shown, escape(why, 300)
 
 

@@ -94,11 +94,8 @@ def _reached(finding: Finding) -> float:
 def _run_figures(run: Run) -> Iterator[str]:
     """One a gate that has a number; a metric that several gates name is told once for each different limit."""
     findings = (f for verdict in run.verdicts for f in verdict.findings)
-    figures = (
-        f"'{_label(f)}'={f.observed!r}{_UOM.get(unit_of(f.metric), '')};;{_range(f)}"
-        for f in findings
-        if f.observed is not None
-    )
+    measured = (f for f in findings if f.observed is not None)
+    figures = (f"'{_label(f)}'={f.observed!r}{_UOM.get(unit_of(f.metric), '')};;{_range(f)}" for f in measured)
     yield from dict.fromkeys(figures)
 
 

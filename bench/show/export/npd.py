@@ -14,9 +14,7 @@ MAX_BYTES = 80
 
 
 def render(export: Export) -> str:
-    if export.stale:
-        return unknown(export.stale)
-    return _cut(headline(export.run)[1])
+    return unknown(export.stale) if export.stale else _cut(headline(export.run)[1])
 
 
 def unknown(why: str) -> str:

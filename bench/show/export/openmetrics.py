@@ -130,9 +130,7 @@ def _selector(labels: Labels) -> str:
 
 
 def _labels(m: Measurement) -> dict[str, str]:
-    """The measurement's own, and ``invalid="true"`` where it must not be judged (a changing reason would be a new
-    series with every run): a query that decides anything asks for ``invalid=""``.
-    """
+    """The measurement's own, and ``invalid="true"`` where it must not be judged: a reason would make a new series."""
     return dict(m.labels) | ({"invalid": "true"} if m.invalid is not None else {})
 
 
@@ -201,12 +199,8 @@ def _attribution(found: Attribution) -> Iterator[Sample]:
 
 def _of_fleet(fleet: Fleet) -> Iterator[Sample]:
     yield from _whole(fleet)
-    for node in fleet.nodes:
-        yield from _node(node)
-    for pair in fleet.pairs:
-        yield from _pair(pair)
-    for outlier in fleet.outliers:
-        yield from _outlier(outlier)
+    for samples in (*map(_node, fleet.nodes), *map(_pair, fleet.pairs), *map(_outlier, fleet.outliers)):
+        yield from samples
     for shift in fleet.shifts:
         labels = {"class": shift.node_class, "metric": shift.metric, "selector": _selector(shift.labels)}
         yield "bench_fleet_shift_ratio", {**labels, "level": consequence(shift)}, shift.shift_ratio

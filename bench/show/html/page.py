@@ -19,7 +19,7 @@ from bench.judge.statistics import median
 from bench.model import Run
 from bench.show import wording
 from bench.show.html import tables
-from bench.show.html.plots.timelines import History
+from bench.show.html.plots.timelines import MetricHistory
 from bench.show.terminal.fleet_screen import collective_line, outlier_line, shift_line
 from bench.show.text import clean
 from bench.units import human
@@ -35,7 +35,7 @@ class Shown:
 
     run: Run
     lineage: str = ""
-    history: tuple[History, ...] = ()
+    history: tuple[MetricHistory, ...] = ()
     descriptions: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -10,18 +10,6 @@ from bench.judge.latency_budget import response
 from bench.model import Decision, Measurement, ProbeResult, Run, Status, Verdict
 from bench.show import wording
 from bench.show.text import clean
-from bench.show.wording import (
-    STATUS,
-    against_limit,
-    gate_name,
-    gpus,
-    margin,
-    plural,
-    quantity,
-    reason_text,
-    series_name,
-    stand_ins,
-)
 from bench.units import human
 
 Row = Sequence[str]
@@ -34,8 +22,8 @@ def about(run: Run) -> list[tuple[str, str]]:
     facts = run.node.facts
     asked = clean(run.request.accelerator, 60)
     found = {
-        "accelerator": ", ".join(dict.fromkeys(gpus(run.node))) or f"asked for {asked}, no GPU found",
-        "stand-ins": ", ".join(stand_ins(run)),
+        "accelerator": ", ".join(dict.fromkeys(wording.gpus(run))) or f"asked for {asked}, no GPU found",
+        "stand-ins": ", ".join(wording.stand_ins(run)),
         "effort": run.request.effort.value,
         "storage": ", ".join(clean(path, 80) for path in run.request.storage),
         "peers": ", ".join(clean(peer, 80) for peer in run.request.peers),
@@ -55,15 +43,15 @@ def why(found: Verdict) -> str:
     required = [f for f in found.findings if f.required]
     bad = [f for f in required if f.status is not Status.PASS]
     if not bad:
-        return f"{plural(len(required), 'required gate')}, and every one passed."
+        return f"{wording.plural(len(required), 'required gate')}, and every one passed."
     failed = [f for f in bad if f.status is Status.FAIL]
     if found.decision is Decision.NO_GO and failed:
-        name, far = gate_name(failed[0]), margin(failed[0])
-        more = f", and {plural(len(failed) - 1, 'more gate')} failed" if len(failed) > 1 else ""
+        name, far = wording.gate_name(failed[0]), wording.margin(failed[0])
+        more = f", and {wording.plural(len(failed) - 1, 'more gate')} failed" if len(failed) > 1 else ""
         beyond = f" ({far})" if far else ""
-        return f"{name[:1].upper()}{name[1:]} is {against_limit(failed[0])}{beyond}{more}."
-    reason = reason_text(bad[0].reason or STATUS[bad[0].status]).rstrip(".")
-    return f"{plural(len(bad), 'required gate')} could not be decided: {gate_name(bad[0])}: {reason}."
+        return f"{name[:1].upper()}{name[1:]} is {wording.against_limit(failed[0])}{beyond}{more}."
+    reason = wording.reason_text(bad[0].reason or wording.STATUS[bad[0].status]).rstrip(".")
+    return f"{wording.plural(len(bad), 'required gate')} could not be decided: {wording.gate_name(bad[0])}: {reason}."
 
 
 def holes(run: Run) -> list[Row]:
@@ -75,9 +63,7 @@ def holes(run: Run) -> list[Row]:
 
 
 def health(run: Run) -> list[dict[str, Any]]:
-    """The whole answer's budget, the GPUs before and after, the node in each stage: heading, header and rows, or why
-    there are none.
-    """
+    """The whole answer, the GPUs, the node in each stage: heading, header and rows, or why there are none."""
     return [_response_table(run), _gpu_table(run), _host_table(run)]
 
 
@@ -97,7 +83,7 @@ def _response_table(run: Run) -> dict[str, Any]:
 def _answer(until: str, found: Sequence[Measurement]) -> Row:
     def one(metric: str, **labels: str) -> str:
         same = [m for m in found if m.metric == metric and labels.items() <= m.labels.items()]
-        return quantity(same[0].value, same[0].interval, metric) if same else "–"
+        return wording.quantity(same[0].value, same[0].interval, metric) if same else "–"
 
     shares = [m for m in found if m.metric == "response_part_ratio"]
     doubt = next((m.stand_in for m in found if m.stand_in), None)
@@ -120,9 +106,9 @@ def _gpu_table(run: Run) -> dict[str, Any]:
     devices = sorted({m.labels.get("device", "") for m in found})
     rows: dict[str, dict[str, str]] = {}
     for m in found:
-        name = series_name(m.metric, m.labels, ("device", "stand_in", "uuid", "bus"))
+        name = wording.series_name(m.metric, m.labels, ("device", "stand_in", "uuid", "bus"))
         rows.setdefault(name, {})[m.labels.get("device", "")] = human(m.value, m.metric)
-    reasons = [f"{r.probe} {r.outcome.value}: {reason_text(r.reason)}" for r in results if r.reason]
+    reasons = [f"{r.probe} {r.outcome.value}: {wording.reason_text(r.reason)}" for r in results if r.reason]
     return {
         "heading": "Accelerators: health and telemetry",
         "header": ["", *(f"device {clean(device, 20)}" for device in devices)],
@@ -163,7 +149,7 @@ def figures(result: ProbeResult) -> list[Row]:
         [
             m.metric,
             ", ".join(f"{key}={clean(value, 60)}" for key, value in m.labels.items() if key != "path"),
-            quantity(m.value, m.interval, m.metric),
+            wording.quantity(m.value, m.interval, m.metric),
             str(m.samples),
             "for the record only" if m.invalid is not None else "",
         ]
@@ -196,7 +182,7 @@ def _compared(differences: Sequence[Difference]) -> Iterator[Row]:
     for d in differences:
         if d.verdict != "same":
             change = "" if d.change_ratio is None else f"{100 * d.change_ratio:+.1f} %"
-            name, a, b = series_name(d.metric, d.labels, _HIDDEN), human(d.a, d.metric), human(d.b, d.metric)
+            name, a, b = wording.series_name(d.metric, d.labels, _HIDDEN), human(d.a, d.metric), human(d.b, d.metric)
             yield [name, a, b, change, d.verdict, clean(d.basis)]
 
 
@@ -226,5 +212,5 @@ def _apart(runs: Sequence[Run]) -> Iterator[Row]:
         found = [table.get(key) for table in tables]
         known = [m for m in found if m is not None]
         if len(known) > 1 and max(m.interval[0] for m in known) > min(m.interval[1] for m in known):
-            name = series_name(known[0].metric, dict(sorted(known[0].labels.items())), _HIDDEN)
-            yield [name, *("–" if m is None else quantity(m.value, m.interval, m.metric) for m in found)]
+            name = wording.series_name(known[0].metric, dict(sorted(known[0].labels.items())), _HIDDEN)
+            yield [name, *("–" if m is None else wording.quantity(m.value, m.interval, m.metric) for m in found)]

@@ -22,7 +22,7 @@ _WIDTH = 100
 
 def render(fleet: Fleet, where: str = "") -> str:
     """The screen as text that ends with a newline. ``where`` is the folder or page to look at next."""
-    nodes, outliers = fleet.nodes, [line for o in fleet.outliers for line in _item(outlier_line(o))]
+    nodes, outliers = fleet.nodes, [line for o in fleet.outliers for line in hang(clean(outlier_line(o)), _WIDTH)]
     missing = [f"  {_name(n.host)} {n.state:<19}{clean(n.reason or '', 160)}" for n in nodes if n.state not in ANSWERED]
     failing = [
         f"  {_name(node.host)} {state:<13} {clean(''.join(node.failed[:1]), 160)}"
@@ -59,11 +59,10 @@ def _head(fleet: Fleet) -> str:
 
 
 def _verdicts(fleet: Fleet) -> list[str]:
-    lines = [f"{fleet.decision} for the fleet"]
-    for v in fleet.verdicts:
-        lines.append(f"  {v.decision:<13} {_name(v.profile)} score {score(v.score):>5}  {counts(v)}")
+    rows = (f"  {v.decision:<13} {_name(v.profile)} score {score(v.score):>5}  {counts(v)}" for v in fleet.verdicts)
+    lines = [f"{fleet.decision} for the fleet", *rows]
     if fleet.decision is not Decision.GO:
-        lines += [line for reason in fleet.reasons[:8] for line in _item(f"because {reason}")]
+        lines += [line for reason in fleet.reasons[:8] for line in hang(clean(f"because {reason}"), _WIDTH)]
     return lines
 
 
@@ -97,12 +96,10 @@ def collective_line(found: Collective) -> str:
 
 def shared_line(one: SharedStorage) -> str:
     """``/data: one node alone 2 GB/s, the least of 8 at once 0.4 GB/s``."""
-    least = min(one.together.values(), default=None)
-    alone = max(one.alone.values(), default=None)
-    texts = [human(rate, "storage_read_bytes_per_second") if rate is not None else "?" for rate in (alone, least)]
+    rates = max(one.alone.values(), default=None), min(one.together.values(), default=None)
+    alone, least = (human(rate, "storage_read_bytes_per_second") if rate is not None else "?" for rate in rates)
     missing = f", {plural(len(one.missing), 'node')} without a figure" if one.missing else ""
-    together = f"the least of {len(one.together)} at once {texts[1]}{missing}"
-    return f"{clean(one.path)}: one node alone {texts[0]}, {together}"
+    return f"{clean(one.path)}: one node alone {alone}, the least of {len(one.together)} at once {least}{missing}"
 
 
 def shift_line(s: Shift) -> str:
@@ -131,7 +128,3 @@ def _section(heading: str, lines: Sequence[str], most: int) -> list[str]:
         return []
     more = [f"  and {len(lines) - most} more"] if len(lines) > most else []
     return [heading, *(line.rstrip() for line in lines[:most]), *more]
-
-
-def _item(text: str) -> list[str]:
-    return hang(clean(text), _WIDTH)

@@ -18,20 +18,8 @@ from typing import Any
 
 from bench.measure.jsonl import decoded
 from bench.model import Evidence, Finding, Measurement, ProbeResult, Run, Verdict
+from bench.show import wording
 from bench.show.text import clean
-from bench.show.wording import (
-    OUTCOME,
-    STATUS,
-    bare_name,
-    bound_of,
-    margin,
-    needed,
-    observed,
-    quantity,
-    reason_text,
-    score,
-    when,
-)
 
 _INDEX = "tools.jsonl"
 _MAX_BYTES = 64 << 20
@@ -58,7 +46,7 @@ def explain(run: Run, folder: Path | None = None, *, metric: str | None = None) 
 
 
 def _run(run: Run) -> Iterator[str]:
-    yield f"run {clean(run.id)} on {clean(run.node.hostname)}, {when(run.started_at)}"
+    yield f"run {clean(run.id)} on {clean(run.node.hostname)}, {wording.when(run.started_at)}"
     yield f"  fingerprint of the node: {clean(run.node.fingerprint)}"
     yield f"  effort {run.request.effort.value}, accelerator {clean(run.request.accelerator)}"
     if run.replay_of:
@@ -69,25 +57,26 @@ def _run(run: Run) -> Iterator[str]:
 
 
 def _verdict(run: Run, verdict: Verdict, findings: Iterable[Finding]) -> Iterator[str]:
-    yield f"{verdict.decision.value} {clean(verdict.profile)}, score {score(verdict.score)}"
+    yield f"{verdict.decision.value} {clean(verdict.profile)}, score {wording.score(verdict.score)}"
     yield f"  profile sha256 {clean(verdict.digest)}"
     for finding in findings:
         yield from _finding(run, finding)
 
 
 def _finding(run: Run, finding: Finding) -> Iterator[str]:
-    bound, limit = bound_of(finding.limit)
-    series, far = _series(finding.metric, finding.labels), margin(finding)
+    bound, limit = wording.bound_of(finding.limit)
+    series, far = _series(finding.metric, finding.labels), wording.margin(finding)
     rows = {
-        "gate": f"{series} {bound} {limit!r} ({needed(finding.limit, finding.metric)})",
+        "gate": f"{series} {bound} {limit!r} ({wording.needed(finding.limit, finding.metric)})",
         "source": clean(finding.source),
-        "observed": observed(finding) + (f", {far}" if far else ""),
+        "observed": wording.observed(finding) + (f", {far}" if far else ""),
         "stand-in": clean(finding.stand_in or ""),
         "reason": clean(finding.reason or ""),
         "remedy": clean(finding.remedy),
     }
     yield ""
-    yield f"  {STATUS[finding.status]}: {bare_name(finding)}, {'required' if finding.required else 'optional'}"
+    weight = "required" if finding.required else "optional"
+    yield f"  {wording.STATUS[finding.status]}: {wording.bare_name(finding)}, {weight}"
     yield from (f"    {name:<9} {text}" for name, text in rows.items() if text)
     yield from _measurements(_decided_by(run, finding), "    ")
 
@@ -106,7 +95,7 @@ def _decided_by(run: Run, finding: Finding) -> list[tuple[ProbeResult, Measureme
 def _measurements(found: list[tuple[ProbeResult, Measurement]], indent: str) -> Iterator[str]:
     for result, m in found:
         yield f"{indent}measured  {_series(m.metric, m.labels)} = {m.value!r} by the probe {result.probe}"
-        yield f"{indent}          {quantity(m.value, m.interval, m.metric)}, {m.samples} samples{_repeats(m)}"
+        yield f"{indent}          {wording.quantity(m.value, m.interval, m.metric)}, {m.samples} samples{_repeats(m)}"
         if m.invalid:
             yield f"{indent}          for the record only: {clean(m.invalid)}"
     if not found:
@@ -138,8 +127,8 @@ def _concerned(run: Run, metric: str | None) -> list[ProbeResult]:
 
 
 def _probe(result: ProbeResult, folder: Path | None) -> Iterator[str]:
-    why = f", {reason_text(result.reason)}" if result.reason else ""
-    yield f"probe {result.probe}: {OUTCOME[result.outcome]}, {result.duration_seconds:.1f} s{why}"
+    why = f", {wording.reason_text(result.reason)}" if result.reason else ""
+    yield f"probe {result.probe}: {wording.OUTCOME[result.outcome]}, {result.duration_seconds:.1f} s{why}"
     if result.remedy:
         yield f"  mend      {clean(result.remedy)}"
     for warning in result.warnings:

@@ -13,29 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TextIO
 
 from bench.model import Code, Decision, Finding, Run, Status, Verdict, code_of
+from bench.show import wording
 from bench.show.text import cells, clean, fold, hang, pad
-from bench.show.wording import (
-    OF_A_PROBE,
-    STATUS,
-    bare_name,
-    closeness,
-    doubts,
-    gate_name,
-    gpus,
-    holes,
-    margin,
-    needed,
-    observed,
-    plural,
-    proved,
-    reason_text,
-    score,
-    split_reason,
-    stand_ins,
-    to_do,
-    when,
-    worst_first,
-)
 from bench.units import human
 
 #: The styles have rich's names.
@@ -94,11 +73,12 @@ class _Screen:
         self.run, self.width, self.all_gates, self.paint = run, width, all_gates, paint
         findings = [finding for verdict in run.verdicts for finding in verdict.findings]
         rows = [finding for finding in findings if self.has_row(finding)]
-        self.status = _widest(STATUS[finding.status] for finding in findings)
-        self.measured = _widest(map(observed, rows))
-        self.needs = _widest(needed(f.limit, f.metric) for f in rows)
+        self.status = _widest(wording.STATUS[finding.status] for finding in findings)
+        self.measured = _widest(map(wording.observed, rows))
+        self.needs = _widest(wording.needed(f.limit, f.metric) for f in rows)
         self.indent = self.status + 2 * len(_GAP)
-        self.name = width - self.indent - self.measured - self.needs - _widest(map(margin, rows)) - 3 * len(_GAP)
+        figures = self.measured + self.needs + _widest(map(wording.margin, rows)) + 3 * len(_GAP)
+        self.name = width - self.indent - figures
         # where the worst was: only where several were asked for
         self.places = all_gates or len(run.request.storage) > 1 or len(run.request.peers) > 1
 
@@ -111,22 +91,21 @@ class _Screen:
     def head(self) -> list[str]:
         run = self.run
         effort = f"effort {run.request.effort.value}"
-        first = [clean(run.node.hostname, 60), when(run.started_at), effort, f"run {clean(run.id, 40)}"]
+        first = [clean(run.node.hostname, 60), wording.when(run.started_at), effort, f"run {clean(run.id, 40)}"]
         lines = [*self.styled(fold("  ".join(first), self.width), "bold"), *fold(self.accelerator(), self.width)]
         if run.replay_of:
             text = f"replayed from {clean(run.replay_of, 60)}: nothing was measured now"
             lines += self.styled(fold(text, self.width), "yellow")
         if run.interrupted_by is not None:
-            lines.append(
-                self.paint(f"interrupted by signal {run.interrupted_by}: what was finished is shown", "yellow")
-            )
+            text = f"interrupted by signal {run.interrupted_by}: what was finished is shown"
+            lines.append(self.paint(text, "yellow"))
         return lines
 
     def accelerator(self) -> str:
-        found = gpus(self.run.node)
+        found = wording.gpus(self.run)
         named = [f"{found.count(name)} x {name}" if found.count(name) > 1 else name for name in dict.fromkeys(found)]
         asked = clean(self.run.request.accelerator, 60)
-        stood_in = stand_ins(self.run)
+        stood_in = wording.stand_ins(self.run)
         shown = asked if asked != "auto" else ", ".join(named) or "no GPU found"
         return f"accelerator: {shown}" + (f"  stand-ins: {', '.join(stood_in)}" if stood_in else "")
 
@@ -139,23 +118,21 @@ class _Screen:
         return [
             [
                 *self.title(verdict, clean(descriptions.get(verdict.profile, ""))),
-                *self.gates(worst_first(verdict.findings)),
-                *(line for text in proved(self.run, verdict) for line in self.hanging(None, text)),
+                *self.gates(wording.worst_first(verdict.findings)),
+                *(line for text in wording.proved(self.run, verdict) for line in self.hanging(None, text)),
             ]
             for verdict in self.run.verdicts
         ]
 
     def title(self, verdict: Verdict, described: str) -> list[str]:
         decision = verdict.decision.value
-        head = f"{decision} {clean(verdict.profile, 60)}, score {score(verdict.score)}"
+        head = f"{decision} {clean(verdict.profile, 60)}, score {wording.score(verdict.score)}"
         first, *rest = hang(f"{head}: {described}" if described else head, self.width, 0)
         word = self.paint(decision, _DECISION[verdict.decision])
         return [word + self.paint(first[len(decision) :], "bold"), *self.styled(rest, "bold")]
 
     def gates(self, findings: Sequence[Finding]) -> list[str]:
-        """Those with a row; those without data by reason, as one absent probe takes the data from all its gates; the
-        passes.
-        """
+        """Those with a row; those without data by reason, as an absent probe has many gates; the passes."""
         lines = [line for finding in findings if self.has_row(finding) for line in self.row(finding)]
         folded = [finding for finding in findings if not self.has_row(finding)]
         whys: dict[str, list[str]] = {}
@@ -165,19 +142,20 @@ class _Screen:
             lines += self.hanging(Status.NO_DATA, f"{', '.join(names)}: {why}")
         passes = [finding for finding in folded if finding.status is Status.PASS]
         if passes:
-            closest = margin(min(passes, key=closeness))
+            closest = wording.margin(min(passes, key=wording.closeness))
             far = f": {'closest ' if len(passes) > 1 else ''}{closest}" if closest else ""
-            lines += self.hanging(Status.PASS, ", ".join(map(gate_name, passes)) + far)
+            lines += self.hanging(Status.PASS, ", ".join(map(wording.gate_name, passes)) + far)
         return lines
 
     def row(self, finding: Finding) -> list[str]:
-        name, need, style = gate_name(finding), needed(finding.limit, finding.metric), _STATUS[finding.status]
-        figures = f"{pad(observed(finding), self.measured)}{_GAP}{pad(need, self.needs)}"
+        name, style = wording.gate_name(finding), _STATUS[finding.status]
+        need = wording.needed(finding.limit, finding.metric)
+        figures = f"{pad(wording.observed(finding), self.measured)}{_GAP}{pad(need, self.needs)}"
         if self.name < 0:  # a very narrow terminal
-            words = ", ".join(text for text in (f"{name} {figures}".rstrip(), margin(finding)) if text)
+            words = ", ".join(text for text in (f"{name} {figures}".rstrip(), wording.margin(finding)) if text)
             return self.hanging(finding.status, " ".join(words.split()))
-        mark = self.paint(_GAP + pad(STATUS[finding.status], self.status) + _GAP, style)
-        end = _GAP + figures + _GAP + self.paint(margin(finding), style)
+        mark = self.paint(_GAP + pad(wording.STATUS[finding.status], self.status) + _GAP, style)
+        end = _GAP + figures + _GAP + self.paint(wording.margin(finding), style)
         if cells(name) <= self.name:
             return [mark + pad(name, self.name) + end, *self.reason(finding)]
         first, *rest = self.hanging(None, name)
@@ -186,15 +164,16 @@ class _Screen:
     def reason(self, finding: Finding) -> list[str]:
         """Why, where the figures do not say it already: a reason without a code says where the worst was."""
         reason = clean(finding.reason or "")
-        if not reason or (split_reason(reason)[0] in ("", Code.STRADDLES_LIMIT) and not self.places):
+        if not reason or (wording.split_reason(reason)[0] in ("", Code.STRADDLES_LIMIT) and not self.places):
             return []
         return self.hanging(None, reason if self.all_gates else clean(reason, self.width - self.indent))
 
     def hanging(self, status: Status | None, text: str) -> list[str]:
         """The text behind the status, or below the text of the line above."""
         first, *rest = fold(text, self.width - self.indent)
-        mark = self.paint(pad(_GAP + STATUS[status], self.indent), _STATUS[status]) if status else " " * self.indent
-        return [mark + first, *(" " * self.indent + line for line in rest)]
+        below = " " * self.indent
+        mark = self.paint(pad(_GAP + wording.STATUS[status], self.indent), _STATUS[status]) if status else below
+        return [mark + first, *(below + line for line in rest)]
 
     def starvation(self) -> list[str]:
         found = self.run.attribution
@@ -202,14 +181,14 @@ class _Screen:
             return []
         notes = [] if found.valid else ["does not count"]
         notes += [f"stand-in: {clean(found.stand_in)}"] if found.stand_in else []
-        return self.labelled(
-            f"Starvation ({', '.join(notes)}): " if notes else "Starvation: ", clean(found.explanation)
-        )
+        label = f"Starvation ({', '.join(notes)}): " if notes else "Starvation: "
+        return self.labelled(label, clean(found.explanation))
 
     # --- what to do
 
     def to_do(self) -> list[str]:
-        texts = (f"{', '.join(names)}: {remedy}" for remedy, names in to_do(self.run, bare_name).items())
+        todo = wording.to_do(self.run, wording.bare_name)
+        texts = (f"{', '.join(names)}: {remedy}" for remedy, names in todo.items())
         return self.section("What to do", [hang(text, self.width) for text in texts], _MOST_REMEDIES)
 
     def not_measured(self) -> list[str]:
@@ -218,12 +197,12 @@ class _Screen:
         A gate without data that nothing is known to mend stands with its verdict only.
         """
         by_mend: dict[str, list[str]] = {}
-        for number, hole in enumerate(holes(self.run)):
+        for number, hole in enumerate(wording.holes(self.run)):
             what = f"{', '.join(hole.names)} {hole.state}"
-            if hole.state == STATUS[Status.NO_DATA]:
+            if hole.state == wording.STATUS[Status.NO_DATA]:
                 if not hole.mend:
                     continue
-                what = hole.names[0] if len(hole.names) == 1 else plural(len(hole.names), "gate")
+                what = hole.names[0] if len(hole.names) == 1 else wording.plural(len(hole.names), "gate")
             by_mend.setdefault(hole.mend or f"\0{number}", []).append(f"{what}: {hole.why}")
         items = [self.mended("; ".join(texts), "" if mend[0] == "\0" else mend) for mend, texts in by_mend.items()]
         return self.section("Not measured", items, len(items))
@@ -236,7 +215,7 @@ class _Screen:
         return [*hang(text, self.width), *hang(f"mend: {mend}", self.width, 4)]
 
     def warnings(self) -> list[str]:
-        items = [hang(doubt, self.width) for doubt in dict.fromkeys(doubts(self.run))]
+        items = [hang(doubt, self.width) for doubt in dict.fromkeys(wording.doubts(self.run))]
         return self.section("Warnings", items, _MOST_WARNINGS)
 
     # --- building blocks
@@ -261,14 +240,14 @@ def _why_no_data(finding: Finding) -> str:
     code = code_of(finding.reason)
     if code is Code.STAND_IN:
         return "a stand-in does not count"
-    if code in OF_A_PROBE:
+    if code in wording.OF_A_PROBE:
         return " ".join(code.split("_")[1:])
-    return reason_text(finding.reason) or "no reason was given"
+    return wording.reason_text(finding.reason) or "no reason was given"
 
 
 def _with_figure(finding: Finding) -> str:
     """A stand-in's number is shown with what it would have to be; it decides nothing."""
     if finding.observed is None:
-        return gate_name(finding)
-    shown, need = human(finding.observed, finding.metric), needed(finding.limit, finding.metric)
-    return f"{gate_name(finding)} {shown} ({need})"
+        return wording.gate_name(finding)
+    shown, need = human(finding.observed, finding.metric), wording.needed(finding.limit, finding.metric)
+    return f"{wording.gate_name(finding)} {shown} ({need})"

@@ -10,6 +10,7 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -135,9 +136,7 @@ class Timed:
 
 def timer(torch: Any, device: Device) -> Callable[[Callable[[], None], float], Timed]:
     """``time_steps(step, seconds)``: repeat the step for that long, at least once."""
-    if device.kind != "cuda":
-        return _time_on_host
-    return lambda step, seconds: _time_on_cuda(torch, step, seconds)
+    return partial(_time_on_cuda, torch) if device.kind == "cuda" else _time_on_host
 
 
 def _time_on_host(step: Callable[[], None], seconds: float) -> Timed:

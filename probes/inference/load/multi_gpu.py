@@ -53,14 +53,11 @@ class Assignment:
 
 # --- in a worker's process
 
-Step = Callable[[float], dict[str, Any]]
+Step = Callable[[float, float], dict[str, Any]]
 
 
 def work(pipe: Connection, mine: Assignment) -> None:
-    """Bind to the CPUs beside the card and answer ``(step, seconds, start)`` with a window's fields, until None comes.
-
-    Errors are answers too.
-    """
+    """Bind to the CPUs beside the card; answer ``(step, seconds, start)`` with a window or an error, until None."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if mine.kind == "cuda":
@@ -77,7 +74,8 @@ def work(pipe: Connection, mine: Assignment) -> None:
     pipe.send(_answer(prepare))
     with suppress(EOFError):
         while steps and (order := pipe.recv()) is not None:
-            pipe.send(_answer(partial(_obey, steps, *order)))
+            name, *when = order
+            pipe.send(_answer(partial(steps[name], *when)))
 
 
 def _answer(action: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -115,7 +113,8 @@ def _prepare(mine: Assignment) -> dict[str, Step]:
         step()
     time_steps = timer(torch, device)
 
-    def window(step: Callable[[], None], fields: dict[str, Any], seconds: float) -> dict[str, Any]:
+    def window(step: Callable[[], None], fields: dict[str, Any], seconds: float, start: float) -> dict[str, Any]:
+        time.sleep(max(0.0, start - time.monotonic()))  # one clock for all processes
         return {**fields, **measured(lambda: time_steps(step, seconds).fields)}
 
     return {name: partial(window, step, fields) for name, (step, fields) in steps.items()}
@@ -143,12 +142,6 @@ def _peers(torch: Any, count: int) -> dict[str, TimedWork]:
     targets = [torch.empty(_PEER_BYTES, dtype=torch.uint8, device=f"cuda:{i}") for i in range(1, count)]
     copies = [partial(target.copy_, source, non_blocking=True) for target in targets]
     return {str(i): (copy, {"bytes": _PEER_BYTES}) for i, copy in enumerate(copies, 1)}
-
-
-def _obey(steps: dict[str, Step], name: str, seconds: float, start: float) -> dict[str, Any]:
-    """Wait for ``start`` (monotonic seconds, one clock for all processes), then run."""
-    time.sleep(max(0.0, start - time.monotonic()))
-    return steps[name](seconds)
 
 
 # --- in the program that starts them

@@ -57,7 +57,7 @@ def sizes(device: Device, shape: Shape, quick: bool) -> Sizes:
         return Sizes(64, 16, 64, 256, 16, (1, 8) if quick else (1, 8, 16), 1, 64)
     length = 2048
     free = int(device.facts["memory_free_bytes"])
-    room = free - shape.weight_bytes(device.element_bytes) - 2 * copy_bytes(device) - _SPARE_BYTES
+    room = free - shape.parameters * device.element_bytes - 2 * copy_bytes(device) - _SPARE_BYTES
     fits = max(1, room // (length * shape.kv_bytes(device.element_bytes)))
     largest = min(256, 1 << (fits.bit_length() - 1))
     batches = (*(b for b in (1, 8, 32) if b < largest), largest)
@@ -73,9 +73,8 @@ class Stages:
         self.slots = min(self.sizes.slots, _MOST_SERVED)
         self.limits = Limits(options.first_token_limit, options.inter_token_limit)
         with stage("inference.setup"):
-            self.decoder = Decoder(
-                shape, device.torch_name, device.dtype, self.sizes.slots, self.sizes.length, options.seed
-            )
+            slots, length = self.sizes.slots, self.sizes.length
+            self.decoder = Decoder(shape, device.torch_name, device.dtype, slots, length, options.seed)
             self.decoder.synchronize()
         self.time_steps = timer(torch, device)
         self.draw = torch.Generator(device="cpu").manual_seed(options.seed)
@@ -192,10 +191,8 @@ class Stages:
             served, fields = self.serve_window(rate, seconds, self.options.seed)
         for request in served:
             say(_record(request), index=request.index, prompt=request.arrival.prompt)
-        event = Serve(
-            rate=rate, window=seconds, first_token_limit=limits.first_token, inter_token_limit=limits.inter_token,
-            **fields,
-        )  # fmt: skip
+        allowed = {"first_token_limit": limits.first_token, "inter_token_limit": limits.inter_token}
+        event = Serve(rate=rate, window=seconds, **allowed, **fields)
         say(event, slots=self.slots, chunk=sizes.chunk, prompt=sizes.prompt, output=sizes.output)
         return self.judged(rate, served, seconds)
 

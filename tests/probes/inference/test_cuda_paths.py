@@ -65,7 +65,7 @@ def test_shape_and_batches_fit_the_card(free: float, shape: str, largest: int) -
     assert chosen.name == shape
     assert sizes.batches[:2] == (1, 8) and sizes.batches[-1] == sizes.slots == largest
     assert sizes.batches == tuple(sorted(set(sizes.batches)))
-    held = chosen.weight_bytes(2) + sizes.slots * sizes.length * chosen.kv_bytes(2)
+    held = chosen.parameters * 2 + sizes.slots * sizes.length * chosen.kv_bytes(2)
     assert held < free
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from bench.model import Measurement, Outcome, ProbeResult, Run, Series
 from bench.show.html.page import Shown, render
-from bench.show.html.plots.timelines import History
+from bench.show.html.plots.timelines import MetricHistory
 from bench.show.terminal.lineage import explain
 from bench.show.text import clean
 from tests.cli.bench import bench
@@ -24,9 +24,9 @@ HEADINGS = ("Feed waterfall", "Demand against supply", "The 200 ms budget", "Rou
             "Goodput over offered load", "Time lines", "Storage latency", "History of the gating metrics")  # fmt: skip
 
 
-def history() -> tuple[History, ...]:
+def history() -> tuple[MetricHistory, ...]:
     values = tuple(1e9 + 1e7 * (n % 3) for n in range(20))
-    return (History("storage read", "storage_read_bytes_per_second", values, 1.01e9, 0.95e9, 0.9e9, 2.1e9),)
+    return (MetricHistory("storage read", "storage_read_bytes_per_second", values, 1.01e9, 0.95e9, 0.9e9, 2.1e9),)
 
 
 def full(make: Callable[[], Run] = starved) -> Run:

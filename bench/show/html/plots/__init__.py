@@ -107,8 +107,3 @@ def in_units(axis: Any, metric: str, most: int = 6) -> None:
     if axis.get_scale() == "linear":
         axis.set_major_locator(MaxNLocator(most))
     axis.set_major_formatter(FuncFormatter(lambda value, _: human(float(f"{value:.6g}"), metric)))
-
-
-def label(text: str, longest: int = 40) -> str:
-    """Foreign text in a picture."""
-    return clean(text, longest)

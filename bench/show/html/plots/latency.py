@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.model import Finding, Measurement, Run
-from bench.show.html.plots import BAD, GRID, INK, SERIES, drawing, in_units, label, rows, svg
+from bench.show.html.plots import BAD, GRID, INK, SERIES, drawing, in_units, rows, svg
+from bench.show.text import clean
 from bench.show.wording import label_words, needed, title
 from bench.units import human
 
@@ -60,7 +61,7 @@ def _quantiles(found: Mapping[str, Row], heading: str, limit: float | None = Non
             axes.axvline(limit, color=BAD, linewidth=1.4)
         axes.set_xscale("log")
         axes.minorticks_off()
-        rows(axes, [label(name, 60) for name in found])
+        rows(axes, [clean(name, 60) for name in found])
         in_units(axes.xaxis, ROUND_TRIP)
         handles = [axes.scatter([], [], marker=mark, color=INK, s=30) for mark in _MARKS.values()]
         figure.legend(handles, _MARKS, ncols=4, loc="outside lower left")
@@ -73,13 +74,10 @@ def _quantiles(found: Mapping[str, Row], heading: str, limit: float | None = Non
 def parts(run: Run) -> list[Finding]:
     """The gates on p99 of the three parts, of the first profile that has them; those without a number too."""
     for verdict in run.verdicts:
-        found = [
-            next((f for f in verdict.findings if f.metric == metric and f.labels.get("statistic") == "p99"), None)
-            for metric in _PARTS
-        ]
-        named = [finding for finding in found if finding is not None]
-        if len(named) >= 2:
-            return named
+        p99 = {f.metric: f for f in reversed(verdict.findings) if f.labels.get("statistic") == "p99"}
+        found = [p99[metric] for metric in _PARTS if metric in p99]
+        if len(found) >= 2:
+            return found
     return []
 
 

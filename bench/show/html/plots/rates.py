@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bench.model import Attribution, Measurement, Run
-from bench.show.html.plots import BAD, FIRST, GOOD, INK, MUTED, SECOND, drawing, in_percent, label, rows, svg
+from bench.show.html.plots import BAD, FIRST, GOOD, INK, MUTED, SECOND, drawing, in_percent, rows, svg
+from bench.show.text import clean
 from bench.units import human
 
 TOKENS = "inference_tokens_per_second"
@@ -105,7 +106,7 @@ def _named(m: Measurement) -> str:
     batch = m.labels.get("batch")
     words = [m.labels.get("stage"), f"batch {batch}" if batch else "", m.labels.get("shape")]
     words.append(m.labels.get("rate") or m.labels.get("load"))
-    return label(", ".join(word for word in words if word), 48)
+    return clean(", ".join(word for word in words if word), 48)
 
 
 def goodput(run: Run) -> str | None:

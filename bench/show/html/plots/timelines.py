@@ -8,7 +8,8 @@ from statistics import fmean
 from typing import Any
 
 from bench.model import Run, Series, unit_of
-from bench.show.html.plots import BAD, BAND, FIRST, INK, MUTED, SERIES, WARN, drawing, in_units, label, svg
+from bench.show.html.plots import BAD, BAND, FIRST, INK, MUTED, SERIES, WARN, drawing, in_units, svg
+from bench.show.text import clean
 from bench.show.wording import title
 
 _MOST_POINTS = 240
@@ -56,11 +57,11 @@ def _panels(found: Sequence[Series]) -> list[list[Series]]:
 
 def _named(series: Series) -> str:
     words = [value for key, value in series.labels.items() if key in ("stage", "device", "state", "place", "kind")]
-    return label(", ".join([title(series.metric), *words]), 60)
+    return clean(", ".join([title(series.metric), *words]), 60)
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class MetricHistory:
     """One metric's past on one node, oldest first, in base units.
 
     ``expected`` and ``edge``: what is normal, and the bound of the one-sided prediction interval beyond which a night
@@ -76,7 +77,7 @@ class History:
     limit: float | None = None
 
 
-def histories(found: Sequence[History]) -> str | None:
+def histories(found: Sequence[MetricHistory]) -> str | None:
     """As SVG, one panel a metric; None where no metric has two values."""
     shown = [history for history in found if len(history.values) > 1]
     if not shown:
@@ -90,7 +91,7 @@ def histories(found: Sequence[History]) -> str | None:
         return svg(figure, "History of the gating metrics")
 
 
-def _panel(a: Any, history: History) -> None:
+def _panel(a: Any, history: MetricHistory) -> None:
     nights = range(1, len(history.values) + 1)
     if history.expected is not None and history.edge is not None:
         a.axhspan(history.edge, history.expected, color=BAND, linewidth=0)
@@ -101,6 +102,6 @@ def _panel(a: Any, history: History) -> None:
         a.axhline(history.limit, color=BAD, linewidth=1.2)
     a.plot(nights, history.values, color=FIRST, linewidth=1, marker="o", markersize=3.5)
     a.plot(nights[-1], history.values[-1], color=INK, marker="o", markersize=6)
-    a.set_title(label(history.name, 46), fontsize=9, loc="left", color=INK)
+    a.set_title(clean(history.name, 46), fontsize=9, loc="left", color=INK)
     a.set_xticks([])
     in_units(a.yaxis, history.metric, most=4)
