@@ -9,7 +9,8 @@ DEV_STAMP := $(VENV)/.ready-dev
 # How many tests run at once. They mostly wait, so more than there are cores.
 JOBS ?= 4
 # File by file, the long ones first (tests/conftest.py sorts them).
-PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
+# The same generated examples each time; plain `python -m pytest` draws new ones.
+PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder --hypothesis-profile=ci
 # Without bytecode every start of the command, and there are hundreds, compiles all of it.
 unexport PYTHONDONTWRITEBYTECODE
 
