@@ -208,8 +208,8 @@ def test_a_scale_goes_there_and_back(value: float, drop: float, scale: Scale) ->
 def test_worse_is_never_judged_better(nights: list[float], tonight: float, factor: float) -> None:
     """Making one measurement worse never makes its word milder (`undetectable` stands beside `ok`).
 
-    But for one case: a night that ends a lasting shift may, much worse still, be an outlier among the nights before, and
-    one outlier is no shift. It is then suspect, never less.
+    But for one case: a night that ends a lasting shift may, much worse still, be an outlier among the nights before,
+    and one outlier is no shift. It is then suspect, never less.
     """
     order = {
         SeriesState.OK: 0,
@@ -222,4 +222,4 @@ def test_worse_is_never_judged_better(nights: list[float], tonight: float, facto
     for value in nights:
         track.enter(Night(UP.of(value)))
     before, after = (track.judge(Night(UP.of(value))) for value in (tonight, tonight * factor))
-    assert order[after.state] >= (order[SeriesState.SUSPECT] if before.since else order[before.state])
+    assert order[after.state] >= (order[SeriesState.SUSPECT] if before.since > 1 else order[before.state])
