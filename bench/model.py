@@ -100,6 +100,7 @@ class Code(StrEnum):
     UNDETECTABLE = "undetectable"
     # probes: how they ended
     NOT_ASKED_FOR = "not_asked_for"
+    NOT_AS_EXPECTED = "not_as_expected"
     INTERRUPTED = "interrupted"
     INTERNAL = "internal"
     EMPTY = "empty"

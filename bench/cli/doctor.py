@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
-from bench.cli.options import Directories, Json, Peers, Results
+from bench.cli.options import Directories, File, Json, Peers, Results
 from bench.cli.output import emit, emit_json
 from bench.errors import UserError
 
@@ -68,6 +68,9 @@ def doctor(
     calibrate: Annotated[
         bool, Option("--calibrate", help="Run the instruments against known truths; prints their error here.")
     ] = False,
+    write_expect: Annotated[
+        File, Option(metavar="FILE", help="Write what this node is, for bench run --expect FILE on its like.")
+    ] = None,
     json: Json = False,
 ) -> int:
     """What can be measured here, what cannot, and the command that mends it.
@@ -80,6 +83,8 @@ def doctor(
     from bench.model import Effort, Request
     from bench.workflows.catalog import declared
 
+    if write_expect is not None:
+        return _write_expect(write_expect)
     request = Request(
         effort=Effort.QUICK,
         probes=(),
@@ -94,6 +99,21 @@ def doctor(
         found = [*own, *(check for probe in declared().probes for check in _of_probe(probe, request))]
     _show(found, json)
     return 2 if not all(check.ok for check in own) else 0 if all(check.ok for check in found) else 3
+
+
+def _write_expect(file: Path) -> int:
+    """What this node is, as a file that says what its like should be. An existing file stays as it is."""
+    from bench.measure.recording import LiveTools
+    from bench.workflows.request import EXPECT
+    from probes.expect.parse import taken, written
+
+    try:
+        with file.open("x", encoding="utf-8") as opened:
+            opened.write(written(taken(LiveTools(EXPECT, None))))
+    except OSError as error:
+        raise UserError(f"--write-expect {file}: {error.strerror}") from error
+    emit(f"{file}: what this node is; look through it, then: bench run --expect {file}")
+    return 0
 
 
 def _own_checks(results: Path | None) -> Iterator[Check]:

@@ -43,6 +43,7 @@ def run(
     all_gates: options.AllGates = False,
     exit_zero: options.ExitZero = False,
     replay: Annotated[File, Option(help="Judge recorded tool output anew: the .raw folder of a stored run.")] = None,
+    expect: Annotated[File, Option(help="What this node should be; else NO-GO, before anything is measured.")] = None,
     loader: Annotated[Word, Option(help="Feed as people load: torch, webdataset, safetensors, parquet.")] = None,
     pattern: Annotated[Word, Option(help="Feed pattern: batch, shards, model-load, kv-cache, checkpoint.")] = None,
     workload: Annotated[Word, Option(help="Published workload by name: unet3d, resnet50, ...")] = None,
@@ -82,7 +83,7 @@ def run(
         flags={"loader": loader, "pattern": pattern, "workload": workload, "key_file": key_file},
         precision=None if precision is None else options.ratio(precision, "--precision"),
         patience=None if wait_quiet is None else options.duration(wait_quiet, "--wait-quiet"),
-        quiet_check=quiet_check, confirms=confirms,
+        quiet_check=quiet_check, confirms=confirms, expect=expect,
     )  # fmt: skip
     compared, catalog, caught = measure_and_judge(asked, progress=not quiet)
     judged = compared.run

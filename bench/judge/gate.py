@@ -19,12 +19,21 @@ REASONS = (
     *(Code.PROBE_SKIPPED, Code.PROBE_UNSUPPORTED, Code.PROBE_FAILED, Code.PROBE_TIMED_OUT),
     *(Code.NOT_MEASURED, Code.STAND_IN, Code.INVALID, Code.STRADDLES_LIMIT),
 )
+#: The option of a request that holds what was expected of the node.
+EXPECTATION = "expectation"
 _WORST_FIRST = (Status.FAIL, Status.UNDECIDED, Status.PASS)
 _REAL_THING = {
     "loopback": "start `bench peer` on another node and name it with --peer HOST",
     "emulated": "run it on a node with the accelerator",
     "cpu": "run it on a node with the accelerator",
 }
+#: Asked of every profile where the site said what the node should be: no workload suits a node that is another one.
+AS_EXPECTED = Gate(
+    metric="node_mismatches",
+    max=0.0,
+    source="What this site expects of the node (--expect, or [expect] in bench.toml)",
+    remedy="Find the missing or wrong part (bench doctor, nvidia-smi -L, dmesg), or mend the expectation.",
+)
 _FIX = "mend what made the measurement invalid, then measure again"
 _REPEAT = "measure again on a quiet node with --effort thorough"
 
@@ -35,7 +44,8 @@ def judge(run: Run, profile: Profile, probes: Mapping[str, str] | None = None) -
     ``probes`` maps a metric to the probe that declares it, so that the finding of a gate without data can quote that
     probe's own reason and remedy. An interrupted run is judged by what it measured.
     """
-    judged = [judge_gate(run, gate, probes or {}) for gate in profile.gates]
+    gates = (AS_EXPECTED, *profile.gates) if EXPECTATION in run.request.options else profile.gates
+    judged = [judge_gate(run, gate, probes or {}) for gate in gates]
     findings = tuple(finding for finding, _ in judged)
     score = profile_score((finding.required, score) for finding, score in judged)
     return Verdict(

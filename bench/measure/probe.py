@@ -276,7 +276,8 @@ class Probe:
     from what it measures, more sharply than a look at the node before the run, which then does not void its figures.
     ``calibrate`` runs the instrument against a known truth and says its error on this machine, within a minute.
     ``check`` raises ProbeError for a request that no machine could measure (a name that is none): wrong usage.
-    ``options`` are all that ``--option`` may set for it; those of one name in several probes mean the same.
+    ``options`` are all that ``--option`` may set for it; those of one name in several probes mean the same. ``stops``
+    says of its measurements why nothing else needs to be measured; None where the run goes on.
     """
 
     name: str
@@ -293,6 +294,7 @@ class Probe:
     calibrate: Callable[[Tools], Sequence[Check]] | None = None
     check: Callable[[Request], None] | None = None
     options: tuple[Option, ...] = ()
+    stops: Callable[[Sequence[Measurement]], str | None] | None = None
 
     def option(self, request: Request, name: str) -> Any:
         """The value that a request has for a declared option, else its default.

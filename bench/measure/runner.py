@@ -50,7 +50,8 @@ def now() -> str:
 class RunPlan:
     """A run to be made, from now on. ``evidence`` is the folder for raw output; ``listen`` is told of progress.
 
-    ``not_asked_for`` are the names of the probes that are left out, and ``busy`` what others kept busy just now.
+    ``not_asked_for`` are the names of the probes that are left out. ``look`` says what others keep busy here; it is
+    asked when nothing stopped the run before.
     ``again`` names the probes whose figures straddle a limit: they are measured once more and pooled, for as long as
     the effort's time allows. ``max_seconds`` bounds the whole run.
     """
@@ -61,7 +62,7 @@ class RunPlan:
     node: Node
     evidence: Path
     not_asked_for: Sequence[str] = ()
-    busy: tuple[str, ...] = ()
+    look: Callable[[], tuple[str, ...]] = tuple
     replay: Recording | None = None
     replay_of: str | None = None
     listen: Callable[[Progress], None] = lambda _: None
@@ -103,6 +104,7 @@ class _Runner:
         self.signals = signals
         self.recorder = Recorder(plan.evidence)
         self.observers = Observers([])
+        self.stopped = ""
 
     def measure_all(self) -> list[ProbeResult]:
         watchers = [p for p in self.plan.probes if p.watch]
@@ -111,20 +113,27 @@ class _Runner:
         self.observers = Observers(opened)
         self.observers.start()
         try:
-            results = self._repeated(measuring, [self._turn(probe, at > 0) for at, probe in enumerate(measuring)])
+            first = [probe for probe in measuring if probe.stops]
+            checked = [self._turn(probe, settle=False) for probe in first]
+            self.stopped = next(filter(None, map(_stop, first, checked)), "")
+            busy = () if self.stopped else self.plan.look()
+            others = [probe for probe in measuring if not probe.stops]
+            results = self._repeated(others, [self._turn(probe, at > 0) for at, probe in enumerate(others)])
         finally:
             self.observers.stop()
         watched = [self._result(w.probe, partial(self._parse, w)) for w in opened]
         replayed = [self._result(p, partial(self._replayed, p)) for p in watchers if self.plan.replay]
         unguarded = {probe.name for probe in measuring if not probe.guards_itself}
-        results = [marked(result, self.plan.busy) if result.probe in unguarded else result for result in results]
-        return [*results, *refused, *watched, *replayed]
+        results = [marked(result, busy) if result.probe in unguarded else result for result in results]
+        return [*checked, *results, *refused, *watched, *replayed]
 
     # --- measuring probes
 
     def _turn(self, probe: Probe, settle: bool) -> ProbeResult:
         if self.signals.caught is not None:
             return self._ended(ProbeResult(probe=probe.name, outcome=Outcome.SKIPPED, reason=self._interruption()))
+        if self.stopped:
+            return self._ended(ProbeResult(probe=probe.name, outcome=Outcome.SKIPPED, reason=self.stopped))
         assert probe.measure is not None
         if settle and self.plan.replay is None:
             self.plan.listen(Progress(probe.name, "waiting for the node to calm down"))
@@ -239,6 +248,12 @@ class _Runner:
     def _replayed(self, probe: Probe, context: Context) -> Sequence[Measurement]:
         assert probe.parse is not None
         return probe.parse(from_lines(context.tools.record(SAMPLES, "")), context)
+
+
+def _stop(probe: Probe, result: ProbeResult) -> str:
+    """Why the run ends with this probe; empty where it goes on."""
+    why = probe.stops and probe.stops(result.measurements)
+    return f"{Code.NOT_AS_EXPECTED}: {why}" if why else ""
 
 
 def _fault(error: BaseException) -> str:

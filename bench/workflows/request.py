@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError
+from bench.judge.gate import EXPECTATION
 from bench.measure.probe import Option, ProbeError
 from bench.model import Effort, Request
 from bench.workflows.catalog import Catalog
+from bench.workflows.site import CONFIG
 
 _PEER = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9][A-Za-z0-9._-]*|[0-9A-Fa-f:]+)(:\d{1,5})?")
 _ACCELERATOR = re.compile(r"auto|cuda|cpu|emulated(:[A-Za-z0-9._*-]+)?")
 #: What a request's options hold beside those of the probes.
 OWN_OPTIONS = ("confirms", "quiet_check")
+#: The probe that looks first, and the table of the site's settings.
+EXPECT = "expect"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,7 @@ class RunOptions:
     patience: float | None
     quiet_check: bool
     confirms: str | None
+    expect: Path | None = None
 
 
 def request_of(asked: RunOptions, site: Mapping[str, Any], catalog: Catalog) -> Request:
@@ -54,6 +61,8 @@ def request_of(asked: RunOptions, site: Mapping[str, Any], catalog: Catalog) -> 
     if not _ACCELERATOR.fullmatch(accelerator):
         raise UserError(f"--accelerator {accelerator}: must be auto, cuda, cpu or emulated[:NAME]")
     names = _probe_names(asked.probe or site.get("probe", []), catalog)
+    given = probe_options(asked.flags, asked.option, catalog) | _expected(asked.expect, site, catalog)
+    names = [EXPECT] * (EXPECTATION in given) + [name for name in names if name != EXPECT]
     storage = [_directory(path) for path in asked.storage or [Path(p) for p in site.get("storage", ["."])]]
     peers = asked.peer or site.get("peer", [])
     for peer in peers:
@@ -67,7 +76,7 @@ def request_of(asked: RunOptions, site: Mapping[str, Any], catalog: Catalog) -> 
         storage=tuple(dict.fromkeys(storage)),
         peers=tuple(dict.fromkeys(peers)),
         accelerator=accelerator,
-        options=probe_options(asked.flags, asked.option, catalog) | own,
+        options=given | own,
     )
     for probe in catalog.probes:
         try:
@@ -76,6 +85,25 @@ def request_of(asked: RunOptions, site: Mapping[str, Any], catalog: Catalog) -> 
         except ProbeError as error:
             raise UserError(f"{probe.name}: {error.reason.partition(': ')[2] or error.reason}") from error
     return request
+
+
+def _expected(file: Path | None, site: Mapping[str, Any], catalog: Catalog) -> dict[str, str]:
+    """The option with what the node should be: the file's tables, else the site's. Raises UserError."""
+    where, tables = f"--expect {file}", site.get(EXPECT)
+    if file is None and tables is None:
+        return {}
+    try:
+        if file is not None:
+            tables = tomllib.loads(file.read_text(encoding="utf-8"))
+        else:
+            where = f"[{EXPECT}] in {CONFIG}"
+        text = json.dumps(tables, default=str)
+        dict(catalog.options())[f"{EXPECT}.{EXPECTATION}"].value(text)
+    except OSError as error:
+        raise UserError(f"{where}: {error.strerror}; bench doctor --write-expect FILE writes one") from error
+    except ValueError as error:  # no UTF-8, no TOML, or tables that say something else
+        raise UserError(f"{where}: {error}") from error
+    return {EXPECTATION: text}
 
 
 def _probe_names(wanted: Sequence[str], catalog: Catalog) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,7 @@ def _measured(
 
     try:
         with nullcontext() if recording else lock.one_run():
-            look = recording is None and request.options.get("quiet_check") != "off"
-            busy = _busy(request.effort, asked.patience, signals) if look else ()
+            looks = recording is None and request.options.get("quiet_check") != "off"
             run_id, started_at = store.new_id(), now()
             seconds = {probe.name: probe.time(request) for probe in probes if probe.measure is not None}
             with listener(seconds, shown=progress) as listen:
@@ -77,7 +77,7 @@ def _measured(
                     node=node,
                     evidence=store.evidence_folder(node.hostname, started_at, run_id),
                     not_asked_for=[probe.name for probe in catalog.probes if probe not in probes],
-                    busy=busy,
+                    look=partial(_busy, request.effort, asked.patience, signals) if looks else tuple,
                     replay=recording,
                     replay_of=original.id if original else None,
                     listen=listen,

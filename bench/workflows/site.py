@@ -19,10 +19,11 @@ from bench.store.index import Index
 from bench.store.runs import Store
 
 OURS = "aiready-bench"
-_LIST, _WORD = "a list of strings", "a string"
+_LIST, _WORD, _TABLE = "a list of strings", "a string", "a table"
 _SETTINGS = {
     **dict.fromkeys(("profile", "probe", "storage", "peer"), _LIST),
     **dict.fromkeys(("accelerator", "effort", "results"), _WORD),
+    "expect": _TABLE,
 }
 CONFIG = "bench.toml"
 
@@ -52,8 +53,9 @@ def _check_setting(path: Path, name: str, value: Any) -> None:
         near = difflib.get_close_matches(name, _SETTINGS, 1)
         hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(_SETTINGS)}"
         raise UserError(f"{path}: unknown setting {name!r}; {hint}")
-    words = value if _SETTINGS[name] == _LIST and isinstance(value, list) else [value]
-    if isinstance(value, list) != (_SETTINGS[name] == _LIST) or not all(isinstance(word, str) for word in words):
+    kinds = {_LIST: list, _WORD: str, _TABLE: dict}
+    words = value if isinstance(value, list) else []
+    if not isinstance(value, kinds[_SETTINGS[name]]) or not all(isinstance(word, str) for word in words):
         raise UserError(f"{path}: {name} must be {_SETTINGS[name]}")
 
 

@@ -1,0 +1,54 @@
+"""Is the node what it should be? Before anything is measured, its parts are held against what the site expects.
+
+A missing card makes every later figure true and beside the point, so it ends the run at once, with NO-GO for every
+profile (`bench.judge.gate`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.measure.probe import Check, Context, Option, Probe, ProbeError, Skipped, Tools, Unsupported
+from bench.model import Code, Effort, Measurement, Request
+from probes.common.metrics import metrics
+from probes.expect.parse import METRIC, compared, figures, taken
+from probes.expect.plan import expectation
+
+
+def measure(ctx: Context) -> Sequence[Measurement]:
+    """One figure for each part that is expected. Raises Skipped where nothing is."""
+    wanted = ctx.option("expectation")
+    if wanted is None:
+        raise Skipped(Code.NOT_ASKED_FOR, "nothing is expected of this node (--expect FILE)")
+    if not (parts := compared(wanted, taken(ctx.tools))):
+        raise Unsupported(Code.EMPTY, "the expectation names no part", "bench doctor --write-expect FILE")
+    return figures(parts)
+
+
+def stops(found: Sequence[Measurement]) -> str | None:
+    """What is not as expected, in one sentence; None where all is."""
+    return "; ".join(m.labels["found"] for m in found if m.value) or None
+
+
+def doctor(tools: Tools, request: Request) -> Sequence[Check]:
+    """Which parts are there, in the words of the file that `bench doctor --write-expect` writes."""
+    try:
+        found = taken(tools)
+    except ProbeError as error:
+        return [Check("parts", False, error.reason, error.remedy)]
+    cards = f"{len(found.gpus)} GPUs" if found.gpus is not None else "no GPU that answers"
+    return [Check("parts", True, f"{cards}, {len(found.ports)} ports that are up")]
+
+
+PROBE = Probe(
+    name="expect",
+    help="The node's cards, driver, memory and ports against what the site expects (--expect FILE).",
+    metrics=metrics((METRIC, "How many of a part are missing or are not what was expected.", "part found", "lower")),
+    seconds={Effort.QUICK: 0.0, Effort.STANDARD: 0.0, Effort.THOROUGH: 0.0},
+    measure=measure,
+    stops=stops,
+    doctor=doctor,
+    order=0,
+    guards_itself=True,
+    options=(Option("expectation", "What the node should be, as JSON", expectation, affects_comparability=False),),
+)
