@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 SCHEMA = "aiready-bench/run"
 SCHEMA_VERSION = 1
@@ -239,11 +240,18 @@ class Metric(Frozen):
         return unit_of(self.name)
 
 
+#: One round's values in ascending order, each with how many there were.
+Distribution = tuple[tuple[float, int], ...]
+
+
 class Measurement(Frozen):
     """One number: the metric, its labels, how many samples it stands on, and a 95 % interval around it.
 
-    ``repeats`` keeps the raw repeats, so that more of them can be added and the interval made anew. ``invalid`` says
-    why the number must not decide anything (the host was contended, the reads were not cold): shown, never judged.
+    Raw data are kept so that more rounds can be added and the interval made anew (`bench.judge.pooling`): ``repeats``
+    of a median, ``counts`` (k of n) of a share, ``distributions`` of a quantile, one a round. The last are not written
+    to the run's document: they are long, and the raw output beside it holds them.
+    ``invalid`` says why the number must not decide anything (the host was contended, the reads were not cold): shown,
+    never judged.
     """
 
     metric: Name
@@ -252,6 +260,8 @@ class Measurement(Frozen):
     samples: Annotated[int, Field(ge=1)]
     labels: dict[Name, Label] = {}
     repeats: tuple[FiniteFloat, ...] = ()
+    counts: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]] | None = None
+    distributions: Annotated[SkipJsonSchema[tuple[Distribution, ...]], Field(exclude=True, repr=False)] = ()
     invalid: Text | None = None
 
     @model_validator(mode="after")

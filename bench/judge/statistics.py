@@ -16,8 +16,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 from statistics import NormalDist
 
-from bench.model import Measurement
-
 Interval = tuple[float, float]
 
 #: The fewest values for which two order statistics hold the median with 95 %: 1 - 2 / 2**6 = 0.969, and 0.9375 at 5.
@@ -72,9 +70,18 @@ def quantile_interval(values: Sequence[float], q: float, confidence: float = 0.9
     coverage is then under ``confidence``.
     """
     ordered, value = _sorted(values), quantile(values, q)
-    n, tail = len(ordered), (1.0 - confidence) / 2.0
+    low, high = quantile_ranks(len(ordered), q, confidence)
+    return min(ordered[low - 1], value), max(ordered[high - 1], value)
+
+
+def quantile_ranks(n: int, q: float, confidence: float = 0.95) -> tuple[int, int]:
+    """The ranks, from 1 to n, of the two order statistics around the q-quantile of n values.
+
+    With too few values there is none on a side, and the smallest or the largest takes its place.
+    """
+    tail = (1.0 - confidence) / 2.0
     low, high = _largest_rank_under(tail, n, q), n + 1 - _largest_rank_under(tail, n, 1.0 - q)
-    return min(ordered[max(low, 1) - 1], value), max(ordered[min(high, len(ordered)) - 1], value)
+    return max(low, 1), min(high, n)
 
 
 def samples_needed_for_quantile(q: float, over: int = 0, confidence: float = 0.99) -> int:
@@ -124,24 +131,6 @@ def student_half_width(values: Sequence[float], mean: float, confidence: float =
         return 0.0
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
     return float(stdtrit(n - 1, (1.0 + confidence) / 2.0)) * deviation / math.sqrt(n)
-
-
-def merge(first: Measurement, second: Measurement) -> Measurement:
-    """Two measurements of one thing pooled: all repeats, their median and its interval made anew.
-
-    Used when an interval straddles a limit and the probe is repeated. If one of them is invalid, the whole is. Raises
-    ValueError when they are not of one thing or when one kept no repeats.
-    """
-    if first.metric != second.metric or first.labels != second.labels:
-        raise ValueError(f"{first.metric}{first.labels} and {second.metric}{second.labels} are two things")
-    if not first.repeats or not second.repeats:
-        raise ValueError(f"{first.metric}: a measurement without repeats cannot be merged")
-    repeats = first.repeats + second.repeats
-    value, interval = median_interval(repeats)
-    doubts = dict.fromkeys(doubt for doubt in (first.invalid, second.invalid) if doubt)
-    samples, invalid = first.samples + second.samples, "; ".join(doubts) or None
-    changed = {"value": value, "interval": interval, "samples": samples, "repeats": repeats, "invalid": invalid}
-    return first.model_copy(update=changed)
 
 
 def _sorted(values: Sequence[float]) -> list[float]:

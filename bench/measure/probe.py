@@ -278,6 +278,8 @@ class Probe:
     ``check`` raises ProbeError for a request that no machine could measure (a name that is none): wrong usage.
     ``options`` are all that ``--option`` may set for it; those of one name in several probes mean the same. ``stops``
     says of its measurements why nothing else needs to be measured; None where the run goes on.
+    ``pool`` makes one set of measurements of several rounds' (pure), for figures that follow from others; without it
+    each is pooled by itself (`bench.judge.pooling.pooled`).
     """
 
     name: str
@@ -295,6 +297,7 @@ class Probe:
     check: Callable[[Request], None] | None = None
     options: tuple[Option, ...] = ()
     stops: Callable[[Sequence[Measurement]], str | None] | None = None
+    pool: Callable[[Sequence[Sequence[Measurement]]], Sequence[Measurement]] | None = None
 
     def option(self, request: Request, name: str) -> Any:
         """The value that a request has for a declared option, else its default.

@@ -20,7 +20,7 @@ from typing import Any
 from bench import __version__
 from bench.judge.baseline.series import key_of
 from bench.judge.latency_budget import composed
-from bench.judge.statistics import merge
+from bench.judge.pooling import pooled
 from bench.measure.probe import Context, Failed, Interrupted, Probe, ProbeError, Progress
 from bench.measure.processes import adopt_orphans
 from bench.measure.procfs import cpu_ticks
@@ -143,14 +143,15 @@ class _Runner:
 
     def _repeated(self, probes: Sequence[Probe], results: list[ProbeResult]) -> list[ProbeResult]:
         """Measure again what straddles a limit, each probe as long as one more round of it fits into the time."""
+        rounds = [[result] for result in results]
         for _ in range(_MOST_ROUNDS):
             wanted = set(self.plan.again(_document(self.plan, results)))
-            chosen = [i for i, one in enumerate(probes) if one.name in wanted and self._fits(one.name, results[i])]
+            chosen = [i for i, one in enumerate(probes) if one.name in wanted and self._fits(one.name, rounds[i][0])]
             if not chosen or self.signals.caught is not None:
                 break
             for i in chosen:
-                second = self._turn(probes[i], settle=True)
-                results[i] = _pooled(results[i], second, self.recorder.evidence(probes[i].name))
+                rounds[i].append(self._turn(probes[i], settle=True))
+                results[i] = _pooled(probes[i], rounds[i], self.recorder.evidence(probes[i].name))
         return results
 
     def _fits(self, name: str, result: ProbeResult) -> bool:
@@ -261,16 +262,13 @@ def _fault(error: BaseException) -> str:
     return f"{Code.INTERNAL}: {type(error).__name__}: {str(error)[:500]} ({Path(where.filename).name}:{where.lineno})"
 
 
-def _pooled(first: ProbeResult, second: ProbeResult, evidence: Sequence[Evidence]) -> ProbeResult:
-    """Both rounds of one probe as one result. A second round that failed changes nothing but adds a warning."""
-    warnings = [*first.warnings, *second.warnings]
-    later = {key_of(m): m for m in second.measurements} if second.outcome is Outcome.OK else {}
-    if second.outcome is not Outcome.OK:
-        warnings.append(f"a repetition was {second.outcome.value}: {second.reason}")
-    pooled = []
-    for m in first.measurements:
-        other = later.pop(key_of(m), None)
-        pooled.append(merge(m, other) if other and other.repeats and m.repeats else m)
-    seconds = first.duration_seconds + second.duration_seconds
-    changed = {"warnings": tuple(dict.fromkeys(warnings)), "measurements": (*pooled, *later.values())}
-    return first.model_copy(update={"duration_seconds": seconds, "evidence": tuple(evidence), **changed})
+def _pooled(probe: Probe, rounds: Sequence[ProbeResult], evidence: Sequence[Evidence]) -> ProbeResult:
+    """All rounds of one probe as one result. A round that failed changes nothing but adds a warning."""
+    good = [one for one in rounds if one.outcome is Outcome.OK]
+    failed = [f"a repetition was {one.outcome.value}: {one.reason}" for one in rounds if one.outcome is not Outcome.OK]
+    warnings = [*(text for one in good for text in one.warnings), *failed]
+    found = [one.measurements for one in good]
+    measurements = probe.pool(found) if probe.pool else pooled(found, key_of)
+    changed = {"measurements": tuple(measurements), "warnings": tuple(dict.fromkeys(warnings))}
+    seconds = sum(one.duration_seconds for one in rounds)
+    return good[0].model_copy(update={"duration_seconds": seconds, "evidence": tuple(evidence), **changed})

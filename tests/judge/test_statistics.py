@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from bench.judge import statistics
-from tests.judge.make import bounded, measurement
+from tests.judge.make import bounded
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 LISTS = st.lists(FINITE, min_size=1, max_size=40)
@@ -161,35 +161,6 @@ def test_impossible_questions_are_refused() -> None:
         statistics.poisson_upper_bound(-1)
     with pytest.raises(ValueError, match="sample count"):
         statistics.samples_needed_for_quantile(1.0)
-
-
-def test_merging_pools_the_repeats() -> None:
-    first = measurement("a_ratio", 2.0, 1.0, labels={"path": "/a"}, repeats=(1.0, 2.0, 3.0))
-    second = measurement("a_ratio", 5.0, 1.0, labels={"path": "/a"}, repeats=(4.0, 5.0, 6.0))
-    both = statistics.merge(first, second)
-    assert both.repeats == (1, 2, 3, 4, 5, 6)
-    assert (both.value, both.interval, both.samples) == (3.5, (1.0, 6.0), 10)
-    assert both.labels == first.labels and both.invalid is None
-    swapped = statistics.merge(second, first)
-    assert (swapped.value, swapped.interval) == (both.value, both.interval)
-
-
-def test_merging_keeps_every_doubt_once() -> None:
-    good = measurement("a_ratio", 1.0, repeats=(1.0,))
-    warm = measurement("a_ratio", 1.0, repeats=(1.0,), invalid="warm cache")
-    busy = measurement("a_ratio", 1.0, repeats=(1.0,), invalid="busy host")
-    assert statistics.merge(good, warm).invalid == "warm cache"
-    assert statistics.merge(warm, warm).invalid == "warm cache"
-    assert statistics.merge(warm, busy).invalid == "warm cache; busy host"
-
-
-def test_only_one_thing_with_repeats_can_be_merged() -> None:
-    here = measurement("a_ratio", 1.0, repeats=(1.0,), labels={"path": "/a"})
-    there = measurement("a_ratio", 1.0, repeats=(1.0,), labels={"path": "/b"})
-    with pytest.raises(ValueError, match="two things"):
-        statistics.merge(here, there)
-    with pytest.raises(ValueError, match="without repeats"):
-        statistics.merge(here, measurement("a_ratio", 1.0, labels={"path": "/a"}))
 
 
 def test_judging_imports_nothing_heavy() -> None:
