@@ -20,6 +20,8 @@ from operator import itemgetter
 from bench.judge.statistics import Interval, binomial_interval, median, median_interval, quantile_ranks, t_quantile
 from bench.model import Distribution, Measurement
 
+#: How often a probe's figures may be looked at, and measured once more where they do not decide: four rounds in all.
+LOOKS = 4
 #: The label ``statistic`` -> the share of a quantile.
 SHARES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
 #: Of two rounds Student's t says nothing that is of use: 12.7 standard errors.

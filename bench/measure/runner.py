@@ -20,7 +20,7 @@ from typing import Any
 from bench import __version__
 from bench.judge.baseline.series import key_of
 from bench.judge.latency_budget import composed
-from bench.judge.pooling import pooled
+from bench.judge.pooling import LOOKS, pooled
 from bench.measure.probe import Context, Failed, Interrupted, Probe, ProbeError, Progress
 from bench.measure.processes import adopt_orphans
 from bench.measure.procfs import cpu_ticks
@@ -36,9 +36,6 @@ _SETTLE_SECONDS = {Effort.QUICK: 1.0, Effort.STANDARD: 5.0, Effort.THOROUGH: 15.
 _SETTLE_WINDOW = 0.25
 _CALM_CPU_RATIO = 0.3
 SAMPLES = "samples"
-_MOST_ROUNDS = 3
-#: The effort's time, in seconds since the start, into which a repetition must fit.
-_REPEAT_SECONDS = {Effort.QUICK: 80.0, Effort.STANDARD: 285.0, Effort.THOROUGH: 3600.0}
 
 
 def now() -> str:
@@ -50,10 +47,11 @@ def now() -> str:
 class RunPlan:
     """A run to be made, from now on. ``evidence`` is the folder for raw output; ``listen`` is told of progress.
 
-    ``not_asked_for`` are the names of the probes that are left out. ``look`` says what others keep busy here; it is
-    asked when nothing stopped the run before.
-    ``again`` names the probes whose figures straddle a limit: they are measured once more and pooled, for as long as
-    the effort's time allows. ``max_seconds`` bounds the whole run.
+    ``not_asked_for`` are the names of the probes that are left out. ``wait`` waits for quiet and says what others keep
+    busy all the same; it is asked when nothing stopped the run before.
+    ``again`` names the probes that another round may help: they are measured once more and pooled, `LOOKS` times in all
+    and for as long as the effort's time allows. ``look`` says what others keep busy now, before such a round.
+    ``max_seconds`` bounds the whole run.
     """
 
     id: str
@@ -62,12 +60,14 @@ class RunPlan:
     node: Node
     evidence: Path
     not_asked_for: Sequence[str] = ()
-    look: Callable[[], tuple[str, ...]] = tuple
+    wait: Callable[[], tuple[str, ...]] = lambda: ()
     replay: Recording | None = None
     replay_of: str | None = None
     listen: Callable[[Progress], None] = lambda _: None
     again: Callable[[Run], Sequence[str]] = lambda _: ()
+    look: Callable[[], tuple[str, ...]] = lambda: ()
     max_seconds: float = float("inf")
+    repeat_seconds: float = float("inf")
     signals: Signals = field(default_factory=Signals)
     seed: int = 7
     started_at: str = field(default_factory=now)
@@ -116,20 +116,18 @@ class _Runner:
             first = [probe for probe in measuring if probe.stops]
             checked = [self._turn(probe, settle=False) for probe in first]
             self.stopped = next(filter(None, map(_stop, first, checked)), "")
-            busy = () if self.stopped else self.plan.look()
+            busy = () if self.stopped else self.plan.wait()
             others = [probe for probe in measuring if not probe.stops]
-            results = self._repeated(others, [self._turn(probe, at > 0) for at, probe in enumerate(others)])
+            results = self._repeated(others, [self._turn(p, at > 0, busy) for at, p in enumerate(others)])
         finally:
             self.observers.stop()
         watched = [self._result(w.probe, partial(self._parse, w)) for w in opened]
         replayed = [self._result(p, partial(self._replayed, p)) for p in watchers if self.plan.replay]
-        unguarded = {probe.name for probe in measuring if not probe.guards_itself}
-        results = [marked(result, busy) if result.probe in unguarded else result for result in results]
         return [*checked, *results, *refused, *watched, *replayed]
 
     # --- measuring probes
 
-    def _turn(self, probe: Probe, settle: bool) -> ProbeResult:
+    def _turn(self, probe: Probe, settle: bool, busy: tuple[str, ...] = ()) -> ProbeResult:
         if self.signals.caught is not None:
             return self._ended(ProbeResult(probe=probe.name, outcome=Outcome.SKIPPED, reason=self._interruption()))
         if self.stopped:
@@ -139,26 +137,36 @@ class _Runner:
             self.plan.listen(Progress(probe.name, "waiting for the node to calm down"))
             self._settle()
         self.plan.listen(Progress(probe.name, "starts", 0.0))
-        return self._ended(self._result(probe, probe.measure))
+        result = self._result(probe, probe.measure)
+        return self._ended(result if probe.guards_itself else marked(result, busy))
 
     def _repeated(self, probes: Sequence[Probe], results: list[ProbeResult]) -> list[ProbeResult]:
-        """Measure again what straddles a limit, each probe as long as one more round of it fits into the time."""
+        """Measure again what another round may help, each probe as long as one more of it fits into the time."""
         rounds = [[result] for result in results]
-        for _ in range(_MOST_ROUNDS):
+        for _ in range(LOOKS - 1):
             wanted = set(self.plan.again(_document(self.plan, results)))
-            chosen = [i for i, one in enumerate(probes) if one.name in wanted and self._fits(one.name, rounds[i][0])]
+            chosen = [i for i, one in enumerate(probes) if one.name in wanted and self._fits(one, rounds[i])]
             if not chosen or self.signals.caught is not None:
                 break
             for i in chosen:
-                rounds[i].append(self._turn(probes[i], settle=True))
+                rounds[i].append(self._once_more(probes[i]))
                 results[i] = _pooled(probes[i], rounds[i], self.recorder.evidence(probes[i].name))
         return results
 
-    def _fits(self, name: str, result: ProbeResult) -> bool:
+    def _once_more(self, probe: Probe) -> ProbeResult:
+        """Another round, unless others are busy again, which would void it."""
+        busy = () if probe.guards_itself or self.plan.replay is not None else self.plan.look()
+        if busy:
+            reason = f"{Code.CONTENDED}: {', '.join(busy)}"[:4000]
+            return self._ended(ProbeResult(probe=probe.name, outcome=Outcome.SKIPPED, reason=reason))
+        return self._turn(probe, settle=True)
+
+    def _fits(self, probe: Probe, rounds: Sequence[ProbeResult]) -> bool:
         if self.plan.replay is not None:
-            return self.plan.replay.holds(name)
+            return self.plan.replay.holds(probe.name)
+        whole = [one.duration_seconds for one in rounds if one.outcome is Outcome.OK]
         spent = time.monotonic() - self.plan.started
-        return spent + result.duration_seconds * 1.1 <= _REPEAT_SECONDS[self.plan.request.effort]
+        return spent + max(whole, default=probe.time(self.plan.request)) * 1.1 <= self.plan.repeat_seconds
 
     def _ended(self, result: ProbeResult) -> ProbeResult:
         self.plan.listen(Progress(result.probe, result.outcome.value, 1.0, result))
@@ -263,12 +271,16 @@ def _fault(error: BaseException) -> str:
 
 
 def _pooled(probe: Probe, rounds: Sequence[ProbeResult], evidence: Sequence[Evidence]) -> ProbeResult:
-    """All rounds of one probe as one result. A round that failed changes nothing but adds a warning."""
+    """All rounds of one probe as one result. A round that failed beside a good one is a warning, no more."""
     good = [one for one in rounds if one.outcome is Outcome.OK]
-    failed = [f"a repetition was {one.outcome.value}: {one.reason}" for one in rounds if one.outcome is not Outcome.OK]
-    warnings = [*(text for one in good for text in one.warnings), *failed]
+    spent = {"duration_seconds": sum(one.duration_seconds for one in rounds), "evidence": tuple(evidence)}
+    if not good:
+        return rounds[0].model_copy(update=spent)
     found = [one.measurements for one in good]
-    measurements = probe.pool(found) if probe.pool else pooled(found, key_of)
-    changed = {"measurements": tuple(measurements), "warnings": tuple(dict.fromkeys(warnings))}
-    seconds = sum(one.duration_seconds for one in rounds)
-    return good[0].model_copy(update={"duration_seconds": seconds, "evidence": tuple(evidence), **changed})
+    warnings = [*(text for one in good for text in one.warnings)]
+    warnings += [f"another round was {one.outcome.value}: {one.reason}" for one in rounds if one not in good]
+    changed = {
+        "measurements": tuple(probe.pool(found) if probe.pool else pooled(found, key_of)),
+        "warnings": tuple(dict.fromkeys(warnings)),
+    }
+    return good[0].model_copy(update={**spent, **changed})

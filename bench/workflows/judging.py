@@ -10,7 +10,7 @@ from bench.judge.attribution import attribute, gap_limit
 from bench.judge.baseline.series import doubted
 from bench.judge.gate import judge
 from bench.judge.latency_budget import composed
-from bench.model import Code, Run, Status, code_of
+from bench.model import Code, Finding, Run, Status, code_of
 from bench.store.index import seconds_of
 from bench.workflows.catalog import Catalog, load_catalog
 
@@ -28,17 +28,25 @@ def judged(run: Run, wanted: Sequence[str] | None = None) -> Run:
     return run if run.verdicts and not wanted else concluded(run, load_catalog(wanted))
 
 
+#: What may be gone a moment later: others' work, a clock that settles, a peer that serves somebody else.
+_PASSES_BY_ITSELF = {
+    *(Code.CONTENDED, Code.HOST_CONTENDED, Code.ACCELERATOR_DRIFTED, Code.NOT_STEADY, Code.NOT_REPEATABLE),
+    *(Code.SCHEDULE_LAG, Code.CLOCK_SET, Code.PEER_BUSY),
+}
+
+
 def to_repeat(run: Run, catalog: Catalog) -> list[str]:
-    """Which probes to measure again: those of required gates whose interval straddles the limit."""
+    """Which probes to measure again: those of required gates that another round may decide."""
     findings = [f for profile in catalog.profiles for f in judge(run, profile, catalog.owners).findings]
-    return [
-        catalog.owners[finding.metric]
-        for finding in findings
-        if finding.required
-        and finding.status is Status.UNDECIDED
-        and code_of(finding.reason) is Code.STRADDLES_LIMIT
-        and finding.metric in catalog.owners
-    ]
+    return [catalog.owners[f.metric] for f in findings if f.required and _may_pass(f) and f.metric in catalog.owners]
+
+
+def _may_pass(finding: Finding) -> bool:
+    """Its interval straddles the limit, or what voided the figure, or failed the probe, may be gone."""
+    code, _, detail = (finding.reason or "").partition(": ")
+    if finding.status is Status.UNDECIDED and code == Code.STRADDLES_LIMIT:
+        return True
+    return code in (Code.INVALID, Code.PROBE_FAILED) and code_of(detail) in _PASSES_BY_ITSELF
 
 
 def too_old(started_at: str, whose: str, max_age_seconds: float | None) -> str | None:

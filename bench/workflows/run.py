@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -66,7 +66,8 @@ def _measured(
 
     try:
         with nullcontext() if recording else lock.one_run():
-            looks = recording is None and request.options.get("quiet_check") != "off"
+            quiet_check = recording is None and request.options.get("quiet_check") != "off"
+            look = partial(_look, request.effort, signals) if quiet_check else tuple[str, ...]
             run_id, started_at = store.new_id(), now()
             seconds = {probe.name: probe.time(request) for probe in probes if probe.measure is not None}
             with listener(seconds, shown=progress) as listen:
@@ -77,11 +78,12 @@ def _measured(
                     node=node,
                     evidence=store.evidence_folder(node.hostname, started_at, run_id),
                     not_asked_for=[probe.name for probe in catalog.probes if probe not in probes],
-                    look=partial(_busy, request.effort, asked.patience, signals) if looks else tuple,
+                    wait=partial(_busy, request.effort, asked.patience, look),
                     replay=recording,
                     replay_of=original.id if original else None,
                     listen=listen,
                     again=again,
+                    look=look,
                     max_seconds=_MAX_SECONDS[request.effort],
                     signals=signals,
                     started_at=started_at,
@@ -102,20 +104,18 @@ def _recorded(folder: Path, store: Store) -> tuple[Recording, Run]:
         raise UserError(f"--replay {folder}: the run document beside it is needed: {error}") from error
 
 
-def _busy(effort: Effort, patience_seconds: float | None, signals: Signals) -> tuple[str, ...]:
-    """What is busy on this node after waiting for quiet as long as that (default: by effort).
-
-    A signal ends the wait; the runner then sees it, and makes an interrupted run.
-    """
-    patience = quiet.PATIENCE_SECONDS[effort] if patience_seconds is None else patience_seconds
-
-    def look() -> tuple[str, ...]:
-        return quiet.look(quiet.WINDOW_SECONDS[effort], lambda seconds: tools.pause(seconds, signals))
-
+def _look(effort: Effort, signals: Signals) -> tuple[str, ...]:
+    """What is busy on this node now; nothing where a signal ends the look, which the runner then sees."""
     try:
-        busy = quiet.wait_until_quiet(patience, look, time.monotonic, note)
+        return quiet.look(quiet.WINDOW_SECONDS[effort], lambda seconds: tools.pause(seconds, signals))
     except Interrupted:
         return ()
+
+
+def _busy(effort: Effort, patience_seconds: float | None, look: Callable[[], tuple[str, ...]]) -> tuple[str, ...]:
+    """What is busy on this node after waiting for quiet as long as that (default: by effort)."""
+    patience = quiet.PATIENCE_SECONDS[effort] if patience_seconds is None else patience_seconds
+    busy = quiet.wait_until_quiet(patience, look, time.monotonic, note)
     if busy:
         note(f"contended: {', '.join(busy)}; measured all the same, and nothing is decided; --wait-quiet 10m waits")
     return busy

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from bench.judge.pooling import LOOKS
 from bench.measure.probe import Context, Failed, Probe, Progress, Skipped, TimedOut, Unsupported
 from bench.measure.recording import Recording
 from bench.measure.runner import RunPlan, execute
@@ -240,6 +241,87 @@ def test_what_straddles_is_measured_again_and_pooled(tmp_path: Path) -> None:
     assert len(rounds) == 2
     assert pooled.samples == len(pooled.repeats) == 11
     assert pooled.interval[0] > 90.0
+
+
+def rounds_of(*rounds: Any) -> Any:
+    """A probe's ``measure`` that gives, or raises, one of these after the other, the last one for good."""
+    left = list(rounds)
+
+    def measure(_: Context) -> Sequence[Measurement]:
+        one = left.pop(0) if left[1:] else left[0]
+        if isinstance(one, Exception):
+            raise one
+        return [one]
+
+    return measure
+
+
+def doubted(value: float) -> Measurement:
+    return measured(value).model_copy(update={"invalid": "contended: make"})
+
+
+def unless_valid(run: Run) -> list[str]:
+    return ["p"] if not run.measurements() or any(m.invalid for m in run.measurements()) else []
+
+
+@pytest.mark.slow
+def test_what_was_invalid_is_measured_again_and_replaced(tmp_path: Path) -> None:
+    """An invalid figure was never tried again, and pooled with a good one it stayed invalid."""
+    run = execute(plan(tmp_path, probe("p", rounds_of(doubted(1), measured(5))), again=unless_valid))
+    (found,) = run.measurements()
+    assert (found.value, found.invalid) == (5, None)
+
+
+@pytest.mark.slow
+def test_an_invalid_round_does_not_pollute_a_valid_one(tmp_path: Path) -> None:
+    run = execute(plan(tmp_path, probe("p", rounds_of(measured(5), doubted(1))), again=lambda _: ["p"]))
+    (found,) = run.measurements()
+    assert (found.repeats, found.invalid) == ((5,), None)
+
+
+@pytest.mark.slow
+def test_a_probe_that_failed_for_a_passing_reason_is_ok_when_it_works(tmp_path: Path) -> None:
+    measure = rounds_of(Failed.told("peer_busy: another test runs there"), measured(5))
+    run = execute(plan(tmp_path, probe("p", measure), again=unless_valid))
+    assert outcomes(run) == {"p": "ok"}
+    assert run.measurements()[0].value == 5
+    assert any("peer_busy" in warning for warning in run.results[0].warnings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("one", [doubted(1), Failed.told("peer_busy: another test runs there")])
+def test_what_never_gets_valid_is_tried_a_bounded_number_of_times(tmp_path: Path, one: Any) -> None:
+    heard: list[Progress] = []
+    run = execute(plan(tmp_path, probe("p", rounds_of(one)), again=unless_valid, listen=heard.append))
+    assert sum(note.ended is not None for note in heard) == LOOKS
+    assert not run.measurements() or run.measurements()[0].invalid
+
+
+@pytest.mark.slow
+def test_a_busy_node_is_not_measured_again_but_looked_at(tmp_path: Path) -> None:
+    looks = [("processors 90 % busy",), ()]
+    made = probe("p", rounds_of(measured(1), measured(5)))
+    run = execute(plan(tmp_path, made, busy=("make",), again=unless_valid, look=lambda: looks.pop(0)))
+    assert [(m.value, m.invalid) for m in run.measurements()] == [(5, None)]
+    assert any("processors 90 % busy" in warning for warning in run.results[0].warnings)
+
+
+@pytest.mark.slow
+def test_a_probe_pools_what_follows_from_others_itself(tmp_path: Path) -> None:
+    def pool(rounds: Sequence[Sequence[Measurement]]) -> Sequence[Measurement]:
+        return [measured(*(one.value for (one,) in rounds), path="pooled")]
+
+    made = probe("p", rounds_of(measured(1), measured(2), measured(3)), pool=pool)
+    run = execute(plan(tmp_path, made, again=lambda run: ["p"] if run.measurements()[0].samples < 3 else []))
+    (found,) = run.measurements()
+    assert (found.repeats, found.labels) == ((1, 2, 3), {"path": "pooled"})
+
+
+@pytest.mark.slow
+def test_another_round_is_made_only_while_it_fits(tmp_path: Path) -> None:
+    made = probe("p", rounds_of(measured(1)))
+    run = execute(plan(tmp_path, made, again=lambda _: ["p"], repeat_seconds=0.0))
+    assert run.measurements()[0].repeats == (1,)
 
 
 @pytest.mark.slow
