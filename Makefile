@@ -1,6 +1,7 @@
 # Set-up, run, test, check. Each target sets up what it needs, on a fresh Debian or Ubuntu with python3, make and git.
 SHELL := /bin/bash
 PYTHON ?= python3
+PROCESSOR ?= $(shell uname -m)
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
@@ -14,7 +15,7 @@ PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder --hypot
 # Without bytecode every start of the command, and there are hundreds, compiles all of it.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test test-fast check format setup perf accuracy error-rates test-gpu wheel clean
+.PHONY: help run test test-fast check format setup perf accuracy error-rates test-gpu wheel bundle clean
 
 run: $(STAMP) tools ## measure this machine and judge it
 	$(BIN)/bench run --exit-zero $(ARGS)
@@ -56,6 +57,9 @@ error-rates: $(DEV_STAMP) ## false alarms and power of the nightly gate, simulat
 wheel: $(DEV_STAMP) ## what pip installs, in dist/
 	$(BIN)/python -m build --wheel
 
+bundle: $(DEV_STAMP) tools ## one file for nodes that reach no registry: make bundle PYTHON=3.12 PROCESSOR=x86_64
+	@tools/bundle $(BIN)/pip $(if $(filter 3.%,$(PYTHON)),$(PYTHON),$(shell $(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')) $(PROCESSOR) dist
+
 setup: $(STAMP) tools ## all that make run needs, and no more
 
 .PHONY: tools test-tools
@@ -66,7 +70,7 @@ test-tools:
 	@tools/install-tools --tests
 
 $(STAMP): pyproject.toml constraints.txt
-	@tools/make-venv $(PYTHON) $(VENV)
+	@tools/make-venv $(if $(filter 3.%,$(PYTHON)),python3,$(PYTHON)) $(VENV)
 	$(BIN)/pip install --quiet -c constraints.txt --no-build-isolation -e '.[torch]'
 	@touch $@
 

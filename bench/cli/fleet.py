@@ -140,6 +140,9 @@ def run(
     stage: Annotated[
         bool, Option("--stage", help="Bring the product to nodes that lack it: same Python, about 70 MB.")
     ] = False,
+    bundle: Annotated[
+        File, Option(help="Bring this file of `make bundle` instead: nodes of another Python or processor.")
+    ] = None,
     node_env: Annotated[
         Words, Option(help="NAME=VALUE for the nodes' commands, nothing secret; {host} is the node's name.")
     ] = None,
@@ -164,7 +167,7 @@ def run(
         inventory=inventory or [], slurm=slurm, ray=ray, limit=limit, effort=effort, probe=probe or [],
         storage=storage or [], profile=profile or [], accelerator=accelerator, pairs=pairs, collective=collective,
         at_once=at_once, pairs_at_once=pairs_at_once, spread=spread, budget=budget, python=python,
-        node_env=node_env or [], confirm=confirm, shared=shared, stage=stage, ranks=ranks_per_node,
+        node_env=node_env or [], confirm=confirm, shared=shared, stage=stage, bundle=bundle, ranks=ranks_per_node,
     )  # fmt: skip
     root = results_root(results)
     if dry_run:

@@ -112,11 +112,12 @@ class FleetRun:
         lacking = {host: found for host, found in answers.items() if found is not None and found.version is None}
         if not self.plan.stage or not lacking:
             return {}
-        ours = staging.fits()
+        ours = staging.fits(self.plan.bundle)
         like = {host: self.plan.variables[host].python for host, found in lacking.items() if found.python == ours}
         others = {host: found.python or "absent" for host, found in lacking.items() if host not in like}
-        why = {host: f"cannot_stage: its Python is {python}, ours {ours}" for host, python in others.items()}
-        brought = staging.bring(self.transport, like, self.folder / staging.STAGE) if like else {}
+        why = {host: f"cannot_stage: its Python is {python}, the archive's {ours}" for host, python in others.items()}
+        folder = self.folder / staging.STAGE
+        brought = staging.bring(self.transport, like, folder, self.plan.bundle) if like else {}
         self.plan = self.plan.with_product({host: place for host, (place, _) in brought.items() if place})
         return why | {host: reason for host, (_, reason) in brought.items()}
 

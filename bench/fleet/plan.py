@@ -63,6 +63,7 @@ class FleetPlan:
     spread: float = 0.0
     confirm: bool = True
     stage: bool = False
+    bundle: str = ""
     seed: int = 7
     transport: str = "ansible"  # `bench.fleet.transport.connect`; ``inventory`` says where, for each of them
 

@@ -1,9 +1,9 @@
 """The product brought to nodes that do not have it: one archive, versioned and checked, unpacked beside the jobs.
 
 It holds the product and the installed packages that a measurement needs, as they are on the controller; so it fits
-nodes with the same Python (3.11, say) and the same processor. torch, fio and iperf3 are the node's own or its
-container's. Nothing is installed there: jobs find it by PYTHONPATH, and what nobody has asked for in a week is removed
-with the jobs' folders.
+nodes with the same Python (3.11, say) and the same processor. Nodes of another kind get what a bundle of `make bundle`
+holds. torch is the node's own or its container's, and so are fio and iperf3 where no bundle carries them. Nothing is
+installed there: jobs find it by PYTHONPATH, and what nobody has asked for in a week is removed with the jobs' folders.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import platform
 import re
 import sys
 import tarfile
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -28,6 +29,8 @@ from bench.store.errors import one_line, why
 _OURS = "aiready-bench"
 #: Reports and plots are made on the controller.
 _NOT_FOR_NODES = frozenset({"pandas", "matplotlib", "pyarrow"})
+_BUNDLE = re.compile(r"-py3(\d{1,2})-(x86_64|aarch64)\.pyz$", re.ASCII)
+_PACKAGES = "site-packages/"  # in a bundle
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 STAGE = "stage"
 
@@ -41,13 +44,25 @@ class Archive:
     sha256: str
 
 
-def fits() -> str:
-    """The Python and the processor that an archive of this controller is for: ``3.11 x86_64``."""
-    return f"{sys.version_info[0]}.{sys.version_info[1]} {platform.machine()}"
+def fits(bundle: str = "") -> str:
+    """The Python and the processor that an archive is for, of the bundle or of this controller: ``3.11 x86_64``.
+
+    Raises UserError for a file that does not bear the name of a bundle.
+    """
+    if not bundle:
+        return f"{sys.version_info[0]}.{sys.version_info[1]} {platform.machine()}"
+    if (named := _BUNDLE.search(bundle)) is None:
+        raise UserError(
+            one_line(f"--bundle {bundle}: must be a file that `make bundle` made, NAME-py312-x86_64.pyz say")
+        )
+    return f"3.{named[1]} {named[2]}"
 
 
-def pack(folder: Path) -> Archive:
-    """Make the archive in ``folder``. The same packages give the same bytes. Raises UserError."""
+def pack(folder: Path, bundle: str = "") -> Archive:
+    """Make the archive in ``folder``, of the bundle where there is one, else of what is installed here.
+
+    The same packages give the same bytes. Raises UserError.
+    """
     temp = folder / "stage.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,14 +71,29 @@ def pack(folder: Path) -> Archive:
             gzip.GzipFile("", "wb", 1, raw, mtime=0) as packed,
             tarfile.open(fileobj=packed, mode="w|", format=tarfile.GNU_FORMAT) as archive,
         ):
-            for name, path in sorted(_files().items()):
+            for name, path in sorted(_files().items()) if not bundle else ():
                 archive.add(path, name, recursive=False, filter=_plain)
+            if bundle:
+                _add_bundle(archive, bundle)
         with temp.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        name = f"{_OURS}-{bench.__version__}-{fits().replace(' ', '-')}-{digest[:12]}"
+        name = f"{_OURS}-{bench.__version__}-{fits(bundle).replace(' ', '-')}-{digest[:12]}"
         return Archive(temp.rename(folder / f"{name}.tar.gz"), name, digest)
     except OSError as error:
         raise UserError(one_line(f"{folder}: cannot make the archive for the nodes: {why(error)}")) from error
+
+
+def _add_bundle(archive: tarfile.TarFile, bundle: str) -> None:
+    """All packages of the bundle, and the tools that it carries."""
+    try:
+        with zipfile.ZipFile(bundle) as packed:
+            for info in packed.infolist():
+                if info.filename.startswith(_PACKAGES) and not info.is_dir():
+                    member = tarfile.TarInfo(info.filename.removeprefix(_PACKAGES))
+                    member.size = info.file_size
+                    archive.addfile(_plain(member), packed.open(info))
+    except zipfile.BadZipFile as error:
+        raise UserError(one_line(f"--bundle {bundle}: {error}; make it anew with: make bundle")) from error
 
 
 def _files() -> dict[str, Path]:
@@ -113,13 +143,13 @@ def _plain(info: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def bring(
-    transport: Transport, pythons: Mapping[str, str], folder: Path, limit: float = 300.0
+    transport: Transport, pythons: Mapping[str, str], folder: Path, bundle: str = "", limit: float = 300.0
 ) -> dict[str, tuple[str | None, str]]:
     """Host -> (the folder with the product there, or None, and why not). The archive goes only where it is missing.
 
     ``pythons``: the Python of each host.
     """
-    archive = pack(folder)
+    archive = pack(folder, bundle)
     try:
         asked = transport.each(dict.fromkeys(pythons, ready_script(archive)), 30.0)
         wanted = {host: said(reply.stdout, "PLACE") for host, reply in asked.items()}

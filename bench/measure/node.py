@@ -65,7 +65,7 @@ def _found(pattern: str, path: str | Path) -> str | None:
 def tool_version(tool: str) -> str | None:
     """The first line that the tool prints of itself, None if it is not there or does not answer."""
     with suppress(ProbeError):
-        done = tools.run([tool, "--version"], timeout=10)
+        done = tools.run([tools.require(tool), "--version"], timeout=10)
         return next((line.strip()[:100] for line in (done.stdout or done.stderr).splitlines()), None)
     return None
 

@@ -86,10 +86,21 @@ def install_command(tool: str) -> str:
 
 def require(tool: str) -> str:
     """The absolute path of an executable. Raises Unsupported with the command that installs it."""
-    path = shutil.which(tool)
+    path = shutil.which(tool) or _carried(tool)
     if path is None:
         raise Unsupported(Code.TOOL_MISSING, f"{tool} is not installed", install_command(tool))
     return path
+
+
+def _carried(tool: str) -> str | None:
+    """The one that a bundle brought along (tools/bundle), with its own libraries and loader; a zip keeps no modes."""
+    path = Path(__file__).with_name("carried") / tool
+    if not path.is_file():
+        return None
+    for file in (path, *path.parent.glob("lib/ld-*"), path.parent / "lib" / tool):
+        with suppress(OSError):  # another user unpacked it, and made it so
+            file.chmod(0o755)
+    return str(path) if os.access(path, os.X_OK) else None
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:

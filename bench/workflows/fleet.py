@@ -14,6 +14,7 @@ from bench.fleet.files import checked, read_hosts
 from bench.fleet.join.join import Judgement
 from bench.fleet.pair_rounds import ceiling, schedule
 from bench.fleet.plan import BUDGET_SECONDS, PAIR_SECONDS, FleetPlan, checked_env, host_vars, load, waves
+from bench.fleet.staging import fits
 from bench.fleet.transport import ANSIBLE, RAY, SLURM, connect
 from bench.fleet.transport.base import Transport
 from bench.judge.fleet.model import Fleet
@@ -53,6 +54,7 @@ class FleetOptions:
     confirm: bool
     shared: str | None
     stage: bool = False
+    bundle: Path | None = None
     ranks: int | None = None
     slurm: bool = False
     ray: str | None = None
@@ -158,8 +160,19 @@ def make_plan(asked: FleetOptions, transport: Transport) -> FleetPlan:
         pairs_at_once=asked.pairs_at_once,
         spread=asked.spread,
         confirm=asked.confirm,
-        stage=asked.stage,
+        stage=asked.stage or asked.bundle is not None,
+        bundle=_bundle(asked.bundle),
     )
+
+
+def _bundle(file: Path | None) -> str:
+    """The file, looked at before a node is asked. Raises UserError."""
+    if file is None:
+        return ""
+    fits(str(file))
+    if not file.is_file():
+        raise UserError(f"--bundle {file}: no such file; make it with: make bundle")
+    return str(file.absolute())
 
 
 def _bench(asked: FleetOptions, words: list[str], open_words: str = "") -> str:

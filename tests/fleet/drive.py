@@ -53,8 +53,8 @@ def tear_archives() -> None:
     """What is sent to the nodes is not what its digest says; and it is small."""
     pack = staging.pack
 
-    def torn(folder: Path) -> staging.Archive:
-        archive = pack(folder)
+    def torn(folder: Path, bundle: str = "") -> staging.Archive:
+        archive = pack(folder, bundle)
         with archive.path.open("ab") as file:
             file.write(b"x")
         return archive

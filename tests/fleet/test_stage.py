@@ -13,6 +13,7 @@ import sys
 import tarfile
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 from rich.console import Console
@@ -54,6 +55,24 @@ def test_what_the_product_needs_is_in_it_and_what_it_does_not_is_not() -> None:
     assert {"bench", "probes", "pydantic", "typer", "numpy", "scipy", "psutil"} <= tops
     assert not {"torch", "pandas", "matplotlib", "ansible", "pytest"} & tops
     assert not [name for name in names if "__pycache__" in name or name.startswith(("/", ".."))]
+
+
+def test_a_bundle_is_what_is_sent_and_tells_whom_it_fits(tmp_path: Path) -> None:
+    bundle = tmp_path / "aiready-bench-0.1.0-py312-aarch64.pyz"
+    with ZipFile(bundle, "w") as file:
+        file.writestr("site-packages/bench/__init__.py", "")
+        file.writestr("site-packages/bench/measure/carried/fio", "#!/bin/sh")
+        file.writestr("__main__.py", "")
+    assert staging.fits(str(bundle)) == "3.12 aarch64"
+    packed = staging.pack(tmp_path / "out", str(bundle))
+    assert "-3.12-aarch64-" in packed.name
+    with tarfile.open(packed.path) as found:
+        assert found.getnames() == ["bench/__init__.py", "bench/measure/carried/fio"]
+    bundle.write_bytes(b"no zip")
+    with pytest.raises(UserError, match="make it anew"):
+        staging.pack(tmp_path / "out", str(bundle))
+    with pytest.raises(UserError, match="make bundle"):
+        staging.fits("/tmp/other.pyz")
 
 
 def test_a_node_unpacks_only_what_was_sent(archive: staging.Archive) -> None:
