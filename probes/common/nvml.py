@@ -1,16 +1,16 @@
 """NVIDIA cards through NVML (nvidia-ml-py). pynvml is imported inside of the functions.
 
-Every call's failure is its own: it costs that figure and nothing else. A call that this card, driver or user can never
-answer (not supported, no such symbol, no permission) is made once and then left out, with the reason kept; a lost card
-is not asked again.
+Every call's failure, whatever its kind, is its own: it costs that figure and nothing else. A call that this card,
+driver or user can never answer (not supported, no such symbol, no permission) is made once and then left out, with the
+reason kept; a lost card is not asked again.
 """
 
 from __future__ import annotations
 
-import ctypes
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from bench.model import Code
 
 #: Errors after which the same call is not made again.
 _FOR_EVER = frozenset({"NotSupported", "FunctionNotFound", "NoPermission", "ArgumentVersionMismatch"})
-_LOST = frozenset({"GpuIsLost", "GpuNotFound"})
+_LOST = frozenset({"GpuIsLost", "GpuNotFound", "ResetRequired"})
 _VALUE_MEMBERS = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")  # by nvmlValueType_t
 
 #: Cumulative nanoseconds in which a reason held the clocks down (nvml.h, NVML_FI_DEV_CLOCKS_EVENT_REASON_*).
@@ -44,7 +44,7 @@ def load() -> Any:
         raise Unsupported(Code.NVML_MISSING, reason, "pip install nvidia-ml-py") from error
     try:
         pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
+    except Exception as error:
         raise _start_error(error) from error
     return pynvml
 
@@ -63,21 +63,32 @@ def _start_error(error: Exception) -> ProbeError:
     return Failed(Code.NVML_BROKEN, f"NVML does not start: {error}", "nvidia-smi")
 
 
-def open_cards(nvml: Any) -> list[Card]:
-    """Every card that the driver has, at least one. Raises Unsupported where there is none, Failed."""
+def count_cards(nvml: Any) -> int:
+    """How many cards the driver has, at least one; none is touched. Raises Unsupported where there is none, Failed."""
     try:
         count = int(nvml.nvmlDeviceGetCount())
-    except nvml.NVMLError as error:
+    except Exception as error:
         raise Failed(Code.NVML_BROKEN, f"the driver cannot count its GPUs: {error}", "nvidia-smi") from error
     if count == 0:
         raise Unsupported(Code.NO_GPU, "the NVIDIA driver runs but sees no GPU", "lspci | grep -i nvidia")
-    return [Card(nvml, index) for index in range(count)]
+    return count
+
+
+def open_cards(nvml: Any) -> list[Card]:
+    """Every card that the driver has. Without persistence mode the first touch of each takes seconds."""
+    return [Card(nvml, index) for index in range(count_cards(nvml))]
+
+
+def close(nvml: Any) -> None:
+    """End NVML; a driver that cannot even do that has nothing more to say."""
+    with suppress(Exception):
+        nvml.nvmlShutdown()
 
 
 def driver_version(nvml: Any) -> str:
     try:
         return _text(nvml.nvmlSystemGetDriverVersion())
-    except (nvml.NVMLError, ValueError):
+    except Exception:  # noqa: BLE001 - whatever it is, the version alone is missing
         return "of unknown version"
 
 
@@ -90,12 +101,7 @@ def error_name(error: Exception) -> str:
 
 
 class Readable(ABC):
-    """Readings of one card as plain data. ``errors`` holds, by reading, why it has no value; ``lost`` why none will.
-
-    ``faults`` is what a call to the driver may raise.
-    """
-
-    faults: tuple[type[Exception], ...]
+    """Readings of one card as plain data. ``errors`` holds, by reading, why it has no value; ``lost`` why none will."""
 
     def __init__(self, index: int, handle: Any) -> None:
         self.index, self.handle = index, handle
@@ -108,7 +114,7 @@ class Readable(ABC):
             return None
         try:
             value = call(self.handle)
-        except self.faults as error:
+        except Exception as error:  # noqa: BLE001 - a driver and its binding raise much besides NVMLError
             self.errors[name] = error_name(error)
             if self.errors[name] in _LOST:
                 self.lost = self.errors[name]
@@ -142,7 +148,6 @@ class Card(Readable):
     def __init__(self, nvml: Any, index: int) -> None:
         super().__init__(index, None)
         self.nvml, self._last_sample = nvml, 0
-        self.faults = (nvml.NVMLError, ValueError, OSError, AttributeError, ctypes.ArgumentError)
         self.handle = self.read("handle", lambda _: nvml.nvmlDeviceGetHandleByIndex(index))
         self.lost = self.errors.get("handle")
 
@@ -301,7 +306,7 @@ def survey() -> Survey:
     except ProbeError:
         return Survey(driver)
     finally:
-        nvml.nvmlShutdown()
+        close(nvml)
 
 
 def _seen(card: Card) -> Seen:

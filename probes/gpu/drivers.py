@@ -25,11 +25,15 @@ _MIB = 1 << 20
 
 
 class Driver(ABC):
-    """``source`` is the interface's name (nvml, amdsmi), ``version`` the driver's."""
+    """``source`` is the interface's name (nvml, amdsmi), ``version`` the driver's, ``count`` how many cards it has."""
 
     source: str
     version: str | None
+    count: int
     cards: Sequence[Readable]
+
+    def attach(self) -> None:  # noqa: B027 - amdsmi has its cards open from the start
+        """Touch each card for the first time, which takes seconds for each where persistence mode is off."""
 
     def begin(self, index: int) -> None:  # noqa: B027 - a driver without counters has nothing to open
         """A stage begins: open a pair of the card's own activity counters, where there are any."""
@@ -65,9 +69,13 @@ class NvmlDriver(Driver):
     source = "nvml"
 
     def __init__(self) -> None:
-        self._nvml = library = nvml.load()
+        self._nvml = nvml.load()
+        self.count = nvml.count_cards(self._nvml)
+        self.version = nvml.driver_version(self._nvml)
+
+    def attach(self) -> None:
+        library = self._nvml
         self.cards = cards = nvml.open_cards(library)
-        self.version = nvml.driver_version(library)
         self._gpms = {card.index: Gpm(card) for card in cards}
         self._indices = {_address(card.handle): card.index for card in cards}
         self._events: Any = None
@@ -76,7 +84,7 @@ class NvmlDriver(Driver):
             self._events = library.nvmlEventSetCreate()
             for card in (card for card in cards if card.lost is None):
                 library.nvmlDeviceRegisterEvents(card.handle, library.nvmlEventTypeXidCriticalError, self._events)
-        except (library.NVMLError, AttributeError):
+        except Exception:  # noqa: BLE001 - as of every reading: this one is missing, no more
             self._deaf = True
 
     def begin(self, index: int) -> None:
@@ -93,7 +101,7 @@ class NvmlDriver(Driver):
             while len(found) < _MOST_EVENTS:
                 event = self._nvml.nvmlEventSetWait_v2(self._events, 0)
                 found.append([self._indices.get(_address(event.device), -1), int(event.eventData)])
-        except (self._nvml.NVMLError, AttributeError) as error:
+        except Exception as error:  # noqa: BLE001 - as above
             self._deaf = nvml.error_name(error) != "Timeout"  # no more of them
         return found
 
@@ -101,9 +109,9 @@ class NvmlDriver(Driver):
         for gpm in self._gpms.values():
             gpm.close()
         if self._events is not None:
-            with suppress(self._nvml.NVMLError):
+            with suppress(Exception):
                 self._nvml.nvmlEventSetFree(self._events)
-        self._nvml.nvmlShutdown()
+        nvml.close(self._nvml)
 
 
 def _address(handle: Any) -> int | None:
@@ -200,6 +208,7 @@ class AmdDriver(Driver):
             raise Unsupported(Code.NO_GPU, "amdsmi sees no AMD card")
         self._smi = amdsmi
         self.cards = cards = [AmdCard(amdsmi, handle, index) for index, handle in enumerate(handles)]
+        self.count = len(cards)
         self.version = cards[0].read("driver", lambda h: amdsmi.amdsmi_get_gpu_driver_info(h)["driver_version"])
 
     def close(self) -> None:
@@ -210,7 +219,6 @@ class AmdCard(Readable):
     def __init__(self, smi: Any, handle: Any, index: int) -> None:
         super().__init__(index, handle)
         self.smi = smi
-        self.faults = (smi.AmdSmiException, KeyError, TypeError, ValueError, OSError, AttributeError)
         self._ticks: dict[str, float] = {}
         self._held = dict.fromkeys(VIOLATIONS, 0.0)
         self._at = time.monotonic()

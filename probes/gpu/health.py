@@ -63,6 +63,8 @@ class CardHealth:
             yield f"GPU {self.index}: a change of the ECC mode waits for a reset"
         if before := [v for v in self._readings("ecc_uncorrected") if finite(v)]:
             yield f"GPU {self.index}: {before[0]} uncorrected errors since its last reset"
+        if (late := len(self._readings("hung"))) and not self.samples[-1].get("hung"):
+            yield f"GPU {self.index}: the driver did not answer in time for {late} of {len(self.samples)} samples"
         if (errors := self._readings("errors")) and errors[-1]:
             yield f"GPU {self.index}: not readable: {unreadable(errors[-1])}"
 
@@ -72,11 +74,10 @@ class CardHealth:
         return [value for sample in self.samples if (value := sample.get(key)) is not None]
 
     def _gone(self) -> str | None:
-        """Why the card, or the whole driver, no longer answers."""
-        for key, code in (("lost", Code.GPU_LOST), ("hung", Code.NVML_HANGS)):
-            if why := next(filter(None, self._readings(key)), None):
-                return f"{code}: {why}"
-        return None
+        """Why the card, or the whole driver, no longer answers. One that was slow and came back has lost nothing."""
+        if why := next(filter(None, self._readings("lost")), None):
+            return f"{Code.GPU_LOST}: {why}"
+        return f"{Code.NVML_HANGS}: {why}" if self.samples and (why := self.samples[-1].get("hung")) else None
 
     def _xids(self) -> list[int]:
         """The card's critical errors, and those that name no card."""

@@ -98,6 +98,10 @@ def doctor(tools: Tools, request: Request) -> Sequence[Check]:
             sample = opened.sample("tick")
     except ProbeError as error:
         return [Check("gpu", False, error.reason, error.remedy)]
+    if hung := sample.get("hung"):
+        return [
+            Check("gpu", False, f"the driver does not answer: {hung}", "nvidia-smi; dmesg | grep -i -e nvrm -e xid")
+        ]
     cards = sample.get("facts", {}).get("cards", {})
     return [_checked(index, card, sample["cards"][index]) for index, card in cards.items()]
 

@@ -1,7 +1,9 @@
 """The GPU watcher's live half: all driver calls of the run, on one thread of their own, with a limit on each sample.
 
 A driver that has lost a card may never return from a call; the run must not hang with it. So the calls are made on a
-daemon thread, and a sample that takes too long is given up and said to have hung.
+daemon thread, and a sample that takes too long is given up and said to have hung. A sound driver can be slow too: with
+persistence mode off it initialises each card when it is first touched, some seconds a card (NVIDIA, "Driver
+Persistence"). So the card counts as lost only if the driver still does not answer at the end.
 """
 
 from __future__ import annotations
@@ -19,14 +21,15 @@ from bench.model import Code
 from probes.common.nvml import Readable
 from probes.gpu.drivers import open_driver
 
-_LONGEST_SAMPLE_SECONDS = 3.0
+START_SECONDS, CARD_SECONDS = 30.0, 10.0  # to start the driver, and to touch a card for the first time
+SAMPLE_SECONDS = 15.0
 
 
 class SamplerThread:
-    """Runs functions one after another on a daemon thread; `call` gives up after a time limit, for good."""
+    """Runs functions one after another on a daemon thread; `call` gives up after a time limit."""
 
-    def __init__(self, limit: float = _LONGEST_SAMPLE_SECONDS) -> None:
-        self._limit, self._hung = limit, False
+    def __init__(self) -> None:
+        self._latest: Future[Any] | None = None
         self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
         threading.Thread(target=self._work, name="nvml", daemon=True).start()
 
@@ -38,15 +41,16 @@ class SamplerThread:
             except Exception as error:  # noqa: BLE001 - raised again in the thread that asked
                 answer.set_exception(error)
 
-    def call(self, job: Callable[[], Any]) -> Any:
-        """The job's answer. Raises TimeoutError when it hangs, now and at every later call."""
-        if self._hung:
-            raise TimeoutError("it hung before")
-        answer: Future[Any] = Future()
+    def call(self, job: Callable[[], Any], limit: float) -> Any:
+        """The job's answer. Raises TimeoutError when it hangs, and at once while an earlier one still does.
+
+        A job that was given up is still done, in its turn, if the driver comes back: stages stay nested.
+        """
+        late = self._latest is not None and not self._latest.done()
+        self._latest = answer = Future[Any]()
         self._jobs.put((job, answer))
-        self._hung = not wait([answer], self._limit).done
-        if self._hung:
-            raise TimeoutError(f"no answer within {self._limit:.0f} s")
+        if not wait([answer], 0.0 if late else limit).done:
+            raise TimeoutError("it still hangs" if late else f"no answer within {limit:.0f} s")
         return answer.result()
 
     def close(self) -> None:
@@ -64,23 +68,28 @@ class GpuWatch:
         self._depth, self._closed = 0, False
         self._facts: dict[str, Any] | None = None
         try:
-            self._thread.call(self._open)
+            self._driver = self._thread.call(open_driver, START_SECONDS)
+            self._thread.call(self._attach, CARD_SECONDS * self._driver.count)
         except TimeoutError as error:
             raise Failed(Code.NVML_HANGS, f"NVML does not start: {error}", "nvidia-smi") from error
 
-    def _open(self) -> None:
-        self._driver = open_driver()
+    def _attach(self) -> None:
+        self._driver.attach()
         cards = {str(card.index): card.facts() for card in self._driver.cards}
         self._facts = {"source": self._driver.source, "driver": self._driver.version, "cards": cards}
 
     def sample(self, event: str) -> Mapping[str, Any]:
-        """``cards``: by index, the readings, ``errors``, ``lost``; ``cost``: seconds that all of it took."""
+        """``cards``: by index, the readings, ``errors``, ``lost``; ``cost``: seconds that all of it took.
+
+        The first sample has the ``facts`` too.
+        """
         if self._closed:
             return {}
+        facts, self._facts = {} if self._facts is None else {"facts": self._facts}, None
         try:
-            return dict(self._thread.call(lambda: self._sample(event)))
+            return {**self._thread.call(lambda: self._sample(event), SAMPLE_SECONDS), **facts}
         except TimeoutError as error:
-            return {"hung": str(error)}
+            return {"hung": str(error), **facts}
 
     def _sample(self, event: str) -> dict[str, Any]:
         started = time.perf_counter()
@@ -88,10 +97,8 @@ class GpuWatch:
         outermost = self._depth <= 1 and event in ("begin", "end")
         cards = {str(card.index): self._card(card, event, outermost) for card in self._driver.cards}
         self._depth -= event == "end"
-        sample: dict[str, Any] = {"cards": cards, "xids": self._driver.xids()}
-        if self._facts is not None:
-            sample["facts"], self._facts = self._facts, None
-        return {**sample, "cost": time.perf_counter() - started}
+        xids = self._driver.xids()
+        return {"cards": cards, "xids": xids, "cost": time.perf_counter() - started}
 
     def _card(self, card: Readable, event: str, outermost: bool) -> dict[str, Any]:
         found: dict[str, Any] = {**card.fast(), **(card.health() if outermost else {})}
@@ -103,6 +110,6 @@ class GpuWatch:
 
     def close(self) -> None:
         self._closed = True
-        with suppress(TimeoutError):  # it hangs in the driver; the thread ends with the process
-            self._thread.call(self._driver.close)
-            self._thread.close()
+        with suppress(Exception):  # what it raises, or where it hangs, is no one's figure; the thread is a daemon's
+            self._thread.call(self._driver.close, SAMPLE_SECONDS)
+        self._thread.close()

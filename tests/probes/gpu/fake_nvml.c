@@ -1,7 +1,7 @@
 /* A small libnvidia-ml.so.1 of our own, written from the public API, for tests without a GPU.
  *
  * It answers from the text file named by BENCH_FAKE_NVML_FILE, which is read again at every call: lines "key value" with
- * numbers, and "error.<function> <code>" to make one function fail. A function named by "absent.<function> 1" cannot be
+ * numbers, and "error.<function> <code>" to make one function fail, "hang.<function> <seconds>" to make it slow. A function named by "absent.<function> 1" cannot be
  * hidden here; tests of old drivers compile with -DOLD_DRIVER, which leaves out what came later. Counters named in the
  * file grow by "<key>.step" at each read. All state is of this process.
  */
@@ -62,6 +62,8 @@ static u32 failing(const void *handle, const char *function) {
     double hang = handle ? card(handle, "hang", 0) : 0;
     if (hang > 0) usleep((useconds_t)(hang * 1e6));
     if (handle && card(handle, "lost", 0) > 0) return 15;
+    snprintf(name, sizeof name, "hang.%s", function);
+    usleep((useconds_t)((handle ? card(handle, name, 0) : lookup(name, 0)) * 1e6));
     snprintf(name, sizeof name, "error.%s", function);
     return (u32)(handle ? card(handle, name, 0) : lookup(name, 0));
 }
@@ -70,7 +72,7 @@ static u32 failing(const void *handle, const char *function) {
 
 u32 nvmlInitWithFlags(u32 flags) { (void)flags; CHECK(NULL); return 0; }
 u32 nvmlInit_v2(void) { CHECK(NULL); return 0; }
-u32 nvmlShutdown(void) { return 0; }
+u32 nvmlShutdown(void) { CHECK(NULL); return 0; }
 const char *nvmlErrorString(u32 code) { (void)code; return "an error of the fake library"; }
 u32 nvmlSystemGetDriverVersion(char *text, u32 size) { CHECK(NULL); snprintf(text, size, "570.00.fake"); return 0; }
 u32 nvmlDeviceGetCount_v2(u32 *count) { CHECK(NULL); *count = (u32)lookup("count", 1); return 0; }

@@ -1,8 +1,9 @@
 """A whole run with the GPU watcher and a load that only waits: ``python -m tests.probes.gpu.session '{"power": 1}'
 FILE``.
 
-The first argument holds the answers of the fake library from the middle of the load on; the second is its file. On a
-real card the file is ``-`` and nothing is changed. Prints the watcher's result as the run document would have it.
+The first argument holds the answers of the fake library from the middle of the load on; the second is its file; a
+third shortens how long a sample may take. On a real card the file is ``-`` and nothing is changed. Prints the watcher's
+result as the run document would have it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from bench.measure.probe import Context, Probe
 from bench.measure.runner import RunPlan, execute
 from bench.model import Effort, Measurement, Metric, Node, Request
 from probes.gpu import probe as gpu
+from probes.gpu import sampler
 
 SECONDS = 0.15
 
@@ -46,6 +48,7 @@ def load(answers: dict[str, float], file: str) -> Probe:
 
 def main() -> int:
     answers, file = json.loads(sys.argv[1]), sys.argv[2]
+    sampler.SAMPLE_SECONDS = float(sys.argv[3]) if len(sys.argv) > 3 else sampler.SAMPLE_SECONDS
     probes = [load(answers, file), gpu.PROBE]
     request = Request(effort=Effort.QUICK, probes=tuple(p.name for p in probes))
     with tempfile.TemporaryDirectory() as folder:

@@ -25,15 +25,15 @@ from tests.probes.gpu.conftest import Fake
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[3]
-NOT_SUPPORTED, NO_PERMISSION, GPU_IS_LOST, UNKNOWN = 3, 4, 15, 999
+NOT_SUPPORTED, NO_PERMISSION, GPU_IS_LOST, RESET_REQUIRED, UNKNOWN = 3, 4, 15, 16, 999
 GO, NO_GO, INCONCLUSIVE = Decision.GO, Decision.NO_GO, Decision.INCONCLUSIVE
 
 
-def observed(fake: Fake, before: dict[str, float], during: dict[str, float] | None = None) -> Run:
+def observed(fake: Fake, before: dict[str, float], during: dict[str, float] | None = None, *more: str) -> Run:
     """The run of a load during which the library's answers change."""
     fake.tell(before)
     env = {**os.environ, **fake.env(), "PYTHONPATH": str(ROOT)}
-    argv = [sys.executable, "-m", "tests.probes.gpu.session", json.dumps(during or {}), str(fake.file)]
+    argv = [sys.executable, "-m", "tests.probes.gpu.session", json.dumps(during or {}), str(fake.file), *more]
     done = subprocess.run(argv, env=env, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
@@ -103,6 +103,7 @@ FAULTS = [
     Fault("lost card", DRAIN, FAIL, {"lost": 1}, remedy="Drain"),
     Fault("lost card 1 of 2", DRAIN, FAIL, {"1.lost": 1}, {"count": 2}),
     Fault("lost before the run", DRAIN, FAIL, {}, {"count": 2, "1.lost": 1}),
+    Fault("card that must be reset", DRAIN, FAIL, {"error.nvmlDeviceGetPowerUsage": RESET_REQUIRED}),
     Fault("lost card has no error count", ECC, UNDECIDED, {"lost": 1}),
     Fault("Xid 79 (fell off the bus)", DRAIN, FAIL, {"xids": 1, "xid": 79}),
     Fault("Xid 48 (double bit error)", DRAIN, FAIL, {"xids": 1, "xid": 48}),
@@ -156,6 +157,8 @@ HARMLESS: list[tuple[str, dict[str, float], dict[str, float]]] = [
         "error.nvmlDeviceGetPowerUsage": UNKNOWN, "error.nvmlDeviceGetClockInfo": UNKNOWN,
         "error.nvmlDeviceGetTemperatureV": UNKNOWN}),
     ("no events", {}, {"error.nvmlDeviceRegisterEvents": NOT_SUPPORTED}),
+    ("NVML cannot be ended, which lost the whole run", {}, {"error.nvmlShutdown": UNKNOWN}),
+    ("a card that is slow to be touched, which had no data", {}, {"hang.nvmlDeviceGetHandleByIndex_v2": 3.2}),
     ("name not readable", {}, {"error.nvmlDeviceGetName": UNKNOWN}),
 ]  # fmt: skip
 
@@ -236,7 +239,7 @@ def test_the_drain_reason_is_named(fake: Fake) -> None:
 
 
 def test_a_driver_that_hangs_does_not_hang_the_run(fake: Fake) -> None:
-    run = observed(fake, {}, {"hang": 20})
+    run = observed(fake, {}, {"hang": 20}, "1.0")
     assert watched(run).outcome is Outcome.OK
     decision, findings = verdict(run)
     assert decision is NO_GO and findings[DRAIN].observed == 1.0

@@ -14,6 +14,7 @@ import pytest
 
 from probes.common.nvml import Card
 from probes.gpu.drivers import Gpm
+from probes.gpu.health import CardHealth
 from probes.gpu.parse import reasons
 from probes.gpu.sampler import SamplerThread
 
@@ -158,17 +159,46 @@ def test_reasons_by_name() -> None:
     assert reasons(0x1 | 0x10000) == ["gpu_idle", "unknown_0x10000"]
 
 
-def test_a_call_that_hangs_is_given_up_and_every_later_one_at_once() -> None:
-    let_go = threading.Event()
-    worker = SamplerThread(limit=0.5)
-    assert worker.call(lambda: 5) == 5
+def test_a_call_that_hangs_is_given_up_and_every_later_one_at_once_until_it_comes_back() -> None:
+    """A driver that was slow once was given up for the rest of the run."""
+    let_go, done = threading.Event(), []
+    worker = SamplerThread()
+    assert worker.call(lambda: 5, 5.0) == 5
     with pytest.raises(TimeoutError):
-        worker.call(let_go.wait)
+        worker.call(let_go.wait, 0.05)
     started = time.monotonic()
-    with pytest.raises(TimeoutError, match="hung before"):
-        worker.call(lambda: 6)
-    assert time.monotonic() - started < 0.5, "it waited once more"
+    with pytest.raises(TimeoutError, match="still hangs"):
+        worker.call(lambda: done.append(6), 60.0)
+    assert time.monotonic() - started < 30.0, "it waited once more"
     let_go.set()
+    while not done:
+        time.sleep(0.01)
+    assert worker.call(lambda: 7, 5.0) == 7
+
+
+def test_a_card_is_lost_only_if_the_driver_does_not_answer_at_the_end() -> None:
+    """One late sample called every card lost, and the verdict was NO-GO."""
+    late, fine = {"hung": "no answer within 15 s"}, {"lost": None, "power": 400.0}
+    cards = {"came back": CardHealth([fine, late, fine], "0"), "did not": CardHealth([fine, late], "0")}
+    lost = {name: next(iter(card.figures([], {}))).value for name, card in cards.items()}
+    assert lost == {"came back": 0.0, "did not": 1.0}
+    (doubt,) = cards["came back"].doubts()
+    assert "did not answer in time for 1 of 3 samples" in doubt
+
+
+@pytest.mark.parametrize(
+    "error", [IndexError("list"), pynvml.NVMLLibraryMismatchError("versions"), TypeError("ctypes")]
+)
+def test_whatever_the_binding_raises_costs_one_figure(library: Any, error: Exception) -> None:
+    """Errors that are no NVMLError ended the run without a document."""
+
+    def broken(*_: Any) -> int:
+        raise error
+
+    library(nvmlDeviceGetPowerUsage=broken, nvmlDeviceGetTotalEnergyConsumption=out(5_000))
+    card = Card(pynvml, 0)
+    found = card.fast()
+    assert "power" not in found and found["energy"] == 5.0 and card.lost is None
 
 
 def test_an_error_of_a_call_is_raised_where_it_was_asked() -> None:
@@ -177,6 +207,6 @@ def test_an_error_of_a_call_is_raised_where_it_was_asked() -> None:
 
     worker = SamplerThread()
     with pytest.raises(KeyError):
-        worker.call(fail)
-    assert worker.call(lambda: 1) == 1
+        worker.call(fail, 5.0)
+    assert worker.call(lambda: 1, 5.0) == 1
     worker.close()
