@@ -38,12 +38,16 @@ def bus_bandwidth(size: float, seconds: float, ranks: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """``seconds[size][rank]``: each iteration; ``links[source, destination]``: bytes per second, alone."""
+    """``seconds[size][rank]``: each iteration; ``links[source, destination]``: bytes per second, alone.
+
+    ``arrivals[rank]``: of sums of one number before the iterations, where those begin together (on GPUs).
+    """
 
     names: tuple[str, ...]
     backend: str
     seconds: Mapping[int, Sequence[Sequence[float]]]
     links: Mapping[tuple[int, int], float]
+    arrivals: Sequence[Sequence[float]] = ()
 
 
 def bus_bandwidths(ranks: Ranks, size: int) -> list[float]:
@@ -56,8 +60,9 @@ def waits(ranks: Ranks, size: int) -> list[float]:
 
     The last to arrive waits for nobody, so its own time is the shortest: the straggler is the rank with the least.
     """
-    least = [min(iteration) for iteration in zip(*ranks.seconds[size], strict=True)]
-    return [median([own - first for own, first in zip(one, least, strict=True)]) for one in ranks.seconds[size]]
+    seconds = ranks.arrivals or ranks.seconds[size]
+    least = [min(iteration) for iteration in zip(*seconds, strict=True)]
+    return [median([own - first for own, first in zip(one, least, strict=True)]) for one in seconds]
 
 
 def late_rank(ranks: Ranks, size: int) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from pydantic import Field
@@ -27,12 +27,16 @@ class RankNames:
 
 @dataclass(frozen=True, slots=True)
 class RankIterations:
-    """What one rank timed. ``sizes[bytes]``: seconds of each iteration; ``links[source]``: bytes per second."""
+    """What one rank timed. ``sizes[bytes]``: seconds of each iteration; ``links[source]``: bytes per second.
+
+    ``waits``: seconds of the sum of one number before each iteration, where there was one.
+    """
 
     rank: int
     backend: str
     sizes: dict[Annotated[int, Field(gt=0, lt=1 << 50)], Annotated[list[_Seconds], Field(min_length=1)]]
     links: dict[int, _Rate]
+    waits: list[_Seconds] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,10 @@ def parse(text: str) -> Ranks:
     links = {(source, one.rank): rate for one in by_rank for source, rate in one.links.items()}
     if any(source not in times for source, _ in links):
         raise Failed(Code.TOOL_OUTPUT, "the all-reduce told of a link from a rank that is none")
-    return Ranks(names, times[0].backend, seconds, links)
+    if len({len(one.waits) for one in by_rank}) != 1:
+        raise Failed(Code.TOOL_OUTPUT, "the ranks told of different numbers of waits")
+    arrivals = [one.waits for one in by_rank] if by_rank[0].waits else ()
+    return Ranks(names, times[0].backend, seconds, links, arrivals)
 
 
 def _failure(error: str) -> Failed | TimedOut:

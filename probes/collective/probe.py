@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 
 from bench.measure.probe import Context, Failed, Probe, TimedOut, Unsupported
 from bench.model import Code, Effort, Measurement
@@ -20,8 +21,13 @@ SIZES = {
     Effort.STANDARD: (1 << 20, 16 << 20, 64 << 20),
     Effort.THOROUGH: (1 << 20, 16 << 20, 256 << 20, 1 << 30),
 }
+_GPU_SIZES = {  # between the GPUs of one node: what is smaller measures launches, not links
+    Effort.QUICK: (16 << 20, 256 << 20),
+    Effort.STANDARD: (1 << 20, 16 << 20, 256 << 20, 1 << 30),
+    Effort.THOROUGH: (1 << 20, 16 << 20, 256 << 20, 1 << 30),
+}
 ITERATIONS = {Effort.QUICK: 6, Effort.STANDARD: 10, Effort.THOROUGH: 20}
-_GPU_FOLDER = "/proc/driver/nvidia/gpus"
+_LIST_SECONDS = 60.0  # a driver without persistence mode starts every card for it
 _START_SECONDS = 90.0
 
 
@@ -41,18 +47,20 @@ def measure(ctx: Context) -> Sequence[Measurement]:
 
 
 def _gpus(ctx: Context) -> int:
-    """How many GPUs the NVIDIA driver shows, without importing torch for the question."""
-    done = ctx.tools.run(["find", _GPU_FOLDER, "-mindepth", "1", "-maxdepth", "1"], name="gpus", timeout=5)
-    return len(done.stdout.split()) if done.returncode == 0 else 0
+    """How many GPUs CUDA has here, without importing torch for the question."""
+    with suppress(TimedOut):
+        return len(ctx.tools.python("probes.common.nvml", name="gpus", timeout=_LIST_SECONDS).stdout.split("\n")) - 1
+    return 0
 
 
 def _run(ctx: Context, local: int, device: str) -> str:
     effort = ctx.effort
+    sizes = (_GPU_SIZES if local else SIZES)[effort]
     words = [
         "--links", "--peers", json.dumps(list(ctx.request.peers)), "--ranks", str(1 + local), "--device", device,
-        "--sizes", ",".join(map(str, SIZES[effort])), "--iterations", str(ITERATIONS[effort]), *key_words(ctx),
+        "--sizes", ",".join(map(str, sizes)), "--iterations", str(ITERATIONS[effort]), *key_words(ctx),
     ]  # fmt: skip
-    ctx.progress(f"all-reduce of up to {max(SIZES[effort]) >> 20} MiB, {ITERATIONS[effort]} times each", 0.0)
+    ctx.progress(f"all-reduce of up to {max(sizes) >> 20} MiB, {ITERATIONS[effort]} times each", 0.0)
     timeout = _START_SECONDS + 2 * ctx.seconds
     try:
         done = ctx.tools.python("probes.collective.load.rank", *words, name="all-reduce", timeout=timeout)

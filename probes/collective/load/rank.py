@@ -9,10 +9,11 @@ A fleet measures training steps: some work of the rank's own, then a sum over al
 before it, which nobody leaves before the last has come: its time is what this rank waited. The rank that arrives last
 waits least. Each node prints one JSON object of means, `bench.judge.collective.NodeTimes`: a stall now and then counts.
 
-With ``--links`` each iteration is a sum alone, timed from this rank's arrival, and then each ordered pair of ranks
-sends alone, in rounds of disjoint pairs (the circle method), so that a slow port can be told from a slow rank. The
-times go to node 0, which prints JSON lines: ``ranks`` when all were started and ``times`` for each rank, or ``error``
-(`probes.collective.parse`).
+With ``--links`` each iteration is a sum alone, timed from this rank's arrival. On GPUs it is the mean of many sums,
+back to back between two events as nccl-tests has it, so that it is not their launch that is measured; the wait comes
+before. Then each ordered pair of ranks sends alone, in rounds of disjoint pairs (the circle method), so that a slow
+port can be told from a slow rank. The times go to node 0, which prints JSON lines: ``ranks`` when all were started and
+``times`` for each rank, or ``error`` (`probes.collective.parse`).
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ _WARM_UP = 3
 _STEP = 768  # a square matrix product of that size: some ten milliseconds of a CPU
 _BYTES = {"quick": 16 << 20, "standard": 256 << 20, "thorough": 1 << 30}
 _ITERATIONS = {"quick": 20, "standard": 50, "thorough": 100}
-_MESSAGE_BYTES, _MESSAGES = 2 << 20, 6
+_MESSAGE_BYTES, _MESSAGES = {"cpu": 2 << 20, "cuda": 64 << 20}, 6
+_BACK_TO_BACK, _BACK_TO_BACK_BYTES = 20, 1 << 30  # sums on GPUs: so many, and fewer of the large ones
 
 
 class RankTask(NamedTuple):
@@ -51,6 +53,7 @@ class RankTask(NamedTuple):
 
 
 def main() -> None:
+    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as NVML numbers the cards
     asked = _arguments()
     if asked.peers is None:
         answer = _measure(asked, _store(asked.master, asked.port, asked.rank == 0))
@@ -60,7 +63,7 @@ def main() -> None:
     try:
         with ExitStack() as connections:
             _be_first(asked, connections)
-    except (NoPeer, ValueError, RuntimeError, OSError) as error:
+    except (NoPeer, ValueError, RuntimeError, OSError, SystemExit) as error:
         word, _, text = " ".join(str(error).split())[:400].partition(": ")
         line = f"{word}: {text}" if text and " " not in word else f"collective_failed: {word} {text}"
         print(json.dumps({"kind": "error", "error": line}), flush=True)
@@ -144,8 +147,8 @@ def _own_ranks(asked: argparse.Namespace) -> tuple[str, int]:
     import torch
 
     gpus = torch.cuda.device_count() if asked.device != "cpu" and torch.cuda.is_available() else 0
-    if asked.device == "cuda" and gpus < max(1, asked.ranks) and not asked.links:
-        sys.exit(f"{asked.ranks or 1} ranks on GPUs were asked for, and there are {gpus} GPUs here")
+    if asked.device == "cuda" and gpus < max(1, asked.ranks) and (asked.ranks > 1 or not asked.links):
+        sys.exit(f"{asked.ranks or 1} ranks on GPUs were asked for, and torch sees {gpus} GPUs here")
     if gpus and asked.ranks <= gpus:
         return "nccl", asked.ranks or gpus
     return "gloo", max(1, asked.ranks)  # NCCL does not put two ranks on one GPU
@@ -203,7 +206,8 @@ def _take_part(task: RankTask, store: Any) -> RankTimes:
         waits: list[float] = []
         sizes = {size: _all_reduce(task, device, size, waits) for size in task.asked.sizes}
         if task.asked.links:
-            times = {"backend": task.backend, "sizes": sizes, "links": _links(task, device)}
+            times = {"backend": task.backend, "sizes": sizes, "links": _links(task, device),
+                     "waits": waits if device.type == "cuda" else []}  # fmt: skip
             store.set(f"times/{task.rank}", json.dumps(times))
             store.wait([f"times/{rank}" for rank in range(task.world)], _TIMEOUT)
             dist.barrier()
@@ -225,8 +229,14 @@ def _all_reduce(task: RankTask, device: Any, size: int, waits: list[float]) -> l
         if not task.asked.links:
             work = (work @ work).clamp(-1.0, 1.0)
         _finish(device)
-        waited = 0.0 if task.asked.links else _sum(one, device)
-        took = _sum(message, device)
+        together = task.asked.links and device.type == "cuda"
+        waited = 0.0 if task.asked.links and not together else _sum(one, device)
+        if together:
+            took = _sums(message, max(2, min(_BACK_TO_BACK, _BACK_TO_BACK_BYTES // max(1, size))))
+            message.fill_(1.0)
+            _sum(message, device)  # one by itself, for its result
+        else:
+            took = _sum(message, device)
         if number >= _WARM_UP:
             waits.append(waited)
             seconds.append(took)
@@ -244,6 +254,20 @@ def _sum(tensor: Any, device: Any) -> float:
     return time.perf_counter() - began
 
 
+def _sums(tensor: Any, count: int) -> float:
+    """Seconds of one of so many sums, back to back."""
+    import torch
+    import torch.distributed as dist
+
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    for _ in range(count):
+        dist.all_reduce(tensor)
+    end.record()
+    end.synchronize()
+    return float(begin.elapsed_time(end)) / 1e3 / count
+
+
 def rounds(world: int) -> Iterator[list[tuple[int, int]]]:
     """All pairs in as few rounds of disjoint pairs as there can be: the circle method of tournaments."""
     places: list[int | None] = [*range(world), *([None] if world % 2 else [])]
@@ -259,7 +283,8 @@ def _links(task: RankTask, device: Any) -> dict[int, float]:
     import torch
     import torch.distributed as dist
 
-    tensor = torch.zeros(_MESSAGE_BYTES // 4, dtype=torch.float32, device=device)
+    size = _MESSAGE_BYTES[device.type]
+    tensor = torch.zeros(size // 4, dtype=torch.float32, device=device)
     found = {}
     for pairs in rounds(task.world):
         for first, second in (*pairs, *(pair[::-1] for pair in pairs)):
@@ -274,7 +299,7 @@ def _links(task: RankTask, device: Any) -> dict[int, float]:
                 for _ in range(_MESSAGES - 1):
                     dist.recv(tensor, first)
                 _finish(device)
-                found[first] = _MESSAGE_BYTES * (_MESSAGES - 1) / (time.perf_counter() - started)
+                found[first] = size * (_MESSAGES - 1) / (time.perf_counter() - started)
         dist.barrier()
     return found
 

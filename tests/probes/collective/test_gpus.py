@@ -1,0 +1,73 @@
+"""What of an all-reduce between GPUs can be shown without one: who is counted, what is timed, who was late."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bench.judge.collective import Ranks, bus_bandwidths, late_rank, waits
+from tests.probes.gpu.conftest import PYTHONPATH, Fake, fake, new_driver
+
+__all__ = ["fake", "new_driver"]
+ROOT = Path(__file__).parents[3]
+needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
+
+
+@pytest.mark.slow
+@needs_torch
+def test_more_ranks_than_torch_has_gpus_are_refused(fake: Fake, tmp_path: Path) -> None:
+    """Cards without a folder under /proc were no ranks, and with one these ranks ran on the CPU, side by side."""
+    fake.tell({"count": 4})
+    environment = {**os.environ, **fake.env(), "PYTHONPATH": PYTHONPATH, "CUDA_VISIBLE_DEVICES": "1,2,3"}
+    words = ["-m", "bench", "run", "--probe", "collective", "--effort", "quick", "--json", "--results", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, *words], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=150, check=False
+    )
+    (result,) = (r for r in json.loads(done.stdout)["results"] if r["probe"] == "collective")
+    assert result["outcome"] == "failed"
+    assert "3 ranks on GPUs were asked for, and torch sees 0 GPUs here" in result["reason"]
+
+
+@needs_torch
+def test_sums_on_gpus_are_timed_back_to_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each was launched and waited for by itself, which is what was measured of small ones."""
+    import torch
+
+    from probes.collective.load import rank
+
+    sums: list[Any] = []
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            self.after = -1
+
+        def record(self) -> None:
+            self.after = len(sums)
+
+        def synchronize(self) -> None:
+            assert len(sums) == self.after
+
+        def elapsed_time(self, other: Event) -> float:
+            return 2.0 * (other.after - self.after)
+
+    monkeypatch.setattr(torch, "cuda", SimpleNamespace(Event=Event))
+    monkeypatch.setattr("torch.distributed.all_reduce", sums.append)
+    assert rank._sums("a tensor", 20) == pytest.approx(0.002) and len(sums) == 20
+
+
+def test_the_last_to_arrive_is_told_by_the_waits_where_the_sums_begin_together() -> None:
+    """A twentieth of the wait was left in each of twenty sums, and nobody was late."""
+    seconds = {1 << 30: [[0.010, 0.010]] * 3}
+    arrivals = [[0.009, 0.009], [0.0001, 0.0001], [0.009, 0.009]]
+    found = Ranks(("a", "b", "c"), "nccl", seconds, {}, arrivals)
+    assert late_rank(found, 1 << 30) == 1
+    assert waits(found, 1 << 30) == pytest.approx([0.0089, 0.0, 0.0089])
+    assert bus_bandwidths(found, 1 << 30) == pytest.approx([(1 << 30) / 0.010 * 4 / 3] * 2)
