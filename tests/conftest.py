@@ -10,9 +10,12 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
+
+from probes.common.nvml import survey
 
 _HERE = Path(__file__).parent
 #: Whatever stands on one of these makes hosts or a cluster, runs fio or the feed's load, builds.
@@ -41,8 +44,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Only what is absent is left out, and says so: root for namespaces and mounts, a GPU for the GPU's tests."""
     if item.get_closest_marker("root") and os.geteuid() != 0:
         pytest.skip("needs root: it makes namespaces, cgroups or mounts")
-    if item.get_closest_marker("gpu") and not Path("/proc/driver/nvidia/version").exists():
-        pytest.skip("needs an NVIDIA GPU: no NVIDIA driver is loaded here")
+    if item.get_closest_marker("gpu") and not _driver_answers():
+        pytest.skip("needs an NVIDIA GPU: no NVIDIA driver answers here")
+
+
+@cache
+def _driver_answers() -> bool:
+    """Asked of the driver itself: in a container /proc/driver/nvidia may be absent although there is a card."""
+    return survey().driver is not None
 
 
 # --- which tests run together

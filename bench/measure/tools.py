@@ -110,10 +110,14 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def python_environment() -> dict[str, str]:
-    """So that ``-m bench...`` and ``-m probes...`` are found from any working directory, unbuffered."""
+    """So that ``-m bench...`` and ``-m probes...`` are found from any working directory, unbuffered.
+
+    CUDA numbers the cards as NVML does, so that a number means one card everywhere.
+    """
     root = str(Path(__file__).resolve().parents[2])
     inherited = os.environ.get("PYTHONPATH")
-    return {"PYTHONPATH": f"{root}{os.pathsep}{inherited}" if inherited else root, "PYTHONUNBUFFERED": "1"}
+    path = f"{root}{os.pathsep}{inherited}" if inherited else root
+    return {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
 def spawn(

@@ -8,10 +8,13 @@ reason kept; a lost card is not asked again.
 from __future__ import annotations
 
 import math
+import os
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from bench.measure.probe import Failed, ProbeError, Unsupported
@@ -33,6 +36,8 @@ THROTTLE_FIELDS = {
 _FAST_FIELDS = {**THROTTLE_FIELDS, "pcie_send": 197, "pcie_receive": 198, "memory_temperature": 82}  # PCIe: bytes
 _HEALTH_FIELDS = {"recovery_action": 230, "nvlink_recoveries": 215}
 _MAX_UTILIZATION = 100
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+_PCI = Path("/sys/bus/pci/devices")
 
 
 def load() -> Any:
@@ -75,8 +80,37 @@ def count_cards(nvml: Any) -> int:
 
 
 def open_cards(nvml: Any) -> list[Card]:
-    """Every card that the driver has. Without persistence mode the first touch of each takes seconds."""
-    return [Card(nvml, index) for index in range(count_cards(nvml))]
+    """The cards that CUDA has too; the others of the node are those of others. Raises Unsupported where all are hidden.
+
+    Without persistence mode the first touch of each card takes seconds.
+    """
+    count, words = count_cards(nvml), os.environ.get(_VISIBLE)
+    if words is None:
+        return [Card(nvml, index) for index in range(count)]
+    cards = {index: Card(nvml, index) for index in _visible(words, count, lambda index: Card(nvml, index).uuid())}
+    if not cards:
+        raise Unsupported(Code.NO_GPU, f"{_VISIBLE}={words!r} hides all {count} GPUs of this node", f"unset {_VISIBLE}")
+    return [cards[index] for index in sorted(cards)]
+
+
+def _visible(words: str, count: int, uuid_of: Callable[[int], str]) -> list[int]:
+    """Which cards CUDA_VISIBLE_DEVICES names, by NVML's number, which is PCI's order; ours is set to that for CUDA too.
+
+    Numbers, or the beginnings of identities; the first that is no card ends the list (CUDA Programming Guide,
+    "CUDA Environment Variables"). The new names of MIG slices do not say which card they are of: then it may be any.
+    """
+    found: list[int] = []
+    for word in (word.strip() for word in words.split(",")):
+        start = word.removeprefix("MIG-").partition("/")[0]
+        if word.startswith("MIG-") and not start.startswith("GPU-"):
+            return list(range(count))
+        named = [i for i in range(count) if uuid_of(i).startswith(start)] if start.startswith("GPU-") else []
+        if word.isdecimal() and int(word) < count:
+            named = [int(word)]
+        if len(named) != 1:
+            break
+        found += named
+    return found
 
 
 def close(nvml: Any) -> None:
@@ -145,10 +179,12 @@ class Readable(ABC):
 class Card(Readable):
     """An NVIDIA card."""
 
-    def __init__(self, nvml: Any, index: int) -> None:
+    def __init__(self, nvml: Any, index: int, uuid: str | None = None) -> None:
+        """``uuid`` finds it in place of its index, and no other card is touched for that."""
         super().__init__(index, None)
         self.nvml, self._last_sample = nvml, 0
-        self.handle = self.read("handle", lambda _: nvml.nvmlDeviceGetHandleByIndex(index))
+        find, key = (nvml.nvmlDeviceGetHandleByUUID, uuid) if uuid else (nvml.nvmlDeviceGetHandleByIndex, index)
+        self.handle = self.read("handle", lambda _: find(key))
         self.lost = self.errors.get("handle")
 
     def facts(self) -> dict[str, Any]:
@@ -157,7 +193,6 @@ class Card(Readable):
             "name": lambda h: _text(n.nvmlDeviceGetName(h)),
             "uuid": lambda h: _text(n.nvmlDeviceGetUUID(h)),
             "bus": lambda h: _text(n.nvmlDeviceGetPciInfo(h).busId),
-            "numa": n.nvmlDeviceGetNumaNodeId,
             "memory_total": lambda h: n.nvmlDeviceGetMemoryInfo(h).total,
             "max_generation": n.nvmlDeviceGetMaxPcieLinkGeneration,
             "card_generation": n.nvmlDeviceGetGpuMaxPcieLinkGeneration,
@@ -199,6 +234,22 @@ class Card(Readable):
             "nvlink_errors": self._nvlink_errors,
         })  # fmt: skip
         return {**found, **self._fields(_HEALTH_FIELDS)}
+
+    def uuid(self) -> str:
+        """Its identity; empty where it has none to say."""
+        return self.read("uuid", lambda h: _text(self.nvml.nvmlDeviceGetUUID(h))) or ""
+
+    def cpus(self) -> frozenset[int]:
+        """The CPUs beside it: of the driver, else of the kernel; empty where neither says."""
+        masks = self.read("cpus", lambda h: self.nvml.nvmlDeviceGetCpuAffinity(h, 1 + (os.cpu_count() or 1) // 64))
+        if near := frozenset(
+            64 * i + bit for i, mask in enumerate(masks or ()) for bit in range(64) if mask >> bit & 1
+        ):
+            return near
+        bus = self.read("bus", lambda h: _text(self.nvml.nvmlDeviceGetPciInfo(h).busId)) or ""
+        with suppress(OSError, ValueError):  # NVML's domain has eight digits, the kernel's four
+            return frozenset(parse_cpulist((_PCI / bus[-12:].lower() / "local_cpulist").read_text(encoding="ascii")))
+        return frozenset()
 
     def joules(self) -> float | None:
         """Energy used since the driver was loaded; None where the card does not count it."""
@@ -244,7 +295,10 @@ class Card(Readable):
     def _utilization_buffer(self, handle: Any) -> list[float]:
         """[how many, their mean] of the driver's own samples since the last call: finer than polling, and cheaper."""
         n = self.nvml
-        kind, samples = n.nvmlDeviceGetSamples(handle, n.NVML_GPU_UTILIZATION_SAMPLES, self._last_sample)
+        try:
+            kind, samples = n.nvmlDeviceGetSamples(handle, n.NVML_GPU_UTILIZATION_SAMPLES, self._last_sample)
+        except n.NVMLError_NotFound:  # nothing new
+            return [0, 0.0]
         if not samples:
             return [0, 0.0]
         fresh = self._last_sample > 0  # the first call returns what was buffered before the run
@@ -274,13 +328,16 @@ class Card(Readable):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One card before any load of ours: ``processes`` are programs of others; None where they cannot be listed."""
+    """One card before any load of ours: ``cpus`` are those beside it, ``processes`` the programs of others.
+
+    ``processes`` is None where they cannot be listed.
+    """
 
     index: int
     uuid: str
     name: str
-    numa: int | None
     processes: int | None
+    cpus: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,21 +369,33 @@ def survey() -> Survey:
 def _seen(card: Card) -> Seen:
     facts, others = card.facts(), card.read("processes", card.nvml.nvmlDeviceGetComputeRunningProcesses)
     return Seen(
-        index=card.index, uuid=str(facts.get("uuid", "")), name=str(facts.get("name", "")), numa=facts.get("numa"),
+        index=card.index, uuid=str(facts.get("uuid", "")), name=str(facts.get("name", "")), cpus=card.cpus(),
         processes=None if others is None else len(others),
     )  # fmt: skip
+
+
+def pin(cpus: frozenset[int]) -> int | None:
+    """Bind this process to those of the CPUs that it may use; how many, or None where there are none and it is free."""
+    if near := cpus & os.sched_getaffinity(0):
+        os.sched_setaffinity(0, near)
+    return len(near) or None
+
+
+def parse_cpulist(text: str) -> set[int]:
+    """``0-3,8`` to {0, 1, 2, 3, 8} (kernel Documentation/admin-guide/cputopology)."""
+    spans = (part.partition("-") for part in text.strip().split(",") if part)
+    return {cpu for low, _, high in spans for cpu in range(int(low), int(high or low) + 1)}
 
 
 def energy_reader(uuid: str) -> Callable[[], float | None]:
     """A reader of the card's energy counter, joules since the driver was loaded; None where it has none.
 
-    NVML stays open for as long as this process lives.
+    NVML stays open for as long as this process lives. torch spells a card's identity without the ``GPU-`` in front.
     """
     try:
-        cards = open_cards(load())
+        return Card(load(), 0, uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}").joules
     except ProbeError:
         return lambda: None
-    return next((card.joules for card in cards if _same(card.facts().get("uuid", ""), uuid)), lambda: None)
 
 
 def _same(uuid: str, other: str) -> bool:
@@ -343,3 +412,8 @@ def _number(value: Any) -> float:
     if not math.isfinite(value):
         raise ValueError("not a number")
     return float(value)
+
+
+if __name__ == "__main__":  # the cards that CUDA has, one a line, without waiting for torch
+    for each in survey().cards:
+        sys.stdout.write(f"{each.index} {each.uuid} {each.name}\n")

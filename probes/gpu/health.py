@@ -31,6 +31,8 @@ _COUNTERS = {
     "nvlink_errors": "accelerator_nvlink_errors",
 }
 DRAIN = "accelerator_drain_reasons"
+#: What cards without NVLink, of before Hopper or without high-bandwidth memory do not have.
+_OF_SOME_CARDS = frozenset({"gpm", "memory_temperature", "mig", "nvlinks", "nvlink_errors", "nvlink_recoveries"})
 _LOADED = ("inference.", "feed.")  # stages in which a link is not asleep
 
 
@@ -65,8 +67,8 @@ class CardHealth:
             yield f"GPU {self.index}: {before[0]} uncorrected errors since its last reset"
         if (late := len(self._readings("hung"))) and not self.samples[-1].get("hung"):
             yield f"GPU {self.index}: the driver did not answer in time for {late} of {len(self.samples)} samples"
-        if (errors := self._readings("errors")) and errors[-1]:
-            yield f"GPU {self.index}: not readable: {unreadable(errors[-1])}"
+        if (errors := self._readings("errors")) and (missing := unreadable(errors[-1])):
+            yield f"GPU {self.index}: not readable: {missing}"
 
     # --- what was read
 
@@ -179,8 +181,9 @@ class CardHealth:
 
 
 def unreadable(errors: Mapping[str, str]) -> str:
-    """Readings without a value, each with the reason."""
-    return ", ".join(f"{name} ({why})" for name, why in sorted(errors.items()))
+    """Readings without a value, each with the reason, but for what many sound cards do not have."""
+    told = {name: why for name, why in errors.items() if why != "NotSupported" or name not in _OF_SOME_CARDS}
+    return ", ".join(f"{name} ({why})" for name, why in sorted(told.items()))
 
 
 def _contended(others: int | None) -> str | None:

@@ -26,8 +26,8 @@ def stage_figures(stage: Stage, index: str, source: str) -> Iterator[Measurement
     labels = {"device": index, "stage": stage.name}
     yield from _utilization(stage, {**labels, "source": source})
     yield from chain(_gpm(stage, {**labels, "source": "gpm"}), _levels(stage, labels), _power(stage, labels))
-    for key in ("pcie_send", "pcie_receive"):  # as the card itself counts them
-        if moved := stage.growth(key):
+    for key in ("pcie_send", "pcie_receive"):  # the card's own count wraps several times a second on a fast link
+        if not _gpm_means(stage, key) and (moved := stage.growth(key)):
             yield figure(f"accelerator_{key}_bytes_per_second", moved[0] / moved[1], {**labels, "source": "nvml"})
     yield from _clock_limits(stage, labels)
 
@@ -62,11 +62,16 @@ _GPM = {
 def _gpm(stage: Stage, labels: Labels) -> Iterator[Measurement]:
     """The means of the windows, weighted by their length. Ratios over one, as MIG shows them, are cut to one."""
     for name, metric in _GPM.items():
-        means = [finite((window[-1].get("gpm") or {}).get(name)) for window in stage.windows]
-        pairs = [(m, seconds(w)) for m, w in zip(means, stage.windows, strict=True) if m is not None]
+        pairs = _gpm_means(stage, name)
         if (lasted := sum(s for _, s in pairs)) > 0:
             mean = sum(value * s for value, s in pairs) / lasted
             yield figure(metric, min(1.0, max(0.0, mean)) if metric.endswith("_ratio") else mean, labels, n=len(pairs))
+
+
+def _gpm_means(stage: Stage, name: str) -> list[tuple[float, float]]:
+    """Of each window that has one, the mean and the seconds."""
+    means = [finite((window[-1].get("gpm") or {}).get(name)) for window in stage.windows]
+    return [(mean, seconds(w)) for mean, w in zip(means, stage.windows, strict=True) if mean is not None]
 
 
 def _levels(stage: Stage, labels: Labels) -> Iterator[Measurement]:

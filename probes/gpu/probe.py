@@ -109,8 +109,8 @@ def doctor(tools: Tools, request: Request) -> Sequence[Check]:
 def _checked(index: str, card: Mapping[str, Any], state: Mapping[str, Any]) -> Check:
     if state.get("lost"):
         return Check(f"gpu {index}", False, f"lost: {state['lost']}", "nvidia-smi; reset the GPU or reboot the node")
-    missing = f"; not readable: {unreadable(state['errors'])}" if state["errors"] else ""
-    return Check(f"gpu {index}", True, f"{card.get('name')}{missing}")
+    missing = unreadable(state["errors"])
+    return Check(f"gpu {index}", True, f"{card.get('name')}{missing and f'; not readable: {missing}'}")
 
 
 PROBE = Probe(

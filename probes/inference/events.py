@@ -34,7 +34,7 @@ class Mark(Event):
 
 @dataclass(frozen=True, slots=True)
 class DeviceFacts(Event):
-    """What the load runs on; ``index`` in torch's order, ``stand_in`` where it takes a GPU's place."""
+    """What the load runs on; ``index`` in the driver's order, ``stand_in`` where it takes a GPU's place."""
 
     kind: Literal["cuda", "cpu"]
     index: int
@@ -54,7 +54,7 @@ class DeviceFacts(Event):
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts(Event):
-    """The cards of the node, by the driver's name for each; none on a CPU."""
+    """By the driver's number the name of each card, empty where it is not ours; none on a CPU."""
 
     kind: Literal["cuda", "cpu"]
     names: tuple[str, ...] = ()

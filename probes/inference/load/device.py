@@ -43,13 +43,18 @@ def import_torch() -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Where the load runs. ``kind`` is ``cuda`` or ``cpu``; ``facts`` go into the record as they are."""
+    """Where the load runs. ``kind`` is ``cuda`` or ``cpu``; ``facts`` go into the record as they are.
+
+    ``index`` is the driver's number of the card, as the GPU watcher has it; ``cpus`` are those beside it.
+    """
 
     kind: Literal["cuda", "cpu"]
     torch_name: str
     dtype: Any
     facts: dict[str, Any]
     energy: Callable[[], float | None] = lambda: None  # joules, cumulative
+    index: int = 0
+    cpus: frozenset[int] = frozenset()
 
     @property
     def element_bytes(self) -> int:
@@ -105,7 +110,8 @@ def _cuda(torch: Any, index: int, survey: Survey) -> Device:
         "devices": torch.cuda.device_count(),
         "foreign_processes": seen.processes if seen else None,
     }
-    return Device("cuda", f"cuda:{index}", torch.bfloat16, facts, energy_reader(uuid))
+    where = (seen.index, seen.cpus) if seen else (index,)
+    return Device("cuda", f"cuda:{index}", torch.bfloat16, facts, energy_reader(uuid), *where)
 
 
 def _cpu(torch: Any, driver: str | None) -> Device:

@@ -12,7 +12,7 @@ import time
 
 from bench.measure.probe import ProbeError, Unsupported
 from bench.model import Code
-from probes.common.nvml import survey
+from probes.common.nvml import pin, survey
 from probes.inference.events import DeviceFacts, Done, Refused, say
 from probes.inference.load.device import Device, brief, choose, import_torch
 from probes.inference.shapes import SHAPES, shape_for
@@ -42,6 +42,7 @@ def main(words: list[str]) -> int:
         torch = import_torch()
         torch.set_num_threads(options.threads)
         device = choose(torch, options.accelerator, options.device, survey())
+        pin(device.cpus)
         run(device, options, began + options.seconds)
     except ProbeError as error:
         say(Refused("unsupported" if isinstance(error, Unsupported) else "failed", error.reason, error.remedy))
@@ -58,7 +59,7 @@ def run(device: Device, options: argparse.Namespace, deadline: float) -> None:
     from probes.inference.load.stages import Stages  # imports torch, whose absence has its own answer
 
     shape = SHAPES.get(options.shape) or shape_for(device.kind, device.facts["memory_free_bytes"], options.quick)
-    say(DeviceFacts(device.kind, options.device, shape.name), parameters=shape.parameters,
+    say(DeviceFacts(device.kind, device.index, shape.name), parameters=shape.parameters,
         dtype=str(device.dtype).removeprefix("torch."), seed=options.seed, **device.facts)  # fmt: skip
     if not options.check:
         Stages(device, shape, options, deadline).run()

@@ -20,10 +20,9 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
-from probes.common.nvml import Survey, survey
+from probes.common.nvml import Survey, pin, survey
 from probes.inference.events import Done, Lost, NodeFacts, Pinned, Window, measured, say, stage
 from probes.inference.load.device import Device, TimedWork, brief, ceilings, choose, timer
 from probes.inference.shapes import SHAPES, shape_for
@@ -34,7 +33,6 @@ _READY_SECONDS = 90.0
 _ROUNDS = 3
 _SHORTEST_WINDOW = 0.1
 _PR_SET_PDEATHSIG = 1
-_NODES = Path("/sys/devices/system/node")
 _CONTEXT, _LENGTH = 1024, 2048  # tokens in the cache while decoding
 _PEER_BYTES = 256 << 20
 
@@ -46,7 +44,7 @@ class Assignment:
     kind: str
     index: int
     uuids: tuple[str, ...] = ()
-    numa: int | None = None
+    cpus: frozenset[int] = frozenset()
     shape: str = "auto"
     seed: int = 7
 
@@ -61,15 +59,13 @@ def work(pipe: Connection, mine: Assignment) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if mine.kind == "cuda":
-        os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(mine.uuids)
-    if cpus := cpus_of(mine.numa) & os.sched_getaffinity(0):
-        os.sched_setaffinity(0, cpus)
+    cpus = pin(mine.cpus)
     steps: dict[str, Step] = {}
 
     def prepare() -> dict[str, Any]:
         steps.update(_prepare(mine))
-        return {"ready": tuple(steps), "cpus": len(cpus) or None}
+        return {"ready": tuple(steps), "cpus": cpus}
 
     pipe.send(_answer(prepare))
     with suppress(EOFError):
@@ -84,19 +80,6 @@ def _answer(action: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return action()
     except Exception as error:  # noqa: BLE001 - as above
         return {"error": brief(error)}
-
-
-def cpus_of(node: int | None, folder: Path = _NODES) -> set[int]:
-    """The CPUs of a NUMA node; empty where the kernel does not say."""
-    with suppress(OSError, ValueError):
-        return parse_cpulist((folder / f"node{node}" / "cpulist").read_text(encoding="ascii"))
-    return set()
-
-
-def parse_cpulist(text: str) -> set[int]:
-    """``0-3,8`` to {0, 1, 2, 3, 8} (kernel Documentation/admin-guide/cputopology)."""
-    spans = (part.partition("-") for part in text.strip().split(",") if part)
-    return {cpu for low, _, high in spans for cpu in range(int(low), int(high or low) + 1)}
 
 
 def _prepare(mine: Assignment) -> dict[str, Step]:
@@ -229,7 +212,7 @@ def _run(workers: Sequence[Worker], phase: str, name: str, number: int, seconds:
 def card_to_card(found: Survey, seconds: float) -> None:
     """From the first card to each other one."""
     first = found.cards[0]
-    mine = Assignment("cuda", first.index, tuple(card.uuid for card in found.cards), first.numa)
+    mine = Assignment("cuda", first.index, tuple(card.uuid for card in found.cards), first.cpus)
     with closing(Worker(mine)) as worker:
         ready([worker])
         for name in worker.steps:  # none, where it did not come up
@@ -253,7 +236,9 @@ def main(words: list[str]) -> int:
     found = survey() if options.accelerator == "cuda" else Survey(None)
     with ExitStack() as opened:
         workers = [opened.enter_context(closing(Worker(mine))) for mine in assignments(options, found)]
-        say(NodeFacts(options.accelerator, tuple(card.name for card in found.cards)), devices=len(workers))
+        names = {card.index: card.name for card in found.cards}
+        say(NodeFacts(options.accelerator, tuple(names.get(i, "") for i in range(1 + max(names, default=-1)))),
+            devices=len(workers))  # fmt: skip
         if live := ready(workers):
             alone_and_together(live, began + options.seconds - time.monotonic())
     if options.accelerator == "cuda" and len(found.cards) > 1:
@@ -266,7 +251,7 @@ def assignments(options: argparse.Namespace, found: Survey) -> list[Assignment]:
     """One worker a card, or as many as were asked for on a CPU."""
     if options.accelerator == "cpu":
         return [Assignment("cpu", i, shape=options.shape, seed=options.seed) for i in range(options.workers)]
-    return [Assignment("cuda", c.index, (c.uuid,), c.numa, options.shape, options.seed) for c in found.cards]
+    return [Assignment("cuda", c.index, (c.uuid,), c.cpus, options.shape, options.seed) for c in found.cards]
 
 
 if __name__ == "__main__":

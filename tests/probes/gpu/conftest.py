@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,8 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).with_name("fake_nvml.c")
+#: For a child: this tree, and all that this process finds.
+PYTHONPATH = os.pathsep.join([str(Path(__file__).parents[3]), *filter(None, sys.path)])
 
 
 @dataclass(frozen=True)

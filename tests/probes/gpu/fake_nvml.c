@@ -82,6 +82,13 @@ u32 nvmlDeviceGetHandleByIndex_v2(u32 index, void **handle) {
     *handle = made;
     return 0;
 }
+u32 nvmlDeviceGetHandleByUUID(const char *uuid, void **handle) {
+    size_t number;
+    if (sscanf(uuid, "GPU-fake-%zx", &number) != 1 || number - 0x1000 >= (size_t)lookup("count", 1)) return 6;
+    CHECK((void *)number);
+    *handle = (void *)number;
+    return 0;
+}
 u32 nvmlDeviceGetName(void *h, char *text, u32 size) { CHECK(h); snprintf(text, size, "Fake H200"); return 0; }
 u32 nvmlDeviceGetUUID(void *h, char *text, u32 size) { CHECK(h); snprintf(text, size, "GPU-fake-%zx", (size_t)h); return 0; }
 u32 nvmlDeviceGetPciInfo_v3(void *h, pci_t *pci) {
@@ -158,7 +165,12 @@ u32 nvmlDeviceGetNvLinkErrorCounter(void *h, u32 link, u32 kind, u64 *out) {
 
 #ifndef OLD_DRIVER
 u32 nvmlDeviceGetGpuMaxPcieLinkGeneration(void *h, u32 *out) { CHECK(h); *out = 5; return 0; }
-u32 nvmlDeviceGetNumaNodeId(void *h, u32 *out) { CHECK(h); *out = (u32)card(h, "numa", 0); return 0; }
+u32 nvmlDeviceGetCpuAffinity(void *h, u32 words, unsigned long *out) {
+    CHECK(h);
+    memset(out, 0, words * sizeof *out);
+    out[0] = (unsigned long)card(h, "cpus", 0);
+    return 0;
+}
 NUMBER(nvmlDeviceGetCurrentClocksEventReasons, u64, "reasons", 0)
 u32 nvmlDeviceGetTemperatureV(void *h, temperature_t *t) { CHECK(h); t->celsius = (int)card(h, "temperature", 55); return 0; }
 u32 nvmlDeviceGetRemappedRows(void *h, u32 *corrected, u32 *uncorrected, u32 *pending, u32 *failed) {
@@ -188,7 +200,7 @@ u32 nvmlDeviceGetSamples(void *h, u32 kind, u64 since, u32 *type, u32 *count, sa
     CHECK(h);
     if (first + 100 < last) first = last - 100;
     *type = 1;
-    if (first > last) { *count = 0; return out ? 0 : 0; }
+    if (first > last) { *count = 0; return 6; } /* as a real driver: not found */
     for (u64 i = first; out && i <= last && i - first < *count; i++) {
         out[i - first].stamp = i * 100000;
         out[i - first].value.ui = (u32)card(h, "utilization", 97);

@@ -21,7 +21,7 @@ from bench.model import Effort, Measurement, Metric, Node, Request
 from probes.gpu import probe as gpu
 from probes.gpu import sampler
 
-SECONDS = 0.15
+SECONDS = 0.15  # of each stage
 
 
 def load(answers: dict[str, float], file: str) -> Probe:

@@ -17,7 +17,7 @@ from probes.common.nvml import survey
 from probes.gpu import probe as gpu
 from probes.inference.events import read, refusal
 from probes.inference.parse import parse
-from tests.probes.gpu.conftest import Fake
+from tests.probes.gpu.conftest import PYTHONPATH, Fake
 
 pytestmark = pytest.mark.slow
 
@@ -55,7 +55,7 @@ def card(request: pytest.FixtureRequest) -> tuple[str, Mapping[str, str]]:
 def run(card: tuple[str, Mapping[str, str]]) -> Run:
     file, env = card
     argv = [sys.executable, "-m", "tests.probes.gpu.session", "{}", file]
-    full = {**os.environ, **env, "PYTHONPATH": str(ROOT)}
+    full = {**os.environ, **env, "PYTHONPATH": PYTHONPATH}
     done = subprocess.run(argv, env=full, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return Run.model_validate_json(done.stdout)
@@ -105,6 +105,16 @@ def test_reading_everything_is_cheap(run: Run) -> None:
     assert cost.value < 0.25
 
 
+def test_a_card_without_its_folder_in_proc_is_still_tested(fake: Fake) -> None:
+    """Every test that needs a GPU was skipped there, and the suite was green without one."""
+    words = ["-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", __file__, "-k", "is_described and real"]
+    environment = {**os.environ, **fake.env(), "PYTHONPATH": PYTHONPATH}
+    done = subprocess.run(
+        [sys.executable, *words], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout[-2000:]
+
+
 # --- the load on a real card
 
 
@@ -123,7 +133,7 @@ def figures() -> list[Measurement]:
         "--rounds",
         "3",
     ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
     done = subprocess.run(argv, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     found = read(done.stdout)
     error = refusal(found, done.returncode, done.stderr)

@@ -20,19 +20,19 @@ from bench.judge.gate import judge
 from bench.judge.profile import Profile, load
 from bench.model import Decision, Finding, Measurement, Outcome, ProbeResult, Run, Status
 from probes.gpu import probe as gpu
-from tests.probes.gpu.conftest import Fake
+from tests.probes.gpu.conftest import PYTHONPATH, Fake
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[3]
-NOT_SUPPORTED, NO_PERMISSION, GPU_IS_LOST, RESET_REQUIRED, UNKNOWN = 3, 4, 15, 16, 999
+NOT_SUPPORTED, NO_PERMISSION, NOT_FOUND, RESET_REQUIRED, UNKNOWN = 3, 4, 6, 16, 999
 GO, NO_GO, INCONCLUSIVE = Decision.GO, Decision.NO_GO, Decision.INCONCLUSIVE
 
 
 def observed(fake: Fake, before: dict[str, float], during: dict[str, float] | None = None, *more: str) -> Run:
     """The run of a load during which the library's answers change."""
     fake.tell(before)
-    env = {**os.environ, **fake.env(), "PYTHONPATH": str(ROOT)}
+    env = {**os.environ, **fake.env(), "PYTHONPATH": PYTHONPATH}
     argv = [sys.executable, "-m", "tests.probes.gpu.session", json.dumps(during or {}), str(fake.file), *more]
     done = subprocess.run(argv, env=env, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
@@ -96,6 +96,7 @@ class Fault:
 
 DRAIN, ECC, SLOW = "accelerator_drain_reasons", "accelerator_uncorrected_errors", "accelerator_throttle_ratio"
 LINK, FOREIGN = "accelerator_pcie_link_ratio", "accelerator_foreign_processes"
+PCIE = "accelerator_pcie_receive_bytes_per_second"
 FAIL, UNDECIDED, NO_DATA = Status.FAIL, Status.UNDECIDED, Status.NO_DATA
 FAULTS = [
     Fault("uncorrected error", ECC, FAIL, {"uncorrected": 1}, remedy="replaced"),
@@ -199,6 +200,24 @@ def test_each_fault_has_its_finding_status_and_remedy(runs: dict[str, Run], faul
 def test_what_is_no_fault_costs_its_own_figure_and_nothing_else(runs: dict[str, Run], name: str) -> None:
     decision, findings = verdict(runs[name])
     assert decision is GO, findings
+
+
+def test_what_a_kind_of_card_lacks_is_no_warning(fake: Fake) -> None:
+    """A healthy H200 in a virtual machine always warned "not readable": no NVLink, and nothing new in a buffer."""
+    run = observed(fake, {"error.field.215": NOT_SUPPORTED, "error.nvmlDeviceGetSamples": NOT_FOUND})
+    assert watched(run).warnings == ()
+    (polled,) = run.find("accelerator_utilization_ratio", stage="inference.decode", source="nvml")
+    assert polled.labels["method"] == "polled"
+
+
+def test_bytes_over_pcie_are_the_activity_counters_where_the_card_has_them(fake: Fake) -> None:
+    """The 32-bit count of the card stood beside them, wrapped: a 24th of the bytes on a real H200."""
+    grows = {"field.197.per_second": 1e8, "field.198.per_second": 1e8}
+    sources = {
+        gpm: {m.labels["source"] for m in observed(fake, {**grows, "gpm": gpm}).find(PCIE, stage="inference.decode")}
+        for gpm in (0, 1)
+    }
+    assert sources == {0: {"nvml"}, 1: {"gpm"}}
 
 
 def test_a_forbidden_reading_is_named_and_absent_rather_than_zero(fake: Fake) -> None:

@@ -7,13 +7,18 @@ import math
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pynvml
 import pytest
 
-from probes.common.nvml import Card
-from probes.gpu.drivers import Gpm
+from bench.measure.probe import Unsupported
+from bench.measure.tools import python_environment
+from probes.common import nvml
+from probes.common.nvml import Card, Readable
+from probes.gpu import sampler
+from probes.gpu.drivers import Driver, Gpm
 from probes.gpu.health import CardHealth
 from probes.gpu.parse import reasons
 from probes.gpu.sampler import SamplerThread
@@ -134,6 +139,84 @@ def gpm(values: dict[int, float], codes: dict[int, int] | None = None) -> dict[s
     }
 
 
+def test_reading_a_cards_energy_touches_no_other_card(library: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every worker of the load initialised every card of the node for it."""
+
+    def by_uuid(uuid: Any, ref: Any) -> int:
+        assert uuid.value == b"GPU-aaaa-3"  # torch says aaaa-3
+        return int(lib._handle(ctypes.c_uint(3), ref))
+
+    lib = library(nvmlDeviceGetHandleByUUID=by_uuid, nvmlDeviceGetTotalEnergyConsumption=out(5_000))
+    monkeypatch.setattr(nvml, "load", lambda: pynvml)
+    assert nvml.energy_reader("aaaa-3")() == 5.0
+    assert "nvmlDeviceGetHandleByIndex_v2" not in lib.calls
+
+
+@pytest.mark.parametrize(
+    ("words", "indices"),
+    [
+        (None, [0, 1, 2, 3]),
+        ("2,0", [0, 2]),
+        ("1,7,2", [1]),  # the first that is no card ends the list
+        ("GPU-aa3,GPU-aa1", [1, 3]),
+        ("GPU-aa", []),  # not one card
+        ("MIG-GPU-aa2/1/0", [2]),
+        ("MIG-0815", [0, 1, 2, 3]),
+        ("", []),
+        ("-1", []),
+    ],
+)
+def test_only_the_cards_that_cuda_has_are_ours(
+    library: Any, monkeypatch: pytest.MonkeyPatch, words: str | None, indices: list[int]
+) -> None:
+    """With two of eight visible the load ran on six cards of others, whose programs voided the run too."""
+
+    def count(ref: Any) -> int:
+        ref._obj.value = 4
+        return 0
+
+    def uuid(handle: Any, text: Any, _: Any) -> int:
+        text.value = f"GPU-aa{(ctypes.cast(handle, ctypes.c_void_p).value or 0) - 0x1000}-b".encode()
+        return 0
+
+    library(nvmlDeviceGetCount_v2=count, nvmlDeviceGetUUID=uuid)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if words is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", words)
+    if not indices:
+        with pytest.raises(Unsupported, match=r"no_gpu: CUDA_VISIBLE_DEVICES='.*' hides all 4 GPUs"):
+            nvml.open_cards(pynvml)
+    else:
+        assert [card.index for card in nvml.open_cards(pynvml)] == indices
+
+
+@pytest.mark.parametrize(("answer", "cpus"), [(3, {4, 5, 6, 7}), (0, {1, 65})])
+def test_the_cpus_beside_a_card_are_the_drivers_word_else_the_kernels(
+    library: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: int, cpus: set[int]
+) -> None:
+    """They were those of the card's own NUMA node, which only Grace Hopper has."""
+
+    def affinity(handle: Any, words: Any, masks: Any) -> int:
+        masks._obj[0] = masks._obj[1] = 2
+        return answer
+
+    def pci(handle: Any, ref: Any) -> int:
+        ref._obj.busId = b"00000000:AB:00.0"
+        return 0
+
+    (tmp_path / "0000:ab:00.0").mkdir()
+    (tmp_path / "0000:ab:00.0" / "local_cpulist").write_text("4-7\n")
+    monkeypatch.setattr(nvml, "_PCI", tmp_path)
+    monkeypatch.setattr("os.cpu_count", lambda: 100)
+    library(nvmlDeviceGetCpuAffinity=affinity, nvmlDeviceGetPciInfo_v3=pci)
+    assert Card(pynvml, 0).cpus() == cpus
+
+
+def test_a_number_means_one_card_to_cuda_and_to_nvml() -> None:
+    """CUDA put the fastest card first: in a mixed node a figure and the health beside it were of two cards."""
+    assert python_environment()["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+
+
 def test_gpm_gives_shares_and_bytes_and_leaves_out_what_is_nan_or_failed(library: Any) -> None:
     library(**gpm({2: 40.0, 5: 30.0, 10: math.nan, 21: 2.0}, {5: 3}))
     pair = Gpm(Card(pynvml, 0))
@@ -151,6 +234,42 @@ def test_gpm_pairs_nest_and_none_is_left_open(library: Any) -> None:
     pair.close()
     assert pair.end() == {}
     assert lib.calls.count("nvmlGpmSampleAlloc") == lib.calls.count("nvmlGpmSampleFree")
+
+
+def test_the_counters_of_all_cards_are_read_next_to_the_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On eight cards the last one's counters ran on for a tenth of a second after the stage, and more."""
+    order: list[str] = []
+
+    class Recorded(Readable):
+        def facts(self) -> dict[str, Any]:
+            return {}
+
+        def fast(self) -> dict[str, Any]:
+            order.append("read")
+            return {}
+
+        health = facts
+
+    class FakeDriver(Driver):
+        source, version, count = "nvml", None, 2
+        cards = (Recorded(0, None), Recorded(1, None))
+
+        def begin(self, index: int) -> None:
+            order.append("begin")
+
+        def end(self, index: int) -> dict[str, float]:
+            order.append("end")
+            return {"sm": 0.5}
+
+        def close(self) -> None:
+            order.append("close")
+
+    monkeypatch.setattr(sampler, "open_driver", FakeDriver)
+    watch = sampler.GpuWatch()
+    samples = [watch.sample(event) for event in ("begin", "end")]
+    watch.close()
+    assert order == ["read", "read", "begin", "begin", "end", "end", "read", "read", "close"]
+    assert samples[1]["cards"]["1"]["gpm"] == {"sm": 0.5}
 
 
 def test_reasons_by_name() -> None:

@@ -39,11 +39,12 @@ def fake_torch(devices: int = 2, free: int = H200_FREE) -> Any:
 
 
 def test_a_gpu_is_described_with_who_else_is_on_it() -> None:
-    seen = Seen(index=0, uuid="GPU-aaaa-1", name="NVIDIA H200", numa=1, processes=3)
+    seen = Seen(index=5, uuid="GPU-aaaa-1", name="NVIDIA H200", cpus=frozenset({1, 2}), processes=3)
     device = choose(fake_torch(), "auto", 0, Survey("570.1", (seen,)))
     assert (device.kind, device.torch_name, device.element_bytes) == ("cuda", "cuda:0", 2)
     assert device.facts["devices"] == 2 and device.facts["foreign_processes"] == 3
     assert "stand_in" not in device.facts
+    assert device.index == 5 and device.cpus == {1, 2}, "the driver's number, not torch's among those it sees"
 
 
 def test_a_gpu_that_torch_does_not_see_is_a_failure() -> None:
@@ -138,12 +139,16 @@ def test_capturing_a_step_leaves_the_sequences_as_they_were(monkeypatch: pytest.
 
 
 def test_the_survey_lists_cards_by_identity(fake: Fake) -> None:
-    fake.tell({"count": 2, "1.processes": 2, "0.numa": 1})
-    code = "from probes.common.nvml import survey; s = survey(); print(s.by_uuid('fake-1001')); print(s)"
+    fake.tell({"count": 2, "1.processes": 2, "0.cpus": 1})
+    code = (
+        "import os; from probes.common.nvml import pin, survey; s = survey(); print(s.by_uuid('fake-1001')); print(s)\n"
+        "print(pin(s.cards[1].cpus), pin(s.cards[0].cpus), os.sched_getaffinity(0))"
+    )
     env = {**os.environ, **fake.env(), "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60, check=True)
     assert "index=1" in done.stdout.splitlines()[0] and "processes=2" in done.stdout.splitlines()[0]
-    assert "driver='570.00.fake'" in done.stdout and "numa=1" in done.stdout
+    assert "driver='570.00.fake'" in done.stdout
+    assert done.stdout.splitlines()[2] == "None 1 {0}", "a worker was pinned beside no card on x86"
 
 
 def test_an_error_of_torch_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from probes.common.nvml import parse_cpulist
 from probes.inference.events import Done, Window, of, read
-from probes.inference.load.multi_gpu import cpus_of, parse_cpulist
 from probes.inference.parse import parse_node
 
 pytestmark = pytest.mark.slow
@@ -81,10 +81,3 @@ def _alive(pid: int) -> bool:
 @pytest.mark.parametrize(("text", "cpus"), [("0-3,8\n", {0, 1, 2, 3, 8}), ("5", {5}), ("", set()), ("\n", set())])
 def test_a_cpu_list_as_the_kernel_prints_it(text: str, cpus: set[int]) -> None:
     assert parse_cpulist(text) == cpus
-
-
-def test_a_node_that_the_kernel_does_not_know_pins_nothing(tmp_path: Path) -> None:
-    (tmp_path / "node1").mkdir()
-    (tmp_path / "node1" / "cpulist").write_text("4-7\n")
-    assert cpus_of(1, tmp_path) == {4, 5, 6, 7}
-    assert cpus_of(None, tmp_path) == cpus_of(-1, tmp_path) == cpus_of(9, tmp_path) == set()
