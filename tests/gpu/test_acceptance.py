@@ -1,0 +1,119 @@
+"""The check itself, without a card: what breaks or hangs costs its own claims, and a claim can be shown to be false."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.model import Decision, Status
+from tests.gpu.acceptance import CLAIMS, STEPS, Found, Result, claims
+from tests.probes.gpu.conftest import PYTHONPATH, Fake, fake, new_driver
+from tests.show.terminal.sample import finding, measurement, talking_run, verdict
+
+__all__ = ["fake", "new_driver"]
+ROOT = Path(__file__).parents[2]
+
+
+def check(out: Path, fake: Fake, *words: str) -> dict[str, Any]:
+    argv = [sys.executable, str(ROOT / "tools" / "gpu-acceptance"), str(out), "--accelerator", "cpu", *words]
+    environment = {**os.environ, **fake.env(), "PYTHONPATH": PYTHONPATH}
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads((out / "summary.json").read_text()))
+
+
+def outcomes(document: dict[str, Any]) -> dict[str, str]:
+    return {step["step"]: step["outcome"] for step in document["steps"]}
+
+
+@pytest.mark.slow
+def test_a_broken_step_does_not_stop_the_next(tmp_path: Path, fake: Fake) -> None:
+    fake.tell({"error.nvmlDeviceGetCount_v2": 999})
+    document = check(tmp_path / "out", fake, "--only", "driver,watcher,direct,nccl,decoder", "--seconds", "150")
+    assert outcomes(document) == {
+        "driver": "ok", "watcher": "failed", "decoder": "ok", "direct": "skipped", "nccl": "skipped",
+    }  # fmt: skip
+    by_step = {step["step"]: step for step in document["steps"]}
+    assert "nvml_broken" in by_step["watcher"]["reason"] and by_step["direct"]["reason"] == "needs a card"
+    assert by_step["decoder"]["figures"]["kernels"] > 10 and by_step["driver"]["figures"]["torch"]
+    held = {claim["claim"]: claim["holds"] for claim in document["claims"]}
+    assert len(held) == len(CLAIMS) and set(held.values()) == {None}, "without a card nothing is shown"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["logs.tar.gz", "summary.json", "summary.md"]
+    with tarfile.open(tmp_path / "out" / "logs.tar.gz") as logs:
+        assert {"driver.log", "watcher.log", "decoder.log"} <= set(logs.getnames())
+
+
+@pytest.mark.slow
+def test_a_step_that_hangs_is_ended_and_all_within_the_time(tmp_path: Path, fake: Fake) -> None:
+    fake.tell({"hang.nvmlInitWithFlags": 100})
+    document = check(tmp_path / "out", fake, "--seconds", "16")
+    assert outcomes(document) == {step.name: "timed_out" if step.name == "driver" else "skipped" for step in STEPS}
+    assert document["seconds"] < 16 + 10, "with the time to end in"
+    assert {claim["holds"] for claim in document["claims"]} == {None}
+
+
+def found(**figures: Any) -> Found:
+    """One healthy card, but for what is said."""
+    said: dict[str, dict[str, Any]] = {
+        "watcher": {"open_seconds": 0.1, "sample_seconds": 0.02, "cards": 1, "unreadable": "", "gpm": ["sm"]},
+        "decoder": {"first_prefill_seconds": 0.010, "second_prefill_seconds": 0.009, "cudnn_attention": False,
+                    "first_prefill_otherwise_seconds": 0.4},
+        "direct": {"way": "pinned", "right": True}, "copies": {"to_card": 0.9, "from_card": 0.9}, "nccl": {"init": 1.0},
+        "telemetry": {"ratio": 0.999, "error": 0.002}, "contract": {"last_line": "12 passed"}, "standard": {"run": "r"},
+    }  # fmt: skip
+    for key, value in figures.items():
+        step, _, name = key.partition("__")
+        if step in said:
+            said[step][name] = value
+    shares = {"inference_bandwidth_utilization_ratio": 0.8, "inference_flops_utilization_ratio": 0.7, **figures}
+    measured = tuple(measurement(name, shares[name], batch="1", stage="decode") for name in list(shares)[:2])
+    throttle = finding("accelerator_throttle_ratio", figures.get("status", Status.PASS))
+    verdicts = (verdict("batch-inference", figures.get("decision", Decision.GO), 100.0, (throttle,)),)
+    plain = talking_run()
+    results = (plain.results[0].model_copy(update={"probe": "feed", "measurements": measured}),)
+    run = plain.model_copy(update={"results": results, "verdicts": verdicts})
+    steps = {name: Result(name, "ok", "", figures.get("seconds", 250.0), given) for name, given in said.items()}
+    return Found(steps, {"standard": run, "feed": run})
+
+
+def held(given: Found) -> dict[str, Any]:
+    return {text: claim["holds"] for (text, *_), claim in zip(CLAIMS, claims(given, "cuda"), strict=True)}
+
+
+def test_on_a_healthy_card_every_claim_holds() -> None:
+    assert set(held(found()).values()) == {True}, claims(found(), "cuda")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "word"),
+    [
+        ({"watcher__sample_seconds": 0.3}, "NVML opens"),
+        ({"watcher__unreadable": "power (Unknown)"}, "unreadable"),
+        ({"watcher__gpm": []}, "GPM"),
+        ({"decoder__first_prefill_seconds": 0.44}, "new length"),
+        ({"inference_bandwidth_utilization_ratio": 0.74}, "decode"),
+        ({"inference_flops_utilization_ratio": 0.59}, "prefill"),
+        ({"direct__right": False}, "pinned memory"),
+        ({"copies__from_card": 0.3}, "PCIe"),
+        ({"status": Status.NO_DATA}, "has data"),
+        ({"decision": Decision.NO_GO}, "is GO"),
+        ({"seconds": 301.0}, "300 s"),
+        ({"telemetry__ratio": 0.98}, "telemetry"),
+    ],
+)
+def test_each_claim_can_fail(wrong: dict[str, Any], word: str) -> None:
+    false = [text for text, holds in held(found(**wrong)).items() if holds is False]
+    assert len(false) == 1 and word in false[0]
+
+
+def test_a_claim_without_its_figure_is_not_shown() -> None:
+    given = found()
+    del given.results["telemetry"].figures["ratio"]
+    assert [text for text, holds in held(given).items() if holds is None] == [CLAIMS[-2][0]]
