@@ -90,6 +90,7 @@ class Code(StrEnum):
     PROBE_FAILED = "probe_failed"
     PROBE_TIMED_OUT = "probe_timed_out"
     NOT_MEASURED = "not_measured"
+    NOT_APPLICABLE = "not_applicable"
     STAND_IN = "stand_in"
     INVALID = "invalid"
     STRADDLES_LIMIT = "straddles_limit"
@@ -218,13 +219,15 @@ def unit_of(metric: str) -> str:
 class Metric(Frozen):
     """What a probe declares that it can measure.
 
-    ``better`` says in which direction the number improves; ``none`` marks a fact that is neither good nor bad.
+    ``better`` says in which direction the number improves; ``none`` marks a fact that is neither good nor bad. A ratio
+    is a share of something, and a limit for it lies between 0 and 1, unless it may go ``over_one``.
     """
 
     name: Name
     help: str
     labels: tuple[str, ...] = ()
     better: Literal["higher", "lower", "none"] = "none"
+    over_one: bool = False
 
     @model_validator(mode="after")
     def _named_by_the_rule(self) -> Self:
@@ -238,6 +241,10 @@ class Metric(Frozen):
     def unit(self) -> str:
         """The base unit, ``bytes_per_second`` say; empty for a count of things."""
         return unit_of(self.name)
+
+    @property
+    def is_share(self) -> bool:
+        return self.unit == "ratio" and not self.over_one
 
 
 #: One round's values in ascending order, each with how many there were.
@@ -402,12 +409,20 @@ class Finding(Frozen):
 
 
 class Verdict(Frozen):
-    """One profile's answer for one run. ``digest`` is the sha256 of the profile that was judged by."""
+    """One profile's answer for one run. ``digest`` is the sha256 of the profile that was judged by.
+
+    The score is that of the weakest required gate, and a gate without data has 0. So beside it stands what was shown:
+    how many gates are ``required``, how many of them were ``measured``, and the lowest score of those. All three are
+    None in documents of before there were any.
+    """
 
     profile: Text
     digest: Text
     decision: Decision
     score: Annotated[FiniteFloat, Field(ge=0, le=100)]
+    required: Annotated[int, Field(ge=0)] | None = None
+    measured: Annotated[int, Field(ge=0)] | None = None
+    weakest_measured_score: Annotated[FiniteFloat, Field(ge=0, le=100)] | None = None
     findings: tuple[Finding, ...]
 
 

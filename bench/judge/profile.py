@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import tomllib
 from bisect import bisect_right
@@ -15,9 +16,19 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from functools import cached_property
 from itertools import count
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from bench.errors import UserError
 from bench.model import Label, Limit, Metric, Name
@@ -50,7 +61,11 @@ class _StrictTable(BaseModel):
 
 
 class Gate(_StrictTable):
-    """One metric and one limit. ``min`` and ``max`` are in the metric's base unit, and exactly one is given."""
+    """One metric and one limit. ``min`` and ``max`` are in the metric's base unit, and exactly one is given.
+
+    ``per`` multiplies ``min`` by the accelerators of the node. ``when`` asks only nodes that have RDMA (InfiniBand or
+    RoCE), or only those that have none.
+    """
 
     metric: Name
     labels: dict[Name, Label] = {}
@@ -58,8 +73,17 @@ class Gate(_StrictTable):
     max: FiniteFloat | None = None
     required: bool = True
     accept_stand_in: bool = False
+    per: Literal["accelerator"] | None = None
+    when: Literal["rdma", "no_rdma"] | None = None
     source: Sentence
     remedy: Annotated[str, StringConstraints(strip_whitespace=True, max_length=1000)] = ""
+
+    @field_validator("per")
+    @classmethod
+    def _multiplies_a_minimum(cls, per: str | None, info: ValidationInfo) -> str | None:
+        if per and not (info.data.get("min") or 0.0) > 0.0:
+            raise ValueError("asks more of a node with more accelerators, so `per` needs a `min` above 0")
+        return per
 
     @model_validator(mode="after")
     def _one_limit(self) -> Self:
@@ -88,7 +112,8 @@ class Profile(_StrictTable):
     @cached_property
     def digest(self) -> str:
         """sha256 of what the profile says, in hexadecimal; not of comments, layout or spelled-out defaults."""
-        content = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        said = self.model_dump(mode="json", exclude_none=True)
+        content = json.dumps(said, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -148,6 +173,8 @@ def _sentence(kind: str, path: Path, message: str) -> str:
         return _EMPTY if path == ("gate",) else f"{key} is missing"
     if kind == "value_error":
         return ("the gate " if path else "") + message.removeprefix("Value error, ")
+    if kind == "literal_error":
+        return f"{key} must be {message.removeprefix('Input should be ')}"
     if kind == "string_too_short":
         return f"{key} must not be empty"
     if path[-1] == "[key]":  # pydantic's way to say that the key itself is wrong
@@ -160,13 +187,15 @@ def _sentence(kind: str, path: Path, message: str) -> str:
 
 
 def _meaning(raw: dict[str, Any], metrics: Mapping[str, Metric]) -> Iterator[tuple[Path, str]]:
-    """Metrics and labels that nobody declares, and gates that are there twice."""
+    """Metrics and labels that nobody declares, limits that make no sense for theirs, and gates that are there twice."""
     gates = raw.get("gate")
     seen: set[str] = set()
     for index, gate in enumerate(gates if isinstance(gates, list) else ()):
         if not isinstance(gate, dict) or not isinstance(gate.get("metric"), str):
             continue
         yield from _undeclared(("gate", index), gate, metrics)
+        if metric := metrics.get(gate["metric"]):
+            yield from _senseless(("gate", index), gate, metric)
         same = _identity(gate)
         if same in seen:
             yield ("gate", index), f"the gate on {_shown(gate['metric'])} is there twice"
@@ -186,11 +215,23 @@ def _undeclared(at: Path, gate: dict[str, Any], metrics: Mapping[str, Metric]) -
             yield (*at, "labels", label), f"{name} has no label {_shown(label)}{hint}"
 
 
+def _senseless(at: Path, gate: dict[str, Any], metric: Metric) -> Iterator[tuple[Path, str]]:
+    """A limit that a better figure breaks, or that no share can reach."""
+    for word, other, sense in (("min", "max", "lower"), ("max", "min", "higher")):
+        limit = gate.get(word)
+        if isinstance(limit, bool) or not isinstance(limit, int | float) or limit != limit or abs(limit) == math.inf:
+            continue
+        if metric.better == sense:
+            yield (*at, word), f"{metric.name}: {sense} is better, so it needs a `{other}`, not a `{word}`"
+        elif metric.is_share and not 0.0 <= limit <= 1.0:
+            yield (*at, word), f"`{word}` must be between 0 and 1: {metric.name} is a share, and 10 % is 0.1"
+
+
 def _identity(gate: dict[str, Any]) -> str:
     """What makes a second gate a repetition: a warning beside a required limit is not one."""
     labels, bounds = gate.get("labels"), [bound for bound in ("min", "max") if bound in gate]
     pairs = sorted((key, repr(value)) for key, value in labels.items()) if isinstance(labels, dict) else []
-    return repr((gate["metric"], pairs, bounds, gate.get("required", True)))
+    return repr((gate["metric"], pairs, bounds, gate.get("required", True), gate.get("when")))
 
 
 def _nearest(name: str, known: list[str]) -> str:

@@ -91,7 +91,7 @@ PROBE = Probe(
         ("collective_port_ratio",
          "what a rank's links carry, over what the median link of all ranks does", "rank host direction", "higher"),
         ("collective_straggler_info", "1 for a rank that holds the others up", "rank host cause", "none"),
-        last="stand_in",
+        last="stand_in", over_one="collective_port_ratio",
     ),
     seconds={Effort.QUICK: 1.0, Effort.STANDARD: 10.0, Effort.THOROUGH: 60.0},
     peer_seconds={Effort.QUICK: 20.0, Effort.STANDARD: 40.0, Effort.THOROUGH: 180.0},

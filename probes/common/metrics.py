@@ -17,12 +17,18 @@ Labels = Mapping[str, str]
 Row = tuple[str, str, str, Literal["higher", "lower", "none"]]
 
 
-def metrics(*rows: Row, first: str = "", last: str = "") -> tuple[Metric, ...]:
-    """The metrics of a table. All of them carry the labels ``first`` before their own, and ``last`` after them."""
+def metrics(*rows: Row, first: str = "", last: str = "", over_one: str = "") -> tuple[Metric, ...]:
+    """The metrics of a table. All of them carry the labels ``first`` before their own, and ``last`` after them.
+
+    ``over_one`` names the ratios that are no shares.
+    """
     return tuple(
-        Metric(name=name, help=text, labels=(*first.split(), *labels.split(), *last.split()), better=better)
+        Metric(
+            name=name, help=text, labels=(*first.split(), *labels.split(), *last.split()), better=better,
+            over_one=name in over_one.split(),
+        )
         for name, text, labels, better in rows
-    )
+    )  # fmt: skip
 
 
 def figure(

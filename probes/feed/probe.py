@@ -30,7 +30,7 @@ METRICS = metrics(
      "Share of its capability that the accelerator loses to waiting for data, in total and by component",
      "component", "lower"),
     ("storage_headroom_ratio",
-     "What the path delivers over what the accelerator demands: fetch / resident", "", "higher"),
+     "What the path delivers over what one accelerator demands: fetch / resident", "", "higher"),
     ("accelerators_feedable",
      "How many such accelerators the path can feed without keeping them waiting", "", "higher"),
     ("feed_sample_bytes", "Mean size of one sample that the feed reads", "", "none"),
@@ -62,7 +62,7 @@ METRICS = metrics(
      "model block_bytes state statistic", "lower"),
     ("feed_checkpoint_bytes_per_second", "A checkpoint, written with fsync and restored cold",
      "direction", "higher"),
-    last="path stand_in accelerator",
+    last="path stand_in accelerator", over_one="storage_headroom_ratio",
 )  # fmt: skip
 
 

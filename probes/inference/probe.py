@@ -167,7 +167,7 @@ _LOAD = metrics(
      "quantity stage", "higher"),
     ("accelerator_together_ratio",
      "What is left of a card's speed when all cards of the node work at once.", "quantity", "higher"),
-    last=_DEVICE,
+    last=_DEVICE, over_one="accelerator_expectation_ratio accelerator_datasheet_ratio",
 )  # fmt: skip
 _NODE = metrics(
     ("accelerator_spread_ratio", "The slowest card of the node over the median card.", "quantity stage", "higher"),

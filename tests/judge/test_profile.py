@@ -16,6 +16,7 @@ METRICS = {
     for metric in (
         Metric(name="starvation_ratio", help="h", labels=("path", "component"), better="lower"),
         Metric(name="storage_read_bytes_per_second", help="h", labels=("path", "pattern"), better="higher"),
+        Metric(name="storage_headroom_ratio", help="h", labels=("path",), better="higher", over_one=True),
     )
 }
 GOOD = """\
@@ -39,6 +40,7 @@ source = "Together AI"
 
 
 UNDECLARED = "p.toml:5: no probe declares the metric"
+SHARE = "`max` must be between 0 and 1: starvation_ratio is a share, and 10 % is 0.1"
 NO_LABEL = "p.toml:6: starvation_ratio has no label"
 
 
@@ -97,6 +99,40 @@ def test_a_good_profile() -> None:
 )  # fmt: skip
 def test_each_mistake_has_its_line(old: str, new: str, line: str) -> None:
     assert line in mistakes(GOOD.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("max = 0.10", "max = 10", f"p.toml:7: {SHARE}"),
+        ("max = 0.10", "max = -0.1", f"p.toml:7: {SHARE}"),
+        ("max = 0.10", "min = 0.10", "p.toml:7: starvation_ratio: lower is better, so it needs a `max`, not a `min`"),
+        ("min = 2147483648", "max = 1",
+         "p.toml:13: storage_read_bytes_per_second: higher is better, so it needs a `min`, not a `max`"),
+        ("max = 0.10", 'max = 0.10\nper = "accelerator"',
+         "p.toml:8: the gate asks more of a node with more accelerators, so `per` needs a `min` above 0"),
+        ("min = 2147483648", 'min = 0\nper = "accelerator"',
+         "p.toml:14: the gate asks more of a node with more accelerators, so `per` needs a `min` above 0"),
+        ("max = 0.10", 'max = 0.10\nper = "card"', "p.toml:8: `per` must be 'accelerator'"),
+        ("max = 0.10", 'max = 0.10\nwhen = "infiniband"', "p.toml:8: `when` must be 'rdma' or 'no_rdma'"),
+        ("max = 0.10", 'max = 0.10\npre = "accelerator"', "p.toml:8: unknown key `pre`; did you mean `per`?"),
+    ],
+)  # fmt: skip
+def test_a_limit_that_no_slip_can_turn_round(old: str, new: str, line: str) -> None:
+    """All of these loaded: a starvation of 1000 % passed, and the smallest starvation failed."""
+    assert mistakes(GOOD.replace(old, new, 1)) == (line,)
+
+
+def test_a_ratio_that_is_no_share_may_be_asked_for_more_than_one() -> None:
+    text = GOOD.replace('"storage_read_bytes_per_second"\nmin = 2147483648',
+                        '"storage_headroom_ratio"\nmin = 1.11\nper = "accelerator"')  # fmt: skip
+    assert load(text, "p.toml", METRICS).gates[1].per == "accelerator"
+
+
+def test_the_same_gate_for_nodes_with_and_without_rdma_is_no_repetition() -> None:
+    gate = GOOD[GOOD.index("[[gate]]") : GOOD.index("[[gate]]", 60)]
+    ways = gate.replace("max =", 'when = "rdma"\nmax =') + gate.replace("max =", 'when = "no_rdma"\nmax =')
+    assert len(load(GOOD + ways, "p.toml", METRICS).gates) == 4
 
 
 def test_all_mistakes_at_once_in_the_order_of_the_file() -> None:
