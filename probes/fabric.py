@@ -20,6 +20,8 @@ from bench.model import Code, Effort, Measurement, Request
 from probes.common.metrics import exact, metrics
 from probes.common.ports import SYSFS, Port, ports
 
+#: Link layers of verbs that NCCL and perftest use as they come. EFA's is none of them.
+_RDMA = ("infiniband", "ethernet")
 _PORTS = TypeAdapter(dict[str, Port])
 
 
@@ -28,8 +30,8 @@ class FabricWatch:
 
     def __init__(self, root: Path = SYSFS) -> None:
         self.root = root
-        if not self.ports():
-            raise Unsupported(Code.NO_PORTS, "this node has no network port of real hardware")
+        if not (root / "net").is_dir():
+            raise Unsupported(Code.NO_PORTS, f"{root}/net does not show this node's ports")
 
     def sample(self, event: str) -> Mapping[str, Any]:
         return {"ports": {name: asdict(port) for name, port in self.ports().items()}}
@@ -42,7 +44,10 @@ class FabricWatch:
 
 
 def parse(samples: Sequence[Mapping[str, Any]], ctx: Context) -> list[Measurement]:
-    """What each port was and what was added to its counters. A port that was never up is a warning and no figure."""
+    """What each port was, what was added to its counters, and whether there is RDMA to train over.
+
+    A port that was never up is a warning and no figure of its own.
+    """
     with understood("the watcher of the ports"):
         seen = [_PORTS.validate_python(sample["ports"]) for sample in samples if isinstance(sample.get("ports"), dict)]
     found: list[Measurement] = []
@@ -52,6 +57,21 @@ def parse(samples: Sequence[Mapping[str, Any]], ctx: Context) -> list[Measuremen
             found += _port(name, states, len(seen))
         else:
             ctx.warn(f"port {name} was down for the whole run")
+    return found + _rdma(seen)
+
+
+def _rdma(seen: Sequence[Mapping[str, Port]]) -> list[Measurement]:
+    """InfiniBand ports whatever their state, for they have no other use; RoCE ports only if they were up, for others
+    may be an Ethernet card's spare ones. NCCL takes all of these before it takes sockets.
+    """
+    verbs = [{name: port for name, port in ports.items() if "/" in name and port.kind in _RDMA} for ports in seen]
+    there = {name for ports in verbs for name, port in ports.items() if port.kind == "infiniband" or port.active}
+    if not seen:
+        return []
+    found = [exact("fabric_rdma_ports", len(there), len(seen), {})]
+    if there:
+        active = min(sum(port.active for port in ports.values()) for ports in verbs)
+        found.append(exact("fabric_active_rdma_ports", active, len(seen), {}))
     return found
 
 
@@ -85,10 +105,8 @@ def doctor(tools: Tools, request: Request) -> Sequence[Check]:
     return [Check("fabric", any(port.active for port in ports.values()), ", ".join(named))]
 
 
-PROBE = Probe(
-    name="fabric",
-    help="Watches each InfiniBand, RoCE and Ethernet port by sysfs: rate, width, errors and flaps during the run.",
-    metrics=metrics(
+_METRICS = (
+    *metrics(
         ("fabric_up_ratio", "Share of the run in which the port was up.", "", "higher"),
         ("fabric_link_bytes_per_second", "The rate that the link came up at, the lowest seen.", "", "higher"),
         ("fabric_link_lanes", "The width of an InfiniBand link, in lanes.", "", "higher"),
@@ -96,8 +114,18 @@ PROBE = Probe(
         ("fabric_errors", "What the port's error counter grew by, during the run.", "counter", "lower"),
         first="port kind",
     ),
+    *metrics(
+        ("fabric_rdma_ports", "InfiniBand ports, and RoCE ports that were up: what NCCL trains over.", "", "none"),
+        ("fabric_active_rdma_ports", "How many of them were up at once, the fewest seen.", "", "higher"),
+    ),
+)
+
+PROBE = Probe(
+    name="fabric",
+    help="Watches each InfiniBand, RoCE and Ethernet port by sysfs: rate, width, errors and flaps during the run.",
+    metrics=_METRICS,
     seconds={Effort.QUICK: 0.0, Effort.STANDARD: 0.0, Effort.THOROUGH: 0.0},
     watch=lambda ctx: FabricWatch(),
     parse=parse,
     doctor=doctor,
-)  # fmt: skip
+)

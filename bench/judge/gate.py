@@ -10,17 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
+from bench.judge.hardware import RDMA_PORTS, accelerators, has_rdma
 from bench.judge.profile import Gate, Profile
-from bench.model import Code, Decision, Finding, Limit, Measurement, Outcome, Run, Status, Verdict
+from bench.model import Code, Decision, Finding, Limit, Measurement, Outcome, Run, Status, Verdict, code_of
 from bench.units import human
 
 #: The machine-readable first words of a finding's reason; a colon and a sentence follow.
 REASONS = (
     *(Code.PROBE_SKIPPED, Code.PROBE_UNSUPPORTED, Code.PROBE_FAILED, Code.PROBE_TIMED_OUT),
-    *(Code.NOT_MEASURED, Code.STAND_IN, Code.INVALID, Code.STRADDLES_LIMIT),
+    *(Code.NOT_MEASURED, Code.NOT_APPLICABLE, Code.STAND_IN, Code.INVALID, Code.STRADDLES_LIMIT),
 )
 #: The option of a request that holds what was expected of the node.
 EXPECTATION = "expectation"
+#: What a gate accepts that accepts a stand-in. A CPU's appetite, or its all-reduce, says nothing of the real thing.
+_ACCEPTABLE = ("emulated", "loopback")
 _WORST_FIRST = (Status.FAIL, Status.UNDECIDED, Status.PASS)
 _REAL_THING = {
     "loopback": "start `bench peer` on another node and name it with --peer HOST",
@@ -34,8 +37,11 @@ AS_EXPECTED = Gate(
     source="What this site expects of the node (--expect, or [expect] in bench.toml)",
     remedy="Find the missing or wrong part (bench doctor, nvidia-smi -L, dmesg), or mend the expectation.",
 )
+_COUNT = "install the NVIDIA driver so that the cards can be counted, or name them: --accelerator emulated:NAME*N"
 _FIX = "mend what made the measurement invalid, then measure again"
 _REPEAT = "measure again on a quiet node with --effort thorough"
+#: What to do about a figure that something else than the thing itself held back (its label ``limited_by``).
+_HELD = {"cpu": "use iperf3 3.16 or newer on both ends, which has a thread a stream, and measure on an idle node"}
 
 
 def judge(run: Run, profile: Profile, probes: Mapping[str, str] | None = None) -> Verdict:
@@ -44,13 +50,26 @@ def judge(run: Run, profile: Profile, probes: Mapping[str, str] | None = None) -
     ``probes`` maps a metric to the probe that declares it, so that the finding of a gate without data can quote that
     probe's own reason and remedy. An interrupted run is judged by what it measured.
     """
-    gates = (AS_EXPECTED, *profile.gates) if EXPECTATION in run.request.options else profile.gates
+    gates = (*profile.gates, AS_EXPECTED) if EXPECTATION in run.request.options else profile.gates
     judged = [judge_gate(run, gate, probes or {}) for gate in gates]
     findings = tuple(finding for finding, _ in judged)
-    score = profile_score((finding.required, score) for finding, score in judged)
+    measured = [score for finding, score in judged if stands_on(finding)]
     return Verdict(
-        profile=profile.name, digest=profile.digest, decision=decision_of(findings), score=score, findings=findings
+        profile=profile.name,
+        digest=profile.digest,
+        decision=decision_of(findings),
+        score=profile_score((finding.required, score) for finding, score in judged),
+        required=sum(finding.required for finding in findings),
+        measured=len(measured),
+        weakest_measured_score=min(measured, default=None),
+        findings=findings,
     )
+
+
+def stands_on(finding: Finding) -> bool:
+    """Whether a verdict stands on a figure of this gate: a required one, with a figure that counts."""
+    counts = finding.status is not Status.NO_DATA and code_of(finding.reason) is not Code.INVALID
+    return finding.required and finding.observed is not None and counts
 
 
 def judge_gate(run: Run, gate: Gate, probes: Mapping[str, str]) -> tuple[Finding, float]:
@@ -58,10 +77,29 @@ def judge_gate(run: Run, gate: Gate, probes: Mapping[str, str]) -> tuple[Finding
 
     Returns the finding and its score, 0..100.
     """
+    if (asked := applies(run, gate)) is not True:
+        return _not_asked(run, gate, asked, probes), 0.0
+    number = accelerators(run) if gate.per else None
+    whole = gate.model_copy(update={"min": min(gate.min * number, _LARGEST)}) if gate.min and number else gate
     matching = run.find(gate.metric, **gate.labels)
-    counted = [m for m in matching if gate.accept_stand_in or m.stand_in is None]
-    finding = _found(run, gate, matching, counted, probes)
-    return finding, gate_score(finding.status, [share(m.value, gate.limit) for m in counted])
+    counted = [m for m in matching if counts_for(m, gate)]
+    finding = _found(run, whole, matching, counted, probes)
+    if gate.per:
+        finding = _per_accelerator(finding, gate, number)
+    return finding, gate_score(finding.status, [share(m.value, whole.limit) for m in counted])
+
+
+def counts_for(measurement: Measurement, gate: Gate) -> bool:
+    """Whether a measurement is of the real thing, or of a stand-in that the gate accepts."""
+    return measurement.stand_in is None or (gate.accept_stand_in and measurement.stand_in in _ACCEPTABLE)
+
+
+def applies(run: Run, gate: Gate) -> bool | None:
+    """Whether the gate asks this node at all; None where that is not known."""
+    if gate.when is None:
+        return True
+    rdma = has_rdma(run)
+    return None if rdma is None else rdma is (gate.when == "rdma")
 
 
 def worst_of(decisions: Iterable[Decision]) -> Decision:
@@ -100,6 +138,28 @@ def decision_of(findings: Iterable[Finding]) -> Decision:
     return Decision.GO if required == {Status.PASS} else Decision.INCONCLUSIVE
 
 
+def _not_asked(run: Run, gate: Gate, asked: bool | None, probes: Mapping[str, str]) -> Finding:
+    """The gate does not ask this node, and decides nothing; or nobody knows whether it does."""
+    if asked is None:
+        why = _nothing(run, Gate(metric=RDMA_PORTS, min=1.0, source=gate.source), probes)
+        return _finding(gate, Status.NO_DATA, None, why.reason, why.remedy)
+    rdma = "no RDMA" if gate.when == "rdma" else "RDMA, which training uses in its place"
+    reason = f"{Code.NOT_APPLICABLE}: this node has {rdma}"
+    return _finding(gate.model_copy(update={"required": False}), Status.NO_DATA, None, reason)
+
+
+def _per_accelerator(finding: Finding, gate: Gate, number: int | None) -> Finding:
+    """For how many of the node's accelerators it is enough; without their number what passes for one is undecided."""
+    if finding.observed is None or finding.status not in (Status.PASS, Status.FAIL):
+        return finding
+    if number is None and finding.status is Status.PASS:
+        reason = f"{Code.NOT_MEASURED}: it is enough for one accelerator, and how many this node has is not known"
+        return finding.model_copy(update={"status": Status.UNDECIDED, "reason": reason, "remedy": _COUNT})
+    enough = math.floor(10.0 * max(0.0, finding.observed) / (gate.min or 1.0)) / 10.0
+    text = f"enough for {enough:g} of {number or 1} accelerator{'' if number in (1, None) else 's'}"
+    return finding.model_copy(update={"reason": f"{text} {finding.reason or ''}".rstrip()})
+
+
 def _found(
     run: Run, gate: Gate, matching: list[Measurement], counted: list[Measurement], probes: Mapping[str, str]
 ) -> Finding:
@@ -119,8 +179,10 @@ def _found(
         return _finding(gate, Status.UNDECIDED, doubtful, f"{Code.INVALID}: {doubtful.invalid}", _FIX)
     if status is Status.UNDECIDED:
         low, high, needed = (human(value, gate.metric, 4) for value in (*worst.interval, gate.min or gate.max or 0.0))
-        reason = f"{Code.STRADDLES_LIMIT}: {low} to {high} lies on both sides of {needed} {which}"
-        return _finding(gate, status, worst, reason.rstrip(), _REPEAT)
+        reason = f"{Code.STRADDLES_LIMIT}: {low} to {high} lies on both sides of {needed} {which}".rstrip()
+        if held := worst.labels.get("limited_by"):
+            reason += f"; held back by the {held}, so there may be more"
+        return _finding(gate, status, worst, reason, _HELD.get(held or "", _REPEAT))
     if hole := _hole(run, counted):
         return _finding(gate, Status.NO_DATA, worst, f"{Code.NOT_MEASURED}: {hole}")
     return _finding(gate, status, worst, which or None)
@@ -192,6 +254,7 @@ def _finding(
 
 
 FULL = 100.0
+_LARGEST = math.nextafter(math.inf, 0.0)
 #: The most that a gate has which did not pass: what is not shown is never full.
 ALMOST = math.nextafter(FULL, 0.0)
 

@@ -161,14 +161,15 @@ class _PathRates:
             yield self.figure("starvation_ratio", Rate(parts[name], interval, windows), component=name)
 
     def _headroom(self) -> Iterator[Measurement]:
+        """How often the path could feed one accelerator; with ``count`` of them ``resident`` is what all consume."""
         if "fetch" not in self.rates:
             return
-        c, f = self.rates["resident"], self.rates["fetch"]
-        low, high = f.interval[0] / c.interval[1], f.interval[1] / c.interval[0]
-        ratio = Rate(f.value / c.value, (low, high), tuple(value / c.value for value in f.repeats))
+        c, f, count = self.rates["resident"], self.rates["fetch"], self.ready.count or 1
+        low, high = count * f.interval[0] / c.interval[1], count * f.interval[1] / c.interval[0]
+        repeats = tuple(count * value / c.value for value in f.repeats)
+        ratio = Rate(count * f.value / c.value, (low, high), repeats)
         yield self.figure("storage_headroom_ratio", ratio)
-        count = float(self.ready.count or 1)
-        feedable, least, most = (float(math.floor(value * count + 1e-9)) for value in (ratio.value, low, high))
+        feedable, least, most = (float(math.floor(value + 1e-9)) for value in (ratio.value, low, high))
         yield self.figure("accelerators_feedable", Rate(feedable, (least, most)))
 
     def _busy(self) -> Iterator[Measurement]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.judge.gate import decide, exit_status, judge, status_of
+from bench.judge.hardware import accelerators
 from bench.judge.profile import Gate
 from bench.model import Decision, Finding, Limit, Measurement, Outcome, Status, Verdict
 from tests.judge.make import gate, measurement, profile, result, run
@@ -98,11 +99,20 @@ def test_a_stand_in_is_shown_but_does_not_count(what: str) -> None:
     assert found.reason is not None and found.reason.startswith(f"stand_in: {what} ")
     assert found.remedy
     accepted = finding(gate("a_ratio", max=0.1, accept_stand_in=True), stand_in)
-    assert (accepted.status, accepted.stand_in) == (Status.PASS, what)
+    assert (accepted.status, accepted.stand_in) == (Status.NO_DATA if what == "cpu" else Status.PASS, what)
+
+
+def test_a_gate_that_accepts_a_stand_in_does_not_accept_the_cpu() -> None:
+    """A CPU's starvation of 0 % was a GO for training."""
+    cpu = measurement("starvation_ratio", 0.0, labels={"component": "storage", "stand_in": "cpu"})
+    one = gate("starvation_ratio", max=0.1, labels={"component": "storage"}, accept_stand_in=True)
+    assert finding(one, cpu).status is Status.NO_DATA
+    emulated = cpu.model_copy(update={"labels": {**cpu.labels, "stand_in": "emulated"}})
+    assert finding(one, emulated).status is Status.PASS
 
 
 def test_a_bad_stand_in_does_not_count_either() -> None:
-    bad = measurement("a_ratio", 0.9, labels={"stand_in": "cpu"})
+    bad = measurement("a_ratio", 0.9, labels={"stand_in": "emulated"})
     real = measurement("a_ratio", 0.01)
     assert finding(gate("a_ratio", max=0.1), bad).status is Status.NO_DATA
     assert finding(gate("a_ratio", max=0.1), bad, real).status is Status.PASS
@@ -163,6 +173,63 @@ def test_decisions_and_what_is_not_required() -> None:
     assert decision(good, none) == (Decision.INCONCLUSIVE, 0.0)
     assert decision(good, bad) == (Decision.NO_GO, 50.0)
     assert decision(none, bad) == (Decision.NO_GO, 0.0)
+
+
+def test_what_a_score_stands_on_is_beside_it() -> None:
+    """A node without a peer read 0, like one whose storage delivers nothing."""
+    gates = [gate(f"{name}_ratio", max=1.0) for name in "abcd"]
+    found = [measurement("a_ratio", 0.5), measurement("b_ratio", 1.2), measurement("c_ratio", 9.0, invalid="busy: x")]
+    verdict = judge(run(result("host", found)), profile(*gates, gate("b_ratio", max=0.1, required=False)))
+    assert (verdict.score, verdict.required, verdict.measured) == (0.0, 4, 2)
+    assert verdict.weakest_measured_score == pytest.approx(100 / 1.2)
+    nothing = judge(run(), profile(*gates))
+    assert (nothing.required, nothing.measured, nothing.weakest_measured_score) == (4, 0, None)
+
+
+def test_a_verdict_of_before_says_nothing_of_what_it_stands_on() -> None:
+    old = Verdict.model_validate({"profile": "p", "digest": "d", "decision": "GO", "score": 100, "findings": []})
+    assert (old.required, old.measured, old.weakest_measured_score) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "gpus", "cards", "number"),
+    [
+        ("auto", ["H100"] * 8, 0, 8),
+        ("auto", [], 2, 2),
+        ("auto", ["H100"], 8, 8),
+        ("auto", [], 0, None),
+        ("cuda", None, 0, None),
+        ("cpu", [], 0, None),
+        ("emulated", [], 0, 1),
+        ("emulated:unet3d-h100*8", [], 0, 8),
+        ("emulated:unet3d-h100*4", ["H100"] * 8, 0, 4),
+        ("emulated:unet3d-h100", ["H100"] * 8, 0, 8),
+    ],
+)
+def test_how_many_accelerators_a_node_feeds(accelerator: str, gpus: object, cards: int, number: int | None) -> None:
+    """A node of eight cards of which the run used one was asked for one card's appetite."""
+    names = [measurement("accelerator_info", 1.0, labels={"device": str(index)}) for index in range(cards)]
+    found = result("gpu", names) if names else result("gpu", outcome=Outcome.FAILED, reason="x: y")
+    one = run(found)
+    request = one.request.model_copy(update={"accelerator": accelerator})
+    node = one.node.model_copy(update={"facts": {} if gpus is None else {"gpus": gpus}})
+    assert accelerators(one.model_copy(update={"request": request, "node": node})) == number
+
+
+def test_without_the_number_of_accelerators_nothing_passes_for_all_of_them() -> None:
+    one = gate("storage_headroom_ratio", min=1.11, per="accelerator")
+    assert finding(one, measurement("storage_headroom_ratio", 0.9)).status is Status.FAIL
+    found = finding(one, measurement("storage_headroom_ratio", 100.0))
+    assert (found.status, (found.reason or "").split(":")[0]) == (Status.UNDECIDED, "not_measured")
+
+
+def test_what_a_cpu_held_back_is_undecided_and_says_so() -> None:
+    held = measurement("a_bytes_per_second", 30e9 / 8, interval=(29e9 / 8, 100e9 / 8), labels={"limited_by": "cpu"})
+    found = finding(gate("a_bytes_per_second", min=50e9 / 8), held)
+    assert found.status is Status.UNDECIDED
+    assert (found.reason or "").endswith("lies on both sides of 6.25 GB/s; held back by the cpu, so there may be more")
+    assert "3.16" in found.remedy
+    assert finding(gate("a_bytes_per_second", min=20e9 / 8), held).status is Status.PASS
 
 
 def test_the_verdict_names_its_profile_and_digest() -> None:

@@ -23,19 +23,22 @@ OWNERS = {"a_ratio": "first", "b_ratio": "second"}
 @st.composite
 def measurements(draw: st.DrawFn) -> Measurement:
     low, value, high = sorted(draw(st.tuples(NUMBERS, NUMBERS, NUMBERS)))
-    labels = draw(LABELS) | draw(st.sampled_from([{}, {}, {"stand_in": "cpu"}]))
+    labels = draw(LABELS) | draw(st.sampled_from([{}, {}, {"stand_in": "cpu"}, {"stand_in": "emulated"}]))
     invalid = draw(st.sampled_from([None, None, "busy"]))
     return measurement(draw(METRICS), value, interval=(low, high), labels=labels, invalid=invalid)
 
 
 @st.composite
 def gates(draw: st.DrawFn, required: bool | None = None) -> Gate:
+    bound, limit = draw(st.sampled_from(["min", "max"])), draw(NUMBERS)
     return gate(
         draw(METRICS),
         labels=draw(LABELS),
         required=draw(st.booleans()) if required is None else required,
         accept_stand_in=draw(st.booleans()),
-        **{draw(st.sampled_from(["min", "max"])): draw(NUMBERS)},
+        per="accelerator" if bound == "min" and limit > 0 and draw(st.booleans()) else None,
+        when=draw(st.sampled_from([None, None, "rdma", "no_rdma"])),
+        **{bound: limit},
     )
 
 
@@ -51,7 +54,11 @@ def runs(draw: st.DrawFn) -> Run:
         found = draw(st.lists(measurements(), max_size=4))
         broken = result(probe, outcome=Outcome.FAILED, reason="x: y")
         results += [result(probe, found)] if found else draw(st.sampled_from([[], [broken]]))
-    return run(*results, storage=draw(st.sampled_from([(), ("/a",), ("/a", "/b")])))
+    ports = draw(st.sampled_from([None, 0.0, 8.0]))
+    results += [result("fabric", [measurement("fabric_rdma_ports", ports)])] if ports is not None else []
+    one = run(*results, storage=draw(st.sampled_from([(), ("/a",), ("/a", "/b")])))
+    facts = draw(st.sampled_from([{}, {"gpus": []}, {"gpus": ["H100"] * 8}]))
+    return one.model_copy(update={"node": one.node.model_copy(update={"facts": facts})})
 
 
 def with_measurements(one: Run, found: list[Measurement]) -> Run:
@@ -63,11 +70,17 @@ def with_measurements(one: Run, found: list[Measurement]) -> Run:
 def test_full_score_go_and_every_required_gate_passing_are_one_thing(one: Run, judged_by: Profile) -> None:
     verdict = judge(one, judged_by, OWNERS)
     required = [found.status for found in verdict.findings if found.required]
-    passing = all(status is Status.PASS for status in required)
+    passing = bool(required) and all(status is Status.PASS for status in required)
     assert (verdict.score == 100.0) is passing
     assert (verdict.decision is Decision.GO) is passing
     assert (verdict.decision is Decision.NO_GO) is (Status.FAIL in required)
     assert len(verdict.findings) == len(judged_by.gates)
+    assert verdict.required == len(required)
+    assert (verdict.weakest_measured_score is None) is (verdict.measured == 0)
+    if verdict.measured == verdict.required != 0:
+        assert verdict.weakest_measured_score == verdict.score
+    if verdict.weakest_measured_score is not None:
+        assert verdict.score <= verdict.weakest_measured_score
 
 
 @bounded

@@ -9,32 +9,13 @@ import pytest
 import bench
 from bench.judge.gate import judge
 from bench.judge.profile import Gate, Profile, load
-from bench.model import Decision, Measurement, Metric, Status
+from bench.model import Decision, Measurement, Run, Status
+from bench.workflows.catalog import declared
 from tests.judge.make import measurement, result, run
 
 FOLDER = Path(bench.__file__).parent / "profiles"
 NAMES = ("batch-inference", "distributed-training", "realtime-inference")
-_NETWORK = ("peer", "direction", "state", "statistic")
-_STORAGE = ("path", "pattern", "block_bytes", "queue_depth", "statistic")
-
-#: The contract's names with the labels that gates may lean on.
-LABELS = {
-    "starvation_ratio": ("path", "component"),
-    "storage_read_bytes_per_second": _STORAGE,
-    "storage_write_bytes_per_second": _STORAGE,
-    "storage_read_latency_seconds": _STORAGE,
-    "network_throughput_bytes_per_second": _NETWORK,
-    "network_round_trip_seconds": _NETWORK,
-    "network_jitter_seconds": _NETWORK,
-    "network_loss_ratio": _NETWORK,
-    "inference_first_token_seconds": ("stage", "statistic"),
-    "inference_inter_token_seconds": ("stage", "statistic"),
-    "accelerator_uncorrected_errors": ("device",),
-    "accelerator_throttle_ratio": ("device",),
-    "accelerator_drain_reasons": ("device",),
-    "response_over_budget_ratio": ("until",),
-}
-METRICS = {name: Metric(name=name, help="h", labels=labels) for name, labels in LABELS.items()}
+METRICS = declared().metrics
 
 
 def shipped(name: str) -> Profile:
@@ -47,6 +28,21 @@ def keeping(gate: Gate, **labels: str) -> Measurement:
     return measurement(gate.metric, value, labels={**gate.labels, **labels})
 
 
+def measured(profile: Profile, ports: int = 0, **labels: str) -> Run:
+    """A node with one card and so many RDMA ports, on which every gate that asks it is kept."""
+    when = "rdma" if ports else "no_rdma"
+    found = [keeping(gate, **labels) for gate in profile.gates if gate.when in (None, when)]
+    return node(*found, measurement("fabric_rdma_ports", float(ports)))
+
+
+def node(*found: Measurement, cards: int = 1, accelerator: str = "auto") -> Run:
+    one = run(result("all", found))
+    facts = one.node.model_copy(update={"facts": {"gpus": ["NVIDIA H100"] * cards}})
+    return one.model_copy(
+        update={"node": facts, "request": one.request.model_copy(update={"accelerator": accelerator})}
+    )
+
+
 def test_exactly_these_are_shipped() -> None:
     assert sorted(path.stem for path in FOLDER.glob("*.toml")) == list(NAMES)
 
@@ -55,32 +51,34 @@ def test_exactly_these_are_shipped() -> None:
 def test_a_profile_is_small_sourced_and_says_what_to_do(name: str) -> None:
     profile = shipped(name)
     assert profile.name == name and profile.description
-    assert 1 <= sum(gate.required for gate in profile.gates) <= 9
+    assert 1 <= sum(gate.required for gate in profile.gates) <= 12
     for gate in profile.gates:
         assert len(gate.source) > 30 and gate.remedy.endswith(".")
 
 
+@pytest.mark.parametrize("ports", [0, 8])
 @pytest.mark.parametrize("name", NAMES)
-def test_go_when_everything_keeps_its_limit(name: str) -> None:
-    profile = shipped(name)
-    verdict = judge(run(result("all", [keeping(gate) for gate in profile.gates])), profile)
-    assert (verdict.decision, verdict.score) == (Decision.GO, 100.0)
+def test_go_when_everything_keeps_its_limit(name: str, ports: int) -> None:
+    verdict = judge(measured(shipped(name), ports), shipped(name))
+    assert (verdict.decision, verdict.score, verdict.weakest_measured_score) == (Decision.GO, 100.0, 100.0)
+    assert verdict.measured == verdict.required == sum(finding.required for finding in verdict.findings)
 
 
+@pytest.mark.parametrize("ports", [0, 8])
 @pytest.mark.parametrize("name", NAMES)
-def test_each_required_gate_alone_can_prevent_go(name: str) -> None:
-    profile = shipped(name)
-    for gate in (gate for gate in profile.gates if gate.required):
-        others = [keeping(other) for other in profile.gates if other.metric != gate.metric]
-        verdict = judge(run(result("all", others)), profile)
-        assert verdict.decision is Decision.INCONCLUSIVE
+def test_each_required_gate_alone_can_prevent_go(name: str, ports: int) -> None:
+    profile, whole = shipped(name), measured(shipped(name), ports)
+    asked = {finding.metric for finding in judge(whole, profile).findings if finding.required}
+    for metric in asked:
+        others = [m for m in whole.measurements() if m.metric != metric]
+        assert judge(node(*others), profile).decision is Decision.INCONCLUSIVE
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("what", ["cpu", "emulated", "loopback"])
 def test_stand_ins_alone_never_give_go(name: str, what: str) -> None:
     profile = shipped(name)
-    verdict = judge(run(result("all", [keeping(gate, stand_in=what) for gate in profile.gates])), profile)
+    verdict = judge(measured(profile, stand_in=what), profile)
     assert verdict.decision is Decision.INCONCLUSIVE
     for finding in verdict.findings:
         if finding.metric.startswith(("network_", "accelerator_", "inference_")):
@@ -90,8 +88,8 @@ def test_stand_ins_alone_never_give_go(name: str, what: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_without_nvml_no_go(name: str) -> None:
     profile = shipped(name)
-    rest = [keeping(gate) for gate in profile.gates if not gate.metric.startswith("accelerator_")]
-    assert judge(run(result("all", rest)), profile).decision is Decision.INCONCLUSIVE
+    rest = [m for m in measured(profile).measurements() if not m.metric.startswith("accelerator_")]
+    assert judge(node(*rest), profile).decision is Decision.INCONCLUSIVE
 
 
 def test_the_real_time_budget_is_200_ms() -> None:
@@ -99,3 +97,89 @@ def test_the_real_time_budget_is_200_ms() -> None:
     gates = {gate.metric: gate for gate in shipped("realtime-inference").gates}
     assert sum(gates[part].max or 0.0 for part in parts) == pytest.approx(0.2)
     assert {gates[part].labels["statistic"] for part in parts} == {"p99"}
+
+
+# --- nodes whose answer was wrong
+
+
+def decision(name: str, one: Run, **instead: Measurement | None) -> tuple[Decision, dict[str, Status]]:
+    """What the profile says when these figures take the place of those that keep their limits (None: of none)."""
+    kept = [m for m in one.measurements() if m.metric not in instead]
+    found = [*kept, *(m for m in instead.values() if m is not None)]
+    changed = one.model_copy(update={"results": (result("all", found),)})
+    verdict = judge(changed, shipped(name))
+    return verdict.decision, {finding.metric: finding.status for finding in verdict.findings if finding.required}
+
+
+def headroom(path_bytes: float, one_asks_bytes: float, **labels: str) -> Measurement:
+    return measurement("storage_headroom_ratio", path_bytes / one_asks_bytes, labels={"path": "/data", **labels})
+
+
+@pytest.mark.parametrize("name", ["batch-inference", "distributed-training"])
+def test_eight_cards_are_asked_for_the_appetite_of_eight(name: str) -> None:
+    """Storage of 3.5 GB/s was GO for eight H100 on unet3d, which take 25.4 GB/s: one card alone was asked."""
+    one = measured(shipped(name))
+    eight = node(*one.measurements(), cards=8)
+    assert decision(name, one, storage_headroom_ratio=headroom(3.5e9, 0.2e9))[0] is Decision.GO
+    said, statuses = decision(name, eight, storage_headroom_ratio=headroom(3.5e9, 25.4e9 / 8))
+    assert (said, statuses["storage_headroom_ratio"]) == (Decision.NO_GO, Status.FAIL)
+    assert decision(name, eight, storage_headroom_ratio=headroom(30e9, 25.4e9 / 8))[0] is Decision.GO
+
+
+def test_what_is_emulated_by_number_is_multiplied_by_it() -> None:
+    gates = shipped("distributed-training")
+    emulated = headroom(3.5e9, 25.4e9 / 8, stand_in="emulated", accelerator="unet3d-h100*8")
+    whole = node(*[m for m in measured(gates).measurements() if m.metric != emulated.metric], emulated, cards=0,
+                 accelerator="emulated:unet3d-h100*8")  # fmt: skip
+    found = next(f for f in judge(whole, gates).findings if f.metric == emulated.metric)
+    assert (found.status, found.reason) == (Status.FAIL, "enough for 0.9 of 8 accelerators")
+    assert found.limit.min == pytest.approx(8 * 1.11)
+
+
+def test_network_storage_that_feeds_its_card_is_no_failure() -> None:
+    """A cloud H200 on network storage of 0.8 GB/s was NO-GO at 0 % starvation: 2 GiB/s is ten times what it takes."""
+    pattern = {"pattern": "sequential", "block_bytes": "1048576", "queue_depth": "deep"}
+    read = measurement("storage_read_bytes_per_second", 0.8e9, labels=pattern)
+    one = measured(shipped("batch-inference"))
+    more = {"storage_read_bytes_per_second": read, "storage_headroom_ratio": headroom(0.8e9, 0.2e9)}
+    assert decision("batch-inference", one, **more)[0] is Decision.GO
+
+
+def test_slow_decoding_does_not_hide_slow_storage() -> None:
+    """With C=100, P=60, F=55 storage's part of the starvation is 5 %, and its gate passed: GO for storage."""
+    one = measured(shipped("batch-inference"))
+    _, statuses = decision("batch-inference", one, storage_headroom_ratio=headroom(55.0, 100.0))
+    assert statuses["storage_headroom_ratio"] is Status.FAIL
+
+
+def test_a_slow_front_end_does_not_fail_a_node_that_trains_over_infiniband() -> None:
+    """Eight H100 with 400 Gbit/s InfiniBand were NO-GO because the peer was reached by a 25 Gbit/s Ethernet."""
+    one = measured(shipped("distributed-training"), ports=8)
+    tcp = measurement("network_throughput_bytes_per_second", 2.9e9, labels={"peer": "n2"})
+    rdma = measurement("rdma_write_bytes_per_second", 46e9, labels={"peer": "n2"})
+    more = {"network_throughput_bytes_per_second": tcp, "rdma_write_bytes_per_second": rdma}
+    assert decision("distributed-training", one, **more)[0] is Decision.GO
+
+
+def test_fast_ethernet_does_not_hide_a_dead_infiniband_card() -> None:
+    """A dead card beside Ethernet of 100 Gbit/s was GO: no gate asked for RDMA."""
+    one = measured(shipped("distributed-training"), ports=1)
+    tcp = measurement("network_throughput_bytes_per_second", 11.8e9, labels={"peer": "n2"})
+    dead = measurement("fabric_active_rdma_ports", 0.0)
+    more = {"network_throughput_bytes_per_second": tcp, "fabric_active_rdma_ports": dead}
+    assert decision("distributed-training", one, rdma_write_bytes_per_second=None, **more)[0] is Decision.NO_GO
+
+
+def test_rdma_that_nobody_measured_is_no_go_ahead() -> None:
+    """An InfiniBand node without a peer on it was GO by TCP alone."""
+    one = measured(shipped("distributed-training"), ports=8)
+    for metric in ("rdma_write_bytes_per_second", "collective_bus_bytes_per_second", "fabric_active_rdma_ports"):
+        assert decision("distributed-training", one, **{metric: None})[0] is Decision.INCONCLUSIVE
+
+
+def test_where_nobody_looked_for_rdma_neither_way_counts() -> None:
+    one = measured(shipped("distributed-training"))
+    slow = measurement("network_throughput_bytes_per_second", 1e9, labels={"peer": "n2"})
+    for tcp in (slow, keeping(next(g for g in shipped("distributed-training").gates if g.when == "no_rdma"))):
+        said, _ = decision("distributed-training", one, fabric_rdma_ports=None, network_throughput_bytes_per_second=tcp)
+        assert said is Decision.INCONCLUSIVE

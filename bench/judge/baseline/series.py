@@ -16,7 +16,7 @@ from itertools import chain, zip_longest
 from bench.judge.baseline.detector import SEVERITY, Night, SeriesCall, SeriesState, Track
 from bench.judge.baseline.prediction import Policy, prior_of
 from bench.judge.baseline.scale import Scale, ScaleKind, scale_of
-from bench.judge.gate import ALMOST, decision_of
+from bench.judge.gate import ALMOST, applies, counts_for, decision_of
 from bench.judge.profile import Gate, Profile
 from bench.model import Code, Decision, Finding, Frozen, Measurement, Metric, Run, Status, Verdict
 
@@ -97,7 +97,7 @@ def gating(run: Run, profile: Profile, metrics: Mapping[str, Metric]) -> list[tu
     queues = [
         [(index, m) for m in sorted(run.find(gate.metric, **gate.labels), key=key_of) if _counts(m, gate, metrics)]
         for index, gate in enumerate(profile.gates)
-        if gate.required
+        if gate.required and applies(run, gate)
     ]
     chosen: dict[Key, tuple[int, Measurement]] = {}
     for index, m in filter(None, chain.from_iterable(zip_longest(*queues))):
@@ -109,7 +109,7 @@ def _counts(measurement: Measurement, gate: Gate, metrics: Mapping[str, Metric])
     metric = metrics.get(measurement.metric)
     if metric is None or metric.better == "none" or measurement.invalid is not None:
         return False
-    return gate.accept_stand_in or measurement.stand_in is None
+    return counts_for(measurement, gate)
 
 
 def regressions(
@@ -276,8 +276,7 @@ def with_regressions(verdict: Verdict, found: Sequence[Regression]) -> Verdict:
         for index, finding in enumerate(verdict.findings)
     )
     shares = [100.0 * min(1.0, 1.0 - (entry.drop_ratio or 0.0)) for entry in decisive]
-    score = max(0.0, min(verdict.score, ALMOST, *shares))
-    return verdict.model_copy(update={"findings": findings, "decision": decision_of(findings), "score": score})
+    return _lowered(verdict, findings, decision_of(findings), min(ALMOST, *shares))
 
 
 def doubted(verdict: Verdict, reason: str) -> Verdict:
@@ -285,8 +284,14 @@ def doubted(verdict: Verdict, reason: str) -> Verdict:
     findings = tuple(
         finding.model_copy(update={"status": Status.UNDECIDED, "reason": reason}) for finding in verdict.findings
     )
-    score = min(verdict.score, ALMOST)
-    return verdict.model_copy(update={"findings": findings, "decision": Decision.INCONCLUSIVE, "score": score})
+    return _lowered(verdict, findings, Decision.INCONCLUSIVE, ALMOST)
+
+
+def _lowered(verdict: Verdict, findings: tuple[Finding, ...], decision: Decision, most: float) -> Verdict:
+    """The verdict with these findings, and no score of it above ``most``."""
+    scores = {"score": verdict.score, "weakest_measured_score": verdict.weakest_measured_score}
+    lower = {name: None if score is None else max(0.0, min(score, most)) for name, score in scores.items()}
+    return verdict.model_copy(update={"findings": findings, "decision": decision, **lower})
 
 
 def _with_worst(finding: Finding, found: Sequence[Regression]) -> Finding:

@@ -1,0 +1,32 @@
+"""What hardware a run says its node has, where a gate depends on it. What is not known is None, never none."""
+
+from __future__ import annotations
+
+import re
+
+from bench.model import Run
+
+_EMULATED = re.compile(r"emulated(?::[^*]*)?(?:\*(?P<count>[0-9]{1,4}))?")
+#: Ports that training moves gradients over by RDMA, counted by the fabric watcher.
+RDMA_PORTS = "fabric_rdma_ports"
+
+
+def accelerators(run: Run) -> int | None:
+    """How many accelerators the node feeds: as many as were emulated by number, else the cards that are there.
+
+    Cards are what the driver lists or NVML names, whichever are more, however few of them the run used. One emulated
+    accelerator without a number stands for each card of the node, and for one where there is none.
+    """
+    emulated = _EMULATED.fullmatch(run.request.accelerator)
+    if emulated and emulated["count"]:
+        return int(emulated["count"]) or None
+    listed = run.node.facts.get("gpus")
+    named = {measurement.labels.get("device") for measurement in run.find("accelerator_info")}
+    cards = max(len(listed) if isinstance(listed, list | tuple) else 0, len(named))
+    return cards or (1 if emulated else None)
+
+
+def has_rdma(run: Run) -> bool | None:
+    """Whether the node has a port to train over by RDMA; None where nobody looked."""
+    found = run.find(RDMA_PORTS)
+    return any(measurement.value > 0 for measurement in found) if found else None
