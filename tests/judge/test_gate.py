@@ -186,6 +186,15 @@ def test_what_a_score_stands_on_is_beside_it() -> None:
     assert (nothing.required, nothing.measured, nothing.weakest_measured_score) == (4, 0, None)
 
 
+def test_what_was_expected_of_the_node_is_judged_behind_the_profiles_own_gates() -> None:
+    """In front of them it moved every gate by one, and a regression was laid at the gate before its own."""
+    one = run(result("host", [measurement("a_ratio", 0.5), measurement("node_mismatches", 1.0)]))
+    expecting = one.request.model_copy(update={"options": {"expectation": {}}})
+    verdict = judge(one.model_copy(update={"request": expecting}), profile(gate("a_ratio", max=1.0)))
+    assert [found.metric for found in verdict.findings] == ["a_ratio", "node_mismatches"]
+    assert verdict.decision is Decision.NO_GO
+
+
 def test_a_verdict_of_before_says_nothing_of_what_it_stands_on() -> None:
     old = Verdict.model_validate({"profile": "p", "digest": "d", "decision": "GO", "score": 100, "findings": []})
     assert (old.required, old.measured, old.weakest_measured_score) == (None, None, None)

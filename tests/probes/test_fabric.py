@@ -39,7 +39,7 @@ def figures(samples: list[dict[str, Any]]) -> tuple[dict[tuple[str, str, str], f
         workspace=lambda *_: nullcontext(Path()), stage=lambda _: nullcontext(), progress=lambda *_: None,
     )  # fmt: skip
     found: list[Measurement] = parse(samples, ctx)
-    return {(m.metric, m.labels["port"], m.labels.get("counter", "")): m.value for m in found}, ctx.warnings
+    return {(m.metric, m.labels.get("port", ""), m.labels.get("counter", "")): m.value for m in found}, ctx.warnings
 
 
 def test_what_a_port_is(sysfs: Path) -> None:
@@ -110,7 +110,28 @@ def test_a_damaged_sample_is_one_clean_line(ports: object) -> None:
     assert caught.value.reason.isprintable()
 
 
-def test_no_hardware_is_unsupported(tmp_path: Path) -> None:
+def test_the_ports_that_training_uses_are_counted(sysfs: Path) -> None:
+    """No figure told a node with a dead InfiniBand card from one that has none, so TCP alone was judged."""
+    dead = "infiniband/mlx5_1/ports/1"
+    write(sysfs, {f"{dead}/state": "1: DOWN", f"{dead}/link_layer": "InfiniBand"})
+    write(sysfs, {"infiniband/mlx5_2/ports/1/state": "4: ACTIVE", "infiniband/mlx5_2/ports/1/link_layer": "Ethernet"})
+    write(sysfs, {"infiniband/mlx5_3/ports/1/state": "1: DOWN", "infiniband/mlx5_3/ports/1/link_layer": "Ethernet"})
+    write(sysfs, {"infiniband/efa_0/ports/1/state": "4: ACTIVE", "infiniband/efa_0/ports/1/link_layer": "Unspecified"})
+    watch = FabricWatch(sysfs)
+    got, _ = figures([dict(watch.sample("begin")), dict(watch.sample("end"))])
+    assert (got["fabric_rdma_ports", "", ""], got["fabric_active_rdma_ports", "", ""]) == (3, 2)
+    write(sysfs, {f"infiniband/mlx5_{card}/ports/1/state": "1: DOWN" for card in (0, 2)})
+    got, _ = figures([dict(watch.sample("begin"))])
+    assert (got["fabric_rdma_ports", "", ""], got["fabric_active_rdma_ports", "", ""]) == (2, 0)
+
+
+def test_a_node_without_ports_has_none_to_train_over(tmp_path: Path) -> None:
+    """It was unsupported, as if nobody knew."""
     write(tmp_path, {"net/lo/speed": 1})
+    got, _ = figures([dict(FabricWatch(tmp_path).sample("begin"))])
+    assert got == {("fabric_rdma_ports", "", ""): 0.0}
+
+
+def test_where_sysfs_is_not_to_be_seen_it_is_unsupported(tmp_path: Path) -> None:
     with pytest.raises(Unsupported, match="no_ports"):
         FabricWatch(tmp_path)
