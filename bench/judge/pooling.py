@@ -43,7 +43,7 @@ def pooled(rounds: Sequence[Sequence[Measurement]], key: Callable[[Measurement],
 
 def merge(first: Measurement, second: Measurement) -> Measurement:
     """Two valid measurements of one thing as one. Where they differ in a label the second's stands, and a label that
-    only one of them has stays (``limited_by``).
+    only one of them has stays (``limited_by``): such a figure is a lower bound, and stays open as far up as it was.
     """
     kept = first.repeats and second.repeats
     both = first.model_copy(
@@ -55,8 +55,9 @@ def merge(first: Measurement, second: Measurement) -> Measurement:
             "distributions": first.distributions + second.distributions,
         }
     )
-    value, interval = estimate(both) or _around(first, second)
-    return both.model_copy(update={"value": value, "interval": interval})
+    value, (low, high) = estimate(both) or _around(first, second)
+    open_to = [m.interval[1] for m in (first, second) if "limited_by" in m.labels]
+    return both.model_copy(update={"value": value, "interval": (low, max([high, *open_to]))})
 
 
 def estimate(measurement: Measurement, confidence: float = 0.95) -> tuple[float, Interval] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Annotated, Any, NamedTuple, TypeVar
@@ -22,6 +23,8 @@ T = TypeVar("T")
 _DIRECTIONS = {"send": (), "receive": ("-R",), "both": ("--bidir",)}
 _LARGEST = 10**18  # no counter or rate of a network reaches it
 _MOST_DOCUMENTS = 4
+#: The minor version of 3 from which each stream has a thread of its own.
+_FIRST_THREADED = 16
 
 
 class Iperf3Server(NamedTuple):
@@ -33,7 +36,10 @@ class Iperf3Server(NamedTuple):
 
 
 class Flow(NamedTuple):
-    """One direction of one test, as its receiver saw it. Rates in bytes a second of payload; CPU in cores."""
+    """One direction of one test, as its receiver saw it. Rates in bytes a second of payload; CPU in cores.
+
+    ``threaded``: this end's iperf3 has a thread a stream (3.16 or newer); what the other end runs it does not say.
+    """
 
     direction: str
     bytes_per_second: float
@@ -42,6 +48,7 @@ class Flow(NamedTuple):
     congestion: str | None = None
     cpu_local: float = 0.0
     cpu_remote: float = 0.0
+    threaded: bool = False
 
 
 class Datagrams(NamedTuple):
@@ -113,6 +120,7 @@ class _Interval(BaseModel, strict=True, frozen=True):
 class Document(BaseModel, strict=True, frozen=True):
     """What one test said: of iperf3's JSON what is read here, None where it is left out."""
 
+    version: str | None = Field(None, validation_alias=AliasPath("start", "version"))
     segment: _Count | None = Field(None, validation_alias=AliasPath("start", "tcp_mss_default"))
     payload: _Amount | None = Field(None, validation_alias=AliasPath("start", "test_start", "blksize"))
     intervals: list[_Interval] = []
@@ -213,7 +221,14 @@ def _flow(doc: Document, direction: str, sent: _Sum | None, received: _Sum | Non
         congestion=doc.congestion,
         cpu_local=(doc.cpu_local or 0.0) / 100,
         cpu_remote=(doc.cpu_remote or 0.0) / 100,
+        threaded=_threaded(doc.version or ""),
     )
+
+
+def _threaded(version: str) -> bool:
+    """``iperf 3.18`` is, ``iperf 3.9`` is not."""
+    found = re.match(r"iperf 3\.(\d{1,4})", version, re.ASCII)
+    return found is not None and int(found[1]) >= _FIRST_THREADED
 
 
 def udp_datagrams(doc: Document, direction: str) -> Datagrams:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from statistics import median_high
 
 from bench.judge.statistics import binomial_interval, median
 from bench.measure.jsonl import record
@@ -152,26 +151,49 @@ def _overflows(link: Link, direction: str) -> int:
     return found.get("RcvbufErrors", 0)
 
 
-#: One core busy to this share is the limit, not the link (iperf3 before 3.16 is one thread).
+#: A thread that is busy to this share of its core is the limit, not the link.
 CPU_LIMIT = 0.95
+#: What one core's worth of CPU time may read at most: more of it is the work of several threads.
+ONE_CORE = 1.05
 CEILING_SHARE = 0.85
+#: Bytes per second that no port exceeds whose speed is not known: 1.6 Tbit/s, Ethernet's fastest (IEEE 802.3dj).
+FASTEST_PORT = 2e11
 
 
-def throughput(bandwidth: Bandwidth, labels: Mapping[str, str], ceiling_bits: float) -> list[Measurement]:
-    """Goodput at the receiver, the median of the rounds; and how often TCP had to send again."""
+def throughput(
+    bandwidth: Bandwidth, labels: Mapping[str, str], ceiling_bits: float, interface: Interface
+) -> list[Measurement]:
+    """Goodput at the receiver, the median of the rounds; and how often TCP had to send again.
+
+    What a CPU held back is a lower bound: its interval goes up to what this node's link can carry.
+    """
     found: list[Measurement] = []
     for direction in DIRECTIONS:
         flows, rates, held = bandwidth.of(direction), bandwidth.rates(direction), None
         named = {**labels, "direction": direction}
         own = {"congestion": flows[0].congestion} if flows[0].congestion else {}
-        if median_high(max(flow.cpu_local, flow.cpu_remote) for flow in flows) >= CPU_LIMIT:
-            own["limited_by"] = "cpu"  # the figure is that of the busier end's core, and the link may do more
         if ceiling_bits and max(rates) * 8 >= CEILING_SHARE * ceiling_bits:
             limit = f"the test was held to {ceiling_bits / 1e6:.0f} Mbit/s"
             held = f"{Code.RATE_CEILING}: {limit}, so the link may do more"
-        found.append(of_repeats("network_throughput_bytes_per_second", rates, named | own, held))
+        measured = of_repeats("network_throughput_bytes_per_second", rates, named | own, held)
+        if 2 * sum(full(flow, bandwidth.streams[direction]) for flow in flows) >= len(flows):
+            low, high = measured.interval
+            most = max(high, (interface.bits_per_second or 0) / 8 or FASTEST_PORT)
+            limited = {**measured.labels, "limited_by": "cpu"}
+            measured = measured.model_copy(update={"interval": (low, most), "labels": limited})
+        found.append(measured)
         found += _retransmits(flows, named, bandwidth.segment)
     return found
+
+
+def full(flow: Flow, streams: int) -> bool:
+    """Whether the threads of one end were as busy as they can be: a thread a stream, or a single one.
+
+    The other end's version is not known: one full core is then taken for a single thread.
+    """
+    all_of_them = CPU_LIMIT * streams
+    other = flow.cpu_remote >= all_of_them or CPU_LIMIT <= flow.cpu_remote <= ONE_CORE
+    return other or flow.cpu_local >= (all_of_them if flow.threaded else CPU_LIMIT)
 
 
 def _retransmits(flows: Sequence[Flow], labels: Labels, segment: int | None) -> Iterator[Measurement]:

@@ -48,7 +48,7 @@ def measure_one(ctx: Context, peer: str, labels: Mapping[str, str], plan: Networ
         ctx.progress(f"{peer}: {announcement(plan, ceiling, link.interface)}", 0.0)  # courtesy: before it is sent
         quiet, quick = echo.unloaded(link, plan) if link.echo_port else (None, None)
         tcp = bandwidth.measure_tcp(link, plan)
-        found = bandwidth.throughput(tcp, link.labels, ceiling)
+        found = bandwidth.throughput(tcp, link.labels, ceiling, link.interface)
         found += bandwidth.utilization(tcp, link.interface, link.labels)
         found += bandwidth.both_ways(link, plan, max(tcp.streams.values()))
         udp, overflows = bandwidth.measure_udp(link, plan, tcp)

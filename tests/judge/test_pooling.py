@@ -88,6 +88,13 @@ def test_a_label_of_one_round_does_not_make_a_second_measurement_of_it() -> None
     assert both.labels["limited_by"] == "cpu"
 
 
+def test_a_lower_bound_stays_one_when_it_is_measured_again() -> None:
+    """Pooled, its interval ended at its own repeats, and it failed a limit that the link may well keep."""
+    label = {"limited_by": "cpu"}
+    held = measurement("speed_bytes_per_second", 5.0, interval=(5.0, 100.0), repeats=(5.0,), labels=label)
+    assert merge(held, held).interval == (5.0, 100.0)
+
+
 @given(st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=200), st.sampled_from([0.5, 0.9, 0.99, 0.999]))
 def test_one_round_of_raw_values_has_the_nearest_rank_and_its_order_statistics(values: list[float], q: float) -> None:
     value, interval = quantile_of([distribution(*values)], q)

@@ -58,7 +58,8 @@ def echo(ctx: Context, peer: str, packets: str, interval: str) -> dict[str, Any]
 
 def tcp(ctx: Context, peer: str, rounds: str, seconds: str) -> dict[str, Any]:
     with connected(ctx, peer, {}, 900) as link:
-        found = throughput(measure_tcp(link, NetworkPlan(int(rounds), int(seconds), 1, 0, 0, 0)), link.labels, 0.0)
+        done = measure_tcp(link, NetworkPlan(int(rounds), int(seconds), 1, 0, 0, 0))
+        found = throughput(done, link.labels, 0.0, link.interface)
     return {"measurements": [m.model_dump() for m in found]}
 
 

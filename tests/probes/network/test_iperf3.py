@@ -15,6 +15,7 @@ from bench.measure.probe import Failed, ProbeError
 from bench.model import Code, Measurement
 from probes.common import iperf3
 from probes.network import bandwidth
+from probes.peer.protocol import Interface
 
 RECORDED = sorted((Path(__file__).parents[2] / "recorded").glob("iperf3-*"), key=lambda p: p.name)
 SERVER = iperf3.Iperf3Server("10.9.0.2", 5201)
@@ -216,8 +217,8 @@ def figures(name: str, text: str, said: str) -> list[Measurement]:
         return bandwidth.datagrams([iperf3.udp_datagrams(doc, direction)], {}, {})
     flows = iperf3.tcp_flows(doc, name.removeprefix("tcp-").replace("overload", "send"))
     both = (*flows, *(iperf3.Flow(way, 1.0, 1.0) for way in bandwidth.DIRECTIONS))
-    found = bandwidth.Bandwidth(both, {}, iperf3.mean_segment([doc]))
-    return bandwidth.throughput(found, {}, 1e6)
+    found = bandwidth.Bandwidth(both, dict.fromkeys(bandwidth.DIRECTIONS, 1), iperf3.mean_segment([doc]))
+    return bandwidth.throughput(found, {}, 1e6, Interface())
 
 
 def damage(count: int, seed: int) -> tuple[int, int]:
@@ -238,3 +239,10 @@ def damage(count: int, seed: int) -> tuple[int, int]:
 def test_whatever_iperf3_prints_gives_figures_or_one_clean_line() -> None:
     sound, refused = damage(4000, seed=12)
     assert sound > 400 and refused > 400, "both ways are trodden"
+
+
+@versions
+def test_from_316_on_a_stream_has_a_thread(folder: Path) -> None:
+    doc = iperf3.document((folder / "tcp-send.json").read_text(), iperf3.Iperf3Server("h", 1))
+    flow = iperf3.tcp_flows(doc, "send")[0]
+    assert flow.threaded is (folder.name in ("iperf3-3.18", "iperf3-3.22"))

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.judge.collective import Ranks, bus_bandwidths, late_rank, slow_port
+from bench.judge.gate import status_of
 from bench.measure.probe import Failed, TimedOut
-from bench.model import Effort
+from bench.model import Effort, Limit, Status
 from probes.collective.load.rank import rounds
 from probes.collective.parse import measurements, parse, stragglers
 from probes.common.iperf3 import Datagrams, Flow
@@ -166,12 +167,41 @@ def flow(rate: float, cpu: float = 0.1, retransmits: int | None = 0) -> Flow:
 def through(*flows: Flow, ceiling: float = 0.0) -> list[Any]:
     both = (*flows, *(Flow("receive", f.bytes_per_second, 2.0, 0) for f in flows))
     found = bandwidth.Bandwidth(both, {"send": 1, "receive": 1}, 1448)
-    return [m for m in figures.throughput(found, {"peer": "p"}, ceiling) if m.labels["direction"] == "send"]
+    return [
+        m for m in figures.throughput(found, {"peer": "p"}, ceiling, Interface()) if m.labels["direction"] == "send"
+    ]
 
 
 def test_a_core_that_is_full_is_named() -> None:
     assert "limited_by" not in through(flow(1e9), flow(1e9))[0].labels
     assert through(flow(1e9, cpu=0.99), flow(1e9, cpu=0.98), flow(1e9))[0].labels["limited_by"] == "cpu"
+
+
+def held_back(**more: Any) -> Any:
+    """30 Gbit/s over four streams, with one core's worth of work at this end."""
+    flows = tuple(Flow(way, 3.75e9, 2.0, cpu_local=0.99, **more) for way in bandwidth.DIRECTIONS)
+    return bandwidth.Bandwidth(flows, dict.fromkeys(bandwidth.DIRECTIONS, 4), 1448)
+
+
+def test_what_a_cpu_held_back_is_a_lower_bound() -> None:
+    """30 Gbit/s with a full core failed a limit of 50, although the link may carry 100."""
+    asked = Limit(min=50e9 / 8)
+    for interface, most in ((Interface("eth0", 1500, 100_000_000_000), 12.5e9), (Interface("eth0", 1500), 2e11)):
+        found = figures.throughput(held_back(), {"peer": "p"}, 0.0, interface)[0]
+        assert (found.value, found.interval) == (3.75e9, (3.75e9, most))
+        assert status_of(found, asked) is Status.UNDECIDED
+        assert status_of(found, Limit(min=25e9 / 8)) is Status.PASS
+    slow = figures.throughput(held_back(), {"peer": "p"}, 0.0, Interface("eth0", 1500, 40_000_000_000))[0]
+    assert status_of(slow, asked) is Status.FAIL, "its own link cannot carry what is asked"
+
+
+def test_one_core_s_worth_of_many_threads_is_no_full_core() -> None:
+    """iperf3 3.16 has a thread a stream: four at a quarter each were a full core, and no slow link would fail."""
+    found = figures.throughput(held_back(threaded=True), {"peer": "p"}, 0.0, Interface())[0]
+    assert "limited_by" not in found.labels and found.interval == (3.75e9, 3.75e9)
+    assert figures.full(Flow("send", 1e9, 2.0, cpu_local=3.9, threaded=True), 4)
+    assert figures.full(Flow("send", 1e9, 2.0, cpu_remote=0.97, threaded=True), 4)
+    assert not figures.full(Flow("send", 1e9, 2.0, cpu_remote=2.0, threaded=True), 4)
 
 
 def test_a_figure_at_the_ceiling_decides_nothing() -> None:
