@@ -45,7 +45,7 @@ def emit_verdicts(verdicts: Sequence[Verdict | FleetVerdict]) -> None:
     """One line a profile."""
     from bench.show import wording
 
-    emit("\n".join(f"{v.decision.value} {v.profile} score {wording.score(v.score)}" for v in verdicts))
+    emit("\n".join(f"{v.decision.value} {v.profile} score {wording.scored(v)}" for v in verdicts))
 
 
 def emit_run(run: Run, profiles: Sequence[Profile], *, quiet: bool = False, all_gates: bool = False) -> None:

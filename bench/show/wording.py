@@ -6,12 +6,15 @@ import math
 import re
 from collections.abc import Callable, Container, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from bench.judge.gate import keeps
 from bench.model import Code, Decision, Finding, Limit, Measurement, Outcome, Run, Status, Verdict, code_of, unit_of
 from bench.show.text import clean
 from bench.units import human
+
+if TYPE_CHECKING:
+    from bench.judge.fleet.model import FleetVerdict
 
 #: In these the first word says what is counted: "inference tokens", where "inference" alone would say nothing.
 _COUNTED = ("tokens", "samples", "operations", "flops")
@@ -183,7 +186,7 @@ def holes(run: Run) -> list[Hole]:
         same.setdefault(hole[1:], []).extend(hole.names)
     for f in (f for v in run.verdicts for f in v.findings):
         code = code_of(f.reason)
-        if f.status is Status.NO_DATA and code not in OF_A_PROBE:
+        if f.status is Status.NO_DATA and code not in OF_A_PROBE and asked(f):
             stood_in = code is Code.STAND_IN and f.stand_in
             why = f"only by a stand-in ({clean(stood_in)})" if stood_in else reason_text(f.reason)
             same.setdefault((STATUS[f.status], why, clean(f.remedy)), []).append(bare_name(f))
@@ -202,6 +205,21 @@ def to_do(run: Run, name: Callable[[Finding], str]) -> dict[str, dict[str, None]
 def score(value: float) -> str:
     """Rounded down, so that 100 is shown if and only if it is 100."""
     return f"{math.floor(value * 10) / 10:g}"
+
+
+def scored(verdict: Verdict | FleetVerdict) -> str:
+    """The score with what it stands on: ``0 (7 of 8 measured, weakest 83)``. A fleet's, and an old one, stand alone."""
+    whole = score(verdict.score)
+    if not isinstance(verdict, Verdict) or verdict.required is None:
+        return whole
+    weakest = verdict.weakest_measured_score
+    low = "" if weakest is None else f", weakest {score(weakest)}"
+    return f"{whole} ({verdict.measured} of {verdict.required} measured{low})"
+
+
+def asked(finding: Finding) -> bool:
+    """Whether the gate asks this node at all."""
+    return code_of(finding.reason) is not Code.NOT_APPLICABLE
 
 
 def moment(text: str | None) -> datetime | None:

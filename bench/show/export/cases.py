@@ -27,7 +27,7 @@ from bench.judge.fleet.model import (
 from bench.model import Decision, Finding, Run, Status, Verdict
 from bench.show.terminal import fleet_screen
 from bench.show.text import clean
-from bench.show.wording import against_limit, ended, gate_name, margin, moment, plural, score, when
+from bench.show.wording import against_limit, asked, ended, gate_name, margin, moment, plural, score, scored, when
 from bench.units import human
 
 CaseState = Literal["pass", "failure", "error"]
@@ -126,7 +126,7 @@ def _of_run(run: Run) -> Report:
 
 
 def _profile(verdict: Verdict) -> Suite:
-    missed = [f for f in verdict.findings if not f.required and f.status is not Status.PASS]
+    missed = [f for f in verdict.findings if not f.required and f.status is not Status.PASS and asked(f)]
     notes = (f"optional, does not decide: {gate_name(f)}: {_said(f)}" for f in missed)
     return _suite(clean(verdict.profile, 200) or "profile", (_whole(verdict), *map(_gate, verdict.findings)), notes)
 
@@ -134,7 +134,7 @@ def _profile(verdict: Verdict) -> Suite:
 def _whole(verdict: Verdict) -> Case:
     required = [f for f in verdict.findings if f.required]
     bad = [f for f in required if f.status is not Status.PASS]
-    message = f"{verdict.decision.value}, score {score(verdict.score)}"
+    message = f"{verdict.decision.value}, score {scored(verdict)}"
     if bad:
         message += f": {len(bad)} of {plural(len(required), 'required gate')} did not pass"
     lines = tuple(f"{gate_name(f)}: {_said(f)}" for f in bad)

@@ -54,7 +54,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]
 
 
 def _decided(v: Verdict | FleetVerdict) -> tuple[str, str, str]:
-    return escape(v.profile, 80), f"{_MARK[v.decision]} **{v.decision.value}**", wording.score(v.score)
+    return escape(v.profile, 80), f"{_MARK[v.decision]} **{v.decision.value}**", wording.scored(v)
 
 
 def _section(title: str, items: Sequence[str]) -> list[str]:

@@ -37,6 +37,9 @@ FAMILIES: Mapping[str, str] = {
     "bench_run_duration_seconds": "How long the run took.",
     "bench_verdict": "1 for the decision that the profile came to, 0 for the others.",
     "bench_score_ratio": "Share of its requirements that the profile's weakest required gate reached; 1 is full.",
+    "bench_required_gates": "How many gates of the profile decide on this node.",
+    "bench_measured_gates": "How many of those have a figure that counts.",
+    "bench_weakest_measured_score_ratio": "The lowest share of its requirement that one of the measured gates reached.",
     "bench_gate": "1 for the status that the gate came to, 0 for the others.",
     "bench_gate_observed": "The number that decided the gate, in the base unit of the gate's metric.",
     "bench_gate_limit": "The gate's limit, in the base unit of the gate's metric.",
@@ -140,6 +143,10 @@ def _of_run(run: Run) -> Iterator[Sample]:
         profile = {"profile": verdict.profile}
         yield from _of_values("bench_verdict", profile, "decision", Decision, verdict.decision)
         yield "bench_score_ratio", profile, verdict.score / FULL
+        yield "bench_required_gates", profile, verdict.required
+        yield "bench_measured_gates", profile, verdict.measured
+        weakest = verdict.weakest_measured_score
+        yield "bench_weakest_measured_score_ratio", profile, None if weakest is None else weakest / FULL
         for finding in verdict.findings:
             yield from _gate(profile, finding)
     for result in run.results:

@@ -57,7 +57,7 @@ def _run(run: Run) -> Iterator[str]:
 
 
 def _verdict(run: Run, verdict: Verdict, findings: Iterable[Finding]) -> Iterator[str]:
-    yield f"{verdict.decision.value} {clean(verdict.profile)}, score {wording.score(verdict.score)}"
+    yield f"{verdict.decision.value} {clean(verdict.profile)}, score {wording.scored(verdict)}"
     yield f"  profile sha256 {clean(verdict.digest)}"
     for finding in findings:
         yield from _finding(run, finding)

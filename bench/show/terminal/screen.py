@@ -126,7 +126,7 @@ class _Screen:
 
     def title(self, verdict: Verdict, described: str) -> list[str]:
         decision = verdict.decision.value
-        head = f"{decision} {clean(verdict.profile, 60)}, score {wording.score(verdict.score)}"
+        head = f"{decision} {clean(verdict.profile, 60)}, score {wording.scored(verdict)}"
         first, *rest = hang(f"{head}: {described}" if described else head, self.width, 0)
         word = self.paint(decision, _DECISION[verdict.decision])
         return [word + self.paint(first[len(decision) :], "bold"), *self.styled(rest, "bold")]
@@ -136,7 +136,7 @@ class _Screen:
         lines = [line for finding in findings if self.has_row(finding) for line in self.row(finding)]
         folded = [finding for finding in findings if not self.has_row(finding)]
         whys: dict[str, list[str]] = {}
-        for finding in (f for f in folded if f.status is Status.NO_DATA):
+        for finding in (f for f in folded if f.status is Status.NO_DATA and wording.asked(f)):
             whys.setdefault(_why_no_data(finding), []).append(_with_figure(finding))
         for why, names in whys.items():
             lines += self.hanging(Status.NO_DATA, f"{', '.join(names)}: {why}")
@@ -162,9 +162,10 @@ class _Screen:
         return [mark + first.lstrip(), *rest, " " * (self.indent + self.name) + end, *self.reason(finding)]
 
     def reason(self, finding: Finding) -> list[str]:
-        """Why, where the figures do not say it already: a reason without a code says where the worst was."""
+        """Why, where the figures do not say it already: in parentheses it says where the worst was."""
         reason = clean(finding.reason or "")
-        if not reason or (wording.split_reason(reason)[0] in ("", Code.STRADDLES_LIMIT) and not self.places):
+        said = reason.startswith("(") or (code_of(reason) is Code.STRADDLES_LIMIT and "; " not in reason)
+        if not reason or (said and not self.places):
             return []
         return self.hanging(None, reason if self.all_gates else clean(reason, self.width - self.indent))
 

@@ -18,7 +18,7 @@ from bench.cli.output import emit
 from bench.model import Decision, Measurement, Node, Outcome, ProbeResult, Run, Status
 from bench.show.terminal.screen import is_colourful, render
 from bench.show.text import cells
-from bench.show.wording import bare_name, margin, quantity, score, title
+from bench.show.wording import bare_name, margin, quantity, score, scored, title
 from tests.show.terminal.golden_screens import FOLDER, screens
 from tests.show.terminal.sample import DESCRIPTIONS, READ, cpu_run, finding, measurement, verdict
 
@@ -293,3 +293,29 @@ def test_a_hostile_name_neither_writes_on_the_screen_nor_adds_a_line(colour: boo
 def test_no_host_name_stops_the_screen(evil: str) -> None:
     text = screen(cpu_run(node=Node(hostname=evil, fingerprint="")), colour=True)
     assert "NO-GO" in text
+
+
+def test_a_score_says_what_it_stands_on() -> None:
+    """A node that lacked a peer for one gate of eight read 0, and nothing else."""
+    found = verdict("training", Decision.INCONCLUSIVE, 0.0, ())
+    known = found.model_copy(update={"required": 8, "measured": 7, "weakest_measured_score": 83.29})
+    assert scored(known) == "0 (7 of 8 measured, weakest 83.2)"
+    assert scored(known.model_copy(update={"measured": 0, "weakest_measured_score": None})) == "0 (0 of 8 measured)"
+    assert scored(found) == "0"
+    assert "score 0 (7 of 8 measured, weakest 83.2)" in " ".join(screen(cpu_run(verdicts=(known,))).split())
+
+
+def test_a_gate_that_does_not_ask_this_node_stands_with_all_gates_only() -> None:
+    reason = "not_applicable: this node has no RDMA"
+    gate = finding("rdma_write_bytes_per_second", Status.NO_DATA, required=False, reason=reason, min=1e9)
+    one = cpu_run(verdicts=(verdict("training", Decision.INCONCLUSIVE, 0.0, (gate,)),))
+    assert "no RDMA" not in screen(one)
+    assert "no RDMA" in screen(one, all_gates=True)
+
+
+def test_for_how_many_accelerators_it_is_enough_stands_below_the_gate() -> None:
+    ratio = measurement("storage_headroom_ratio", 1.1)
+    gate = finding(ratio.metric, Status.FAIL, ratio, reason="enough for 0.9 of 8 accelerators", min=8.88)
+    assert "enough for 0.9 of 8 accelerators" in screen(
+        cpu_run(verdicts=(verdict("t", Decision.NO_GO, 12.0, (gate,)),))
+    )
