@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from bench.model import Run
+from bench.model import Code, Run, code_of
 
 _EMULATED = re.compile(r"emulated(?::[^*]*)?(?:\*(?P<count>[0-9]{1,4}))?")
 #: Ports that training moves gradients over by RDMA, counted by the fabric watcher.
@@ -27,6 +27,7 @@ def accelerators(run: Run) -> int | None:
 
 
 def has_rdma(run: Run) -> bool | None:
-    """Whether the node has a port to train over by RDMA; None where nobody looked."""
-    found = run.find(RDMA_PORTS)
-    return any(measurement.value > 0 for measurement in found) if found else None
+    """Whether the node has a port to train over by RDMA; None where neither watcher nor probe looked."""
+    if found := run.find(RDMA_PORTS):
+        return any(measurement.value > 0 for measurement in found)
+    return False if any(code_of(result.reason) is Code.NO_DEVICE for result in run.results) else None
