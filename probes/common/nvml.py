@@ -79,18 +79,21 @@ def count_cards(nvml: Any) -> int:
     return count
 
 
-def open_cards(nvml: Any) -> list[Card]:
-    """The cards that CUDA has too; the others of the node are those of others. Raises Unsupported where all are hidden.
+def all_cards(nvml: Any) -> list[Card]:
+    """Every card of the node. Without persistence mode the first touch of each takes seconds."""
+    return [Card(nvml, index) for index in range(count_cards(nvml))]
 
-    Without persistence mode the first touch of each card takes seconds.
-    """
-    count, words = count_cards(nvml), os.environ.get(_VISIBLE)
+
+def open_cards(nvml: Any) -> list[Card]:
+    """Those that CUDA has too; the other cards of the node are others'. Raises Unsupported where all are hidden."""
+    words = os.environ.get(_VISIBLE)
     if words is None:
-        return [Card(nvml, index) for index in range(count)]
-    cards = {index: Card(nvml, index) for index in _visible(words, count, lambda index: Card(nvml, index).uuid())}
-    if not cards:
+        return all_cards(nvml)
+    count = count_cards(nvml)
+    ours = sorted(set(_visible(words, count, lambda index: Card(nvml, index).uuid())))
+    if not ours:
         raise Unsupported(Code.NO_GPU, f"{_VISIBLE}={words!r} hides all {count} GPUs of this node", f"unset {_VISIBLE}")
-    return [cards[index] for index in sorted(cards)]
+    return [Card(nvml, index) for index in ours]
 
 
 def _visible(words: str, count: int, uuid_of: Callable[[int], str]) -> list[int]:

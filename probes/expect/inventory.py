@@ -57,7 +57,7 @@ def _gpus() -> tuple[list[Gpu] | None, str | None, str]:
         return None, None, error.reason
     driver = nvml.driver_version(library)
     try:
-        known = [card.facts() for card in nvml.open_cards(library) if card.lost is None]
+        known = [card.facts() for card in nvml.all_cards(library) if card.lost is None]
         return [Gpu(str(facts.get("name", "unknown")), facts.get("memory_total")) for facts in known], driver, ""
     except ProbeError as error:
         return [], driver, error.reason

@@ -17,8 +17,9 @@ from probes.gpu.drivers import VIOLATIONS
 
 
 def card_samples(samples: Sequence[Sample], index: str) -> list[Sample]:
-    """The samples of one card, without its readings where the watcher had none of it."""
-    return [{**sample, **sample.get("cards", {}).get(index, {})} for sample in samples]
+    """The samples of one card at the moments it was read, without its readings where the watcher had none of it."""
+    own = [{**sample, **sample.get("cards", {}).get(index, {})} for sample in samples]
+    return [{**sample, "t": sample["t"] + sample["late"]} if "late" in sample else sample for sample in own]
 
 
 def stage_figures(stage: Stage, index: str, source: str) -> Iterator[Measurement]:

@@ -79,7 +79,8 @@ class GpuWatch:
         self._facts = {"source": self._driver.source, "driver": self._driver.version, "cards": cards}
 
     def sample(self, event: str) -> Mapping[str, Any]:
-        """``cards``: by index, the readings, ``errors``, ``lost``; ``cost``: seconds that all of it took.
+        """``cards``: by index, the readings, ``errors``, ``lost``, and ``late``, how many seconds into the sample it
+        was read; ``cost``: seconds that all of it took.
 
         The first sample has the ``facts`` too.
         """
@@ -100,7 +101,7 @@ class GpuWatch:
         self._depth += event == "begin"
         outermost = self._depth <= 1 and event in ("begin", "end")
         ends = {card.index: self._driver.end(card.index) for card in self._driver.cards} if event == "end" else {}
-        cards = {str(card.index): self._card(card, outermost) for card in self._driver.cards}
+        cards = {str(card.index): self._card(card, outermost, started) for card in self._driver.cards}
         for card in self._driver.cards if event == "begin" else ():
             self._driver.begin(card.index)
         for index, means in ends.items():
@@ -109,9 +110,10 @@ class GpuWatch:
         xids = self._driver.xids()
         return {"cards": cards, "xids": xids, "cost": time.perf_counter() - started}
 
-    def _card(self, card: Readable, outermost: bool) -> dict[str, Any]:
+    def _card(self, card: Readable, outermost: bool, started: float) -> dict[str, Any]:
+        late = time.perf_counter() - started
         found = {**card.fast(), **(card.health() if outermost else {})}
-        return {**found, "errors": dict(card.errors), "lost": card.lost}
+        return {**found, "late": late, "errors": dict(card.errors), "lost": card.lost}
 
     def close(self) -> None:
         self._closed = True

@@ -17,10 +17,11 @@ from bench.measure.probe import Unsupported
 from bench.measure.tools import python_environment
 from probes.common import nvml
 from probes.common.nvml import Card, Readable
+from probes.common.windows import stages
 from probes.gpu import sampler
 from probes.gpu.drivers import Driver, Gpm
 from probes.gpu.health import CardHealth
-from probes.gpu.parse import reasons
+from probes.gpu.parse import card_samples, reasons, stage_figures
 from probes.gpu.sampler import SamplerThread
 
 
@@ -270,6 +271,19 @@ def test_the_counters_of_all_cards_are_read_next_to_the_stage(monkeypatch: pytes
     watch.close()
     assert order == ["read", "read", "begin", "begin", "end", "end", "read", "read", "close"]
     assert samples[1]["cards"]["1"]["gpm"] == {"sm": 0.5}
+
+
+def test_the_watts_of_a_card_are_by_the_moments_at_which_it_was_read() -> None:
+    """The last of eight cards is read a tenth of a second after the first, and not alike at a stage's two ends."""
+
+    def sample(t: float, event: str, energy: float, late: float) -> dict[str, Any]:
+        return {"t": t, "stage": "inference.decode", "event": event, "cards": {"7": {"energy": energy, "late": late}}}
+
+    own = card_samples([sample(5.0, "begin", 0.0, 0.0), sample(6.0, "end", 550.0, 0.1)], "7")
+    (stage,) = stages(own)
+    assert [m.value for m in stage_figures(stage, "7", "nvml") if m.metric == "accelerator_power_watts"] == [
+        pytest.approx(500.0)
+    ]
 
 
 def test_reasons_by_name() -> None:
