@@ -247,6 +247,8 @@ class Metric(Frozen):
         return self.unit == "ratio" and not self.over_one
 
 
+#: Few measurements have it, and a document has hundreds of them: it is not written where it is None.
+_ONLY_IF_SET: Any = Field(exclude_if=lambda value: value is None)
 #: One round's values in ascending order, each with how many there were.
 Distribution = tuple[tuple[float, int], ...]
 
@@ -267,9 +269,10 @@ class Measurement(Frozen):
     samples: Annotated[int, Field(ge=1)]
     labels: dict[Name, Label] = {}
     repeats: tuple[FiniteFloat, ...] = ()
-    counts: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]] | None = None
+    counts: Annotated[tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]] | None, _ONLY_IF_SET] = None
     distributions: Annotated[SkipJsonSchema[tuple[Distribution, ...]], Field(exclude=True, repr=False)] = ()
     invalid: Text | None = None
+    wide: Annotated[Text | None, _ONLY_IF_SET] = None
 
     @model_validator(mode="after")
     def _interval_holds_value(self) -> Self:
