@@ -138,6 +138,8 @@ class Code(StrEnum):
     # the feed
     IN_MEMORY = "in_memory"
     READ_FAILED = "read_failed"
+    ACCELERATOR_FAILED = "accelerator_failed"
+    ACCELERATOR_MEMORY = "accelerator_memory"
     PACKAGE_MISSING = "package_missing"
     UNKNOWN_LOADER = "unknown_loader"
     UNKNOWN_PATTERN = "unknown_pattern"

@@ -22,6 +22,7 @@ ARMS = ("resident", "transfer", "preprocess", "fetch", "storage")
 _ERRORS = {
     "in_memory": Unsupported, "torch_missing": Unsupported, "no_cuda": Unsupported,
     "package_missing": Unsupported, "unknown_loader": Unsupported, "path_hangs": TimedOut, "read_failed": Failed,
+    "accelerator_failed": Failed, "accelerator_memory": Failed,
 }  # fmt: skip
 _REMEDIES = {
     "in_memory": "give a directory on a disk or a file server: --storage DIR",
@@ -31,6 +32,12 @@ _REMEDIES = {
     "unknown_loader": "leave --loader out, or give one of those",
     "path_hangs": "look at the mount and its server (dmesg, `mount`, `nfsstat`), then measure again",
     "read_failed": "look at `dmesg` for errors of the device below this directory",
+    "accelerator_failed": "look at `nvidia-smi` and at `dmesg` for errors of the card (Xid)",
+    "accelerator_memory": "end what else uses the card (`nvidia-smi`), or choose a workload with smaller samples",
+}
+_MEMORY = {
+    "registered": "page-aligned memory that was registered with CUDA took its place",
+    "pageable": "plain memory took its place, from which the copy to the GPU is slower",
 }
 #: Points of a time line that a document keeps for one arm.
 _MOST_POINTS = 150
@@ -272,6 +279,8 @@ class _PathRates:
                     f"{Code.BURST}: {path} gave {found.before * megabytes:.0f} MB/s at first and "
                     f"{found.rate * megabytes:.0f} MB/s from then on; the sustained rate counts"
                 )
+        if self.ready.memory in ("registered", "pageable"):
+            yield f"{path} does not read into memory that CUDA pinned: {_MEMORY[self.ready.memory]}"
         if not self.ready.direct and not self.ready.bucket:
             yield f"{path} has no O_DIRECT: it was read through the page cache, emptied behind each read"
 

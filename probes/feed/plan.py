@@ -33,6 +33,7 @@ class Row:
 class Spec(BaseModel, frozen=True, extra="forbid"):
     """What to measure. Bytes and seconds; ``demand`` in samples a second, None for a real accelerator.
 
+    ``images``: what a sample costs a real accelerator (`probes.feed.workloads.Workload`).
     ``bucket`` (bytes a second, burst bytes) reads from an exact software rate in place of files: calibration.
     ``files`` are existing files to read in place of our own; ``buffered`` leaves O_DIRECT out, as where there is none.
     """
@@ -44,6 +45,7 @@ class Spec(BaseModel, frozen=True, extra="forbid"):
     samples_per_file: int
     batch: int
     count: int = 1
+    images: int = 1
     demand: float | None
     data_bytes: int
     layout_seconds: float

@@ -158,6 +158,7 @@ def specification(ctx: Context, folder: str, accelerator: Accelerator) -> Spec:
         samples_per_file=work.samples_per_file,
         batch=work.batch * work.count,
         count=work.count,
+        images=work.images,
         demand=work.demand_samples_per_second,
         data_bytes=_DATA_BYTES[ctx.effort],
         layout_seconds=_LAYOUT_SECONDS[ctx.effort],

@@ -40,6 +40,7 @@ class Ready:
     files: int = 0
     apart: bool = False
     bucket: bool = False
+    memory: str | None = None  # of a GPU's blocks: pinned, registered, pageable
     loader: str | None = None
     loader_workers: int | None = None
     kind: Literal["ready"] = "ready"

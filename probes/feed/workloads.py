@@ -19,14 +19,16 @@ from bench.model import Code
 FILE = Path(__file__).with_name("workloads.toml")
 #: What a real accelerator is fed with: the samples of image classification, small enough for any host.
 DEFAULT = "resnet50"
-DEFAULT_EMULATED = "resnet50-h100"
+_YARDSTICK_CARD = "h100"
+DEFAULT_EMULATED = f"{DEFAULT}-{_YARDSTICK_CARD}"
 _EMULATED = re.compile(r"emulated(?::(?P<name>[A-Za-z0-9_.-]+)(?:\*(?P<count>[1-9][0-9]{0,3}))?)?")
 
 
 class Workload(BaseModel, frozen=True):
     """What is read and consumed. ``step_seconds`` is None for a real accelerator, which shows its own.
 
-    ``batch`` is in samples for each accelerator; ``count`` accelerators step together (data-parallel).
+    ``batch`` is in samples for each accelerator; ``count`` accelerators step together (data-parallel). ``images``: what
+    a sample costs a real accelerator, which trains ResNet-50 whatever the samples are.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Workload(BaseModel, frozen=True):
     readers: int = 4
     step_seconds: float | None = None
     count: int = 1
+    images: int = 1
     minimum_utilization: float | None = None
     estimate: str | None = None
     source: str
@@ -115,7 +118,15 @@ def resolve(accelerator: str, workload: str | None = None) -> Accelerator:
         raise _unknown("accelerator", accelerator, ["auto", "cuda", "cpu", "emulated", *prefixed])
     if name not in catalogue(file) or name in emulated:
         raise _unknown("workload", name, [known for known in catalogue(file) if known not in emulated])
-    return Accelerator(accelerator, catalogue(file)[name])
+    return Accelerator(accelerator, catalogue(file)[name].model_copy(update={"images": _images(name, file)}))
+
+
+def _images(name: str, file: Path) -> int:
+    """A sample's cost in images of ResNet-50, by the published steps of both on one card; 1 where there are none."""
+    ours, unit = catalogue(file).get(f"{name}-{_YARDSTICK_CARD}"), catalogue()[DEFAULT_EMULATED]
+    if ours is None or not ours.demand_samples_per_second or not unit.demand_samples_per_second:
+        return 1
+    return max(1, round(unit.demand_samples_per_second / ours.demand_samples_per_second))
 
 
 def _unknown(what: str, name: str, known: Sequence[str]) -> Unsupported:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from probes.feed.load.reader import Buffer, Feed, ReadyBlock, clock, make_buffers
@@ -31,8 +31,10 @@ class Consumer:
 
     kind = name = "none"
     batch = 1
+    memory = ""
 
-    def buffers(self, size: int, count: int) -> Sequence[Buffer]:
+    def buffers(self, size: int, count: int, fits: Callable[[Buffer], bool]) -> Sequence[Buffer]:
+        """Buffers that blocks are read into; ``fits`` says of one whether the path reads into it. Sets ``memory``."""
         return make_buffers(size, count)
 
     def begin(self) -> None:

@@ -71,7 +71,7 @@ class Program:
 
         if device_for(spec.accelerator) == "cpu":
             return TorchCpu(self._whole_blocks(min(spec.batch, _CPU_BATCH)), spec.sample_bytes)
-        return TorchCuda(self._whole_blocks(min(spec.batch, 128)), spec.sample_bytes)
+        return TorchCuda(self._whole_blocks(min(spec.batch, 128)), spec.sample_bytes, spec.images)
 
     def _whole_blocks(self, batch: int) -> int:
         each = self.data.blocks[0].samples
@@ -85,11 +85,23 @@ class Program:
         ahead = int(min(wanted, max(_LEAST_AHEAD_BLOCKS, _MOST_AHEAD_BYTES // self.largest)))
         if self.consumer.kind != "emulated":
             ahead = max(ahead, int(per_batch) + 1)
-        buffers = self.consumer.buffers(self.largest, self.spec.workers + ahead)
+        buffers = self.consumer.buffers(self.largest, self.spec.workers + ahead, self._fits)
         rest = os.urandom(min(self.largest, 1 << 20))
         for buffer in buffers:
             buffer[: len(rest)] = rest
         return buffers
+
+    def _fits(self, buffer: Buffer) -> bool:
+        """Whether a block can be read into it: O_DIRECT into a device driver's memory is not for every file system."""
+        if self.spec.bucket is not None:
+            return True
+        source, block = reader.FileSource(self.data), self.data.blocks[0]
+        try:
+            return source.read(block, buffer) == block.read_bytes
+        except OSError:
+            return False
+        finally:
+            source.close()
 
     def describe(self) -> Ready:
         spec, data, consumer, loader = self.spec, self.data, self.consumer, self.loader
@@ -98,7 +110,7 @@ class Program:
             sample_bytes=spec.sample_bytes, data_bytes=data.bytes, data_seconds=round(data.seconds, 3),
             direct=data.direct, workers=spec.workers, unwritten_bytes=sum(map(dataset.unwritten_bytes, data.paths)),
             block_bytes=self.largest, device=self.device, files=len(data.paths), apart=data.apart, decode=spec.decode,
-            bucket=spec.bucket is not None, cores=len(os.sched_getaffinity(0)),
+            memory=consumer.memory or None, bucket=spec.bucket is not None, cores=len(os.sched_getaffinity(0)),
             loader=loader.name if loader else None, loader_workers=loader.workers if loader else None,
         )  # fmt: skip
 
@@ -209,6 +221,13 @@ def main(arguments: list[str]) -> int:
         os._exit(0)  # threads that sit in a dead file system cannot be joined
     except OSError as error:
         say(LoadError("read_failed", str(error)))
+    except RuntimeError as error:  # what torch raises for everything that a card or its driver refuses
+        if "torch" not in sys.modules:
+            raise
+        word = "accelerator_memory" if "out of memory" in str(error).lower() else "accelerator_failed"
+        say(LoadError(word, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"))
+        sys.stdout.flush()
+        os._exit(0)  # a device that has failed may hold up the end of the process
     return 0
 
 

@@ -15,7 +15,7 @@ import random
 import threading
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -251,6 +251,28 @@ def make_buffers(size: int, count: int) -> list[Buffer]:
         memory[::4096] = bytes(-(-size // 4096))
         buffers.append(memoryview(memory))
     return buffers
+
+
+def first_that_fits(
+    ways: Mapping[str, Callable[[int, int], Sequence[Buffer]]], size: int, count: int, fits: Callable[[Buffer], bool]
+) -> tuple[str, Sequence[Buffer]]:
+    """The first way to make buffers that succeeds and that the path can read into, by name; else the last.
+
+    Raises RuntimeError when no way succeeds.
+    """
+    made: tuple[str, Sequence[Buffer]] | None = None
+    problem = RuntimeError("no memory to read into")
+    for name, make in ways.items():
+        try:
+            made = name, make(size, count)
+        except RuntimeError as error:
+            problem = error
+            continue
+        if fits(made[1][0]):
+            return made
+    if made is None:
+        raise problem
+    return made
 
 
 def prefer_this_thread() -> None:

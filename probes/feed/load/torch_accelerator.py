@@ -1,17 +1,20 @@
 """A real accelerator: a training step in torch on the samples' own bytes, on the CPU or on a CUDA device.
 
-A CUDA device trains ResNet-50, the model that the default workload's published steps are of. A CPU, which stands in,
+A CUDA device trains ResNet-50, the model that the default workload's published steps are of; a sample of another
+workload is copied whole, and costs as many images as its published steps say. A CPU, which stands in,
 trains two layers on patches of the sample, because its own ResNet-50 would want one megabyte a second and so could
 never starve. Either step's cost is fixed in operations, not in seconds, so that nights can be compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from probes.feed.load.accelerators import Consumer, Consumption
-from probes.feed.load.reader import Buffer, CannotFeed, Feed, ReadyBlock, clock
+from probes.feed.load.reader import Buffer, CannotFeed, Feed, ReadyBlock, clock, first_that_fits, make_buffers
 
 try:
     import torch
@@ -22,6 +25,7 @@ except (ImportError, OSError) as error:
 _PATCH_BYTES = 1024
 _PIXELS = 3 * 224 * 224
 _WARM_STEPS = 3
+_MOST_IMAGES = 256
 
 
 def device_for(wanted: str) -> str:
@@ -42,6 +46,24 @@ def copy_to_gpu(most: int) -> Callable[[Buffer], None]:
         torch.cuda.synchronize()
 
     return copy
+
+
+def _pinned(size: int, count: int) -> list[Buffer]:
+    """Memory that CUDA itself has locked."""
+    return _cut(memoryview(torch.empty(size * count, dtype=torch.uint8, pin_memory=True).numpy()), size)
+
+
+def _registered(size: int, count: int) -> list[Buffer]:
+    """Page-aligned memory of our own, locked and told to CUDA. Raises RuntimeError where that is refused."""
+    (whole,) = make_buffers(size * count, 1)
+    at = np.frombuffer(whole, np.uint8).ctypes.data
+    if refused := int(torch.cuda.cudart().cudaHostRegister(at, len(whole), 0)):
+        raise RuntimeError(f"cudaHostRegister answers {refused}")
+    return _cut(whole, size)
+
+
+def _cut(whole: Buffer, size: int) -> list[Buffer]:
+    return [whole[at : at + size] for at in range(0, len(whole), size)]
 
 
 class _TorchAccelerator(Consumer):
@@ -114,40 +136,43 @@ class TorchCuda(_TorchAccelerator):
 
     kind = "cuda"
 
-    def __init__(self, batch: int, sample_bytes: int) -> None:
+    def __init__(self, batch: int, sample_bytes: int, images: int = 1) -> None:
         self.device = torch.device("cuda")
         self.name = str(torch.cuda.get_device_name(self.device))
-        self._taken = min(sample_bytes, _PIXELS)
+        self.batch, self._sample_bytes, self._images = batch, sample_bytes, images
         torch.manual_seed(7)
         self._net = resnet50().to(self.device, torch.bfloat16, memory_format=torch.channels_last)
         self._copies = torch.cuda.Stream(self.device)
-        self.batch = self._fit(batch)
+        self._at_once = self._fit(-(-batch * images // -(-batch * images // _MOST_IMAGES)))
         self._slots = [self._bytes(), self._bytes()]
         self._turn = 0
         self.begin()
 
     def _bytes(self) -> Any:
-        return torch.randint(0, 256, (self.batch * self._taken,), dtype=torch.uint8, device=self.device)
+        size = self.batch * self._sample_bytes
+        return torch.randint(0, 256, (size,), dtype=torch.uint8, device=self.device)
 
-    def _fit(self, batch: int) -> int:
-        """The largest batch, by halves, whose step fits the device's memory."""
+    def _fit(self, images: int) -> int:
+        """How many images at once fit the device's memory, by halves."""
         while True:
-            self.batch = batch
+            self._at_once = images
             try:
+                data = self._bytes()
                 for _ in range(_WARM_STEPS):
-                    self._train(self._bytes())
+                    self._train(data)
                 torch.cuda.synchronize(self.device)
-                return batch
+                return images
             except torch.OutOfMemoryError:
                 torch.cuda.empty_cache()
-                if batch == 1:
+                if images == 1:
                     raise
-                batch //= 2
+                images //= 2
 
-    def buffers(self, size: int, count: int) -> list[Buffer]:
-        pinned = torch.empty(size * count, dtype=torch.uint8, pin_memory=True)
-        whole = memoryview(pinned.numpy())
-        return [whole[index * size : (index + 1) * size] for index in range(count)]
+    def buffers(self, size: int, count: int, fits: Callable[[Buffer], bool]) -> Sequence[Buffer]:
+        """Memory that the device copies from by itself, as far as the file system reads into it."""
+        ways = {"pinned": _pinned, "registered": _registered, "pageable": make_buffers}
+        self.memory, buffers = first_that_fits(ways, size, count, fits)
+        return buffers
 
     def begin(self) -> None:
         """Make an event whose time is known on both clocks; after a synchronize, so the error is some microseconds."""
@@ -180,9 +205,12 @@ class TorchCuda(_TorchAccelerator):
         return slot
 
     def _train(self, data: Any) -> None:
-        pixels = data.view(self.batch, -1).to(torch.bfloat16).mul_(1 / 255)
-        images = nn.functional.pad(pixels, (0, _PIXELS - self._taken)).view(self.batch, 3, 224, 224)
-        self._net(images.contiguous(memory_format=torch.channels_last)).square().mean().backward()
+        """The images of all samples: bytes of each, and zeros where it has too few."""
+        samples = data.view(self.batch, -1)[:, : self._images * _PIXELS]
+        whole = nn.functional.pad(samples, (0, self._images * _PIXELS - samples.shape[1]))
+        for part in whole.reshape(-1, 3, 224, 224).split(self._at_once):
+            images = part.to(torch.bfloat16).mul_(1 / 255)
+            self._net(images.contiguous(memory_format=torch.channels_last)).square().mean().backward()
         self._net.zero_grad(set_to_none=True)
 
     def _compute(self, batch: Any, log: Consumption) -> None:

@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from probes.feed.load import dataset
 from probes.feed.load.dataset import plan_blocks, unwritten_bytes
+from probes.feed.load.reader import Buffer, FileSource, first_that_fits, make_buffers
 from tests.probes.feed.conftest import ROOT, SHORT, specification
 
 JPEG = 322_957
@@ -27,6 +29,34 @@ def test_a_small_sample_has_a_file_of_its_own(tmp_path: Path, size: int, deviati
         assert block.offset == 0 and os.path.getsize(data.paths[block.file]) == block.read_bytes
     assert sum(block.samples for block in data.blocks) == pytest.approx(len(data.blocks))
     assert sum(map(unwritten_bytes, data.paths)) == 0
+
+
+def test_memory_that_the_file_system_does_not_read_into_gives_way_to_other_memory(tmp_path: Path) -> None:
+    data = dataset.write(str(tmp_path), plan_blocks(131_072, 0, 1000, 8 << 20, 2, 1), 1, time.monotonic() + 30.0)
+    source, block = FileSource(data), data.blocks[0]
+    assert data.direct, "this file system has no O_DIRECT"
+
+    def fits(buffer: Buffer) -> bool:
+        try:
+            return source.read(block, buffer) == block.read_bytes
+        except OSError:
+            return False
+
+    def askew(size: int, count: int) -> list[Buffer]:
+        return [buffer[1:] for buffer in make_buffers(size + 1, count)]
+
+    def refused(_size: int, _count: int) -> list[Buffer]:
+        raise RuntimeError("cudaHostRegister answers 801")
+
+    def chosen(**ways: Callable[[int, int], Sequence[Buffer]]) -> str:
+        return first_that_fits(ways, block.read_bytes, 2, fits)[0]
+
+    assert chosen(pinned=make_buffers, registered=refused) == "pinned"
+    assert chosen(pinned=askew, registered=make_buffers, pageable=make_buffers) == "registered"
+    assert chosen(pinned=askew, registered=refused, pageable=make_buffers) == "pageable"
+    with pytest.raises(RuntimeError, match="801"):
+        chosen(pinned=refused)
+    source.close()
 
 
 def test_what_there_was_no_time_to_write_is_not_read(tmp_path: Path) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from typing import Any
 
 import pytest
 
 from bench.measure.probe import Failed, ProbeError
+from probes.feed.load import main as feed_main
 from probes.feed.load.main import main
 from probes.feed.parse import parse, parse_pattern
 from probes.feed.plan import Row, Spec
@@ -40,6 +42,28 @@ def test_a_field_of_another_type_is_named_with_its_line(said: str, kind: str, fi
     broken[field] = value
     with pytest.raises(Failed, match=rf"^tool_output: line {number} of the feed's load program.*{field}"):
         parse("\n".join(map(json.dumps, lines)), "/data", "")
+
+
+@pytest.mark.parametrize(
+    ("said_by_torch", "word"),
+    [("CUDA out of memory. Tried to allocate 2 GiB\nsee the manual", "accelerator_memory"),
+     ("CUDA error: an illegal memory access was encountered", "accelerator_failed")],
+)  # fmt: skip
+def test_what_a_card_refuses_is_named(
+    said_by_torch: str, word: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It read as "ended before it had measured"."""
+
+    def refuse(_: Spec) -> None:
+        raise RuntimeError(said_by_torch)
+
+    monkeypatch.setattr(feed_main, "Program", refuse)
+    monkeypatch.setattr("os._exit", lambda _: None)
+    monkeypatch.setitem(sys.modules, "torch", sys)
+    assert main([SPEC.model_dump_json()]) == 0
+    with pytest.raises(Failed, match=f"^{word}: RuntimeError: {said_by_torch[:12]}") as caught:
+        parse(capsys.readouterr().out, "/data", "")
+    assert "nvidia-smi" in (caught.value.remedy or "")
 
 
 def test_an_answer_that_was_cut_off_is_none(said: str) -> None:
