@@ -77,6 +77,19 @@ class Lost(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Compiled(Event):
+    """Whether the small parts of a decode step run compiled, and why not; seconds of a step either way, and of the
+    compiler.
+    """
+
+    used: bool
+    why: str = ""
+    plain_seconds: float | None = None
+    compiled_seconds: float | None = None
+    compiler_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Warmup(Event):
     windows: int = 0
     steady: bool = False
@@ -210,8 +223,8 @@ class Done(Event):
 
 KINDS: Mapping[str, type[Event] | None] = {
     "begin": None, "end": None, "device": DeviceFacts, "node": NodeFacts, "card": Pinned, "lost": Lost,
-    "warmup": Warmup, "window": Window, "request": ServedRequest, "serve": Serve, "trial": SearchTrial,
-    "search": SearchEnd, "refused": Refused, "done": Done,
+    "compiled": Compiled, "warmup": Warmup, "window": Window, "request": ServedRequest, "serve": Serve,
+    "trial": SearchTrial, "search": SearchEnd, "refused": Refused, "done": Done,
 }  # fmt: skip
 _NAMES = {kind: name for name, kind in KINDS.items()}
 E = TypeVar("E", bound=Event)

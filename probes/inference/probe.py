@@ -27,7 +27,19 @@ from bench.measure.probe import (
 from bench.model import Code, Effort, Measurement, Request
 from probes.common.metrics import metrics
 from probes.inference import datasheet
-from probes.inference.events import DeviceFacts, Event, Lost, Mark, SearchEnd, Warmup, device_of, of, read, refusal
+from probes.inference.events import (
+    Compiled,
+    DeviceFacts,
+    Event,
+    Lost,
+    Mark,
+    SearchEnd,
+    Warmup,
+    device_of,
+    of,
+    read,
+    refusal,
+)
 from probes.inference.parse import parse, parse_node
 from probes.inference.shapes import SHAPES
 
@@ -106,6 +118,8 @@ def _tell(ctx: Context, found: Sequence[Event]) -> None:
     for event in found:
         if isinstance(event, Warmup) and not event.steady:
             ctx.warn("the load's speed had not settled within 3 % when its time for warming up was over")
+        if isinstance(event, Compiled) and event.why:
+            ctx.warn(f"a decode step runs uncompiled, some 10 % slower at batch 1: {event.why}")
         if isinstance(event, SearchEnd) and event.best is None:
             ctx.warn(f"no rate down to {event.failed or 0.0:.3g} requests/s was shown to keep the limits")
         if isinstance(event, DeviceFacts) and event.kind == "cuda" and datasheet.find(event.name) is None:

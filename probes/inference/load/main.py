@@ -43,7 +43,7 @@ def main(words: list[str]) -> int:
         torch.set_num_threads(options.threads)
         device = choose(torch, options.accelerator, options.device, survey())
         pin(device.cpus)
-        run(device, options, began + options.seconds)
+        run(device, options, began)
     except ProbeError as error:
         say(Refused("unsupported" if isinstance(error, Unsupported) else "failed", error.reason, error.remedy))
         return 0
@@ -54,15 +54,15 @@ def main(words: list[str]) -> int:
     return 0
 
 
-def run(device: Device, options: argparse.Namespace, deadline: float) -> None:
-    """Say what it runs on, then run every stage until the deadline (monotonic seconds)."""
+def run(device: Device, options: argparse.Namespace, began: float) -> None:
+    """Say what it runs on, then run every stage. ``began``: when the process did (monotonic seconds)."""
     from probes.inference.load.stages import Stages  # imports torch, whose absence has its own answer
 
     shape = SHAPES.get(options.shape) or shape_for(device.kind, device.facts["memory_free_bytes"], options.quick)
     say(DeviceFacts(device.kind, device.index, shape.name), parameters=shape.parameters,
         dtype=str(device.dtype).removeprefix("torch."), seed=options.seed, **device.facts)  # fmt: skip
     if not options.check:
-        Stages(device, shape, options, deadline).run()
+        Stages(device, shape, options, began).run()
 
 
 if __name__ == "__main__":

@@ -115,7 +115,7 @@ def _decode(device: Device, mine: Assignment) -> TimedWork:
         decoder.positions.fill_(context)
         decoder.decode(1, context)
 
-    read = shape.decode_bytes(1, context, device.element_bytes)
+    read = shape.decode_bytes(1, decoder.read_length(context), device.element_bytes)
     return step, {"tokens": 1, "bytes": read, "batch": 1, "shape": shape.name}
 
 

@@ -16,7 +16,19 @@ from typing import Any
 
 import torch
 
-from probes.inference.events import SearchEnd, SearchTrial, Serve, ServedRequest, Warmup, Window, measured, say, stage
+from bench.judge.statistics import samples_needed_for_quantile
+from probes.inference.events import (
+    Compiled,
+    SearchEnd,
+    SearchTrial,
+    Serve,
+    ServedRequest,
+    Warmup,
+    Window,
+    measured,
+    say,
+    stage,
+)
 from probes.inference.load.decoder import Decoder
 from probes.inference.load.device import Device, TimedWork, ceilings, copy_bytes, timer
 from probes.inference.load.open_loop import OpenLoop, Served, Trial, highest_rate, poisson_arrivals
@@ -28,6 +40,9 @@ _STEADY_RATIO = 0.03  # three windows in a row within this are steady
 _MOST_STEPS_KEPT = 2000
 _QUICK = {"warm": 0.08, "rounds": 0.50, "serve": 0.40, "search": 0.0}  # of the time that is left after setting up
 _SHARES = {"warm": 0.06, "rounds": 0.42, "serve": 0.25, "search": 0.25}
+_ON_CUDA = {"warm": 0.04, "rounds": 0.20, "serve": 0.50, "search": 0.24}
+_LEAST_SECONDS = 5.0  # of measuring on a card, however long it took to start
+_SERVED_FOR_P99 = 1.15 * samples_needed_for_quantile(0.99)  # arrivals are random, and the last ones do not finish
 _MOST_ROUNDS = {"cuda": 3, "cpu": 100}  # a GPU does not drift with its host; long windows serve its energy counter
 _WEIGHTS = {"prefill": 1.0, "decode": 1.0}  # of a round; what these are held against takes half as long
 _SLEEP_AHEAD = 0.0005  # wake this much before an arrival and spin, because a sleep ends late
@@ -64,11 +79,18 @@ def sizes(device: Device, shape: Shape, quick: bool) -> Sizes:
     return Sizes(256, 64, 1024, length, largest, batches, min(8, largest), 512)
 
 
-class Stages:
-    """One load on one device, until the deadline (monotonic seconds)."""
+def serving_seconds(rate: float, share: float, left: float, on_cuda: bool) -> float:
+    """How long to serve: its share of the time; on a card as long as a p99 needs at that rate, if there is time."""
+    return max(0.5, min(left, max(share, _SERVED_FOR_P99 / rate if on_cuda else 0.0)))
 
-    def __init__(self, device: Device, shape: Shape, options: argparse.Namespace, deadline: float) -> None:
-        self.device, self.shape, self.options, self.deadline = device, shape, options, deadline
+
+class Stages:
+    """One load on one device. Its time begins with the process (monotonic seconds), but on a card with the first
+    stage, except in a quick run: starting CUDA, filling the card and compiling take 5 to 25 s.
+    """
+
+    def __init__(self, device: Device, shape: Shape, options: argparse.Namespace, began: float) -> None:
+        self.device, self.shape, self.options = device, shape, options
         self.sizes = sizes(device, shape, options.quick)
         self.slots = min(self.sizes.slots, _MOST_SERVED)
         self.limits = Limits(options.first_token_limit, options.inter_token_limit)
@@ -76,9 +98,32 @@ class Stages:
             slots, length = self.sizes.slots, self.sizes.length
             self.decoder = Decoder(shape, device.torch_name, device.dtype, slots, length, options.seed)
             self.decoder.synchronize()
-        self.time_steps = timer(torch, device)
+            self.time_steps = timer(torch, device)
+            if self.on_cuda and not options.quick:
+                say(Compiled(**self.faster_parts()))
+        self.deadline = began + options.seconds
+        if self.on_cuda:
+            least = time.monotonic() + (_LEAST_SECONDS if options.quick else options.seconds)
+            self.deadline = max(self.deadline, least)
         self.draw = torch.Generator(device="cpu").manual_seed(options.seed)
         self.prompt = self.words(self.sizes.prefill_batch, self.sizes.context * (2 if device.kind == "cuda" else 1) - 1)
+
+    @property
+    def on_cuda(self) -> bool:
+        return self.device.kind == "cuda"
+
+    def faster_parts(self) -> dict[str, Any]:
+        """Compile the small parts of a step where the node has a compiler, and keep them where they win."""
+        from probes.inference.load import compiler
+
+        self.start_decode()
+        step = self.decode_step(1)
+
+        def seconds() -> float:
+            step()
+            return statistics.median(self.time_steps(step, 0.2).steps)
+
+        return compiler.faster(self.decoder, seconds)
 
     def words(self, batch: int, count: int) -> Any:
         """Random tokens, [batch, count], on the device."""
@@ -86,15 +131,16 @@ class Stages:
 
     def run(self) -> None:
         left = max(1.0, self.deadline - time.monotonic())
-        shares = _QUICK if self.options.quick else _SHARES
+        shares = _QUICK if self.options.quick else _ON_CUDA if self.on_cuda else _SHARES
         self.warm_up(left * shares["warm"])
         took = self.rounds(left * shares["rounds"])
-        searching = left * shares["search"]
-        spare = self.deadline - time.monotonic() - searching - 0.2
-        first = self.serve(self.modest_rate(took), max(0.5, min(left * shares["serve"], spare)))
-        if searching > 0:
+        rate, spare = self.modest_rate(took), self.deadline - time.monotonic() - 0.2
+        if not self.on_cuda:
+            spare -= left * shares["search"]
+        first = self.serve(rate, serving_seconds(rate, left * shares["serve"], spare, self.on_cuda))
+        if shares["search"] > 0:
             with stage("inference.search"):
-                self.search(first, time.monotonic() + searching)
+                self.search(first, max(self.deadline, time.monotonic() + _SHORTEST_TRIAL))
 
     # --- warm-up
 
@@ -169,7 +215,7 @@ class Stages:
 
     def decode_work(self, batch: int) -> dict[str, Any]:
         context = self.sizes.context + 32  # the mean over the 64 positions that are stepped through
-        read = self.shape.decode_bytes(batch, context, self.device.element_bytes)
+        read = self.shape.decode_bytes(batch, self.decoder.read_length(context), self.device.element_bytes)
         return {"batch": batch, "tokens": batch, "bytes": read, "context": context}
 
     # --- serving
@@ -269,7 +315,12 @@ class DecoderServer:
         self.decoder.tokens[:batch].tolist()
 
     def warm(self) -> None:
-        """Every batch size once, so that nothing is captured while requests wait."""
+        """Prompts from the shortest to the longest, and every batch size, once: nothing is planned or captured while
+        requests wait.
+        """
+        by_length = sorted(self.prompts, key=lambda prompt: prompt.shape[1])
+        for prompt in by_length[:: max(1, len(by_length) // 3)]:
+            self.decoder.prefill(prompt)
         for power in range(self.slots.bit_length()):
             self.decoder.positions.fill_(self.longest - 1)
             self.decoder.decode(1 << power, self.longest)

@@ -13,12 +13,15 @@ from typing import Any
 import pytest
 import torch
 
+from bench.judge.statistics import samples_needed_for_quantile
 from bench.measure.probe import Failed
 from probes.common.nvml import Seen, Survey
+from probes.inference.load import compiler
 from probes.inference.load import device as inference_device
 from probes.inference.load import stages as inference_stages
-from probes.inference.load.decoder import Decoder
+from probes.inference.load.decoder import PLAIN, Decoder, Parts
 from probes.inference.load.device import Device, choose
+from probes.inference.load.open_loop import poisson_arrivals
 from probes.inference.shapes import SHAPES, shape_for
 from tests.probes.gpu.conftest import Fake, fake, new_driver
 from tests.probes.inference.test_decoder import TINY, prompt
@@ -35,7 +38,77 @@ def fake_torch(devices: int = 2, free: int = H200_FREE) -> Any:
         get_device_properties=lambda index: properties, mem_get_info=lambda index: (free, 141_000_000_000),
     )  # fmt: skip
     version = SimpleNamespace(cuda="12.8" if devices else None)
-    return SimpleNamespace(cuda=cuda, version=version, __version__="2.13.0", bfloat16=torch.bfloat16)
+    chosen: list[bool] = []
+    attention = SimpleNamespace(cuda=SimpleNamespace(enable_cudnn_sdp=chosen.append, cudnn=chosen))
+    return SimpleNamespace(
+        cuda=cuda, version=version, backends=attention, __version__="2.13.0", bfloat16=torch.bfloat16
+    )
+
+
+def test_cudnn_plans_no_attention() -> None:
+    """Was: its first plan for each new prompt length took 45 to 50 ms on an H200, a false NO-GO of serving."""
+    torch_of_a_gpu = fake_torch()
+    choose(torch_of_a_gpu, "auto", 0, Survey("570.1"))
+    assert torch_of_a_gpu.backends.cuda.cudnn == [False]
+
+
+@pytest.mark.parametrize("rate", [10.0, 23.8, 60.0])
+def test_serving_on_a_card_lasts_until_a_p99_has_its_requests(rate: float) -> None:
+    """Was: 25 % of the time, some 200 requests at standard, so that the gate on the p99 could never have data."""
+    seconds = inference_stages.serving_seconds(rate, share=10.0, left=60.0, on_cuda=True)
+    arrived = len(poisson_arrivals(rate, seconds, 256, 64, seed=7))
+    assert arrived >= samples_needed_for_quantile(0.99)
+    assert inference_stages.serving_seconds(rate, share=10.0, left=12.0, on_cuda=True) <= 12.0
+    assert inference_stages.serving_seconds(rate, share=10.0, left=60.0, on_cuda=False) == 10.0
+
+
+class Recorded:
+    """A decoder that notes what it was asked for."""
+
+    def __init__(self) -> None:
+        self.prompts: list[int] = []
+        self.batches: list[int] = []
+        self.positions = torch.zeros(8, dtype=torch.long)
+
+    def prefill(self, prompt: Any) -> None:
+        self.prompts.append(prompt.shape[1])
+
+    def decode(self, batch: int, longest: int) -> None:
+        self.batches.append(batch)
+
+    def synchronize(self) -> None:
+        return None
+
+
+def test_what_serving_needs_is_warm_before_the_first_request() -> None:
+    """Was: decode only, so that the first token of the first requests was that of a cold prefill."""
+    made: Any = Recorded()
+    prompts = [torch.zeros(1, count, dtype=torch.long) for count in (256, 192, 320, 201, 300)]
+    inference_stages.DecoderServer(made, prompts, slots=8, longest=400).warm()
+    assert min(made.prompts) == 192 and len(made.prompts) >= 3 and max(made.prompts) >= 300
+    assert made.batches == [1, 2, 4, 8]
+
+
+@pytest.mark.parametrize(("wins", "used"), [(0.9, True), (1.1, False)])
+def test_a_compiled_step_is_kept_only_if_it_is_faster(monkeypatch: pytest.MonkeyPatch, wins: float, used: bool) -> None:
+    monkeypatch.setattr(compiler, "_lacking", lambda: None)
+    other = Parts()
+    monkeypatch.setattr(compiler, "compiled", lambda: other)
+    decoder = Decoder(TINY, "cpu", torch.float64, slots=2, length=64)
+    said = compiler.faster(decoder, lambda: wins if decoder.parts is other else 1.0)
+    assert said["used"] is used and said["plain_seconds"] == 1.0
+    assert (decoder.parts is other) is used
+
+
+def test_a_compiler_that_fails_costs_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise RuntimeError("no ptxas here\nand a page of it")
+
+    monkeypatch.setattr(compiler, "_lacking", lambda: None)
+    monkeypatch.setattr(compiler, "compiled", broken)
+    decoder = Decoder(TINY, "cpu", torch.float64, slots=2, length=64)
+    said = compiler.faster(decoder, lambda: 1.0)
+    assert said["used"] is False and said["why"] == "RuntimeError: no ptxas here" and decoder.parts is PLAIN
 
 
 def test_a_gpu_is_described_with_who_else_is_on_it() -> None:
