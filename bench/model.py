@@ -417,16 +417,16 @@ class Verdict(Frozen):
     """One profile's answer for one run. ``digest`` is the sha256 of the profile that was judged by.
 
     The score is that of the weakest required gate, and a gate without data has 0. So beside it stands what was shown:
-    how many gates are ``required``, how many of them were ``measured``, and the lowest score of those. All three are
-    None in documents of before there were any.
+    how many gates are ``required``, how many of them were ``measured``, and the lowest score of those, None for none.
+    Documents of before have none of the three.
     """
 
     profile: Text
     digest: Text
     decision: Decision
     score: Annotated[FiniteFloat, Field(ge=0, le=100)]
-    required: Annotated[int, Field(ge=0)] | None = None
-    measured: Annotated[int, Field(ge=0)] | None = None
+    required: Annotated[Annotated[int, Field(ge=0)] | None, _ONLY_IF_SET] = None
+    measured: Annotated[Annotated[int, Field(ge=0)] | None, _ONLY_IF_SET] = None
     weakest_measured_score: Annotated[FiniteFloat, Field(ge=0, le=100)] | None = None
     findings: tuple[Finding, ...]
 

@@ -14,7 +14,7 @@ RDMA_PORTS = "fabric_rdma_ports"
 def accelerators(run: Run) -> int | None:
     """How many accelerators the node feeds: as many as were emulated by number, else the cards that are there.
 
-    Cards are what the driver lists or NVML names, whichever are more, however few of them the run used. One emulated
+    Cards are those that were watched, else those that the driver lists, however few of them the run used. One emulated
     accelerator without a number stands for each card of the node, and for one where there is none.
     """
     emulated = _EMULATED.fullmatch(run.request.accelerator)
@@ -22,7 +22,7 @@ def accelerators(run: Run) -> int | None:
         return int(emulated["count"]) or None
     listed = run.node.facts.get("gpus")
     named = {measurement.labels.get("device") for measurement in run.find("accelerator_info")}
-    cards = max(len(listed) if isinstance(listed, list | tuple) else 0, len(named))
+    cards = len(named) or (len(listed) if isinstance(listed, list | tuple) else 0)
     return cards or (1 if emulated else None)
 
 

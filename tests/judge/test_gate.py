@@ -205,7 +205,7 @@ def test_a_verdict_of_before_says_nothing_of_what_it_stands_on() -> None:
     [
         ("auto", ["H100"] * 8, 0, 8),
         ("auto", [], 2, 2),
-        ("auto", ["H100"], 8, 8),
+        ("auto", ["H100"] * 8, 2, 2),
         ("auto", [], 0, None),
         ("cuda", None, 0, None),
         ("cpu", [], 0, None),
