@@ -6,12 +6,13 @@ import json
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from bench.measure.jsonl import objects
-from bench.measure.probe import Probe, ProbeError, Watch
+from bench.measure.probe import Failed, Probe, ProbeError, Watch
+from bench.model import Code
 
 PERIOD_SECONDS = 1.0
 
@@ -34,6 +35,9 @@ class Watching:
             sample = self.watch.sample(event)
         except ProbeError as error:
             self.error = error
+            return
+        except Exception as error:  # noqa: BLE001 - what only looks on must not end what measures
+            self.error = Failed(Code.INTERNAL, f"{type(error).__name__}: {error}")
             return
         finally:
             self.cost_seconds += time.perf_counter() - started
@@ -82,7 +86,8 @@ class Observers:
             self._thread.join(5)
         closing, self.watching = self.watching, []  # what is parsed after this is no stage that they could be asked of
         for one in closing:
-            one.watch.close()
+            with suppress(Exception):  # all that it saw is there already
+                one.watch.close()
 
 
 def to_lines(samples: Sequence[Mapping[str, Any]]) -> str:

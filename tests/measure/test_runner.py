@@ -229,6 +229,22 @@ def test_a_watcher_that_falls_ill_keeps_what_it_saw(tmp_path: Path) -> None:
     assert any("lost" in warning for warning in thermo.warnings)
 
 
+def test_a_watcher_that_raises_anything_costs_itself_and_nothing_else(tmp_path: Path) -> None:
+    """What was no error of a probe, and any at its close, ended the run with nothing stored."""
+
+    class Broken(Thermometer):
+        def sample(self, event: str) -> Mapping[str, Any]:
+            if self.count == 2:
+                raise KeyError(event)
+            return super().sample(event)
+
+        def close(self) -> None:
+            raise OSError("gone")
+
+    run = execute(plan(tmp_path, probe("p", lambda _: [measured(1)]), watcher(Broken())))
+    assert [result.outcome for result in run.results if result.probe == "p"] == [Outcome.OK]
+
+
 def test_what_straddles_is_measured_again_and_pooled(tmp_path: Path) -> None:
     rounds: list[int] = []
 
