@@ -145,7 +145,8 @@ def _profile(torch: Any, accelerator: str, step: Callable[[], None], made: Any) 
             step()
         made.synchronize()
     key = "self_device_time_total" if accelerator == "cuda" else "self_cpu_time_total"
-    events = sorted(profiled.key_averages(), key=lambda event: -float(getattr(event, key)))
+    timed = [event for event in profiled.key_averages() if getattr(event, key) > 0]
+    events = sorted(timed, key=lambda event: -float(getattr(event, key)))
     print(profiled.key_averages().table(sort_by=key, row_limit=25))
     top = [f"{event.key[:60]} {getattr(event, key) / 5:.0f} us x{event.count // 5}" for event in events[:8]]
     say(

@@ -224,6 +224,21 @@ def test_the_survey_lists_cards_by_identity(fake: Fake) -> None:
     assert done.stdout.splitlines()[2] == "None 1 {0}", "a worker was pinned beside no card on x86"
 
 
+def test_the_load_of_one_card_is_bound_to_the_cpus_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the workers of several cards were bound."""
+    from probes.inference.load import main as inference
+
+    before, ran_on = os.sched_getaffinity(0), set()
+    beside = Device("cuda", "cuda:0", torch.bfloat16, {}, cpus=frozenset({min(before)}))
+    monkeypatch.setattr(inference, "choose", lambda *_: beside)
+    monkeypatch.setattr(inference, "run", lambda *_: ran_on.update(os.sched_getaffinity(0)))
+    try:
+        assert inference.main(["--accelerator", "cuda"]) == 0
+    finally:
+        os.sched_setaffinity(0, before)
+    assert ran_on == {min(before)}
+
+
 def test_an_error_of_torch_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     from probes.inference.load import main as inference
 
