@@ -262,7 +262,7 @@ class Measurement(Frozen):
     of a median, ``counts`` (k of n) of a share, ``distributions`` of a quantile, one a round. The last are not written
     to the run's document: they are long, and the raw output beside it holds them.
     ``invalid`` says why the number must not decide anything (the host was contended, the reads were not cold): shown,
-    never judged.
+    never judged. ``wide`` says what made the interval wide (the accelerator drifted), and decides nothing.
     """
 
     metric: Name

@@ -141,6 +141,8 @@ def _attribute_path(arms: _Arms, limit: float) -> Attribution:
     )
     slower = _slower(arms) if bottleneck == "accelerator" else None
     explanation = _undecided(arms.doubt) if arms.doubt else _sentence(answer, (c, f), limit, slower)
+    if not arms.doubt and (why := _unsure(arms.rates, answer)):
+        explanation = f"{explanation[:-1]}, which is not sure, because {why}."
     return _explained(answer, explanation, _advice(answer, arms.beside))
 
 
@@ -187,6 +189,15 @@ def gap_interval(rates: Mapping[str, Measurement]) -> tuple[float, float]:
     f_low, f_high = (max(bound, 0.0) for bound in rates["fetch"].interval)
     smallest = max(0.0, 1.0 - f_high / c_low) if c_low > 0.0 else 0.0
     return smallest, max(0.0, 1.0 - f_low / c_high)
+
+
+def _unsure(rates: Mapping[str, Measurement], answer: Attribution) -> str:
+    """Why the sentence is not sure, in words: what made wide an interval that lies on both sides of its limit."""
+    c, s = (rates[stage].interval for stage in ("resident", "storage"))
+    least, most = 1.0 - s[1] / max(c[0], 1e-300), 1.0 - max(s[0], 0.0) / c[1]
+    open_ = answer.starved is False if answer.bottleneck == "storage" else least < _NOT_STARVED <= most
+    said = (rates[stage].wide for stage in ("resident", "storage"))
+    return "; ".join(why.partition(": ")[2] for why in said if why) if open_ else ""
 
 
 def _severity(answer: Attribution) -> tuple[int, float]:

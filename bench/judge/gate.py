@@ -182,6 +182,8 @@ def _found(
         reason = f"{Code.STRADDLES_LIMIT}: {low} to {high} lies on both sides of {needed} {which}".rstrip()
         if held := worst.labels.get("limited_by"):
             reason += f"; held back by the {held}, so there may be more"
+        if worst.wide:
+            reason += f", because {worst.wide}"
         return _finding(gate, status, worst, reason, _HELD.get(held or "", _REPEAT))
     if hole := _hole(run, counted):
         return _finding(gate, Status.NO_DATA, worst, f"{Code.NOT_MEASURED}: {hole}")

@@ -7,18 +7,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from bench.judge.attribution import components
-from bench.judge.statistics import median, quantile, quantile_interval
+from bench.judge.statistics import quantile, quantile_interval
 from bench.measure import jsonl
 from bench.measure.probe import Failed, TimedOut, Unsupported
 from bench.model import Code, Measurement, Series
 from probes.common.metrics import exact, of_repeats
-from probes.feed.rates import Rate, difference_interval, each_step, own, pool, rate
+from probes.feed.rates import Rate, each_step, own, pool, rate
 from probes.feed.records import Arm, Checkpoint, End, KvRead, LoadError, ModelLoad, Moved, PatternReady, Ready
-from probes.feed.validity import COLD_RATIO, reasons
+from probes.feed.validity import COLD_RATIO, reasons, widened
+from probes.feed.waterfall import ARMS, Rates
 
 WHO = "the feed's load program"
-ARMS = ("resident", "transfer", "preprocess", "fetch", "storage")
 _ERRORS = {
     "in_memory": Unsupported, "torch_missing": Unsupported, "no_cuda": Unsupported,
     "package_missing": Unsupported, "unknown_loader": Unsupported, "path_hangs": TimedOut, "read_failed": Failed,
@@ -88,16 +87,17 @@ class _PathRates:
         if label:
             self.labels["accelerator"] = label
         self.demand = ready.demand or math.inf
-        self.turns: dict[str, list[Sequence[float]]] = {}
-        self.rates: dict[str, Rate] = {}
+        turns: dict[str, list[Sequence[float]]] = {}
+        rates: dict[str, Rate] = {}
         for name in (*ARMS, "yardstick"):
-            self.turns[name] = [turn for turn in map(self._windows, self.of(name)) if turn]
-            if self.turns[name] or name == "resident":
-                self.rates[name] = self._rate(name)
-            self.demand = self.rates["resident"].value
-        means = {name: [sum(turn) / len(turn) for turn in turns] for name, turns in self.turns.items()}
-        capability = [median(turn) for turn in self.turns["resident"]] or [self.demand]
-        self.doubts = reasons(ready, arms, {**means, "resident": capability})
+            turns[name] = [turn for turn in map(self._windows, self.of(name)) if turn]
+            if turns[name] or name == "resident":
+                rates[name] = self._rate(name, turns[name])
+            self.demand = rates["resident"].value
+        doubts = reasons(ready, arms, turns, self.demand)
+        wide = {arm: why for arm, why in widened(turns, self.demand).items() if arm not in doubts}
+        self.rates = Rates(self.labels, rates, doubts, wide)
+        self.figure = self.rates.figure
 
     def of(self, name: str) -> list[Arm]:
         return [arm for arm in self.arms if arm.arm == name]
@@ -109,75 +109,25 @@ class _PathRates:
         found = arm.steady(self.demand)
         return found.thirds if found else ()
 
-    def _rate(self, name: str) -> Rate:
+    def _rate(self, name: str, turns: Sequence[Sequence[float]]) -> Rate:
         if name == "resident" and (exact := self.ready.demand):
             return Rate(exact, (exact, exact), (exact,))
-        if not self.turns[name]:
+        if not turns:
             raise ValueError(f"no {name} arm is long enough")
-        return own(self.turns[name]) if name == "resident" else pool(self.turns[name])
+        return own(turns) if name == "resident" else pool(turns, self.demand)
 
-    def figure(self, metric: str, rate: Rate, /, **labels: str) -> Measurement:
-        low, high = rate.interval
-        return Measurement(
-            metric=metric,
-            value=rate.value,
-            interval=(min(low, rate.value), max(high, rate.value)),
-            samples=max(1, len(rate.repeats)),
-            labels={**self.labels, **labels},
-            repeats=rate.repeats,
-            invalid="; ".join(self.doubts) or None,
-        )
-
-    def spread(self, metric: str, values: Sequence[float], /, **labels: str) -> Measurement:
+    def spread(self, metric: str, values: Sequence[float], arms: Sequence[str], /, **labels: str) -> Measurement:
         """The mean of the turns' values, from the smallest to the largest."""
         ordered = sorted(values)
-        return self.figure(metric, Rate(sum(ordered) / len(ordered), (ordered[0], ordered[-1])), **labels)
+        return self.figure(metric, Rate(sum(ordered) / len(ordered), (ordered[0], ordered[-1])), arms, **labels)
 
     def measurements(self) -> Iterator[Measurement]:
-        for stage, measured in self.rates.items():
-            if stage == "yardstick":
-                yield self.figure("feed_yardstick_samples_per_second", measured)
-            else:
-                yield self.figure("inference_samples_per_second", measured, stage=stage)
-        yield from self._starvation()
-        yield from self._headroom()
+        loader = {"loader": self.ready.loader, "workers": str(self.ready.loader_workers)} if self.ready.loader else {}
+        yield from self.rates.measurements(loader)
         yield exact("feed_sample_bytes", self.ready.sample_bytes, 1, self.labels)
-        for part in (self._busy, self._interference, self._waits, self._cores, self._mlperf, self._loader):
+        for part in (self._busy, self._interference, self._waits, self._cores, self._mlperf):
             yield from part()
         yield from self._ways_to_read()
-
-    def _starvation(self) -> Iterator[Measurement]:
-        """The contract's parts, each with an interval by interval arithmetic on the rates'.
-
-        The repeats are the windows of the arm that makes the difference, so that a repetition can be pooled.
-        """
-        if any(name not in self.rates for name in ARMS):
-            return
-        c, t, p, f, s = (self.rates[name] for name in ARMS)
-        lowest, highest = map(min, p.interval, f.interval)
-        supply = Rate(min(p.value, f.value), (lowest, highest))
-        parts = components(c.value, t.value, p.value, f.value, s.value).model_dump()
-        interval = difference_interval(c.interval, s.interval, c.interval)
-        total = Rate(1.0 - s.value / c.value, interval, tuple(1.0 - rate / c.value for rate in s.repeats))
-        yield self.figure("starvation_ratio", total, component="total")
-        falls = {"transfer": (c, t), "preprocess": (t, p), "storage": (p, f), "overlap": (supply, s)}
-        for name, (high, low) in falls.items():
-            least = 0.0 if name == "storage" else -math.inf
-            interval = difference_interval(high.interval, low.interval, c.interval, least)
-            windows = tuple(max(least, (high.value - rate) / c.value) for rate in low.repeats)
-            yield self.figure("starvation_ratio", Rate(parts[name], interval, windows), component=name)
-
-    def _headroom(self) -> Iterator[Measurement]:
-        """How often the path could feed one accelerator; with ``count`` of them ``resident`` is what all consume."""
-        if "fetch" not in self.rates:
-            return
-        c, f, count = self.rates["resident"], self.rates["fetch"], self.ready.count or 1
-        low, high = count * f.interval[0] / c.interval[1], count * f.interval[1] / c.interval[0]
-        repeats = tuple(count * value / c.value for value in f.repeats)
-        ratio = Rate(count * f.value / c.value, (low, high), repeats)
-        yield self.figure("storage_headroom_ratio", ratio)
-        feedable, least, most = (float(math.floor(value + 1e-9)) for value in (ratio.value, low, high))
-        yield self.figure("accelerators_feedable", Rate(feedable, (least, most)))
 
     def _busy(self) -> Iterator[Measurement]:
         """The share of each arm's window in which the accelerator computed; steps at the window's edges are cut."""
@@ -189,7 +139,7 @@ class _PathRates:
                 error = max(arm.busy_error_ratio for arm in arms)
                 interval = max(0.0, min(shares) - error), min(1.0, max(shares) + error)
                 busy = Rate(sum(shares) / len(shares), interval)
-                yield self.figure("accelerator_busy_ratio", busy, stage=f"feed.{name}", device=device)
+                yield self.figure("accelerator_busy_ratio", busy, [name], stage=f"feed.{name}", device=device)
 
     def _interference(self) -> Iterator[Measurement]:
         """How much slower a sample is computed while it is also loaded: not idleness, and no storage mends it."""
@@ -197,7 +147,8 @@ class _PathRates:
         loading = [arm.sample_seconds for arm in self.of("storage") if arm.sample_seconds]
         if alone and loading:
             mean = sum(alone) / len(alone)
-            yield self.spread("feed_interference_ratio", [1.0 - mean / seconds for seconds in loading])
+            slower = [1.0 - mean / seconds for seconds in loading]
+            yield self.spread("feed_interference_ratio", slower, ("resident", "storage"))
 
     def _waits(self) -> Iterator[Measurement]:
         """How long a step waited for its batch, over the storage arm's turns: the median of the turns' quantiles."""
@@ -207,45 +158,34 @@ class _PathRates:
             if values:
                 values.sort()
                 wait = Rate(values[len(values) // 2], (values[0], values[-1]))
-                yield self.figure("feed_wait_seconds", wait, stage="storage", statistic=statistic)
+                yield self.figure("feed_wait_seconds", wait, ["storage"], stage="storage", statistic=statistic)
 
     def _cores(self) -> Iterator[Measurement]:
         """CPU cores that preparing samples would keep busy at the accelerator's full rate, by the CPU time it took."""
         arm = next((arm for arm in self.of("preprocess") if arm.read_bytes > 0), None)
         if self.ready.decode != "none" and arm:
             cores = self.demand * arm.reader_cpu_seconds * self.ready.sample_bytes / arm.read_bytes
-            yield self.spread("feed_preprocess_cores", [cores])
-            yield self.spread("feed_available_cores", [float(self.ready.cores)])
+            yield self.spread("feed_preprocess_cores", [cores], ("resident", "preprocess"))
+            yield exact("feed_available_cores", float(self.ready.cores), 1, self.labels)
 
     def _mlperf(self) -> Iterator[Measurement]:
         """MLPerf Storage's accelerator utilization: computing time over running time, the first batch left out."""
         arms = self.of("storage") if self.ready.accelerator == "emulated" else []
         if found := [value for arm in arms if (value := self._utilization(arm)) is not None]:
-            yield self.spread("feed_mlperf_utilization_ratio", found)
+            yield self.spread("feed_mlperf_utilization_ratio", found, ["storage"])
 
     def _utilization(self, arm: Arm) -> float | None:
         last = len(arm.curve) - 1
         first = next((index for index, done in enumerate(arm.curve) if done >= self.ready.batch), last)
         return min(1.0, rate(arm.curve, arm.grid_seconds, first, last) / self.demand) if first < last else None
 
-    def _loader(self) -> Iterator[Measurement]:
-        """What another loader loses against our own reader on the same path, of the accelerator's capability."""
-        name = self.ready.loader
-        if not name or "yardstick" not in self.rates or "storage" not in self.rates:
-            return
-        ours, theirs, alone = (self.rates[arm] for arm in ("yardstick", "storage", "resident"))
-        interval = difference_interval(ours.interval, theirs.interval, alone.interval)
-        gap = Rate((ours.value - theirs.value) / alone.value, interval)
-        yield self.figure("feed_loader_gap_ratio", gap, loader=name, workers=str(self.ready.loader_workers))
-
     def _ways_to_read(self) -> Iterator[Measurement]:
         """Reading alone, in the way of the fetch arm and in those that the search tried."""
         size, metric = self.ready.sample_bytes, "feed_fetch_bytes_per_second"
         way = (self.ready.workers, self.ready.block_bytes, not self.ready.direct)
-        if "fetch" in self.rates:
-            usual = self.rates["fetch"]
+        if usual := self.rates.rates.get("fetch"):
             low, high = usual.interval
-            yield self.figure(metric, Rate(usual.value * size, (low * size, high * size)), **_way(*way))
+            yield self.figure(metric, Rate(usual.value * size, (low * size, high * size)), ["fetch"], **_way(*way))
         seen = {way}
         for arm in self.of("mend"):
             way = (arm.workers, arm.block_bytes, arm.buffered)
@@ -253,7 +193,7 @@ class _PathRates:
             if way not in seen and last - first >= 3:
                 middle = (first + last) / 2
                 halves = [rate(arm.curve, arm.grid_seconds, a, b) for a, b in ((first, middle), (middle, last))]
-                yield self.spread(metric, [half * size for half in halves], **_way(*way))
+                yield self.spread(metric, [half * size for half in halves], ["mend"], **_way(*way))
             seen.add(way)
 
     def series(self) -> Iterator[Series]:
@@ -270,7 +210,8 @@ class _PathRates:
                 yield _series("feed_pressure_ratio", labels, arm.pressure_curve, 3)
 
     def warnings(self) -> Iterator[str]:
-        """Doubts that do not void the numbers: a burst before the sustained rate, reads through the page cache."""
+        """Doubts that do not void the numbers: a wide interval, a burst before the sustained rate, the page cache."""
+        yield from dict.fromkeys(self.rates.wide.values())
         path, megabytes = self.labels["path"], self.ready.sample_bytes / 1e6
         for arm in self.of("storage"):
             found = arm.steady(self.demand)

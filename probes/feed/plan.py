@@ -66,16 +66,16 @@ class Spec(BaseModel, frozen=True, extra="forbid"):
 #: (warm, shortest, longest) of each arm at quick, standard and thorough effort. Warm-up covers the fill of the
 #: read-ahead and short burst credits; an arm that is not flat by then goes on to ``longest``.
 _SECONDS: Mapping[str, tuple[tuple[float, float, float], ...]] = {
-    "resident": ((0.5, 1.0, 1.0), (0.5, 3.0, 3.0), (0.5, 10.0, 10.0)),
-    "transfer": ((0.3, 0.7, 0.7), (0.5, 1.5, 1.5), (1.0, 5.0, 5.0)),
-    "preprocess": ((0.3, 1.2, 1.2), (0.5, 3.0, 3.0), (1.0, 10.0, 10.0)),
-    "fetch": ((1.0, 1.5, 2.5), (1.5, 5.0, 10.0), (2.0, 20.0, 60.0)),
-    "storage": ((1.0, 3.0, 4.5), (2.0, 10.0, 20.0), (2.0, 30.0, 90.0)),
+    "resident": ((0.3, 0.6, 0.6), (0.5, 2.0, 2.0), (0.5, 7.0, 7.0)),
+    "transfer": ((0.2, 0.4, 0.4), (0.3, 0.9, 0.9), (1.0, 3.0, 3.0)),
+    "preprocess": ((0.2, 0.6, 0.6), (0.5, 1.5, 1.5), (1.0, 6.0, 6.0)),
+    "fetch": ((0.5, 0.8, 1.8), (1.0, 3.0, 7.0), (2.0, 14.0, 40.0)),
+    "storage": ((0.7, 1.8, 3.0), (1.5, 6.0, 14.0), (2.0, 20.0, 60.0)),
     "yardstick": ((1.0, 2.0, 4.0), (1.0, 5.0, 10.0), (1.0, 15.0, 30.0)),
     "mend": ((0.3, 0.6, 0.6), (0.3, 1.5, 1.5), (0.3, 5.0, 5.0)),
 }
-#: Storage twice, interleaved with fetch, because devices drift.
-_TURNS = (("transfer", 1), ("preprocess", 1), ("fetch", 1), ("storage", 1), ("fetch", 2), ("storage", 2))
+#: Each arm so often, one after the other, because devices drift: of two turns nobody can tell how far, at 95 %.
+_TURNS = 3
 #: Other ways to read, the most promising first; the search ends with the effort's time. (workers, block, buffered)
 _WAYS: tuple[tuple[int | None, int | None, bool], ...] = (
     (64, None, False),
@@ -88,17 +88,19 @@ _WAYS: tuple[tuple[int | None, int | None, bool], ...] = (
 def schedule(effort: Effort, real: bool, readers: int, loader: bool) -> tuple[Row, ...]:
     """The rows of the child's schedule, the other ways to read last.
 
-    A real accelerator's own rate is measured before and after; an emulated one's is exact. With a loader of other
-    people's our own reader is measured beside it. ``readers``: how many the workload's publishers use.
+    A real accelerator's own rate is measured first, between, and last; an emulated one's is exact. With a loader of
+    other people's our own reader is measured beside it. ``readers``: how many the workload's publishers use.
     """
     seconds = {arm: lengths[list(Effort).index(effort)] for arm, lengths in _SECONDS.items()}
     if loader:  # worker processes start slowly and each first fetches whole batches: more is left out and looked at
         warm, shortest, longest = seconds["storage"]
         seconds["storage"] = warm * 2, shortest * 1.5, longest * 2
-    turns = (*_TURNS, ("yardstick", 1)) if loader else _TURNS
-    rows = [Row(arm, turn, *seconds[arm]) for arm, turn in turns]
-    if real:
-        resident = seconds["resident"]
-        rows = [Row("resident", 1, *resident), *rows, Row("resident", 2, 0.3, *resident[1:])]
+    rows: list[Row] = []
+    for turn in range(1, _TURNS + 1):
+        arms = [Row(arm, turn, *seconds[arm]) for arm in ("transfer", "preprocess", "fetch", "storage")]
+        alone = [Row("resident", turn, *seconds["resident"])] if real else []
+        rows += [*arms, *alone] if turn == _TURNS else [*alone, *arms]
+    if loader:
+        rows.insert(-1 if real else len(rows), Row("yardstick", 1, *seconds["yardstick"]))
     ways = ((readers, None, False), *_WAYS)
     return (*rows, *(Row("mend", turn, *seconds["mend"], *way) for turn, way in enumerate(ways, 1)))

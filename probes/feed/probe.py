@@ -20,6 +20,7 @@ from probes.common.metrics import metrics
 from probes.feed.parse import Parsed, parse, parse_pattern
 from probes.feed.plan import LOADERS, PATTERNS, Row, Spec, schedule
 from probes.feed.records import DirectoryCheck
+from probes.feed.waterfall import pool
 from probes.feed.workloads import Accelerator, resolve
 
 METRICS = metrics(
@@ -254,4 +255,5 @@ PROBE = Probe(
     check=check,
     order=70,
     options=OPTIONS,
+    pool=pool,
 )

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from bench.judge.statistics import median, median_interval, student_half_width
+from bench.judge.statistics import median_interval, t_quantile
 
 Interval = tuple[float, float]
 
@@ -20,6 +20,8 @@ FLAT_RATIO = 0.03
 #: Or that differ by no more than this share of what is demanded: that is two points of starvation, one in the mean.
 FLAT_OF_DEMAND = 0.02
 _CANDIDATE_SECONDS = 0.5
+_FEWEST_TURNS = 3
+_LEAST_DIVISOR = 0.01  # of an interval that reaches down to nothing at all
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,38 +96,72 @@ def _burst(curve: Sequence[float], step: float, start: int, after: float, ceilin
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Samples a second, or what follows from them: value, its interval, and the windows that it stands on."""
+    """Samples a second, or what follows from them: value, its interval, and the turns that it stands on, one each."""
 
     value: float
     interval: Interval
     repeats: tuple[float, ...] = ()
 
 
-def pool(turns: Sequence[Sequence[float]]) -> Rate:
-    """One rate from the equally long windows of one or more turns of an arm.
+def pool(turns: Sequence[Sequence[float]], demand: float = math.inf) -> Rate:
+    """One rate from the thirds of the steady windows of an arm's turns.
 
-    The value is the mean, because a rate is work over time and not a typical moment. The interval is the larger of
-    Student's t on the windows (batch means: Law, *Simulation Modeling and Analysis*, 5th ed., section 9.5.3) and the
-    spread of the turns' own means, so that a device that drifts between two turns is not called well known.
+    The value is the mean, because a rate is work over time and not a typical moment. Windows were chosen because they
+    look flat, so their own scatter says too little, and it is the turns' that counts. What `steady` takes as flat may
+    still fall, in all turns alike, and go on falling: the mean fall is part of the interval.
     """
-    windows = [value for turn in turns for value in turn]
-    means = [sum(turn) / len(turn) for turn in turns if turn]
-    value = sum(windows) / len(windows)
-    half = student_half_width(windows, value)
-    low, high = min(value - half, *means, value), max(value + half, *means, value)
-    return Rate(value, (max(0.0, low), high), tuple(windows))
+    means = [sum(turn) / len(turn) for turn in turns]
+    fall = abs(sum(turn[0] - turn[-1] for turn in turns)) / len(turns)
+    alone = tolerance(means[0], demand) if len(turns) == 1 else 0.0
+    return _of_turns(means, max(fall, alone))
 
 
 def own(turns: Sequence[Sequence[float]]) -> Rate:
-    """What an accelerator consumes that is never kept waiting: the median of short windows, not their mean.
+    """What an accelerator consumes that is never kept waiting: the median of a turn's short windows, not their mean.
 
     It is a capability: a moment in which something else had the CPU is the host's, and would make two turns differ.
-    The interval is that of the median by order statistics (`median_interval`), widened to hold each turn's own.
     """
-    windows = [value for turn in turns for value in turn]
-    medians = [median(turn) for turn in turns if turn]
-    value, (low, high) = median_interval(windows)
-    return Rate(value, (min(low, *medians, value), max(high, *medians, value)), tuple(windows))
+    medians, ends = zip(*(median_interval(turn) for turn in turns), strict=True)
+    within = sum((high - low) / 2.0 for low, high in ends) / len(ends)
+    return _of_turns(medians, within if len(medians) < _FEWEST_TURNS else 0.0)
+
+
+def again(rounds: Sequence[Rate]) -> Rate:
+    """One rate from those of several rounds: all their turns, and no better known than the rounds agree.
+
+    How far a round's interval goes over the scatter of its turns (its windows were not flat) goes over it here too.
+    """
+    if len(rounds) == 1:
+        return rounds[0]
+    over = [max(0.0, one.interval[1] - one.value - around(one.repeats)) for one in rounds]
+    turns = [turn for one in rounds for turn in one.repeats]
+    half = max(around(turns), around([sum(one.repeats) / len(one.repeats) for one in rounds]))
+    return _within(turns, half + sum(over) / len(over))
+
+
+def around(turns: Sequence[float]) -> float:
+    """How far the truth may lie from the mean of these turns, at 95 %.
+
+    Student's t on the means of three or more turns (batch means: Law, *Simulation Modeling and Analysis*, 5th ed.,
+    section 9.5.3). Two say too little for it (12.7 standard errors): as far beyond each as they are apart, which is
+    80 % for normal turns. One says nothing.
+    """
+    if len(turns) < 2:
+        return 0.0
+    if len(turns) < _FEWEST_TURNS:
+        return 1.5 * abs(turns[0] - turns[1])
+    mean = sum(turns) / len(turns)
+    deviation = math.sqrt(sum((turn - mean) ** 2 for turn in turns) / (len(turns) - 1))
+    return t_quantile(0.025, len(turns) - 1.0) * deviation / math.sqrt(len(turns))
+
+
+def _of_turns(turns: Sequence[float], over: float) -> Rate:
+    return _within(turns, around(turns) + over)
+
+
+def _within(turns: Sequence[float], half: float) -> Rate:
+    value = sum(turns) / len(turns)
+    return Rate(value, (max(0.0, value - half), value + half), tuple(turns))
 
 
 def each_step(curve: Sequence[float], step: float, warm: float = 0.0) -> tuple[float, ...]:
@@ -133,8 +169,14 @@ def each_step(curve: Sequence[float], step: float, warm: float = 0.0) -> tuple[f
     return tuple((after - before) / step for before, after in pairwise(curve[math.ceil(warm / step) :]))
 
 
-def difference_interval(high: Interval, low: Interval, over: Interval, least: float = -math.inf) -> Interval:
-    """``(high - low) / over``, at least ``least``, by interval arithmetic: both ends at once, so it claims less."""
-    smallest = (high[0] - low[1]) / over[1] if over[1] > 0 else 0.0
-    largest = (high[1] - low[0]) / over[0] if over[0] > 0 else 1.0
-    return max(least, smallest), max(least, smallest, largest)
+def quotient(over: Interval, under: Interval) -> Interval:
+    """Every ``over / under`` of two intervals, ``under`` above 0: both ends at once, so it claims less, never more."""
+    low, high = max(under[0], _LEAST_DIVISOR * under[1]), under[1]
+    if high <= 0.0:
+        return 0.0, 0.0
+    return over[0] / (low if over[0] < 0.0 else high), over[1] / (high if over[1] < 0.0 else low)
+
+
+def difference(high: Interval, low: Interval, under: Interval) -> Interval:
+    """``(high - low) / under`` likewise. Noise makes negative numerators, whose extreme is over the least divisor."""
+    return quotient((high[0] - low[1], high[1] - low[0]), under)

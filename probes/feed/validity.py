@@ -2,13 +2,15 @@
 
 Limits and the traps behind them: reads that the page cache or a hole answered, a host too busy to run the readers, an
 accelerator that was not itself, storage that paid out a burst credit. What was measured stays visible, and is INVALID.
+A reason belongs to the arm that it was found in, and to what follows from that arm's rate. An arm whose turns are apart
+is not void: its interval holds them (`probes.feed.rates`), and says why it is wide.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 
+from bench.judge.statistics import median
 from bench.model import Code, code_of
 from probes.feed.rates import tolerance
 from probes.feed.records import Arm, Ready
@@ -19,39 +21,83 @@ COLD_RATIO = 0.98
 RUN_QUEUE_RATIO = 0.10
 #: ... which is the host's doing, and not our own threads' among themselves, if others used so much of its CPUs.
 OTHERS_RATIO = 0.10
-#: The accelerator before and after.
+#: The turns of the accelerator by itself: further apart is worth saying.
 RESIDENT_RATIO = 0.02
+#: Turns, or thirds of their windows, that are further apart are of no one rate, however wide the interval.
+APART_RATIO = 0.20
 RESIDENCY_RATIO = 0.01
 _FED = 0.99
-#: Arms that answer other questions than the rates do.
+#: Arms that read storage, and arms that answer other questions than the rates do.
+_READING = ("fetch", "storage", "yardstick", "mend")
 _BESIDE = ("mend", "yardstick")
 
-
-def reasons(ready: Ready, arms: Sequence[Arm], rates: Mapping[str, Sequence[float]]) -> list[str]:
-    """The reasons against these arms, one of each kind; ``rates`` are the turns' rates by arm, in samples a second."""
-    by_code: dict[Code | None, str] = {}
-    for reason in _all_reasons(ready, arms, rates):
-        if reason:
-            by_code.setdefault(code_of(reason), reason)
-    return list(by_code.values())
+#: The turns of each arm, and of each the rates of its windows.
+Turns = Mapping[str, Sequence[Sequence[float]]]
 
 
-def _all_reasons(ready: Ready, arms: Sequence[Arm], rates: Mapping[str, Sequence[float]]) -> Iterator[str | None]:
-    demand = sum(rates["resident"]) / len(rates["resident"]) if rates.get("resident") else math.inf
-    turns = rates.get("storage", ())
-    cold = [arm for arm in arms if arm.arm in ("fetch", "storage")]
+def reasons(ready: Ready, arms: Sequence[Arm], turns: Turns, demand: float) -> dict[str, str]:
+    """The reasons against each arm that has some, one of each kind; ``demand`` in samples a second."""
+    found: dict[str, dict[Code | None, str]] = {}
+    for arm, reason in _all_reasons(ready, arms, turns, demand):
+        found.setdefault(arm, {}).setdefault(code_of(reason), reason)
+    return {arm: "; ".join(by_code.values()) for arm, by_code in found.items()}
+
+
+def widened(turns: Turns, demand: float) -> dict[str, str]:
+    """What made an arm's interval wide, where its turns are further apart than is usual."""
+    found = {}
+    own, storage = _apart(_own(turns)), _apart(_fed(turns, demand))
+    if own > RESIDENT_RATIO:
+        found["resident"] = f"{Code.ACCELERATOR_DRIFTED}: {_drift(own)}"
+    if storage > 0.0 and storage * max(_fed(turns, demand)) > tolerance(max(_fed(turns, demand)), demand):
+        found["storage"] = f"{Code.NOT_REPEATABLE}: {_disagreement(storage)}"
+    return found
+
+
+def _all_reasons(ready: Ready, arms: Sequence[Arm], turns: Turns, demand: float) -> Iterator[tuple[str, str]]:
     if ready.unwritten_bytes:
-        yield f"{Code.UNWRITTEN}: {ready.unwritten_bytes / 1e6:.0f} MB of the files were never written to a disk"
+        size = ready.unwritten_bytes / 1e6
+        yield from (
+            (arm, f"{Code.UNWRITTEN}: {size:.0f} MB of the files were never written to a disk") for arm in _READING
+        )
     # What the network brings others, as seen in the arm that reads from memory only.
     others = max((arm.network_bytes / arm.seconds for arm in arms if arm.arm == "preprocess"), default=0.0)
-    for arm in cold if not ready.bucket else ():
-        yield from _cold(arm, max(0.0, others) * arm.seconds)
-    # A busy host only makes the feed slower: an accelerator that it feeds all the same is fed.
-    if not turns or min(turns) < _FED * demand:
-        yield from (_contended(arm) for arm in arms if arm.arm not in _BESIDE)
-    yield _drifted(rates.get("resident", ()))
-    yield _disagree([min(rate, demand) for rate in turns], demand)
-    yield from (_not_flat(arm, demand) for arm in cold)
+    fed = _fed(turns, demand)
+    for arm in arms:
+        if arm.arm in ("fetch", "storage"):
+            if not ready.bucket:
+                yield from ((arm.arm, reason) for reason in _cold(arm, max(0.0, others) * arm.seconds))
+            if arm.steady(demand) is None:
+                yield arm.arm, f"{Code.TOO_SHORT}: the {arm.arm} arm ended before its window was full"
+        # A busy host only makes the feed slower: an accelerator that it feeds all the same is fed.
+        if arm.arm not in _BESIDE and (not fed or min(fed) < _FED * demand) and (reason := _contended(arm)):
+            yield arm.arm, reason
+    if (apart := _apart(_own(turns))) > APART_RATIO:
+        yield "resident", f"{Code.ACCELERATOR_DRIFTED}: {_drift(apart)}"
+    if (apart := _apart(fed)) > APART_RATIO:
+        yield "storage", f"{Code.NOT_REPEATABLE}: {_disagreement(apart)}"
+    yield from (("storage", reason) for reason in _falls([arm for arm in arms if arm.arm == "storage"], demand))
+
+
+def _own(turns: Turns) -> list[float]:
+    return [median(turn) for turn in turns.get("resident", ())]
+
+
+def _fed(turns: Turns, demand: float) -> list[float]:
+    """The storage arm's turns; what lies over the demand is as good as it."""
+    return [min(sum(turn) / len(turn), demand) for turn in turns.get("storage", ())]
+
+
+def _apart(rates: Sequence[float]) -> float:
+    return (max(rates) - min(rates)) / max(rates) if rates and max(rates) > 0.0 else 0.0
+
+
+def _drift(apart: float) -> str:
+    return f"the accelerator's own rate was {apart:.1%} apart between its turns"
+
+
+def _disagreement(apart: float) -> str:
+    return f"the turns of the storage arm are {apart:.1%} apart"
 
 
 def _cold(arm: Arm, others: float) -> Iterator[str]:
@@ -80,30 +126,12 @@ def _contended(arm: Arm) -> str | None:
     return None
 
 
-def _drifted(resident: Sequence[float]) -> str | None:
-    if len(resident) < 2 or not min(resident) > 0:
-        return None
-    change = (max(resident) - min(resident)) / max(resident)
-    if change > RESIDENT_RATIO:
-        return f"{Code.ACCELERATOR_DRIFTED}: its own rate was {change:.1%} apart before and after the other arms"
-    return None
-
-
-def _disagree(turns: Sequence[float], demand: float) -> str | None:
-    if len(turns) < 2 or max(turns) <= 0:
-        return None
-    apart = max(turns) - min(turns)
-    if apart > tolerance(max(turns), demand):
-        return f"{Code.NOT_REPEATABLE}: the two turns of the storage arm are {apart / max(turns):.1%} apart"
-    return None
-
-
-def _not_flat(arm: Arm, demand: float) -> str | None:
-    found = arm.steady(demand)
-    if found is None:
-        return f"{Code.TOO_SHORT}: the {arm.arm} arm ended before its window was full"
-    if not found.flat and arm.arm == "storage":
-        slowest, fastest = min(found.thirds), max(found.thirds)
-        between = f"between {slowest:.4g} and {fastest:.4g} samples a second"
-        return f"{Code.NOT_STEADY}: the {arm.arm} arm ran {between} to its end"
-    return None
+def _falls(arms: Sequence[Arm], demand: float) -> Iterator[str]:
+    """A rate that falls to the end in every turn is no rate, and one that jumps about by a fifth is none either."""
+    ends = [found for arm in arms if (found := arm.steady(demand)) and not found.flat]
+    windows = [[min(third, demand) for third in found.thirds] for found in ends]
+    falling = len(windows) == len(arms) and all(a > b > c for a, b, c in windows)
+    for window in windows:
+        if falling or _apart(window) > APART_RATIO:
+            between = f"between {min(window):.4g} and {max(window):.4g} samples a second"
+            yield f"{Code.NOT_STEADY}: the storage arm ran {between} to its end"

@@ -110,6 +110,25 @@ def test_the_flag_needs_the_whole_interval_above_the_limit() -> None:
     assert of(*feed(rates, width=0.01), limit=0.2).starved is False
 
 
+def test_drift_is_named_where_it_leaves_the_answer_open_and_voids_nothing() -> None:
+    """An accelerator that was 5 % apart between two turns made the whole attribution undetermined."""
+
+    def drifting(**rates: float) -> Attribution:
+        found = feed({"transfer": 100.0, "preprocess": 100.0, **rates}, width=0.01)
+        wide = {"wide": "accelerator_drifted: its own rate was 9 % apart", "interval": (85.0, 115.0)}
+        return of(
+            measurement(RATE, 100.0, labels={"stage": "resident", "path": "/data"}).model_copy(update=wide), *found
+        )
+
+    near, fed = drifting(fetch=88.0, storage=87.0), drifting(fetch=1000.0, storage=99.0)
+    for answer in (near, fed):
+        assert answer.valid and "not sure, because its own rate was 9 % apart" in answer.explanation
+    assert (near.bottleneck, near.starved) == ("storage", False)
+    assert (fed.bottleneck, fed.starved) == ("accelerator", False)
+    starved = drifting(fetch=30.0, storage=29.0)
+    assert starved.starved and "not sure" not in starved.explanation
+
+
 def test_the_gaps_interval() -> None:
     def gap(c: tuple[float, float], f: tuple[float, float]) -> tuple[float, float]:
         return gap_interval(

@@ -52,6 +52,13 @@ def test_a_straddled_limit_is_undecided_and_says_so_in_human_units() -> None:
     assert "--effort thorough" in found.remedy
 
 
+def test_a_straddled_limit_names_what_made_the_interval_wide() -> None:
+    wide = measurement("a_ratio", 0.09, 0.02).model_copy(update={"wide": "accelerator_drifted: its rate was 6 % apart"})
+    found = finding(gate("a_ratio", max=0.1), wide)
+    assert (found.reason or "").startswith("straddles_limit: ")
+    assert (found.reason or "").endswith("10 %, because accelerator_drifted: its rate was 6 % apart")
+
+
 def test_a_gate_takes_only_what_has_its_labels() -> None:
     slow = measurement("a_ratio", 0.9, labels={"component": "total", "path": "/a"})
     good = measurement("a_ratio", 0.0, labels={"component": "storage", "path": "/a"})

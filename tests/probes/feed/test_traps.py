@@ -16,8 +16,10 @@ from bench.model import Measurement
 from probes.common import io_counters
 from probes.feed.load.dataset import unwritten_bytes
 from probes.feed.parse import parse
+from probes.feed.rates import Rate
 from probes.feed.records import Arm, Ready
-from probes.feed.validity import reasons
+from probes.feed.validity import reasons, widened
+from probes.feed.waterfall import ARMS, Rates
 from tests.probes.feed.conftest import DEMAND, SAMPLE, SHORT, run_child
 from tests.probes.feed.held_in_memory import held_in_memory
 
@@ -151,8 +153,8 @@ def test_a_burst_credit_of_two_seconds_does_not_count(child: Child) -> None:
 def test_a_rate_that_never_settles_is_invalid() -> None:
     falling = [900.0 * at * 0.1 - 60.0 * (at * 0.1) ** 2 for at in range(60)]
     unsettled = arm(curve=falling, shortest_seconds=5.0)
-    found = reasons(READY, [unsettled], {"resident": [1000.0], "storage": [600.0]})
-    assert [reason.partition(":")[0] for reason in found] == ["not_steady"]
+    found = reasons(READY, [unsettled], {"storage": [[600.0]]}, 1000.0)
+    assert {name: reason.partition(":")[0] for name, reason in found.items()} == {"storage": "not_steady"}
 
 
 READY = Ready(
@@ -172,20 +174,45 @@ def arm(**changes: Any) -> Arm:
 
 
 @pytest.mark.parametrize(
-    ("changes", "rates", "word"),
+    ("changes", "turns", "word"),
     [
         ({"own_device_bytes": 97}, {}, "not_cold"),
         ({"own_device_bytes": 0, "device_bytes": 97}, {}, "not_cold"),
         ({"own_device_bytes": 0, "device_bytes": None, "resident_ratio": None}, {}, "not_cold"),
         ({"resident_ratio": 0.02}, {}, "not_cold"),
         ({"run_queue_wait_ratio": 0.11}, {}, "contended"),
-        ({}, {"resident": [1000.0, 970.0]}, "accelerator_drifted"),
-        ({}, {"storage": [500.0, 470.0]}, "not_repeatable"),
+        ({}, {"storage": [[500.0], [390.0]]}, "not_repeatable"),
     ],
 )
-def test_each_doubt_has_its_word(changes: dict[str, Any], rates: dict[str, list[float]], word: str) -> None:
-    all_rates = {"resident": [1000.0], "storage": [500.0], **rates}
-    assert [r.partition(":")[0] for r in reasons(READY, [arm(**changes)], all_rates)] == [word]
+def test_each_doubt_has_its_word(changes: dict[str, Any], turns: dict[str, list[list[float]]], word: str) -> None:
+    found = reasons(READY, [arm(**changes)], {"storage": [[500.0]], **turns}, 1000.0)
+    assert {name: reason.partition(":")[0] for name, reason in found.items()} == {"storage": word}
+
+
+def test_turns_that_are_apart_widen_the_interval_and_void_nothing() -> None:
+    """2.1 % between two turns of the accelerator voided every figure of the feed."""
+    turns = {"resident": [[1000.0], [930.0], [970.0]], "storage": [[500.0], [470.0], [480.0]]}
+    assert reasons(READY, [arm()], turns, 1000.0) == {}
+    words = {name: why.partition(":")[0] for name, why in widened(turns, 1000.0).items()}
+    assert words == {"resident": "accelerator_drifted", "storage": "not_repeatable"}
+    apart = reasons(READY, [arm()], {**turns, "resident": [[1000.0], [790.0]]}, 1000.0)
+    assert list(apart) == ["resident"] and apart["resident"].startswith("accelerator_drifted")
+
+
+def test_a_doubt_belongs_to_its_own_arm() -> None:
+    """A contended fetch arm voided the accelerator's own rate, and what the copy costs."""
+    arms = [arm(arm="fetch", run_queue_wait_ratio=0.5), arm(run_queue_wait_ratio=0.0)]
+    doubts = reasons(READY, arms, {"storage": [[500.0]]}, 1000.0)
+    assert list(doubts) == ["fetch"]
+    rate = Rate(500.0, (490.0, 510.0), (500.0,))
+    found = Rates({}, dict.fromkeys(ARMS, rate), doubts).measurements({})
+    assert [(m.metric, *m.labels.values()) for m in found if m.invalid] == [
+        ("inference_samples_per_second", "fetch"),
+        ("starvation_ratio", "storage"),
+        ("starvation_ratio", "overlap"),
+        ("storage_headroom_ratio",),
+        ("accelerators_feedable",),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -198,4 +225,4 @@ def test_each_doubt_has_its_word(changes: dict[str, Any], rates: dict[str, list[
     ],
 )
 def test_what_is_sound_has_no_doubt(changes: dict[str, Any]) -> None:
-    assert reasons(READY, [arm(**changes)], {"resident": [1000.0], "storage": [500.0]}) == []
+    assert reasons(READY, [arm(**changes)], {"storage": [[500.0]]}, 1000.0) == {}
