@@ -88,8 +88,9 @@ _WAYS: tuple[tuple[int | None, int | None, bool], ...] = (
 def schedule(effort: Effort, real: bool, readers: int, loader: bool) -> tuple[Row, ...]:
     """The rows of the child's schedule, the other ways to read last.
 
-    A real accelerator's own rate is measured first, between, and last; an emulated one's is exact. With a loader of
-    other people's our own reader is measured beside it. ``readers``: how many the workload's publishers use.
+    A real accelerator's own rate is measured first (once its clock is up), between, and last; an emulated one's is
+    exact. With a loader of other people's our own reader is measured beside it. ``readers``: how many the workload's
+    publishers use.
     """
     seconds = {arm: lengths[list(Effort).index(effort)] for arm, lengths in _SECONDS.items()}
     if loader:  # worker processes start slowly and each first fetches whole batches: more is left out and looked at
@@ -98,7 +99,8 @@ def schedule(effort: Effort, real: bool, readers: int, loader: bool) -> tuple[Ro
     rows: list[Row] = []
     for turn in range(1, _TURNS + 1):
         arms = [Row(arm, turn, *seconds[arm]) for arm in ("transfer", "preprocess", "fetch", "storage")]
-        alone = [Row("resident", turn, *seconds["resident"])] if real else []
+        warm, shortest, longest = seconds["resident"]
+        alone = [Row("resident", turn, warm * (2 if turn == 1 else 1), shortest, longest)] if real else []
         rows += [*arms, *alone] if turn == _TURNS else [*alone, *arms]
     if loader:
         rows.insert(-1 if real else len(rows), Row("yardstick", 1, *seconds["yardstick"]))

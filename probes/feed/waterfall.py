@@ -15,6 +15,7 @@ from bench.judge.baseline.series import key_of
 from bench.judge.pooling import pooled
 from bench.model import Measurement
 from probes.feed.rates import Rate, again, difference, quotient
+from probes.feed.validity import widened
 
 ARMS = ("resident", "transfer", "preprocess", "fetch", "storage")
 YARDSTICK = "feed_yardstick_samples_per_second"
@@ -40,7 +41,7 @@ class Rates:
             metric=metric,
             value=rate.value,
             interval=(min(low, rate.value), max(high, rate.value)),
-            samples=max(1, len(rate.repeats)),
+            samples=max(1, *(len(self.rates[arm].repeats) for arm in arms if arm in self.rates)),
             labels={**self.labels, **labels},
             repeats=rate.repeats,
             invalid=_each(self.doubts, arms),
@@ -135,12 +136,10 @@ def _pooled(labels: Mapping[str, str], rounds: Sequence[Sequence[Measurement]]) 
     for m in (m for one in rounds for m in one):
         arms.setdefault(m.labels.get("stage", "yardstick"), []).append(m)
     good = {arm: [m for m in found if m.invalid is None] or found[-1:] for arm, found in arms.items()}
-    return Rates(
-        labels,
-        {
-            arm: again([Rate(m.value, m.interval, m.repeats or (m.value,)) for m in found])
-            for arm, found in good.items()
-        },
-        {arm: doubt for arm, found in good.items() if (doubt := found[-1].invalid)},
-        {arm: "; ".join(why) for arm, found in good.items() if (why := dict.fromkeys(m.wide for m in found if m.wide))},
-    )
+    rates = {
+        arm: again([Rate(m.value, m.interval, m.repeats or (m.value,)) for m in found]) for arm, found in good.items()
+    }
+    doubts = {arm: doubt for arm, found in good.items() if (doubt := found[-1].invalid)}
+    turns = {arm: [(turn,) for turn in rate.repeats] for arm, rate in rates.items() if arm not in doubts}
+    demand = rates["resident"].value if "resident" in rates else math.inf
+    return Rates(labels, rates, doubts, widened(turns, demand))

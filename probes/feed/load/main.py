@@ -116,9 +116,11 @@ class Program:
 
     def run(self) -> None:
         say(self.describe())
+        ahead = sum(row.warm + row.shortest for row in self.spec.schedule if row.arm != "mend")
         for row in self.spec.schedule:
             if row.arm != "mend":
-                say(self._arm(row))
+                ahead -= row.warm + row.shortest
+                say(self._arm(row, self._left() - ahead))
             elif self._worth(row):
                 say(self._mend(row))
 
@@ -127,12 +129,13 @@ class Program:
 
     # --- the arms
 
-    def _arm(self, row: Row) -> Arm:
+    def _arm(self, row: Row, seconds: float) -> Arm:
+        """One turn, which goes on until it is flat for at most so many seconds: the other turns need theirs."""
         if row.arm == "resident":
             arm = arms.resident(row, self.consumer)
             self.demand = self._rate(arm) or self.demand
             return arm
-        row = replace(row, longest=max(row.shortest, min(row.longest, self._left() - row.warm)))
+        row = replace(row, longest=max(row.shortest, min(row.longest, seconds - row.warm)))
         cold = row.arm in ("fetch", "storage", "yardstick")
         resident = None
         if cold and self.data.paths and not self.data.direct:
