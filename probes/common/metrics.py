@@ -1,5 +1,5 @@
 """How a probe declares many metrics of one kind (a table of names, help texts, own labels and directions), and makes
-measurements of repeats and of exact figures.
+measurements of repeats, counts, distributions and exact figures.
 """
 
 from __future__ import annotations
@@ -8,9 +8,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from bench.judge.statistics import Interval, median_interval
+from bench.judge.pooling import SHARES, quantile_of
+from bench.judge.statistics import Interval, binomial_interval, median_interval, samples_needed_for_quantile
 from bench.measure.probe import Failed
-from bench.model import Code, Measurement, Metric
+from bench.model import Code, Distribution, Measurement, Metric
 
 Labels = Mapping[str, str]
 #: Name, help, labels separated by spaces, and what is better.
@@ -56,3 +57,23 @@ def of_repeats(
         raise Failed(Code.EMPTY, f"nothing was measured for {metric}")
     value, (low, high) = median_interval(values)
     return figure(metric, value, labels, (max(low, 0.0), min(high, most)), len(values), invalid, values)
+
+
+def of_counts(metric: str, k: int, n: int, labels: Labels, invalid: str | None = None) -> Measurement:
+    """The share of ``k`` in ``n`` with Clopper and Pearson's exact interval."""
+    found = figure(metric, k / n, labels, binomial_interval(k, n), n, invalid)
+    return found.model_copy(update={"counts": (k, n)})
+
+
+def of_distributions(
+    metric: str, rounds: Sequence[Distribution], statistic: str, labels: Labels, invalid: str | None = None
+) -> Measurement:
+    """A quantile of rounds that count alike, by its name (``p99``), or their largest value (``max``)."""
+    value, interval = quantile_of(rounds, SHARES.get(statistic, 1.0))
+    named, n = {**labels, "statistic": statistic}, sum(count for one in rounds for _, count in one)
+    return figure(metric, value, named, interval, n, invalid).model_copy(update={"distributions": tuple(rounds)})
+
+
+def needed(statistic: str) -> int:
+    """The fewest values of which two order statistics hold that quantile with 95 %: 368 for p99, 3688 for p99.9."""
+    return samples_needed_for_quantile(SHARES[statistic], confidence=0.975) if statistic in SHARES else 1

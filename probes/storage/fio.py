@@ -10,7 +10,8 @@ Why the arguments are as they are (each trap was seen with fio 3.33):
 - ``bw_bytes`` is bytes per second; ``bw`` is KiB per second, which half of the world takes for kB.
 - ``iops`` and ``total_ios`` leave out what was still in flight at the end, though ``bw_bytes`` and ``runtime`` hold it:
   at depth 16 and 30 operations ``iops`` is 35 % low. Operations are therefore bytes over the block.
-- Latency is ``lat_ns``, from before the submission to the completion: what a waiting program feels.
+- Latency is ``lat_ns``, from before the submission to the completion: what a waiting program feels. Of ``json+`` its
+  whole histogram is read, so that rounds can be put together; fio keeps it in any case, and only prints it then.
 """
 
 from __future__ import annotations
@@ -26,12 +27,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from bench.measure.probe import Completed, Failed, Unsupported
-from bench.model import Code
+from bench.model import Code, Distribution
 from probes.storage.directory import ANOTHER
 
 MIB = 1 << 20
 OLDEST = (3, 28)
-STATISTICS = {"p50": "50.000000", "p99": "99.000000", "p99.9": "99.900000"}
 _NODE_CANNOT = {
     errno.ENOSPC: Code.NO_SPACE,
     errno.EDQUOT: Code.NO_SPACE,
@@ -105,19 +105,20 @@ class StoragePlan:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One job's figures, base units. ``latency_seconds`` by statistic; ``operations`` is how many stand behind them."""
+    """One job's figures, base units; of the latency the largest, the mean, and all of them in fio's buckets."""
 
     job: str
     transferred_bytes: int
     bytes_per_second: float
     operations_per_second: float
-    operations: int
-    latency_seconds: Mapping[str, float]
+    longest_seconds: float
+    mean_seconds: float
+    latency_seconds: Distribution
 
 
 def command(fio: str, folder: str) -> list[str]:
     """The beginning that every call shares."""
-    fixed = "--thread --output-format=json --eta=never --fallocate=none --randrepeat=0 --group_reporting --disk_util=0"
+    fixed = "--thread --output-format=json+ --eta=never --fallocate=none --randrepeat=0 --group_reporting --disk_util=0"
     return ["env", f"--chdir={folder}", fio, *fixed.split()]
 
 
@@ -133,10 +134,8 @@ def layout_arguments(engine: IoEngine, files: Mapping[str, int], seconds: float)
 
 def round_arguments(plan: StoragePlan, jobs: Sequence[FioJob]) -> list[str]:
     """Every job once, one after the other."""
-    percentiles = ":".join(f"{float(key):g}" for key in STATISTICS.values())
     words = [*plan.engine.arguments, "--time_based=1", f"--ramp_time={_milliseconds(plan.ramp)}", "--norandommap=1"]
     words += ["--invalidate=1", "--allow_file_create=0", "--lat_percentiles=1", "--clat_percentiles=0"]
-    words.append(f"--percentile_list={percentiles}")
     for job in jobs:
         workers, seconds = plan.engine.workers(job, plan.cpus), plan.seconds[job.side]
         share = plan.sizes[job.side] // workers
@@ -171,7 +170,7 @@ class _Shape(BaseModel):
 class _Latency(_Shape):
     max: _Amount
     mean: _Amount
-    percentile: dict[str, _Amount] = {}
+    bins: dict[Annotated[str, Field(pattern=r"^[0-9]{1,18}$")], _Count] = {}
 
 
 class _Side(_Shape):
@@ -179,7 +178,6 @@ class _Side(_Shape):
     bw_bytes: _Amount
     runtime: _Amount
     lat_ns: _Latency
-    clat_ns: _Latency | None = None
 
 
 class _JobOutput(_Shape):
@@ -246,20 +244,19 @@ def _reading(job: FioJob, side: _Side, seconds: float) -> Reading:
         raise Failed(Code.FIO_EMPTY, f"{job.name} moved nothing")
     if ran < _SHORTEST_RATIO * seconds:
         raise Failed(Code.FIO_SHORT, f"{job.name} ran {ran:.3f} s of the {seconds:.3f} s asked for")
-    # Old versions leave ``lat_ns`` without percentiles when they are told of ``clat`` alone.
-    latency = side.lat_ns if side.lat_ns.percentile or side.clat_ns is None else side.clat_ns
-    missing = [name for name, key in STATISTICS.items() if key not in latency.percentile]
-    if missing:
-        raise Failed(Code.FIO_OUTPUT, f"{job.name} has no latency {', '.join(missing)}")
-    # A quantile is the end of a histogram's bucket, up to 1/64 wide, and may stand past the largest value.
-    quantiles = {name: min(latency.percentile[key], latency.max) / 1e9 for name, key in STATISTICS.items()}
+    longest = side.lat_ns.max / 1e9
+    # A bucket is named by its middle, and is up to 1/64 wide: it may stand past the largest value.
+    counted = sorted((int(nanoseconds), count) for nanoseconds, count in side.lat_ns.bins.items() if count)
+    if not counted:
+        raise Failed(Code.FIO_OUTPUT, f"{job.name} has no latencies")
     return Reading(
         job=job.name,
         transferred_bytes=side.io_bytes,
         bytes_per_second=float(side.bw_bytes),
         operations_per_second=side.bw_bytes / job.block_bytes,
-        operations=side.io_bytes // job.block_bytes,
-        latency_seconds={**quantiles, "max": latency.max / 1e9, "mean": latency.mean / 1e9},
+        longest_seconds=longest,
+        mean_seconds=side.lat_ns.mean / 1e9,
+        latency_seconds=tuple((min(nanoseconds / 1e9, longest), count) for nanoseconds, count in counted),
     )
 
 

@@ -3,7 +3,8 @@
 Eight jobs: sequential read and write of 1 MiB, random read of 4 KiB and of 128 KiB, each with one request in flight
 (label ``queue_depth`` ``1``: what one waiting reader gets) and with many (``deep``: 16 of 1 MiB, 32 of 128 KiB, 64 of
 4 KiB: what the path can do). They take turns, five rounds of all eight, so that a drift of the device hits all alike.
-Each figure is the median of its five repeats with a 95 % interval; a latency's ``max`` is the median of five maxima.
+Each figure is the median of its five repeats with a 95 % interval. A latency's quantiles are those of all five repeats'
+histograms, each counting alike, so that what is slow in one of them is not outvoted; ``max`` and ``mean`` are medians.
 
 Use it to see whether the path can feed the accelerators: sequential read for shards and checkpoints, random 128 KiB
 for samples, random 4 KiB for indices, and the latency at depth 1 for a loader that reads without prefetching.
@@ -23,7 +24,7 @@ from bench.measure.jsonl import record
 from bench.measure.probe import Check, Completed, Context, Failed, Probe, ProbeError, TimedOut, Tools, Unsupported
 from bench.model import Code, Effort, Measurement, Request
 from probes.common.io_counters import block_counters
-from probes.common.metrics import metrics, of_repeats
+from probes.common.metrics import metrics, needed, of_distributions, of_repeats
 from probes.storage import fio
 from probes.storage.directory import ANOTHER, Place, checks, look, parse_counters
 from probes.storage.fio import MIB, FioJob, IoEngine, Reading, StoragePlan
@@ -49,10 +50,8 @@ _AROUND_SECONDS = 0.3  # looking at the directory, making the folder and removin
 _RAMP_RATIO, _SHORTEST_RAMP, _LONGEST_RAMP = 0.1, 0.05, 2.0
 _COLD_RATIO = 0.95  # the device must have delivered this share of what fio read, or a cache did
 _COUNTED_RATIO = 0.5  # of the layout, seen by the device's counters, or they do not count this path
-#: The fewest operations in a repeat that hold a value beyond the quantile: 1 / (1 - q).
-_LEAST_OPERATIONS = {"p50": 2, "p99": 100, "p99.9": 1000}
 _LABELS = "path pattern block_bytes queue_depth io"
-_LATENCY = "from before the submission to the completion; a quantile within a repeat, the median of the repeats"
+_LATENCY = "from before the submission to the completion; quantiles over all repeats, which count alike"
 
 
 def measure(ctx: Context) -> list[Measurement]:
@@ -215,17 +214,21 @@ def _figures(
         yield of_repeats(f"{side}_bytes_per_second", [r.bytes_per_second for r in taken], labels, doubt)
         if job.side == "read":
             yield of_repeats(f"{side}_operations_per_second", [r.operations_per_second for r in taken], labels, doubt)
-        for statistic in taken[0].latency_seconds:
-            values = [r.latency_seconds[statistic] for r in taken]
-            few = _too_few(statistic, min(r.operations for r in taken))
-            yield of_repeats(f"{side}_latency_seconds", values, {**labels, "statistic": statistic}, doubt or few)
+        latency, histograms = f"{side}_latency_seconds", [r.latency_seconds for r in taken]
+        for statistic in ("p50", "p99", "p99.9"):
+            few = _too_few(statistic, sum(count for one in histograms for _, count in one))
+            yield of_distributions(latency, histograms, statistic, labels, doubt or few)
+        for statistic, values in (
+            ("max", [r.longest_seconds for r in taken]),
+            ("mean", [r.mean_seconds for r in taken]),
+        ):
+            yield of_repeats(latency, values, {**labels, "statistic": statistic}, doubt)
 
 
 def _too_few(statistic: str, operations: int) -> str | None:
-    least = _LEAST_OPERATIONS.get(statistic, 1)
-    if operations >= least:
+    if operations >= (least := needed(statistic)):
         return None
-    return f"{Code.FEW_OPERATIONS}: a repeat holds {operations}, and {statistic} needs {least}"
+    return f"{Code.FEW_OPERATIONS}: {operations} were made, and {statistic} needs {least}"
 
 
 def doctor(tools: Tools, request: Request) -> list[Check]:

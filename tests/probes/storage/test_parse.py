@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.judge.pooling import quantile_of
 from bench.measure.probe import Completed, Failed, Unsupported
 from probes.storage import fio
 from probes.storage import probe as storage
@@ -29,32 +31,40 @@ def recorded(name: str) -> str:
     return (RECORDED / name).read_text()
 
 
+def own(text: str, job: FioJob) -> dict[str, float]:
+    """fio's own quantiles of a recorded job, in nanoseconds."""
+    (found,) = (one for one in fio._object(text)["jobs"] if one["jobname"] == job.name)
+    return dict(found[job.side]["lat_ns"]["percentile"])
+
+
 def test_the_recorded_round_gives_exact_numbers_in_base_units() -> None:
     readings = fio.parse(ROUND, storage.JOBS, ASKED)
     assert list(readings) == [job.name for job in storage.JOBS]
     random = readings["randread-4k-64"]
-    assert random.bytes_per_second == 178769345
-    assert random.operations_per_second == 178769345 / 4096
-    assert random.operations == 57384960 // 4096
-    assert random.latency_seconds == pytest.approx(
-        {"p50": 0.00126976, "p99": 0.014614528, "p99.9": 0.018481152, "max": 0.019540538, "mean": 0.001535156611777}
-    )
-    assert readings["write-1024k-16"].bytes_per_second == 2356891009
+    assert random.bytes_per_second == 503450716
+    assert random.operations_per_second == 503450716 / 4096
+    assert random.transferred_bytes == 161607680
+    assert (random.longest_seconds, random.mean_seconds) == pytest.approx((0.004802134, 0.000519829984539))
+    assert sum(count for _, count in random.latency_seconds) == 39455
+    assert readings["write-1024k-16"].bytes_per_second == 3032804430
 
 
-def test_a_quantile_is_never_past_the_largest_value() -> None:
-    latency = fio.parse(ROUND, storage.JOBS, ASKED)["read-1024k-1"].latency_seconds
-    assert latency["p99.9"] == latency["max"] == 0.008224019  # fio's bucket ends at 0.008224768
-
-
-@pytest.mark.parametrize("name", ["fio-3.28/round.json", "fio-3.42/round.txt"])
-def test_older_and_newer_shapes_give_the_same_numbers(name: str) -> None:
-    readings = fio.parse(recorded(name), PAIR, {"read": 0.4, "write": 0.4})
-    read, write = readings["randread-4k-1"], readings["write-1024k-16"]
-    assert (read.bytes_per_second, read.operations_per_second, read.operations) == (20480000, 5000, 2000)
-    assert read.latency_seconds["p99"] == 423936 / 1e9
-    # total_ios says 185, because it leaves out what was in flight at the end; 200 blocks were written.
-    assert (write.bytes_per_second, write.operations) == (500000000, 200)
+@pytest.mark.parametrize(
+    ("name", "jobs", "seconds"),
+    [
+        ("fio-3.28/round.json", PAIR, 0.4),
+        ("fio-3.33/round.json", storage.JOBS, 0.32),
+        ("fio-3.42/round.txt", PAIR, 0.4),
+    ],
+)
+def test_the_histogram_holds_the_quantiles_that_fio_says(name: str, jobs: Sequence[FioJob], seconds: float) -> None:
+    """The same of every version; a quantile is never past the largest value, though fio's bucket may be."""
+    readings = fio.parse(recorded(name), jobs, dict.fromkeys(("read", "write"), seconds))
+    for job in jobs:
+        taken, said = readings[job.name], own(recorded(name), job)
+        for q, key in ((0.5, "50.000000"), (0.99, "99.000000"), (0.999, "99.900000")):
+            wanted = min(said[key] / 1e9, taken.longest_seconds)
+            assert quantile_of([taken.latency_seconds], q)[0] == pytest.approx(wanted)
 
 
 def test_a_layout_says_how_many_whole_mebibytes_were_written() -> None:
@@ -86,7 +96,10 @@ def changed(**fields: Any) -> str:
         (changed(bw_bytes=10**400), "fio_output"),
         (changed(bw_bytes=float("nan")), "fio_output"),
         (changed(bw_bytes=float("inf")), "fio_output"),
-        (changed(lat_ns={"max": 1, "mean": 1}, clat_ns={"max": 1, "mean": 1}), "fio_output"),
+        (changed(lat_ns={"max": 1, "mean": 1}), "fio_output"),
+        (changed(lat_ns={"max": 1, "mean": 1, "bins": {"1": 0}}), "fio_output"),
+        (changed(lat_ns={"max": 1, "mean": 1, "bins": {"1.5": 1}}), "fio_output"),
+        (changed(lat_ns={"max": 1, "mean": 1, "bins": {"9" * 40: 1}}), "fio_output"),
         (changed(io_bytes=0), "fio_empty"),
         (changed(bw_bytes=0), "fio_empty"),
         (changed(runtime=280), "fio_short"),

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.judge.gate import status_of
 from bench.measure.probe import Completed, Failed, Unsupported
-from bench.model import Effort
+from bench.model import Effort, Limit, Measurement, Status
 from probes.common.io_counters import block_counters
 from probes.storage import directory, fio
 from probes.storage import probe as storage
@@ -108,8 +110,8 @@ def test_engines_are_tried_best_first_and_the_page_cache_last() -> None:
 
 
 def reading(job: FioJob, transferred: int = 100 * MIB) -> Reading:
-    latency = dict.fromkeys(["p50", "p99", "p99.9", "max", "mean"], 0.001)
-    return Reading(job.name, transferred, 1e8, 1e8 / job.block_bytes, transferred // job.block_bytes, latency)
+    latency = ((0.001, transferred // job.block_bytes),)
+    return Reading(job.name, transferred, 1e8, 1e8 / job.block_bytes, 0.001, 0.001, latency)
 
 
 ROUNDS = [{job.name: reading(job) for job in storage.JOBS}] * 5
@@ -141,21 +143,38 @@ def test_without_counters_o_direct_is_believed_and_the_page_cache_is_not() -> No
     assert "buffered" in str(doubts(buffered, *LAID_OUT, (READ, 0))["write"])
 
 
-def test_a_quantile_needs_operations_beyond_it() -> None:
+def figures(rounds: Sequence[Mapping[str, Reading]]) -> list[Measurement]:
+    return list(storage._figures("/data", DIRECT, rounds, {"read": None, "write": None}))
+
+
+def test_a_quantile_needs_operations_on_both_of_its_sides() -> None:
     few = [{**one, "read-1024k-1": reading(storage.JOBS[0], 50 * MIB)} for one in ROUNDS]
-    found = list(storage._figures("/data", DIRECT, few, {"read": None, "write": None}))
+    found = figures(few)
     mebi = [m for m in found if m.labels["block_bytes"] == str(MIB) and m.metric == "storage_read_latency_seconds"]
     invalid = {(m.labels["queue_depth"], m.labels["statistic"]) for m in mebi if m.invalid}
     assert invalid == {("1", "p99"), ("1", "p99.9"), ("deep", "p99.9")}
     p999 = next(m for m in mebi if m.labels["statistic"] == "p99.9")
-    assert p999.invalid == "few_operations: a repeat holds 50, and p99.9 needs 1000"
+    assert p999.invalid == "few_operations: 250 were made, and p99.9 needs 3688"
 
 
-def test_every_figure_is_declared_and_carries_its_five_repeats() -> None:
+def test_slow_reads_in_one_round_are_not_outvoted_by_the_others() -> None:
+    """Six in a hundred reads at 100 ms in one round of five: the median of five p99s was 0.2 ms, and passed 10 ms."""
+    job = storage.JOBS[2]
+    slow = replace(reading(job), latency_seconds=((0.0002, 4700), (0.1, 300)))
+    good = replace(reading(job), latency_seconds=((0.0002, 5000),))
+    rounds = [{**one, job.name: slow if number == 3 else good} for number, one in enumerate(ROUNDS)]
+    gate = {"block_bytes": "4096", "queue_depth": "1", "statistic": "p99"}
+    (p99,) = (m for m in figures(rounds) if gate.items() <= m.labels.items() and "read_latency" in m.metric)
+    assert status_of(p99, Limit(max=0.01)) is not Status.PASS
+    assert p99.samples == 25000
+
+
+def test_every_figure_is_declared_and_carries_its_raw_data() -> None:
     declared = {metric.name: set(metric.labels) for metric in storage.PROBE.metrics}
-    found = list(storage._figures("/data", DIRECT, ROUNDS, {"read": None, "write": None}))
+    found = figures(ROUNDS)
     assert {m.metric for m in found} == set(declared)
-    assert all(set(m.labels) <= declared[m.metric] and len(m.repeats) == m.samples == 5 for m in found)
+    assert all(set(m.labels) <= declared[m.metric] for m in found)
+    assert all(5 in (len(m.repeats), len(m.distributions)) for m in found)
 
 
 # --- what the child says of a directory
