@@ -14,9 +14,10 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from bench.measure import budget
 from bench.measure.jsonl import understood
 from bench.measure.probe import Check, Context, Probe, Tools, Unsupported
-from bench.model import Code, Effort, Measurement, Request
+from bench.model import Code, Measurement, Request
 from probes.common.metrics import exact, metrics
 from probes.common.ports import SYSFS, Port, ports
 
@@ -124,7 +125,7 @@ PROBE = Probe(
     name="fabric",
     help="Watches each InfiniBand, RoCE and Ethernet port by sysfs: rate, width, errors and flaps during the run.",
     metrics=_METRICS,
-    seconds={Effort.QUICK: 0.0, Effort.STANDARD: 0.0, Effort.THOROUGH: 0.0},
+    seconds=budget.NONE,
     watch=lambda ctx: FabricWatch(),
     parse=parse,
     doctor=doctor,

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
-from bench.measure import procfs
+from bench.measure import budget, procfs
 from bench.measure.probe import Check, Context, Failed, Probe, Tools
-from bench.model import Code, Effort, Measurement, Request
+from bench.model import Code, Measurement, Request
 from probes.common.metrics import metrics
 from probes.common.windows import Sample, Stage, finite, plotted, stages
 
@@ -155,7 +155,7 @@ PROBE = Probe(
     name="host",
     help="CPU, memory, disks, network cards and pressure of the node, in each stage of the run.",
     metrics=METRICS,
-    seconds={Effort.QUICK: 0.0, Effort.STANDARD: 0.0, Effort.THOROUGH: 0.0},
+    seconds=budget.NONE,
     watch=HostWatch,
     parse=parse,
     doctor=doctor,

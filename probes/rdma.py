@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 
+from bench.measure import budget
 from bench.measure.probe import Context, Failed, Probe, Unsupported
 from bench.model import Code, Effort, Measurement
 from probes.common.metrics import metrics, of_repeats
@@ -18,7 +19,7 @@ from probes.peer.link import KEY_FILE, each_peer, lease
 from probes.peer.protocol import address
 
 _DEVICES = "/sys/class/infiniband"
-SECONDS = {Effort.QUICK: 3, Effort.STANDARD: 5, Effort.THOROUGH: 20}
+SECONDS = {Effort.QUICK: 1, Effort.STANDARD: 2, Effort.THOROUGH: 20}
 ROUNDS = {Effort.QUICK: 2, Effort.STANDARD: 3, Effort.THOROUGH: 6}
 _TABLE = re.compile(r"^\s*#bytes\b.*$", re.MULTILINE)
 _MOST_GBITS = 1e9  # no device is nearly as fast
@@ -109,8 +110,8 @@ PROBE = Probe(
          "statistic", "lower"),
         first="peer",
     ),
-    seconds={Effort.QUICK: 0.0, Effort.STANDARD: 0.0, Effort.THOROUGH: 0.0},
-    peer_seconds={Effort.QUICK: 12.0, Effort.STANDARD: 30.0, Effort.THOROUGH: 150.0},
+    seconds=budget.NONE,
+    peer_seconds=budget.RDMA,
     measure=measure,
     order=42,
     options=(KEY_FILE,),

@@ -270,16 +270,19 @@ class Context:
 class Probe:
     """A probe's declaration. Exactly one of ``measure`` and ``watch`` is given; a watcher has ``parse`` too.
 
-    ``seconds`` by effort is the time that the probe should take without waiting for anything; the runner ends it at
-    twice that and 30 s. ``order``: light probes run before heavy ones. ``parse`` turns a watcher's recorded samples
-    into measurements (pure). ``doctor`` says what can be measured here. ``guards_itself``: it tells a contended host
-    from what it measures, more sharply than a look at the node before the run, which then does not void its figures.
+    ``seconds`` by effort is the time that the probe should take without waiting for anything (its share of
+    `bench.measure.budget`): of each directory where it is ``per_path``, and ``peer_seconds`` of each peer, where there
+    are peers. The runner ends it at twice that and 30 s. ``order``: light probes run before heavy ones. ``parse`` turns
+    a watcher's recorded samples into measurements (pure). ``doctor`` says what can be measured here.
+    ``guards_itself``: it tells a contended host from what it measures, more sharply than a look at the node before the
+    run, which then does not void its figures.
     ``calibrate`` runs the instrument against a known truth and says its error on this machine, within a minute.
     ``check`` raises ProbeError for a request that no machine could measure (a name that is none): wrong usage.
     ``options`` are all that ``--option`` may set for it; those of one name in several probes mean the same. ``stops``
     says of its measurements why nothing else needs to be measured; None where the run goes on.
     ``pool`` makes one set of measurements of several rounds' (pure), for figures that follow from others; without it
-    each is pooled by itself (`bench.judge.pooling.pooled`).
+    each is pooled by itself (`bench.judge.pooling.pooled`). ``best`` are its shares and quantiles for a request if all
+    goes as well as it can, of as many samples as one round has: what is not decided then cannot be.
     """
 
     name: str
@@ -292,12 +295,14 @@ class Probe:
     doctor: Callable[[Tools, Request], Sequence[Check]] | None = None
     order: int = 50
     peer_seconds: Mapping[Effort, float] | None = None
+    per_path: bool = False
     guards_itself: bool = False
     calibrate: Callable[[Tools], Sequence[Check]] | None = None
     check: Callable[[Request], None] | None = None
     options: tuple[Option, ...] = ()
     stops: Callable[[Sequence[Measurement]], str | None] | None = None
     pool: Callable[[Sequence[Sequence[Measurement]]], Sequence[Measurement]] | None = None
+    best: Callable[[Request], Sequence[Measurement]] | None = None
 
     def option(self, request: Request, name: str) -> Any:
         """The value that a request has for a declared option, else its default.
@@ -314,10 +319,10 @@ class Probe:
             raise Unsupported(declared.code, f"{name}: {error}", f"--option {self.name}.{name}=VALUE") from error
 
     def time(self, request: Request) -> float:
-        """Seconds that it should take for this request: ``peer_seconds`` for each peer, where that is given."""
+        """Seconds that it should take for this request: for each of its peers, or directories, where that is so."""
         if self.peer_seconds is not None and request.peers:
             return self.peer_seconds[request.effort] * len(request.peers)
-        return self.seconds[request.effort]
+        return self.seconds[request.effort] * (max(1, len(request.storage)) if self.per_path else 1)
 
     def __post_init__(self) -> None:
         if (self.measure is None) == (self.watch is None) or (self.watch is None) != (self.parse is None):

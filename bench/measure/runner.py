@@ -32,7 +32,7 @@ from bench.measure.workspace import workspace
 from bench.model import Code, Effort, Evidence, Measurement, Node, Outcome, ProbeResult, Request, Run
 
 _GRACE_FACTOR, _GRACE_SECONDS = 2.0, 30.0
-_SETTLE_SECONDS = {Effort.QUICK: 1.0, Effort.STANDARD: 5.0, Effort.THOROUGH: 15.0}
+_SETTLE_SECONDS = {Effort.QUICK: 1.0, Effort.STANDARD: 3.0, Effort.THOROUGH: 15.0}
 _SETTLE_WINDOW = 0.25
 _CALM_CPU_RATIO = 0.3
 SAMPLES = "samples"
@@ -50,7 +50,8 @@ class RunPlan:
     ``not_asked_for`` are the names of the probes that are left out. ``wait`` waits for quiet and says what others keep
     busy all the same; it is asked when nothing stopped the run before.
     ``again`` names the probes that another round may help: they are measured once more and pooled, `LOOKS` times in all
-    and for as long as the effort's time allows. ``look`` says what others keep busy now, before such a round.
+    and as long as one ends within ``repeat_seconds`` of the start. ``look`` says what others keep busy before such a
+    round.
     ``max_seconds`` bounds the whole run.
     """
 
@@ -166,7 +167,8 @@ class _Runner:
             return self.plan.replay.holds(probe.name)
         whole = [one.duration_seconds for one in rounds if one.outcome is Outcome.OK]
         spent = time.monotonic() - self.plan.started
-        return spent + max(whole, default=probe.time(self.plan.request)) * 1.1 <= self.plan.repeat_seconds
+        seconds = max(whole, default=probe.time(self.plan.request)) * 1.05 + _SETTLE_SECONDS[self.plan.request.effort]
+        return spent + seconds <= self.plan.repeat_seconds
 
     def _ended(self, result: ProbeResult) -> ProbeResult:
         self.plan.listen(Progress(result.probe, result.outcome.value, 1.0, result))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 
 from bench.errors import note
 from bench.judge.attribution import attribute, gap_limit
 from bench.judge.baseline.series import doubted
-from bench.judge.gate import judge
+from bench.judge.gate import judge, status_of
 from bench.judge.latency_budget import composed
-from bench.model import Code, Finding, Run, Status, code_of
+from bench.judge.profile import Gate
+from bench.model import Code, Finding, Measurement, Request, Run, Status, code_of
 from bench.store.index import seconds_of
+from bench.units import series_name
 from bench.workflows.catalog import Catalog, load_catalog
 
 
@@ -47,6 +50,21 @@ def _may_pass(finding: Finding) -> bool:
     if finding.status is Status.UNDECIDED and code == Code.STRADDLES_LIMIT:
         return True
     return code in (Code.INVALID, Code.PROBE_FAILED) and code_of(detail) in _PASSES_BY_ITSELF
+
+
+def undecidable(request: Request, catalog: Catalog) -> list[str]:
+    """Required gates that one round at this effort cannot decide, however well it goes: it has too few samples."""
+    best = {p.name: p.best(request) for p in catalog.probes if p.best and p.name in request.probes}
+    asked = [gate for profile in catalog.profiles for gate in profile.gates if gate.required]
+    return list(
+        dict.fromkeys(series_name(g.metric, g.labels) for g in asked if _out_of_reach(g, chain(*best.values())))
+    )
+
+
+def _out_of_reach(gate: Gate, best: Iterable[Measurement]) -> bool:
+    planned = [m for m in best if m.metric == gate.metric]
+    matching = [m for m in planned if gate.labels.items() <= m.labels.items()]
+    return bool(planned) and not (matching and all(status_of(m, gate.limit) is Status.PASS for m in matching))
 
 
 def too_old(started_at: str, whose: str, max_age_seconds: float | None) -> str | None:

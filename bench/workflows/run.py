@@ -11,6 +11,7 @@ from typing import Any
 
 from bench.errors import UserError, note
 from bench.measure import lock, quiet, tools
+from bench.measure.budget import whole_seconds
 from bench.measure.node import this_node
 from bench.measure.probe import Failed, Interrupted
 from bench.measure.recording import Recording
@@ -21,11 +22,13 @@ from bench.show.terminal.progress import listener
 from bench.store.errors import StoreError, UnusableRun
 from bench.store.runs import Store
 from bench.workflows.catalog import Catalog, load_catalog
-from bench.workflows.judging import concluded, to_repeat
+from bench.workflows.judging import concluded, to_repeat, undecidable
 from bench.workflows.nightly import Compared, compared_with_nights, to_converge
 from bench.workflows.request import RunOptions, request_of
 from bench.workflows.site import check_installation, config, results_root
 
+#: Of the whole, for starting, judging and storing.
+_AROUND_SECONDS = 6.0
 _MAX_SECONDS = {Effort.QUICK: 600.0, Effort.STANDARD: 1800.0, Effort.THOROUGH: 4 * 3600.0}
 
 
@@ -69,7 +72,12 @@ def _measured(
             quiet_check = recording is None and request.options.get("quiet_check") != "off"
             look = partial(_look, request.effort, signals) if quiet_check else tuple[str, ...]
             run_id, started_at = store.new_id(), now()
-            seconds = {probe.name: probe.time(request) for probe in probes if probe.measure is not None}
+            measuring = [probe for probe in probes if probe.measure is not None]
+            seconds = {probe.name: probe.time(request) for probe in measuring}
+            one = request.model_copy(update={"storage": request.storage[:1], "peers": request.peers[:1]})
+            of_one = sum(probe.time(one) for probe in measuring)
+            if progress and recording is None and (few := undecidable(request, catalog)):
+                note(f"effort {request.effort} takes too few samples to decide {', '.join(few)}; a higher --effort can")
             with listener(seconds, shown=progress) as listen:
                 plan = RunPlan(
                     id=run_id,
@@ -84,6 +92,7 @@ def _measured(
                     listen=listen,
                     again=again,
                     look=look,
+                    repeat_seconds=whole_seconds(request, sum(seconds.values()), of_one) - _AROUND_SECONDS,
                     max_seconds=_MAX_SECONDS[request.effort],
                     signals=signals,
                     started_at=started_at,

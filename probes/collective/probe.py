@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 
+from bench.measure import budget
 from bench.measure.probe import Context, Failed, Probe, TimedOut, Unsupported
 from bench.model import Code, Effort, Measurement
 from probes.collective.parse import measurements, parse, stragglers
@@ -93,8 +94,8 @@ PROBE = Probe(
         ("collective_straggler_info", "1 for a rank that holds the others up", "rank host cause", "none"),
         last="stand_in", over_one="collective_port_ratio",
     ),
-    seconds={Effort.QUICK: 1.0, Effort.STANDARD: 10.0, Effort.THOROUGH: 60.0},
-    peer_seconds={Effort.QUICK: 20.0, Effort.STANDARD: 40.0, Effort.THOROUGH: 180.0},
+    seconds=budget.RANKS,
+    peer_seconds=budget.COLLECTIVE,
     measure=measure,
     order=45,
     options=(KEY_FILE,),

@@ -5,6 +5,7 @@ measurements of repeats, counts, distributions and exact figures.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -72,6 +73,11 @@ def of_distributions(
     value, interval = quantile_of(rounds, SHARES.get(statistic, 1.0))
     named, n = {**labels, "statistic": statistic}, sum(count for one in rounds for _, count in one)
     return figure(metric, value, named, interval, n, invalid).model_copy(update={"distributions": tuple(rounds)})
+
+
+def distribution(values: Sequence[float]) -> Distribution:
+    """One round's values, ascending, each with how many there are."""
+    return tuple(sorted(Counter(values).items()))
 
 
 def needed(statistic: str) -> int:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bench.measure import budget
 from bench.measure.probe import Check, Context, Option, Probe, ProbeError, Skipped, Tools, Unsupported
-from bench.model import Code, Effort, Measurement, Request
+from bench.model import Code, Measurement, Request
 from probes.common.metrics import metrics
 from probes.expect.parse import METRIC, compared, figures, taken
 from probes.expect.plan import expectation
@@ -44,7 +45,7 @@ PROBE = Probe(
     name="expect",
     help="The node's cards, driver, memory and ports against what the site expects (--expect FILE).",
     metrics=metrics((METRIC, "How many of a part are missing or are not what was expected.", "part found", "lower")),
-    seconds={Effort.QUICK: 0.0, Effort.STANDARD: 0.0, Effort.THOROUGH: 0.0},
+    seconds=budget.NONE,
     measure=measure,
     stops=stops,
     doctor=doctor,

@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.measure import jsonl
+from bench.measure import budget, jsonl
 from bench.measure.probe import Check, Context, Option, Probe, ProbeError, Tools
 from bench.model import Code, Effort, Measurement, Request
 from probes.common.metrics import metrics
@@ -164,7 +164,7 @@ def specification(ctx: Context, folder: str, accelerator: Accelerator) -> Spec:
         data_bytes=_DATA_BYTES[ctx.effort],
         layout_seconds=_LAYOUT_SECONDS[ctx.effort],
         schedule=schedule(ctx.effort, real, work.readers, loader is not None),
-        deadline_seconds=0.9 * ctx.seconds,
+        deadline_seconds=0.9 * ctx.seconds / max(1, len(ctx.request.storage)),
         decode=ctx.option("decode") or ("crc32" if real else "none"),
         seed=ctx.seed,
         readers=work.readers,
@@ -247,7 +247,8 @@ PROBE = Probe(
     name="feed",
     help="what the accelerator waits for: storage, the decode, the copy or the loader, and by how much",
     metrics=METRICS,
-    seconds={Effort.QUICK: 24.0, Effort.STANDARD: 75.0, Effort.THOROUGH: 600.0},
+    seconds=budget.FEED,
+    per_path=True,
     measure=measure,
     doctor=doctor,
     guards_itself=True,

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
+from bench.measure import budget
 from bench.measure.probe import Check, Context, Failed, Probe, ProbeError, Tools
-from bench.model import Code, Effort, Measurement, Request
+from bench.model import Code, Measurement, Request
 from probes.common.metrics import metrics
 from probes.common.windows import Sample, plotted, stages
 from probes.gpu.health import DRAIN, CardHealth, unreadable
@@ -117,7 +118,7 @@ PROBE = Probe(
     name="gpu",
     help="What the GPUs did in each stage (NVML, GPM), and their health before and after.",
     metrics=METRICS,
-    seconds={Effort.QUICK: 0.0, Effort.STANDARD: 0.0, Effort.THOROUGH: 0.0},
+    seconds=budget.NONE,
     watch=lambda ctx: GpuWatch(),
     parse=parse,
     doctor=doctor,

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 
 from bench.judge import statistics
+from bench.judge.pooling import SHARES
 from bench.model import Code, Measurement
-from probes.common.metrics import Labels, figure, of_repeats
+from probes.common.metrics import Labels, distribution, figure, needed, of_counts, of_distributions, of_repeats
 from probes.inference import datasheet
 from probes.inference.events import (
     Event,
@@ -50,8 +51,6 @@ _PROMISES = {
 _MOST_INTERACTIVE = 32
 #: The energy counter moves about every 100 ms (ml.energy): shorter windows say nothing of it.
 _SHORTEST_ENERGY_SECONDS = 0.5
-#: Quantiles in use; each is printed only where the samples support it.
-_QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
 _PARTS = 5  # of the serve window, as repeats for the interval of a rate
 
 #: Shares of wall time. On a quiet 2-core machine the load's own delay was 0.1 to 1.1 % with one thread and 4.5 % with
@@ -106,14 +105,10 @@ def _rates(windows: Sequence[Window]) -> list[float]:
 def _quantiles(
     metric: str, values: Sequence[float], labels: Labels, invalid: str | None = None
 ) -> Iterator[Measurement]:
-    """Every quantile that this many samples support (exact binomial, 99 %), and the largest value."""
-    n = len(values)
-    for name, q in _QUANTILES.items():
-        if n >= statistics.samples_needed_for_quantile(q):
-            value, interval = statistics.quantile(values, q), statistics.quantile_interval(values, q)
-            yield figure(metric, value, {**labels, "statistic": name}, interval, n, invalid)
-    if values:
-        yield figure(metric, max(values), {**labels, "statistic": "max"}, n=n, invalid=invalid)
+    """Every quantile that has values enough for its 95 % interval, and the largest value."""
+    supported = [name for name in SHARES if len(values) >= needed(name)]
+    for name in [*supported, "max"] if values else ():
+        yield of_distributions(metric, (distribution(values),), name, labels, invalid)
 
 
 def _utilization(
@@ -189,8 +184,7 @@ def _goodput(outcomes: Sequence[Kept], limits: Limits, labels: Labels, invalid: 
     """The share of the requests, with Clopper and Pearson's exact interval."""
     kept, censored = outcomes.count(Kept.KEPT), outcomes.count(Kept.CENSORED)
     if decided := len(outcomes) - censored:
-        interval = statistics.binomial_interval(kept, decided)
-        yield figure("inference_goodput_ratio", kept / decided, limits.labels(labels), interval, decided, invalid)
+        yield of_counts("inference_goodput_ratio", kept, decided, limits.labels(labels), invalid)
     yield figure("inference_unfinished_requests", float(censored), labels)
 
 

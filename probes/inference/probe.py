@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 
+from bench.measure import budget
 from bench.measure.jsonl import record
 from bench.measure.probe import (
     Check,
@@ -67,7 +68,7 @@ def _beside_each_other(ctx: Context, device: DeviceFacts) -> list[Measurement]:
     workers = (ctx.option("cpu_workers") or 1) if device.kind == "cpu" else device.devices or 1
     if workers < 2:
         return []
-    words = ["--accelerator", device.kind, "--workers", str(workers), "--seconds", f"{ctx.seconds:g}"]
+    words = ["--accelerator", device.kind, "--workers", str(workers), "--seconds", f"{budget.CARDS[ctx.effort]:g}"]
     try:
         done = _run(ctx, NODE_MODULE, "node", words)
     except ProbeError as late:
@@ -214,7 +215,7 @@ PROBE = Probe(
     name="inference",
     help="Synthetic LLM inference in torch: tokens a second, time to first token, time between tokens, goodput.",
     metrics=METRICS,
-    seconds={Effort.QUICK: 14.0, Effort.STANDARD: 50.0, Effort.THOROUGH: 240.0},
+    seconds=budget.INFERENCE,
     measure=measure,
     doctor=doctor,
     order=40,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from typing import NamedTuple
 
 from bench.judge.statistics import median
@@ -137,10 +137,12 @@ def figures(link: Link, quiet: Echo, quick: Echo | None, beside: Sequence[Loaded
 def _beside_figures(one: Loaded, quiet: Echo, labels: Mapping[str, str]) -> list[Measurement]:
     named = {**labels, "direction": one.direction, "load": one.load}
     found = quantiles("network_load_round_trip_seconds", one.echo.times("round_trip"), named, one.echo.doubt)
-    now, before = found[1], quantiles("network_round_trip_seconds", quiet.times("round_trip"), {})[1]
-    added, doubt = now.value - before.value, one.echo.doubt or quiet.doubt
-    interval = (now.interval[0] - before.interval[1], now.interval[1] - before.interval[0])
-    found.append(figure("network_added_delay_seconds", added, named, interval, now.samples, doubt))
+    both = [*found, *quantiles("network_round_trip_seconds", quiet.times("round_trip"), {})]
+    p99s = [m for m in both if m.labels["statistic"] == "p99"]
+    for now, before in pairwise(p99s):
+        added, doubt = now.value - before.value, one.echo.doubt or quiet.doubt
+        interval = (now.interval[0] - before.interval[1], now.interval[1] - before.interval[0])
+        found.append(figure("network_added_delay_seconds", added, named, interval, now.samples, doubt))
     return [*found, of_repeats("network_load_bytes_per_second", [one.bytes_per_second], named)]
 
 

@@ -16,11 +16,11 @@ from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
-from bench.judge.statistics import binomial_interval, median, poisson_upper_bound, quantile, quantile_interval
+from bench.judge.statistics import median, poisson_upper_bound, quantile
 from bench.measure.jsonl import records
 from bench.measure.probe import Failed
 from bench.model import Code, Measurement
-from probes.common.metrics import Labels, exact, figure
+from probes.common.metrics import Labels, distribution, exact, needed, of_counts, of_distributions
 
 PLACES = ("network", "egress", "host", "peer")  # the network's own first
 #: When 1 % of the packets left later than this, the gaps between them are the host's: one slot of a voice stream.
@@ -233,7 +233,7 @@ def _late_places(packet: EchoPacket, usual: UsualTimes, threshold: float) -> lis
 
 #: Seconds: a voice packet's length, the network's share of the 200 ms budget, and half of that budget.
 THRESHOLDS = (0.02, 0.05, 0.1)
-STATISTICS = (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0))
+STATISTICS = ("p50", "p99", "p99.9", "max")
 
 
 def idle_or_loaded(echoes: Sequence[Echo], usual: UsualTimes, labels: Labels) -> list[Measurement]:
@@ -259,8 +259,8 @@ def _losses(echoes: Sequence[Echo], labels: Labels) -> Iterator[Measurement]:
     losses = {"send": sum(e.lost_sending for e in echoes), "receive": sum(e.lost_receiving for e in echoes)}
     doubt = next((echo.doubt for echo in echoes if echo.doubt), None)
     for direction, lost in losses.items():
-        interval, named = binomial_interval(lost, sent), {**labels, "direction": direction}
-        yield figure("network_echo_loss_ratio", lost / sent, named, interval, sent, doubt if lost else None)
+        named, why = {**labels, "direction": direction}, doubt if lost else None
+        yield of_counts("network_echo_loss_ratio", lost, sent, named, why)
     runs = [(lost, len(list(run))) for echo in echoes for lost, run in groupby(p is None for p in echo.packets)]
     counts = {
         "network_lost_burst_packets": max((length for lost, length in runs if lost), default=0),
@@ -288,11 +288,9 @@ def _spikes(echoes: Sequence[Echo], usual: UsualTimes, labels: Labels) -> list[M
 def quantiles(metric: str, values: Sequence[float], labels: Labels, invalid: str | None = None) -> list[Measurement]:
     """p50, p99, p99.9 and the largest, by nearest rank, with intervals by order statistics.
 
-    They take the packets as independent, which those of one full queue are not: their true intervals are wider.
+    Each only where there are values enough for its interval: of 300 packets the largest stands in for the upper end of
+    p99.9's, which then holds it in one of four cases. The packets are taken as independent, which those of one full
+    queue are not: their true intervals are wider.
     """
-    found = []
-    for statistic, q in STATISTICS:
-        interval = quantile_interval(values, q) if q < 1.0 else None
-        value, named = quantile(values, q), {**labels, "statistic": statistic}
-        found.append(figure(metric, value, named, interval, len(values), invalid))
-    return found
+    rounds, stated = (distribution(values),), [name for name in STATISTICS if len(values) >= needed(name)]
+    return [of_distributions(metric, rounds, name, labels, invalid) for name in stated]

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from bench.measure import budget
 from bench.measure.jsonl import record
 from bench.measure.probe import Check, Context, Failed, Option, Probe, ProbeError, Tools, python_argv
 from bench.model import Code, Measurement, Request
 from probes.common.iperf3 import bits
-from probes.common.metrics import metrics
+from probes.common.metrics import metrics, of_counts
 from probes.network import bandwidth, echo
+from probes.network.echo_parse import quantiles
 from probes.network.plan import LOOPBACK_PLANS, PEER_PLANS, NetworkPlan, for_peers
 from probes.peer.link import KEY_FILE, MAX_RATE, connected, each_peer
 from probes.peer.protocol import LOOPBACK, Interface, LoopbackLine
@@ -58,6 +60,16 @@ def measure_one(ctx: Context, peer: str, labels: Mapping[str, str], plan: Networ
             ctx.warn(f"{plain}: no round trips, no spikes; start `bench peer` there to have them")
             return found
         return found + echo.figures(link, quiet, quick, echo.loaded(link, plan, tcp, quiet))
+
+
+def best(request: Request) -> list[Measurement]:
+    """Nothing lost, and nothing late, of as many datagrams and packets as are planned."""
+    plan = (PEER_PLANS if request.peers else LOOPBACK_PLANS)[request.effort]
+    sent = plan.udp_rounds * plan.udp_seconds * PROBE.option(request, "udp_rate") / 8 / bandwidth.UDP_PAYLOAD
+    found = [of_counts("network_loss_ratio", 0, max(1, int(sent)), {})]
+    for state, packets in (("idle", plan.idle_packets), ("loaded", plan.loaded_packets)):
+        found += quantiles("network_round_trip_seconds", [0.0] * packets, {"state": state}) if packets else []
+    return found
 
 
 def announcement(plan: NetworkPlan, ceiling: float, interface: Interface) -> str:
@@ -140,10 +152,11 @@ PROBE = Probe(
     name="network",
     help="Throughput, jitter, loss and round trips to each --peer (iperf3 and a paced echo); the loopback without one.",
     metrics=(*_OWN, *_RESPONSE),
-    seconds={effort: round(plan.seconds) for effort, plan in LOOPBACK_PLANS.items()},
-    peer_seconds={effort: round(plan.seconds) for effort, plan in PEER_PLANS.items()},
+    seconds=budget.LOOPBACK,
+    peer_seconds=budget.NETWORK,
     measure=measure,
     doctor=doctor,
+    best=best,
     guards_itself=True,
     order=40,
     options=(KEY_FILE, MAX_RATE, UDP_RATE),

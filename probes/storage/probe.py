@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from bench.measure import budget
 from bench.measure.jsonl import record
 from bench.measure.probe import Check, Completed, Context, Failed, Probe, ProbeError, TimedOut, Tools, Unsupported
 from bench.model import Code, Effort, Measurement, Request
@@ -66,7 +67,7 @@ def measure(ctx: Context) -> list[Measurement]:
     found: list[Measurement] = []
     for index, place in enumerate(places):
         left = (ctx.remaining() - _REMOVAL_SECONDS) / (len(places) - index)
-        seconds = max(5.0, min(ctx.seconds, left))
+        seconds = max(5.0, min(ctx.seconds / len(places), left))
         found += _Directory(ctx, tool, place, seconds, (index / len(places), 1 / len(places))).measure()
     return found
 
@@ -253,7 +254,8 @@ PROBE = Probe(
         ("storage_write_latency_seconds", f"Time of one write, {_LATENCY}", "statistic", "lower"),
         first=_LABELS,
     ),
-    seconds={Effort.QUICK: 26, Effort.STANDARD: 75, Effort.THOROUGH: 300},
+    seconds=budget.STORAGE,
+    per_path=True,
     measure=measure,
     doctor=doctor,
     order=20,

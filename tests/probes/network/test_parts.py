@@ -144,7 +144,7 @@ def test_more_effort_is_more_time_and_never_less_of_anything() -> None:
 
 def test_it_says_how_much_it_will_send() -> None:
     plan = PEER_PLANS[Effort.QUICK]
-    assert plan.link_seconds == pytest.approx(24 + 2 * plan.load_seconds)
+    assert plan.link_seconds == pytest.approx(8 + 2 * plan.load_seconds)
     assert f"{plan.link_seconds * 0.1 / 8:.1f} GB, at most 100 Mbit/s" in announcement(plan, 100e6, Interface())
     assert f"up to {plan.link_seconds * 100 / 8:.1f} GB" in announcement(
         plan, 0.0, Interface(bits_per_second=100_000_000_000)
