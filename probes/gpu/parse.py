@@ -126,6 +126,10 @@ def reasons(bits: int) -> list[str]:
     return [named.get(place, f"unknown_{1 << place:#x}") for place in range(bits.bit_length()) if bits >> place & 1]
 
 
+#: A blip of some milliseconds at a change of power state is no share of a shorter stage: it counts over so long.
+_LEAST_SECONDS = 5.0
+
+
 def _clock_limits(stage: Stage, labels: Labels) -> Iterator[Measurement]:
     """By reason, the share of the stage: from cumulative counters where there are any, else from the bits polled.
 
@@ -138,7 +142,8 @@ def _clock_limits(stage: Stage, labels: Labels) -> Iterator[Measurement]:
         if held := stage.growth(reason):
             counted.add(reason)
             named = {**labels, "method": "counter", "reason": reason}
-            yield figure(_metric(reason), min(1.0, held[0] / 1e9 / held[1]), named)
+            lasted = max(held[1], _LEAST_SECONDS if reason in FAULTS else 0.0)
+            yield figure(_metric(reason), min(1.0, held[0] / 1e9 / lasted), named)
     seen = [reasons(int(bits)) for bits in stage.values("reasons")]
     wanted = {reason for present in seen for reason in present} | (set() if counted & FAULTS else FAULTS)
     for reason in sorted(wanted - counted - _NO_LIMIT) if seen else ():

@@ -57,9 +57,8 @@ def test_the_same_metrics_in_the_same_units(monkeypatch: pytest.MonkeyPatch) -> 
 def test_violations_are_shares_of_the_time_and_power_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     found, _ = watched(monkeypatch)
     stage = {"device": "0", "stage": "inference.decode"}
-    assert one(found, "accelerator_throttle_ratio", reason="sw_thermal_slowdown", **stage).value == pytest.approx(
-        0.25, abs=0.2
-    )
+    held = one(found, "accelerator_throttle_ratio", reason="sw_thermal_slowdown", **stage)
+    assert 0.0 < held.value < 0.25, "a quarter of a stage that was much shorter than 5 s"
     assert one(found, "accelerator_throttle_ratio", reason="hw_thermal_slowdown", **stage).value == 0.0
     assert one(found, "accelerator_clock_limit_ratio", reason="sw_power_cap", **stage).value == pytest.approx(
         1, abs=0.6

@@ -286,6 +286,20 @@ def test_the_watts_of_a_card_are_by_the_moments_at_which_it_was_read() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("lasted", "held", "share"), [(0.4, 0.005, 0.001), (0.4, 0.4, 0.08), (20.0, 0.005, 0.00025), (20.0, 20.0, 1.0)]
+)
+def test_a_blip_in_a_short_stage_is_no_throttled_card(lasted: float, held: float, share: float) -> None:
+    """5 ms of a stage of 0.4 s were 1.25 %: over the limit of 1 %, on one of many stages, reasons and cards."""
+    samples = [
+        {"t": t, "stage": "inference.decode", "event": event, "hw_thermal_slowdown": nanoseconds, "sw_power_cap": 0}
+        for t, event, nanoseconds in ((5.0, "begin", 0), (5.0 + lasted, "end", held * 1e9))
+    ]
+    (stage,) = stages(samples)
+    by_reason = {m.labels["reason"]: m for m in stage_figures(stage, "0", "nvml") if "throttle" in m.metric}
+    assert by_reason["hw_thermal_slowdown"].value == pytest.approx(share)
+
+
 def test_reasons_by_name() -> None:
     assert reasons(0) == []
     assert reasons(0x8 | 0x40) == ["hw_slowdown", "hw_thermal_slowdown"]
