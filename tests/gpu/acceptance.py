@@ -151,7 +151,8 @@ def _copies(found: Found) -> Answer:
 
 
 def _nccl(found: Found) -> Answer:
-    text = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in found.results["nccl"].figures.items())
+    took = found.results["nccl"].figures.items()
+    text = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in took if isinstance(seconds, float))
     return text, found.results["nccl"].outcome == "ok"
 
 
