@@ -148,7 +148,7 @@ def test_exit_zero_and_quiet(results: Path) -> None:
     path = stored(results, document([measurement(READ, 0.5e9, 0.5e9, 0.5e9)]))
     done = bench("gate", path, "--profile", profile(results, gate_text()), "--exit-zero", "--quiet", cwd=results)
     assert done.returncode == 0
-    assert done.stdout == "NO-GO mine score 50\n"
+    assert done.stdout == "NO-GO mine score 50 (1 of 1 measured, weakest 50)\n"
 
 
 @pytest.mark.slow
