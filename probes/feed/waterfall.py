@@ -41,7 +41,7 @@ class Rates:
             metric=metric,
             value=rate.value,
             interval=(min(low, rate.value), max(high, rate.value)),
-            samples=max(1, *(len(self.rates[arm].repeats) for arm in arms if arm in self.rates)),
+            samples=max((len(self.rates[arm].repeats) for arm in arms if arm in self.rates), default=1),
             labels={**self.labels, **labels},
             repeats=rate.repeats,
             invalid=_each(self.doubts, arms),

@@ -120,9 +120,9 @@ def coverage(rates: Mapping[str, float], world: World, rounds: int, trials: int)
 @pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
 def test_intervals_hold_the_truth(world: World, rounds: int) -> None:
     """Least and largest of two turns held a drifting rate in 50 % of trials, and t on windows that were chosen because
-    they look flat in 48 to 73."""
+    they look flat in 48 to 73. What holds 95 % shows 92 and more in 200 trials (two standard errors)."""
     for name, share in coverage(STARVED, world, rounds, TRIALS // rounds).items():
-        assert share >= 0.93, name
+        assert share >= 0.92, name
 
 
 def test_storage_that_outruns_the_decode_has_no_part_however_the_accelerator_drifts() -> None:
