@@ -18,10 +18,12 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
@@ -170,6 +172,8 @@ class _Shape(BaseModel):
 class _Latency(_Shape):
     max: _Amount
     mean: _Amount
+    N: _Count = 0
+    percentile: dict[Annotated[str, Field(pattern=r"^[0-9]{1,3}[.][0-9]{1,6}$")], _Amount] = {}
     bins: dict[Annotated[str, Field(pattern=r"^[0-9]{1,18}$")], _Count] = {}
 
 
@@ -246,7 +250,8 @@ def _reading(job: FioJob, side: _Side, seconds: float) -> Reading:
         raise Failed(Code.FIO_SHORT, f"{job.name} ran {ran:.3f} s of the {seconds:.3f} s asked for")
     longest = side.lat_ns.max / 1e9
     # A bucket is named by its middle, and is up to 1/64 wide: it may stand past the largest value.
-    counted = sorted((int(nanoseconds), count) for nanoseconds, count in side.lat_ns.bins.items() if count)
+    bins = [(float(nanoseconds), count) for nanoseconds, count in side.lat_ns.bins.items()] or _steps(side.lat_ns)
+    counted = sorted((nanoseconds, count) for nanoseconds, count in bins if count)
     if not counted:
         raise Failed(Code.FIO_OUTPUT, f"{job.name} has no latencies")
     return Reading(
@@ -258,6 +263,17 @@ def _reading(job: FioJob, side: _Side, seconds: float) -> Reading:
         mean_seconds=side.lat_ns.mean / 1e9,
         latency_seconds=tuple((min(nanoseconds / 1e9, longest), count) for nanoseconds, count in counted),
     )
+
+
+def _steps(latency: _Latency) -> list[tuple[float, int]]:
+    """Of an answer that was recorded before histograms were asked for: all that lie between two of its quantiles are as
+    slow as the upper one.
+    """
+    upto = sorted(
+        (math.ceil(round(float(key) / 100 * latency.N, 6)), value) for key, value in latency.percentile.items()
+    )
+    steps = [(0, 0.0), *upto, (latency.N, latency.max)] if upto else []
+    return [(value, count - before) for (before, _), (count, value) in pairwise(steps)]
 
 
 def _jobs(text: str, names: Sequence[str]) -> dict[str, _JobOutput]:

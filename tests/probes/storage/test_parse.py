@@ -67,6 +67,20 @@ def test_the_histogram_holds_the_quantiles_that_fio_says(name: str, jobs: Sequen
             assert quantile_of([taken.latency_seconds], q)[0] == pytest.approx(wanted)
 
 
+def test_an_answer_of_before_histograms_has_the_quantiles_that_fio_says() -> None:
+    """What is stored as evidence can be replayed."""
+    document = json.loads(ROUND)
+    for job in document["jobs"]:
+        for side in ("read", "write"):
+            job[side]["lat_ns"].pop("bins", None)
+    readings = fio.parse(json.dumps(document), storage.JOBS, ASKED)
+    for job, taken in readings.items():
+        said = own(ROUND, next(one for one in storage.JOBS if one.name == job))
+        for q, key in ((0.5, "50.000000"), (0.99, "99.000000"), (0.999, "99.900000")):
+            wanted = min(said[key] / 1e9, taken.longest_seconds)
+            assert quantile_of([taken.latency_seconds], q)[0] == pytest.approx(wanted)
+
+
 def test_a_layout_says_how_many_whole_mebibytes_were_written() -> None:
     sizes = fio.parse_layout(recorded("fio-3.33/layout.json"), ["read.dat", "write.dat"])
     assert sizes == {"read.dat": 64 * MIB, "write.dat": 16 * MIB}
