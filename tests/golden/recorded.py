@@ -20,6 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from bench import __version__
+from bench.model import Run
+from bench.workflows.catalog import load_catalog
+from bench.workflows.judging import concluded
 from tests.golden.said import Said, ends, page, said, table
 
 FOLDER = Path(__file__).parents[1] / "recorded"
@@ -63,6 +66,25 @@ def lay_out(where: Path) -> None:
         shutil.copy(FOLDER / "runs" / f"{name}.json", folder / f"{raw.removesuffix('.raw')}.json")
     for name in ("nights", "fleets"):
         shutil.copytree(FOLDER / name, where / name)
+
+
+def replay(name: str, where: Path) -> Said:
+    """What ``bench run --replay`` says of a run's evidence in the folder of `lay_out`: the document as JSON."""
+    raw = next((where / "results").rglob(f"*-{_document(name)['id']}.raw")).relative_to(where)
+    return said(["run", "--replay", str(raw), "--results", "replayed", "--json", "--quiet"], where, where)
+
+
+def renew(name: str, where: Path) -> None:
+    """The run's document with the figures that its evidence gives today, judged anew; all else is as it was stored."""
+    today = {one["probe"]: one for one in json.loads(replay(name, where).text())["results"]}
+    figures = ("measurements", "series", "warnings")
+    kept = [
+        {**one, **{key: today[one["probe"]][key] for key in figures}} if one["outcome"] == "ok" else one
+        for one in _document(name)["results"]
+    ]
+    run = concluded(Run.model_validate({**_document(name), "results": kept}), load_catalog(PROFILES))
+    text = json.dumps(run.model_dump(mode="json", by_alias=True), separators=(",", ":"), ensure_ascii=False)
+    (FOLDER / "runs" / f"{name}.json").write_text(text + "\n", encoding="utf-8")
 
 
 def commands(name: str) -> Commands:
