@@ -51,7 +51,8 @@ endif
 perf: $(DEV_STAMP) tools ## speed claims, as ratios measured side by side
 	$(BIN)/python -m tests.perf $(ARGS)
 
-error-rates: $(DEV_STAMP) ## false alarms and power of the nightly gate, simulated
+error-rates: $(DEV_STAMP) ## wrong decisions of absolute gates, false alarms and power of the nightly gate, simulated
+	$(BIN)/python -m tests.accuracy.absolute_rates
 	$(BIN)/python -m tests.accuracy.error_rates $(ARGS)
 
 wheel: $(DEV_STAMP) ## what pip installs, in dist/

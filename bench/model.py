@@ -223,6 +223,9 @@ class Metric(Frozen):
 
     ``better`` says in which direction the number improves; ``none`` marks a fact that is neither good nor bad. A ratio
     is a share of something, and a limit for it lies between 0 and 1, unless it may go ``over_one``.
+    ``session_spread``: by how much whole sessions of a sound node differ, as a standard deviation (a share of the
+    figure; of a share in points), as long as the node's own nights do not say it, and ``session_source`` where that
+    number comes from. None: the figure is a fact of its session (a count, a share of a count, a link's nominal rate).
     """
 
     name: Name
@@ -230,6 +233,8 @@ class Metric(Frozen):
     labels: tuple[str, ...] = ()
     better: Literal["higher", "lower", "none"] = "none"
     over_one: bool = False
+    session_spread: Annotated[FiniteFloat, Field(ge=0)] | None = None
+    session_source: str = ""
 
     @model_validator(mode="after")
     def _named_by_the_rule(self) -> Self:

@@ -114,7 +114,8 @@ def _export(reference: str | None, profile: Words, results: Path | None, max_age
     from bench.workflows.judging import judged, too_old
     from bench.workflows.site import find_run, open_store
 
-    found = judged(find_run(open_store(results), reference), profile)
+    store = open_store(results)
+    found = judged(find_run(store, reference), store, profile)
     oldest = None if max_age is None else duration(max_age, "--max-age")
     return Export(found, declared().metrics, too_old(found.started_at, f"run {found.id}", oldest))
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 
 from bench.judge.hardware import RDMA_PORTS, accelerators, has_rdma
 from bench.judge.profile import Gate, Profile
+from bench.judge.sessions import SpreadOf, alone, interval_of
 from bench.model import Code, Decision, Finding, Limit, Measurement, Outcome, Run, Status, Verdict, code_of
 from bench.units import human
 
@@ -40,18 +41,20 @@ AS_EXPECTED = Gate(
 _COUNT = "install the NVIDIA driver so that the cards can be counted, or name them: --accelerator emulated:NAME*N"
 _FIX = "mend what made the measurement invalid, then measure again"
 _REPEAT = "measure again on a quiet node with --effort thorough"
+_NIGHTS = "this session alone would decide, but sessions differ: measure with --effort thorough, and on seven nights"
 #: What to do about a figure that something else than the thing itself held back (its label ``limited_by``).
 _HELD = {"cpu": "use iperf3 3.16 or newer on both ends, which has a thread a stream, and measure on an idle node"}
 
 
-def judge(run: Run, profile: Profile, probes: Mapping[str, str] | None = None) -> Verdict:
+def judge(run: Run, profile: Profile, probes: Mapping[str, str] | None = None, spread_of: SpreadOf = alone) -> Verdict:
     """The profile's answer for a run.
 
     ``probes`` maps a metric to the probe that declares it, so that the finding of a gate without data can quote that
-    probe's own reason and remedy. An interrupted run is judged by what it measured.
+    probe's own reason and remedy. ``spread_of`` says how far a series' sessions lie apart (`bench.judge.sessions`);
+    without it every figure is a fact of its session alone. An interrupted run is judged by what it measured.
     """
     gates = (*profile.gates, AS_EXPECTED) if EXPECTATION in run.request.options else profile.gates
-    judged = [judge_gate(run, gate, probes or {}) for gate in gates]
+    judged = [judge_gate(run, gate, probes or {}, spread_of) for gate in gates]
     findings = tuple(finding for finding, _ in judged)
     measured = [score for finding, score in judged if stands_on(finding)]
     return Verdict(
@@ -72,18 +75,23 @@ def stands_on(finding: Finding) -> bool:
     return finding.required and finding.observed is not None and counts
 
 
-def judge_gate(run: Run, gate: Gate, probes: Mapping[str, str]) -> tuple[Finding, float]:
+def judge_gate(run: Run, gate: Gate, probes: Mapping[str, str], spread_of: SpreadOf = alone) -> tuple[Finding, float]:
     """One gate against every measurement that has its metric and at least its labels; the worst decides.
 
-    Returns the finding and its score, 0..100.
+    Returns the finding, with the interval that decided, and its score, 0..100.
     """
     if (asked := applies(run, gate)) is not True:
         return _not_asked(run, gate, asked, probes), 0.0
     number = accelerators(run) if gate.per else None
     whole = gate.model_copy(update={"min": min(gate.min * number, _LARGEST)}) if gate.min and number else gate
     matching = run.find(gate.metric, **gate.labels)
-    counted = [m for m in matching if counts_for(m, gate)]
+    measured = [m for m in matching if counts_for(m, gate)]
+    of = sum(m.invalid is None for m in measured)
+    counted = [deciding(m, whole.limit, spread_of, of) for m in measured]
     finding = _found(run, whole, matching, counted, probes)
+    straddles = code_of(finding.reason) is Code.STRADDLES_LIMIT
+    if straddles and Status.UNDECIDED not in {status_of(m, whole.limit) for m in measured}:
+        finding = finding.model_copy(update={"remedy": _NIGHTS})
     if gate.per:
         finding = _per_accelerator(finding, gate, number)
     return finding, gate_score(finding.status, [share(m.value, whole.limit) for m in counted])
@@ -128,6 +136,20 @@ def status_of(measurement: Measurement, limit: Limit) -> Status:
     if all(kept):
         return Status.PASS
     return Status.UNDECIDED if any(kept) else Status.FAIL
+
+
+def deciding(measurement: Measurement, limit: Limit, spread_of: SpreadOf, of: int = 1) -> Measurement:
+    """The measurement, one of ``of``, with the interval that decides it: whole on one side of the limit, or on both.
+
+    It passes at its own level and fails at that of the worst of so many.
+    """
+    if measurement.invalid is not None:
+        return measurement
+    spread = spread_of(measurement)
+    decides = interval_of(measurement, spread)
+    if not any(keeps(bound, limit) for bound in decides):
+        decides = interval_of(measurement, spread, of)
+    return measurement.model_copy(update={"interval": decides})
 
 
 def decision_of(findings: Iterable[Finding]) -> Decision:

@@ -60,8 +60,9 @@ def _gate(gate: Gate) -> str:
 _METRICS = (
     "Names end with the base unit; a name without one counts things. Files hold base units only, the screen and "
     "the report show people's units. A figure that something stood in for carries the label `stand_in` (`cpu`, "
-    "`emulated`, `loopback`). A quantile is the label `statistic`. `bench probes` prints the same list for the "
-    "version that is installed."
+    "`emulated`, `loopback`). A quantile is the label `statistic`. *Sessions*: by how much whole sessions of a sound "
+    "node are taken to differ until seven nights of its own say it ([error rates](error-rates.md)). `bench probes` "
+    "prints the same list for the version that is installed."
 )
 _PROFILES = (
     "Limits are starting points, each with its source. Copy a file of `bench/profiles/`, change it, and use it by "
@@ -77,7 +78,9 @@ def metrics_page(probes: Iterable[Probe]) -> str:
     lines = ["# Every metric", "", _MADE, "", _METRICS]
     for probe in probes:
         lines += ["", f"## {probe.name}", "", _cell(probe.help), ""]
-        lines += table(("metric", "unit", "labels", "better", "what it is"), map(_metric, probe.metrics))
+        lines += table(("metric", "unit", "labels", "better", "sessions", "what it is"), map(_metric, probe.metrics))
+        sources = dict.fromkeys(m.session_source for m in probe.metrics if m.session_source)
+        lines += [line for source in sources for line in ("", f"Sessions: {_cell(source)}")]
     exports = (("`bench export`", "the run itself", FAMILIES), ("`bench fleet export`", "a fleet", FLEET_FAMILIES))
     for command, what, families in exports:
         lines += ["", f"## What the Prometheus text of {command} says of {what}", ""]
@@ -100,7 +103,9 @@ def profiles_page(profiles: Iterable[Profile]) -> str:
 def _metric(m: Metric) -> tuple[str, ...]:
     labels = ", ".join(f"`{label}`" for label in m.labels)
     better = "" if m.better == "none" else m.better
-    return f"`{m.name}`", m.unit.replace("_", " ") or "count", labels, better, _cell(m.help)
+    points = m.unit == "ratio" and m.better == "lower"
+    differ = "" if m.session_spread is None else f"{100.0 * m.session_spread:g} {'points' if points else '%'}"
+    return f"`{m.name}`", m.unit.replace("_", " ") or "count", labels, better, differ, _cell(m.help)
 
 
 def _gate_row(gate: Gate) -> tuple[str, ...]:

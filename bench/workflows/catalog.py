@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from bench.errors import UserError
+from bench.judge.pooling import LOOKS
 from bench.judge.profile import Profile, load
 from bench.measure.probe import Option, Probe
 from bench.model import Metric
@@ -32,6 +33,11 @@ class Catalog:
     def owners(self) -> Mapping[str, str]:
         """Metric name -> the name of the probe that measures it."""
         return {metric.name: probe.name for probe in self.probes for metric in probe.metrics}
+
+    @cached_property
+    def looks(self) -> Mapping[str, int]:
+        """Metric name -> how often it may be looked at before the verdict: what watches sees a run once."""
+        return {metric.name: LOOKS if probe.measure else 1 for probe in self.probes for metric in probe.metrics}
 
     def options(self) -> Iterator[tuple[str, Option]]:
         """Every declared option with its probe's name before it: ``feed.decode``."""

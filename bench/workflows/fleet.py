@@ -25,6 +25,7 @@ from bench.show.terminal.progress import fleet_listener
 from bench.store.errors import StoreError
 from bench.store.runs import Store
 from bench.workflows.catalog import declared, load_catalog, shipped_profiles
+from bench.workflows.sessions import by_priors
 from bench.workflows.site import check_installation
 
 _PORT, _COLLECTIVE_PORT = 5201, 5301
@@ -72,7 +73,7 @@ def expected(expect: str | None) -> list[str] | None:
 def judgement(profile: Sequence[str] | None) -> Judgement:
     """By what the fleet is judged: the profiles asked for and what the probes declare."""
     catalog = load_catalog(profile)
-    return Judgement(catalog.profiles, catalog.metrics, catalog.owners)
+    return Judgement(catalog.profiles, catalog.metrics, catalog.owners, by_priors(catalog))
 
 
 def measure(asked: FleetOptions, root: Path, resume: str | None, *, progress: bool) -> tuple[Path, Fleet]:

@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
-from itertools import chain
+from collections.abc import Sequence
+from contextlib import suppress
 
-from bench.errors import note
+from bench.errors import UserError, note
 from bench.judge.attribution import attribute, gap_limit
 from bench.judge.baseline.series import doubted
-from bench.judge.gate import judge, status_of
+from bench.judge.gate import deciding, judge, status_of
 from bench.judge.latency_budget import composed
 from bench.judge.profile import Gate
+from bench.judge.sessions import SpreadOf
 from bench.model import Code, Finding, Measurement, Request, Run, Status, code_of
 from bench.store.index import seconds_of
+from bench.store.runs import Store
 from bench.units import series_name
 from bench.workflows.catalog import Catalog, load_catalog
+from bench.workflows.sessions import by_nights, by_priors
 
 
-def concluded(run: Run, catalog: Catalog) -> Run:
-    """The same run with its attribution and one verdict a profile."""
+def concluded(run: Run, catalog: Catalog, store: Store | None = None) -> Run:
+    """The same run with its attribution and one verdict a profile.
+
+    ``store`` knows by how much the node's sessions differ; without it the metrics' priors say.
+    """
     whole = composed(run)
     attribution = attribute(run.results, gap_limit(catalog.profiles), catalog.owners)
-    verdicts = tuple(judge(whole, profile, catalog.owners) for profile in catalog.profiles)
+    spread_of = by_nights(whole, catalog, store) if store else by_priors(catalog)
+    verdicts = tuple(judge(whole, profile, catalog.owners, spread_of) for profile in catalog.profiles)
     return run.model_copy(update={"attribution": attribution, "verdicts": verdicts})
 
 
-def judged(run: Run, wanted: Sequence[str] | None = None) -> Run:
+def judged(run: Run, store: Store, wanted: Sequence[str] | None = None) -> Run:
     """As it was stored; judged now if it never was, or by the profiles that are named."""
-    return run if run.verdicts and not wanted else concluded(run, load_catalog(wanted))
+    return run if run.verdicts and not wanted else concluded(run, load_catalog(wanted), store)
 
 
 #: What may be gone a moment later: others' work, a clock that settles, a peer that serves somebody else.
@@ -38,9 +45,14 @@ _PASSES_BY_ITSELF = {
 }
 
 
-def to_repeat(run: Run, catalog: Catalog) -> list[str]:
+def to_repeat(run: Run, catalog: Catalog, store: Store | None = None) -> list[str]:
     """Which probes to measure again: those of required gates that another round may decide."""
-    findings = [f for profile in catalog.profiles for f in judge(run, profile, catalog.owners).findings]
+    spread_of = by_priors(catalog)
+    if store:
+        with suppress(UserError):  # told where the run is judged
+            spread_of = by_nights(run, catalog, store)
+    verdicts = [judge(run, profile, catalog.owners, spread_of) for profile in catalog.profiles]
+    findings = [finding for verdict in verdicts for finding in verdict.findings]
     return [catalog.owners[f.metric] for f in findings if f.required and _may_pass(f) and f.metric in catalog.owners]
 
 
@@ -54,16 +66,15 @@ def _may_pass(finding: Finding) -> bool:
 
 def undecidable(request: Request, catalog: Catalog) -> list[str]:
     """Required gates that one round at this effort cannot decide, however well it goes: it has too few samples."""
-    best = {p.name: p.best(request) for p in catalog.probes if p.best and p.name in request.probes}
+    best = [m for p in catalog.probes if p.best and p.name in request.probes for m in p.best(request)]
     asked = [gate for profile in catalog.profiles for gate in profile.gates if gate.required]
-    return list(
-        dict.fromkeys(series_name(g.metric, g.labels) for g in asked if _out_of_reach(g, chain(*best.values())))
-    )
+    few = [gate for gate in asked if _out_of_reach(gate, best, by_priors(catalog))]
+    return list(dict.fromkeys(series_name(gate.metric, gate.labels) for gate in few))
 
 
-def _out_of_reach(gate: Gate, best: Iterable[Measurement]) -> bool:
+def _out_of_reach(gate: Gate, best: Sequence[Measurement], spread_of: SpreadOf) -> bool:
     planned = [m for m in best if m.metric == gate.metric]
-    matching = [m for m in planned if gate.labels.items() <= m.labels.items()]
+    matching = [deciding(m, gate.limit, spread_of) for m in planned if gate.labels.items() <= m.labels.items()]
     return bool(planned) and not (matching and all(status_of(m, gate.limit) is Status.PASS for m in matching))
 
 

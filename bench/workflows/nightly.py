@@ -189,7 +189,7 @@ def normal(results: Path | None, node: str | None, profile: Sequence[str] | None
         "nights_needed": Policy().fewest,
         "pin": decided.pin.model_dump(mode="json") if decided.pin else None,
         "resets": [reset.model_dump(mode="json") for reset in decided.resets],
-        "series": against_baseline(concluded(run, catalog), catalog, store, every=True).regressions,
+        "series": against_baseline(concluded(run, catalog, store), catalog, store, every=True).regressions,
     }
 
 

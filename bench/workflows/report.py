@@ -90,7 +90,7 @@ def _shown(store: Store, reference: str | None, metrics: Mapping[str, Metric]) -
     from bench.show.html.page import Shown
 
     found = find_run(store, reference)
-    run = judged(found)
+    run = judged(found, store)
     lineage = explain(run, folder_of(store, reference, found))
     descriptions = {profile.name: profile.description for profile in load_profiles([], metrics)}
     return Shown(run, lineage, tuple(_histories(store, run, metrics)), descriptions)

@@ -43,7 +43,7 @@ def measure_and_judge(asked: RunOptions, *, progress: bool) -> tuple[Compared, C
         store = Store(results_root(asked.results, site), warn=note)
         run = _measured(asked, site, catalog, store, signals, progress)
         store.save(run)
-        judged = concluded(run, catalog)
+        judged = concluded(run, catalog, store)
         nights = asked.baseline and run.interrupted_by is None
         compared = compared_with_nights(judged, catalog, store, signals) if nights else Compared(judged)
         try:
@@ -65,7 +65,7 @@ def _measured(
 
     def again(run: Run) -> list[str]:
         wide = [] if asked.precision is None else to_converge(run, catalog, asked.precision)
-        return [*to_repeat(run, catalog), *wide]
+        return [*to_repeat(run, catalog, store), *wide]
 
     try:
         with nullcontext() if recording else lock.one_run():

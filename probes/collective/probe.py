@@ -14,7 +14,7 @@ from bench.measure import budget
 from bench.measure.probe import Context, Failed, Probe, TimedOut, Unsupported
 from bench.model import Code, Effort, Measurement
 from probes.collective.parse import measurements, parse, stragglers
-from probes.common.metrics import metrics
+from probes.common.metrics import Between, metrics
 from probes.peer.link import KEY_FILE, key_words
 
 SIZES = {
@@ -93,6 +93,10 @@ PROBE = Probe(
          "what a rank's links carry, over what the median link of all ranks does", "rank host direction", "higher"),
         ("collective_straggler_info", "1 for a rank that holds the others up", "rank host cause", "none"),
         last="stand_in", over_one="collective_port_ratio",
+        between=Between(
+            "Our choice: as of storage, because no sessions of two hosts were recorded.",
+            {"bytes_per_second": 0.03, "seconds": 0.10},
+        ),
     ),
     seconds=budget.RANKS,
     peer_seconds=budget.COLLECTIVE,

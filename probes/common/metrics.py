@@ -7,30 +7,51 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from bench.judge.pooling import SHARES, quantile_of
 from bench.judge.statistics import Interval, binomial_interval, median_interval, samples_needed_for_quantile
 from bench.measure.probe import Failed
-from bench.model import Code, Distribution, Measurement, Metric
+from bench.model import Code, Distribution, Measurement, Metric, unit_of
 
 Labels = Mapping[str, str]
 #: Name, help, labels separated by spaces, and what is better.
 Row = tuple[str, str, str, Literal["higher", "lower", "none"]]
 
 
-def metrics(*rows: Row, first: str = "", last: str = "", over_one: str = "") -> tuple[Metric, ...]:
+@dataclass(frozen=True, slots=True)
+class Between:
+    """How far whole sessions of a table's metrics lie apart (`Metric.session_spread`), by name, else by base unit."""
+
+    source: str
+    spread: Mapping[str, float | None]
+
+    def of(self, name: str) -> tuple[float | None, str]:
+        """The spread, and where it comes from."""
+        found = self.spread.get(name, self.spread.get(unit_of(name)))
+        return found, "" if found is None else self.source
+
+
+_NO_SPREAD = Between("", {})
+
+
+def metrics(
+    *rows: Row, first: str = "", last: str = "", over_one: str = "", between: Between = _NO_SPREAD
+) -> tuple[Metric, ...]:
     """The metrics of a table. All of them carry the labels ``first`` before their own, and ``last`` after them.
 
-    ``over_one`` names the ratios that are no shares.
+    ``over_one`` names the ratios that are no shares. ``between`` is of those that have a better side.
     """
-    return tuple(
-        Metric(
+    found = []
+    for name, text, labels, better in rows:
+        spread, source = _NO_SPREAD.of(name) if better == "none" else between.of(name)
+        metric = Metric(
             name=name, help=text, labels=(*first.split(), *labels.split(), *last.split()), better=better,
-            over_one=name in over_one.split(),
-        )
-        for name, text, labels, better in rows
-    )  # fmt: skip
+            over_one=name in over_one.split(), session_spread=spread, session_source=source,
+        )  # fmt: skip
+        found.append(metric)
+    return tuple(found)
 
 
 def figure(

@@ -14,7 +14,7 @@ from bench.measure.jsonl import record
 from bench.measure.probe import Check, Context, Failed, Option, Probe, ProbeError, Tools, python_argv
 from bench.model import Code, Measurement, Request
 from probes.common.iperf3 import bits
-from probes.common.metrics import metrics, of_counts
+from probes.common.metrics import Between, metrics, of_counts
 from probes.network import bandwidth, echo
 from probes.network.echo_parse import quantiles
 from probes.network.plan import LOOPBACK_PLANS, PEER_PLANS, NetworkPlan, for_peers
@@ -92,6 +92,17 @@ def doctor(tools: Tools, request: Request) -> Sequence[Check]:
     return [*checks, Check("peer", bool(named), named or "no peer was named", None if named else remedy)]
 
 
+#: How far sessions lie apart. A difference of two times has no scale of its own.
+_BETWEEN = Between(
+    "Our choice: as of storage, because no sessions of two hosts were recorded.",
+    {
+        "bytes_per_second": 0.03,
+        "network_link_utilization_ratio": 0.03,
+        "seconds": 0.10,
+        "response_left_seconds": None,
+        "network_added_delay_seconds": None,
+    },
+)
 #: What a speaker waits for: `bench.judge.latency_budget` puts these round trips and the inference probe's times
 #: together.
 _RESPONSE = metrics(
@@ -100,7 +111,7 @@ _RESPONSE = metrics(
     ("response_seconds", "time of an answer: network and model put together", "statistic", "lower"),
     ("response_left_seconds", "what the budget leaves at the 99th percentile", "", "higher"),
     ("response_part_ratio", "share of one part in the mean time of an answer", "part", "none"),
-    first="until", last="stand_in",
+    first="until", last="stand_in", between=_BETWEEN,
 )  # fmt: skip
 _OWN = metrics(
     ("network_throughput_bytes_per_second",
@@ -143,7 +154,7 @@ _OWN = metrics(
     ("network_voice_safe_load_ratio",
      "voice-safe headroom: the largest batch load, as a share of the capacity, that adds at most 20 ms to p99",
      "direction", "higher"),
-    first="peer", last="stand_in",
+    first="peer", last="stand_in", between=_BETWEEN,
 )  # fmt: skip
 _UDP_HELP = "bit/s of the UDP test, 10M say, at most half of TCP's"
 UDP_RATE = Option("udp_rate", _UDP_HELP, type=bits, default=bandwidth.UDP_BITS_PER_SECOND)

@@ -116,6 +116,7 @@ def test_it_says_what_it_is(probe: Probe) -> None:
     for metric in probe.metrics:
         assert len(metric.help) > 10, metric.name
         assert metric.name.islower()
+        assert (metric.session_spread is None) is (not metric.session_source), metric.name
 
 
 @pytest.mark.parametrize("probe", MEASURING, ids=ids)

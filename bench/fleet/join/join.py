@@ -21,6 +21,7 @@ from bench.judge.fleet.outliers import Figure, Keys, Table, figures, outliers, s
 from bench.judge.fleet.ports import ports
 from bench.judge.gate import decide, judge, worst_of
 from bench.judge.profile import Profile
+from bench.judge.sessions import SpreadOf, alone
 from bench.model import Measurement, Metric, Outcome, ProbeResult, Run
 from bench.store.index import seconds_of
 
@@ -29,11 +30,15 @@ _MOST_STRANGERS = 20
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """By what the fleet is judged. ``owners``: metric -> its probe; ``metrics``: those declared, by name."""
+    """By what the fleet is judged. ``owners``: metric -> its probe; ``metrics``: those declared, by name.
+
+    ``spread_of``: how far sessions of a node lie apart; a fleet that was measured once knows it by the metrics' priors.
+    """
 
     profiles: Sequence[Profile]
     metrics: Mapping[str, Metric]
     owners: Mapping[str, str]
+    spread_of: SpreadOf = alone
 
 
 @dataclass(slots=True)
@@ -94,7 +99,7 @@ def _judged(host: str, run: Run | str, by: Judgement, keys: Keys, network: Seque
         owner = by.owners.get(network[0].metric, "network")
         pairs = ProbeResult(probe=owner, outcome=Outcome.OK, measurements=tuple(network))
         whole = run.model_copy(update={"results": (*(r for r in run.results if r.probe != owner), pairs)})
-    verdicts = [judge(whole, profile, by.owners) for profile in by.profiles]
+    verdicts = [judge(whole, profile, by.owners, by.spread_of) for profile in by.profiles]
     kind = rules.node_class(run.node.facts)
     outcome = NodeOutcome(
         host=host,
