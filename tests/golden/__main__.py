@@ -1,7 +1,7 @@
 """``python -m tests.golden``: writes the generated files anew (docs/metrics.md, docs/profiles.md, board, rules).
 
 ``python -m tests.golden recorded``: what the commands say of the recorded runs, nights and fleets; read the difference.
-``python -m tests.golden replayed``: the recorded runs' documents where their evidence reads otherwise now; then recorded.
+``python -m tests.golden replayed``: the recorded documents where their evidence reads otherwise now; then recorded.
 ``python -m tests.golden stands``: adds to what_stands.json what has come since; never takes anything away.
 """
 
