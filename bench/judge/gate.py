@@ -202,11 +202,9 @@ def _found(
     if status is Status.UNDECIDED:
         low, high, needed = (human(value, gate.metric, 4) for value in (*worst.interval, gate.min or gate.max or 0.0))
         reason = f"{Code.STRADDLES_LIMIT}: {low} to {high} lies on both sides of {needed} {which}".rstrip()
-        if held := worst.labels.get("limited_by"):
-            reason += f"; held back by the {held}, so there may be more"
         if worst.wide:
             reason += f", because {worst.wide}"
-        return _finding(gate, status, worst, reason, _HELD.get(held or "", _REPEAT))
+        return _finding(gate, status, worst, reason, _HELD.get(worst.labels.get("limited_by", ""), _REPEAT))
     if hole := _hole(run, counted):
         return _finding(gate, Status.NO_DATA, worst, f"{Code.NOT_MEASURED}: {hole}")
     return _finding(gate, status, worst, which or None)

@@ -53,6 +53,7 @@ def merge(first: Measurement, second: Measurement) -> Measurement:
             "repeats": first.repeats + second.repeats if kept else (),
             "counts": _sums(first.counts, second.counts),
             "distributions": first.distributions + second.distributions,
+            "wide": first.wide or second.wide,
         }
     )
     value, (low, high) = estimate(both) or _around(first, second)

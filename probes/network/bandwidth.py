@@ -181,7 +181,8 @@ def throughput(
             low, high = measured.interval
             most = max(high, (interface.bits_per_second or 0) / 8 or FASTEST_PORT)
             limited = {**measured.labels, "limited_by": "cpu"}
-            measured = measured.model_copy(update={"interval": (low, most), "labels": limited})
+            wide = "a CPU held it back, and the link may carry more"
+            measured = measured.model_copy(update={"interval": (low, most), "labels": limited, "wide": wide})
         found.append(measured)
         found += _retransmits(flows, named, bandwidth.segment)
     return found

@@ -91,8 +91,10 @@ def test_a_label_of_one_round_does_not_make_a_second_measurement_of_it() -> None
 def test_a_lower_bound_stays_one_when_it_is_measured_again() -> None:
     """Pooled, its interval ended at its own repeats, and it failed a limit that the link may well keep."""
     label = {"limited_by": "cpu"}
-    held = measurement("speed_bytes_per_second", 5.0, interval=(5.0, 100.0), repeats=(5.0,), labels=label)
+    held = measurement("speed_bytes_per_second", 5.0, interval=(5.0, 100.0), repeats=(5.0,), labels=label, wide="it")
     assert merge(held, held).interval == (5.0, 100.0)
+    free = measurement("speed_bytes_per_second", 5.0, repeats=(5.0,))
+    assert merge(free, held).interval == (5.0, 100.0) and merge(free, held).wide == "it"
 
 
 @given(st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=200), st.sampled_from([0.5, 0.9, 0.99, 0.999]))

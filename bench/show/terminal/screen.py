@@ -164,7 +164,7 @@ class _Screen:
     def reason(self, finding: Finding) -> list[str]:
         """Why, where the figures do not say it already: in parentheses it says where the worst was."""
         reason = clean(finding.reason or "")
-        said = reason.startswith("(") or (code_of(reason) is Code.STRADDLES_LIMIT and "; " not in reason)
+        said = reason.startswith("(") or (code_of(reason) is Code.STRADDLES_LIMIT and ", because " not in reason)
         if not reason or (said and not self.places):
             return []
         return self.hanging(None, reason if self.all_gates else clean(reason, self.width - self.indent))
