@@ -50,16 +50,10 @@ def test_the_tools_recorded_output_reads_as_it_did(name: str, where: Path) -> No
     assert known and {key: _findings(replayed).get(key) for key in known} == known
 
 
-#: Came since (and with it what else is asked of the node); was of all emulated accelerators, and is of one.
-_SINCE = ("fabric_rdma_ports", "storage_headroom_ratio")
-
-
 def _figures(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     for result in document["results"]:
         if result["outcome"] == "ok":
-            figures = [m for m in result["measurements"] if m["metric"] not in _SINCE]
-            kept = {key: value for key, value in result.items() if key not in ("duration_seconds", "evidence")}
-            yield result["probe"], kept | {"measurements": figures}
+            yield result["probe"], {k: v for k, v in result.items() if k not in ("duration_seconds", "evidence")}
 
 
 def _findings(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -68,7 +62,7 @@ def _findings(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
         json.dumps([verdict["profile"], at]): finding
         for verdict in document["verdicts"]
         for at, finding in enumerate(verdict["findings"])
-        if finding["observed"] is not None and finding["metric"] not in _SINCE
+        if finding["observed"] is not None
     }
 
 
