@@ -103,7 +103,8 @@ def doctor(tools: Tools, request: Request) -> Sequence[Check]:
     except Unsupported as error:
         return [Check("fabric", False, error.reason)]
     named = [f"{name} {'up' if port.active else 'down'}" for name, port in ports.items()]
-    return [Check("fabric", any(port.active for port in ports.values()), ", ".join(named))]
+    detail = ", ".join(named) or "this node has no network port of real hardware"
+    return [Check("fabric", any(port.active for port in ports.values()), detail)]
 
 
 _METRICS = (

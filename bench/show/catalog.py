@@ -15,6 +15,7 @@ from bench.show.text import clean, hang
 from bench.show.wording import needed
 
 _WIDTH = 100
+_WHEN = {"rdma": "on nodes with RDMA", "no_rdma": "on nodes without RDMA"}
 _MADE = "<!-- Made by `python -m tests.golden` from the declarations; changes made here are lost. -->"
 
 
@@ -52,7 +53,12 @@ def _profile(profile: Profile, width: int) -> Iterator[str]:
 def _gate(gate: Gate) -> str:
     labels = ", ".join(f"{key}={clean(value)}" for key, value in gate.labels.items())
     notes = ("" if gate.required else "  optional") + ("  a stand-in will do" if gate.accept_stand_in else "")
-    return f"{gate.metric}{f' {{{labels}}}' if labels else ''}  {needed(gate.limit, gate.metric)}{notes}"
+    notes += f"  {_WHEN[gate.when]}" if gate.when else ""
+    return f"{gate.metric}{f' {{{labels}}}' if labels else ''}  {_needs(gate)}{notes}"
+
+
+def _needs(gate: Gate) -> str:
+    return needed(gate.limit, gate.metric) + (" for each accelerator" if gate.per else "")
 
 
 # --- Markdown
@@ -111,8 +117,9 @@ def _metric(m: Metric) -> tuple[str, ...]:
 def _gate_row(gate: Gate) -> tuple[str, ...]:
     labels = ", ".join(f"{key}={value}" for key, value in gate.labels.items())
     name = f"`{gate.metric}`" + (f"<br>{_cell(labels)}" if labels else "")
-    yes_no = ("yes" if flag else "no" for flag in (gate.required, gate.accept_stand_in))
-    return name, _cell(needed(gate.limit, gate.metric)), *yes_no, _cell(gate.source), _cell(gate.remedy)
+    decides, stand_in = ("yes" if flag else "no" for flag in (gate.required, gate.accept_stand_in))
+    where = f"{decides}, {_WHEN[gate.when]}" if gate.when else decides
+    return name, _cell(_needs(gate)), where, stand_in, _cell(gate.source), _cell(gate.remedy)
 
 
 def _cell(text: str) -> str:
