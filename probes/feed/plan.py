@@ -66,11 +66,11 @@ class Spec(BaseModel, frozen=True, extra="forbid"):
 #: (warm, shortest, longest) of each arm at quick, standard and thorough effort. Warm-up covers the fill of the
 #: read-ahead and short burst credits; an arm that is not flat by then goes on to ``longest``.
 _SECONDS: Mapping[str, tuple[tuple[float, float, float], ...]] = {
-    "resident": ((0.3, 0.6, 0.6), (0.5, 2.0, 2.0), (0.5, 7.0, 7.0)),
-    "transfer": ((0.2, 0.4, 0.4), (0.3, 0.9, 0.9), (1.0, 3.0, 3.0)),
-    "preprocess": ((0.2, 0.6, 0.6), (0.5, 1.5, 1.5), (1.0, 6.0, 6.0)),
-    "fetch": ((0.5, 0.8, 1.8), (1.0, 3.0, 7.0), (2.0, 14.0, 40.0)),
-    "storage": ((0.7, 1.8, 3.0), (1.5, 6.0, 14.0), (2.0, 20.0, 60.0)),
+    "resident": ((0.3, 0.5, 0.5), (0.5, 2.0, 2.0), (0.5, 7.0, 7.0)),
+    "transfer": ((0.2, 0.3, 0.3), (0.3, 0.9, 0.9), (1.0, 3.0, 3.0)),
+    "preprocess": ((0.2, 0.5, 0.5), (0.4, 1.2, 1.2), (1.0, 6.0, 6.0)),
+    "fetch": ((0.4, 0.8, 1.6), (1.0, 2.5, 6.0), (2.0, 14.0, 40.0)),
+    "storage": ((0.6, 1.5, 2.5), (1.5, 5.0, 12.0), (2.0, 20.0, 60.0)),
     "yardstick": ((1.0, 2.0, 4.0), (1.0, 5.0, 10.0), (1.0, 15.0, 30.0)),
     "mend": ((0.3, 0.6, 0.6), (0.3, 1.5, 1.5), (0.3, 5.0, 5.0)),
 }

@@ -91,6 +91,8 @@ def test_a_real_accelerator_is_measured_first_between_and_last_and_each_arm_thri
         names = [row.arm for row in schedule(effort, True, 4, False) if row.arm != "mend"]
         assert names[0] == names[-1] == "resident"
         assert {names.count(arm) for arm in ARMS} == {3}
+        shortest = sum(row.warm + row.shortest for row in schedule(effort, True, 4, False) if row.arm != "mend")
+        assert shortest <= 0.8 * feed.PROBE.seconds[effort]
         assert "storage" in names[: [i for i, name in enumerate(names) if name == "resident"][1]]
 
 
