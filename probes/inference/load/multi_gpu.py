@@ -33,7 +33,7 @@ _READY_SECONDS = 90.0
 _ROUNDS = 3
 _SHORTEST_WINDOW = 0.1
 _PR_SET_PDEATHSIG = 1
-_CONTEXT, _LENGTH = 1024, 2048  # tokens in the cache while decoding
+_CONTEXT, _LENGTH = 1023, 2048  # tokens in the cache while decoding
 _PEER_BYTES = 256 << 20
 
 

@@ -40,7 +40,8 @@ _STEADY_RATIO = 0.03  # three windows in a row within this are steady
 _MOST_STEPS_KEPT = 2000
 _QUICK = {"warm": 0.08, "rounds": 0.50, "serve": 0.40, "search": 0.0}  # of the time that is left after setting up
 _SHARES = {"warm": 0.06, "rounds": 0.42, "serve": 0.25, "search": 0.25}
-_ON_CUDA = {"warm": 0.04, "rounds": 0.20, "serve": 0.50, "search": 0.24}
+#: At standard a decode window is then longer than the 0.5 s that the energy counter needs.
+_ON_CUDA = {"warm": 0.04, "rounds": 0.28, "serve": 0.45, "search": 0.23}
 _LEAST_SECONDS = 5.0  # of measuring on a card, however long it took to start
 _SERVED_FOR_P99 = 1.15 * samples_needed_for_quantile(0.99)  # arrivals are random, and the last ones do not finish
 _MOST_ROUNDS = {"cuda": 3, "cpu": 100}  # a GPU does not drift with its host; long windows serve its energy counter
@@ -58,7 +59,7 @@ class Sizes:
 
     prompt: int  # of the prefill stage and of a request
     output: int  # of a request
-    context: int  # cache length at which decode is measured
+    context: int  # cache length at which decode is measured; on a GPU its steps read up to the next multiple of 256
     length: int  # the cache's room for one sequence
     slots: int
     batches: tuple[int, ...]
@@ -76,7 +77,7 @@ def sizes(device: Device, shape: Shape, quick: bool) -> Sizes:
     fits = max(1, room // (length * shape.kv_bytes(device.element_bytes)))
     largest = min(256, 1 << (fits.bit_length() - 1))
     batches = (*(b for b in (1, 8, 32) if b < largest), largest)
-    return Sizes(256, 64, 1024, length, largest, batches, min(8, largest), 512)
+    return Sizes(256, 64, 960, length, largest, batches, min(8, largest), 512)
 
 
 def serving_seconds(rate: float, share: float, left: float, on_cuda: bool) -> float:
@@ -94,6 +95,9 @@ class Stages:
         self.sizes = sizes(device, shape, options.quick)
         self.slots = min(self.sizes.slots, _MOST_SERVED)
         self.limits = Limits(options.first_token_limit, options.inter_token_limit)
+        self.draw = torch.Generator(device="cpu").manual_seed(options.seed)
+        longest = self.sizes.length if self.on_cuda else self.sizes.context
+        self.prompt = self.words(self.sizes.prefill_batch, longest - 1)
         with stage("inference.setup"):
             slots, length = self.sizes.slots, self.sizes.length
             self.decoder = Decoder(shape, device.torch_name, device.dtype, slots, length, options.seed)
@@ -101,12 +105,11 @@ class Stages:
             self.time_steps = timer(torch, device)
             if self.on_cuda and not options.quick:
                 say(Compiled(**self.faster_parts()))
+            self.planned = self.plan()
         self.deadline = began + options.seconds
         if self.on_cuda:
             least = time.monotonic() + (_LEAST_SECONDS if options.quick else options.seconds)
             self.deadline = max(self.deadline, least)
-        self.draw = torch.Generator(device="cpu").manual_seed(options.seed)
-        self.prompt = self.words(self.sizes.prefill_batch, self.sizes.context * (2 if device.kind == "cuda" else 1) - 1)
 
     @property
     def on_cuda(self) -> bool:
@@ -134,6 +137,7 @@ class Stages:
         shares = _QUICK if self.options.quick else _ON_CUDA if self.on_cuda else _SHARES
         self.warm_up(left * shares["warm"])
         took = self.rounds(left * shares["rounds"])
+        self.planned.clear()  # and the memory of the ceilings
         rate, spare = self.modest_rate(took), self.deadline - time.monotonic() - 0.2
         if not self.on_cuda:
             spare -= left * shares["search"]
@@ -149,9 +153,6 @@ class Stages:
         rates: list[float] = []
         step, steady = self.decode_step(1), False
         with stage("inference.warmup"):
-            for batch in self.sizes.batches[1:]:
-                self.decode_step(batch)()
-            self.decoder.prefill(self.prompt)
             end = time.monotonic() + most
             while not steady and time.monotonic() < end:
                 timed = self.time_steps(step, max(0.1, most / 10))
@@ -164,12 +165,11 @@ class Stages:
 
     def rounds(self, seconds: float) -> dict[tuple[str, int | None], float]:
         """Every stage once a round. Returns the best guess of each stage's seconds a step, by stage and batch."""
-        plan = self.plan()
         rounds = min(self.options.rounds, _MOST_ROUNDS[self.device.kind])
-        weights = [_WEIGHTS.get(name, 0.5) for name, _ in plan]
+        weights = [_WEIGHTS.get(name, 0.5) for name, _ in self.planned]
         took: dict[tuple[str, int | None], float] = {}
         for number in range(rounds):
-            for weight, (name, (step, work)) in zip(weights, plan, strict=True):
+            for weight, (name, (step, work)) in zip(weights, self.planned, strict=True):
                 spent = self.window(name, step, work, number, seconds / rounds * weight / sum(weights))
                 took[name, work.get("batch")] = spent
         return took
@@ -177,12 +177,14 @@ class Stages:
     def plan(self) -> list[tuple[str, TimedWork]]:
         """Each stage's step and the step's work, made warm by one step."""
         made = ceilings(torch, self.device)
-        for step, _ in made.values():
-            step()
         batch, tokens = self.prompt.shape
         prefill = {"batch": batch, "tokens": batch * tokens, "flops": self.shape.prefill_flops(batch, tokens)}
         decode = [("decode", (self.decode_step(batch), self.decode_work(batch))) for batch in self.sizes.batches]
-        return [*made.items(), ("prefill", (lambda: self.decoder.prefill(self.prompt), prefill)), *decode]
+        plan = [*made.items(), ("prefill", (lambda: self.decoder.prefill(self.prompt), prefill)), *decode]
+        for _, (step, _) in plan:
+            step()
+        self.decoder.synchronize()
+        return plan
 
     def window(self, name: str, step: Callable[[], None], work: dict[str, Any], number: int, seconds: float) -> float:
         """One repeat of one stage, reported. Returns the seconds of its median step."""
