@@ -188,7 +188,9 @@ class ReplayTools(Tools):
             call.on_line(line)  # type: ignore[misc]
         if error:
             kind, _, reason = error.partition(": ")
-            raise _ERRORS.get(kind, Failed).told(reason)
+            raised = _ERRORS.get(kind, Failed).told(reason)
+            raised.completed = done
+            raise raised
         return done
 
     @contextmanager

@@ -16,7 +16,7 @@ from bench.measure.jsonl import records
 from bench.measure.probe import Failed, ProbeError, Unsupported
 from bench.model import Code
 
-_MARK_SECONDS = 0.03  # between the line that opens a stage and its first step: the parent samples its watchers then
+MARK_SECONDS = 0.03  # between the line that opens a stage and its first step: the parent samples its watchers then
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +280,7 @@ def say(event: Event, **more: Any) -> None:
 def stage(name: str) -> Iterator[None]:
     """Lines at both ends of a stage, named as the watchers' figures will be: ``inference.decode``."""
     say(Mark("begin", name))
-    time.sleep(_MARK_SECONDS)
+    time.sleep(MARK_SECONDS)
     try:
         yield
     finally:

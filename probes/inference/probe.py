@@ -69,14 +69,14 @@ def _beside_each_other(ctx: Context, device: DeviceFacts) -> list[Measurement]:
     if workers < 2:
         return []
     words = ["--accelerator", device.kind, "--workers", str(workers), "--seconds", f"{budget.CARDS[ctx.effort]:g}"]
+    late: ProbeError | None = None
     try:
         done = _run(ctx, NODE_MODULE, "node", words)
-    except ProbeError as late:
-        ctx.warn(f"the node's {workers} accelerators were not measured together: {late.reason}")
-        return []
+    except ProbeError as error:
+        late, done = error, error.completed or Completed((), 0, "", "", 0.0)
     beside = read(done.stdout, cut=True)
-    if (error := refusal(beside, done.returncode, done.stderr)) is not None:
-        ctx.warn(f"the node's {workers} accelerators were not measured together: {error.reason}")
+    if why := late or refusal(beside, done.returncode, done.stderr):
+        ctx.warn(f"the node's {workers} accelerators were not measured together to the end: {why.reason}")
     for lost in of(beside, Lost):
         ctx.warn(f"accelerator {lost.device} did not finish: {lost.reason}")
     return parse_node(beside)

@@ -23,7 +23,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from probes.common.nvml import Survey, pin, survey
-from probes.inference.events import Done, Lost, NodeFacts, Pinned, Window, measured, say, stage
+from probes.inference.events import MARK_SECONDS, Done, Lost, NodeFacts, Pinned, Window, measured, say, stage
 from probes.inference.load.device import Device, TimedWork, brief, ceilings, choose, timer
 from probes.inference.shapes import SHAPES, shape_for
 
@@ -31,7 +31,8 @@ _START_AHEAD = 0.02  # orders go out this long before all begin at one moment
 _SLACK_SECONDS = 20.0  # beyond a window's length, before a worker is given up
 _READY_SECONDS = 90.0
 _ROUNDS = 3
-_SHORTEST_WINDOW = 0.1
+_SHORTEST_WINDOW = 0.05  # seconds: tens of matrix products or copies, ten decode steps
+_TOO_LATE = 1.1  # times the seconds that were given
 _PR_SET_PDEATHSIG = 1
 _CONTEXT, _LENGTH = 1023, 2048  # tokens in the cache while decoding
 _PEER_BYTES = 256 << 20
@@ -185,16 +186,23 @@ def ready(workers: Sequence[Worker]) -> list[Worker]:
 
 
 def alone_and_together(workers: Sequence[Worker], seconds: float) -> None:
-    """Interleaved: in each round and for each step, every card by itself, then all of them."""
-    steps = workers[0].steps
-    window = max(_SHORTEST_WINDOW, seconds / (_ROUNDS * len(steps) * (len(workers) + 1)))
+    """Interleaved: in each round and for each step, every card by itself, then all of them.
+
+    Many cards have short windows, and then fewer rounds: at least one, and no further one that would end too late.
+    """
+    steps, began = workers[0].steps, time.monotonic()
+    each = seconds / (_ROUNDS * len(steps)) - 2 * MARK_SECONDS
+    window = max(_SHORTEST_WINDOW, each / (len(workers) + 1) - _START_AHEAD)
     for number in range(_ROUNDS):
         for name in steps:
-            for worker in workers:
-                with stage("inference.alone"):
+            with stage("inference.alone"):
+                for worker in workers:
                     _run([worker], "alone", name, number, window)
             with stage("inference.together"):
                 _run(workers, "together", name, number, window)
+        spent = time.monotonic() - began
+        if spent * (number + 2) / (number + 1) > seconds * _TOO_LATE:
+            break
 
 
 def _run(workers: Sequence[Worker], phase: str, name: str, number: int, seconds: float) -> None:
@@ -228,7 +236,7 @@ def main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="probes.inference.load.multi_gpu", description=__doc__)
     parser.add_argument("--accelerator", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--workers", type=int, default=2, help="how many, on a CPU")
-    parser.add_argument("--seconds", type=float, default=14.0)
+    parser.add_argument("--seconds", type=float, default=14.0, help="from when all workers are ready")
     parser.add_argument("--shape", default="auto")
     parser.add_argument("--seed", type=int, default=7)
     options = parser.parse_args(words)
@@ -240,7 +248,7 @@ def main(words: list[str]) -> int:
         say(NodeFacts(options.accelerator, tuple(names.get(i, "") for i in range(1 + max(names, default=-1)))),
             devices=len(workers))  # fmt: skip
         if live := ready(workers):
-            alone_and_together(live, began + options.seconds - time.monotonic())
+            alone_and_together(live, options.seconds)
     if options.accelerator == "cuda" and len(found.cards) > 1:
         card_to_card(found, 0.1 * options.seconds)
     say(Done(time.monotonic() - began))

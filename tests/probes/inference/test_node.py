@@ -9,11 +9,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bench.measure import budget
+from bench.model import Effort
 from probes.common.nvml import parse_cpulist
 from probes.inference.events import Done, Window, of, read
+from probes.inference.load.multi_gpu import alone_and_together
 from probes.inference.parse import parse_node
 
 pytestmark = pytest.mark.slow
@@ -35,7 +39,8 @@ def test_two_workers_alone_and_together() -> None:
     found = read(out)
     assert isinstance(found[-1], Done)
     windows = [(w.stage, w.phase, w.device, w.round) for w in of(found, Window)]
-    assert len(windows) == len(set(windows)) == 3 * 3 * 2 * 2  # rounds, steps, phases, workers
+    rounds = 1 + max(number for *_, number in windows)  # as many as a busy host has the time for
+    assert len(windows) == len(set(windows)) == rounds * 3 * 2 * 2  # steps, phases, workers
     figures = parse_node(found)
     assert {m.labels["quantity"] for m in figures if m.metric == "accelerator_spread_ratio"} == {
         "matmul",
@@ -44,6 +49,40 @@ def test_two_workers_alone_and_together() -> None:
     }
     together = [m for m in figures if m.metric == "accelerator_together_ratio"]
     assert len(together) == 6 and all(0 < m.value < 3 for m in together)
+
+
+class Card:
+    """A worker on a clock that only the orders move."""
+
+    steps = ("matmul", "copy", "host_to_device", "device_to_host", "decode")
+    now = 0.0
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def order(self, name: str, seconds: float, start: float) -> None:
+        Card.now = max(Card.now, start + seconds)  # all at once, where they start together
+
+    def answer(self, timeout: float) -> dict[str, float]:
+        return {"seconds": 1.0, "busy_seconds": 1.0, "steps": 1}
+
+
+@pytest.mark.parametrize("cards", [2, 8, 16])
+@pytest.mark.parametrize("effort", [Effort.QUICK, Effort.STANDARD])
+def test_the_cards_of_a_node_fit_their_time(monkeypatch: pytest.MonkeyPatch, cards: int, effort: Effort) -> None:
+    """Eight took 20 s of the 10 that quick has for them, beside two starts of CUDA on all of them."""
+    said: list[Any] = []
+    monkeypatch.setattr(Card, "now", 0.0)
+    monkeypatch.setattr("probes.inference.load.multi_gpu.time.monotonic", lambda: Card.now)
+    monkeypatch.setattr("probes.inference.events.time.sleep", lambda seconds: setattr(Card, "now", Card.now + seconds))
+    monkeypatch.setattr("probes.inference.events.say", lambda event: None)
+    monkeypatch.setattr("probes.inference.load.multi_gpu.say", said.append)
+    workers: list[Any] = [Card(str(number)) for number in range(cards)]
+    alone_and_together(workers, budget.CARDS[effort])
+    assert Card.now <= 1.1 * budget.CARDS[effort]
+    rounds = {window.round for window in said}
+    assert len(said) == len(rounds) * len(Card.steps) * 2 * cards
+    assert len(rounds) == 3 or cards == 16
 
 
 def children(pid: int) -> set[int]:
