@@ -90,6 +90,14 @@ class Compiled(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Checked(Event):
+    """Products of the same matrices, and how many of their values were not those of the first one."""
+
+    products: int
+    mismatches: int
+
+
+@dataclass(frozen=True, slots=True)
 class Warmup(Event):
     windows: int = 0
     steady: bool = False
@@ -223,8 +231,8 @@ class Done(Event):
 
 KINDS: Mapping[str, type[Event] | None] = {
     "begin": None, "end": None, "device": DeviceFacts, "node": NodeFacts, "card": Pinned, "lost": Lost,
-    "compiled": Compiled, "warmup": Warmup, "window": Window, "request": ServedRequest, "serve": Serve,
-    "trial": SearchTrial, "search": SearchEnd, "refused": Refused, "done": Done,
+    "compiled": Compiled, "checked": Checked, "warmup": Warmup, "window": Window, "request": ServedRequest,
+    "serve": Serve, "trial": SearchTrial, "search": SearchEnd, "refused": Refused, "done": Done,
 }  # fmt: skip
 _NAMES = {kind: name for name, kind in KINDS.items()}
 E = TypeVar("E", bound=Event)

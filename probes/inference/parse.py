@@ -13,9 +13,10 @@ from itertools import product
 from bench.judge import statistics
 from bench.judge.pooling import SHARES
 from bench.model import Code, Measurement
-from probes.common.metrics import Labels, distribution, figure, needed, of_counts, of_distributions, of_repeats
+from probes.common.metrics import Labels, distribution, exact, figure, needed, of_counts, of_distributions, of_repeats
 from probes.inference import datasheet
 from probes.inference.events import (
+    Checked,
     Event,
     NodeFacts,
     SearchEnd,
@@ -78,6 +79,9 @@ def parse(found: Sequence[Event]) -> list[Measurement]:
     made += _utilization(stages, "prefill", "matmul", "flops", "inference_flops_utilization_ratio", labels)
     for name in _PROMISES:
         made += _expected(device.name, stages.get((name, None), ()), {**labels, "quantity": name})
+    for done in of(found, Checked):
+        told = {**labels, "stage": "check"}
+        made.append(exact("accelerator_mismatched_values", float(done.mismatches), done.products, told))
     made += [*_energy(stages, labels), *_serve(found, {**labels, "stage": "serve"})]
     why = f"{Code.CONTENDED}: {others} other programs use this GPU"
     return [m.model_copy(update={"invalid": m.invalid or why}) for m in made] if others else made

@@ -18,6 +18,7 @@ import torch
 
 from bench.judge.statistics import samples_needed_for_quantile
 from probes.inference.events import (
+    Checked,
     Compiled,
     SearchEnd,
     SearchTrial,
@@ -30,7 +31,7 @@ from probes.inference.events import (
     stage,
 )
 from probes.inference.load.decoder import Decoder
-from probes.inference.load.device import Device, TimedWork, ceilings, copy_bytes, timer
+from probes.inference.load.device import Device, TimedWork, ceilings, check, copy_bytes, timer
 from probes.inference.load.open_loop import OpenLoop, Served, Trial, highest_rate, poisson_arrivals
 from probes.inference.serving import Kept, Limits, held
 from probes.inference.shapes import Shape
@@ -42,6 +43,7 @@ _QUICK = {"warm": 0.08, "rounds": 0.50, "serve": 0.40, "search": 0.0}  # of the 
 _SHARES = {"warm": 0.06, "rounds": 0.42, "serve": 0.25, "search": 0.25}
 #: At standard a decode window is then longer than the 0.5 s that the energy counter needs.
 _ON_CUDA = {"warm": 0.04, "rounds": 0.28, "serve": 0.45, "search": 0.23}
+_CHECK = 0.02  # of the time: products whose bits are compared
 _LEAST_SECONDS = 5.0  # of measuring on a card, however long it took to start
 _SERVED_FOR_P99 = 1.15 * samples_needed_for_quantile(0.99)  # arrivals are random, and the last ones do not finish
 _MOST_ROUNDS = {"cuda": 3, "cpu": 100}  # a GPU does not drift with its host; long windows serve its energy counter
@@ -138,6 +140,7 @@ class Stages:
         self.warm_up(left * shares["warm"])
         took = self.rounds(left * shares["rounds"])
         self.planned.clear()  # and the memory of the ceilings
+        self.check(left * _CHECK)
         rate, spare = self.modest_rate(took), self.deadline - time.monotonic() - 0.2
         if not self.on_cuda:
             spare -= left * shares["search"]
@@ -219,6 +222,12 @@ class Stages:
         context = self.sizes.context + 32  # the mean over the 64 positions that are stepped through
         read = self.shape.decode_bytes(batch, self.decoder.read_length(context), self.device.element_bytes)
         return {"batch": batch, "tokens": batch, "bytes": read, "context": context}
+
+    def check(self, seconds: float) -> None:
+        """Does the device compute the same each time?"""
+        with stage("inference.check"):
+            found = Checked(**check(torch, self.device, seconds))
+        say(found)
 
     # --- serving
 
