@@ -26,6 +26,7 @@ from bench.judge.baseline.series import (
     with_regressions,
     worst,
 )
+from bench.judge.gate import applies
 from bench.measure import tools
 from bench.measure.probe import Interrupted, ProbeError
 from bench.measure.tools import Signals
@@ -157,10 +158,12 @@ def convergence(run: Run, catalog: Catalog, precision: float) -> list[str]:
 
 
 def _gated(run: Run, catalog: Catalog) -> list[Measurement]:
-    """The measurements with repeats that a required gate looks at, each once."""
-    gates = [gate for profile in catalog.profiles for gate in profile.gates if gate.required]
+    """The measurements that a required gate looks at and that more repeats make more precise, each once: no lower bound
+    is one, which stays open upwards.
+    """
+    gates = [gate for profile in catalog.profiles for gate in profile.gates if gate.required and applies(run, gate)]
     found = [m for gate in gates for m in run.find(gate.metric, **gate.labels) if m.repeats]
-    return list({id(m): m for m in found}.values())
+    return list({id(m): m for m in found if "limited_by" not in m.labels}.values())
 
 
 def _width(measurement: Measurement) -> float:

@@ -139,3 +139,10 @@ def test_a_measurement_without_repeats_cannot_be_made_more_precise() -> None:
     assert made.repeats == ()
     run = Run.model_validate(document(0, [made.model_dump(mode="json")]))
     assert nightly.to_converge(run, _catalog(_profile()), 0.03) == []
+
+
+def test_a_lower_bound_is_not_repeated_for_precision() -> None:
+    """Its interval stays open upwards, so ``--precision`` would have gone on until the time was up."""
+    held = measurement(READ, 1e9, {**SEQUENTIAL, "limited_by": "cpu"}, repeats=[1e9] * 3) | {"interval": [1e9, 2e11]}
+    run = Run.model_validate(document(0, [held]))
+    assert nightly.to_converge(run, _catalog(_profile()), 0.03) == []
