@@ -25,7 +25,7 @@ STORAGE, FEED = _row(18, 40, 300), _row(21, 62, 600)
 #: Of one card; and of a node's cards beside each other, where there are several.
 INFERENCE, CARDS = _row(13, 40, 240), _row(10, 25, 120)
 #: Against the loopback, and against each --peer.
-LOOPBACK, NETWORK = _row(17, 23, 23), _row(32, 87, 620)
+LOOPBACK, NETWORK = _row(11, 18, 18), _row(32, 87, 620)
 RDMA = _row(7, 14, 150)
 #: Between the GPUs of a node, and of each --peer.
 RANKS, COLLECTIVE = _row(4, 10, 60), _row(8, 15, 180)

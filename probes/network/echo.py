@@ -15,7 +15,7 @@ from probes.common.iperf3 import document, tcp_arguments, tcp_flows, udp_argumen
 from probes.common.metrics import figure, of_repeats
 from probes.network.bandwidth import CONGESTION, DIRECTIONS, SOCKET_BUFFER, UDP_PAYLOAD, Bandwidth
 from probes.network.echo_parse import Echo, LoadEnded, idle_or_loaded, parse, quantiles, usual_times
-from probes.network.plan import FINE_INTERVAL, LOADED_INTERVAL, SETTLE_SECONDS, VOICE_INTERVAL, NetworkPlan
+from probes.network.plan import FINE_INTERVAL, LOADED_INTERVAL, SETTLE_SECONDS, NetworkPlan
 from probes.peer.link import Link, key_words
 
 #: G.711 voice in RTP: 160 bytes of sound and 12 of header, every 20 ms.
@@ -40,7 +40,7 @@ class Loaded(NamedTuple):
 def unloaded(link: Link, plan: NetworkPlan) -> tuple[Echo, Echo | None]:
     """The voice stream on a link that carries nothing else of ours; and at a tenth of its interval: shorter stalls."""
     link.ctx.progress(f"{link.name}: paced echo, idle", 0.05)
-    quiet = paced(link, "echo-idle", plan.idle_packets, VOICE_INTERVAL)
+    quiet = paced(link, "echo-idle", plan.idle_packets, plan.idle_interval)
     if not plan.fine_packets:
         return quiet, None
     link.ctx.progress(f"{link.name}: paced echo, every 2 ms", 0.1)
