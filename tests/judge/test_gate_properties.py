@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from bench.judge.gate import REASONS, judge
+from bench.judge.gate import REASONS, applies, judge
 from bench.judge.profile import Gate, Profile
 from bench.model import Decision, Limit, Measurement, Outcome, ProbeResult, Run, Status
 from tests.judge.make import bounded, gate, measurement, profile, result, run
@@ -122,6 +122,7 @@ def test_removing_what_a_required_gate_stands_on_never_gives_go(
     one: Run, judged_by: Profile, data: st.DataObject
 ) -> None:
     target = data.draw(st.sampled_from([g for g in judged_by.gates if g.required]))
+    assume(applies(one, target) is not False)
     kept = [m for m in one.measurements() if m.metric != target.metric]
     verdict = judge(with_measurements(one, kept), judged_by, OWNERS)
     assert verdict.decision is not Decision.GO and verdict.score < 100.0
