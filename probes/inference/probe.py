@@ -143,11 +143,13 @@ def doctor(tools: Tools, request: Request) -> Sequence[Check]:
 _DEVICE = "device shape stand_in"
 _BETWEEN = Between(
     "Ten runs of 10 s on a quiet machine without a GPU differed by 4.5 to 7.7 % in a median time and by 13 to 29 % in "
-    "a p99 of some 33 requests; rates are our choice, as of storage.",
+    "a p99 of some 33 requests; decode's share of the copy ceiling on two H200 by 0.026; rates are our choice, "
+    "as of storage.",
     {
         **dict.fromkeys(("tokens_per_second", "bytes_per_second", "flops_per_second"), 0.03),
         **dict.fromkeys(("inference_requests_per_second", "inference_sustained_requests_per_second"), 0.03),
         **dict.fromkeys(("accelerator_datasheet_ratio", "accelerator_expectation_ratio", "joules"), 0.03),
+        **dict.fromkeys(("inference_bandwidth_utilization_ratio", "inference_flops_utilization_ratio"), 0.03),
         "seconds": 0.05,
     },
 )
