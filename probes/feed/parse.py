@@ -221,7 +221,7 @@ class _PathRates:
                     f"{found.rate * megabytes:.0f} MB/s from then on; the sustained rate counts"
                 )
         if self.ready.memory in ("registered", "pageable"):
-            yield f"{path} does not read into memory that CUDA pinned: {_MEMORY[self.ready.memory]}"
+            yield f"{path} was not read into memory that CUDA itself had pinned: {_MEMORY[self.ready.memory]}"
         if not self.ready.direct and not self.ready.bucket:
             yield f"{path} has no O_DIRECT: it was read through the page cache, emptied behind each read"
 
