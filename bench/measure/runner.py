@@ -273,14 +273,14 @@ def _fault(error: BaseException) -> str:
 
 
 def _pooled(probe: Probe, rounds: Sequence[ProbeResult], evidence: Sequence[Evidence]) -> ProbeResult:
-    """All rounds of one probe as one result. A round that failed beside a good one is a warning, no more."""
+    """All rounds of one probe as one result. The last that failed beside a good one is a warning, no more."""
     good = [one for one in rounds if one.outcome is Outcome.OK]
     spent = {"duration_seconds": sum(one.duration_seconds for one in rounds), "evidence": tuple(evidence)}
     if not good:
         return rounds[0].model_copy(update=spent)
     found = [one.measurements for one in good]
     warnings = [*(text for one in good for text in one.warnings)]
-    warnings += [f"another round was {one.outcome.value}: {one.reason}" for one in rounds if one not in good]
+    warnings += [f"another round was {one.outcome.value}: {one.reason}" for one in rounds if one not in good][-1:]
     changed = {
         "measurements": tuple(probe.pool(found) if probe.pool else pooled(found, key_of)),
         "warnings": tuple(dict.fromkeys(warnings)),
