@@ -7,6 +7,7 @@ name (``storage_read_bytes_per_second``); people see MB/s and percent on the scr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
@@ -226,6 +227,7 @@ class Metric(Frozen):
     ``session_spread``: by how much whole sessions of a sound node differ, as a standard deviation (a share of the
     figure; of a share in points), as long as the node's own nights do not say it, and ``session_source`` where that
     number comes from. None: the figure is a fact of its session (a count, a share of a count, a link's nominal rate).
+    ``varying``: those of the labels that tell what was found (``limited_by``), not what was measured.
     """
 
     name: Name
@@ -235,6 +237,7 @@ class Metric(Frozen):
     over_one: bool = False
     session_spread: Annotated[FiniteFloat, Field(ge=0)] | None = None
     session_source: str = ""
+    varying: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _named_by_the_rule(self) -> Self:
@@ -242,7 +245,13 @@ class Metric(Frozen):
             raise ValueError(f"{self.name}: _total and _count belong to Prometheus counters and histograms")
         if self.unit == "" and not self.name.endswith("s") and self.name.split("_")[-1] != "feedable":
             raise ValueError(f"{self.name}: neither a base unit nor a plural noun at its end")
+        if not set(self.varying) <= set(self.labels):
+            raise ValueError(f"{self.name}: {', '.join(self.varying)} vary, and are not all among its labels")
         return self
+
+    def identity(self, labels: Mapping[str, str]) -> dict[str, str]:
+        """The labels that say which series a figure belongs to: all but those that tell what was found."""
+        return {name: value for name, value in labels.items() if name not in self.varying}
 
     @property
     def unit(self) -> str:
@@ -346,7 +355,7 @@ class ProbeResult(Frozen):
 
 
 class Node(Frozen):
-    """Which machine this is. ``fingerprint`` is a digest of the facts that must agree before runs are compared."""
+    """Which machine this is. ``fingerprint`` is a digest of the facts that identify it."""
 
     hostname: Annotated[str, StringConstraints(min_length=1, max_length=255)]
     fingerprint: Text

@@ -160,4 +160,5 @@ PROBE = Probe(
     parse=parse,
     doctor=doctor,
     order=90,
+    facts=("accelerator",),
 )

@@ -283,6 +283,9 @@ class Probe:
     ``pool`` makes one set of measurements of several rounds' (pure), for figures that follow from others; without it
     each is pooled by itself (`bench.judge.pooling.pooled`). ``best`` are its shares and quantiles for a request if all
     goes as well as it can, of as many samples as one round has: what is not decided then cannot be.
+    ``facts`` of the node that its series depend on beside the machine itself, by dotted name: when they change, earlier
+    nights are another epoch. ``mounts``: that of the series' own path; and of what was asked ``accelerator``, and
+    ``peers`` for series of all of them.
     """
 
     name: str
@@ -303,6 +306,18 @@ class Probe:
     stops: Callable[[Sequence[Measurement]], str | None] | None = None
     pool: Callable[[Sequence[Sequence[Measurement]]], Sequence[Measurement]] | None = None
     best: Callable[[Request], Sequence[Measurement]] | None = None
+    facts: tuple[str, ...] = ()
+
+    def terms(self, request: Request) -> dict[str, str]:
+        """The values of the options that change what its series mean, as text."""
+        named = [option.name for option in self.options if option.affects_comparability]
+        return {name: self._told(request, name) for name in named}
+
+    def _told(self, request: Request, name: str) -> str:
+        try:
+            return str(self.option(request, name))
+        except ProbeError as error:  # a stored value that is none any more is still not another one
+            return error.reason
 
     def option(self, request: Request, name: str) -> Any:
         """The value that a request has for a declared option, else its default.

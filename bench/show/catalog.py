@@ -37,10 +37,15 @@ def _probe(probe: Probe, width: int) -> Iterator[str]:
     for option in probe.options:
         yield from hang(f"--option {probe.name}.{option.name}: {clean(option.summary)}", width, 2)
     for metric in probe.metrics:
-        labels = f"  {{{', '.join(metric.labels)}}}" if metric.labels else ""
+        labels = f"  {{{', '.join(_labels(metric))}}}" if metric.labels else ""
         yield from hang(f"{metric.name}{labels}", width, 2)
         better = "" if metric.better == "none" else f"; {metric.better} is better"
         yield from hang(f"{metric.unit or 'a count'}{better}: {clean(metric.help)}", width, 6)
+
+
+def _labels(metric: Metric) -> Iterator[str]:
+    """Its labels, an asterisk behind those that tell what was found."""
+    return (f"{label}*" if label in metric.varying else label for label in metric.labels)
 
 
 def _profile(profile: Profile, width: int) -> Iterator[str]:
@@ -66,9 +71,10 @@ def _needs(gate: Gate) -> str:
 _METRICS = (
     "Names end with the base unit; a name without one counts things. Files hold base units only, the screen and "
     "the report show people's units. A figure that something stood in for carries the label `stand_in` (`cpu`, "
-    "`emulated`, `loopback`). A quantile is the label `statistic`. *Sessions*: by how much whole sessions of a sound "
-    "node are taken to differ until seven nights of its own say it ([error rates](error-rates.md)). `bench probes` "
-    "prints the same list for the version that is installed."
+    "`emulated`, `loopback`). A quantile is the label `statistic`. A label with an asterisk tells what was found: it "
+    "is the same series whatever it says. *Sessions*: by how much whole sessions of a sound node are taken to differ "
+    "until seven nights of its own say it ([error rates](error-rates.md)). `bench probes` prints the same list for the "
+    "version that is installed."
 )
 _PROFILES = (
     "Limits are starting points, each with its source. Copy a file of `bench/profiles/`, change it, and use it by "
@@ -107,7 +113,7 @@ def profiles_page(profiles: Iterable[Profile]) -> str:
 
 
 def _metric(m: Metric) -> tuple[str, ...]:
-    labels = ", ".join(f"`{label}`" for label in m.labels)
+    labels = ", ".join(f"`{label}`" if label in m.labels else f"`{label[:-1]}`*" for label in _labels(m))
     better = "" if m.better == "none" else m.better
     points = m.unit == "ratio" and m.better == "lower"
     differ = "" if m.session_spread is None else f"{100.0 * m.session_spread:g} {'points' if points else '%'}"

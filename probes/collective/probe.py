@@ -91,7 +91,7 @@ PROBE = Probe(
          "what one rank sent to another while neither talked to a third", "source destination", "higher"),
         ("collective_port_ratio",
          "what a rank's links carry, over what the median link of all ranks does", "rank host direction", "higher"),
-        ("collective_straggler_info", "1 for a rank that holds the others up", "rank host cause", "none"),
+        ("collective_straggler_info", "1 for a rank that holds the others up", "rank host cause*", "none"),
         last="stand_in", over_one="collective_port_ratio",
         between=Between(
             "Our choice: as of storage, because no sessions of two hosts were recorded.",
@@ -103,4 +103,5 @@ PROBE = Probe(
     measure=measure,
     order=45,
     options=(KEY_FILE,),
+    facts=("accelerator", "peers", "gpus", "nvidia_driver", "versions.torch", "versions.python"),
 )  # fmt: skip

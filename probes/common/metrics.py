@@ -41,14 +41,17 @@ def metrics(
 ) -> tuple[Metric, ...]:
     """The metrics of a table. All of them carry the labels ``first`` before their own, and ``last`` after them.
 
-    ``over_one`` names the ratios that are no shares. ``between`` is of those that have a better side.
+    A label with an asterisk (``limited_by*``) tells what was found, and is no part of a series' identity. ``over_one``
+    names the ratios that are no shares. ``between`` is of those that have a better side.
     """
     found = []
-    for name, text, labels, better in rows:
+    for name, text, own, better in rows:
         spread, source = _NO_SPREAD.of(name) if better == "none" else between.of(name)
+        labels = f"{first} {own} {last}".split()
         metric = Metric(
-            name=name, help=text, labels=(*first.split(), *labels.split(), *last.split()), better=better,
+            name=name, help=text, labels=tuple(label.rstrip("*") for label in labels), better=better,
             over_one=name in over_one.split(), session_spread=spread, session_source=source,
+            varying=tuple(label.rstrip("*") for label in labels if label.endswith("*")),
         )  # fmt: skip
         found.append(metric)
     return tuple(found)

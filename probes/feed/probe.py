@@ -267,4 +267,5 @@ PROBE = Probe(
     order=70,
     options=OPTIONS,
     pool=pool,
+    facts=("accelerator", "mounts", "gpus", "nvidia_driver", "versions.torch", "versions.python"),
 )

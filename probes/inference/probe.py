@@ -236,4 +236,5 @@ PROBE = Probe(
     doctor=doctor,
     order=40,
     options=OPTIONS,
+    facts=("accelerator", "gpus", "nvidia_driver", "versions.torch", "versions.python"),
 )

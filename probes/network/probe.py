@@ -116,7 +116,7 @@ _RESPONSE = metrics(
 _OWN = metrics(
     ("network_throughput_bytes_per_second",
      "TCP payload that arrived a second (iperf3, cubic, as many streams as fill the link), the median of the rounds",
-     "direction congestion limited_by", "higher"),
+     "direction congestion* limited_by*", "higher"),
     ("network_link_utilization_ratio",
      "that throughput over what this node's link can carry of it, by its speed and MTU", "direction", "higher"),
     ("network_retransmits", "TCP segments sent again in one round (iperf3)", "direction", "lower"),
@@ -127,7 +127,7 @@ _OWN = metrics(
     ("network_loss_ratio", "share of UDP datagrams that did not arrive (iperf3)", "direction", "lower"),
     ("network_round_trip_seconds",
      "round trip of a voice packet by the kernels' time stamps, without either host's share (paced echo)",
-     "state statistic stamps", "lower"),
+     "state statistic stamps*", "lower"),
     ("network_application_round_trip_seconds",
      "the same as an application sees it, from the slot in which the packet was due", "state statistic", "lower"),
     ("network_delay_variation_seconds", "round trip less the smallest (RFC 5481)", "state statistic", "lower"),
@@ -145,7 +145,7 @@ _OWN = metrics(
     ("network_spike_rate_upper_bound_per_second",
      "the largest rate of the network's own spikes above 20 ms that is still plausible (Poisson, 95 %)",
      "state", "lower"),
-    ("network_fine_round_trip_seconds", "the idle round trip with a packet every 2 ms", "statistic stamps", "lower"),
+    ("network_fine_round_trip_seconds", "the idle round trip with a packet every 2 ms", "statistic stamps*", "lower"),
     ("network_load_round_trip_seconds",
      "round trip beside a load: UDP at a share of the capacity, or eight TCP streams",
      "direction load statistic", "lower"),
@@ -171,4 +171,5 @@ PROBE = Probe(
     guards_itself=True,
     order=40,
     options=(KEY_FILE, MAX_RATE, UDP_RATE),
+    facts=("peers", "versions.iperf3", "versions.python"),
 )

@@ -266,4 +266,5 @@ PROBE = Probe(
     measure=measure,
     doctor=doctor,
     order=20,
+    facts=("mounts", "versions.fio"),
 )

@@ -113,7 +113,7 @@ def _judged(host: str, run: Run | str, by: Judgement, keys: Keys, network: Seque
         failed=rules.failed_gates(verdicts),
     )
     scores = {verdict.profile: verdict.score for verdict in verdicts}
-    return Judged(outcome, scores, tuple(figures(host, kind, run.measurements(), keys)), run.started_at)
+    return Judged(outcome, scores, tuple(figures(host, kind, run.measurements(), keys, by.metrics)), run.started_at)
 
 
 def _one(host: str, found: Sequence[Judged], known: Known, newest: bool) -> Judged:

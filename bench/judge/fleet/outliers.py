@@ -139,12 +139,18 @@ def comparable(measurement: Measurement) -> bool:
     return measurement.labels.get("statistic") not in _TAILS
 
 
-def figures(host: str, node_class: str, measurements: Iterable[Measurement], keys: Keys) -> list[Figure]:
-    """One host's figures. Those that differ only in the peer are one: their median. ``keys`` holds each key once."""
+def figures(
+    host: str, node_class: str, measurements: Iterable[Measurement], keys: Keys, metrics: Mapping[str, Metric]
+) -> list[Figure]:
+    """One host's figures. Those that differ only in the peer, or in what was found (``limited_by``), are one: their
+    median. ``keys`` holds each key once.
+    """
     groups: dict[tuple[Key, str], list[Measurement]] = defaultdict(list)
     for m in measurements:
         if comparable(m):
-            labels = tuple(sorted((k, v) for k, v in m.labels.items() if k not in _OWN))
+            metric = metrics.get(m.metric)
+            identity = metric.identity(m.labels) if metric else m.labels
+            labels = tuple(sorted((k, v) for k, v in identity.items() if k not in _OWN))
             part = f"GPU {m.labels['device']}" if "device" in m.labels else ""
             key = Key(node_class, m.metric, labels)
             groups[keys.setdefault(key, key), part].append(m)

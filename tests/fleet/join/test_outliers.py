@@ -108,12 +108,21 @@ def test_figures_pool_peers_split_devices_and_leave_tails_and_invalid_out() -> N
         figure(READ, 1e9).model_copy(update={"invalid": "contended"}),
         Measurement(metric="network_retransmits", value=3, interval=(3, 3), samples=1),
     ]
-    rows = figures("n1", "c", found, {})
+    rows = figures("n1", "c", found, {}, {})
     assert sorted((key.metric, sample.part, sample.value) for key, sample in rows) == [
         ("accelerator_busy_ratio", "GPU 0", 0.9),
         ("accelerator_busy_ratio", "GPU 1", 0.8),
         ("network_throughput_bytes_per_second", "", 5e9),
     ]
+
+
+def test_nodes_that_a_cpu_held_back_are_siblings_of_those_that_it_did_not() -> None:
+    """One node with ``limited_by=cpu`` was compared with nobody."""
+    name = "network_throughput_bytes_per_second"
+    metric = Metric(name=name, help="h", labels=("direction", "limited_by"), better="higher", varying=("limited_by",))
+    held = figure(name, 4e9, direction="send", limited_by="cpu"), figure(name, 9e9, direction="send")
+    first, second = (figures(host, "c", [m], {}, {name: metric}) for host, m in zip("ab", held, strict=True))
+    assert [key for key, _ in first] == [key for key, _ in second]
 
 
 def test_parts_are_named_as_people_name_them() -> None:
