@@ -70,7 +70,8 @@ def regression_lines(compared: Compared) -> list[str]:
 
     told = [entry for entry in compared.regressions if entry.reason]
     found = [
-        f"  {entry.status.value:<12} {series_name(entry.metric, entry.labels)}  {human(entry.observed, entry.metric)}"
+        f"  {entry.status.value:<12} {series_name(entry.metric, entry.labels)}"
+        + (f"  {human(entry.observed, entry.metric)}" if entry.observed is not None else "")
         + (f", expected {human(entry.expected, entry.metric)}" if entry.expected is not None else "")
         + f"; {entry.reason.partition(': ')[2]}"
         + ("" if entry.gating else " (shown, does not decide)")

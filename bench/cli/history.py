@@ -37,6 +37,7 @@ def history(
     Examples:  bench history storage_read_bytes_per_second --label pattern=sequential
     """
     from bench.store.history import values_of
+    from bench.workflows.catalog import declared
     from bench.workflows.site import open_index
 
     with open_index(results) as index:
@@ -46,14 +47,12 @@ def history(
     if wrong := [word for word in label or [] if "=" not in word]:
         raise UserError(f"--label {wrong[0]}: must be NAME=VALUE")
     wanted = {tuple(word.split("=", 1)) for word in label or []}
-    series: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    known = declared().metrics.get(metric)
+    series: dict[tuple[str, tuple[tuple[str, str], ...]], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
-        series[row["host"], row["labels"]].append(row)
-    groups = [
-        _series(host, loads(labels), points[-last:])
-        for (host, labels), points in sorted(series.items())
-        if wanted <= set(loads(labels).items())
-    ]
+        if wanted <= set((labels := loads(row["labels"])).items()):
+            series[row["host"], tuple((known.identity(labels) if known else labels).items())].append(row)
+    groups = [_series(host, dict(labels), points[-last:]) for (host, labels), points in sorted(series.items())]
     if not groups:
         raise UserError(f"no stored {metric} has the label {', '.join(label or [])}")
     if json:

@@ -69,7 +69,7 @@ def compare(
     store = open_store(results)
     if output is not None:
         write_page([a, b], output, store)
-    found = compared(find_run(store, a), find_run(store, b), store, declared().metrics)
+    found = compared(find_run(store, a), find_run(store, b), store, declared())
     if json:
         emit_json({**found, "differences": [d.model_dump(mode="json") for d in found["differences"]]})
     else:

@@ -99,7 +99,12 @@ def judge_gate(run: Run, gate: Gate, probes: Mapping[str, str], spread_of: Sprea
 
 def counts_for(measurement: Measurement, gate: Gate) -> bool:
     """Whether a measurement is of the real thing, or of a stand-in that the gate accepts."""
-    return measurement.stand_in is None or (gate.accept_stand_in and measurement.stand_in in _ACCEPTABLE)
+    return accepts(gate, measurement.stand_in)
+
+
+def accepts(gate: Gate, stand_in: str | None) -> bool:
+    """Whether the gate accepts that stand-in; always, where nothing stands in."""
+    return stand_in is None or (gate.accept_stand_in and stand_in in _ACCEPTABLE)
 
 
 def applies(run: Run, gate: Gate) -> bool | None:

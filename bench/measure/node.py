@@ -1,4 +1,4 @@
-"""Which machine this is: facts that explain a figure, and the fingerprint that says when runs may be compared."""
+"""Which machine this is: facts that explain a figure, and the fingerprint of those that identify it."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from bench.model import Node
 _TOOLS = ("fio", "iperf3")
 _PACKAGES = ("torch", "nvidia-ml-py")
 _OCTAL = re.compile(r"\\([0-7]{3})")
-#: Facts that open a new epoch of the baseline when they change. Load, free memory, boot time do not.
-_IDENTITY = ("kernel", "architecture", "cpu", "governor", "memory_bytes", "gpus", "nvidia_driver", "versions", "mounts")
+#: What makes it another machine for whoever compares figures. Load, free memory, boot time do not, nor what is mounted.
+_IDENTITY = ("kernel", "architecture", "cpu", "governor", "memory_bytes", "gpus", "nvidia_driver", "versions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ def facts(storage: Sequence[Path] = ()) -> dict[str, Any]:
 
 
 def fingerprint(known: dict[str, Any]) -> str:
-    """16 hex digits over the facts that must agree before two runs are compared."""
+    """16 hex digits over the facts that identify the machine; what parts two runs of a series is finer."""
     identity = {name: known.get(name) for name in _IDENTITY}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -278,11 +278,13 @@ def _pooled(probe: Probe, rounds: Sequence[ProbeResult], evidence: Sequence[Evid
     spent = {"duration_seconds": sum(one.duration_seconds for one in rounds), "evidence": tuple(evidence)}
     if not good:
         return rounds[0].model_copy(update=spent)
-    found = [one.measurements for one in good]
+    found, named = [one.measurements for one in good], {metric.name: metric for metric in probe.metrics}
     warnings = [*(text for one in good for text in one.warnings)]
     warnings += [f"another round was {one.outcome.value}: {one.reason}" for one in rounds if one not in good][-1:]
     changed = {
-        "measurements": tuple(probe.pool(found) if probe.pool else pooled(found, key_of)),
+        "measurements": tuple(
+            probe.pool(found) if probe.pool else pooled(found, lambda m: key_of(m, named.get(m.metric)))
+        ),
         "warnings": tuple(dict.fromkeys(warnings)),
     }
     return good[0].model_copy(update={**spent, **changed})

@@ -3,61 +3,187 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.judge.baseline.comparison import changes, epoch_of
-from bench.judge.baseline.series import SAME_NIGHT_SECONDS, History, Key, StoredRun
-from bench.model import Run
+from bench.judge.baseline.epoch import Circumstances, Scope, asked_for, changed, kept, other_terms, other_version
+from bench.judge.baseline.prediction import Policy
+from bench.judge.baseline.series import SAME_NIGHT_SECONDS, History, Key, StoredRun, by_night, key_of, one_a_night
+from bench.judge.profile import STAND_IN
+from bench.model import Metric, Run
 from bench.store import baselines
 from bench.store.errors import StoreError, one_line, why
 from bench.store.index import Index, is_sound, seconds_of
 
-#: Four windows of thirty nights: enough to know which of the last thirty were normal.
-LONGEST = 120
+#: More than is kept of a node: 400 nights (``--keep``), each with a second measurement.
+LONGEST = 1000
+#: So many runs of a series that is shown and decides nothing.
+_LONGEST_SHOWN = 120
 _MOST_SIBLINGS = 24
-_SIBLING_NIGHTS = 30
+#: Nights of a sibling that are learnt from, and runs of it that are looked at: each may have a second measurement.
+_SIBLING_NIGHTS, _SIBLING_RUNS = 30, 60
+_MOST_WORDS = 3
 
 
-def history_of(index: Index, run: Run, keys: Sequence[Key], pooled: Collection[Key] | None = None) -> History:
-    """What came before the run for these series; siblings' values for the ``pooled`` ones only (default: for all).
+@dataclass(frozen=True)
+class Series:
+    """What the index has of each series. ``metrics`` and ``scopes``: what the probes declare, by metric."""
 
-    The run itself need not be stored. Raises UnusableRun (the pins), ValueError (its start is not a time).
+    index: Index
+    metrics: Mapping[str, Metric]
+    scopes: Mapping[str, Scope]
+    _numbers: dict[str, dict[Key, list[int]]] = field(default_factory=dict)
+
+    def scope(self, key: Key) -> Scope:
+        """What the series depends on; nothing but the machine where no probe here declares it."""
+        return self.scopes.get(key[0]) or Scope()
+
+    def of(self, metric: str) -> Mapping[Key, Sequence[int]]:
+        """Every series of a metric that some node has had, with its numbers in the index: one for all that it found."""
+        if metric not in self._numbers:
+            found, known = self._numbers.setdefault(metric, {}), self.metrics.get(metric)
+            for number, labels in self.index.series(metric):
+                identity = known.identity(labels) if known else labels
+                found.setdefault((metric, tuple(sorted(identity.items()))), []).append(number)
+        return self._numbers[metric]
+
+    def values(self, key: Key, host: str, runs: Sequence[StoredRun], *, valid: bool = True) -> dict[str, float]:
+        """Run id -> the series' value in these runs of the node, of several the worst. ``valid``: only such."""
+        metric, found = self.metrics.get(key[0]), dict[str, float]()
+        worse = max if metric is not None and metric.better == "lower" else min
+        within = {stored.run for stored in runs}
+        for number in self.of(key[0]).get(key, ()) if runs else ():
+            for run, value, sound in self.index.values(number, host, runs[0].at, runs[-1].at):
+                if run in within and (sound or not valid):
+                    found[run] = worse(found.get(run, value), value)
+        return found
+
+
+def history_of(
+    series: Series, run: Run, keys: Sequence[Key], deciding: Collection[Key] | None = None, gated: Collection[str] = ()
+) -> History:
+    """What came before the run for these series; all of it, and siblings' values, for the ``deciding`` ones only
+    (default: all of them).
+
+    ``gated``: the metrics of which the series that the run has not are looked for. The run itself need not
+    be stored. Raises UnusableRun (the pins), ValueError (its start is not a time).
     """
-    host, at, epoch = run.node.hostname, seconds_of(run.started_at), epoch_of(run.node, run.request)
-    decided = baselines.read(index.root, host)
-    runs = index.runs(host, epoch, decided.through, at, LONGEST)
+    index, host, at = series.index, run.node.hostname, seconds_of(run.started_at)
+    now, decided = Circumstances(kept(run.node), run.request), baselines.read(index.root, run.node.hostname)
+    runs = index.runs(host, decided.through, at, LONGEST)
     if run.id not in {stored.run for stored in runs}:
-        runs.append(StoredRun(run.id, at, is_sound(run), run.confirms))
-    later = index.runs(host, epoch, at, at + SAME_NIGHT_SECONDS, LONGEST)
-    known = [stored.run for stored in (*runs, *later)]
-    pinned = decided.pin.runs if decided.pin else ()
+        runs.append(StoredRun(run.id, at, is_sound(run), run.confirms, within=now))
+    whole = (*runs, *index.runs(host, at, at + SAME_NIGHT_SECONDS, LONGEST))
+    here = {key_of(m, series.metrics.get(m.metric)) for m in run.measurements()}
+    forms = {_form(key) for key in here}
+    split = {}
+    for key in keys:
+        known = whole if deciding is None or key in deciding else whole[-_LONGEST_SHOWN:]
+        split[key] = _split(known, series.values(key, host, known), now, series.scope(key), key)
+    pinned = [stored for stored in index.named(host, decided.pin.runs if decided.pin else ()) if stored.run != run.id]
     siblings = [other for other in index.hosts() if other != host][:_MOST_SIBLINGS]
-    like = f"{run.request.effort.value} {run.request.accelerator}"
+    others = {other: index.runs(other, float("-inf"), float("inf"), _SIBLING_RUNS) for other in siblings}
     return History(
-        runs=tuple(runs + later),
-        values={key: index.values(*key, host, known) for key in keys},
+        runs=whole,
+        values={key: own for key, (own, _, _) in split.items()},
+        before={key: before for key, (_, before, _) in split.items()},
+        opened={key: words for key, (_, _, words) in split.items()},
         siblings={
-            key: [index.recent(*key, other, like, _SIBLING_NIGHTS) for other in siblings]
+            key: [_nights_of_sibling(series, key, other, known, now) for other, known in others.items()]
             for key in keys
-            if pooled is None or key in pooled
+            if deciding is None or key in deciding
         },
-        pinned={key: list(index.values(*key, host, [p for p in pinned if p != run.id]).values()) for key in keys},
-        opened=opened(index, run, at, epoch),
+        pinned={key: _on_terms(series, key, host, pinned, now) for key in keys},
+        asked={
+            key: _asked(series, key, run, runs, now, renamed=_form(key) not in forms)
+            for metric in gated
+            for key in series.of(metric)
+            if key not in here
+        },
     )
 
 
-def opened(index: Index, run: Run, at: float, epoch: str) -> str:
-    """What changed when this run's epoch began, in words; empty where it is the first or nothing is known of it."""
-    before = index.epoch_before(run.node.hostname, epoch, at)
-    if before is None or index.known_before(run.node.hostname, epoch, before[2]):
-        return ""
-    fingerprint, other, _ = before
-    if fingerprint == run.node.fingerprint:
-        return f"{other.partition(' ')[2]} -> {epoch.partition(' ')[2]}"
-    found = changes(index.facts(fingerprint), index.facts(run.node.fingerprint))
-    return "; ".join(found[:3]) or "the node's fingerprint changed"
+def nights_of(
+    series: Series, run: Run, keys: Sequence[Key], without: Collection[str], nights: int = 30
+) -> dict[Key, list[float]]:
+    """The newest nights of the run's epoch of each series, later ones too, but for some runs."""
+    host, now = run.node.hostname, Circumstances(kept(run.node), run.request)
+    known = series.index.runs(host, float("-inf"), float("inf"), LONGEST)
+    runs = [stored for stored in known if stored.run not in without]
+    split = {key: _split(runs, series.values(key, host, runs), now, series.scope(key), key) for key in keys}
+    return {key: one_a_night(runs, own)[-nights:] for key, (own, _, _) in split.items()}
+
+
+def _split(
+    runs: Sequence[StoredRun], values: Mapping[str, float], now: Circumstances, scope: Scope, key: Key
+) -> tuple[dict[str, float], dict[str, float], str]:
+    """The values of the epoch that ``now`` is of, those of the epoch before, and what changed since that, in words.
+
+    The epoch before is the newest that has nights enough to compare with; if none has, all earlier nights together.
+    """
+    own: dict[str, float] = {}
+    others: list[StoredRun] = []
+    words: tuple[str, ...] = ()
+    for stored in (stored for stored in runs if stored.run in values):
+        if asked := other_terms(stored.within or now, now, scope, key[1]):
+            words = asked
+        elif changed(stored.within or now, now, scope, key[1]):
+            others.append(stored)
+        else:
+            own[stored.run] = values[stored.run]
+    before = _newest_epoch(others, scope, key) or others
+    if before and before[-1].within:
+        words = changed(before[-1].within, now, scope, key[1])
+    return own, {stored.run: values[stored.run] for stored in before}, "; ".join(words[:_MOST_WORDS])
+
+
+def _newest_epoch(runs: Sequence[StoredRun], scope: Scope, key: Key) -> Sequence[StoredRun]:
+    """The runs of the newest epoch of the series that has nights enough to compare with; none where none has."""
+    while runs and (newest := runs[-1].within):
+        alike = [one for one in runs if one.within and not changed(one.within, newest, scope, key[1])]
+        if len(by_night(one for one in alike if one.sound)) >= Policy().fewest:
+            return alike
+        known = {one.run for one in alike}
+        runs = [one for one in runs if one.run not in known]
+    return ()
+
+
+def _on_terms(series: Series, key: Key, host: str, runs: Sequence[StoredRun], now: Circumstances) -> list[float]:
+    """The nights of these runs that were asked the same of the series, under whatever facts."""
+    scope = series.scope(key)
+    same = [one for one in runs if one.within and not other_terms(one.within, now, scope, key[1])]
+    return one_a_night(same, series.values(key, host, same))
+
+
+def _nights_of_sibling(
+    series: Series, key: Key, host: str, runs: Sequence[StoredRun], now: Circumstances
+) -> list[float]:
+    """Another node's newest nights that were asked the same of the series, of its own newest epoch."""
+    scope = series.scope(key)
+    same = [one for one in runs if one.within and one.sound and not other_terms(one.within, now, scope, key[1])]
+    newest = same[-1].within if same else None
+    alike = [one for one in same if one.within and newest and not changed(one.within, newest, scope, key[1])]
+    return one_a_night(alike, series.values(key, host, alike))[-_SIBLING_NIGHTS:]
+
+
+def _asked(
+    series: Series, key: Key, run: Run, runs: Sequence[StoredRun], now: Circumstances, *, renamed: bool
+) -> dict[str, float | None]:
+    """The earlier runs that asked for the series as ``run`` does, each with its value if it has one, valid or not.
+
+    Where the run has no series of such labels, those of another version of bench do not count: they may be renamed.
+    """
+    scope, found = series.scope(key), series.values(key, run.node.hostname, runs, valid=False)
+    wanted = (one for one in runs if one.run != run.id and one.sound and one.confirms is None and found)
+    alike = (one for one in wanted if one.within and not (renamed and other_version(one.within, now)))
+    return {one.run: found.get(one.run) for one in alike if one.within and asked_for(one.within, now, scope, key[1])}
+
+
+def _form(key: Key) -> tuple[str, frozenset[str]]:
+    """The names that a series goes by: its metric and the names of its labels."""
+    return key[0], frozenset(dict(key[1])) - {STAND_IN}
 
 
 def values_of(index: Index, metric: str, host: str | None = None, limit: int = 100_000) -> list[dict[str, Any]]:

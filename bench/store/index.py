@@ -17,13 +17,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.judge.baseline.comparison import epoch_of, telling
-from bench.judge.baseline.series import Labels, StoredRun
-from bench.model import Code, Run, code_of
+from bench.judge.baseline.epoch import Circumstances, Labels, epoch_of, kept
+from bench.judge.baseline.series import StoredRun
+from bench.model import Code, Request, Run, code_of
 from bench.store import documents
 from bench.store.errors import UnusableRun, one_line
 
-_VERSION = 3
+_VERSION = 4
 _BUSY_SECONDS = 20.0
 
 
@@ -46,6 +46,8 @@ class Index(AbstractContextManager["Index"]):
     def __init__(self, root: Path, warn: Callable[[str], None] = lambda _: None) -> None:
         self.root = root
         self._warn = warn
+        self._series: dict[str, list[tuple[int, dict[str, str]]]] = {}
+        self._circumstances: dict[int, Circumstances] = {}
         self.db = self._opened(cache_file(root))
 
     def __exit__(self, *_: object) -> None:
@@ -128,64 +130,47 @@ class Index(AbstractContextManager["Index"]):
         found: tuple[str, float, str] | None = self._one(f"{own} ORDER BY at DESC, path DESC LIMIT 1", host)
         return found
 
-    def runs(self, host: str, epoch: str, since: float, until: float, limit: int) -> list[StoredRun]:
-        """The newest ``limit`` runs of a node in an epoch with ``since`` < start <= ``until``, oldest first."""
+    def runs(self, host: str, since: float, until: float, limit: int) -> list[StoredRun]:
+        """The newest ``limit`` runs of a node with ``since`` < start <= ``until``, oldest first."""
         query = (
-            "SELECT id, at, sound, confirms, decisions FROM runs WHERE host=? AND epoch=? AND at>? AND at<=? "
+            "SELECT id, at, sound, confirms, decisions, within FROM runs WHERE host=? AND at>? AND at<=? "
             "ORDER BY at DESC, path DESC LIMIT ?"
         )
-        rows = self.db.execute(query, (host, epoch, since, until, limit)).fetchall()
+        rows = self.db.execute(query, (host, since, until, limit)).fetchall()
         return [
-            StoredRun(run, at, bool(sound), confirms, tuple(map(tuple, json.loads(decisions))))
-            for run, at, sound, confirms, decisions in reversed(rows)
+            StoredRun(run, at, bool(sound), confirms, tuple(map(tuple, json.loads(decisions))), self._within(within))
+            for run, at, sound, confirms, decisions, within in reversed(rows)
         ]
 
-    def values(self, metric: str, labels: Labels, host: str, runs: Iterable[str]) -> dict[str, float]:
-        """Run id -> that series' value, of the named runs of the node that have a valid one."""
-        series = self._series(metric, labels)
-        if series is None:
-            return {}
+    def series(self, metric: str) -> list[tuple[int, dict[str, str]]]:
+        """Every series of a metric in the index, with all labels that its figures had: (number, labels)."""
+        if metric not in self._series:
+            rows = self.db.execute("SELECT number, labels FROM series WHERE metric=?", (metric,))
+            self._series[metric] = [(number, json.loads(labels)) for number, labels in rows]
+        return self._series[metric]
+
+    def values(self, series: int, host: str, since: float, until: float) -> list[tuple[str, float, bool]]:
+        """(run id, value, valid) of a series on a node, of its runs with ``since`` <= start <= ``until``."""
         query = (
-            "SELECT points.value FROM runs CROSS JOIN points ON points.series=? AND points.run=runs.number "
-            "WHERE runs.id=? AND runs.host=? AND points.invalid IS NULL"
+            "SELECT runs.id, points.value, points.invalid IS NULL FROM runs "
+            "CROSS JOIN points ON points.series=? AND points.run=runs.number WHERE host=? AND at>=? AND at<=?"
         )
-        found = ((run, self._one(query, series, run, host)) for run in runs)
-        return {run: row[0] for run, row in found if row is not None}
+        found = self.db.execute(query, (series, host, since, until))
+        return [(run, value, bool(valid)) for run, value, valid in found]
 
-    def recent(self, metric: str, labels: Labels, host: str, like: str, limit: int) -> list[float]:
-        """The newest ``limit`` valid values of a series on a node, oldest first: of the epoch of its newest run that
-        ends with ``like`` (the effort and accelerator), sound runs only."""
-        series = self._series(metric, labels)
-        newest = "SELECT epoch FROM runs WHERE host=? AND sound=1 AND epoch LIKE ? ORDER BY at DESC LIMIT 1"
-        epoch = self._one(newest, host, f"% {like}")
-        if series is None or epoch is None:
-            return []
-        query = (
-            "SELECT points.value FROM runs CROSS JOIN points ON points.series=? AND points.run=runs.number "
-            "WHERE runs.host=? AND runs.epoch=? AND runs.sound=1 AND runs.confirms IS NULL "
-            "AND points.invalid IS NULL ORDER BY runs.at DESC LIMIT ?"
-        )
-        return [value for (value,) in self.db.execute(query, (series, host, epoch[0], limit))][::-1]
+    def named(self, host: str, runs: Iterable[str]) -> list[StoredRun]:
+        """Those of the named runs that the node has, oldest first."""
+        query = "SELECT at, within FROM runs WHERE id=? AND host=?"
+        found = ((run, self._one(query, run, host)) for run in runs)
+        made = [StoredRun(run, row[0], within=self._within(row[1])) for run, row in found if row is not None]
+        return sorted(made, key=lambda run: run.at)
 
-    def epoch_before(self, host: str, epoch: str, at: float) -> tuple[str, str, float] | None:
-        """The (fingerprint, epoch, start) of the node's newest sound run before ``at`` in another epoch, or None."""
-        other = "SELECT fingerprint, epoch, at FROM runs WHERE host=? AND epoch<>? AND at<? AND sound=1"
-        found: tuple[str, str, float] | None = self._one(f"{other} ORDER BY at DESC LIMIT 1", host, epoch, at)
-        return found
-
-    def known_before(self, host: str, epoch: str, at: float) -> bool:
-        """Did the node have a sound run of that epoch before ``at``?"""
-        query = "SELECT 1 FROM runs WHERE host=? AND epoch=? AND at<? AND sound=1 LIMIT 1"
-        return self._one(query, host, epoch, at) is not None
-
-    def facts(self, fingerprint: str) -> dict[str, object]:
-        """The facts that explain a fingerprint; empty where its run had none."""
-        row = self._one("SELECT facts FROM facts WHERE fingerprint=?", fingerprint)
-        return json.loads(row[0]) if row else {}
-
-    def _series(self, metric: str, labels: Labels) -> int | None:
-        row = self._one("SELECT number FROM series WHERE metric=? AND labels=?", metric, labels_text(labels))
-        return row[0] if row else None
+    def _within(self, number: int) -> Circumstances:
+        """One object for each kind of circumstances."""
+        if number not in self._circumstances:
+            facts, request = self._one("SELECT facts, request FROM circumstances WHERE number=?", number)
+            self._circumstances[number] = Circumstances(json.loads(facts), Request.model_validate_json(request))
+        return self._circumstances[number]
 
     def _one(self, query: str, *given: object) -> Any:
         return self.db.execute(query, given).fetchone()
@@ -203,14 +188,14 @@ def _remove(path: Path) -> None:
 
 TABLES = """
 CREATE TABLE files (path TEXT PRIMARY KEY, mtime INTEGER, size INTEGER, inode INTEGER, run INTEGER) WITHOUT ROWID;
-CREATE TABLE runs (number INTEGER PRIMARY KEY, path TEXT, id TEXT, host TEXT, at REAL, epoch TEXT, fingerprint TEXT,
-                   effort TEXT, sound INTEGER, confirms TEXT, decisions TEXT);
-CREATE INDEX runs_of_host ON runs (host, epoch, at);
+CREATE TABLE runs (number INTEGER PRIMARY KEY, path TEXT, id TEXT, host TEXT, at REAL, epoch TEXT, within INTEGER,
+                   sound INTEGER, confirms TEXT, decisions TEXT);
+CREATE INDEX runs_of_host ON runs (host, at);
 CREATE INDEX runs_by_id ON runs (id);
 CREATE TABLE series (number INTEGER PRIMARY KEY, metric TEXT, labels TEXT, UNIQUE (metric, labels));
 CREATE TABLE points (series INTEGER, run INTEGER, value REAL, low REAL, high REAL, invalid TEXT,
                      PRIMARY KEY (series, run)) WITHOUT ROWID;
-CREATE TABLE facts (fingerprint TEXT PRIMARY KEY, facts TEXT) WITHOUT ROWID;
+CREATE TABLE circumstances (number INTEGER PRIMARY KEY, facts TEXT, request TEXT, UNIQUE (facts, request));
 """
 
 #: A file's time of change (ns), size and inode: while they stand, its content does.
@@ -281,18 +266,26 @@ class Writer:
     def _add_run(self, path: str, run: Run, at: float) -> int:
         number = self._next
         self._next += 1
-        node, epoch = run.node, epoch_of(run.node, run.request)
         verdicts = json.dumps([(v.profile, v.digest, v.decision.value) for v in run.verdicts])
         row = (
-            *(number, path, run.id, node.hostname, at, epoch, node.fingerprint, run.request.effort.value),
+            *(number, path, run.id, run.node.hostname, at, epoch_of(run.node, run.request), self._within(run)),
             *(is_sound(run), run.confirms, verdicts),
         )
         self._db.execute(f"INSERT INTO runs VALUES ({','.join('?' * len(row))})", row)
-        facts = json.dumps(telling(node.facts))
-        self._db.execute("INSERT OR IGNORE INTO facts VALUES (?,?)", (node.fingerprint, facts))
         for m in run.measurements():
             series = self._number(m.metric, tuple(m.labels.items()))
             self._points.append((series, number, m.value, *m.interval, m.invalid))
+        return number
+
+    def _within(self, run: Run) -> int:
+        """The number of what the run was made under; what a run is made for (to confirm another) is no part of it."""
+        options = {name: value for name, value in run.request.options.items() if name != "confirms"}
+        request = run.request.model_copy(update={"options": options}).model_dump_json()
+        said = json.dumps(kept(run.node), sort_keys=True), request
+        self._db.execute("INSERT OR IGNORE INTO circumstances (facts, request) VALUES (?,?)", said)
+        number: int = self._db.execute("SELECT number FROM circumstances WHERE facts=? AND request=?", said).fetchone()[
+            0
+        ]
         return number
 
     def _number(self, metric: str, labels: Labels) -> int:

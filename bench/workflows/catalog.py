@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from bench.errors import UserError
+from bench.judge.baseline.epoch import Scope
 from bench.judge.pooling import LOOKS
 from bench.judge.profile import Profile, load
 from bench.measure.probe import Option, Probe
@@ -38,6 +39,12 @@ class Catalog:
     def looks(self) -> Mapping[str, int]:
         """Metric name -> how often it may be looked at before the verdict: what watches sees a run once."""
         return {metric.name: LOOKS if probe.measure else 1 for probe in self.probes for metric in probe.metrics}
+
+    @cached_property
+    def scopes(self) -> Mapping[str, Scope]:
+        """Metric name -> what its series depend on."""
+        made = ((probe, Scope(probe.name, probe.facts, probe.terms, probe.watch is not None)) for probe in self.probes)
+        return {metric.name: scope for probe, scope in made for metric in probe.metrics}
 
     def options(self) -> Iterator[tuple[str, Option]]:
         """Every declared option with its probe's name before it: ``feed.decode``."""

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError, note
-from bench.judge.baseline.comparison import epoch_of
+from bench.judge.baseline.epoch import epoch_of
 from bench.judge.baseline.prediction import Policy
 from bench.judge.baseline.series import (
     History,
     Key,
     Regression,
+    StoredRun,
+    by_night,
     gating,
     informative,
     judge_series,
@@ -33,7 +35,7 @@ from bench.measure.tools import Signals
 from bench.model import Effort, Measurement, Request, Run
 from bench.store.baselines import Pin, Reset, read, write
 from bench.store.errors import one_line
-from bench.store.history import history_of
+from bench.store.history import Series, history_of
 from bench.store.index import Index
 from bench.store.runs import Store, load
 from bench.units import series_name
@@ -67,10 +69,11 @@ def against_baseline(
     """
     policy = Policy() if asked is None else Policy(asked=asked)
     profiles, metrics = catalog.profiles, catalog.metrics
-    series = [[key_of(m) for _, m in gating(judged, profile, metrics)] for profile in profiles]
+    series = [[key_of(m, metrics[m.metric]) for _, m in gating(judged, profile, metrics)] for profile in profiles]
     deciding = {key for own in series for key in own[: policy.most_series]}
     others = informative(judged, profiles, metrics) if every else []
-    history = _history(store, judged, [*(key for own in series for key in own), *map(key_of, others)], deciding)
+    keys = [*(key for own in series for key in own), *(key_of(m, metrics[m.metric]) for m in others)]
+    history = _history(store, judged, catalog, keys, deciding)
     found = [regressions(judged, profile, history, metrics, policy) for profile in profiles]
     pairs = zip(judged.verdicts, found, strict=True)
     verdicts = tuple(with_regressions(verdict, entries) for verdict, entries in pairs)
@@ -79,10 +82,12 @@ def against_baseline(
     return Compared(judged.model_copy(update={"verdicts": verdicts}), tuple(entries))
 
 
-def _history(store: Store, run: Run, keys: Sequence[Key], pooled: Collection[Key]) -> History:
+def _history(store: Store, run: Run, catalog: Catalog, keys: Sequence[Key], deciding: Collection[Key]) -> History:
+    gated = {gate.metric for profile in catalog.profiles for gate in profile.gates if gate.required}
     try:
         with Index(store.root, warn=note) as index:
-            return history_of(index, run, list(dict.fromkeys(keys)), pooled)
+            series = Series(index, catalog.metrics, catalog.scopes)
+            return history_of(series, run, list(dict.fromkeys(keys)), deciding, sorted(gated))
     except ValueError as error:
         raise UserError(f"run {run.id}: started_at is not an RFC 3339 time: {error}") from error
 
@@ -207,12 +212,14 @@ def pin(
         raise UserError(one_line(f"these runs are of several nodes ({', '.join(hosts)}); pin each node's own"))
     with open_index(results) as index:
         host = hosts[0] if hosts else node_meant(index, node)
-        chosen = [run.id for run in named] or _normal_nights(index, host, load_catalog(profile))
+        nights = by_night(index.named(host, [run.id for run in named])) if named else []
+        nights = nights or _normal_nights(index, host, load_catalog(profile))
+    chosen = [run.id for run in named] or [stored.run for night in nights for stored in night]
     if not chosen:
         raise UserError(f"{host}: no good night is stored to pin; measure with: bench run")
     made = Pin(runs=tuple(chosen), at=_now(), reason=reason)
     write(store.root, read(store.root, host).model_copy(update={"pin": made}))
-    return one_line(f"{host}: pinned {len(chosen)} nights, {chosen[0]} to {chosen[-1]}")
+    return one_line(f"{host}: pinned {len(nights)} nights, {chosen[0]} to {chosen[-1]}")
 
 
 def unpin(results: Path | None, node: str | None, reason: str) -> str:
@@ -250,21 +257,25 @@ def _newest(index: Index, host: str) -> tuple[str, float, str]:
     return found
 
 
-def _normal_nights(index: Index, host: str, catalog: Catalog) -> list[str]:
+def _normal_nights(index: Index, host: str, catalog: Catalog) -> list[list[StoredRun]]:
     """The newest nights that were normal for every series that gates one of the profiles, at most thirty.
 
     Where nothing gates, every sound night that no verdict calls bad.
     """
     metrics = catalog.metrics
     run = load(index.root / "runs" / _newest(index, host)[2], follow=False)
-    wanted = [(key_of(m), profile) for profile in catalog.profiles for _, m in gating(run, profile, metrics)]
-    history = history_of(index, run, [key for key, _ in wanted], ())
+    wanted = [
+        (key_of(m, metrics[m.metric]), profile)
+        for profile in catalog.profiles
+        for _, m in gating(run, profile, metrics)
+    ]
+    history = history_of(Series(index, metrics, catalog.scopes), run, [key for key, _ in wanted], ())
     good = [
-        session.run
-        for session in history.runs
-        if session.sound and session.confirms is None and "NO-GO" not in [d for _, _, d in session.decisions]
+        stored
+        for stored in history.runs
+        if stored.sound and stored.confirms is None and "NO-GO" not in [d for _, _, d in stored.decisions]
     ]
     for key, profile in wanted:
-        normal_ones = normal_runs(key, history, profile, metrics[key[0]], Policy())
-        good = [run_id for run_id in good if run_id in normal_ones]
-    return good[-_PINNED_NIGHTS:]
+        normal_ones = set(normal_runs(key, history, profile, metrics[key[0]], Policy()))
+        good = [stored for stored in good if stored.run in normal_ones]
+    return by_night(good)[-_PINNED_NIGHTS:]

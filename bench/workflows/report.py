@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench import __version__
 from bench.errors import UserError, note
-from bench.judge.baseline.comparison import changes, differences, epoch_of, telling
+from bench.judge.baseline.comparison import differences
+from bench.judge.baseline.epoch import changes, telling
 from bench.judge.baseline.prediction import Policy, baseline_of
 from bench.judge.baseline.scale import scale_of
 from bench.judge.baseline.series import History, Key, key_of
@@ -20,11 +21,11 @@ from bench.show.terminal.lineage import explain
 from bench.show.wording import bound_of, gate_name
 from bench.store.atomic import write_atomically
 from bench.store.errors import StoreError, UnusableRun
-from bench.store.history import history_of
+from bench.store.history import Series, history_of, nights_of
 from bench.store.index import Index
 from bench.store.runs import Store
 from bench.units import series_name
-from bench.workflows.catalog import declared, load_profiles
+from bench.workflows.catalog import Catalog, declared, load_profiles
 from bench.workflows.judging import judged
 from bench.workflows.site import find_run, folder_of
 
@@ -37,10 +38,10 @@ _MOST = 8
 _POWER = 0.8
 
 
-def compared(first: Run, second: Run, store: Store, metrics: Mapping[str, Metric]) -> dict[str, Any]:
+def compared(first: Run, second: Run, store: Store, catalog: Catalog) -> dict[str, Any]:
     """``a``, ``b`` (ids), ``differences``, ``only_a``, ``only_b`` (series), ``facts`` (what differs of the nodes)."""
-    keys = [key_of(m) for m in first.measurements()]
-    both, only_first, only_second = differences(first, second, metrics, _noise(first, second, keys, store))
+    noise = _noise(first, second, store, catalog)
+    both, only_first, only_second = differences(first, second, catalog.metrics, noise)
     facts = changes(telling(first.node.facts), telling(second.node.facts))
     if first.node.fingerprint != second.node.fingerprint and not facts:
         facts = [f"fingerprint: {first.node.fingerprint} -> {second.node.fingerprint}"]
@@ -56,15 +57,13 @@ def compared(first: Run, second: Run, store: Store, metrics: Mapping[str, Metric
     }
 
 
-def _noise(first: Run, second: Run, keys: Sequence[Key], store: Store) -> dict[Key, list[float]]:
-    """The node's nights of the first run's epoch, but for these two runs; none where the runs are of two nodes."""
-    host = first.node.hostname
-    if second.node.hostname != host:
+def _noise(first: Run, second: Run, store: Store, catalog: Catalog) -> dict[Key, list[float]]:
+    """The node's nights of the first run's epochs, but for these two runs; none where the runs are of two nodes."""
+    if second.node.hostname != first.node.hostname:
         return {}
+    keys = list({key_of(m, catalog.metrics.get(m.metric)) for m in first.measurements()})
     with Index(store.root, warn=note) as index:
-        sessions = index.runs(host, epoch_of(first.node, first.request), float("-inf"), float("inf"), 30)
-        ids = [s.run for s in sessions if s.sound and s.confirms is None and s.run not in (first.id, second.id)]
-        return {key: list(index.values(*key, host, ids).values()) for key in keys}
+        return nights_of(Series(index, catalog.metrics, catalog.scopes), first, keys, without=(first.id, second.id))
 
 
 # --- the page
@@ -74,9 +73,9 @@ def write_page(references: Sequence[str | None], output: Path, store: Store) -> 
     """Put the page of these runs in place. Raises UserError, UnusableRun."""
     from bench.show.html.page import render
 
-    metrics = declared().metrics
-    found = [_shown(store, reference, metrics) for reference in references]
-    apart = compared(found[0].run, found[1].run, store, metrics)["differences"] if len(found) == 2 else None
+    catalog = declared()
+    found = [_shown(store, reference, catalog) for reference in references]
+    apart = compared(found[0].run, found[1].run, store, catalog)["differences"] if len(found) == 2 else None
     page = render(found, __version__, apart).encode("utf-8", "replace")
     try:
         write_atomically(output, page)
@@ -85,40 +84,40 @@ def write_page(references: Sequence[str | None], output: Path, store: Store) -> 
     note(f"{output}: {len(page) // 1000} kB")
 
 
-def _shown(store: Store, reference: str | None, metrics: Mapping[str, Metric]) -> Shown:
+def _shown(store: Store, reference: str | None, catalog: Catalog) -> Shown:
     """A stored run, judged if nobody did, with what the page tells beside it."""
     from bench.show.html.page import Shown
 
     found = find_run(store, reference)
     run = judged(found, store)
     lineage = explain(run, folder_of(store, reference, found))
-    descriptions = {profile.name: profile.description for profile in load_profiles([], metrics)}
-    return Shown(run, lineage, tuple(_histories(store, run, metrics)), descriptions)
+    descriptions = {profile.name: profile.description for profile in load_profiles([], catalog.metrics)}
+    return Shown(run, lineage, tuple(_histories(store, run, catalog)), descriptions)
 
 
-def _histories(store: Store, run: Run, metrics: Mapping[str, Metric]) -> list[MetricHistory]:
+def _histories(store: Store, run: Run, catalog: Catalog) -> list[MetricHistory]:
     """One a gating metric that this run measured, at most eight, over this node's nights of the same epoch.
 
     Empty where the store's past cannot be read: the report is worth having without it.
     """
-    gating = _gating(run)
+    gating = _gating(run, catalog.metrics)
     try:
         with Index(store.root, warn=note) as index:
-            nights = history_of(index, run, list(gating))
+            nights = history_of(Series(index, catalog.metrics, catalog.scopes), run, list(gating), ())
     except (StoreError, UnusableRun, sqlite3.Error, ValueError, OSError) as error:
         note(f"no history on the page: {error}")
         return []
-    found = [_history(key, m, finding, nights, metrics) for key, (finding, m) in gating.items()]
+    found = [_history(key, m, finding, nights, catalog.metrics) for key, (finding, m) in gating.items()]
     return [history for history in found if history is not None]
 
 
-def _gating(run: Run) -> dict[Key, tuple[Finding, Measurement]]:
+def _gating(run: Run, metrics: Mapping[str, Metric]) -> dict[Key, tuple[Finding, Measurement]]:
     """The measurement that decided each required gate, each series once."""
     found: dict[Key, tuple[Finding, Measurement]] = {}
     for finding in (f for verdict in run.verdicts for f in verdict.findings if f.required):
         same = (m for m in run.find(finding.metric, **finding.labels) if m.value == finding.observed)
         if (deciding := next(same, None)) is not None:
-            found.setdefault(key_of(deciding), (finding, deciding))
+            found.setdefault(key_of(deciding, metrics.get(deciding.metric)), (finding, deciding))
     return dict(islice(found.items(), _MOST))
 
 

@@ -127,7 +127,7 @@ def pool(rounds: Sequence[Sequence[Measurement]]) -> tuple[Measurement, ...]:
     for path, measured in by_path.items():
         rates, gap = _pooled(dict(path), measured), gaps.get(dict(path).get("path"), {})
         found += rates.measurements({key: value for key, value in gap.items() if key not in rates.labels})
-    return (*found, *pooled(beside, key_of))
+    return (*found, *pooled(beside, lambda m: key_of(m, None)))
 
 
 def _pooled(labels: Mapping[str, str], rounds: Sequence[Sequence[Measurement]]) -> Rates:

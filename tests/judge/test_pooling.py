@@ -11,12 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.judge import statistics
-from bench.judge.baseline.series import key_of
+from bench.judge.baseline.series import Key, key_of
 from bench.judge.pooling import estimate, merge, pooled, quantile_of
 from bench.model import Distribution, Measurement
 from tests.judge.make import measurement
 
 FINE, SLOW = 0.0002, 0.1
+
+
+def _key(measurement: Measurement) -> Key:
+    return key_of(measurement, None)
 
 
 def distribution(*values: float) -> Distribution:
@@ -46,7 +50,7 @@ def test_a_second_round_of_a_quantile_counts_where_the_first_one_stood_alone() -
     draw = random.Random(1)
     first = quantile("network_round_trip_seconds", [draw.uniform(0.040, 0.056) for _ in range(400)])
     second = quantile("network_round_trip_seconds", [draw.uniform(0.028, 0.030) for _ in range(40000)])
-    (both,) = pooled([[first], [second]], key_of)
+    (both,) = pooled([[first], [second]], _key)
     assert both.samples == 40400
     assert both.value < first.value
     assert len(both.distributions) == 2
@@ -57,7 +61,7 @@ def test_a_share_is_pooled_from_its_counts() -> None:
     value, interval = 1 / 5357, statistics.binomial_interval(1, 5357)
     first = Measurement(metric="loss_ratio", value=value, interval=interval, samples=5357, counts=(1, 5357))
     more = Measurement(metric="loss_ratio", value=0.0, interval=(0.0, 0.0007), samples=5357, counts=(0, 5357))
-    (both,) = pooled([[first], [more], [more]], key_of)
+    (both,) = pooled([[first], [more], [more]], _key)
     assert first.interval[1] > 0.001 > both.interval[1]
     assert both.counts == (1, 3 * 5357)
     assert both.interval == statistics.binomial_interval(1, 3 * 5357)
@@ -65,7 +69,7 @@ def test_a_share_is_pooled_from_its_counts() -> None:
 
 def test_what_has_no_raw_data_is_around_all_rounds() -> None:
     first, second = measurement("a_ratio", 2.0, 1.0), measurement("a_ratio", 5.0, 1.0)
-    (both,) = pooled([[first], [second]], key_of)
+    (both,) = pooled([[first], [second]], _key)
     assert (both.value, both.interval) == (3.5, (1.0, 6.0))
 
 
@@ -74,9 +78,9 @@ def test_an_invalid_round_gives_way_to_a_valid_one() -> None:
     good = measurement("a_ratio", 1.0, repeats=(1.0,))
     bad = measurement("a_ratio", 9.0, repeats=(9.0,), invalid="contended: fio")
     worse = measurement("a_ratio", 8.0, repeats=(8.0,), invalid="contended: make")
-    assert pooled([[good], [bad]], key_of) == pooled([[bad], [good]], key_of) == (good,)
-    assert pooled([[bad], [good], [bad], [good]], key_of)[0].repeats == (1.0, 1.0)
-    assert pooled([[bad], [worse]], key_of) == (worse,)
+    assert pooled([[good], [bad]], _key) == pooled([[bad], [good]], _key) == (good,)
+    assert pooled([[bad], [good], [bad], [good]], _key)[0].repeats == (1.0, 1.0)
+    assert pooled([[bad], [worse]], _key) == (worse,)
 
 
 def test_a_label_of_one_round_does_not_make_a_second_measurement_of_it() -> None:

@@ -1,8 +1,4 @@
-"""When two runs of a node may be compared, and which differences between two runs are more than noise.
-
-An *epoch* is the node's fingerprint (a digest of kernel, CPU and governor, memory, GPU models, driver, tool versions
-and mounts that `bench.measure.node` makes) with what was asked of the run (effort and accelerator). A change opens a
-new epoch, whose baseline warms up anew; going back to what was before finds the earlier nights again.
+"""Which differences between two runs are more than noise.
 
 Where the node's own nights are known, two single nights differ by more than noise when their distance is outside of the
 two-sided 99 % interval t s sqrt(2) of such a distance (Hahn & Meeker 2017, section 4.7, with both ends random). Where
@@ -14,46 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from bench.judge.baseline.detector import Night, Track
 from bench.judge.baseline.prediction import Policy, baseline_of
 from bench.judge.baseline.scale import scale_of
 from bench.judge.baseline.series import Key, key_of
 from bench.judge.statistics import t_quantile
-from bench.model import Frozen, Measurement, Metric, Node, Request, Run
+from bench.model import Frozen, Measurement, Metric, Run
 
 _LEVEL = 0.005
-#: In words for people; the rest of the facts explains figures but does not part epochs.
-_FACTS = ("kernel", "governor", "nvidia_driver", "gpus", "cpu", "memory_bytes", "architecture", "versions", "mounts")
-
-
-def epoch_of(node: Node, request: Request) -> str:
-    """The epoch that a run belongs to, as one line."""
-    return f"{node.fingerprint} {request.effort.value} {request.accelerator}"
-
-
-def telling(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts that explain a new epoch, without the rest."""
-    return {name: facts[name] for name in _FACTS if name in facts}
-
-
-def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """What differs, one ``name: old -> new`` each, nested facts with their path: ``versions.fio: 3.33 -> 3.36``."""
-    found: list[str] = []
-    for name in dict.fromkeys([*before, *after]):
-        old, new = before.get(name), after.get(name)
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            found += [f"{name}.{change}" for change in changes(old, new)]
-        elif old != new:
-            found.append(f"{name}: {_shown(old)} -> {_shown(new)}")
-    return found
-
-
-def _shown(value: Any) -> str:
-    if value in (None, [], {}):
-        return "none"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 class Difference(Frozen):
@@ -77,7 +42,7 @@ def differences(
     a: Run, b: Run, metrics: Mapping[str, Metric], nights: Mapping[Key, Sequence[float]]
 ) -> tuple[list[Difference], list[Key], list[Key]]:
     """The series of both runs, those of ``a`` only, those of ``b`` only. ``nights``: earlier values of a series."""
-    ours, theirs = ({key_of(m): m for m in run.measurements()} for run in (a, b))
+    ours, theirs = ({key_of(m, metrics.get(m.metric)): m for m in run.measurements()} for run in (a, b))
     both = [_difference(ours[k], theirs[k], metrics.get(k[0]), nights.get(k, ())) for k in ours if k in theirs]
     return both, [key for key in ours if key not in theirs], [key for key in theirs if key not in ours]
 

@@ -25,6 +25,7 @@ class SeriesState(StrEnum):
     WARMING = "warming"
     UNDETECTABLE = "undetectable"
     SUSPECT = "suspect"
+    MISSING = "missing"
     REGRESSED = "regressed"
 
 
@@ -113,7 +114,11 @@ class Track:
 
     def _before(self, end: int) -> list[float]:
         """The newest ``window`` normal nights among the first ``end``, the newest first."""
-        return [value for value in reversed(self._normal[:end]) if value is not None][: self.policy.window]
+        window = self.policy.window
+        found = [value for value in reversed(self._normal[max(0, end - 2 * window) : end]) if value is not None]
+        if len(found) < window < end / 2:  # after many bad nights
+            found = [value for value in reversed(self._normal[:end]) if value is not None]
+        return found[:window]
 
     def _rolling(self, night: Night) -> SeriesCall:
         normal = self.normal

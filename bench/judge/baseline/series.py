@@ -1,31 +1,44 @@
 """Runs -> what this node normally measures; a run against it -> one `Regression` a series, and what they make of a
 verdict.
 
-A *series* is one metric with its labels on one node, in one *epoch* (`bench.judge.baseline.comparison`). A *night* is
-one stored run; a run that was made to confirm another belongs to that one's night. Nights that were judged NO-GO for
-the profile, were interrupted, or whose measurement is invalid (a contended host, say) are never part of what is normal.
+A *series* is one metric on one node with the labels that say what was measured, in one *epoch*
+(`bench.judge.baseline.epoch`). A *night* is the runs that began within 20 h of its first, as the median of what they
+measured: runs of one afternoon share its noise. A run that was made to confirm another belongs to that one's night.
+Runs that were judged NO-GO for the profile, were interrupted, or whose measurement is invalid (a contended host, say)
+are never part of what is normal.
+
+Nothing vanishes by itself: while a new epoch warms up its nights are compared with those of the epoch before as well,
+and a series that was there night after night is missing until it is measured again or no longer asked for.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, zip_longest
+from functools import cached_property
+from itertools import chain, takewhile, zip_longest
 
 from bench.judge.baseline.detector import SEVERITY, Night, SeriesCall, SeriesState, Track
+from bench.judge.baseline.epoch import Circumstances, Labels
 from bench.judge.baseline.prediction import Policy, prior_of
 from bench.judge.baseline.scale import Scale, ScaleKind, scale_of
-from bench.judge.gate import ALMOST, applies, counts_for, decision_of
-from bench.judge.profile import Gate, Profile
-from bench.model import Code, Decision, Finding, Frozen, Measurement, Metric, Run, Status, Verdict
+from bench.judge.gate import ALMOST, accepts, applies, counts_for, decision_of
+from bench.judge.profile import STAND_IN, Gate, Profile
+from bench.judge.statistics import median
+from bench.model import Code, Decision, Finding, Frozen, Measurement, Metric, Run, Status, Verdict, code_of
+from bench.units import series_name
 
-Labels = tuple[tuple[str, str], ...]
-#: A series of the node: the metric's name and its labels, sorted.
+#: A series of the node: the metric's name and the labels that say what was measured, sorted.
 Key = tuple[str, Labels]
 
 #: A later run within so many seconds is a second measurement of the same night.
 SAME_NIGHT_SECONDS = 6 * 3600.0
+#: A night's runs begin within so many seconds of its first: a timer that is 90 min late or early still makes one each.
+NIGHT_SECONDS = 20 * 3600.0
+#: A series is one of the node's when it was there on so many of so many nights.
+_THERE, _OF_NIGHTS = 5, 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +46,8 @@ class StoredRun:
     """One stored run, as far as a baseline needs to know it. ``at`` is its start in seconds since the epoch (UTC).
 
     ``sound``: measured to its end and no replay. ``confirms``: the id of the run that it was made to confirm.
-    ``decisions``: (profile, digest, decision) of each stored verdict.
+    ``decisions``: (profile, digest, decision) of each stored verdict. ``within``: what it was made under, one object
+    for all runs that were made under the same.
     """
 
     run: str
@@ -41,36 +55,42 @@ class StoredRun:
     sound: bool = True
     confirms: str | None = None
     decisions: tuple[tuple[str, str, str], ...] = ()
+    within: Circumstances | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What the store knows that matters for one run: the node's runs of its epoch, oldest first, and their values.
+    """What the store knows that matters for one run: the node's runs, oldest first, and their values.
 
-    ``runs`` holds the run itself and what came within `SAME_NIGHT_SECONDS` of it too. ``values[key]`` maps a run's
-    id to the series' value; an invalid measurement is not in it. ``siblings[key]`` has the values of each other node.
-    ``pinned[key]``: the acceptance nights. ``opened``: what changed when the epoch began, in words.
+    ``runs`` holds the run itself and what came within `SAME_NIGHT_SECONDS` of it too. ``values[key]`` maps the id of a
+    run of the series' epoch to the series' value; an invalid measurement is not in it. ``before[key]``: the same of the
+    epoch before, ``opened[key]``: what changed between the two, in words. ``siblings[key]`` has the nights of each
+    other node, ``pinned[key]`` the acceptance nights. ``asked[key]``, of a series that the run has
+    not: the earlier runs that asked for it as this one does, each with its value, None where it has none.
     """
 
     runs: tuple[StoredRun, ...] = ()
     values: Mapping[Key, Mapping[str, float]] = field(default_factory=dict)
+    before: Mapping[Key, Mapping[str, float]] = field(default_factory=dict)
+    opened: Mapping[Key, str] = field(default_factory=dict)
     siblings: Mapping[Key, Sequence[Sequence[float]]] = field(default_factory=dict)
     pinned: Mapping[Key, Sequence[float]] = field(default_factory=dict)
-    opened: str = ""
+    asked: Mapping[Key, Mapping[str, float | None]] = field(default_factory=dict)
 
 
 class Regression(Frozen):
     """One series of a run against what is normal: an entry of ``regressions`` in ``bench gate --json``.
 
-    ``expected`` is the centre of the nights in the metric's own unit. ``drop_ratio`` is how much worse the run is, as a
-    share of it (negative: better); for shares whose healthy value is near 0 (starvation, loss) the difference itself,
-    and for counts how many more there are. ``nights`` are those that it was compared with. ``gating`` is False beyond
-    the eight series that a profile is gated by: shown, never decides.
+    ``observed`` is None for a series that is missing. ``expected`` is the centre of the nights in the metric's own
+    unit. ``drop_ratio`` is how much worse the run is, as a share of it (negative: better); for shares whose healthy
+    value is near 0 (starvation, loss) the difference itself, and for counts how many more there are. ``nights`` are
+    those that it was compared with. ``gating`` is False beyond the eight series that a profile is gated by: shown,
+    never decides.
     """
 
     metric: str
     labels: dict[str, str]
-    observed: float
+    observed: float | None
     expected: float | None
     drop_ratio: float | None
     minimum_detectable_drop_ratio: float | None
@@ -85,9 +105,27 @@ class Regression(Frozen):
         return self.model_dump(mode="json", exclude={"gate"})
 
 
-def key_of(measurement: Measurement | Regression) -> Key:
-    """The series that a measurement belongs to."""
-    return measurement.metric, tuple(sorted(measurement.labels.items()))
+def key_of(measurement: Measurement, metric: Metric | None) -> Key:
+    """The series that a measurement of that metric belongs to; None where no probe here declares it."""
+    labels = metric.identity(measurement.labels) if metric else measurement.labels
+    return measurement.metric, tuple(sorted(labels.items()))
+
+
+def by_night(runs: Iterable[StoredRun]) -> list[list[StoredRun]]:
+    """Runs, oldest first, as nights: what begins within `NIGHT_SECONDS` of a night's first run belongs to it."""
+    nights: list[list[StoredRun]] = []
+    for run in runs:
+        if nights and run.at - nights[-1][0].at < NIGHT_SECONDS:
+            nights[-1].append(run)
+        else:
+            nights.append([run])
+    return nights
+
+
+def one_a_night(runs: Iterable[StoredRun], values: Mapping[str, float]) -> list[float]:
+    """One value a night, oldest first: the median of its runs that measured the series by themselves."""
+    nights = by_night(stored for stored in runs if stored.run in values and stored.sound and stored.confirms is None)
+    return [median([values[stored.run] for stored in night]) for night in nights]
 
 
 def gating(run: Run, profile: Profile, metrics: Mapping[str, Metric]) -> list[tuple[int, Measurement]]:
@@ -95,14 +133,24 @@ def gating(run: Run, profile: Profile, metrics: Mapping[str, Metric]) -> list[tu
     second, so that the eight that decide are spread over the gates. Only required gates, only what counts for them.
     """
     queues = [
-        [(index, m) for m in sorted(run.find(gate.metric, **gate.labels), key=key_of) if _counts(m, gate, metrics)]
+        [(index, m) for m in _sorted(run.find(gate.metric, **gate.labels), metrics) if _counts(m, gate, metrics)]
         for index, gate in enumerate(profile.gates)
         if gate.required and applies(run, gate)
     ]
     chosen: dict[Key, tuple[int, Measurement]] = {}
     for index, m in filter(None, chain.from_iterable(zip_longest(*queues))):
-        chosen.setdefault(key_of(m), (index, m))
+        chosen.setdefault(key_of(m, metrics[m.metric]), (index, m))
     return list(chosen.values())
+
+
+def _sorted(found: Iterable[Measurement], metrics: Mapping[str, Metric]) -> list[Measurement]:
+    """By series; of several of one series (they differ in what was found) the worst first."""
+
+    def place(m: Measurement) -> tuple[Key, float]:
+        metric = metrics.get(m.metric)
+        return key_of(m, metric), -m.value if metric and metric.better == "lower" else m.value
+
+    return sorted(found, key=place)
 
 
 def _counts(measurement: Measurement, gate: Gate, metrics: Mapping[str, Metric]) -> bool:
@@ -117,60 +165,154 @@ def regressions(
 ) -> tuple[Regression, ...]:
     """Every series that the profile gates on, against its nights; not those whose metric no probe here declares."""
     policy = policy or Policy()
-    return tuple(
+    found = tuple(
         judge_series(run, measurement, profile, history, metrics[measurement.metric], policy).model_copy(
             update={"gate": gate, "gating": place < policy.most_series}
         )
         for place, (gate, measurement) in enumerate(gating(run, profile, metrics))
     )
+    return (*found, *missing(run, profile, history, metrics))
+
+
+def missing(run: Run, profile: Profile, history: History, metrics: Mapping[str, Metric]) -> Iterator[Regression]:
+    """The series of required gates that were there night after night and are not in the run, which asked for them.
+
+    All of them decide: it takes no statistics to say that seven devices are not eight.
+    """
+    for index, gate in enumerate(profile.gates if run.confirms is None else ()):
+        for key, asked in history.asked.items() if gate.required else ():
+            labels = dict(key[1])
+            looked_for = key[0] == gate.metric and gate.labels.items() <= labels.items()
+            if looked_for and accepts(gate, labels.get(STAND_IN)) and (entry := _missing(key, asked, history.runs)):
+                yield entry.model_copy(update={"gate": index})
+
+
+def _missing(key: Key, asked: Mapping[str, float | None], runs: Sequence[StoredRun]) -> Regression | None:
+    """Was it there on most of the nights until it was last seen? Then it has not come back since."""
+    nights = [[asked[one.run] for one in night] for night in by_night(one for one in runs if one.run in asked)]
+    seen = [[value for value in night if value is not None] for night in nights]
+    last = max((number for number, values in enumerate(seen) if values), default=-1)
+    window = seen[max(0, last + 1 - _OF_NIGHTS) : last + 1]
+    there = [median(values) for values in window if values]
+    if len(there) < _THERE:
+        return None
+    since = f", not for {gone} nights" if (gone := len(seen) - last) > 1 else ", not tonight"
+    return Regression(
+        metric=key[0], labels=dict(key[1]), observed=None, expected=median(there), drop_ratio=None,
+        minimum_detectable_drop_ratio=None, nights=len(there), status=SeriesState.MISSING,
+        reason=f"{Code.MISSING}: measured on {len(there)} of {len(window)} nights{since}",
+    )  # fmt: skip
 
 
 def informative(run: Run, profiles: Sequence[Profile], metrics: Mapping[str, Metric]) -> list[Measurement]:
     """The run's valid measurements of a better and a worse that gate none of the profiles."""
-    decisive = {key_of(m) for profile in profiles for _, m in gating(run, profile, metrics)}
+    decisive = {key_of(m, metrics[m.metric]) for profile in profiles for _, m in gating(run, profile, metrics)}
     directed = [m for m in run.measurements() if m.metric in metrics and metrics[m.metric].better != "none"]
-    return [m for m in directed if m.invalid is None and key_of(m) not in decisive]
+    return [m for m in directed if m.invalid is None and key_of(m, metrics[m.metric]) not in decisive]
 
 
 def judge_series(
     run: Run, measurement: Measurement, profile: Profile, history: History, metric: Metric, policy: Policy
 ) -> Regression:
     """One measurement of the run against the nights of its series."""
-    key = key_of(measurement)
-    known = history.values.get(key, {})
-    values = {**known, run.id: measurement.value}
-    scale = scale_of(metric, values.values())
+    key = key_of(measurement, metric)
+    values, before = {**history.values.get(key, {}), run.id: measurement.value}, history.before.get(key, {})
+    scale = scale_of(metric, [*values.values(), *before.values()])
     siblings = [[scale.of(v) for v in nights if _fits(v, scale)] for nights in history.siblings.get(key, ())]
-    track = Track(policy, scale, prior_of(siblings, scale.floor(policy.scale_floor), policy.fewest))
-    first, tonight = _tonight(run, history, values, scale)
-    for _, night in _nights(history.runs, first, known, profile, scale):
-        track.enter(night)
+    prior = prior_of(siblings, scale.floor(policy.scale_floor), policy.fewest)
+    own, tonight = _tonight(run, history, values, scale)
+    track = Track(policy, scale, prior)
+    _Nights(history.runs, values, profile, scale).teach(track, own)
     call = track.judge(tonight, [scale.of(value) for value in history.pinned.get(key, ())])
-    return _regression(measurement, call, scale, history)
+    found = _regression(measurement, call, scale, history.opened.get(key, ""))
+    if not before or SEVERITY.index(call.state) >= SEVERITY.index(SeriesState.SUSPECT):
+        return found
+    older = Track(policy, scale, prior)
+    ended = _Nights(history.runs, before, profile, scale).teach(older, own)
+    worse = older.judge(tonight)
+    if worse.state not in _BAD or (call.state is not SeriesState.WARMING and ended is not SeriesState.REGRESSED):
+        return found
+    told = _regression(measurement, worse, scale, "")
+    reason = _worse_than_before(told, found, ended, scale, history.opened.get(key, ""))
+    return told.model_copy(update={"status": SeriesState.SUSPECT, "reason": reason})
+
+
+_BAD = (SeriesState.SUSPECT, SeriesState.REGRESSED)
+
+
+def _worse_than_before(
+    told: Regression, found: Regression, ended: SeriesState | None, scale: Scale, opened: str
+) -> str:
+    """Worse than the nights before the epoch: what changed may be why, so it is a suspicion until the new one is warm.
+
+    One that was regressed when the epoch ended is not well for that: a change is no mend, only a good night is.
+    """
+    was = ", regressed then and not mended" if ended is SeriesState.REGRESSED else ""
+    normal = f"the {told.nights} nights before {opened or 'the node changed'}{was}"
+    since = f"; {found.nights}/{Policy().fewest} nights since" if found.status is SeriesState.WARMING else ""
+    return f"{Code.SUSPECT}: {_amount(told.drop_ratio, scale)} worse than {normal}{since}"
 
 
 def normal_runs(key: Key, history: History, profile: Profile, metric: Metric, policy: Policy) -> list[str]:
     """The runs of the nights that were normal for this series, oldest first: not suspect, regressed or judged bad."""
     values = history.values.get(key, {})
-    scale = scale_of(metric, values.values())
-    track = Track(policy, scale)
-    nights = _nights(history.runs, None, values, profile, scale)
-    judged = [(run, track.enter(night).state, night.usable) for run, night in nights]
-    return [run for run, state, fit in judged if fit and state not in (SeriesState.SUSPECT, SeriesState.REGRESSED)]
+    nights = _Nights(history.runs, values, profile, scale_of(metric, values.values()))
+    track, found = Track(policy, nights.scale), []
+    for night in by_night(nights.until(None)):
+        made = nights.night(night)
+        if track.enter(made).state not in _BAD and made.usable:
+            found += [stored.run for stored in night if nights.usable(stored)]
+    return found
 
 
-def _nights(
-    runs: Sequence[StoredRun], before: str | None, values: Mapping[str, float], profile: Profile, scale: Scale
-) -> Iterable[tuple[str, Night]]:
-    """The sound nights that measured the series, each with its run's id and its second measurement."""
-    again = {s.confirms: scale.of(values[s.run]) for s in runs if s.sound and s.confirms and s.run in values}
-    for stored in runs:
-        if stored.run == before:
-            return
-        value = values.get(stored.run)
-        if stored.sound and stored.confirms is None and value is not None:
-            usable = _fits(value, scale) and not judged_bad(stored, profile)
-            yield stored.run, Night(scale.of(value), again.get(stored.run), usable)
+@dataclass(frozen=True)
+class _Nights:
+    """The nights of one series: the node's runs, and what those of an epoch measured."""
+
+    runs: Sequence[StoredRun]
+    values: Mapping[str, float]
+    profile: Profile
+    scale: Scale
+
+    def teach(self, track: Track, own: str) -> SeriesState | None:
+        """Enter the nights before the run ``own``; what the last of them was.
+
+        What was measured earlier in the run's own night is not part of what is normal, but a bad value of it is known:
+        a second one confirms it.
+        """
+        nights = by_night(self.until(own))
+        at = next((stored.at for stored in self.runs if stored.run == own), math.inf)
+        same = nights.pop() if nights and at - nights[-1][0].at < NIGHT_SECONDS else []
+        state = None
+        for night in nights:
+            state = track.enter(self.night(night)).state
+        for earlier in (self.night([stored]) for stored in same):
+            if track.judge(earlier).state in _BAD:
+                state = track.enter(earlier).state
+        return state
+
+    def until(self, own: str | None) -> Iterator[StoredRun]:
+        """The sound runs before ``own`` that measured the series by themselves."""
+        for stored in takewhile(lambda one: one.run != own, self.runs):
+            if stored.sound and stored.confirms is None and stored.run in self.values:
+                yield stored
+
+    def night(self, runs: Sequence[StoredRun]) -> Night:
+        """The median of a night's runs, of its usable ones where there are any, with their second measurements."""
+        usable = [stored for stored in runs if self.usable(stored)]
+        counted = [stored.run for stored in usable or runs]
+        again = [self._again[run] for run in counted if run in self._again]
+        value = median([self.scale.of(self.values[run]) for run in counted])
+        return Night(value, median(again) if again else None, bool(usable))
+
+    def usable(self, stored: StoredRun) -> bool:
+        return _fits(self.values[stored.run], self.scale) and not judged_bad(stored, self.profile)
+
+    @cached_property
+    def _again(self) -> Mapping[str, float]:
+        """Run id -> its second measurement, on the scale."""
+        found = ((s.confirms, self.values[s.run]) for s in self.runs if s.sound and s.confirms and s.run in self.values)
+        return {run: self.scale.of(value) for run, value in found}
 
 
 def judged_bad(stored: StoredRun, profile: Profile) -> bool:
@@ -207,7 +349,7 @@ def _second(run: str, history: History, values: Mapping[str, float]) -> float | 
     return next((values[found] for found in (*confirming, *near) if found in values), None)
 
 
-def _regression(measurement: Measurement, call: SeriesCall, scale: Scale, history: History) -> Regression:
+def _regression(measurement: Measurement, call: SeriesCall, scale: Scale, opened: str) -> Regression:
     ratio = None if call.centre is None or call.drop is None else scale.ratio(call.centre, call.drop)
     least = None if call.centre is None or call.least is None else scale.ratio(call.centre, call.least)
     return Regression(
@@ -219,14 +361,14 @@ def _regression(measurement: Measurement, call: SeriesCall, scale: Scale, histor
         minimum_detectable_drop_ratio=least,
         nights=call.nights,
         status=call.state,
-        reason=_reason(call, ratio, least, scale, history),
+        reason=_reason(call, ratio, least, scale, opened),
     )
 
 
-def _reason(call: SeriesCall, ratio: float | None, least: float | None, scale: Scale, history: History) -> str:
+def _reason(call: SeriesCall, ratio: float | None, least: float | None, scale: Scale, opened: str) -> str:
     normal = "the pinned nights" if call.pinned else f"the last {call.nights} nights"
     if call.state is SeriesState.WARMING:
-        since = f" since {history.opened}" if history.opened else ""
+        since = f" since {opened}" if opened else ""
         return f"{Code.WARMING}: {call.nights}/{Policy().fewest} nights{since}"
     if call.state is SeriesState.UNDETECTABLE:
         seen = f"a drop of less than {_amount(least, scale)} would not be seen"
@@ -252,7 +394,7 @@ def worst(found: Iterable[Sequence[Regression]]) -> list[Regression]:
     """One entry a series where several profiles gate on it: the most severe one, in the order they came."""
     same: dict[Key, list[Regression]] = defaultdict(list)
     for entry in chain.from_iterable(found):
-        same[key_of(entry)].append(entry)
+        same[entry.metric, tuple(sorted(entry.labels.items()))].append(entry)
     return [max(entries, key=lambda entry: (entry.gating, SEVERITY.index(entry.status))) for entries in same.values()]
 
 
@@ -261,6 +403,7 @@ def worst(found: Iterable[Sequence[Regression]]) -> list[Regression]:
 _STATUS = {
     SeriesState.REGRESSED: Status.FAIL,
     SeriesState.SUSPECT: Status.UNDECIDED,
+    SeriesState.MISSING: Status.UNDECIDED,
     SeriesState.UNDETECTABLE: Status.UNDECIDED,
 }
 _WORSE = (Status.PASS, Status.NO_DATA, Status.UNDECIDED, Status.FAIL)
@@ -276,6 +419,7 @@ def with_regressions(verdict: Verdict, found: Sequence[Regression]) -> Verdict:
         for index, finding in enumerate(verdict.findings)
     )
     shares = [100.0 * min(1.0, 1.0 - (entry.drop_ratio or 0.0)) for entry in decisive]
+    verdict = verdict.model_copy(update={"required": sum(finding.required for finding in findings)})
     return _lowered(verdict, findings, decision_of(findings), min(ALMOST, *shares))
 
 
@@ -294,12 +438,27 @@ def _lowered(verdict: Verdict, findings: tuple[Finding, ...], decision: Decision
     return verdict.model_copy(update={"findings": findings, "decision": decision, **lower})
 
 
+def _with_missing(finding: Finding, entry: Regression) -> Finding:
+    """The finding of a gate of which a series is missing: what it measured it keeps, and it does not pass by that.
+
+    A gate without data says already what is not there, and why; one that asks only nodes with such hardware asks this
+    one, which had it.
+    """
+    asked = code_of(finding.reason) is not Code.NOT_APPLICABLE
+    if finding.status is not Status.PASS and asked:
+        return finding
+    reason = f"{Code.MISSING}: {series_name(entry.metric, entry.labels)}{entry.reason.partition(':')[2]}"
+    return finding.model_copy(update={"status": Status.UNDECIDED, "required": True, "reason": reason})
+
+
 def _with_worst(finding: Finding, found: Sequence[Regression]) -> Finding:
     """The finding, made as bad as the worst of the regressions of its gate, with that one's reason."""
     if not found:
         return finding
     entry = max(found, key=lambda one: SEVERITY.index(one.status))
     status = _STATUS[entry.status]
+    if entry.status is SeriesState.MISSING:
+        return _with_missing(finding, entry)
     if _WORSE.index(status) <= _WORSE.index(finding.status):
         return finding
     return finding.model_copy(
