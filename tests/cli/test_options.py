@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
+from bench.cli.app import run as cli
 from bench.errors import UserError
 from bench.measure.probe import Option, Probe
 from bench.model import Effort, Request
 from bench.workflows.catalog import Catalog, declared
 from bench.workflows.nightly import same_again
-from bench.workflows.request import probe_options
+from bench.workflows.request import RunOptions, probe_options, request_of
 from tests.cli.bench import bench, document, measurement, stored
 
 SEQUENTIAL = {"pattern": "sequential", "block_bytes": "1048576", "queue_depth": "deep"}
@@ -114,6 +115,39 @@ def test_the_second_measurement_is_asked_as_the_first() -> None:
     kept = {name: value for name, value in given.items() if name not in ("confirms", "quiet_check")}
     keyless = Catalog(tuple(probe(p.name, *(_unchecked(o) for o in p.options)) for p in declared().probes))
     assert probe_options({}, said, keyless) == kept
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["key_file=key", "network.max_rate=500M", "network.udp_rate=5M", "feed.decode=spin:0.01", "feed.loader=torch",
+     "feed.pattern=shards", "feed.workload=unet3d", "inference.shape=nano", "inference.rate=3",
+     'expect.expectation={"gpus": {"count": 0}}'],
+)  # fmt: skip
+def test_the_command_line_of_a_second_measurement_is_understood(
+    word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``--udp-rate`` and ``--decode`` were written as flags, which `bench run` has not: nothing was ever confirmed."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "key").write_bytes(b"k" * 32)
+    (tmp_path / "key").chmod(0o600)
+    catalog, asked = declared(), []
+    given = probe_options({}, [word], catalog)
+    accelerator = "emulated:resnet50-h100" if "workload" not in given else "auto"
+    first = Request(effort=Effort.QUICK, probes=("storage", "feed"), storage=(str(tmp_path),), peers=("h:1",),
+                    accelerator=accelerator, options=given)  # fmt: skip
+
+    def measured(words: RunOptions, *, progress: bool) -> None:
+        asked.append(request_of(words, {}, catalog))
+        raise UserError("this is as far as it goes")
+
+    monkeypatch.setattr("bench.workflows.run.measure_and_judge", measured)
+    assert cli([*same_again(first, first.probes, catalog), "--confirms", "first"]) == 2
+    (again,) = asked
+    assert again.model_copy(update={"options": {**again.options, "confirms": None}}) == first.model_copy(
+        update={"options": {**given, "confirms": None}, "probes": again.probes}
+    )
+    assert set(first.probes) <= set(again.probes)
+    assert [one.terms(again) for one in catalog.probes] == [one.terms(first) for one in catalog.probes]
 
 
 def _unchecked(one: Option) -> Option:
