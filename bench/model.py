@@ -101,6 +101,7 @@ class Code(StrEnum):
     REGRESSED = "regressed"
     WARMING = "warming"
     UNDETECTABLE = "undetectable"
+    SLOWER = "slower"
     # probes: how they ended
     NOT_ASKED_FOR = "not_asked_for"
     NOT_AS_EXPECTED = "not_as_expected"

@@ -91,7 +91,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
     if not entries:
         lines.append("  the newest run measured nothing that can get worse")
     if not all(entry.gating for entry in entries):
-        lines.append("* gates none of the profiles, or comes after the eight that gate one: shown, does not decide")
+        lines.append("* shown, does not decide: of no required gate, or too far from its limit to matter")
     return lines
 
 

@@ -82,8 +82,7 @@ def judge_gate(run: Run, gate: Gate, probes: Mapping[str, str], spread_of: Sprea
     """
     if (asked := applies(run, gate)) is not True:
         return _not_asked(run, gate, asked, probes), 0.0
-    number = accelerators(run) if gate.per else None
-    whole = gate.model_copy(update={"min": min(gate.min * number, _LARGEST)}) if gate.min and number else gate
+    number, whole = accelerators(run) if gate.per else None, of_node(run, gate)
     matching = run.find(gate.metric, **gate.labels)
     measured = [m for m in matching if counts_for(m, gate)]
     of = sum(m.invalid is None for m in measured)
@@ -95,6 +94,12 @@ def judge_gate(run: Run, gate: Gate, probes: Mapping[str, str], spread_of: Sprea
     if gate.per:
         finding = _per_accelerator(finding, gate, number)
     return finding, gate_score(finding.status, [share(m.value, whole.limit) for m in counted])
+
+
+def of_node(run: Run, gate: Gate) -> Gate:
+    """The gate with the limit that it has for this node: a ``min`` per accelerator once for each that is known."""
+    number = accelerators(run) if gate.per else None
+    return gate.model_copy(update={"min": min(gate.min * number, _LARGEST)}) if gate.min and number else gate
 
 
 def counts_for(measurement: Measurement, gate: Gate) -> bool:

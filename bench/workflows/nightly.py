@@ -70,10 +70,10 @@ def against_baseline(
     policy = Policy() if asked is None else Policy(asked=asked)
     profiles, metrics = catalog.profiles, catalog.metrics
     series = [[key_of(m, metrics[m.metric]) for _, m in gating(judged, profile, metrics)] for profile in profiles]
-    deciding = {key for own in series for key in own[: policy.most_series]}
+    deciding = [key for own in series for key in own]
     others = informative(judged, profiles, metrics) if every else []
-    keys = [*(key for own in series for key in own), *(key_of(m, metrics[m.metric]) for m in others)]
-    history = _history(store, judged, catalog, keys, deciding)
+    keys = [*deciding, *(key_of(m, metrics[m.metric]) for m in others)]
+    history = _history(store, judged, catalog, keys, set(deciding))
     found = [regressions(judged, profile, history, metrics, policy) for profile in profiles]
     pairs = zip(judged.verdicts, found, strict=True)
     verdicts = tuple(with_regressions(verdict, entries) for verdict, entries in pairs)

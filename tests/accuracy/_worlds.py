@@ -29,8 +29,8 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Batch:
-    """Logarithms. ``repeats``: gates x metrics x nights x repeats; ``first``: their medians; ``again``: the second
-    measurement of the nights after the baseline's; ``siblings``: gates x metrics x siblings x nights."""
+    """Logarithms. ``repeats``: gates x metrics x nights x repeats; ``first``: their medians; ``again``: each night's
+    second measurement; ``siblings``: gates x metrics x siblings x nights."""
 
     repeats: Array
     first: Array
@@ -42,30 +42,30 @@ def draw(rng: np.random.Generator, world: str, gates: int, nights: int, extra: i
     """``gates`` independent nodes with ``nights`` baseline nights and ``extra`` nights after them, nothing wrong."""
     spread = rng.uniform(0.03, 0.08, (gates, METRICS, 1))
     bimodal = rng.random((gates, METRICS, 1, 1)) < 0.25
-    repeats, again = _node(rng, world, spread, bimodal, nights, extra, stays)
+    repeats, again = _node(rng, world, spread, bimodal, nights + extra, stays)
     others = []
     for _ in range(SIBLINGS):
         like = spread * np.exp(UNLIKE * rng.standard_normal(spread.shape))
-        others.append(np.median(_node(rng, world, like, bimodal, nights, 0, stays)[0], -1))
+        others.append(np.median(_node(rng, world, like, bimodal, nights, stays)[0], -1))
     return Batch(repeats, np.median(repeats, -1), np.median(again, -1), np.stack(others, 2))
 
 
 def _node(
-    rng: np.random.Generator, world: str, spread: Array, bimodal: Flags, nights: int, extra: int, stays: float
+    rng: np.random.Generator, world: str, spread: Array, bimodal: Flags, nights: int, stays: float
 ) -> tuple[Array, Array]:
-    gates, total = spread.shape[0], nights + extra
-    shape = (gates, METRICS, total)
-    night = np.sqrt(1 - _NODE) * _noise(rng, world, shape) + np.sqrt(_NODE) * _noise(rng, world, (gates, 1, total))
+    gates = spread.shape[0]
+    shape = (gates, METRICS, nights)
+    night = np.sqrt(1 - _NODE) * _noise(rng, world, shape) + np.sqrt(_NODE) * _noise(rng, world, (gates, 1, nights))
     if world == "autocorrelated":
-        for t in range(1, total):
+        for t in range(1, nights):
             night[..., t] = _MEMORY * night[..., t - 1] + np.sqrt(1 - _MEMORY**2) * night[..., t]
     slow = rng.random(shape) < (0.02 if world == "slow night" else 0.0)
     lasting = np.sqrt(_NIGHT * stays) * night
     passing = np.sqrt(_NIGHT * (1 - stays))
     own = lasting + passing * _noise(rng, world, shape)
     repeats = _repeats(rng, world, spread, own, bimodal, slow)
-    own = (lasting + passing * _noise(rng, world, shape))[..., nights:]
-    still = slow[..., nights:] & (rng.random((gates, METRICS, extra)) < stays)
+    own = lasting + passing * _noise(rng, world, shape)
+    still = slow & (rng.random(shape) < stays)
     return repeats, _repeats(rng, world, spread, own, bimodal, still)
 
 

@@ -1,12 +1,16 @@
 """False alarms and power of the nightly gate: the real judging code over synthetic nights of known truth.
 
-``make error-rates`` or ``python -m tests.accuracy.error_rates [--gates 2000] [--nights 30]``. Seeded; prints one table
+``make error-rates`` or ``python -m tests.accuracy.error_rates [--gates 1000] [--nights 30]``. Seeded; prints one table
 a world, ours beside the rules that others use on the same nights, and ends with status 1 when a claim fails.
 
 A gate is eight series. *False alarms*: nights on which any of them is REGRESSED while nothing is wrong. *Again*: nights
 on which something is measured a second time. *Power*: how often a series that is worse by so much is REGRESSED that
 night; *lasting*: at least once within seven nights. *At least visible*: power at the drop that the series itself says
-it would see with 80 %.
+it would see with 80 %. *GO*: healthy nights on which the gate is GO once what was suspect was measured again, where
+the limits lie a fifth or a third below what the node does (25 or 50 % spare).
+
+Then what hundreds of nights bring (`tests.accuracy._many_nights`): a decline of 0.3 % a night, a drop that nobody
+mends, and healthy nodes.
 """
 
 from __future__ import annotations
@@ -20,17 +24,32 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from bench.judge.baseline.detector import Night, SeriesState, Track
+from bench.judge.baseline.detector import Night, SeriesCall, SeriesState, Track
 from bench.judge.baseline.prediction import Policy, Prior, prior_of
 from bench.judge.baseline.scale import Scale, ScaleKind
+from tests.accuracy._many_nights import (
+    A_NIGHT,
+    BASELINE,
+    BROKEN,
+    NIGHTS,
+    SPREADS,
+    TOO_MUCH,
+    as_measured,
+    decline,
+    healthy,
+    unmended,
+)
 from tests.accuracy._worlds import METRICS, WORLDS, Array, Batch, draw
 
 SCALE = Scale(ScaleKind.RATIO, 1.0)
 DROPS = (0.05, 0.10, 0.20)
+MARGINS = {"go20": 0.2, "go33": 1 / 3}
 LASTING = 7
 CHUNK = 50
 SEED = 20260101
-COLUMNS = ("false", "again", "p5", "p10", "p20", "lasting", "least")
+COLUMNS = ("false", "again", "p5", "p10", "p20", "lasting", "least", *MARGINS)
+OF_GATES = ("false", "again", *MARGINS)
+HEADS = ("false", "again", "5 %", "10 %", "20 %", "lasting", "visible", "GO, 1/5", "GO, 1/3")
 Row = dict[str, float]
 
 
@@ -40,12 +59,18 @@ def ours(batch: Batch, nights: int, pooled: bool) -> Row:
     found = dict.fromkeys(COLUMNS, 0.0)
     for gate in range(batch.first.shape[0]):
         alarm = again = False
+        go = dict.fromkeys(MARGINS, True)
         for metric in range(METRICS):
             prior = _prior(batch.siblings[gate, metric], policy) if pooled else None
-            track = _learnt(batch.first[gate, metric, :nights], policy, prior)
-            first, second = batch.first[gate, metric, nights:].tolist(), batch.again[gate, metric].tolist()
-            state = track.judge(Night(first[0])).state
-            again |= state in (SeriesState.SUSPECT, SeriesState.REGRESSED)
+            track = Track(policy, SCALE, prior)
+            first, second = batch.first[gate, metric].tolist(), batch.again[gate, metric].tolist()
+            for one, two in zip(first[:nights], second[:nights], strict=True):
+                track.enter(as_measured(track, one, two))
+            first, second = first[nights:], second[nights:]
+            tonight = as_measured(track, first[0], second[0])
+            call = track.judge(tonight)
+            again |= tonight.again is not None
+            go = {name: go[name] and _passes(call, first[0], margin) for name, margin in MARGINS.items()}
             alarm |= _regressed(track, first[0], second[0], 0.0)
             for name, drop in zip(("p5", "p10", "p20"), DROPS, strict=True):
                 found[name] += _regressed(track, first[0], second[0], -math.log1p(-drop))
@@ -54,35 +79,32 @@ def ours(batch: Batch, nights: int, pooled: bool) -> Row:
             found["lasting"] += _lasting(track, first, second)
         found["false"] += alarm
         found["again"] += again
+        for name, passed in go.items():
+            found[name] += passed
     return found
+
+
+def _passes(call: SeriesCall, value: float, margin: float) -> bool:
+    """Does the series let its gate be GO, whose limit is ``margin`` below what the node does?"""
+    limit = math.log1p(-margin)
+    if call.state is SeriesState.UNDETECTABLE:
+        return (call.centre or 0.0) - (call.least or 0.0) >= limit and value >= limit
+    return call.state is SeriesState.OK and value >= limit
 
 
 def _prior(siblings: Array, policy: Policy) -> Prior | None:
     return prior_of(siblings.tolist(), SCALE.floor(policy.scale_floor), policy.fewest)
 
 
-def _learnt(values: Array, policy: Policy, prior: Prior | None) -> Track:
-    track = Track(policy, SCALE, prior)
-    for value in values.tolist():
-        track.enter(Night(value))
-    return track
-
-
 def _regressed(track: Track, first: float, second: float, drop: float) -> bool:
-    """Measured again only when the first measurement asks for it, as `bench run --baseline` does."""
-    if track.judge(Night(first - drop)).state not in (SeriesState.SUSPECT, SeriesState.REGRESSED):
-        return False
-    return track.judge(Night(first - drop, second - drop)).state is SeriesState.REGRESSED
+    return track.judge(as_measured(track, first - drop, second - drop)).state is SeriesState.REGRESSED
 
 
 def _lasting(track: Track, first: Sequence[float], second: Sequence[float]) -> bool:
     """A tenth less from tonight on: is it found within seven nights? Enters the nights, so it comes last."""
     drop = -math.log(0.9)
     for one, two in zip(first, second, strict=True):
-        night = Night(one - drop)
-        if track.judge(night).state in (SeriesState.SUSPECT, SeriesState.REGRESSED):
-            night = Night(one - drop, two - drop)
-        if track.enter(night).state is SeriesState.REGRESSED:
+        if track.enter(as_measured(track, one - drop, two - drop)).state is SeriesState.REGRESSED:
             return True
     return False
 
@@ -152,7 +174,7 @@ def measure(
             for column, value in row.items():
                 total[rule][column] += value
     drawn = len(jobs) * CHUNK
-    of = {column: drawn * (1 if column in ("false", "again") else METRICS) for column in COLUMNS}
+    of = {column: drawn * (1 if column in OF_GATES else METRICS) for column in COLUMNS}
     return {rule: {c: 100.0 * v / of[c] for c, v in row.items()} for rule, row in total.items()}
 
 
@@ -162,19 +184,49 @@ def _line(name: str, row: Row) -> str:
 
 
 def _claims(world: str, rule: str, row: Row) -> list[str]:
-    """What the docs promise, for ours: each that does not hold, as a line. Of a node alone less is promised."""
+    """What the docs promise, for ours: each that does not hold, as a line."""
     calm, pooled = world in ("normal", "mixed"), rule.endswith("siblings")
-    wanted = [("false", row["false"] <= ((1.0 if calm else 2.0) if pooled else (1.2 if calm else 2.7)))]
-    wanted += [("p20", row["p20"] >= 90.0), ("p10", row["p10"] >= (30.0 if world == "slow night" else 34.0))]
+    wanted = [("false", row["false"] <= (1.0 if calm else 2.0)), ("GO", row["go33"] >= 90.0)]
+    wanted += [("p20", row["p20"] >= 90.0), ("p10", row["p10"] >= 35.0)]
     hard = not pooled or world in ("autocorrelated", "mixed", "slow night")
-    wanted += [("lasting", row["lasting"] >= (80.0 if hard else 90.0)), ("least", 75.0 <= row["least"] <= 85.0)]
+    wanted += [("lasting", row["lasting"] >= (84.0 if hard else 90.0)), ("least", 75.0 <= row["least"] <= 86.0)]
     return [f"{world}, {rule}: {name} is {row[name]:.2f} %" for name, good in wanted if not good]
+
+
+def _over_many_nights(pool: multiprocessing.pool.Pool, nodes: int, worlds: Sequence[str], stays: float) -> list[str]:
+    """Prints what hundreds of nights bring; each claim that does not hold, as a line."""
+    failed = []
+    print(f"a decline of {100 * A_NIGHT:.1f} % a night: lost when found, per cent, of {nodes} series", flush=True)
+    jobs = [(spread, start, nodes) for spread in SPREADS for start in (0, 14, 60)]
+    for (spread, start, _), costs in zip(jobs, pool.map(decline, jobs, chunksize=1), strict=True):
+        middle, most, late = float(np.median(costs)), max(costs), sum(cost >= TOO_MUCH for cost in costs)
+        told = f"nights vary by {100 * spread:.0f} %, from night {start}"
+        print(f"  {told:<36}median {100 * middle:4.1f}  most {100 * most:4.1f}  15 % or more {late}", flush=True)
+        failed += [f"{told}: {late} of {nodes} lost 15 %"] if start and late > nodes / 20 else []
+    drop = f"a drop of {100 * BROKEN:.0f} % at night {BASELINE} that nobody mends"
+    print(f"{drop}: nights of {NIGHTS} that are not REGRESSED")
+    broken = [(spread, nodes) for spread in SPREADS]
+    for (spread, _), (well, of) in zip(broken, pool.map(unmended, broken, chunksize=1), strict=True):
+        print(f"  nights vary by {100 * spread:.0f} %: {well} of {of}", flush=True)
+        failed += [f"unmended, {100 * spread:.0f} %: {well} nights were not REGRESSED"] if well else []
+    print(
+        f"{NIGHTS // 2} nights of {nodes} healthy nodes, alone: gate-nights with a REGRESSED series, per cent",
+        flush=True,
+    )
+    total = {world: np.zeros(2) for world in worlds}
+    for world, bad, of in pool.imap_unordered(healthy, [(w, n, stays) for w in worlds for n in range(nodes)]):
+        total[world] += bad, of
+    for world, (alarms, gate_nights) in total.items():
+        print(f"  {world:<22}{100 * alarms / gate_nights:>9.1f}", flush=True)
+        failed += [f"{world}, many nights: NO-GO too often"] if alarms > 0.05 * gate_nights else []
+    return failed
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--gates", type=int, default=2000, help="gate-nights a world")
+    parser.add_argument("--gates", type=int, default=1000, help="gate-nights a world")
     parser.add_argument("--nights", type=int, default=30, help="baseline nights")
+    parser.add_argument("--nodes", type=int, default=40, help="nodes, or series, that are followed over many nights")
     parser.add_argument("--only", action="append", choices=list(RULES), help="only this rule; again for more")
     parser.add_argument("--world", action="append", choices=WORLDS, help="only this world; again for more")
     parser.add_argument("--stays", type=float, default=0.5, help="share of the night that a second measurement shares")
@@ -183,7 +235,7 @@ def main() -> int:
     print(
         f"{asked.gates} gate-nights of {METRICS} series a world, {asked.nights} baseline nights; per cent", flush=True
     )
-    print(f"  {'':<22}{'false':>9}{'again':>9}{'5 %':>9}{'10 %':>9}{'20 %':>9}{'lasting':>9}{'visible':>9}")
+    print(f"  {'':<22}" + "".join(f"{head:>9}" for head in HEADS))
     failed: list[str] = []
     with multiprocessing.Pool(2) as pool:
         for world in asked.world or WORLDS:
@@ -191,6 +243,7 @@ def main() -> int:
             for rule, row in measure(pool, world, asked.gates, asked.nights, asked.stays, rules).items():
                 print(_line(rule, row), flush=True)
                 failed += _claims(world, rule, row) if rule.startswith("ours") else []
+        failed += _over_many_nights(pool, asked.nodes, asked.world or WORLDS, asked.stays)
     for line in failed:
         print(f"FAIL {line}")
     print(f"{'FAIL' if failed else 'ok  '} error rates of the nightly gate ({time.monotonic() - started:.0f} s)")

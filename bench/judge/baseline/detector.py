@@ -3,7 +3,8 @@
 The unit is one value a night, made comparable by a scale (`bench.judge.baseline.scale`): logarithms for rates and
 times, so that effects are ratios. Tonight is *suspect* when it lies below a one-sided prediction interval over the last
 nights and the drop is large enough to matter; it is *regressed* when a second, separate measurement is bad too, or when
-the mean of the last two to seven nights lies below the interval for such a mean (a small shift that lasts).
+the mean of the last five or seven nights lies below the interval for such a mean (a small shift that lasts). What has
+regressed stays so until a good night.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ class SeriesState(StrEnum):
 
     OK = "ok"
     WARMING = "warming"
+    SLOWER = "slower"
     UNDETECTABLE = "undetectable"
     SUSPECT = "suspect"
     MISSING = "missing"
@@ -35,7 +37,8 @@ class SeriesCall:
 
     ``base`` is what it was compared with; None while warming, where ``centre`` is the mean of what there is.
     ``since``: how many nights the shift has lasted when it is one that lasts, else 1. ``pinned``: the comparison was
-    with the pinned nights.
+    with the pinned nights. ``unmended``: for how many nights it had been regressed, where no good night came since and
+    tonight by itself would be none.
     """
 
     state: SeriesState
@@ -45,6 +48,7 @@ class SeriesCall:
     least: float | None = None
     since: int = 1
     pinned: bool = False
+    unmended: int = 0
 
 
 SEVERITY = tuple(SeriesState)
@@ -64,151 +68,213 @@ class Night:
 
 
 @dataclass(slots=True)
+class _Unmended:
+    """A regression that no good night has ended: what it is worse than, and the mean of its nights that are bad."""
+
+    centre: float
+    level: float
+    bad: int
+    nights: int
+
+    def and_night(self, value: float, *, bad: bool) -> None:
+        self.nights += 1
+        if bad:
+            self.bad += 1
+            self.level += (value - self.level) / self.bad
+
+
+@dataclass(slots=True)
 class Track:
     """What is known of one series after the nights that were entered, in their order.
 
-    Entering decides which nights are normal. A regressed night never is; a suspect that a second measurement, or the
-    next night, cleared enters at the edge of what was expected, so that one outlier cannot widen the interval for a
-    month, and a node that became noisier is still learnt.
+    ``pinned``: the values of the acceptance nights, on the scale. They guard against a decline that is so slow that the
+    last nights follow it. Where nobody pinned any, the first good nights stand for them.
+
+    Entering decides which nights are normal. A regressed night never is, and what has regressed stays so until a good
+    night; a suspect that a second measurement, or the next night, cleared enters at the edge of what was expected, so
+    that one outlier cannot widen the interval for a month, and a node that became noisier is still learnt.
     """
 
     policy: Policy
     scale: Scale
     prior: Prior | None = None
-    _all: list[float] = field(default_factory=list)
-    _normal: list[float | None] = field(default_factory=list)  # one for each of _all; None: not part of what is normal
+    pinned: Sequence[float] = ()
+    _first: list[float] = field(default_factory=list)
+    _settled: list[float] = field(default_factory=list)  # normal nights older than the longest shift
+    _recent: list[tuple[float, float | None]] = field(default_factory=list)  # later nights, and as what they are normal
     _bad: float | None = None  # the last night's value when it was suspect or regressed
     _cleared: float | None = None  # what a suspect night enters as when the next one clears it
+    _unmended: _Unmended | None = None
 
     @property
     def normal(self) -> list[float]:
         """The nights that tonight is compared with, the newest first."""
-        return self._before(len(self._all))
+        return self._before(0)
 
-    def judge(self, night: Night, pinned: Sequence[float] = ()) -> SeriesCall:
-        """The decision on ``night`` as the next one. Changes nothing.
-
-        ``pinned`` are the values of the acceptance nights, on the scale: they guard against a decline that is so slow
-        that the last nights follow it. The worse of the two decisions counts.
-        """
-        calls = [self._rolling(night), *self._pinned(night, pinned)]
-        return max(calls, key=lambda call: SEVERITY.index(call.state))
+    def judge(self, night: Night) -> SeriesCall:
+        """The decision on ``night`` as the next one: the worst of all comparisons. Changes nothing."""
+        calls = [self._rolling(night), *self._pinned(night)]
+        call = max(calls, key=lambda call: SEVERITY.index(call.state))
+        old = self._unmended
+        if old is None or night.value is None or call.state is SeriesState.REGRESSED or self._mended(old, night, call):
+            return call
+        drop = old.centre - night.value
+        return replace(call, state=SeriesState.REGRESSED, centre=old.centre, drop=drop, unmended=old.nights)
 
     def enter(self, night: Night) -> SeriesCall:
-        """Judge the night against the last ones and take it in."""
-        call = self._rolling(night)
+        """Judge the night and take it in."""
+        call = self.judge(night)
         if night.value is None:
             return call
         entry = self._clipped(night.value) if night.usable else None
         if self._cleared is not None and call.state is not SeriesState.REGRESSED:
-            self._normal[-1] = self._cleared
+            self._recent[-1] = (self._recent[-1][0], self._cleared)
         self._bad = self._cleared = None
-        self._all.append(night.value)
-        self._normal.append(entry)
+        self._recent.append((night.value, entry))
         if call.state is SeriesState.REGRESSED:
-            self._normal[-call.since :] = [None] * call.since
+            since = 1 if self._unmended else call.since  # the nights before it began were judged then
+            self._recent[-since:] = [(value, None) for value, _ in self._recent[-since:]]
             self._bad = night.value
-        elif call.state is SeriesState.SUSPECT:
-            self._normal[-1], self._bad, self._cleared = None, night.value, entry
+            self._goes_on(night.value, call)
+        else:
+            self._unmended = None
+        if call.state is SeriesState.SUSPECT:
+            self._recent[-1], self._bad, self._cleared = (night.value, None), night.value, entry
+        self._settle()
         return call
 
-    def _before(self, end: int) -> list[float]:
-        """The newest ``window`` normal nights among the first ``end``, the newest first."""
-        window = self.policy.window
-        found = [value for value in reversed(self._normal[max(0, end - 2 * window) : end]) if value is not None]
-        if len(found) < window < end / 2:  # after many bad nights
-            found = [value for value in reversed(self._normal[:end]) if value is not None]
-        return found[:window]
+    def _goes_on(self, tonight: float, call: SeriesCall) -> None:
+        """The regression is a night longer, or begins with all nights of its shift."""
+        if self._unmended is not None:
+            self._unmended.and_night(tonight, bad=not call.unmended)
+        elif call.centre is not None:
+            nights = [value for value, _ in self._recent[-call.since :]]
+            self._unmended = _Unmended(call.centre, sum(nights) / len(nights), len(nights), len(nights))
+
+    def _mended(self, old: _Unmended, night: Night, call: SeriesCall) -> bool:
+        """A good night: not suspect, and nearer to what was normal than to the regression."""
+        assert night.value is not None
+        return call.state is not SeriesState.SUSPECT and night.value > (old.centre + old.level) / 2.0
+
+    def _settle(self) -> None:
+        """A night that is older than the longest shift stays normal for good, if it is."""
+        while len(self._recent) >= self.policy.shifts[-1]:
+            _, entry = self._recent.pop(0)
+            if entry is not None:
+                self._settled = [*self._settled[1 - self.policy.window :], entry]
+                self._first = [*self._first, entry][: self.policy.own_pins]
+
+    def _before(self, nights: int) -> list[float]:
+        """The newest ``window`` normal nights but for the last ``nights``, the newest first."""
+        recent = self._recent[: len(self._recent) - nights]
+        values = [entry for _, entry in reversed(recent) if entry is not None]
+        return (values + self._settled[::-1])[: self.policy.window]
 
     def _rolling(self, night: Night) -> SeriesCall:
+        """Against the last nights: tonight by itself, then as the end of a shift that lasts."""
         normal = self.normal
         if len(normal) < self.policy.fewest or night.value is None:
             centre = sum(normal) / len(normal) if normal else None
             drop = None if centre is None or night.value is None else centre - night.value
             return SeriesCall(SeriesState.WARMING, len(normal), centre, drop)
-        base = self._base(normal)
-        call = self._compared(night, base, self._bad)
-        if call.state is SeriesState.REGRESSED or (call.state is SeriesState.OK and self._is_bad(base, night.value)):
-            return call  # confirmed, or cleared by its second measurement
-        since = self._lasting(night)
-        return replace(call, state=SeriesState.REGRESSED, since=since) if since else call
+        call = self._compared(night, self._base(normal), self._bad)
+        if call.state is SeriesState.REGRESSED:
+            return call
+        for nights in self.policy.shifts:
+            before = self._before(nights - 1)
+            if len(before) < self.policy.fewest:
+                break
+            base = self._base(before)
+            if self._lasts(night, nights, base, before, self.policy.lasting_level):
+                return replace(call, state=SeriesState.REGRESSED, since=nights)
+        return call
 
-    def _pinned(self, night: Night, pinned: Sequence[float]) -> list[SeriesCall]:
+    def _pinned(self, night: Night) -> list[SeriesCall]:
         """Against the pinned nights' level, on the scale of them and the last nights together; nothing for too few."""
         normal = self.normal
-        if night.value is None or not pinned or len(pinned) + len(normal) < self.policy.fewest + 1:
+        if not self.pinned:
+            return self._pinned_themselves(night, normal)
+        if night.value is None or len(self.pinned) + len(normal) < self.policy.fewest + 1:
             return []
-        centre, middle = sum(pinned) / len(pinned), sum(normal) / max(len(normal), 1)
-        squares = sum((value - centre) ** 2 for value in pinned) + sum((value - middle) ** 2 for value in normal)
-        df = len(pinned) - 1.0 + max(len(normal) - 1.0, 0.0)
+        centre, middle = sum(self.pinned) / len(self.pinned), sum(normal) / max(len(normal), 1)
+        squares = sum((value - centre) ** 2 for value in self.pinned) + sum((value - middle) ** 2 for value in normal)
+        df = len(self.pinned) - 1.0 + max(len(normal) - 1.0, 0.0)
         deviation = max(math.sqrt(squares / df), self.scale.floor(self.policy.scale_floor))
-        base = Baseline(centre, deviation, df, len(pinned))
-        call = replace(self._compared(night, base, self._all[-1] if self._all else None), pinned=True)
-        if call.state is SeriesState.OK or call.state is SeriesState.SUSPECT:
+        base = Baseline(centre, deviation, df, len(self.pinned))
+        call = replace(self._compared(night, base, self._recent[-1][0] if self._recent else None), pinned=True)
+        if call.state is not SeriesState.REGRESSED:
             for nights in self.policy.shifts:
-                shift = self._shift(night, nights, centre) if nights <= len(self._all) + 1 else None
-                if shift is not None and shift > base.edge_lasting(self.policy.lasting_level, nights, 0.0):
+                if self._lasts(night, nights, base, (), self.policy.lasting_level):
                     return [replace(call, state=SeriesState.REGRESSED, since=nights)]
         return [call]
+
+    def _pinned_themselves(self, night: Night, normal: Sequence[float]) -> list[SeriesCall]:
+        """Against the first good nights: the longest shift alone, at a level of its own, because a whole epoch is held
+        against the same few.
+        """
+        nights, level = self.policy.shifts[-1], self.policy.own_pins_level
+        if night.value is None or len(self._first) < self.policy.fewest:
+            return []
+        base = replace(self._base(normal), centre=sum(self._first) / len(self._first), n=len(self._first))
+        if not self._lasts(night, nights, base, normal, level):
+            return []
+        drop = base.centre - night.value
+        return [SeriesCall(SeriesState.REGRESSED, base.n, base.centre, drop, since=nights, pinned=True)]
 
     def _base(self, normal: Sequence[float]) -> Baseline:
         return baseline_of(normal, self.scale.floor(self.policy.scale_floor), self.prior)
 
-    def _is_bad(self, base: Baseline, value: float) -> bool:
-        effect = self.scale.effect(self.policy.effect, base.centre)
-        return base.centre - value > max(base.edge(self.policy.suspect_level), effect)
+    def _bound(self, base: Baseline) -> float:
+        """How far below the centre a night must lie to be bad."""
+        return max(base.edge(self.policy.suspect_level), self.scale.effect(self.policy.effect, base.centre))
+
+    def _bound_of_both(self, base: Baseline) -> float:
+        """How far below the centre the mean of two separate measurements must lie to be a regression."""
+        least, matters = (self.scale.effect(p, base.centre) for p in (self.policy.effect, self.policy.effect_of_one))
+        effect = max(least, min(matters, self.policy.certain * base.deviation))
+        return max(base.edge(self.policy.both_level), effect)
 
     def _compared(self, night: Night, base: Baseline, before: float | None) -> SeriesCall:
         """One night against ``base``. ``before``: the last night's value if that may confirm a suspicion."""
         assert night.value is not None
-        effect = self.scale.effect(self.policy.effect, base.centre)
-        least = max(base.edge(self.policy.both_level), effect) + z_quantile(0.8) * base.spread
+        least = self._bound_of_both(base) + z_quantile(self.policy.seen) * base.spread
         call = SeriesCall(SeriesState.OK, base.n, base.centre, base.centre - night.value, least)
-        if self._is_bad(base, night.value):
-            return replace(call, state=self._confirmed(night, base, effect, before))
+        if base.centre - night.value > self._bound(base):
+            return replace(call, state=self._confirmed(night, base, before))
         asked = self.scale.asked(self.policy.asked, base.centre)
         return replace(call, state=SeriesState.UNDETECTABLE) if least > asked else call
 
-    def _confirmed(self, night: Night, base: Baseline, effect: float, before: float | None) -> SeriesState:
-        """Two separate measurements, both bad: of one night, or of two in a row. One alone is a suspicion."""
+    def _confirmed(self, night: Night, base: Baseline, before: float | None) -> SeriesState:
+        """Two separate measurements, both bad: of one night, or of two in a row. One alone is a suspicion, and so are
+        two that are bad by little.
+        """
         assert night.value is not None
         second = night.again if night.again is not None else before
         if second is None:
             return SeriesState.SUSPECT
+        effect = self.scale.effect(self.policy.effect, base.centre)
         alone = base.centre - second > max(base.edge(self.policy.confirm_level), effect)
-        both = base.centre - (night.value + second) / 2.0 > max(base.edge(self.policy.both_level), effect)
-        if alone and both:
+        if alone and base.centre - (night.value + second) / 2.0 > self._bound_of_both(base):
             return SeriesState.REGRESSED
-        return SeriesState.OK if night.again is not None else SeriesState.SUSPECT
+        return SeriesState.SUSPECT if alone or night.again is None else SeriesState.OK
 
-    def _lasting(self, night: Night) -> int:
-        """For how many nights the mean has been too low, 0 for none."""
-        for nights in self.policy.shifts:
-            normal = self._before(len(self._all) + 1 - nights)
-            if nights - 1 > len(self._all) or len(normal) < self.policy.fewest:
-                break
-            centre = sum(normal) / len(normal)
-            shift = self._shift(night, nights, centre)
-            if shift is not None and shift > self._base(normal).edge_lasting(
-                self.policy.lasting_level, nights, memory(normal, centre)
-            ):
-                return nights
-        return 0
+    def _lasts(self, night: Night, nights: int, base: Baseline, normal: Sequence[float], level: float) -> bool:
+        """Does the mean of the last ``nights``, tonight among them, lie too far below ``base`` for such a mean?
 
-    def _shift(self, night: Night, nights: int, centre: float) -> float | None:
-        """How far the mean of the last ``nights``, tonight among them, lies below ``centre``; None if not a shift.
-
-        Tonight (in each of its measurements) and the mean of the nights before must show at least half of it: one
-        outlier is no shift, and what has been fixed is over at once. And it must be large enough to matter.
+        ``normal``: the nights that tell how much one remembers of the one before. One outlier is no shift: tonight (the
+        better of its measurements) counts as no worse than the edge for one night, and it and the mean of the nights
+        before must each show half. What holds of tonight holds of a worse one.
         """
-        assert night.value is not None
-        tonight = [night.value] if night.again is None else [night.value, night.again]
-        before = self._all[1 - nights :]
-        shift = centre - (sum(tonight) / len(tonight) + sum(before)) / nights
-        half = centre - shift / 2.0
-        if max(tonight) >= half or sum(before) / len(before) >= half:
-            return None
-        return shift if shift > self.scale.effect(self.policy.effect, centre) else None
+        if nights - 1 > len(self._recent) or night.value is None:
+            return False
+        tonight = base.centre - (night.value if night.again is None else max(night.value, night.again))
+        before = base.centre - sum(value for value, _ in self._recent[1 - nights :]) / (nights - 1)
+        shift = (min(tonight, self._bound(base)) + (nights - 1) * before) / nights
+        effect = self.scale.effect(self.policy.effect, base.centre)
+        if shift <= effect or tonight <= shift / 2.0:
+            return False
+        edge = base.edge_lasting(level, nights, memory(normal, sum(normal) / len(normal)) if normal else 0.0)
+        return shift > edge and before > max(effect, edge) / 2.0
 
     def _clipped(self, value: float) -> float:
         """The value as it is taken in: no further out than the entry level's edge, so that no outlier rules a month."""

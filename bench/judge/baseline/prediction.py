@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from bench.judge.statistics import digamma, t_quantile, trigamma
@@ -21,26 +21,40 @@ from bench.judge.statistics import digamma, t_quantile, trigamma
 class Policy:
     """The constants of the decision. Levels are one-sided and for one series.
 
-    At most ``most_series`` gate a profile, and the levels are set for so many: fewer only alarm less. A series is
-    ``suspect_level`` likely to be measured again on a healthy night; both measurements must then be bad
+    The levels are for one of ``most_series`` that gate a profile: fewer only alarm less, more share them (`shared`). A
+    series is ``suspect_level`` likely to be measured again on a healthy night; both measurements must then be bad
     (``confirm_level`` for the second alone, ``both_level`` for their mean). ``lasting_level`` is for each of the
-    windows ``shifts``, in nights. ``effect`` is the least drop that matters, ``asked`` the one that must be seen with
-    80 % power, else the finding is undecided. ``scale_floor`` keeps a series that did not vary at all from alarming on
-    its last digit; ``entry_level`` is how far out a night may lie and still be taken in as it is.
+    windows ``shifts``, in nights, ``own_pins_level`` for the longest against the first ``own_pins`` good nights.
+    ``effect`` is the least drop that matters. For one night it is ``effect_of_one``, because nights that are 8 % slow
+    come and go by themselves, unless it is ``certain`` deviations. ``asked`` is the drop that must be seen with 80 %
+    power; ``seen`` is a little more, because the second measurement must be bad too. ``scale_floor`` keeps a series
+    that did not vary at all from alarming on its last digit; ``entry_level`` is how far out a night may lie and still
+    be taken in as it is.
     """
 
     window: int = 30
     fewest: int = 7
+    own_pins: int = 14
+    own_pins_level: float = 0.0007
     most_series: int = 8
-    suspect_level: float = 0.0075
-    confirm_level: float = 0.05
-    both_level: float = 0.003
+    suspect_level: float = 0.01
+    confirm_level: float = 0.025
+    both_level: float = 0.008
     lasting_level: float = 0.0005
-    shifts: tuple[int, ...] = (2, 3, 5, 7)
+    shifts: tuple[int, ...] = (5, 7)
     entry_level: float = 0.001
     effect: float = 0.05
+    effect_of_one: float = 0.09
+    certain: float = 5.0
+    seen: float = 0.84
     asked: float = 0.20
     scale_floor: float = 0.005
+
+    def shared(self, series: int) -> Policy:
+        """With the levels that each of so many series has, so that together they alarm no more than `most_series`."""
+        part = min(1.0, self.most_series / series)
+        levels = ("suspect_level", "both_level", "lasting_level")
+        return replace(self, **{level: part * getattr(self, level) for level in levels})
 
 
 @dataclass(frozen=True, slots=True)

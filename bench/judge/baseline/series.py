@@ -14,7 +14,7 @@ and a series that was there night after night is missing until it is measured ag
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,15 +24,17 @@ from bench.judge.baseline.detector import SEVERITY, Night, SeriesCall, SeriesSta
 from bench.judge.baseline.epoch import Circumstances, Labels
 from bench.judge.baseline.prediction import Policy, prior_of
 from bench.judge.baseline.scale import Scale, ScaleKind, scale_of
-from bench.judge.gate import ALMOST, accepts, applies, counts_for, decision_of
+from bench.judge.gate import ALMOST, accepts, applies, counts_for, decision_of, keeps, of_node
 from bench.judge.profile import STAND_IN, Gate, Profile
 from bench.judge.statistics import median
-from bench.model import Code, Decision, Finding, Frozen, Measurement, Metric, Run, Status, Verdict, code_of
+from bench.model import Code, Decision, Finding, Frozen, Limit, Measurement, Metric, Run, Status, Verdict, code_of
 from bench.units import series_name
 
 #: A series of the node: the metric's name and the labels that say what was measured, sorted.
 Key = tuple[str, Labels]
 
+#: Under this share of a `max` a regression decides nothing (contract, section 8).
+_FAR = 0.1
 #: A later run within so many seconds is a second measurement of the same night.
 SAME_NIGHT_SECONDS = 6 * 3600.0
 #: A night's runs begin within so many seconds of its first: a timer that is 90 min late or early still makes one each.
@@ -84,8 +86,8 @@ class Regression(Frozen):
     ``observed`` is None for a series that is missing. ``expected`` is the centre of the nights in the metric's own
     unit. ``drop_ratio`` is how much worse the run is, as a share of it (negative: better); for shares whose healthy
     value is near 0 (starvation, loss) the difference itself, and for counts how many more there are. ``nights`` are
-    those that it was compared with. ``gating`` is False beyond the eight series that a profile is gated by: shown,
-    never decides.
+    those that it was compared with. ``gating`` is False for what decides nothing: series of no required gate,
+    what is only slower, and where no drop that could hide breaks a limit.
     """
 
     metric: str
@@ -129,13 +131,13 @@ def one_a_night(runs: Iterable[StoredRun], values: Mapping[str, float]) -> list[
 
 
 def gating(run: Run, profile: Profile, metrics: Mapping[str, Metric]) -> list[tuple[int, Measurement]]:
-    """The run's measurements that a profile gates on, with the index of their gate; each gate's first before any's
-    second, so that the eight that decide are spread over the gates. Only required gates, only what counts for them.
+    """The run's measurements that a profile gates on, with the index of their gate: each gate's worst first, before any
+    gate's second. Only required gates, only what counts for them; none of `max = 0`, where the limit says all.
     """
     queues = [
-        [(index, m) for m in _sorted(run.find(gate.metric, **gate.labels), metrics) if _counts(m, gate, metrics)]
+        [(index, m) for m in _worst_first(run.find(gate.metric, **gate.labels), gate) if _counts(m, gate, metrics)]
         for index, gate in enumerate(profile.gates)
-        if gate.required and applies(run, gate)
+        if gate.required and gate.max != 0.0 and applies(run, gate)
     ]
     chosen: dict[Key, tuple[int, Measurement]] = {}
     for index, m in filter(None, chain.from_iterable(zip_longest(*queues))):
@@ -143,14 +145,9 @@ def gating(run: Run, profile: Profile, metrics: Mapping[str, Metric]) -> list[tu
     return list(chosen.values())
 
 
-def _sorted(found: Iterable[Measurement], metrics: Mapping[str, Metric]) -> list[Measurement]:
-    """By series; of several of one series (they differ in what was found) the worst first."""
-
-    def place(m: Measurement) -> tuple[Key, float]:
-        metric = metrics.get(m.metric)
-        return key_of(m, metric), -m.value if metric and metric.better == "lower" else m.value
-
-    return sorted(found, key=place)
+def _worst_first(found: Iterable[Measurement], gate: Gate) -> list[Measurement]:
+    sign = 1.0 if gate.max is None else -1.0
+    return sorted(found, key=lambda m: (sign * m.value, m.metric, sorted(m.labels.items())))
 
 
 def _counts(measurement: Measurement, gate: Gate, metrics: Mapping[str, Metric]) -> bool:
@@ -163,13 +160,20 @@ def _counts(measurement: Measurement, gate: Gate, metrics: Mapping[str, Metric])
 def regressions(
     run: Run, profile: Profile, history: History, metrics: Mapping[str, Metric], policy: Policy | None = None
 ) -> tuple[Regression, ...]:
-    """Every series that the profile gates on, against its nights; not those whose metric no probe here declares."""
-    policy = policy or Policy()
+    """Every series that the profile gates on, against its nights; not those whose metric no probe here declares.
+
+    All of them decide. False alarms are bounded as for `most_series`: their levels are shared out over the gates evenly
+    and in a gate over its series, so that no series keeps another from being looked at.
+    """
+    measured, policy = gating(run, profile, metrics), policy or Policy()
+    series = Counter(gate for gate, _ in measured)
     found = tuple(
-        judge_series(run, measurement, profile, history, metrics[measurement.metric], policy).model_copy(
-            update={"gate": gate, "gating": place < policy.most_series}
-        )
-        for place, (gate, measurement) in enumerate(gating(run, profile, metrics))
+        judge_series(
+            *(run, measurement, profile, history, metrics[measurement.metric]),
+            policy.shared(len(series) * series[gate]),
+            _limits(run, measurement, profile),
+        ).model_copy(update={"gate": gate})
+        for gate, measurement in measured
     )
     return (*found, *missing(run, profile, history, metrics))
 
@@ -204,6 +208,12 @@ def _missing(key: Key, asked: Mapping[str, float | None], runs: Sequence[StoredR
     )  # fmt: skip
 
 
+def _limits(run: Run, measurement: Measurement, profile: Profile) -> list[Limit]:
+    """What the profile asks of the measurement."""
+    asking = [gate for gate in profile.gates if gate.required and gate.metric == measurement.metric]
+    return [of_node(run, gate).limit for gate in asking if gate.labels.items() <= measurement.labels.items()]
+
+
 def informative(run: Run, profiles: Sequence[Profile], metrics: Mapping[str, Metric]) -> list[Measurement]:
     """The run's valid measurements of a better and a worse that gate none of the profiles."""
     decisive = {key_of(m, metrics[m.metric]) for profile in profiles for _, m in gating(run, profile, metrics)}
@@ -212,29 +222,34 @@ def informative(run: Run, profiles: Sequence[Profile], metrics: Mapping[str, Met
 
 
 def judge_series(
-    run: Run, measurement: Measurement, profile: Profile, history: History, metric: Metric, policy: Policy
+    run: Run,
+    measurement: Measurement,
+    profile: Profile,
+    history: History,
+    metric: Metric,
+    policy: Policy,
+    limits: Sequence[Limit] = (),
 ) -> Regression:
-    """One measurement of the run against the nights of its series."""
+    """One measurement of the run against the nights of its series, and against what is asked of it."""
     key = key_of(measurement, metric)
     values, before = {**history.values.get(key, {}), run.id: measurement.value}, history.before.get(key, {})
     scale = scale_of(metric, [*values.values(), *before.values()])
     siblings = [[scale.of(v) for v in nights if _fits(v, scale)] for nights in history.siblings.get(key, ())]
     prior = prior_of(siblings, scale.floor(policy.scale_floor), policy.fewest)
     own, tonight = _tonight(run, history, values, scale)
-    track = Track(policy, scale, prior)
+    track = Track(policy, scale, prior, [scale.of(value) for value in history.pinned.get(key, ())])
     _Nights(history.runs, values, profile, scale).teach(track, own)
-    call = track.judge(tonight, [scale.of(value) for value in history.pinned.get(key, ())])
+    call = track.judge(tonight)
     found = _regression(measurement, call, scale, history.opened.get(key, ""))
-    if not before or SEVERITY.index(call.state) >= SEVERITY.index(SeriesState.SUSPECT):
-        return found
-    older = Track(policy, scale, prior)
-    ended = _Nights(history.runs, before, profile, scale).teach(older, own)
-    worse = older.judge(tonight)
-    if worse.state not in _BAD or (call.state is not SeriesState.WARMING and ended is not SeriesState.REGRESSED):
-        return found
-    told = _regression(measurement, worse, scale, "")
-    reason = _worse_than_before(told, found, ended, scale, history.opened.get(key, ""))
-    return told.model_copy(update={"status": SeriesState.SUSPECT, "reason": reason})
+    if before and call.state not in _BAD:
+        older = Track(policy, scale, prior)
+        ended = _Nights(history.runs, before, profile, scale).teach(older, own)
+        worse = older.judge(tonight)
+        if worse.state in _BAD and (call.state is SeriesState.WARMING or ended is SeriesState.REGRESSED):
+            told = _regression(measurement, worse, scale, "")
+            reason = _worse_than_before(told, found, ended, scale, history.opened.get(key, ""))
+            found = told.model_copy(update={"status": SeriesState.SUSPECT, "reason": reason})
+    return _bearing(found, call, tonight, scale, limits) if limits else found
 
 
 _BAD = (SeriesState.SUSPECT, SeriesState.REGRESSED)
@@ -349,6 +364,23 @@ def _second(run: str, history: History, values: Mapping[str, float]) -> float | 
     return next((values[found] for found in (*confirming, *near) if found in values), None)
 
 
+def _bearing(found: Regression, call: SeriesCall, tonight: Night, scale: Scale, limits: Sequence[Limit]) -> Regression:
+    """What the call means for what is asked. Far below a `max`, worse is only slower; a drop that might hide decides
+    only where it would break a limit.
+    """
+    measured = [value for value in (tonight.value, tonight.again) if value is not None]
+    far = all(limit.max is not None and scale.back(min(measured)) < _FAR * limit.max for limit in limits)
+    if far and found.status in _BAD:
+        why = f"{found.reason.partition(': ')[2]}, and still under a tenth of the limit"
+        return found.model_copy(
+            update={"status": SeriesState.SLOWER, "gating": False, "reason": f"{Code.SLOWER}: {why}"}
+        )
+    if found.status is SeriesState.UNDETECTABLE and call.centre is not None and call.least is not None:
+        hidden = scale.back(call.centre - call.least)
+        return found.model_copy(update={"gating": not all(keeps(hidden, limit) for limit in limits)})
+    return found
+
+
 def _regression(measurement: Measurement, call: SeriesCall, scale: Scale, opened: str) -> Regression:
     ratio = None if call.centre is None or call.drop is None else scale.ratio(call.centre, call.drop)
     least = None if call.centre is None or call.least is None else scale.ratio(call.centre, call.least)
@@ -375,6 +407,8 @@ def _reason(call: SeriesCall, ratio: float | None, least: float | None, scale: S
         return f"{Code.UNDETECTABLE}: {seen}, so noisy are {normal}"
     if call.state is SeriesState.SUSPECT:
         return f"{Code.SUSPECT}: {_amount(ratio, scale)} worse than {normal}, measured once"
+    if call.unmended:
+        return f"{Code.REGRESSED}: worse than {normal} for {call.unmended} nights, and no good night since"
     if call.state is SeriesState.REGRESSED and call.since > 1:
         return f"{Code.REGRESSED}: worse than {normal} for {call.since} nights in the mean"
     if call.state is SeriesState.REGRESSED:
