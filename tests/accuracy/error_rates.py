@@ -184,7 +184,7 @@ def _line(name: str, row: Row) -> str:
 
 
 def _claims(world: str, rule: str, row: Row) -> list[str]:
-    """What the docs promise, for ours, and what a thousand gate-nights leave open: each that does not hold, as a line."""
+    """What the docs promise, for ours, with what a thousand gate-nights leave open: each that fails, as a line."""
     calm, pooled = world in ("normal", "mixed"), rule.endswith("siblings")
     wanted = [("false", row["false"] <= (1.3 if calm else 3.0)), ("GO", row["go33"] >= 90.0)]
     wanted += [("p20", row["p20"] >= 90.0), ("p10", row["p10"] >= 35.0)]
