@@ -27,6 +27,7 @@ import numpy as np
 from bench.judge.baseline.detector import Night, SeriesCall, SeriesState, Track
 from bench.judge.baseline.prediction import Policy, Prior, prior_of
 from bench.judge.baseline.scale import Scale, ScaleKind
+from tests.accuracy._bound import best
 from tests.accuracy._many_nights import (
     A_NIGHT,
     BASELINE,
@@ -243,6 +244,9 @@ def main() -> int:
             for rule, row in measure(pool, world, asked.gates, asked.nights, asked.stays, rules).items():
                 print(_line(rule, row), flush=True)
                 failed += _claims(world, rule, row) if rule.startswith("ours") else []
+        for false in (0.01, 0.02):
+            most = 100 * best(0.10, false)
+            print(f"slow night: no rule finds a 10 % drop in more than {most:.1f} at {100 * false:.0f} % false alarms")
         failed += _over_many_nights(pool, asked.nodes, asked.world or WORLDS, asked.stays)
     for line in failed:
         print(f"FAIL {line}")

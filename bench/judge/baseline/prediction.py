@@ -38,9 +38,9 @@ class Policy:
     own_pins_level: float = 0.0007
     most_series: int = 8
     suspect_level: float = 0.01
-    confirm_level: float = 0.025
+    confirm_level: float = 0.02
     both_level: float = 0.008
-    lasting_level: float = 0.0005
+    lasting_level: float = 0.0004
     shifts: tuple[int, ...] = (5, 7)
     entry_level: float = 0.001
     effect: float = 0.05
