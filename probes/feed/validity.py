@@ -25,6 +25,9 @@ OTHERS_RATIO = 0.10
 RESIDENT_RATIO = 0.02
 #: Turns, or thirds of their windows, that are further apart are of no one rate, however wide the interval.
 APART_RATIO = 0.20
+#: The same where the CPU stands in, whose speed is its host's: on a shared machine of two cores it steps by a third from
+#: one second to the next. The interval holds that, and no gate ever counts it.
+CPU_APART_RATIO = 0.50
 RESIDENCY_RATIO = 0.01
 _FED = 0.99
 #: Arms that read storage, and arms that answer other questions than the rates do.
@@ -63,6 +66,7 @@ def _all_reasons(ready: Ready, arms: Sequence[Arm], turns: Turns, demand: float)
     # What the network brings others, as seen in the arm that reads from memory only.
     others = max((arm.network_bytes / arm.seconds for arm in arms if arm.arm == "preprocess"), default=0.0)
     fed = _fed(turns, demand)
+    most = CPU_APART_RATIO if ready.accelerator == "cpu" else APART_RATIO
     for arm in arms:
         if arm.arm in ("fetch", "storage"):
             if not ready.bucket:
@@ -72,11 +76,11 @@ def _all_reasons(ready: Ready, arms: Sequence[Arm], turns: Turns, demand: float)
         # A busy host only makes the feed slower: an accelerator that it feeds all the same is fed.
         if arm.arm not in _BESIDE and (not fed or min(fed) < _FED * demand) and (reason := _contended(arm)):
             yield arm.arm, reason
-    if (apart := _apart(_own(turns))) > APART_RATIO:
+    if (apart := _apart(_own(turns))) > most:
         yield "resident", f"{Code.ACCELERATOR_DRIFTED}: {_drift(apart)}"
-    if (apart := _apart(fed)) > APART_RATIO:
+    if (apart := _apart(fed)) > most:
         yield "storage", f"{Code.NOT_REPEATABLE}: {_disagreement(apart)}"
-    yield from (("storage", reason) for reason in _falls([arm for arm in arms if arm.arm == "storage"], demand))
+    yield from (("storage", reason) for reason in _falls([arm for arm in arms if arm.arm == "storage"], demand, most))
 
 
 def _own(turns: Turns) -> list[float]:
@@ -126,12 +130,12 @@ def _contended(arm: Arm) -> str | None:
     return None
 
 
-def _falls(arms: Sequence[Arm], demand: float) -> Iterator[str]:
-    """A rate that falls to the end in every turn is no rate, and one that jumps about by a fifth is none either."""
+def _falls(arms: Sequence[Arm], demand: float, most: float) -> Iterator[str]:
+    """A rate that falls to the end in every turn is no rate, and one that jumps about by more than ``most`` is none."""
     ends = [found for arm in arms if (found := arm.steady(demand)) and not found.flat]
     windows = [[min(third, demand) for third in found.thirds] for found in ends]
     falling = len(windows) == len(arms) and all(a > b > c for a, b, c in windows)
     for window in windows:
-        if falling or _apart(window) > APART_RATIO:
+        if falling or _apart(window) > most:
             between = f"between {min(window):.4g} and {max(window):.4g} samples a second"
             yield f"{Code.NOT_STEADY}: the storage arm ran {between} to its end"
