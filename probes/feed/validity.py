@@ -25,8 +25,8 @@ OTHERS_RATIO = 0.10
 RESIDENT_RATIO = 0.02
 #: Turns, or thirds of their windows, that are further apart are of no one rate, however wide the interval.
 APART_RATIO = 0.20
-#: The same where the CPU stands in, whose speed is its host's: on a shared machine of two cores it steps by a third from
-#: one second to the next. The interval holds that, and no gate ever counts it.
+#: The same where the CPU stands in, whose speed is its host's: on a shared machine of two cores it steps by a third
+#: from one second to the next. The interval holds that, and no gate ever counts it.
 CPU_APART_RATIO = 0.50
 RESIDENCY_RATIO = 0.01
 _FED = 0.99
@@ -131,11 +131,15 @@ def _contended(arm: Arm) -> str | None:
 
 
 def _falls(arms: Sequence[Arm], demand: float, most: float) -> Iterator[str]:
-    """A rate that falls to the end in every turn is no rate, and one that jumps about by more than ``most`` is none."""
+    """A rate that falls to the end in every turn is no rate, and one that jumps about by more than ``most`` is none.
+
+    A CPU that stands in falls by itself now and then, by less than a fifth.
+    """
+    least = APART_RATIO if most > APART_RATIO else 0.0
     ends = [found for arm in arms if (found := arm.steady(demand)) and not found.flat]
     windows = [[min(third, demand) for third in found.thirds] for found in ends]
     falling = len(windows) == len(arms) and all(a > b > c for a, b, c in windows)
     for window in windows:
-        if falling or _apart(window) > most:
+        if _apart(window) > (least if falling else most):
             between = f"between {min(window):.4g} and {max(window):.4g} samples a second"
             yield f"{Code.NOT_STEADY}: the storage arm ran {between} to its end"
