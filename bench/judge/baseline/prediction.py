@@ -39,8 +39,8 @@ class Policy:
     most_series: int = 8
     suspect_level: float = 0.01
     confirm_level: float = 0.02
-    both_level: float = 0.007
-    lasting_level: float = 0.0003
+    both_level: float = 0.008
+    lasting_level: float = 0.0004
     shifts: tuple[int, ...] = (5, 7)
     entry_level: float = 0.001
     effect: float = 0.05
