@@ -251,7 +251,8 @@ def test_random_datagrams_are_dropped_without_growth() -> None:
             before = memory(process.pid)
             assert garbage(100_000, port, seed=2) == 0
             assert memory(process.pid) - before < 1 << 20
-            assert ask(port, pack(Packet(REQUEST, answer.token or 0, 1, 1), 172)) is not None, "and it still serves"
+            asked = (ask(port, pack(Packet(REQUEST, answer.token or 0, 1, n), 172)) for n in range(1, 6))
+            assert any(reply is not None for reply in asked), "and it still serves"
 
 
 @pytest.mark.parametrize("size", [96, 172, 1472])
