@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
 import time
 from typing import Any
 
-import pytest
-
 from tests.probes.network.test_faults import running, wait_for
 from tests.probes.network.test_truth import child_of
 from tests.probes.network.testbed import Net
-
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
 
 RATE = 200e6
 
