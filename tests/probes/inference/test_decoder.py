@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from probes.inference.load.decoder import Decoder
+from probes.inference.load.decoder import Decoder, compiled
 from probes.inference.shapes import SHAPES, Shape
 
 TINY = Shape("tiny", dim=64, layers=3, heads=8, kv_heads=2, hidden=96, vocabulary=211)
@@ -68,6 +68,19 @@ def test_a_layer_of_a_decode_step_starts_few_kernels() -> None:
     working = {name: layer.get(name, 0) for name in KERNELS}
     assert working == KERNELS
     assert not {"aten::clone", "aten::index", "aten::index_put_"} & {name for name, count in layer.items() if count}
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_parts_that_are_compiled_compute_the_same(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+    monkeypatch.setattr(torch, "compile", lambda part, **_: part)  # what they compute, not how fast
+    plain, other = decoder(), decoder()
+    other.parts = compiled()
+    words = prompt(batch, 12)
+    for made in (plain, other):
+        made.prefill(words)
+        made.decode(batch, 12)
+    assert torch.equal(plain.tokens, other.tokens)
+    assert torch.allclose(plain.cache, other.cache)
 
 
 def test_slots_of_different_lengths_do_not_see_each_other() -> None:
