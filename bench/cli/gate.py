@@ -46,7 +46,9 @@ def gate(
     if on_inconclusive not in inconclusive:
         raise UserError(f"--on-inconclusive {on_inconclusive}: must be fail or pass")
     catalog, store = load_catalog(profile), open_store(results)
-    compared = Compared(concluded(find_run(store, run), catalog, store))
+    found = find_run(store, run)
+    catalog = catalog.of(found.request)
+    compared = Compared(concluded(found, catalog, store))
     if baseline:
         compared = against_baseline(compared.run, catalog, store, ratio(detect, "--detect"))
     judged = compared.run if max_age is None else fresh(compared.run, duration(max_age, "--max-age"))

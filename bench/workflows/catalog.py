@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,17 +13,26 @@ from bench.judge.baseline.epoch import Scope
 from bench.judge.pooling import LOOKS
 from bench.judge.profile import Profile, load
 from bench.measure.probe import Option, Probe
-from bench.model import Metric
+from bench.model import Metric, Request
 from bench.workflows.site import config
 from probes import discover
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """The probes, light before heavy, and the profiles asked for, in their order."""
+    """The probes, light before heavy, and the profiles asked for, in their order.
+
+    ``conditional``: the profiles that are judged too where a request names what they need.
+    """
 
     probes: tuple[Probe, ...]
     profiles: tuple[Profile, ...] = ()
+    conditional: tuple[Profile, ...] = ()
+
+    def of(self, request: Request) -> Catalog:
+        """The same for a request, with those of the conditional profiles whose input it names."""
+        more = tuple(profile for profile in self.conditional if profile.has_its_input(request.options))
+        return replace(self, profiles=(*self.profiles, *more), conditional=())
 
     @cached_property
     def metrics(self) -> Mapping[str, Metric]:
@@ -57,9 +66,14 @@ def declared() -> Catalog:
 
 
 def load_catalog(wanted: Sequence[str] | None = None) -> Catalog:
-    """Every probe, and the profiles that were named; else the site's, else every shipped one. Raises UserError."""
+    """Every probe, and the profiles that were named; else the site's, else the shipped ones. Raises UserError."""
     found = declared()
-    return Catalog(found.probes, load_profiles(wanted or config().get("profile", []), found.metrics))
+    named = wanted or config().get("profile", [])
+    profiles = load_profiles(named, found.metrics)
+    if named:
+        return Catalog(found.probes, profiles)
+    always = tuple(profile for profile in profiles if profile.needs is None)
+    return Catalog(found.probes, always, tuple(profile for profile in profiles if profile.needs))
 
 
 def shipped_profiles() -> dict[str, Path]:

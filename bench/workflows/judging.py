@@ -35,7 +35,7 @@ def concluded(run: Run, catalog: Catalog, store: Store | None = None) -> Run:
 
 def judged(run: Run, store: Store, wanted: Sequence[str] | None = None) -> Run:
     """As it was stored; judged now if it never was, or by the profiles that are named."""
-    return run if run.verdicts and not wanted else concluded(run, load_catalog(wanted), store)
+    return run if run.verdicts and not wanted else concluded(run, load_catalog(wanted).of(run.request), store)
 
 
 #: What may be gone a moment later: others' work, a clock that settles, a peer that serves somebody else.

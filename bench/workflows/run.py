@@ -42,6 +42,7 @@ def measure_and_judge(asked: RunOptions, *, progress: bool) -> tuple[Compared, C
         catalog, site = load_catalog(asked.profile), config()
         store = Store(results_root(asked.results, site), warn=note)
         run = _measured(asked, site, catalog, store, signals, progress)
+        catalog = catalog.of(run.request)
         store.save(run)
         judged = concluded(run, catalog, store)
         nights = asked.baseline and run.interrupted_by is None
@@ -59,6 +60,7 @@ def _measured(
     """Find all that can be wrong before a minute is spent, then measure, alone on the node unless it is a replay."""
     recording, original = _recorded(asked.replay, store) if asked.replay else (None, None)
     request = original.request if original else request_of(asked, site, catalog)
+    catalog = catalog.of(request)
     node = original.node if original else this_node([Path(path) for path in request.storage])
     store.check(node.hostname)
     probes = [probe for probe in catalog.probes if probe.name in request.probes]

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bench.judge.profile import Gate, Profile, ProfileError, load
+from bench.judge.profile import Gate, Profile, load
+from bench.judge.toml_lines import TomlError
 from bench.model import Metric
 from tests.judge.make import bounded
 
@@ -45,10 +46,18 @@ NO_LABEL = "p.toml:6: starvation_ratio has no label"
 
 
 def mistakes(text: str) -> tuple[str, ...]:
-    with pytest.raises(ProfileError) as caught:
+    with pytest.raises(TomlError) as caught:
         load(text, "p.toml", METRICS)
     assert str(caught.value) == "\n".join(caught.value.mistakes)
     return caught.value.mistakes
+
+
+def test_a_profile_may_need_an_input() -> None:
+    text = GOOD.replace("[[gate]]", 'needs = "checks"\n\n[[gate]]', 1)
+    profile = load(text, "p.toml", METRICS)
+    assert [profile.has_its_input(options) for options in ([], ["expectation"], ["checks"])] == [False, False, True]
+    assert load(GOOD, "p.toml", METRICS).has_its_input([])
+    assert mistakes(text.replace('"checks"', '"check"'))[0].startswith("p.toml:4: `needs` must be 'service', 'data'")
 
 
 def test_a_good_profile() -> None:
@@ -231,7 +240,7 @@ PIECES = st.lists(st.sampled_from([*GOOD.splitlines(), *ODD_LINES]), max_size=14
 def test_any_text_is_a_profile_or_a_list_of_mistakes(text: str) -> None:
     try:
         load(text, "p.toml", METRICS)
-    except ProfileError as error:
+    except TomlError as error:
         assert error.mistakes
         for line in error.mistakes:
             name, number, message = line.split(":", 2)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.judge.profile import Path, line_of, lines_of
+from bench.judge.toml_lines import Path, line_of, lines_of
 from tests.judge.make import bounded
 
 HARD = '''\
