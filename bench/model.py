@@ -305,7 +305,10 @@ class Measurement(Frozen):
 
 
 class Series(Frozen):
-    """A time line: values of one metric at seconds since the stage began. For plots; never judged."""
+    """A time line: values of one metric, for plots; never judged.
+
+    ``seconds`` are since its stage began; a watcher's, since the watchers of the run began: those have one clock.
+    """
 
     metric: Name
     labels: dict[Name, Label] = {}

@@ -12,9 +12,9 @@ from typing import Any
 
 from bench.measure import budget, procfs
 from bench.measure.probe import Check, Context, Failed, Probe, Tools
-from bench.model import Code, Measurement, Request
+from bench.model import Code, Measurement, Request, Series
 from probes.common.metrics import metrics
-from probes.common.windows import Sample, Stage, finite, plotted, stages
+from probes.common.windows import Sample, Stage, finite, flowed, plotted, stages
 
 _RESOURCES = ("cpu", "io", "memory")
 
@@ -84,7 +84,19 @@ def parse(samples: Sequence[Sample], ctx: Context) -> Sequence[Measurement]:
     if not found:
         raise Failed(Code.NO_STAGE, "nothing was measured while the host was watched")
     ctx.series += plotted("host_memory_available_bytes", samples, "memory_available")
+    ctx.series += _flows(found)
     return [m for stage in found for m in _stage(stage)]
+
+
+def _flows(found: Sequence[Stage]) -> Iterator[Series]:
+    """Disks and cards over each probe's turns, on the clock of all watchers: what the report lays side by side."""
+    turns = sorted((w for stage in found for w in stage.windows), key=lambda window: (window[0]["t"], -window[-1]["t"]))
+    ended = 0.0
+    for window in turns:
+        if window[0]["t"] >= ended:  # else it is a stage within a turn
+            ended = window[-1]["t"]
+            for key, metric in _FLOWS.items():
+                yield from flowed(metric, window, key, stage=str(window[0]["stage"]))
 
 
 def _stage(stage: Stage) -> Iterator[Measurement]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from bench.model import Series
@@ -16,6 +17,8 @@ from bench.model import Series
 Sample = Mapping[str, Any]
 Window = Sequence[Sample]  # one stretch of one stage, from the sample at its begin to the one at its end
 Reading = str | Callable[[Sample], Any]  # a field's name, or what makes the value of a sample
+_TICK_SECONDS = 0.9  # samples come once a second and, in between, at each stage's ends
+_MOST_POINTS = 300
 _SHORTEST_SECONDS = 0.1  # counters and clocks are too coarse to be divided over less
 
 
@@ -85,4 +88,21 @@ def plotted(metric: str, samples: Sequence[Sample], reading: Reading, **labels: 
     if not points:
         return []
     times, values = zip(*points, strict=True)
+    return [Series(metric=metric, labels=labels, seconds=times, values=values)]
+
+
+def flowed(metric: str, window: Window, reading: Reading, **labels: str) -> list[Series]:
+    """A counter's rate over one window, a point a second or, of a long one, at most 300; nothing where it has none."""
+    step = max(_TICK_SECONDS, seconds(window) / _MOST_POINTS)
+    known = [(float(s["t"]), value) for s in window if (value := read(s, reading)) is not None]
+    kept = known[:1]
+    for at, value in known[1:]:
+        if at - kept[-1][0] >= step:
+            kept.append((at, value))
+    kept[max(1, len(kept) - 1) :] = known[-1:]  # what is left of a piece belongs to the one before
+    rates = [(b, (after - before) / (b - a)) for (a, before), (b, after) in pairwise(kept) if b > a and after >= before]
+    if not rates:
+        return []
+    points = [(kept[0][0], rates[0][1]), *rates]
+    times, values = tuple(round(at, 2) for at, _ in points), tuple(round(value) for _, value in points)
     return [Series(metric=metric, labels=labels, seconds=times, values=values)]

@@ -66,7 +66,11 @@ METRICS = (
     ),
     *metrics(("accelerator_telemetry_seconds", "What one sample of all these readings took.", "statistic", "lower")),
 )  # fmt: skip
-_PLOTTED = {"power": "accelerator_power_watts", "memory_used": "accelerator_memory_used_bytes"}
+_PLOTTED = {
+    "utilization": "accelerator_utilization_ratio",
+    "power": "accelerator_power_watts",
+    "memory_used": "accelerator_memory_used_bytes",
+}
 
 
 def parse(samples: Sequence[Sample], ctx: Context) -> Sequence[Measurement]:

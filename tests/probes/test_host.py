@@ -62,6 +62,22 @@ def test_a_stage_in_several_parts_is_one_and_stages_nest() -> None:
     assert value(found, "host_network_send_bytes_per_second", stage="feed.cold") == pytest.approx(600 / 3)
 
 
+def test_the_flows_of_each_turn_lie_on_one_clock() -> None:
+    """400 B/s for two seconds, then 100: once a second, whatever stage's end is sampled in between; none of a turn's
+    stages stands beside it, and no line spans the pause between two turns."""
+    context: Any = SimpleNamespace(series=[], warn=print)
+    host.parse([
+        sample(10.0, "begin", "feed", disk_read=0), sample(10.3, "begin", "feed.cold", disk_read=1),
+        sample(11.0, "tick", "feed.cold", disk_read=400), sample(11.5, "end", "feed.cold", disk_read=401),
+        sample(12.0, "tick", "feed", disk_read=800), sample(13.0, "end", "feed", disk_read=900),
+        sample(20.0, "begin", "feed", disk_read=5000), sample(21.0, "end", "feed", disk_read=5000),
+    ], context)  # fmt: skip
+    assert [(s.metric, s.labels, s.seconds, s.values) for s in context.series] == [
+        ("host_disk_read_bytes_per_second", {"stage": "feed"}, (10, 11, 12, 13), (400, 400, 400, 100)),
+        ("host_disk_read_bytes_per_second", {"stage": "feed"}, (20, 21), (0, 0)),
+    ]
+
+
 def test_what_the_kernel_does_not_say_is_absent_and_not_zero() -> None:
     found = parsed([sample(0.0, "begin", memory_available=7), sample(1.0, "end", memory_available=7, disk_read=None)])
     assert {m.metric for m in found} == {"host_memory_available_bytes"}
