@@ -6,6 +6,7 @@ A card's sample is the watcher's with the card's own readings beside the node's.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 
 from bench.judge import statistics
@@ -31,6 +32,8 @@ def stage_figures(stage: Stage, index: str, source: str) -> Iterator[Measurement
         if not _gpm_means(stage, key) and (moved := stage.growth(key)):
             yield figure(f"accelerator_{key}_bytes_per_second", moved[0] / moved[1], {**labels, "source": "nvml"})
     yield from _clock_limits(stage, labels)
+    if pace := sustained(stage):
+        yield figure(SUSTAINED, min(1.0, pace.ratio), labels, n=pace.samples)
 
 
 def _mean(metric: str, values: Sequence[float], labels: Labels) -> Measurement:
@@ -104,6 +107,61 @@ def telemetry_cost(samples: Sequence[Sample]) -> Iterator[Measurement]:
         middle = costs[len(costs) // 2]
         yield figure("accelerator_telemetry_seconds", middle, {"statistic": "p50"}, (costs[0], costs[-1]), len(costs))
         yield figure("accelerator_telemetry_seconds", costs[-1], {"statistic": "max"}, n=len(costs))
+
+
+# --- does it keep its clock?
+
+SUSTAINED = "accelerator_clock_sustained_ratio"
+_SOAK = "inference.check"  # the one stage that asks the same of a card from its begin to its end
+_LOADED = 0.9  # of a sample's time a kernel ran: the other cards of a node stand by meanwhile
+
+
+_SAGS = 0.9  # of its clock, or less: as the gates of the shipped profiles ask
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """The clock (hertz) and the heat (Celsius, where it is read) early and late in a soak."""
+
+    samples: int
+    clocks: tuple[float, float]
+    heat: tuple[float, float] | None
+
+    @property
+    def ratio(self) -> float:
+        early, late = self.clocks
+        return late / early
+
+
+def sustained(stage: Stage) -> Pace | None:
+    """Of the soak in which the card lost most of its clock; None where two samples of it under load are not to be had.
+
+    The samples within count alone: those at its ends see the card before its load and after it.
+    """
+    paces = []
+    for window in stage.windows if stage.name == _SOAK else ():
+        loaded = [s for s in window if s.get("event") == "tick" and (read(s, "utilization") or 0.0) >= _LOADED]
+        clocks, heat = (_ends([v for s in loaded if (v := read(s, key))]) for key in ("sm_clock", "temperature"))
+        if clocks is not None:
+            paces.append(Pace(len(loaded), clocks, heat))
+    return min(paces, key=lambda pace: pace.ratio, default=None)
+
+
+def sagging(stage: Stage, index: str) -> Iterator[str]:
+    """A sentence for a card that did not keep its clock through the soak, with what held it down."""
+    if (pace := sustained(stage)) is None or pace.ratio >= _SAGS:
+        return
+    held = {reason for bits in stage.values("reasons") for reason in reasons(int(bits))} - _NO_LIMIT
+    early, late = (f"{clock / 1e6:.0f} MHz" for clock in pace.clocks)
+    heat = f" ({pace.heat[0]:.0f} C) to {late} ({pace.heat[1]:.0f} C)" if pace.heat else f" to {late}"
+    why = ", ".join(sorted(held)) or "nothing that the driver names"
+    yield f"GPU {index}: its clock fell from {early}{heat} under one load; held down by {why}"
+
+
+def _ends(values: Sequence[float]) -> tuple[float, float] | None:
+    """Medians of the earlier and of the later half."""
+    half = len(values) // 2
+    return (statistics.median(values[:half]), statistics.median(values[-half:])) if half else None
 
 
 # --- what held the clocks down

@@ -14,10 +14,10 @@ from typing import Any
 from bench.measure import budget
 from bench.measure.probe import Check, Context, Failed, Probe, ProbeError, Tools
 from bench.model import Code, Measurement, Request
-from probes.common.metrics import metrics
+from probes.common.metrics import Between, metrics
 from probes.common.windows import Sample, plotted, stages
 from probes.gpu.health import DRAIN, CardHealth, unreadable
-from probes.gpu.parse import card_samples, stage_figures, telemetry_cost
+from probes.gpu.parse import SUSTAINED, card_samples, sagging, stage_figures, telemetry_cost
 from probes.gpu.sampler import GpuWatch
 
 METRICS = (
@@ -64,6 +64,14 @@ METRICS = (
          "none"),
         first="device",
     ),
+    *metrics(
+        (SUSTAINED,
+         "Clock late in the products of the soak over that early in them: what the card keeps under one steady load.",
+         "stage", "higher"),
+        first="device",
+        between=Between("Our choice: no two sessions of a card were recorded; its clock moves in steps of 1 %.",
+                        {SUSTAINED: 0.02}),
+    ),
     *metrics(("accelerator_telemetry_seconds", "What one sample of all these readings took.", "statistic", "lower")),
 )  # fmt: skip
 _PLOTTED = {
@@ -88,6 +96,8 @@ def parse(samples: Sequence[Sample], ctx: Context) -> Sequence[Measurement]:
             if reasons != "none":
                 ctx.warn(f"GPU {index}: drain it for {reasons}")
         for doubt in health.doubts():
+            ctx.warn(doubt)
+        for doubt in (text for stage in found for text in sagging(stage, index)):
             ctx.warn(doubt)
         made += [m for stage in found for m in stage_figures(stage, index, str(facts.get("source", "nvml")))]
         made += figures

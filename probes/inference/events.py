@@ -91,10 +91,15 @@ class Compiled(Event):
 
 @dataclass(frozen=True, slots=True)
 class Checked(Event):
-    """Products of the same matrices, and how many of their values were not those of the first one."""
+    """So many products of each kind: ``mismatches`` values of the random ones were not those of the first of them, and
+    ``wrong`` ones of the others not the known answer. ``digest``: of the first's bits. ``device``: of several cards.
+    """
 
     products: int
     mismatches: int
+    wrong: int | None = None
+    digest: str = ""
+    device: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ B). Rounds are interleaved, so each round gives one ratio, from which the drift 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 
@@ -63,6 +64,7 @@ MOST_STEAL_RATIO = 0.02
 MOST_LAG_SECONDS = 0.010
 MOST_LAG_SHARE_OF_LIMIT = 0.05
 
+MISMATCHED = "accelerator_mismatched_values"
 Stages = Mapping[tuple[str, int | None], Sequence[Window]]  # by stage and batch (None where a stage has none)
 Cards = Mapping[tuple[str, str, str, str | None], Sequence[Window]]  # by step, phase, device and the copy's other end
 
@@ -80,8 +82,7 @@ def parse(found: Sequence[Event]) -> list[Measurement]:
     for name in _PROMISES:
         made += _expected(device.name, stages.get((name, None), ()), {**labels, "quantity": name})
     for done in of(found, Checked):
-        told = {**labels, "stage": "check"}
-        made.append(exact("accelerator_mismatched_values", float(done.mismatches), done.products, told))
+        made += _values(done, {**labels, "stage": "check"})
     made += [*_energy(stages, labels), *_serve(found, {**labels, "stage": "serve"})]
     why = f"{Code.CONTENDED}: {others} other programs use this GPU"
     return [m.model_copy(update={"invalid": m.invalid or why}) for m in made] if others else made
@@ -100,6 +101,13 @@ def _stage(windows: Sequence[Window], device: Labels) -> Iterator[Measurement]:
     yield of_repeats("accelerator_busy_ratio", [w.busy_ratio for w in windows], labels, invalid, most=1.0)
     if delays := [w.delay_ratio for w in windows if w.delay_ratio is not None]:
         yield of_repeats("inference_run_delay_ratio", delays, labels, most=1.0)
+
+
+def _values(done: Checked, labels: Labels) -> Iterator[Measurement]:
+    """How many values were not those of the first product, and not the known answer."""
+    for against, number in (("first", done.mismatches), ("answer", done.wrong)):
+        if number is not None:
+            yield exact(MISMATCHED, float(number), done.products, {**labels, "against": against})
 
 
 def _rates(windows: Sequence[Window]) -> list[float]:
@@ -215,7 +223,7 @@ def parse_node(found: Sequence[Event]) -> list[Measurement]:
     for window in (w for w in of(found, Window) if w.stage in _RATES):
         cards.setdefault((window.stage, window.phase, window.device, window.peer), []).append(window)
     made = [*_node_rates(cards, stand_in), *_together(cards, stand_in), *_spread(cards, stand_in)]
-    return [*made, *_node_expected(cards, node.names, stand_in)]
+    return [*made, *_node_expected(cards, node.names, stand_in), *_agreed(of(found, Checked), node.names, stand_in)]
 
 
 def _node_rates(cards: Cards, stand_in: Labels) -> Iterator[Measurement]:
@@ -253,6 +261,24 @@ def _spread(cards: Cards, stand_in: Labels) -> Iterator[Measurement]:
             ratios = [min(rates) / statistics.median(rates) for rates in whole]
             labels = {"quantity": step, "stage": phase, **stand_in}
             yield of_repeats("accelerator_spread_ratio", ratios, labels, contended(every))
+
+
+def _agreed(checks: Sequence[Checked], names: Sequence[str], stand_in: Labels) -> Iterator[Measurement]:
+    """Each card's own values, and whether its product is that of most cards of its kind; those that computed wrong have
+    no say in it. Where no product has most of them, none is trusted.
+    """
+    kinds: dict[str, list[Checked]] = {}
+    for check in checks:
+        kind = names[int(check.device)] if check.device.isdigit() and int(check.device) < len(names) else ""
+        kinds.setdefault(kind, []).append(check)
+        yield from _values(check, {"device": check.device, "stage": "together", **stand_in})
+    for alike in (alike for alike in kinds.values() if len(alike) > 1):
+        voters = [check for check in alike if not check.wrong and not check.mismatches] or alike
+        digest, votes = Counter(check.digest for check in voters).most_common(1)[0]
+        for check in alike:
+            differs = check.digest != digest or votes <= len(voters) / 2
+            labels = {"device": check.device, "stage": "together", "against": "cards", **stand_in}
+            yield exact(MISMATCHED, float(differs), len(alike), labels)
 
 
 def _node_expected(cards: Cards, names: Sequence[str], stand_in: Labels) -> Iterator[Measurement]:

@@ -41,12 +41,17 @@ from probes.inference.events import (
     read,
     refusal,
 )
-from probes.inference.parse import parse, parse_node
+from probes.inference.parse import MISMATCHED, parse, parse_node
 from probes.inference.shapes import SHAPES
 
 MODULE = "probes.inference.load.main"
 NODE_MODULE = "probes.inference.load.multi_gpu"
 _NOTHING = "an emulated accelerator computes nothing"
+_WRONG = {
+    "first": "values of a repeated product were not those of the first one",
+    "answer": "values of products with a known answer were not that answer",
+    "cards": "product is not, bit for bit, that of the other cards of its kind",
+}
 _EXIT_SECONDS = 2.0  # kept back for ending the child
 _ROUNDS = {Effort.QUICK: 5, Effort.STANDARD: 6, Effort.THOROUGH: 10}
 
@@ -60,7 +65,12 @@ def measure(ctx: Context) -> Sequence[Measurement]:
     if (error := refusal(found, done.returncode, done.stderr)) is not None:
         raise error
     _tell(ctx, found)
-    return [*parse(found), *_beside_each_other(ctx, device_of(found))]
+    made = [*parse(found), *_beside_each_other(ctx, device_of(found))]
+    for wrong in (m for m in made if m.metric == MISMATCHED and m.value):
+        ctx.warn(
+            f"accelerator {wrong.labels['device']} computes wrong: {wrong.value:g} {_WRONG[wrong.labels['against']]}"
+        )
+    return made
 
 
 def _beside_each_other(ctx: Context, device: DeviceFacts) -> list[Measurement]:
@@ -69,6 +79,7 @@ def _beside_each_other(ctx: Context, device: DeviceFacts) -> list[Measurement]:
     if workers < 2:
         return []
     words = ["--accelerator", device.kind, "--workers", str(workers), "--seconds", f"{budget.CARDS[ctx.effort]:g}"]
+    words += ["--soak", f"{budget.SOAK[ctx.effort]:g}", "--seed", str(ctx.seed)]
     late: ProbeError | None = None
     try:
         done = _run(ctx, NODE_MODULE, "node", words)
@@ -95,7 +106,7 @@ def _emulated(request: Request) -> bool:
 
 def _arguments(ctx: Context) -> list[str]:
     words = ["--accelerator", ctx.request.accelerator, "--seconds", f"{ctx.seconds:g}", "--seed", str(ctx.seed)]
-    words += ["--rounds", str(_ROUNDS[ctx.effort])]
+    words += ["--rounds", str(_ROUNDS[ctx.effort]), "--soak", f"{budget.SOAK[ctx.effort]:g}"]
     if ctx.effort is Effort.QUICK:
         words.append("--quick")
     for name in (option.name for option in OPTIONS if option.name != "cpu_workers"):
@@ -189,8 +200,8 @@ _LOAD = metrics(
      "stage batch", "higher"),
     ("inference_token_joules", "Energy of the card a token.", "stage batch", "lower"),
     ("accelerator_mismatched_values",
-     "Values of a repeated matrix product that were not, bit for bit, those of the first: 0 where it is sound.",
-     "stage", "lower"),
+     "Values of matrix products that were not those of the first one, not the known answer, or (1) whose digest is not "
+     "that of the other cards: 0 where it is sound.", "stage against", "lower"),
     ("accelerator_datasheet_ratio", "A measured ceiling over the card's data sheet.", "quantity stage", "higher"),
     ("accelerator_expectation_ratio",
      "A measured ceiling over the least that a sound card of this kind reaches (accelerators.toml).",

@@ -57,13 +57,14 @@ STEPS = (
     Step("watcher", 90, card=False),  # with no card it needs a driver that answers all the same
     Step("decoder", 120, card=False),
     Step("direct", 45),
+    Step("soak", 60, card=False),
     Step("standard", 360, card=False, least=150, run=("--effort", "standard")),
     Step("copies", 45),
     Step("nccl", 60),
     Step("telemetry", 60, card=False, least=30),
     Step("feed", 120, card=False, least=40, run=("--effort", "quick", "--probe", "feed", "--loader", "torch")),
+    Step("contract", 150, least=60),
     Step("quick", 200, card=False, least=60, run=("--effort", "quick")),
-    Step("contract", 240, least=90),
 )  # fmt: skip
 
 
@@ -146,6 +147,20 @@ def _direct(found: Found) -> Answer:
     return str(found.figure("direct", "way")), bool(found.figure("direct", "right"))
 
 
+def _soak(found: Found) -> Answer:
+    products, wrong, differing, took = (
+        found.figure("soak", name) for name in ("products", "wrong", "mismatches", "took")
+    )
+    same = found.figure("soak", "digest") == found.figure("soak", "again")
+    text = f"{products} of each kind in {took:.1f} s, {wrong} values wrong, {differing} not as the first"
+    return f"{text}, {'the same' if same else 'other'} bits from the same seed", wrong == differing == 0 and same
+
+
+def _kept(found: Found) -> Answer:
+    kept = found.figure("soak", "kept")
+    return f"{found.figure('soak', 'pace')}: {kept:.3f} (at least 0.9)", kept >= 0.9
+
+
 def _copies(found: Found) -> Answer:
     return _at_least(min(found.figure("copies", way) for way in ("to_card", "from_card")), 0.6)
 
@@ -199,6 +214,8 @@ CLAIMS: tuple[tuple[str, bool, Callable[[Found], Answer]], ...] = (
     ("decode at batch 1: share of the copy ceiling", True, _decode),
     ("prefill: share of the matrix ceiling", True, _prefill),
     ("storage reads straight into pinned memory", True, _direct),
+    ("products with a known answer come out right, repeated ones the same", False, _soak),
+    ("the card keeps its clock through the soak", True, _kept),
     ("pinned copies: share of what PCIe promises", True, _copies),
     ("NCCL starts and ends with one rank", True, _nccl),
     ("every required gate has data but those of the network", True, _gates),

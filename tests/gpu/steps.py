@@ -21,8 +21,10 @@ from typing import Any
 
 from bench.measure.watchers import Observers, Watching
 from probes.common import nvml
+from probes.common.windows import stages
 from probes.gpu import probe as gpu
 from probes.gpu.health import unreadable
+from probes.gpu.parse import card_samples, sustained
 from probes.gpu.sampler import GpuWatch
 from probes.inference import datasheet
 from probes.inference.shapes import SHAPES, shape_for
@@ -205,6 +207,29 @@ def copies(accelerator: str, folder: Path) -> None:
             say(**{name: rate / card.promises["pcie_bytes_per_second"]})
 
 
+def soak(accelerator: str, folder: Path) -> None:
+    """Products with a known answer and repeated ones, twice from one seed, while the watcher reads clock and heat."""
+    from probes.inference.load.soak import soak as multiply
+
+    torch, device = _device(accelerator)
+    watching = [Watching(gpu.PROBE, GpuWatch())] if accelerator == "cuda" else []
+    observers = Observers(watching)
+    observers.start()
+    with observers.staged("inference.check"):
+        began = time.perf_counter()
+        found = multiply(torch, device, 8.0 if watching else 1.0, 7)
+        say(**found, took=time.perf_counter() - began)
+    began = time.perf_counter()
+    again = multiply(torch, device, 0.0, 7)
+    say(again=again["digest"], least_took=time.perf_counter() - began)
+    observers.stop()
+    if watching:
+        samples = card_samples(watching[0].samples, str(device.index))
+        print(json.dumps(samples, default=str))
+        pace = next(filter(None, map(sustained, stages(samples))), None)
+        say(pace=pace, kept=None if pace is None else pace.ratio)
+
+
 def nccl(accelerator: str, folder: Path) -> None:
     """One rank: how long NCCL takes to start, to sum, and to end."""
     import torch
@@ -283,5 +308,5 @@ def telemetry(accelerator: str, folder: Path) -> None:
 
 if __name__ == "__main__":
     name, where, folder = sys.argv[1:]
-    steps = (driver, watcher, decoder, direct, copies, nccl, decoding, telemetry)
+    steps = (driver, watcher, decoder, direct, soak, copies, nccl, decoding, telemetry)
     {step.__name__: step for step in steps}[name](where, Path(folder))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.measure import budget
-from bench.measure.budget import CARDS, WHOLE, WHOLE_WITH_PEER, whole_seconds
+from bench.measure.budget import CARDS, SOAK, WHOLE, WHOLE_WITH_PEER, whole_seconds
 from bench.model import Effort, Request
 from probes import discover, rdma
 from probes.network.plan import LOOPBACK_PLANS, PEER_PLANS
@@ -44,6 +44,7 @@ def test_the_planned_seconds_fit_the_efforts_time(
     """At standard 437 s were planned with a peer, against 285 s; at quick 150 against 80, so nothing was repeated."""
     whole = (WHOLE_WITH_PEER if peers else WHOLE)[effort]
     total = planned(request(effort, peers=peers), without) + (CARDS[effort] if cards else 0.0)
+    total += SOAK[effort] * (0 if "without" in what else 1 + cards)
     if effort is Effort.QUICK and what in (
         "one GPU, and a peer by RDMA",
         "eight GPUs",

@@ -179,8 +179,7 @@ def _time_on_cuda(torch: Any, step: Callable[[], None], seconds: float) -> Timed
 
 # --- ceilings
 
-_MATRIX = {"cuda": 8192, "cpu": 768}
-_CHECKED_AT_ONCE = {"cuda": 16, "cpu": 1}
+MATRIX = {"cuda": 8192, "cpu": 768}
 _TRANSFER_BYTES = 256 << 20
 _COPY_BYTES = {"cuda": 4 << 30, "cpu": 128 << 20}
 #: A step, and the work it does: ``flops``, or ``bytes`` read plus written.
@@ -198,7 +197,7 @@ def ceilings(torch: Any, device: Device) -> dict[str, TimedWork]:
     In the load's own dtype. A copy's bytes read and bytes written both count, as STREAM's do. A CPU has no path between
     host and card.
     """
-    n, count = _MATRIX[device.kind], copy_bytes(device) // device.element_bytes
+    n, count = MATRIX[device.kind], copy_bytes(device) // device.element_bytes
     a, b = (torch.randn(n, n, device=device.torch_name, dtype=device.dtype) for _ in range(2))
     c = torch.empty_like(a)
     source = torch.randn(count, device=device.torch_name, dtype=device.dtype)
@@ -217,24 +216,3 @@ def ceilings(torch: Any, device: Device) -> dict[str, TimedWork]:
         "host_to_device": (lambda: card.copy_(host, non_blocking=True), work),
         "device_to_host": (lambda: host.copy_(card, non_blocking=True), work),
     }
-
-
-def check(torch: Any, device: Device, seconds: float) -> dict[str, int]:
-    """The same product of matrices again and again: how many were made, and values that differ from the first one's.
-
-    On one stream cuBLAS gives the same bits each time ("Results Reproducibility" in its documentation), so on a sound
-    card none differ; silent corruption by sick cores is why fleets look (Hochschild et al., "Cores that don't count",
-    HotOS 2021). The fields of `events.Checked`.
-    """
-    n, end = _MATRIX[device.kind], time.monotonic() + seconds
-    a, b = (torch.randn(n, n, device=device.torch_name, dtype=device.dtype) for _ in range(2))
-    first = torch.matmul(a, b)
-    made, different = torch.empty_like(first), torch.zeros((), dtype=torch.long, device=device.torch_name)
-    products = 0
-    while not products or time.monotonic() < end:
-        for _ in range(_CHECKED_AT_ONCE[device.kind]):
-            torch.matmul(a, b, out=made)
-            different += (made != first).sum()
-            products += 1
-        found = int(different)  # waits for the device
-    return {"products": products, "mismatches": found}

@@ -24,6 +24,9 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--device", type=int, default=0, help="which GPU, in torch's order")
     parser.add_argument("--shape", choices=("auto", *SHAPES), default="auto")
     parser.add_argument("--seconds", type=float, default=14.0, help="the time to take, imports included")
+    parser.add_argument(
+        "--soak", type=float, default=1.0, help="on a card, further seconds of products whose values are compared"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="interleaved repeats of each stage")
     parser.add_argument("--threads", type=int, default=1, help="torch's threads on a CPU")
     parser.add_argument("--seed", type=int, default=7)

@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -23,10 +23,11 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from probes.common.nvml import Survey, pin, survey
-from probes.inference.events import MARK_SECONDS, Done, Lost, NodeFacts, Pinned, Window, measured, say, stage
+from probes.inference.events import MARK_SECONDS, Checked, Done, Lost, NodeFacts, Pinned, Window, measured, say, stage
 from probes.inference.load.device import Device, TimedWork, brief, ceilings, choose, timer
 from probes.inference.shapes import SHAPES, shape_for
 
+CHECK = "check"  # the one step that is no window
 _START_AHEAD = 0.02  # orders go out this long before all begin at one moment
 _SLACK_SECONDS = 20.0  # beyond a window's length, before a worker is given up
 _READY_SECONDS = 90.0
@@ -66,7 +67,7 @@ def work(pipe: Connection, mine: Assignment) -> None:
 
     def prepare() -> dict[str, Any]:
         steps.update(_prepare(mine))
-        return {"ready": tuple(steps), "cpus": cpus}
+        return {"ready": tuple(name for name in steps if name != CHECK), "cpus": cpus}
 
     pipe.send(_answer(prepare))
     with suppress(EOFError):
@@ -87,6 +88,8 @@ def _prepare(mine: Assignment) -> dict[str, Step]:
     """Every step this worker can run, warm, by name."""
     import torch
 
+    from probes.inference.load.soak import soak
+
     torch.set_num_threads(1)
     device = choose(torch, mine.kind, 0, Survey(None))
     if len(mine.uuids) > 1:
@@ -101,7 +104,11 @@ def _prepare(mine: Assignment) -> dict[str, Step]:
         time.sleep(max(0.0, start - time.monotonic()))  # one clock for all processes
         return {**fields, **measured(lambda: time_steps(step, seconds).fields)}
 
-    return {name: partial(window, step, fields) for name, (step, fields) in steps.items()}
+    def check(seconds: float, start: float) -> dict[str, Any]:
+        time.sleep(max(0.0, start - time.monotonic()))
+        return soak(torch, device, seconds, mine.seed)
+
+    return {**{name: partial(window, step, fields) for name, (step, fields) in steps.items()}, CHECK: check}
 
 
 def _decode(device: Device, mine: Assignment) -> TimedWork:
@@ -206,6 +213,20 @@ def alone_and_together(workers: Sequence[Worker], seconds: float) -> None:
 
 
 def _run(workers: Sequence[Worker], phase: str, name: str, number: int, seconds: float) -> None:
+    for worker, fields in _answers(workers, name, seconds):
+        say(Window(stage=name, phase=phase, device=worker.name, round=number, **fields))
+
+
+def check_together(workers: Sequence[Worker], seconds: float) -> None:
+    """Do all cards compute right, and the same, with all of them at work?"""
+    with stage("inference.check"):
+        found = list(_answers(workers, CHECK, seconds))
+    for worker, fields in found:
+        say(Checked(device=worker.name, **fields))
+
+
+def _answers(workers: Sequence[Worker], name: str, seconds: float) -> Iterator[tuple[Worker, dict[str, Any]]]:
+    """What a step that all begin at once gives; who has nothing to give is reported."""
     begin = time.monotonic() + _START_AHEAD
     for worker in workers:
         worker.order(name, seconds, begin)
@@ -214,7 +235,7 @@ def _run(workers: Sequence[Worker], phase: str, name: str, number: int, seconds:
         if "error" in fields:
             say(Lost(worker.name, f"{name}: {fields['error']}"))
         else:
-            say(Window(stage=name, phase=phase, device=worker.name, round=number, **fields))
+            yield worker, fields
 
 
 def card_to_card(found: Survey, seconds: float) -> None:
@@ -237,6 +258,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("--accelerator", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--workers", type=int, default=2, help="how many, on a CPU")
     parser.add_argument("--seconds", type=float, default=14.0, help="from when all workers are ready")
+    parser.add_argument("--soak", type=float, default=1.0, help="further seconds of products whose values are compared")
     parser.add_argument("--shape", default="auto")
     parser.add_argument("--seed", type=int, default=7)
     options = parser.parse_args(words)
@@ -249,6 +271,7 @@ def main(words: list[str]) -> int:
             devices=len(workers))  # fmt: skip
         if live := ready(workers):
             alone_and_together(live, options.seconds)
+            check_together(live, options.soak)
     if options.accelerator == "cuda" and len(found.cards) > 1:
         card_to_card(found, 0.1 * options.seconds)
     say(Done(time.monotonic() - began))

@@ -31,8 +31,9 @@ from probes.inference.events import (
     stage,
 )
 from probes.inference.load.decoder import Decoder
-from probes.inference.load.device import Device, TimedWork, ceilings, check, copy_bytes, timer
+from probes.inference.load.device import Device, TimedWork, ceilings, copy_bytes, timer
 from probes.inference.load.open_loop import OpenLoop, Served, Trial, highest_rate, poisson_arrivals
+from probes.inference.load.soak import soak
 from probes.inference.serving import Kept, Limits, held
 from probes.inference.shapes import Shape
 
@@ -43,7 +44,7 @@ _QUICK = {"warm": 0.08, "rounds": 0.50, "serve": 0.40, "search": 0.0}  # of the 
 _SHARES = {"warm": 0.06, "rounds": 0.42, "serve": 0.25, "search": 0.25}
 #: At standard a decode window is then longer than the 0.5 s that the energy counter needs.
 _ON_CUDA = {"warm": 0.04, "rounds": 0.28, "serve": 0.45, "search": 0.23}
-_CHECK = 0.02  # of the time: products whose bits are compared
+_CHECK = 0.02  # of the time, where no card is soaked
 _LEAST_SECONDS = 5.0  # of measuring on a card, however long it took to start
 _SERVED_FOR_P99 = 1.15 * samples_needed_for_quantile(0.99)  # arrivals are random, and the last ones do not finish
 _MOST_ROUNDS = {"cuda": 3, "cpu": 100}  # a GPU does not drift with its host; long windows serve its energy counter
@@ -111,7 +112,7 @@ class Stages:
         self.deadline = began + options.seconds
         if self.on_cuda:
             least = time.monotonic() + (_LEAST_SECONDS if options.quick else options.seconds)
-            self.deadline = max(self.deadline, least)
+            self.deadline = max(self.deadline, least) + options.soak
 
     @property
     def on_cuda(self) -> bool:
@@ -137,12 +138,13 @@ class Stages:
         return torch.randint(0, self.shape.vocabulary, (batch, count), generator=self.draw).to(self.device.torch_name)
 
     def run(self) -> None:
-        left = max(1.0, self.deadline - time.monotonic())
+        soaked = self.options.soak if self.on_cuda else 0.0
+        left = max(1.0, self.deadline - time.monotonic() - soaked)
         shares = _QUICK if self.options.quick else _ON_CUDA if self.on_cuda else _SHARES
         self.warm_up(left * shares["warm"])
         took = self.rounds(left * shares["rounds"])
         self.planned.clear()  # and the memory of the ceilings
-        self.check(left * _CHECK)
+        self.check(soaked or left * _CHECK)
         rate, spare = self.modest_rate(took), self.deadline - time.monotonic() - 0.2
         if not self.on_cuda:
             spare -= left * shares["search"]
@@ -226,9 +228,9 @@ class Stages:
         return {"batch": batch, "tokens": batch, "bytes": read, "context": context}
 
     def check(self, seconds: float) -> None:
-        """Does the device compute the same each time?"""
+        """Does the device compute right, and the same each time?"""
         with stage("inference.check"):
-            found = Checked(**check(torch, self.device, seconds))
+            found = Checked(**soak(torch, self.device, seconds, self.options.seed))
         say(found)
 
     # --- serving

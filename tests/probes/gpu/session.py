@@ -2,7 +2,8 @@
 FILE``.
 
 The first argument holds the answers of the fake library from the middle of the load on; the second is its file; a
-third shortens how long a sample may take. On a real card the file is ``-`` and nothing is changed. Prints the watcher's
+third shortens how long a sample may take; with a fourth there is a soak of so many seconds in place of the second
+stage. On a real card the file is ``-`` and nothing is changed. Prints the watcher's
 result as the run document would have it.
 """
 
@@ -24,17 +25,18 @@ from probes.gpu import sampler
 SECONDS = 0.15  # of each stage
 
 
-def load(answers: dict[str, float], file: str) -> Probe:
-    """Two stages, with the answers changed within the second one."""
+def load(answers: dict[str, float], file: str, soak: float = 0.0) -> Probe:
+    """Two stages, with the answers changed within the second one; of a soak in the middle of it."""
 
     def measure(ctx: Context) -> Sequence[Measurement]:
         with ctx.stage("inference.prefill"):
             time.sleep(SECONDS)
-        with ctx.stage("inference.decode"):
+        with ctx.stage("inference.check" if soak else "inference.decode"):
+            time.sleep(soak / 2)
             if file != "-" and answers:
                 before = Path(file).read_text()
                 Path(file).write_text(before + "".join(f"{key} {value}\n" for key, value in answers.items()))
-            time.sleep(SECONDS)
+            time.sleep(soak / 2 or SECONDS)
         return [Measurement(metric="load_steps", value=1, interval=(1, 1), samples=1)]
 
     return Probe(
@@ -49,7 +51,8 @@ def load(answers: dict[str, float], file: str) -> Probe:
 def main() -> int:
     answers, file = json.loads(sys.argv[1]), sys.argv[2]
     sampler.SAMPLE_SECONDS = float(sys.argv[3]) if len(sys.argv) > 3 else sampler.SAMPLE_SECONDS
-    probes = [load(answers, file), gpu.PROBE]
+    soak = float(sys.argv[4]) if len(sys.argv) > 4 else 0.0
+    probes = [load(answers, file, soak), gpu.PROBE]
     request = Request(effort=Effort.QUICK, probes=tuple(p.name for p in probes))
     with tempfile.TemporaryDirectory() as folder:
         node = Node(hostname="node1", fingerprint="f")

@@ -129,7 +129,7 @@ def figures() -> list[Measurement]:
         "--accelerator",
         "cuda",
         "--seconds",
-        "70",
+        "40",
         "--rounds",
         "3",
     ]

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from bench.judge.gate import judge
-from bench.judge.profile import Profile, load
+from bench.judge.gate import judge, judge_gate
+from bench.judge.profile import Gate, Profile, load
 from bench.model import Decision, Finding, Measurement, Outcome, ProbeResult, Run, Status
 from probes.gpu import probe as gpu
 from tests.probes.gpu.conftest import PYTHONPATH, Fake
@@ -248,6 +248,35 @@ def test_an_nvlink_that_is_down_is_counted(fake: Fake) -> None:
     run = observed(fake, {"nvlinks": 18, "nvlinks_down": 2}, {"nvlink_errors": 5})
     assert value(run, "accelerator_nvlink_inactive_links").value == 2.0
     assert value(run, "accelerator_nvlink_errors").value == 16 * 3 * 5  # links that are up, kinds, errors
+
+
+SAG = "accelerator_clock_sustained_ratio"
+
+
+@pytest.mark.parametrize(
+    ("before", "during", "share"),
+    [
+        ({}, {"1.sm_clock": 1190, "1.temperature": 88, "1.reasons": 0x20}, 0.7),
+        ({}, {"sm_clock": 1650}, None),
+        ({"1.utilization": 0}, {"1.sm_clock": 345}, None),  # it only stands by while another is at work
+    ],
+)
+def test_a_card_that_sags_through_the_soak_is_named(
+    fake: Fake, before: dict[str, float], during: dict[str, float], share: float | None
+) -> None:
+    run = observed(fake, {"count": 2, **before}, during, "15", "6")
+    kept = {m.labels["device"]: m.value for m in run.find(SAG)}
+    gate = Gate(metric=SAG, min=0.9, source="as the shipped profiles", remedy="look at its cooling")
+    finding, _ = judge_gate(run, gate, {SAG: "gpu"})
+    told = [text for text in watched(run).warnings if "its clock fell" in text]
+    if share is None:
+        assert finding.status is Status.PASS and not told
+        assert set(kept) == ({"0"} if before else {"0", "1"})
+        return
+    assert kept == {"0": 1.0, "1": pytest.approx(share)}
+    assert finding.status is Status.FAIL and "device=1" in (finding.reason or "")
+    assert told == ["GPU 1: its clock fell from 1700 MHz (55 C) to 1190 MHz (88 C) under one load; "
+                    "held down by sw_thermal_slowdown"]  # fmt: skip
 
 
 def test_the_drain_reason_is_named(fake: Fake) -> None:
