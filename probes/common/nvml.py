@@ -11,14 +11,17 @@ import math
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bench.measure.probe import Failed, ProbeError, Unsupported
 from bench.model import Code
+from probes.common.threads import ThreadEach
+
+T = TypeVar("T")
 
 #: Errors after which the same call is not made again.
 _FOR_EVER = frozenset({"NotSupported", "FunctionNotFound", "NoPermission", "ArgumentVersionMismatch"})
@@ -36,6 +39,7 @@ THROTTLE_FIELDS = {
 _FAST_FIELDS = {**THROTTLE_FIELDS, "pcie_send": 197, "pcie_receive": 198, "memory_temperature": 82}  # PCIe: bytes
 _HEALTH_FIELDS = {"recovery_action": 230, "nvlink_recoveries": 215}
 _MAX_UTILIZATION = 100
+CARD_SECONDS = 10.0  # to touch a card for the first time
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 _PCI = Path("/sys/bus/pci/devices")
 
@@ -79,21 +83,25 @@ def count_cards(nvml: Any) -> int:
     return count
 
 
-def all_cards(nvml: Any) -> list[Card]:
-    """Every card of the node. Without persistence mode the first touch of each takes seconds."""
-    return [Card(nvml, index) for index in range(count_cards(nvml))]
+def our_cards(nvml: Any, count: int) -> list[int]:
+    """Those of ``count`` that CUDA has too; the others are others'. Raises Unsupported where all are hidden.
 
-
-def open_cards(nvml: Any) -> list[Card]:
-    """Those that CUDA has too; the other cards of the node are others'. Raises Unsupported where all are hidden."""
+    No card is touched for it, but where they are named by identity.
+    """
     words = os.environ.get(_VISIBLE)
     if words is None:
-        return all_cards(nvml)
-    count = count_cards(nvml)
-    ours = sorted(set(_visible(words, count, lambda index: Card(nvml, index).uuid())))
+        return list(range(count))
+    uuids = each_card(range(count), lambda index: Card(nvml, index).uuid())[0] if "GPU-" in words else {}
+    ours = sorted(set(_visible(words, count, lambda index: uuids.get(index, ""))))
     if not ours:
         raise Unsupported(Code.NO_GPU, f"{_VISIBLE}={words!r} hides all {count} GPUs of this node", f"unset {_VISIBLE}")
-    return [Card(nvml, index) for index in ours]
+    return ours
+
+
+def each_card(cards: Sequence[int], ask: Callable[[int], T]) -> tuple[dict[int, T], dict[int, str]]:
+    """What each answers on its own thread, and why those that hang do not."""
+    with closing(ThreadEach(cards)) as threads:
+        return threads.each(ask, CARD_SECONDS), threads.hung
 
 
 def _visible(words: str, count: int, uuid_of: Callable[[int], str]) -> list[int]:
@@ -116,10 +124,11 @@ def _visible(words: str, count: int, uuid_of: Callable[[int], str]) -> list[int]
     return found
 
 
-def close(nvml: Any) -> None:
-    """End NVML; a driver that cannot even do that has nothing more to say."""
+def close(nvml: Any, hung: Mapping[int, str]) -> None:
+    """End NVML, but not beside a call that hangs; a driver that cannot even do that has nothing more to say."""
     with suppress(Exception):
-        nvml.nvmlShutdown()
+        if not hung:
+            nvml.nvmlShutdown()
 
 
 def driver_version(nvml: Any) -> str:
@@ -345,10 +354,11 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """``driver`` is None where no NVIDIA driver answers."""
+    """``driver`` is None where no NVIDIA driver answers; ``hung``: by number, why a card gave no answer."""
 
     driver: str | None
     cards: tuple[Seen, ...] = ()
+    hung: Mapping[int, str] = field(default_factory=dict)
 
     def by_uuid(self, uuid: str) -> Seen | None:
         return next((card for card in self.cards if _same(card.uuid, uuid)), None)
@@ -360,21 +370,28 @@ def survey() -> Survey:
         nvml = load()
     except ProbeError:
         return Survey(None)
+    driver, hung = driver_version(nvml), dict[int, str]()
     try:
-        driver = driver_version(nvml)
-        return Survey(driver, tuple(_seen(card) for card in open_cards(nvml) if card.lost is None))
+        seen, hung = each_card(our_cards(nvml, count_cards(nvml)), lambda index: _seen(Card(nvml, index)))
+        return Survey(driver, tuple(card for card in seen.values() if card is not None), hung)
     except ProbeError:
         return Survey(driver)
     finally:
-        close(nvml)
+        close(nvml, hung)
 
 
-def _seen(card: Card) -> Seen:
+def _seen(card: Card) -> Seen | None:
     facts, others = card.facts(), card.read("processes", card.nvml.nvmlDeviceGetComputeRunningProcesses)
-    return Seen(
+    return None if card.lost else Seen(
         index=card.index, uuid=str(facts.get("uuid", "")), name=str(facts.get("name", "")), cpus=card.cpus(),
         processes=None if others is None else len(others),
     )  # fmt: skip
+
+
+def hide_hung(found: Survey) -> None:
+    """Let CUDA, which starts every card that it may see, see only those that answer; before it starts here."""
+    if found.hung:
+        os.environ[_VISIBLE] = ",".join(card.uuid for card in found.cards)
 
 
 def pin(cpus: frozenset[int]) -> int | None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 import sys
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from bench.measure.probe import ProbeError
 from bench.measure.procfs import read
 from probes.common import nvml
+from probes.common.nvml import Card
 from probes.common.ports import ports
 
 
@@ -25,8 +25,8 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """``gpus`` is None where no driver answers, and ``why`` says the reason; ``ports`` are those that are up, with
-    their bytes a second where the kernel knows them.
+    """``gpus`` is None where no driver answers; ``why`` says that, or which card hangs; ``ports`` are those that are
+    up, with their bytes a second where the kernel knows them.
     """
 
     kind: Literal["inventory"] = "inventory"
@@ -50,20 +50,24 @@ def inventory() -> Inventory:
 
 
 def _gpus() -> tuple[list[Gpu] | None, str | None, str]:
-    """The cards that answer, the driver's version, and why there are none to speak of."""
+    """The cards that answer, the driver's version, and why others do not."""
     try:
         library = nvml.load()
     except ProbeError as error:
         return None, None, error.reason
-    driver = nvml.driver_version(library)
+    driver, hung = nvml.driver_version(library), dict[int, str]()
     try:
-        known = [card.facts() for card in nvml.all_cards(library) if card.lost is None]
-        return [Gpu(str(facts.get("name", "unknown")), facts.get("memory_total")) for facts in known], driver, ""
+        found, hung = nvml.each_card(range(nvml.count_cards(library)), lambda index: _gpu(Card(library, index)))
+        return [gpu for gpu in found.values() if gpu], driver, ", ".join(f"GPU {i}: {why}" for i, why in hung.items())
     except ProbeError as error:
         return [], driver, error.reason
     finally:
-        with suppress(Exception):
-            library.nvmlShutdown()
+        nvml.close(library, hung)
+
+
+def _gpu(card: Card) -> Gpu | None:
+    facts = card.facts()
+    return None if card.lost else Gpu(str(facts.get("name", "unknown")), facts.get("memory_total"))
 
 
 if __name__ == "__main__":

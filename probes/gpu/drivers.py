@@ -1,4 +1,4 @@
-"""The two ways to a node's cards, NVML and amdsmi, behind one shape. Opened and used on the watcher's thread only.
+"""The two ways to a node's cards, NVML and amdsmi, behind one shape. Each card has a thread, and is used on that only.
 
 An AMD card has the same readings by the same names as an NVIDIA card. What amdsmi has no word for (Xid, row remapping,
 the share of multiprocessors in use) is absent, not zero. amdsmi is imported inside of a function; it comes with ROCm.
@@ -10,7 +10,7 @@ import ctypes
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -25,15 +25,18 @@ _MIB = 1 << 20
 
 
 class Driver(ABC):
-    """``source`` is the interface's name (nvml, amdsmi), ``version`` the driver's, ``count`` how many cards it has."""
+    """``source`` is the interface's name (nvml, amdsmi), ``version`` the driver's."""
 
     source: str
     version: str | None
-    count: int
-    cards: Sequence[Readable]
 
-    def attach(self) -> None:  # noqa: B027 - amdsmi has its cards open from the start
-        """Touch each card for the first time, which takes seconds for each where persistence mode is off."""
+    @abstractmethod
+    def indices(self) -> Sequence[int]:
+        """The cards that are ours."""
+
+    @abstractmethod
+    def card(self, index: int) -> Readable:
+        """The card, touched for the first time, which takes seconds where persistence mode is off."""
 
     def begin(self, index: int) -> None:  # noqa: B027 - a driver without counters has nothing to open
         """A stage begins: open a pair of the card's own activity counters, where there are any."""
@@ -42,12 +45,16 @@ class Driver(ABC):
         """Close the card's innermost pair; its means by name."""
         return {}
 
+    def let_go(self, index: int) -> None:  # noqa: B027 - as above
+        """Close what pairs the card still has open."""
+
     def xids(self) -> list[list[int]] | None:
         """[card's index or -1, number] of each critical error since the last call; None where none can be heard."""
         return None
 
     @abstractmethod
-    def close(self) -> None: ...
+    def close(self, hung: Mapping[int, str]) -> None:
+        """``hung``: the cards of which a call still does."""
 
 
 def open_driver() -> Driver:
@@ -69,21 +76,30 @@ class NvmlDriver(Driver):
     source = "nvml"
 
     def __init__(self) -> None:
-        self._nvml = nvml.load()
-        self.count = nvml.count_cards(self._nvml)
-        self.version = nvml.driver_version(self._nvml)
-
-    def attach(self) -> None:
-        library = self._nvml
-        self.cards = cards = nvml.open_cards(library)
-        self._gpms = {card.index: Gpm(card) for card in cards}
-        self._indices = {_address(card.handle): card.index for card in cards}
+        self._nvml = library = nvml.load()
+        self._count = nvml.count_cards(library)
+        self.version = nvml.driver_version(library)
+        self._gpms: dict[int, Gpm] = {}
+        self._indices: dict[int | None, int] = {}
         self._events: Any = None
         self._deaf = False
+        self._hear(lambda: setattr(self, "_events", library.nvmlEventSetCreate()))
+
+    def indices(self) -> Sequence[int]:
+        return nvml.our_cards(self._nvml, self._count)
+
+    def card(self, index: int) -> Readable:
+        library, card = self._nvml, Card(self._nvml, index)
+        self._gpms[index] = Gpm(card)
+        self._indices[_address(card.handle)] = index
+        if card.lost is None:
+            kind = library.nvmlEventTypeXidCriticalError
+            self._hear(lambda: library.nvmlDeviceRegisterEvents(card.handle, kind, self._events))
+        return card
+
+    def _hear(self, call: Callable[[], Any]) -> None:
         try:
-            self._events = library.nvmlEventSetCreate()
-            for card in (card for card in cards if card.lost is None):
-                library.nvmlDeviceRegisterEvents(card.handle, library.nvmlEventTypeXidCriticalError, self._events)
+            call()
         except Exception:  # noqa: BLE001 - as of every reading: this one is missing, no more
             self._deaf = True
 
@@ -92,6 +108,9 @@ class NvmlDriver(Driver):
 
     def end(self, index: int) -> dict[str, float]:
         return self._gpms[index].end()
+
+    def let_go(self, index: int) -> None:
+        self._gpms[index].close()
 
     def xids(self) -> list[list[int]] | None:
         if self._deaf:
@@ -105,13 +124,11 @@ class NvmlDriver(Driver):
             self._deaf = nvml.error_name(error) != "Timeout"  # no more of them
         return found
 
-    def close(self) -> None:
-        for gpm in self._gpms.values():
-            gpm.close()
-        if self._events is not None:
+    def close(self, hung: Mapping[int, str]) -> None:
+        if self._events is not None and not hung:
             with suppress(Exception):
                 self._nvml.nvmlEventSetFree(self._events)
-        nvml.close(self._nvml)
+        nvml.close(self._nvml, hung)
 
 
 def _address(handle: Any) -> int | None:
@@ -207,12 +224,18 @@ class AmdDriver(Driver):
         if not handles:
             raise Unsupported(Code.NO_GPU, "amdsmi sees no AMD card")
         self._smi = amdsmi
-        self.cards = cards = [AmdCard(amdsmi, handle, index) for index, handle in enumerate(handles)]
-        self.count = len(cards)
+        self._cards = cards = [AmdCard(amdsmi, handle, index) for index, handle in enumerate(handles)]
         self.version = cards[0].read("driver", lambda h: amdsmi.amdsmi_get_gpu_driver_info(h)["driver_version"])
 
-    def close(self) -> None:
-        self._smi.amdsmi_shut_down()
+    def indices(self) -> Sequence[int]:
+        return range(len(self._cards))
+
+    def card(self, index: int) -> Readable:
+        return self._cards[index]
+
+    def close(self, hung: Mapping[int, str]) -> None:
+        if not hung:
+            self._smi.amdsmi_shut_down()
 
 
 class AmdCard(Readable):

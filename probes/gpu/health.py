@@ -65,8 +65,10 @@ class CardHealth:
             yield f"GPU {self.index}: a change of the ECC mode waits for a reset"
         if before := [v for v in self._readings("ecc_uncorrected") if finite(v)]:
             yield f"GPU {self.index}: {before[0]} uncorrected errors since its last reset"
-        if (late := len(self._readings("hung"))) and not self.samples[-1].get("hung"):
-            yield f"GPU {self.index}: the driver did not answer in time for {late} of {len(self.samples)} samples"
+        if hung := self._readings("hung"):
+            still = f" and still does not: {hung[0]}" if self.samples[-1].get("hung") else ""
+            late = f"{len(hung)} of {len(self.samples)} samples"
+            yield f"GPU {self.index}: the driver did not answer in time for {late}{still}"
         if (errors := self._readings("errors")) and (missing := unreadable(errors[-1])):
             yield f"GPU {self.index}: not readable: {missing}"
 

@@ -74,6 +74,7 @@ METRICS = (
     ),
     *metrics(("accelerator_telemetry_seconds", "What one sample of all these readings took.", "statistic", "lower")),
 )  # fmt: skip
+_LOOK = "nvidia-smi; dmesg | grep -i -e nvrm -e xid"
 _PLOTTED = {
     "utilization": "accelerator_utilization_ratio",
     "power": "accelerator_power_watts",
@@ -86,7 +87,7 @@ def parse(samples: Sequence[Sample], ctx: Context) -> Sequence[Measurement]:
     facts = next((s["facts"] for s in samples if isinstance(s.get("facts"), Mapping)), None)
     if facts is None:
         hung = next((str(s["hung"]) for s in samples if s.get("hung")), "no sample was taken")
-        raise Failed(Code.NVML_HANGS, hung, "nvidia-smi; dmesg | grep -i -e nvrm -e xid")
+        raise Failed(Code.NVML_HANGS, hung, _LOOK)
     made: list[Measurement] = []
     for index, card in facts["cards"].items():
         own = card_samples(samples, index)
@@ -113,15 +114,13 @@ def doctor(tools: Tools, request: Request) -> Sequence[Check]:
             sample = opened.sample("tick")
     except ProbeError as error:
         return [Check("gpu", False, error.reason, error.remedy)]
-    if hung := sample.get("hung"):
-        return [
-            Check("gpu", False, f"the driver does not answer: {hung}", "nvidia-smi; dmesg | grep -i -e nvrm -e xid")
-        ]
     cards = sample.get("facts", {}).get("cards", {})
     return [_checked(index, card, sample["cards"][index]) for index, card in cards.items()]
 
 
 def _checked(index: str, card: Mapping[str, Any], state: Mapping[str, Any]) -> Check:
+    if hung := state.get("hung"):
+        return Check(f"gpu {index}", False, f"the driver does not answer: {hung}", _LOOK)
     if state.get("lost"):
         return Check(f"gpu {index}", False, f"lost: {state['lost']}", "nvidia-smi; reset the GPU or reboot the node")
     missing = unreadable(state["errors"])

@@ -1,122 +1,90 @@
-"""The GPU watcher's live half: all driver calls of the run, on one thread of their own, with a limit on each sample.
+"""The GPU watcher's live half: each card's driver calls on a thread of its own, with a limit on each sample.
 
-A driver that has lost a card may never return from a call; the run must not hang with it. So the calls are made on a
-daemon thread, and a sample that takes too long is given up and said to have hung. A sound driver can be slow too: with
-persistence mode off it initialises each card when it is first touched, some seconds a card (NVIDIA, "Driver
-Persistence"). So the card counts as lost only if the driver still does not answer at the end.
+A driver that has lost a card may never return from a call on it; neither the run nor the other cards may hang with it.
+A sound driver can be slow too: with persistence mode off it initialises each card when it is first touched, some
+seconds a card (NVIDIA, "Driver Persistence"). So a card is lost only if it still does not answer at the end.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, wait
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 from bench.measure.probe import Failed
 from bench.model import Code
-from probes.common.nvml import Readable
+from probes.common.nvml import CARD_SECONDS, Readable
+from probes.common.threads import CallThread, ThreadEach
 from probes.gpu.drivers import open_driver
 
-START_SECONDS, CARD_SECONDS = 30.0, 10.0  # to start the driver, and to touch a card for the first time
+START_SECONDS = 30.0  # to start the driver
 SAMPLE_SECONDS = 15.0
-
-
-class SamplerThread:
-    """Runs functions one after another on a daemon thread; `call` gives up after a time limit."""
-
-    def __init__(self) -> None:
-        self._latest: Future[Any] | None = None
-        self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
-        threading.Thread(target=self._work, name="nvml", daemon=True).start()
-
-    def _work(self) -> None:
-        while (given := self._jobs.get()) is not None:
-            job, answer = given
-            try:
-                answer.set_result(job())
-            except Exception as error:  # noqa: BLE001 - raised again in the thread that asked
-                answer.set_exception(error)
-
-    def call(self, job: Callable[[], Any], limit: float) -> Any:
-        """The job's answer. Raises TimeoutError when it hangs, and at once while an earlier one still does.
-
-        A job that was given up is still done, in its turn, if the driver comes back: stages stay nested.
-        """
-        late = self._latest is not None and not self._latest.done()
-        self._latest = answer = Future[Any]()
-        self._jobs.put((job, answer))
-        if not wait([answer], 0.0 if late else limit).done:
-            raise TimeoutError("it still hangs" if late else f"no answer within {limit:.0f} s")
-        return answer.result()
-
-    def close(self) -> None:
-        self._jobs.put(None)
 
 
 class GpuWatch:
     """Samples of every card: the fast set always, the health set around each probe, GPM around each stage.
 
-    Raises Unsupported where there is neither NVML nor amdsmi, or no card; Failed where NVML fails or hangs.
+    Raises Unsupported where there is neither NVML nor amdsmi, or no card; Failed where NVML fails, or every card hangs.
     """
 
     def __init__(self) -> None:
-        self._thread = SamplerThread()
+        self._thread = CallThread("driver")
         self._depth, self._closed = 0, False
-        self._facts: dict[str, Any] | None = None
+        self._cards: dict[int, Readable] = {}
         try:
-            self._driver = self._thread.call(open_driver, START_SECONDS)
-            self._thread.call(self._attach, CARD_SECONDS * self._driver.count)
+            self._driver = driver = self._thread.call(open_driver, START_SECONDS)
         except TimeoutError as error:
             raise Failed(Code.NVML_HANGS, f"NVML does not start: {error}", "nvidia-smi") from error
+        self._threads = ThreadEach(driver.indices())
+        if not (facts := self._threads.each(self._open, CARD_SECONDS)):
+            raise Failed(Code.NVML_HANGS, f"no GPU answers: {min(self._threads.hung.values())}", "nvidia-smi")
+        cards = {str(index): facts.get(index, {}) for index in self._threads.threads}
+        self._facts: dict[str, Any] | None = {"source": driver.source, "driver": driver.version, "cards": cards}
 
-    def _attach(self) -> None:
-        self._driver.attach()
-        cards = {str(card.index): card.facts() for card in self._driver.cards}
-        self._facts = {"source": self._driver.source, "driver": self._driver.version, "cards": cards}
+    def _open(self, index: int) -> dict[str, Any]:
+        self._cards[index] = card = self._driver.card(index)
+        return card.facts()
 
     def sample(self, event: str) -> Mapping[str, Any]:
         """``cards``: by index, the readings, ``errors``, ``lost``, and ``late``, how many seconds into the sample it
-        was read; ``cost``: seconds that all of it took.
+        was read; of one that does not answer in time, why it ``hung``. ``cost``: seconds that all of it took.
 
-        The first sample has the ``facts`` too.
+        The first sample has the ``facts`` too. The activity counters last at a stage's begin and first at its end, for
+        all cards: reading eight of them takes a tenth of a second and more, which must not count as the stage's.
         """
         if self._closed:
             return {}
         facts, self._facts = {} if self._facts is None else {"facts": self._facts}, None
-        try:
-            return {**self._thread.call(lambda: self._sample(event), SAMPLE_SECONDS), **facts}
-        except TimeoutError as error:
-            return {"hung": str(error), **facts}
-
-    def _sample(self, event: str) -> dict[str, Any]:
-        """The activity counters last at a stage's begin and first at its end, for all cards.
-
-        Reading eight cards takes a tenth of a second and more, which must not count as the stage's.
-        """
-        started = time.perf_counter()
+        started, threads = time.perf_counter(), self._threads
         self._depth += event == "begin"
         outermost = self._depth <= 1 and event in ("begin", "end")
-        ends = {card.index: self._driver.end(card.index) for card in self._driver.cards} if event == "end" else {}
-        cards = {str(card.index): self._card(card, outermost, started) for card in self._driver.cards}
-        for card in self._driver.cards if event == "begin" else ():
-            self._driver.begin(card.index)
-        for index, means in ends.items():
-            cards[str(index)]["gpm"] = means
+        means = threads.each(self._driver.end, SAMPLE_SECONDS) if event == "end" else {}
+        found = threads.each(lambda index: self._read(index, outermost, started), SAMPLE_SECONDS)
+        if event == "begin":
+            threads.each(self._driver.begin, SAMPLE_SECONDS)
         self._depth -= event == "end"
-        xids = self._driver.xids()
-        return {"cards": cards, "xids": xids, "cost": time.perf_counter() - started}
+        cards: dict[str, Any] = {str(index): {"hung": why} for index, why in threads.hung.items()}
+        for index, card in found.items():
+            cards[str(index)] = {**card, "gpm": means[index]} if index in means else card
+        return {"cards": cards, "xids": self._xids(), "cost": time.perf_counter() - started, **facts}
 
-    def _card(self, card: Readable, outermost: bool, started: float) -> dict[str, Any]:
-        late = time.perf_counter() - started
+    def _read(self, index: int, outermost: bool, started: float) -> dict[str, Any]:
+        card, late = self._cards[index], time.perf_counter() - started
         found = {**card.fast(), **(card.health() if outermost else {})}
         return {**found, "late": late, "errors": dict(card.errors), "lost": card.lost}
 
+    def _xids(self) -> list[list[int]] | None:
+        """None where the driver does not say in time."""
+        with suppress(TimeoutError):
+            return self._thread.call(self._driver.xids, SAMPLE_SECONDS)
+        return None
+
     def close(self) -> None:
+        """What the driver raises, or where it hangs, is no one's figure; the threads are daemons."""
         self._closed = True
-        with suppress(Exception):  # what it raises, or where it hangs, is no one's figure; the thread is a daemon's
-            self._thread.call(self._driver.close, SAMPLE_SECONDS)
+        with suppress(Exception):
+            self._threads.each(self._driver.let_go, SAMPLE_SECONDS)
+            self._thread.call(lambda: self._driver.close(self._threads.hung), SAMPLE_SECONDS)
+        self._threads.close()
         self._thread.close()

@@ -12,7 +12,7 @@ import time
 
 from bench.measure.probe import ProbeError, Unsupported
 from bench.model import Code
-from probes.common.nvml import pin, survey
+from probes.common.nvml import hide_hung, pin, survey
 from probes.inference.events import DeviceFacts, Done, Refused, say
 from probes.inference.load.device import Device, brief, choose, import_torch
 from probes.inference.shapes import SHAPES, shape_for
@@ -44,7 +44,9 @@ def main(words: list[str]) -> int:
     try:
         torch = import_torch()
         torch.set_num_threads(options.threads)
-        device = choose(torch, options.accelerator, options.device, survey())
+        found = survey()
+        hide_hung(found)
+        device = choose(torch, options.accelerator, options.device, found)
         pin(device.cpus)
         run(device, options, began)
     except ProbeError as error:

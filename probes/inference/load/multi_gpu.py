@@ -269,6 +269,8 @@ def main(words: list[str]) -> int:
         names = {card.index: card.name for card in found.cards}
         say(NodeFacts(options.accelerator, tuple(names.get(i, "") for i in range(1 + max(names, default=-1)))),
             devices=len(workers))  # fmt: skip
+        for index, why in found.hung.items():
+            say(Lost(str(index), f"the driver does not answer: {why}"))
         if live := ready(workers):
             alone_and_together(live, options.seconds)
             check_together(live, options.soak)

@@ -2,7 +2,7 @@
 FILE``.
 
 The first argument holds the answers of the fake library from the middle of the load on; the second is its file; a
-third shortens how long a sample may take; with a fourth there is a soak of so many seconds in place of the second
+third shortens how long a card may take; with a fourth there is a soak of so many seconds in place of the second
 stage. On a real card the file is ``-`` and nothing is changed. Prints the watcher's
 result as the run document would have it.
 """
@@ -50,7 +50,9 @@ def load(answers: dict[str, float], file: str, soak: float = 0.0) -> Probe:
 
 def main() -> int:
     answers, file = json.loads(sys.argv[1]), sys.argv[2]
-    sampler.SAMPLE_SECONDS = float(sys.argv[3]) if len(sys.argv) > 3 else sampler.SAMPLE_SECONDS
+    if len(sys.argv) > 3:
+        for limit in ("SAMPLE_SECONDS", "CARD_SECONDS"):
+            setattr(sampler, limit, float(sys.argv[3]))
     soak = float(sys.argv[4]) if len(sys.argv) > 4 else 0.0
     probes = [load(answers, file, soak), gpu.PROBE]
     request = Request(effort=Effort.QUICK, probes=tuple(p.name for p in probes))

@@ -96,6 +96,7 @@ class Fault:
 
 DRAIN, ECC, SLOW = "accelerator_drain_reasons", "accelerator_uncorrected_errors", "accelerator_throttle_ratio"
 LINK, FOREIGN = "accelerator_pcie_link_ratio", "accelerator_foreign_processes"
+SM = "accelerator_utilization_ratio"
 PCIE = "accelerator_pcie_receive_bytes_per_second"
 FAIL, UNDECIDED, NO_DATA = Status.FAIL, Status.UNDECIDED, Status.NO_DATA
 FAULTS = [
@@ -291,6 +292,35 @@ def test_a_driver_that_hangs_does_not_hang_the_run(fake: Fake) -> None:
     assert watched(run).outcome is Outcome.OK
     decision, findings = verdict(run)
     assert decision is NO_GO and findings[DRAIN].observed == 1.0
+
+
+@pytest.mark.parametrize(
+    ("before", "during"),
+    [
+        ({"3.hang": 600}, {}),
+        ({}, {"3.hang": 600}),
+        ({}, {"3.hang.nvmlDeviceGetPowerUsage": 600}),
+        ({}, {"3.hang.nvmlGpmSampleGet": 600}),
+    ],
+    ids=["at once", "in the middle", "in one query", "in its counters"],
+)
+def test_one_card_of_eight_that_hangs_costs_its_own_figures(
+    fake: Fake, before: dict[str, float], during: dict[str, float]
+) -> None:
+    """All eight were lost with it, and one that hung at the start had no card measured."""
+    run = observed(fake, {"count": 8, **before}, during, "1.0")
+    assert watched(run).outcome is Outcome.OK
+    lost = {m.labels["device"]: m.value for m in run.find("accelerator_lost_devices")}
+    assert lost == {str(index): float(index == 3) for index in range(8)}
+    drained = {m.labels["device"]: m.labels["reasons"] for m in run.find("accelerator_drain_reasons")}
+    assert drained == {str(index): "lost" if index == 3 else "none" for index in range(8)}
+    for index in set(range(8)) - {3}:
+        assert value(run, "accelerator_memory_used_bytes", stage="inference.decode", device=str(index)).value == 1e9
+        assert value(run, SM, stage="inference.decode", source="gpm", device=str(index)).value == 0.5
+    assert not run.find(SM, stage="inference.decode", source="gpm", device="3")
+    assert {warning.partition(":")[0] for warning in watched(run).warnings} == {"GPU 3"}
+    assert any("still does not: " in warning for warning in watched(run).warnings)
+    assert verdict(run)[0] is NO_GO
 
 
 def test_an_old_driver_says_less_and_nothing_wrong(fake_old: Fake) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import math
+import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,12 @@ from bench.measure.probe import Unsupported
 from bench.measure.tools import python_environment
 from probes.common import nvml
 from probes.common.nvml import Card, Readable
+from probes.common.threads import CallThread
 from probes.common.windows import stages
 from probes.gpu import sampler
 from probes.gpu.drivers import Driver, Gpm
 from probes.gpu.health import CardHealth
 from probes.gpu.parse import card_samples, reasons, stage_figures
-from probes.gpu.sampler import SamplerThread
 
 
 class FakeLibrary:
@@ -172,23 +173,49 @@ def test_only_the_cards_that_cuda_has_are_ours(
 ) -> None:
     """With two of eight visible the load ran on six cards of others, whose programs voided the run too."""
 
-    def count(ref: Any) -> int:
-        ref._obj.value = 4
-        return 0
-
     def uuid(handle: Any, text: Any, _: Any) -> int:
         text.value = f"GPU-aa{(ctypes.cast(handle, ctypes.c_void_p).value or 0) - 0x1000}-b".encode()
         return 0
 
-    library(nvmlDeviceGetCount_v2=count, nvmlDeviceGetUUID=uuid)
+    library(nvmlDeviceGetUUID=uuid)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if words is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", words)
     if not indices:
         with pytest.raises(Unsupported, match=r"no_gpu: CUDA_VISIBLE_DEVICES='.*' hides all 4 GPUs"):
-            nvml.open_cards(pynvml)
+            nvml.our_cards(pynvml, 4)
     else:
-        assert [card.index for card in nvml.open_cards(pynvml)] == indices
+        assert nvml.our_cards(pynvml, 4) == indices
+
+
+def test_a_card_that_hangs_is_named_and_the_others_are_seen(library: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever looked at all cards waited for it for ever: the load, the all-reduce, the node's parts."""
+    let_go = threading.Event()
+
+    def count(ref: Any) -> int:
+        ref._obj.value = 4
+        return 0
+
+    def uuid(handle: Any, text: Any, _: Any) -> int:
+        index = (ctypes.cast(handle, ctypes.c_void_p).value or 0) - 0x1000
+        if index == 2:
+            let_go.wait()
+        text.value = f"GPU-{index}".encode()
+        return 0
+
+    lib = library(nvmlInitWithFlags=0, nvmlDeviceGetCount_v2=count, nvmlDeviceGetUUID=uuid, nvmlShutdown=0)
+    monkeypatch.setattr(nvml, "load", lambda: pynvml)
+    monkeypatch.setattr(nvml, "CARD_SECONDS", 0.5)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    try:
+        found = nvml.survey()
+        assert [card.uuid for card in found.cards] == ["GPU-0", "GPU-1", "GPU-3"]
+        assert list(found.hung) == [2] and "no answer" in found.hung[2]
+        assert "nvmlShutdown" not in lib.calls, "it would wait for the call that hangs"
+        nvml.hide_hung(found)
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-0,GPU-1,GPU-3"
+    finally:
+        let_go.set()
 
 
 @pytest.mark.parametrize(("answer", "cpus"), [(3, {4, 5, 6, 7}), (0, {1, 65})])
@@ -252,8 +279,13 @@ def test_the_counters_of_all_cards_are_read_next_to_the_stage(monkeypatch: pytes
         health = facts
 
     class FakeDriver(Driver):
-        source, version, count = "nvml", None, 2
-        cards = (Recorded(0, None), Recorded(1, None))
+        source, version = "nvml", None
+
+        def indices(self) -> range:
+            return range(2)
+
+        def card(self, index: int) -> Readable:
+            return Recorded(index, None)
 
         def begin(self, index: int) -> None:
             order.append("begin")
@@ -262,7 +294,7 @@ def test_the_counters_of_all_cards_are_read_next_to_the_stage(monkeypatch: pytes
             order.append("end")
             return {"sm": 0.5}
 
-        def close(self) -> None:
+        def close(self, hung: Mapping[int, str]) -> None:
             order.append("close")
 
     monkeypatch.setattr(sampler, "open_driver", FakeDriver)
@@ -309,7 +341,7 @@ def test_reasons_by_name() -> None:
 def test_a_call_that_hangs_is_given_up_and_every_later_one_at_once_until_it_comes_back() -> None:
     """A driver that was slow once was given up for the rest of the run."""
     let_go, done = threading.Event(), []
-    worker = SamplerThread()
+    worker = CallThread("driver")
     assert worker.call(lambda: 5, 5.0) == 5
     with pytest.raises(TimeoutError):
         worker.call(let_go.wait, 0.05)
@@ -352,7 +384,7 @@ def test_an_error_of_a_call_is_raised_where_it_was_asked() -> None:
     def fail() -> None:
         raise KeyError("x")
 
-    worker = SamplerThread()
+    worker = CallThread("driver")
     with pytest.raises(KeyError):
         worker.call(fail, 5.0)
     assert worker.call(lambda: 1, 5.0) == 1
