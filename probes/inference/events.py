@@ -270,6 +270,13 @@ def device_of(found: Iterable[Event]) -> DeviceFacts:
     raise Failed(Code.TOOL_OUTPUT, "the load never said what it runs on")
 
 
+def unfinished(found: Iterable[Event], quick: bool) -> list[str]:
+    """The stages of which a load that was ended early has no figures, in their order."""
+    ends = {"check": Checked, "serve": Serve, **({} if quick else {"search": SearchEnd})}
+    seen = {window.stage for window in of(found, Window)} | {name for name, kind in ends.items() if of(found, kind)}
+    return [name for name in ("matmul", "copy", "prefill", "decode", *ends) if name not in seen]
+
+
 def refusal(found: list[Event], returncode: int, stderr: str) -> ProbeError | None:
     """Why the load has no result, or None if it came to its end."""
     if refused := first(found, Refused):

@@ -20,6 +20,7 @@ from bench.measure.probe import (
     Option,
     Probe,
     ProbeError,
+    TimedOut,
     Tools,
     Unsupported,
     positive_integer,
@@ -36,10 +37,12 @@ from probes.inference.events import (
     Mark,
     SearchEnd,
     Warmup,
+    Window,
     device_of,
     of,
     read,
     refusal,
+    unfinished,
 )
 from probes.inference.parse import MISMATCHED, parse, parse_node
 from probes.inference.shapes import SHAPES
@@ -57,15 +60,25 @@ _ROUNDS = {Effort.QUICK: 5, Effort.STANDARD: 6, Effort.THOROUGH: 10}
 
 
 def measure(ctx: Context) -> Sequence[Measurement]:
-    """Run the load in a child and parse what it printed. Raises Unsupported, Failed, TimedOut."""
+    """Run the load in a child and parse what it printed; of one that is ended at its bound, what it had finished.
+
+    Raises Unsupported, Failed; TimedOut where nothing was finished.
+    """
     if _emulated(ctx.request):
         raise Unsupported(Code.EMULATED, f"{_NOTHING}, so there is no inference to measure")
-    done = _run(ctx, MODULE, "load", _arguments(ctx))
-    found = read(done.stdout, cut=done.returncode != 0)
-    if (error := refusal(found, done.returncode, done.stderr)) is not None:
+    done, late = _run(ctx, MODULE, "load", _arguments(ctx))
+    found = read(done.stdout, cut=late is not None or done.returncode != 0)
+    in_part = isinstance(late, TimedOut) and bool(of(found, Window))
+    if not in_part and (error := late or refusal(found, done.returncode, done.stderr)):
         raise error
     _tell(ctx, found)
-    made = [*parse(found), *_beside_each_other(ctx, device_of(found))]
+    device = device_of(found)
+    if late is None:
+        made = [*parse(found), *_beside_each_other(ctx, device)]
+    else:
+        made = parse(found)
+        left = unfinished(found, ctx.effort is Effort.QUICK) + ["the other cards"] * ((device.devices or 1) > 1)
+        ctx.warn(f"{late.reason}; it had not finished {', '.join(left)}")
     for wrong in (m for m in made if m.metric == MISMATCHED and m.value):
         ctx.warn(
             f"accelerator {wrong.labels['device']} computes wrong: {wrong.value:g} {_WRONG[wrong.labels['against']]}"
@@ -80,11 +93,7 @@ def _beside_each_other(ctx: Context, device: DeviceFacts) -> list[Measurement]:
         return []
     words = ["--accelerator", device.kind, "--workers", str(workers), "--seconds", f"{budget.CARDS[ctx.effort]:g}"]
     words += ["--soak", f"{budget.SOAK[ctx.effort]:g}", "--seed", str(ctx.seed)]
-    late: ProbeError | None = None
-    try:
-        done = _run(ctx, NODE_MODULE, "node", words)
-    except ProbeError as error:
-        late, done = error, error.completed or Completed((), 0, "", "", 0.0)
+    done, late = _run(ctx, NODE_MODULE, "node", words)
     beside = read(done.stdout, cut=True)
     if why := late or refusal(beside, done.returncode, done.stderr):
         ctx.warn(f"the node's {workers} accelerators were not measured together to the end: {why.reason}")
@@ -93,11 +102,15 @@ def _beside_each_other(ctx: Context, device: DeviceFacts) -> list[Measurement]:
     return parse_node(beside)
 
 
-def _run(ctx: Context, module: str, name: str, words: Sequence[str]) -> Completed:
-    """A load to its end, its stages opened and closed as it goes through them."""
+def _run(ctx: Context, module: str, name: str, words: Sequence[str]) -> tuple[Completed, ProbeError | None]:
+    """What a load printed, its stages opened and closed as it goes through them, and what ended it before its end."""
     timeout = max(1.0, ctx.remaining() - _EXIT_SECONDS)
-    with ExitStack() as stages:
-        return ctx.tools.python(module, *words, name=name, timeout=timeout, on_line=partial(_follow, ctx, stages))
+    try:
+        with ExitStack() as stages:
+            follow = partial(_follow, ctx, stages)
+            return ctx.tools.python(module, *words, name=name, timeout=timeout, on_line=follow), None
+    except ProbeError as error:
+        return error.completed or Completed((), 0, "", "", 0.0), error
 
 
 def _emulated(request: Request) -> bool:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from probes.common.nvml import Survey, pin, survey
@@ -30,7 +30,7 @@ from probes.inference.shapes import SHAPES, shape_for
 CHECK = "check"  # the one step that is no window
 _START_AHEAD = 0.02  # orders go out this long before all begin at one moment
 _SLACK_SECONDS = 20.0  # beyond a window's length, before a worker is given up
-_READY_SECONDS = 90.0
+_READY_SECONDS, _OTHERS_READY_SECONDS = 90.0, 15.0  # until the first is ready, and each further one
 _ROUNDS = 3
 _SHORTEST_WINDOW = 0.05  # seconds: tens of matrix products or copies, ten decode steps
 _TOO_LATE = 1.1  # times the seconds that were given
@@ -179,17 +179,24 @@ class Worker:
 
 
 def ready(workers: Sequence[Worker]) -> list[Worker]:
-    """Those that came up; the others are reported."""
-    end = time.monotonic() + _READY_SECONDS
-    for worker in workers:
-        answer = worker.answer(max(0.1, end - time.monotonic()))
-        if "error" in answer:
-            worker.lost = str(answer["error"])
-            say(Lost(worker.name, worker.lost))
-        else:
-            worker.steps = answer["ready"]
-            say(Pinned(worker.name, answer["cpus"]))
+    """Those that came up; the others are reported. They start at once, so one that hangs takes no time from others."""
+    starting, limit = {worker.pipe: worker for worker in workers}, _READY_SECONDS
+    while starting and (up := wait(starting, limit)):
+        for worker in (starting.pop(pipe) for pipe in up if isinstance(pipe, Connection)):
+            _came_up(worker, worker.answer(0.0))
+        limit = _OTHERS_READY_SECONDS
+    for worker in starting.values():
+        _came_up(worker, {"error": "it does not start"})
     return [worker for worker in workers if worker.lost is None]
+
+
+def _came_up(worker: Worker, answer: dict[str, Any]) -> None:
+    if "error" in answer:
+        worker.lost = str(answer["error"])
+        say(Lost(worker.name, worker.lost))
+    else:
+        worker.steps = answer["ready"]
+        say(Pinned(worker.name, answer["cpus"]))
 
 
 def alone_and_together(workers: Sequence[Worker], seconds: float) -> None:

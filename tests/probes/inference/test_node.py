@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -16,8 +17,8 @@ import pytest
 from bench.measure import budget
 from bench.model import Effort
 from probes.common.nvml import parse_cpulist
-from probes.inference.events import Done, Window, of, read
-from probes.inference.load.multi_gpu import alone_and_together
+from probes.inference.events import Done, Lost, Window, of, read
+from probes.inference.load.multi_gpu import alone_and_together, ready
 from probes.inference.parse import parse_node
 
 pytestmark = pytest.mark.slow
@@ -83,6 +84,32 @@ def test_the_cards_of_a_node_fit_their_time(monkeypatch: pytest.MonkeyPatch, car
     rounds = {window.round for window in said}
     assert len(said) == len(rounds) * len(Card.steps) * 2 * cards
     assert len(rounds) == 3 or cards == 16
+
+
+class Starting:
+    """A worker that is ready when its other end is written to."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.steps, self.lost = name, (), None
+        self.pipe, self.theirs = multiprocessing.Pipe()
+
+    def answer(self, timeout: float) -> Any:
+        assert self.pipe.poll(timeout)
+        return self.pipe.recv()
+
+
+def test_a_card_that_does_not_start_costs_its_own_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It used up 90 s, the load was ended at its bound, and no card of the node had a figure."""
+    said: list[Any] = []
+    monkeypatch.setattr("probes.inference.load.multi_gpu.say", said.append)
+    monkeypatch.setattr("probes.inference.load.multi_gpu._OTHERS_READY_SECONDS", 0.2)
+    workers: list[Any] = [Starting(str(number)) for number in range(8)]
+    for worker in workers[:3] + workers[4:]:
+        worker.theirs.send({"error": "no memory"} if worker.name == "5" else {"ready": ("copy",), "cpus": 4})
+    assert [worker.name for worker in ready(workers)] == ["0", "1", "2", "4", "6", "7"]
+    assert [(lost.device, lost.reason) for lost in said if isinstance(lost, Lost)] == [
+        ("5", "no memory"), ("3", "it does not start"),
+    ]  # fmt: skip
 
 
 def children(pid: int) -> set[int]:

@@ -339,3 +339,41 @@ def test_cards_that_take_too_long_beside_each_other_keep_what_they_gave_before()
     assert one(found, "accelerator_spread_ratio").value == pytest.approx(0.8 / 0.9)
     assert "tool_timed_out" in "\n".join(ctx.warnings)
     assert inference.measure(context(Late([])))
+
+
+class Ended(NodeTools):
+    """A load that is ended at its bound, after ``lines``."""
+
+    def __init__(self, lines: list[Line]) -> None:
+        super().__init__([])
+        self.lines = lines
+
+    def python(self, module: str, *arguments: str, **kwargs: Any) -> Completed:
+        error = TimedOut.told("tool_timed_out: python did not end within 30 s")
+        error.completed = super().python(module, *arguments, **kwargs)
+        raise error
+
+
+def test_a_load_that_is_ended_at_its_bound_keeps_the_stages_that_it_finished_and_names_the_others() -> None:
+    """A search that hung, or cards slow to start, lost every stage before it."""
+    gpu = {"event": "device", "kind": "cuda", "index": 0, "shape": "8b", "name": "NVIDIA H200", "devices": 8}
+    whole = [
+        gpu,
+        window("matmul", 0, flops=1e9),
+        *decode([10, 11], bytes=1e9)[1:],
+        *serve([request(0, 0.1, [0.2])])[1:],
+    ]
+    ctx = context(Ended(whole))
+    found = list(inference.measure(ctx))
+    assert one(found, "inference_tokens_per_second", stage="decode")
+    assert one(found, "accelerator_matmul_flops_per_second")
+    (late,) = (warning for warning in ctx.warnings if "tool_timed_out" in warning)
+    assert late.endswith("it had not finished copy, prefill, check, the other cards")  # quick searches for no rate
+    ctx = context(Ended([gpu, window("matmul", 0, flops=1e9), *decode([10, 11], bytes=1e9)[1:]]))
+    assert not [m for m in inference.measure(ctx) if m.labels.get("stage") == "serve"]
+    assert "check, serve, the other cards" in "\n".join(ctx.warnings)
+
+
+@pytest.mark.parametrize("lines", [[], [CPU], [CPU, {"event": "begin", "stage": "inference.setup"}]])
+def test_a_load_that_is_ended_before_its_first_window_has_timed_out(lines: list[Line]) -> None:
+    assert isinstance(refused(Ended(lines)), TimedOut)
