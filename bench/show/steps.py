@@ -1,0 +1,144 @@
+"""What to do next: commands to copy, with what each is for and about how long it takes."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from bench.measure.budget import WHOLE, WHOLE_WITH_PEER
+from bench.model import Code, Effort, Finding, Request, Status, code_of
+from bench.show.absent import GPU, PEER, Absent
+from bench.show.names import duration, gate_name
+from bench.show.text import clean
+
+MOST_STEPS = 5
+#: What stands for a card that training could have, on a node without one.
+_EMULATED = "emulated:unet3d-h100"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A command to copy, what it is for, and about how many seconds it takes (0: at once)."""
+
+    command: str
+    purpose: str
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.command}  {self.told}"
+
+    @property
+    def told(self) -> str:
+        return f"{self.purpose} ({duration(self.seconds)})" if self.seconds else self.purpose
+
+
+def next_steps(absent: Absent) -> tuple[Step, ...]:
+    """At most five, those that matter most first; none where no probe is known."""
+    found = _Steps(absent).steps() if absent.probes else ()
+    return tuple(dict.fromkeys(found))[:MOST_STEPS]
+
+
+class _Steps:
+    def __init__(self, absent: Absent) -> None:
+        self.absent, self.run, self.probes, self.owners = absent, absent.run, absent.probes, absent.owners
+
+    def steps(self) -> Iterator[Step]:
+        """Mend what fails, repeat what is undecided, measure what was left out, and on what this node has not."""
+        asked = [f for v in self.run.verdicts for f in v.findings if f.required and f.status is not Status.PASS]
+        effort = self.run.request.effort
+        for probe, gates in self._by_owner(f for f in asked if f.status is Status.FAIL):
+            remedy = clean(gates[0].remedy)
+            yield self.again(
+                [probe], effort, f"measures {_list(gates)} again" + (f", after this: {remedy}" if remedy else "")
+            )
+        undecided = [f for f in asked if f.status is Status.UNDECIDED]
+        for probe, gates in self._by_owner(f for f in undecided if code_of(f.reason) is not Code.INVALID):
+            yield self.again([probe], Effort.THOROUGH, f"decides {_list(gates)}, by more samples")
+        for probe, gates in self._by_owner(f for f in undecided if code_of(f.reason) is Code.INVALID):
+            yield self.again([probe], effort, f"measures {_list(gates)} on a quiet node", "--wait-quiet 10m")
+        yield from self._left_out([f for f in asked if f.status is Status.NO_DATA and not self.absent.needs(f)])
+        yield from self._absent_hardware({self.absent.needs(f) for f in asked if f.status is Status.NO_DATA})
+
+    def _by_owner(self, gates: Iterable[Finding]) -> list[tuple[str, list[Finding]]]:
+        same: dict[str, list[Finding]] = {}
+        for finding in gates:
+            if (owner := self.owners.get(finding.metric)) in self.probes:
+                same.setdefault(str(owner), []).append(finding)
+        return list(same.items())
+
+    def _left_out(self, gates: Sequence[Finding]) -> Iterator[Step]:
+        """What could be measured here and was not: left out or interrupted, out of this effort's reach, failed."""
+        left = [(probe, found) for probe, found in self._by_owner(gates) if not self.absent.measured(probe)]
+        for probe, found in (one for one in self._by_owner(gates) if one not in left):
+            if more := {Effort.QUICK: Effort.STANDARD, Effort.STANDARD: Effort.THOROUGH}.get(self.run.request.effort):
+                yield self.again([probe], more, f"measures {_list(found)}")
+        quiet = [p for p, found in left if self._skipped(p)]
+        if quiet:
+            names = [f for p, found in left if p in quiet for f in found]
+            yield self.again(quiet, self.run.request.effort, f"measures {_list(names)}")
+        if any(probe not in quiet for probe, _ in left):
+            yield Step("bench doctor", "says what is missing here, and the command that installs it", 10.0)
+
+    def _skipped(self, probe: str) -> bool:
+        codes = {code_of(result.reason) for result in self.run.results if result.probe == probe}
+        return not codes or bool(codes & {Code.NOT_ASKED_FOR, Code.INTERRUPTED})
+
+    def _absent_hardware(self, needs: set[str | None]) -> Iterator[Step]:
+        request = self.run.request
+        if PEER in needs and not request.peers:
+            peered = request.model_copy(update={"peers": ("HOST",)})
+            of_peers = [probe for probe in self.probes.values() if probe.peer_seconds is not None]
+            seconds = sum(probe.time(peered) for probe in of_peers)
+            command = self.command([probe.name for probe in of_peers], peered)
+            yield Step(command, "measures the network, once `bench peer --bind ADDRESS` runs on HOST", about(seconds))
+        if GPU in needs and not self.absent.without_gpu:
+            real = request.model_copy(update={"accelerator": "auto"})
+            seconds = (WHOLE_WITH_PEER if request.peers else WHOLE)[request.effort]
+            yield Step(self.command([], real), "measures on the GPUs themselves", about(seconds))
+        elif GPU in needs and not request.accelerator.startswith("emulated"):
+            emulated = request.model_copy(update={"accelerator": _EMULATED})
+            feeds = self.owners.get("starvation_ratio")
+            if feeds in self.probes:
+                seconds = self.probes[feeds].time(emulated)
+                yield Step(
+                    self.command([feeds], emulated), "shows whether this storage would feed an H100", about(seconds)
+                )
+
+    def again(self, names: Sequence[str], effort: Effort, purpose: str, more: str = "") -> Step:
+        """Run these probes once more; the whole run where one of them only watches others."""
+        request = self.run.request.model_copy(update={"effort": effort})
+        whole = any(self.probes[name].watch for name in names)
+        seconds = (WHOLE_WITH_PEER if request.peers else WHOLE)[effort]
+        if not whole:
+            seconds = sum(self.probes[name].time(request) for name in names)
+        return Step(self.command([] if whole else names, request, more), purpose, about(seconds))
+
+    def command(self, names: Sequence[str], request: Request, more: str = "") -> str:
+        """``bench run`` with what these probes need of the request; with all of it for no names."""
+        chosen = [self.probes[name] for name in names] or list(self.probes.values())
+        words = ["bench run", *(f"--probe {name}" for name in names), f"--effort {request.effort.value}"]
+        if any(probe.per_path for probe in chosen):
+            words += [f"--storage {_word(path)}" for path in request.storage]
+        if any(probe.peer_seconds is not None for probe in chosen):
+            words += [f"--peer {_word(peer)}" for peer in request.peers]
+        if request.accelerator != "auto" and any(not probe.peer_seconds for probe in chosen):
+            words += [f"--accelerator {_word(request.accelerator)}"]
+        return " ".join([*words, more]).strip()
+
+
+def _word(text: str) -> str:
+    return shlex.quote(clean(text, 200))
+
+
+def _list(gates: Iterable[Finding], most: int = 3) -> str:
+    names = list(dict.fromkeys(gate_name(f.metric, f.labels) for f in gates))
+    more = [f"{len(names) - most} more"] if len(names) > most else []
+    *first, last = [*names[:most], *more]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def about(seconds: float) -> float:
+    """The seconds as one says them beforehand: tens of seconds, then minutes."""
+    step = 60.0 if seconds > 90 else 10.0
+    return step * max(1, round(seconds / step))
