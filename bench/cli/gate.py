@@ -59,7 +59,7 @@ def gate(
             "regressions": [entry.public() for entry in compared.regressions],
         })  # fmt: skip
     else:
-        emit_run(judged, catalog.profiles, quiet=quiet, all_gates=all_gates)
+        emit_run(judged, catalog.probes, quiet=quiet, all_gates=all_gates)
         if baseline and not quiet:
             emit_lines(regression_lines(compared))
     status = exit_status(decide(judged.verdicts))

@@ -14,7 +14,7 @@ from bench.store.errors import one_line
 
 if TYPE_CHECKING:
     from bench.judge.fleet.model import FleetVerdict
-    from bench.judge.profile import Profile
+    from bench.measure.probe import Probe
     from bench.model import Run, Verdict
 
 
@@ -48,14 +48,14 @@ def emit_verdicts(verdicts: Sequence[Verdict | FleetVerdict]) -> None:
     emit("\n".join(f"{v.decision.value} {v.profile} score {wording.scored(v)}" for v in verdicts))
 
 
-def emit_run(run: Run, profiles: Sequence[Profile], *, quiet: bool = False, all_gates: bool = False) -> None:
-    """The verdicts for a person: one screen, or one line a profile."""
+def emit_run(run: Run, probes: Sequence[Probe], *, quiet: bool = False, all_gates: bool = False) -> None:
+    """The verdicts for a person: one screen, with what the probes may do next, or one line a profile."""
     from bench.show.terminal import screen
 
     if quiet:
         emit_verdicts(run.verdicts)
     else:
-        emit(screen.render(run, all_gates=all_gates, descriptions={p.name: p.description for p in profiles}))
+        emit(screen.render(run, probes, all_gates=all_gates))
 
 
 def write(data: bytes, output: Path | None, *, binary_name: str = "") -> None:

@@ -90,7 +90,7 @@ def run(
     if json:
         emit_json(document(judged))
     else:
-        emit_run(judged, catalog.profiles, quiet=quiet, all_gates=all_gates)
+        emit_run(judged, catalog.probes, quiet=quiet, all_gates=all_gates)
         more = convergence(judged, catalog, asked.precision) if asked.precision is not None else []
         more += regression_lines(compared) if baseline else []
         if more:

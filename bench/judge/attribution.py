@@ -141,9 +141,10 @@ def _attribute_path(arms: _Arms, limit: float) -> Attribution:
     )
     slower = _slower(arms) if bottleneck == "accelerator" else None
     explanation = _undecided(arms.doubt) if arms.doubt else _sentence(answer, (c, f), limit, slower)
+    advice = _advice(answer, arms.beside)
     if not arms.doubt and (why := _unsure(arms.rates, answer)):
-        explanation = f"{explanation[:-1]}, which is not sure, because {why}."
-    return _explained(answer, explanation, _advice(answer, arms.beside))
+        explanation, advice = f"{explanation[:-1]}, which is not sure.", f"It is not sure, because {why}. {advice}"
+    return _explained(answer, explanation, advice)
 
 
 def _slower(arms: _Arms) -> float | None:

@@ -40,16 +40,20 @@ class Absent:
         probe = self.probes.get(self.owners.get(finding.metric, ""))
         return PEER if probe and probe.peer_seconds is not None and not self.run.request.peers else None
 
+    def words(self, need: str) -> str:
+        """`GPU` or `PEER` in words: where an emulated one took the GPUs' place, it is they that are needed."""
+        return need if need is PEER or self.without_gpu else "the GPUs themselves"
+
     def cause(self, finding: Finding) -> str:
         """Why a gate has no figure, in words that gates with the same fate share."""
         if not wording.asked(finding):
-            return f"not asked: {wording.reason_text(finding.reason)}"
+            return f"not asked ({wording.reason_text(finding.reason)})"
         if need := self.needs(finding):
-            return f"needs {need}"
+            return f"needs {self.words(need)}"
         code, probe = code_of(finding.reason), self.owners.get(finding.metric)
         if code in wording.OF_A_PROBE:
             inner = (finding.reason or "").partition(": ")[2]
-            return why(code.removeprefix("probe_"), inner)
+            return self.why(code.removeprefix("probe_"), inner)
         if code is Code.NOT_MEASURED and self.measured(probe):
             return f"{probe} has no such figure at effort {self.run.request.effort.value}"
         return wording.reason_text(finding.reason) or "no reason was given"
@@ -57,14 +61,13 @@ class Absent:
     def measured(self, probe: str | None) -> bool:
         return any(result.probe == probe and result.outcome is Outcome.OK for result in self.run.results)
 
-
-def why(outcome: str, reason: str | None) -> str:
-    """How a probe ended and why, in words that gates and probes with the same fate share."""
-    code = code_of(reason)
-    if code in _NO_GPU or code in _NO_PEER:
-        return f"needs {GPU if code in _NO_GPU else PEER}"
-    if code is Code.NOT_ASKED_FOR:
-        return "left out by --probe"
-    if code is Code.INTERRUPTED:
-        return "interrupted"
-    return f"{' '.join(outcome.split('_'))}: {wording.reason_text(reason) or 'no reason was given'}"
+    def why(self, outcome: str, reason: str | None) -> str:
+        """How a probe ended and why, in words that gates and probes with the same fate share."""
+        code = code_of(reason)
+        if code in _NO_GPU or code in _NO_PEER:
+            return f"needs {self.words(GPU if code in _NO_GPU else PEER)}"
+        if code is Code.NOT_ASKED_FOR:
+            return "left out by --probe"
+        if code is Code.INTERRUPTED:
+            return "interrupted"
+        return f"{' '.join(outcome.split('_'))}: {wording.reason_text(reason) or 'no reason was given'}"

@@ -27,7 +27,7 @@ from bench.model import (
     code_of,
 )
 from bench.show import wording
-from bench.show.absent import GPU, PEER, Absent, why
+from bench.show.absent import GPU, PEER, Absent
 from bench.show.names import HEADROOM, columns, duration, figure, gate_name, needed
 from bench.show.steps import Step, next_steps
 from bench.show.text import clean
@@ -54,10 +54,14 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One gate. ``cells`` has one for each profile, None where it does not ask. ``cause``: why there is no figure."""
+    """One gate. ``measured`` names what stood in; ``interval`` is empty where it is one point, or does not count.
+
+    ``cells`` has one for each profile, None where it does not ask. ``cause``: why there is no figure.
+    """
 
     name: str
     measured: str
+    interval: str
     needed: str
     cells: tuple[Cell | None, ...]
     finding: Finding
@@ -73,12 +77,16 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A profile's line: what was decided, and what decided it. ``column`` heads its marks."""
+    """A profile's line: what was decided, what decided it, and what else there is to say where there is room.
+
+    ``column`` heads its marks.
+    """
 
     profile: str
     column: str
     decision: Decision
     because: str
+    more: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +100,17 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """All that is shown of a run. ``head``: lines of phrases, each of which stays whole."""
+    """All that is shown of a run. ``head``: lines of phrases, each of which stays whole.
+
+    ``proved``: what a GO still cannot rule out. ``notes``: doubts of the probes.
+    """
 
     head: tuple[tuple[str, ...], ...]
     answers: tuple[Answer, ...]
     rows: tuple[Row, ...]
     starvation: str
     accelerator: str
+    proved: tuple[str, ...]
     steps: tuple[Step, ...]
     missing: tuple[Missing, ...]
     notes: tuple[str, ...]
@@ -113,12 +125,14 @@ def matrix(run: Run, probes: Sequence[Probe] = ()) -> Matrix:
         rows=made.rows,
         starvation=made.starvation(),
         accelerator=accelerator(run),
+        proved=tuple(dict.fromkeys(text for verdict in run.verdicts for text in wording.proved(run, verdict))),
         steps=next_steps(made.absent),
         missing=made.missing(),
-        notes=made.notes(),
+        notes=tuple(dict.fromkeys(wording.doubts(run))),
     )
 
 
+_DOUBTS = (Code.INVALID, Code.STALE, Code.SUSPECT, Code.REGRESSED, Code.MISSING, Code.WARMING, Code.UNDETECTABLE)
 #: The labels that say where the worst of several was.
 _PLACES = {"path": "{}", "peer": "{}", "device": "GPU {}", "port": "{}", "host": "{}"}
 
@@ -151,7 +165,7 @@ class _Made:
         named = ", ".join(f"{found.count(name)} x {name}" for name in dict.fromkeys(found)) or "no GPU"
         asked = clean(self.run.request.accelerator, 60)
         if asked.startswith("emulated"):
-            return f"{named}: {asked} in its place"
+            return f"{asked} in place of {named if found else GPU}"
         return f"{named}: the CPU stood in" if "cpu" in wording.stand_ins(self.run) else named
 
     def _paths(self) -> Iterator[str]:
@@ -188,9 +202,11 @@ class _Made:
                 cells[at] = Cell(self.mark(finding), finding.required)
         shown = min((f for _, f in gates), key=lambda f: (f.observed is None, f.status is Status.NO_DATA))
         name, place = gate_name(shown.metric, shown.labels), self._place(shown)
+        measured, interval = self._measured(shown)
         return Row(
             name=f"{name}, {place}" if place else name,
-            measured=self._measured(shown),
+            measured=measured,
+            interval=interval,
             needed=needed(shown),
             cells=tuple(cells),
             finding=shown,
@@ -205,13 +221,13 @@ class _Made:
         hardware = finding.status is Status.NO_DATA and self.absent.needs(finding) is not None
         return Mark.ABSENT if hardware or not wording.asked(finding) else Mark.OPEN
 
-    def _measured(self, finding: Finding) -> str:
-        """The figure, with its interval where it counts, and with what stood in."""
+    def _measured(self, finding: Finding) -> tuple[str, str]:
+        """The figure with what stood in, and its interval where it counts."""
         if finding.observed is None:
-            return Mark.ABSENT.value if self.mark(finding) is Mark.ABSENT else "not measured"
+            return (Mark.ABSENT.value if self.mark(finding) is Mark.ABSENT else "not measured"), ""
         counts = finding.status is not Status.NO_DATA
-        text = figure(finding.observed, finding.interval if counts else None, finding.metric)
-        return f"{text} {clean(finding.stand_in, 20)}" if finding.stand_in else text
+        value, interval = figure(finding.observed, finding.interval if counts else None, finding.metric)
+        return f"{value} {clean(finding.stand_in or '', 20)}".rstrip() + _doubted(finding), interval
 
     def _place(self, finding: Finding) -> str:
         """Where the worst of several was; empty where all are the same, or there is one."""
@@ -233,18 +249,18 @@ class _Made:
             if row.cause:
                 same.setdefault(row.cause, []).append(row.name)
                 owners.add(self.absent.owners.get(row.finding.metric))
-                if code_of(row.finding.reason) in wording.OF_A_PROBE:
-                    mends.setdefault(row.cause, clean(row.finding.remedy))
         for result in self.run.results:
             left_out = result.outcome is Outcome.OK or code_of(result.reason) is Code.NOT_ASKED_FOR
-            cause = "" if left_out else why(result.outcome, result.reason)
+            cause = "" if left_out else self.absent.why(result.outcome, result.reason)
             if cause and (result.probe not in owners or cause not in same):
                 same.setdefault(cause, []).append(result.probe)
+            if cause and not cause.startswith("needs "):
                 mends.setdefault(cause, clean(result.remedy or ""))
         stood_in = [self.absent.needs(row.finding) for row in self.rows if not row.cause]
         for need in (GPU, PEER):
             if above := stood_in.count(need):
-                same.setdefault(f"needs {need}", []).insert(0, f"{wording.plural(above, 'gate')} marked - above")
+                names = same.setdefault(f"needs {self.absent.words(need)}", [])
+                names.insert(0, f"{wording.plural(above, 'gate')} marked - above")
         return tuple(Missing(cause, tuple(dict.fromkeys(names)), mends.get(cause, "")) for cause, names in same.items())
 
     # --- what decided
@@ -253,48 +269,40 @@ class _Made:
         names = [verdict.profile for verdict in self.run.verdicts]
         for verdict, column in zip(self.run.verdicts, columns(names), strict=True):
             required = [f for f in verdict.findings if f.required]
-            yield Answer(clean(verdict.profile, 60), column, verdict.decision, self._because(required))
+            because, more = self._because(required)
+            if verdict.required is not None:
+                more = (*more, wording.shown_of(verdict))
+            yield Answer(clean(verdict.profile, 60), column, verdict.decision, because, more)
 
-    def _because(self, gates: Sequence[Finding]) -> str:
-        """``1 of 12 gates fails: waiting for storage 71 % (<= 10 %)``, ``7 of 9 pass, 2 not measured``."""
-        of: dict[Status, list[Finding]] = {status: [f for f in gates if f.status is status] for status in Status}
-        failed, passed, number = of[Status.FAIL], of[Status.PASS], len(gates)
+    def _because(self, gates: Sequence[Finding]) -> tuple[str, tuple[str, ...]]:
+        """``1 of 12 gates fails: waiting for storage 71 %``, ``7 of 9 pass, 2 not measured``; and what else."""
+        of = {status: [f for f in gates if f.status is status] for status in Status}
         if not gates:
-            return "no gate decides"
-        open_ = [f"{len(of[Status.UNDECIDED])} undecided"] if of[Status.UNDECIDED] else []
-        rest = [*open_, *self._absent(of[Status.NO_DATA])]
+            return "no gate decides", ()
+        failed, passed, number = of[Status.FAIL], of[Status.PASS], len(gates)
+        undecided = [f"{len(of[Status.UNDECIDED])} undecided"] if of[Status.UNDECIDED] else []
+        rest = [*undecided, *self._absent(of[Status.NO_DATA])]
         if failed:
-            worst = min(failed, key=_broken)
-            more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
             fail = "fail" if len(failed) > 1 else "fails"
-            return "; ".join([f"{len(failed)} of {number} gates {fail}: {self.phrase(worst)}{more}", *rest])
-        return ", ".join([f"{len(passed)} of {number} pass", *rest]) + self._closest(passed)
+            more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
+            return f"{len(failed)} of {number} gates {fail}: {self.phrase(min(failed, key=_broken))}{more}", tuple(rest)
+        return ", ".join([f"{len(passed)} of {number} pass", *rest]), tuple(_closest(passed))
 
     def phrase(self, finding: Finding) -> str:
         if finding.metric == HEADROOM and finding.observed is not None and finding.limit.min:
             number = accelerators(self.run) or 1
             enough = math.floor(10.0 * max(0.0, finding.observed) * number / finding.limit.min) / 10.0
             return f"storage feeds {enough:g} of {wording.plural(number, 'accelerator')}"
-        return f"{gate_name(finding.metric, finding.labels)} {self._figure(finding)} ({needed(finding)})"
-
-    def _figure(self, finding: Finding) -> str:
-        return "not measured" if finding.observed is None else figure(finding.observed, None, finding.metric)
+        value = "" if finding.observed is None else figure(finding.observed, None, finding.metric)[0]
+        return f"{gate_name(finding.metric, finding.labels)} {value}".rstrip() + _doubted(finding)
 
     def _absent(self, gates: Sequence[Finding]) -> Iterator[str]:
         needs = [self.absent.needs(finding) for finding in gates]
         for need in (GPU, PEER):
             if number := needs.count(need):
-                yield f"{number} {'needs' if number == 1 else 'need'} {need}"
+                yield f"{number} {'needs' if number == 1 else 'need'} {self.absent.words(need)}"
         if number := needs.count(None):
             yield f"{number} not measured"
-
-    def _closest(self, passed: Sequence[Finding]) -> str:
-        known = [f for f in passed if margin(f) is not None]
-        if not known:
-            return ""
-        closest = min(known, key=wording.closeness)
-        far = wording.margin(closest).removesuffix(" spare")
-        return f"; closest: {gate_name(closest.metric, closest.labels)}, {far} to spare" if far else ""
 
     # --- sentences
 
@@ -306,12 +314,21 @@ class _Made:
         sentence = clean(found.explanation)
         end = sentence.find(". ")
         first = sentence if end < 0 else sentence[: end + 1]
-        return first if found.valid else f"Does not count: {first}"
+        return first if found.valid or found.bottleneck == "undetermined" else f"Does not count: {first}"
 
-    def notes(self) -> tuple[str, ...]:
-        """Doubts of the probes, and what each profile's GO stands on."""
-        proved = (text for verdict in self.run.verdicts for text in wording.proved(self.run, verdict))
-        return tuple(dict.fromkeys([*proved, *wording.doubts(self.run)]))
+
+def _doubted(finding: Finding) -> str:
+    """``, regressed``: the word for what a figure and its limit alone do not show."""
+    code = code_of(finding.reason)
+    return f", {code.value}" if code in _DOUBTS else ""
+
+
+def _closest(passed: Sequence[Finding]) -> Iterator[str]:
+    known = [finding for finding in passed if wording.margin(finding)]
+    if known:
+        closest = min(known, key=wording.closeness)
+        far = wording.margin(closest).removesuffix(" spare")
+        yield f"closest: {gate_name(closest.metric, closest.labels)}, {far} to spare"
 
 
 def _broken(finding: Finding) -> float:
@@ -328,7 +345,7 @@ _BUSY, _DRIVER = "accelerator_busy_ratio", "accelerator_utilization_ratio"
 def accelerator(run: Run) -> str:
     """What the silicon did, what the driver says, and what it waited for; empty where none of it was measured.
 
-    Of several cards the one that did least.
+    Of several cards the one that did least. A CPU that stands in is no accelerator, and nothing is said of it.
     """
     serve, fed = _least(run, _BUSY, stage="serve"), _least(run, _BUSY, stage="feed.storage")
     driver = _least(run, _DRIVER, stage="inference.serve", source="nvml")
@@ -354,7 +371,8 @@ def accelerator(run: Run) -> str:
 
 
 def _least(run: Run, metric: str, **labels: str) -> Measurement | None:
-    return min(run.find(metric, **labels), key=lambda m: m.value, default=None)
+    real = [m for m in run.find(metric, **labels) if m.stand_in != "cpu"]
+    return min(real, key=lambda m: m.value, default=None)
 
 
 def _percent(found: Measurement | None) -> str:

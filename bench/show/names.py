@@ -13,7 +13,7 @@ _SEQUENTIAL = {"pattern": "sequential", "block_bytes": "1048576", "queue_depth":
 _NAMES: tuple[tuple[str, Mapping[str, str], str], ...] = (
     ("starvation_ratio", {"component": "storage"}, "waiting for storage"),
     ("starvation_ratio", {"component": "total"}, "waiting for data"),
-    ("storage_headroom_ratio", {}, "accelerators fed by storage"),
+    ("storage_headroom_ratio", {}, "accelerators fed"),
     ("storage_read_bytes_per_second", _SEQUENTIAL, "storage read"),
     ("storage_write_bytes_per_second", _SEQUENTIAL, "storage write"),
     ("storage_read_latency_seconds", {"pattern": "random", "queue_depth": "1"}, "storage read latency"),
@@ -24,9 +24,9 @@ _NAMES: tuple[tuple[str, Mapping[str, str], str], ...] = (
     ("collective_bus_bytes_per_second", {}, "all-reduce"),
     ("inference_first_token_seconds", {}, "time to first token"),
     ("inference_inter_token_seconds", {}, "time between tokens"),
-    ("inference_bandwidth_utilization_ratio", {"stage": "decode", "batch": "1"}, "memory speed used, one user"),
-    ("inference_bandwidth_utilization_ratio", {"stage": "decode"}, "memory speed used, decode"),
-    ("inference_flops_utilization_ratio", {"stage": "prefill"}, "arithmetic used, prefill"),
+    ("inference_bandwidth_utilization_ratio", {"stage": "decode", "batch": "1"}, "memory speed for one user"),
+    ("inference_bandwidth_utilization_ratio", {"stage": "decode"}, "memory speed in decode"),
+    ("inference_flops_utilization_ratio", {"stage": "prefill"}, "arithmetic in prefill"),
     ("accelerator_uncorrected_errors", {}, "uncorrected memory errors"),
     ("accelerator_mismatched_values", {}, "wrong products"),
     ("accelerator_drain_reasons", {}, "reasons to drain the GPU"),
@@ -52,13 +52,14 @@ def gate_name(metric: str, labels: Mapping[str, str]) -> str:
     return wording.series_name(metric, labels)
 
 
-def figure(value: float, interval: tuple[float, float] | None, metric: str) -> str:
-    """``2.3 (2.2 to 2.4)``. Accelerators are counted, and a share that is nothing but noise is 0."""
+def figure(value: float, interval: tuple[float, float] | None, metric: str) -> tuple[str, str]:
+    """``2.3`` and ``2.2 to 2.4``, empty where it is one point. Accelerators are counted; a share of mere noise is 0."""
     if metric == HEADROOM:
         metric = "accelerators"
     if metric.endswith("_ratio") and abs(value) < 1e-6 and (interval is None or interval[0] <= 0.0 <= interval[1]):
         value = 0.0
-    return wording.quantity(value, interval, metric).replace("..", " to ")
+    shown, _, rest = wording.quantity(value, interval, metric).partition(" (")
+    return shown, rest.removesuffix(")").replace("..", " to ")
 
 
 def needed(finding: Finding) -> str:

@@ -212,9 +212,14 @@ def scored(verdict: Verdict | FleetVerdict) -> str:
     whole = score(verdict.score)
     if not isinstance(verdict, Verdict) or verdict.required is None:
         return whole
+    return f"{whole} ({shown_of(verdict)})"
+
+
+def shown_of(verdict: Verdict) -> str:
+    """``7 of 8 measured, weakest 83``: what a score stands on."""
     weakest = verdict.weakest_measured_score
     low = "" if weakest is None else f", weakest {score(weakest)}"
-    return f"{whole} ({verdict.measured} of {verdict.required} measured{low})"
+    return f"{verdict.measured} of {verdict.required} measured{low}"
 
 
 def asked(finding: Finding) -> bool:

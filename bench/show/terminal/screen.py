@@ -1,29 +1,43 @@
-"""One screen: what the node may do, why, what the accelerator waited for, what could not be measured and what mends it.
+"""One screen: the run's matrix on a terminal, in a log or in an e-mail.
 
-Words carry the meaning; colour only repeats it. The layout is plain characters without boxes, so that it reads the
-same on a terminal, in a log and in an e-mail. All foreign text goes through `clean`.
+Words carry the meaning; colour only repeats it. What does not fit beside each other stands below each other, in the
+same order: 100 columns hold everything, 40 are enough. Rich lays it out and is loaded only then.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TextIO
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, TextIO
 
-from bench.model import Code, Decision, Finding, Run, Status, Verdict, code_of
-from bench.show import wording
-from bench.show.text import cells, clean, fold, hang, pad
-from bench.units import human
+from bench.measure.probe import Probe
+from bench.model import Decision, Run
+from bench.show.matrix import Answer, Cell, Mark, Matrix, Row, matrix
+from bench.show.text import cells, clean, fold, hang
 
-#: The styles have rich's names.
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+    from rich.text import Text
+
 _DECISION = {Decision.GO: "bold green", Decision.NO_GO: "bold red", Decision.INCONCLUSIVE: "bold yellow"}
-_STATUS = {Status.PASS: "green", Status.FAIL: "red", Status.NO_DATA: "yellow", Status.UNDECIDED: "yellow"}
+_MARK = {Mark.PASS: "green", Mark.FAIL: "bold red", Mark.OPEN: "yellow", Mark.ABSENT: "dim"}
 _NARROW, _WIDE = 40, 160
-_MOST_WARNINGS = 5
-_MOST_REMEDIES = 6
-_GAP = "  "
+#: Columns that a gate's name needs beside its figures, and a gate beside its marks; else they stand below it.
+_LEAST_NAME, _LEAST_GATE = 16, 26
+_LEAST_REASON = 40
+_MARK_CELLS = 6
+_GAP = 2
+_MOST_NOTES = 2
+_STEP = 5
+_MEANING = {
+    Mark.OPEN: "? undecided or not measured",
+    Mark.ABSENT: "- needs what is not here",
+}
+_ASCII = str.maketrans({"≤": "<=", "≥": ">=", "·": ".", "µ": "u", "°": "", "–": "-", "…": "..."})
 
 
 def is_colourful(stream: TextIO) -> bool:
@@ -33,222 +47,206 @@ def is_colourful(stream: TextIO) -> bool:
 
 def render(
     run: Run,
+    probes: Sequence[Probe] = (),
     *,
     width: int | None = None,
     colour: bool | None = None,
+    ascii_only: bool | None = None,
     all_gates: bool = False,
-    descriptions: Mapping[str, str] | None = None,
 ) -> str:
-    """The screen as text that ends with a newline.
+    """The screen as text that ends with a newline. ``probes`` know the next commands.
 
-    ``width`` in columns, the terminal's by default. ``colour`` adds ANSI colours; by default as standard output can.
-    ``all_gates`` gives passes and gates without data a line each. ``descriptions`` of the profiles by name.
+    ``width`` in columns, the terminal's by default; ``colour`` adds ANSI colours, ``ascii_only`` leaves out what is not
+    ASCII: by default as standard output can. ``all_gates`` gives gates without a figure a line each.
     """
+    from rich.console import Console
+
     columns = min(max(width or shutil.get_terminal_size((80, 24)).columns, _NARROW), _WIDE)
-    paint = _painter(is_colourful(sys.stdout) if colour is None else colour)
-    screen = _Screen(run, columns, all_gates, paint)
-    end = [*screen.to_do(), *screen.not_measured(), *screen.warnings()]
-    parts = [screen.head(), *screen.verdicts(descriptions or {}), screen.starvation(), end]
-    return "\n\n".join("\n".join(line.rstrip() for line in part) for part in parts if part) + "\n"
+    colours = is_colourful(sys.stdout) if colour is None else colour
+    console = Console(
+        file=io.StringIO(), width=columns, force_terminal=colours, color_system="standard" if colours else None,
+        legacy_windows=False, _environ={},
+    )  # fmt: skip
+    plain = not (sys.stdout.encoding or "ascii").lower().startswith("utf") if ascii_only is None else ascii_only
+    return drawn(matrix(run, probes), console, all_gates=all_gates, ascii_only=plain)
 
 
-def _painter(wanted: bool) -> Callable[[str, str], str]:
-    """Puts a style on a text, by rich's styles and none of its markup: ``[`` in a host name is a bracket."""
-    if not wanted:
-        return lambda text, _: text
-    from rich.color import ColorSystem
-    from rich.style import Style
-
-    return lambda text, style: Style.parse(style).render(text, color_system=ColorSystem.STANDARD)
-
-
-def _widest(texts: Iterable[str]) -> int:
-    return max(map(cells, texts), default=0)
+def drawn(found: Matrix, console: Console, *, all_gates: bool = False, ascii_only: bool = False) -> str:
+    """The matrix as the console draws it, each line without blanks at its end."""
+    with console.capture() as captured:
+        console.print(Screen(found, console.width, all_gates=all_gates).whole())
+    text = captured.get().replace("\xa0", " ")
+    text = text.translate(_ASCII) if ascii_only else text
+    return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
 
 
-class _Screen:
-    """The parts of the screen, each as lines. All verdicts share the widths of the columns, as narrow as can be."""
+class Screen:
+    """The parts of the screen, as rich draws them: on a console that records, they can be exported as a picture."""
 
-    def __init__(self, run: Run, width: int, all_gates: bool, paint: Callable[[str, str], str]) -> None:
-        self.run, self.width, self.all_gates, self.paint = run, width, all_gates, paint
-        findings = [finding for verdict in run.verdicts for finding in verdict.findings]
-        rows = [finding for finding in findings if self.has_row(finding)]
-        self.status = _widest(wording.STATUS[finding.status] for finding in findings)
-        self.measured = _widest(map(wording.observed, rows))
-        self.needs = _widest(wording.needed(f.limit, f.metric) for f in rows)
-        self.indent = self.status + 2 * len(_GAP)
-        figures = self.measured + self.needs + _widest(map(wording.margin, rows)) + 3 * len(_GAP)
-        self.name = width - self.indent - figures
-        # where the worst was: only where several were asked for
-        self.places = all_gates or len(run.request.storage) > 1 or len(run.request.peers) > 1
+    def __init__(self, found: Matrix, width: int, *, all_gates: bool = False) -> None:
+        self.found, self.width, self.all_gates = found, width, all_gates
+        self.rows = [row for row in found.rows if all_gates or not row.cause]
 
-    def has_row(self, finding: Finding) -> bool:
-        """Failing and undecided gates have a line each; the rest is folded by what they share."""
-        return self.all_gates or finding.status in (Status.FAIL, Status.UNDECIDED)
+    def whole(self) -> RenderableType:
+        from rich.console import Group
 
-    # --- the node
+        below = [*self.sentences(), *self.steps(), *self.missing(), *self.notes()]
+        parts = [part for part in (list(self.head()), list(self.answers()), list(self.gates()), below) if part]
+        return Group(*(one for part in parts for one in (["", *part] if part is not parts[0] else part)))
 
-    def head(self) -> list[str]:
-        run = self.run
-        effort = f"effort {run.request.effort.value}"
-        first = [clean(run.node.hostname, 60), wording.when(run.started_at), effort, f"run {clean(run.id, 40)}"]
-        lines = [*self.styled(fold("  ".join(first), self.width), "bold"), *fold(self.accelerator(), self.width)]
-        if run.replay_of:
-            text = f"replayed from {clean(run.replay_of, 60)}: nothing was measured now"
-            lines += self.styled(fold(text, self.width), "yellow")
-        if run.interrupted_by is not None:
-            text = f"interrupted by signal {run.interrupted_by}: what was finished is shown"
-            lines.append(self.paint(text, "yellow"))
-        return lines
+    def head(self) -> Iterator[RenderableType]:
+        """Each line's phrases beside each other as far as they fit."""
+        for at, phrases in enumerate(self.found.head):
+            yield _lines(_flow(phrases, self.width), "bold" if at == 0 else "" if at == 1 else "yellow")
 
-    def accelerator(self) -> str:
-        found = wording.gpus(self.run)
-        named = [f"{found.count(name)} x {name}" if found.count(name) > 1 else name for name in dict.fromkeys(found)]
-        asked = clean(self.run.request.accelerator, 60)
-        stood_in = wording.stand_ins(self.run)
-        shown = asked if asked != "auto" else ", ".join(named) or "no GPU found"
-        return f"accelerator: {shown}" + (f"  stand-ins: {', '.join(stood_in)}" if stood_in else "")
+    def answers(self) -> Iterator[RenderableType]:
+        answers = self.found.answers
+        if not answers:
+            yield _lines(fold("Not judged yet: bench gate judges it.", self.width))
+            return
+        heads = (max(cells(answer.profile) for answer in answers), max(len(answer.decision) for answer in answers))
+        room = self.width - sum(heads) - 3 * _GAP
+        if room >= _LEAST_REASON:
+            table = _table(header=False)
+            for answer in answers:
+                table.add_row(_lines([answer.profile], "bold"), _decision(answer), _lines([_reason(answer, room)]))
+            yield _indented(table)
+            return
+        for answer in answers:
+            title = _lines(["  "]).append_text(_decision(answer)).append(f"  {clean(answer.profile, 40)}", "bold")
+            yield title if title.cell_len <= self.width else _lines(hang(title.plain.strip(), self.width), "bold")
+            yield _lines(hang(_reason(answer, self.width - 2 * _GAP), self.width, 2 * _GAP))
 
-    # --- the verdicts
+    # --- the gates
 
-    def verdicts(self, descriptions: Mapping[str, str]) -> list[list[str]]:
-        """Of each its title, every gate in one of the lines, and what else its decision rests on."""
-        if not self.run.verdicts:
-            return [self.labelled("Not judged yet; judge it with: ", f"bench gate {clean(self.run.id, 40)}")]
-        return [
-            [
-                *self.title(verdict, clean(descriptions.get(verdict.profile, ""))),
-                *self.gates(wording.worst_first(verdict.findings)),
-                *(line for text in wording.proved(self.run, verdict) for line in self.hanging(None, text)),
-            ]
-            for verdict in self.run.verdicts
-        ]
+    def gates(self) -> Iterator[RenderableType]:
+        """All of a gate on one line; or its interval below its figure; or both below its name; or the marks as well."""
+        if not self.rows:
+            return
+        marks = sum(max(_MARK_CELLS, cells(answer.column)) + _GAP for answer in self.found.answers)
+        needed = max(cells(_signs(row.needed)) for row in self.rows)
+        room = self.width - marks - needed - 3 * _GAP
+        if room - max(cells(_measured(row)) for row in self.rows) >= _LEAST_NAME:
+            rows = ([row.name, _measured(row), _signs(row.needed)] for row in self.rows)
+            yield self._matrix(["", "measured", "needed"], rows)
+        elif room - max(max(cells(row.measured), cells(row.interval) + 2) for row in self.rows) >= _LEAST_NAME:
+            rows = ([row.name, _measured(row, "\n"), _signs(row.needed)] for row in self.rows)
+            yield self._matrix(["", "measured", "needed"], rows)
+        elif (room := self.width - marks - _GAP) >= _LEAST_GATE:
+            rows = (["\n".join([*fold(row.name, room), *hang(_figures(row), room)])] for row in self.rows)
+            yield self._matrix([""], rows)
+        else:
+            yield from map(self._below, self.rows)
+        yield from self._legend()
 
-    def title(self, verdict: Verdict, described: str) -> list[str]:
-        decision = verdict.decision.value
-        head = f"{decision} {clean(verdict.profile, 60)}, score {wording.scored(verdict)}"
-        first, *rest = hang(f"{head}: {described}" if described else head, self.width, 0)
-        word = self.paint(decision, _DECISION[verdict.decision])
-        return [word + self.paint(first[len(decision) :], "bold"), *self.styled(rest, "bold")]
+    def _matrix(self, titles: Sequence[str], gates: Iterable[Sequence[str]]) -> RenderableType:
+        table = _table(header=True)
+        for at, title in enumerate((*titles, *(answer.column for answer in self.found.answers))):
+            table.add_column(_lines([title]), overflow="fold", no_wrap=at > 0)
+        for row, gate in zip(self.rows, gates, strict=True):
+            table.add_row(*(_lines([text]) for text in gate), *map(_mark, row.cells))
+        return _indented(table)
 
-    def gates(self, findings: Sequence[Finding]) -> list[str]:
-        """Those with a row; those without data by reason, as an absent probe has many gates; the passes."""
-        lines = [line for finding in findings if self.has_row(finding) for line in self.row(finding)]
-        folded = [finding for finding in findings if not self.has_row(finding)]
-        whys: dict[str, list[str]] = {}
-        for finding in (f for f in folded if f.status is Status.NO_DATA and wording.asked(f)):
-            whys.setdefault(_why_no_data(finding), []).append(_with_figure(finding))
-        for why, names in whys.items():
-            lines += self.hanging(Status.NO_DATA, f"{', '.join(names)}: {why}")
-        passes = [finding for finding in folded if finding.status is Status.PASS]
-        if passes:
-            closest = wording.margin(min(passes, key=wording.closeness))
-            far = f": {'closest ' if len(passes) > 1 else ''}{closest}" if closest else ""
-            lines += self.hanging(Status.PASS, ", ".join(map(wording.gate_name, passes)) + far)
-        return lines
+    def _below(self, row: Row) -> RenderableType:
+        marks = [f"{cell} {answer.column}" for cell, answer in zip(row.cells, self.found.answers, strict=True) if cell]
+        lines = [*hang(row.name, self.width), *hang(_figures(row), self.width, 2 * _GAP)]
+        return _lines([*lines, *(" " * 2 * _GAP + line for line in _flow(marks, self.width - 2 * _GAP))])
 
-    def row(self, finding: Finding) -> list[str]:
-        name, style = wording.gate_name(finding), _STATUS[finding.status]
-        need = wording.needed(finding.limit, finding.metric)
-        figures = f"{pad(wording.observed(finding), self.measured)}{_GAP}{pad(need, self.needs)}"
-        if self.name < 0:  # a very narrow terminal
-            words = ", ".join(text for text in (f"{name} {figures}".rstrip(), wording.margin(finding)) if text)
-            return self.hanging(finding.status, " ".join(words.split()))
-        mark = self.paint(_GAP + pad(wording.STATUS[finding.status], self.status) + _GAP, style)
-        end = _GAP + figures + _GAP + self.paint(wording.margin(finding), style)
-        if cells(name) <= self.name:
-            return [mark + pad(name, self.name) + end, *self.reason(finding)]
-        first, *rest = self.hanging(None, name)
-        return [mark + first.lstrip(), *rest, " " * (self.indent + self.name) + end, *self.reason(finding)]
+    def _legend(self) -> Iterator[RenderableType]:
+        """What the marks mean that are no words, as far as they are there."""
+        shown = [cell for row in self.rows for cell in row.cells if cell]
+        meant = [text for mark, text in _MEANING.items() if any(cell.mark is mark for cell in shown)]
+        meant += ["( ) never decides"] if any(not cell.required for cell in shown) else []
+        if meant:
+            yield _lines([f"  {line}" for line in _flow(meant, self.width - _GAP)], "dim")
 
-    def reason(self, finding: Finding) -> list[str]:
-        """Why, where the figures do not say it already: in parentheses it says where the worst was."""
-        reason = clean(finding.reason or "")
-        said = reason.startswith("(") or (code_of(reason) is Code.STRADDLES_LIMIT and ", because " not in reason)
-        if not reason or (said and not self.places):
-            return []
-        return self.hanging(None, reason if self.all_gates else clean(reason, self.width - self.indent))
+    # --- below
 
-    def hanging(self, status: Status | None, text: str) -> list[str]:
-        """The text behind the status, or below the text of the line above."""
-        first, *rest = fold(text, self.width - self.indent)
-        below = " " * self.indent
-        mark = self.paint(pad(_GAP + wording.STATUS[status], self.indent), _STATUS[status]) if status else below
-        return [mark + first, *(below + line for line in rest)]
+    def sentences(self) -> Iterator[RenderableType]:
+        for sentence in (self.found.starvation, self.found.accelerator, *self.found.proved):
+            if sentence:
+                yield _lines(fold(sentence, self.width))
 
-    def starvation(self) -> list[str]:
-        found = self.run.attribution
-        if found is None:
-            return []
-        notes = [] if found.valid else ["does not count"]
-        notes += [f"stand-in: {clean(found.stand_in)}"] if found.stand_in else []
-        label = f"Starvation ({', '.join(notes)}): " if notes else "Starvation: "
-        return self.labelled(label, clean(found.explanation))
+    def steps(self) -> Iterator[RenderableType]:
+        if self.found.steps:
+            yield _lines(["Next"], "bold")
+        for number, step in enumerate(self.found.steps, 1):
+            head, *rest = fold(step.command, self.width - _STEP - 2)
+            yield _lines([f"  {number}. {head}", *(" " * _STEP + line for line in rest)], "bold", " \\\n")
+            yield _lines([" " * _STEP + line for line in fold(step.told, self.width - _STEP)])
 
-    # --- what to do
+    def missing(self) -> Iterator[RenderableType]:
+        found = () if self.all_gates else self.found.missing
+        if found:
+            yield _lines(["Not measured"], "bold")
+        for one in found:
+            yield _lines(hang(f"{one.cause}: {', '.join(one.names)}", self.width))
+            if one.mend:
+                yield _lines(hang(f"fix: {one.mend}", self.width, 2 * _GAP))
 
-    def to_do(self) -> list[str]:
-        todo = wording.to_do(self.run, wording.bare_name)
-        texts = (f"{', '.join(names)}: {remedy}" for remedy, names in todo.items())
-        return self.section("What to do", [hang(text, self.width) for text in texts], _MOST_REMEDIES)
-
-    def not_measured(self) -> list[str]:
-        """Each hole once, with the command that mends it; holes with the same mend stand together.
-
-        A gate without data that nothing is known to mend stands with its verdict only.
-        """
-        by_mend: dict[str, list[str]] = {}
-        for number, hole in enumerate(wording.holes(self.run)):
-            what = f"{', '.join(hole.names)} {hole.state}"
-            if hole.state == wording.STATUS[Status.NO_DATA]:
-                if not hole.mend:
-                    continue
-                what = hole.names[0] if len(hole.names) == 1 else wording.plural(len(hole.names), "gate")
-            by_mend.setdefault(hole.mend or f"\0{number}", []).append(f"{what}: {hole.why}")
-        items = [self.mended("; ".join(texts), "" if mend[0] == "\0" else mend) for mend, texts in by_mend.items()]
-        return self.section("Not measured", items, len(items))
-
-    def mended(self, text: str, mend: str) -> list[str]:
-        """What is missing, and the command that mends it: on a line of its own, so that it can be copied."""
-        whole = hang(f"{text}; mend: {mend}" if mend else text, self.width)
-        if not mend or len(whole) == 1:
-            return whole
-        return [*hang(text, self.width), *hang(f"mend: {mend}", self.width, 4)]
-
-    def warnings(self) -> list[str]:
-        items = [hang(doubt, self.width) for doubt in dict.fromkeys(wording.doubts(self.run))]
-        return self.section("Warnings", items, _MOST_WARNINGS)
-
-    # --- building blocks
-
-    def section(self, title: str, items: Sequence[Sequence[str]], most: int) -> list[str]:
-        if not items:
-            return []
-        more = f"  and {len(items) - most} more: bench explain {clean(self.run.id, 40)}"
-        lines = [line for item in items[:most] for line in item] + ([more] if len(items) > most else [])
-        return [self.paint(f"{title}:", "bold"), *lines]
-
-    def labelled(self, label: str, text: str) -> list[str]:
-        first, *rest = fold(label + text, self.width)
-        return [self.paint(first[: len(label)], "bold") + first[len(label) :], *rest]
-
-    def styled(self, lines: Iterable[str], style: str) -> list[str]:
-        return [self.paint(line, style) for line in lines]
+    def notes(self) -> Iterator[RenderableType]:
+        notes = self.found.notes if self.all_gates else self.found.notes[:_MOST_NOTES]
+        if notes:
+            more = "" if len(notes) == len(self.found.notes) else f" ({len(self.found.notes)}, --all-gates shows all)"
+            yield _lines([f"Notes{more}"], "bold")
+        for note in notes:
+            yield _lines(hang(note if self.all_gates else clean(note, self.width - 2 * _GAP), self.width))
 
 
-def _why_no_data(finding: Finding) -> str:
-    """In short: the probe's own reason stands once, under "Not measured"."""
-    code = code_of(finding.reason)
-    if code is Code.STAND_IN:
-        return "a stand-in does not count"
-    if code in wording.OF_A_PROBE:
-        return " ".join(code.split("_")[1:])
-    return wording.reason_text(finding.reason) or "no reason was given"
+def _lines(lines: Iterable[str], style: str = "", end: str = "\n") -> Text:
+    """Foreign text is no markup: ``[`` in a host name is a bracket."""
+    from rich.text import Text
+
+    return Text(end.join(lines), style=style, overflow="fold")
 
 
-def _with_figure(finding: Finding) -> str:
-    """A stand-in's number is shown with what it would have to be; it decides nothing."""
-    if finding.observed is None:
-        return wording.gate_name(finding)
-    shown, need = human(finding.observed, finding.metric), wording.needed(finding.limit, finding.metric)
-    return f"{wording.gate_name(finding)} {shown} ({need})"
+def _table(*, header: bool) -> Table:
+    from rich.table import Table
+
+    return Table(box=None, show_header=header, header_style="", pad_edge=False, padding=(0, _GAP, 0, 0))
+
+
+def _indented(table: Table) -> RenderableType:
+    from rich.padding import Padding
+
+    return Padding(table, (0, 0, 0, _GAP))
+
+
+def _decision(answer: Answer) -> Text:
+    return _lines([answer.decision.value], _DECISION[answer.decision])
+
+
+def _reason(answer: Answer, width: int) -> str:
+    """What decided, and as much more as stands on the same line."""
+    whole = answer.because
+    for more in answer.more:
+        whole = f"{whole}; {more}" if cells(f"{whole}; {more}") <= width else whole
+    return whole
+
+
+def _mark(cell: Cell | None) -> Text:
+    return _lines(["·"], "dim") if cell is None else _lines([str(cell)], _MARK[cell.mark])
+
+
+def _measured(row: Row, gap: str = " ") -> str:
+    return f"{row.measured}{gap}({row.interval})" if row.interval else row.measured
+
+
+def _figures(row: Row) -> str:
+    """The need stays in one piece: its blanks do not break."""
+    return f"{_measured(row)}, needs {_signs(row.needed)}".replace("≤ ", "≤\xa0").replace("≥ ", "≥\xa0")
+
+
+def _signs(text: str) -> str:
+    return text.replace("<=", "≤").replace(">=", "≥")
+
+
+def _flow(phrases: Iterable[str], width: int) -> list[str]:
+    """Lines of whole phrases, three blanks apart; a phrase that is too long has lines of its own."""
+    lines: list[str] = []
+    for phrase in phrases:
+        if lines and cells(f"{lines[-1]}   {phrase}") <= width:
+            lines[-1] += f"   {phrase}"
+        else:
+            lines += fold(phrase, width)
+    return lines
