@@ -266,6 +266,7 @@ class Metric(Frozen):
 
 #: Few measurements have it, and a document has hundreds of them: it is not written where it is None.
 _ONLY_IF_SET: Any = Field(exclude_if=lambda value: value is None)
+_ONLY_IF_ANY: Any = Field(exclude_if=lambda value: not value)
 #: One round's values in ascending order, each with how many there were.
 Distribution = tuple[tuple[float, int], ...]
 
@@ -329,11 +330,20 @@ class Evidence(Frozen):
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
+class Source(Frozen):
+    """What a run was made by (the product, a file of declared checks), and its digest."""
+
+    kind: Name
+    name: Text
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
 class ProbeResult(Frozen):
     """What one probe found. It has measurements if and only if it is ok, and a reason otherwise.
 
     ``reason`` begins with a machine-readable word and a colon: ``tool_missing: fio is not installed``.
-    ``remedy`` is the command or step that fixes it. ``warnings`` are doubts that do not void the numbers.
+    ``remedy`` is the command or step that fixes it. ``warnings`` are doubts that do not void the numbers. ``sources``
+    are the files that were measured or measured by.
     """
 
     probe: Name
@@ -345,6 +355,7 @@ class ProbeResult(Frozen):
     measurements: tuple[Measurement, ...] = ()
     series: tuple[Series, ...] = ()
     warnings: tuple[Text, ...] = ()
+    sources: Annotated[tuple[Source, ...], _ONLY_IF_ANY] = ()
 
     @model_validator(mode="after")
     def _measured_or_says_why(self) -> Self:
@@ -462,6 +473,7 @@ class Run(Frozen):
     interrupted_by: int | None = None  # the signal's number
     node: Node
     request: Request
+    sources: Annotated[tuple[Source, ...], _ONLY_IF_ANY] = ()
     results: tuple[ProbeResult, ...] = ()
     attribution: Attribution | None = None
     verdicts: tuple[Verdict, ...] = ()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import typer
 
 from bench import __version__
-from bench.cli import baseline, doctor, export, fleet, gate, history, peer, report, schedule
+from bench.cli import baseline, doctor, evidence, export, fleet, gate, history, peer, report, schedule
 from bench.cli import run as run_command
 from bench.errors import UserError
 
@@ -57,7 +57,7 @@ def with_examples(text: str | None) -> str:
 _STORED = (gate.gate, report.explain, report.report, report.compare, history.history, export.export)
 _GROUPS = {"baseline": baseline.baseline, "schedule": schedule.schedule, "fleet": fleet.fleet}
 app.command(cls=run_command.RunCommand)(run_command.run)
-for _command in (*_STORED, doctor.doctor, peer.peer, doctor.probes, doctor.profiles):
+for _command in (*_STORED, evidence.sign, evidence.verify, doctor.doctor, peer.peer, doctor.probes, doctor.profiles):
     app.command()(_command)
 for _name, _group in _GROUPS.items():
     app.add_typer(_group, name=_name)

@@ -146,6 +146,7 @@ def run(
     node_env: Annotated[
         Words, Option(help="NAME=VALUE for the nodes' commands, nothing secret; {host} is the node's name.")
     ] = None,
+    sign: Annotated[File, Option(metavar="KEY", help="Sign what came, all of it, as bench sign DIR does.")] = None,
     confirm: Annotated[bool, Option(help="Measure once more who is slower than its siblings.")] = True,
     results: options.Results = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Print what would be sent and written where.")] = False,
@@ -160,9 +161,12 @@ def run(
     Examples:  bench fleet run -i hosts.ini --storage /data    bench fleet run --resume 3f9a1c
                bench fleet run --slurm --storage /data         bench fleet run --ray auto --storage /data
     """
+    from bench.workflows import evidence
     from bench.workflows import fleet as fleet_run
     from bench.workflows.site import results_root
 
+    if sign is not None:
+        evidence.check_key(sign)
     asked = fleet_run.FleetOptions(
         inventory=inventory or [], slurm=slurm, ray=ray, limit=limit, effort=effort, probe=probe or [],
         storage=storage or [], profile=profile or [], accelerator=accelerator, pairs=pairs, collective=collective,
@@ -174,6 +178,8 @@ def run(
         emit(fleet_run.dry_run(asked, root))
         return 0
     folder, measured = fleet_run.measure(asked, root, resume, progress=not (quiet or json))
+    if sign is not None:
+        evidence.sign_fleet(folder, sign, profile or [], evidence.told_now(None, None))
     page = folder / "fleet.html"
     return conclude(measured, page=page, json=json, quiet=quiet, exit_zero=exit_zero, where=str(page))
 

@@ -10,6 +10,7 @@ from typer.core import TyperCommand
 from bench.cli import options
 from bench.cli.options import File, Word, Words
 from bench.cli.output import emit, emit_json, emit_lines, emit_run
+from bench.errors import UserError
 
 
 class RunCommand(TyperCommand):
@@ -44,6 +45,10 @@ def run(
     exit_zero: options.ExitZero = False,
     replay: Annotated[File, Option(help="Judge recorded tool output anew: the .raw folder of a stored run.")] = None,
     expect: Annotated[File, Option(help="What this node should be; else NO-GO, before anything is measured.")] = None,
+    sign: Annotated[
+        File, Option(metavar="KEY", help="Sign the stored run with this SSH key, as bench sign does.")
+    ] = None,
+    nonce: Annotated[Word, Option(help="With --sign: a verifier's own word, signed with it.")] = None,
     loader: Annotated[Word, Option(help="Feed as people load: torch, webdataset, safetensors, parquet.")] = None,
     pattern: Annotated[Word, Option(help="Feed pattern: batch, shards, model-load, kv-cache, checkpoint.")] = None,
     workload: Annotated[Word, Option(help="Published workload by name: unet3d, resnet50, ...")] = None,
@@ -77,13 +82,17 @@ def run(
     from bench.workflows.request import RunOptions
     from bench.workflows.run import measure_and_judge
 
+    if nonce is not None and sign is None:
+        raise UserError("--nonce is signed with the run: give --sign KEY too")
+    if sign is not None and replay is not None:
+        raise UserError("--sign: a replay is no measurement; sign the run itself: bench sign RUN --key KEY")
     asked = RunOptions(
         profile=profile or [], probe=probe or [], storage=storage or [], peer=peer or [], accelerator=accelerator,
         effort=effort, results=results, replay=replay, option=option or [], baseline=baseline,
         flags={"loader": loader, "pattern": pattern, "workload": workload, "key_file": key_file},
         precision=None if precision is None else options.ratio(precision, "--precision"),
         patience=None if wait_quiet is None else options.duration(wait_quiet, "--wait-quiet"),
-        quiet_check=quiet_check, confirms=confirms, expect=expect,
+        quiet_check=quiet_check, confirms=confirms, expect=expect, sign=sign, nonce=nonce,
     )  # fmt: skip
     compared, catalog, caught = measure_and_judge(asked, progress=not quiet)
     judged = compared.run

@@ -19,10 +19,12 @@ from bench import __version__
 from bench.measure import tools
 from bench.measure.probe import ProbeError
 from bench.measure.procfs import boot_id, read
-from bench.model import Node
+from bench.model import Node, Source
 
 _TOOLS = ("fio", "iperf3")
 _PACKAGES = ("torch", "nvidia-ml-py")
+#: Of the product: what decides a figure or a verdict.
+_OURS = (".py", ".toml", ".json", ".j2", ".css")
 _OCTAL = re.compile(r"\\([0-7]{3})")
 #: What makes it another machine for whoever compares figures. Load, free memory, boot time do not, nor what is mounted.
 _IDENTITY = ("kernel", "architecture", "cpu", "governor", "memory_bytes", "gpus", "nvidia_driver", "versions")
@@ -80,6 +82,28 @@ def versions() -> dict[str, str]:
     return found
 
 
+def sources() -> tuple[Source, ...]:
+    """What figures are made by, with digests: this product, file by file, and the tools that it runs."""
+    root = Path(__file__).resolve().parents[2]
+    files = (path for package in ("bench", "probes") for path in (root / package).rglob("*") if path.suffix in _OURS)
+    named = sorted((str(path.relative_to(root)), hashlib.sha256(path.read_bytes()).hexdigest()) for path in files)
+    product = hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in named).encode()).hexdigest()
+    found = [Source(kind="product", name=f"aiready-bench {__version__}", sha256=product)]
+    for tool in _TOOLS:
+        with suppress(ProbeError, OSError):
+            path = Path(tools.require(tool))
+            found.append(Source(kind="tool", name=str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest()))
+    return tuple(found)
+
+
+def identity() -> str:
+    """Digest of what is this machine's alone: its machine-id and its GPUs, whichever way they are numbered."""
+    cards = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    uuids = sorted(_found(r"^GPU UUID:\s*(\S+)", card) or "" for card in cards)
+    words = [read("/etc/machine-id").strip(), *uuids]
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()
+
+
 def facts(storage: Sequence[Path] = ()) -> dict[str, Any]:
     """Everything known about the node, JSON-able. Absent facts are null or left out, never guessed."""
     release: dict[str, str] = {}
@@ -102,6 +126,7 @@ def facts(storage: Sequence[Path] = ()) -> dict[str, Any]:
         "virtual": _found(r"^flags\s*:.*\b(hypervisor)\b", "/proc/cpuinfo") is not None,
         "boot_id": boot_id() or None,
         "machine_id": hashlib.sha256(read("/etc/machine-id").strip().encode()).hexdigest()[:16],
+        "identity": identity(),
     }
 
 

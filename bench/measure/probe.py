@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from bench.model import Code, Effort, Measurement, Metric, Outcome, ProbeResult, Request, Series, code_of
+from bench.model import Code, Effort, Measurement, Metric, Outcome, ProbeResult, Request, Series, Source, code_of
 
 
 class ProbeError(Exception):
@@ -251,6 +251,7 @@ class Context:
     replaying: bool = False
     warnings: list[str] = field(default_factory=list)
     series: list[Series] = field(default_factory=list)
+    sources: list[Source] = field(default_factory=list)
 
     @property
     def effort(self) -> Effort:

@@ -29,7 +29,7 @@ from bench.measure.recording import LiveTools, Recorder, Recording, ReplayTools
 from bench.measure.tools import Signals
 from bench.measure.watchers import Observers, Watching, from_lines, to_lines
 from bench.measure.workspace import workspace
-from bench.model import Code, Effort, Evidence, Measurement, Node, Outcome, ProbeResult, Request, Run
+from bench.model import Code, Effort, Evidence, Measurement, Node, Outcome, ProbeResult, Request, Run, Source
 
 _GRACE_FACTOR, _GRACE_SECONDS = 2.0, 30.0
 _SETTLE_SECONDS = {Effort.QUICK: 1.0, Effort.STANDARD: 3.0, Effort.THOROUGH: 15.0}
@@ -52,7 +52,7 @@ class RunPlan:
     ``again`` names the probes that another round may help: they are measured once more and pooled, `LOOKS` times in all
     and as long as one ends within ``repeat_seconds`` of the start. ``look`` says what others keep busy before such a
     round.
-    ``max_seconds`` bounds the whole run.
+    ``max_seconds`` bounds the whole run. ``sources`` are what it is measured by.
     """
 
     id: str
@@ -71,6 +71,7 @@ class RunPlan:
     repeat_seconds: float = float("inf")
     signals: Signals = field(default_factory=Signals)
     seed: int = 7
+    sources: tuple[Source, ...] = ()
     started_at: str = field(default_factory=now)
     started: float = field(default_factory=time.monotonic)
 
@@ -95,6 +96,7 @@ def _document(plan: RunPlan, results: Sequence[ProbeResult], caught: int | None 
         interrupted_by=caught,
         node=plan.node,
         request=plan.request,
+        sources=plan.sources,
         results=tuple(results),
     )
 
@@ -224,6 +226,7 @@ class _Runner:
             measurements=tuple(measurements),
             series=tuple(context.series) if ending["outcome"] is Outcome.OK else (),
             warnings=tuple(context.warnings),
+            sources=tuple(context.sources),
             **ending,
         )
 

@@ -37,7 +37,8 @@ _ENV_PREFIXES = ("BENCH_", "CUDA_", "NVIDIA_", "NCCL_", "GLOO_", "UCX_", "ROCR_"
 _DIE_WITH_PARENT = "import ctypes,os,sys; ctypes.CDLL(None).prctl(1,9,0,0,0); os.execv(sys.argv[1],sys.argv[1:])"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: Where the package is not called like the tool.
-_PACKAGES = {"ip": "iproute2", "setpriv": "util-linux", "ib_write_bw": "perftest", "ib_write_lat": "perftest"}
+_PACKAGES = {"ip": "iproute2", "setpriv": "util-linux", "ib_write_bw": "perftest", "ib_write_lat": "perftest",
+             "ssh-keygen": "openssh-client"}  # fmt: skip
 
 
 class Signals:

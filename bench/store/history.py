@@ -15,6 +15,7 @@ from bench.judge.profile import STAND_IN
 from bench.model import Metric, Run
 from bench.store import baselines
 from bench.store.errors import StoreError, one_line, why
+from bench.store.evidence import is_signed
 from bench.store.index import Index, is_sound, seconds_of
 
 #: More than is kept of a node: 400 nights (``--keep``), each with a second measurement.
@@ -211,15 +212,16 @@ def metrics_in(index: Index) -> list[str]:
 def prune(root: Path, host: str, keep: int) -> list[Path]:
     """Remove that node's runs beyond its newest ``keep`` nights, with their raw output; the documents removed.
 
-    A pinned run stays; one that confirms another goes when that one does. The raw output goes first, so that a run
-    whose removal was cut short is still listed and goes the next time. Raises StoreError, and UnusableRun when the pins
-    cannot be read: then nothing is removed.
+    A pinned or signed run stays; one that confirms another goes when that one does. The raw output goes first, so that
+    a run whose removal was cut short is still listed and goes the next time. Raises StoreError, and UnusableRun when
+    the pins cannot be read: then nothing is removed.
     """
     pin = baselines.read(root, host).pin
     with Index(root) as index:
         query = "SELECT path, id, confirms FROM runs WHERE host=? ORDER BY at DESC, path DESC"
         rows = index.db.execute(query, (host,)).fetchall()
     kept = {*[run for _, run, confirms in rows if confirms is None][:keep], *(pin.runs if pin else ())}
+    kept |= {run for path, run, _ in rows if is_signed(root / "runs" / path)}
     found = [root / "runs" / path for path, run, confirms in rows if kept.isdisjoint((run, confirms))]
     for path in found:
         raw = path.with_suffix(".raw")

@@ -22,6 +22,7 @@ from bench.judge.baseline.series import StoredRun
 from bench.model import Code, Request, Run, code_of
 from bench.store import documents
 from bench.store.errors import UnusableRun, one_line
+from bench.store.evidence import is_run_name
 
 _VERSION = 4
 _BUSY_SECONDS = 20.0
@@ -226,7 +227,7 @@ def listed(root: Path) -> Iterator[tuple[str, Stamp]]:
         for folder in shown:
             with suppress(OSError), os.scandir(folder.path) as files:
                 for file in files:
-                    if file.name.endswith(".json") and not file.name.startswith("."):
+                    if is_run_name(file.name):
                         found = file.stat(follow_symlinks=False)
                         yield f"{folder.name}/{file.name}", (found.st_mtime_ns, found.st_size, found.st_ino)
 

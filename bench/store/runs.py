@@ -25,6 +25,7 @@ from pydantic_core import PydanticSerializationError
 from bench.model import Run
 from bench.store import atomic, documents
 from bench.store.errors import StoreError, UnusableRun, one_line, why
+from bench.store.evidence import is_run_name
 
 __all__ = ["Store", "StoreError", "UnusableRun", "document", "load"]
 
@@ -147,7 +148,7 @@ class Store:
         """The run files, oldest first; nothing behind a link, nothing hidden."""
         folders = self._names(self.root / "runs") if hostname is None else [self.folder(hostname)]
         real = [folder for folder in folders if folder.is_dir() and not folder.is_symlink()]
-        found = [path for folder in real for path in self._names(folder) if path.name.endswith(".json")]
+        found = [path for folder in real for path in self._names(folder) if is_run_name(path.name)]
         return sorted(found, key=lambda path: path.name)
 
     def _names(self, folder: Path) -> list[Path]:

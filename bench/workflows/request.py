@@ -32,6 +32,7 @@ class RunOptions:
 
     ``flags``: probe options that have a flag of their own, by name. ``option``: ``PROBE.NAME=VALUE`` words.
     ``precision``: a ratio; ``patience``: seconds to wait for a quiet node; ``confirms``: the id of a first run.
+    ``sign``: the key that the stored run is signed with, ``nonce`` a verifier's word.
     """
 
     profile: list[str]
@@ -50,6 +51,8 @@ class RunOptions:
     quiet_check: bool
     confirms: str | None
     expect: Path | None = None
+    sign: Path | None = None
+    nonce: str | None = None
 
 
 def request_of(asked: RunOptions, site: Mapping[str, Any], catalog: Catalog) -> Request:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError, note
+from bench.judge.statement import Told
 from bench.measure import lock, quiet, tools
 from bench.measure.budget import whole_seconds
-from bench.measure.node import this_node
+from bench.measure.node import sources, this_node
 from bench.measure.probe import Failed, Interrupted
 from bench.measure.recording import Recording
 from bench.measure.runner import RunPlan, execute, now
@@ -21,6 +22,7 @@ from bench.model import Effort, Run
 from bench.show.terminal.progress import listener
 from bench.store.errors import StoreError, UnusableRun
 from bench.store.runs import Store
+from bench.workflows import evidence
 from bench.workflows.catalog import Catalog, load_catalog
 from bench.workflows.judging import concluded, to_repeat, undecidable
 from bench.workflows.nightly import Compared, compared_with_nights, to_converge
@@ -39,6 +41,9 @@ def measure_and_judge(asked: RunOptions, *, progress: bool) -> tuple[Compared, C
     """
     with Signals() as signals:  # until the verdict is stored: what was finished is not lost to a signal
         check_installation()
+        if asked.sign:
+            evidence.check_key(asked.sign, signals)
+        told = evidence.told_now(asked.nonce, None)
         catalog, site = load_catalog(asked.profile), config()
         store = Store(results_root(asked.results, site), warn=note)
         run = _measured(asked, site, catalog, store, signals, progress)
@@ -51,7 +56,17 @@ def measure_and_judge(asked: RunOptions, *, progress: bool) -> tuple[Compared, C
             store.complete(compared.run)
         except (StoreError, UnusableRun) as error:
             raise UserError(f"measured and stored, but the verdict could not be added: {error}") from error
+        if asked.sign and signals.caught is None:
+            _signed(compared.run, asked.sign, catalog, store, told, signals)
     return compared, catalog, signals.caught
+
+
+def _signed(run: Run, key: Path, catalog: Catalog, store: Store, told: Told, signals: Signals) -> None:
+    try:
+        note(f"signed: {evidence.sign_run(store.path_for(run), key, catalog, store, told, signals)}")
+    except UserError as error:
+        mend = f"sign it with: bench sign {run.id} --key KEY"
+        raise UserError(f"measured and stored, but not signed: {error}; {mend}", status=error.status) from error
 
 
 def _measured(
@@ -97,6 +112,7 @@ def _measured(
                     repeat_seconds=whole_seconds(request, sum(seconds.values()), of_one) - _AROUND_SECONDS,
                     max_seconds=_MAX_SECONDS[request.effort],
                     signals=signals,
+                    sources=sources(),
                     started_at=started_at,
                 )
                 return execute(plan)

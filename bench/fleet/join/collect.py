@@ -17,6 +17,7 @@ from bench.fleet.files import same_host
 from bench.model import Run
 from bench.store import documents
 from bench.store.errors import UnusableRun, one_line
+from bench.store.evidence import is_run_name
 
 _MOST_FILES = 200_000
 _NO_MACHINE = hashlib.sha256(b"").hexdigest()[:16]  # the digest of an /etc/machine-id that is not there
@@ -36,7 +37,7 @@ def _files(folder: Path) -> Iterator[Path]:
         shown = (name for name in folders if not name.startswith(".") and name not in beside)
         folders[:] = sorted(name for name in shown if not name.endswith(".raw"))
         for name in sorted(names):
-            if name.endswith(".json") and not name.startswith(".") and name not in ours:
+            if is_run_name(name) and name not in ours:
                 yield Path(place, name)
 
 

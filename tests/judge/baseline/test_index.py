@@ -180,6 +180,22 @@ def test_prune_keeps_the_newest_the_pinned_and_their_raw_output(tmp_path: Path) 
     assert prune(tmp_path, "node01", 30) == []
 
 
+def test_prune_keeps_what_is_signed_and_what_confirms_it(tmp_path: Path) -> None:
+    nights = Nights(tmp_path)
+    first = nights.add()
+    request = {**first["request"], "options": {"confirms": first["id"]}}
+    store(tmp_path, document(900, [measurement(READ, 1.0, SEQUENTIAL)], at=None, request=request))
+    nights.add_many(31)
+    path = next(path for path in (tmp_path / "runs/node01").glob("*.json") if load(path).id == first["id"])
+    half = path.with_name(f"{path.stem}.intoto.json")
+    half.write_text("{}")
+    half.with_name(f"{half.name}.sig").write_text("signature")
+    assert len(prune(tmp_path, "node01", 30)) == 1
+    assert len([name for name in path.parent.iterdir() if name.suffix == ".json"]) == 30 + 3
+    half.with_name(f"{half.name}.sig").unlink()  # a statement that nobody signed keeps nothing
+    assert len(prune(tmp_path, "node01", 30)) == 2
+
+
 def test_a_second_measurement_goes_with_its_night(tmp_path: Path) -> None:
     nights = Nights(tmp_path)
     first = nights.add()

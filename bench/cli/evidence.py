@@ -1,0 +1,103 @@
+"""``bench sign`` and ``bench verify``: a run, or a fleet, as evidence that others can check without trusting us."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Argument, Option
+
+from bench.cli.options import Json, Profiles, Results, Word, duration
+from bench.cli.output import emit, emit_json, emit_lines
+from bench.errors import UserError
+
+if TYPE_CHECKING:
+    from bench.workflows.evidence import Checked
+
+Evidence = Annotated[
+    Word, Argument(metavar="[RUN]", help="A run, or the folder of a fleet run; default: this node's newest run.")
+]
+Key = Annotated[Path, Option("--key", help="SSH key; its public half or certificate where an agent holds it.")]
+Nonce = Annotated[Word, Option(help="A verifier's own word, signed with it: the evidence is not of before.")]
+MaxAge = Annotated[Word, Option(help="How long after its start the run may answer, 26h say.")]
+
+
+def sign(
+    key: Key,
+    run: Evidence = None,
+    nonce: Nonce = None,
+    max_age: MaxAge = None,
+    profile: Profiles = None,
+    results: Results = None,
+) -> None:
+    """Sign a run, or a fleet: an in-toto statement beside it, signed by ssh-keygen with your SSH key.
+
+    --profile names the files of profiles that are not shipped. No network is needed.
+
+    Examples:  bench sign --key ~/.ssh/id_ed25519    bench sign 3f9a --key ~/.ssh/id_ed25519.pub --nonce 8c1d
+    """
+    from bench.measure.tools import Signals
+    from bench.workflows import evidence
+    from bench.workflows.catalog import Catalog, declared
+    from bench.workflows.site import open_store
+
+    store = open_store(results)
+    path, told = evidence.place(store, run), evidence.told_now(nonce, seconds(max_age))
+    with Signals() as signals:
+        if path.is_dir():
+            made = evidence.sign_fleet(path, key, profile or [], told, signals)
+        else:
+            catalog = Catalog(declared().probes, tuple(evidence.profiles(profile or []).values()))
+            made = evidence.sign_run(path, key, catalog, store, told, signals)
+    emit(f"signed: {made} and {made.name}.sig")
+
+
+def verify(
+    allowed_signers: Annotated[
+        Path, Option("--allowed-signers", metavar="FILE", help="Who may sign: ssh-keygen's ALLOWED SIGNERS format.")
+    ],
+    run: Evidence = None,
+    signer: Annotated[Word, Option(help="Only this one of them may have signed.")] = None,
+    nonce: Annotated[Word, Option(help="The word that had to be signed.")] = None,
+    max_age: Annotated[Word, Option(help="Evidence older than this, 26h say, does not hold.")] = None,
+    profile: Profiles = None,
+    only_go: Annotated[
+        bool, Option("--only-go", help="Hold only if the verdict is GO, of --profile or of all.")
+    ] = False,
+    this_node: Annotated[bool, Option("--this-node", help="Hold only if it was measured on this machine.")] = False,
+    results: Results = None,
+    json: Json = False,
+) -> int:
+    """Check the signature of a run, or a fleet, its signer and every digest, and judge it again from the raw output.
+
+    Status 0 where all of it holds, 1 where not, with a line for each reason; GO or not is --only-go's question.
+
+    Examples:  bench verify 3f9a --allowed-signers signers
+               bench verify --allowed-signers signers --only-go --this-node --max-age 26h
+    """
+    from bench.workflows import evidence
+    from bench.workflows.site import open_store
+
+    if not allowed_signers.is_file():
+        raise UserError(f"--allowed-signers {allowed_signers}: no such file; docs/evidence.md shows how to write it")
+    wanted = evidence.Wanted(
+        allowed_signers, profile or [], signer, nonce, seconds(max_age), go=only_go, here=this_node
+    )
+    found = evidence.verify(evidence.place(open_store(results), run), wanted)
+    if json:
+        says = found.says.model_dump(mode="json", exclude={"spreads"}) if found.says else None
+        emit_json({"holds": not found.problems, "signer": found.signer, "failures": found.problems, "evidence": says})
+    else:
+        emit_lines(found.problems or [_holds(found)])
+    return 1 if found.problems else 0
+
+
+def seconds(max_age: str | None) -> float | None:
+    return None if max_age is None else duration(max_age, "--max-age")
+
+
+def _holds(found: Checked) -> str:
+    assert found.says is not None
+    says, of = found.says, f" of {found.says.hostname}" if found.says.hostname else ""
+    verdicts = ", ".join(f"{verdict.decision} {verdict.profile}" for verdict in says.verdicts)
+    return f"holds: {says.kind} {says.id}{of}, measured {says.measured_at}, signed by {found.signer}: {verdicts}"
