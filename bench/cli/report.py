@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
-from bench.cli.options import File, Json, Results, RunArgument, Word, Words
+from bench.cli.options import File, Json, Results, Word, Words
 from bench.cli.output import emit, emit_json, emit_lines
 
 if TYPE_CHECKING:
@@ -34,20 +34,24 @@ def report(
 
 
 def explain(
-    run: RunArgument = None,
-    metric: Annotated[Word, Option(help="Only the gates of this metric.")] = None,
+    run: Annotated[
+        Words, Argument(metavar="[RUN] [GATE]", help="Default: this node's newest run, and the gate that decided.")
+    ] = None,
+    every: Annotated[bool, Option("--all", help="Every gate, then every probe.")] = False,
+    metric: Annotated[Word, Option(help="The worst gate of this metric.")] = None,
     results: Results = None,
 ) -> None:
-    """The lineage of a verdict: gate, measurement, raw tool output, command line, versions.
+    """The path of a gate: verdict, limit, figure, the lines of raw output that it was read from, the command line.
 
-    Example:  bench explain --metric storage_read_bytes_per_second
+    GATE is a metric, a part of a gate's name, or a profile, which means the gate that decided it.
+
+    Examples:  bench explain    bench explain starvation    bench explain 3f9a realtime-inference
+               bench explain 3f9a --all
     """
-    from bench.show.terminal.lineage import explain as lineage
-    from bench.workflows.site import find_run, folder_of, open_store
+    from bench.workflows.lineage import explained
+    from bench.workflows.site import open_store
 
-    store = open_store(results)
-    found = find_run(store, run)
-    emit(lineage(found, folder_of(store, run, found), metric=metric))
+    emit(explained(open_store(results), run or [], every=every, metric=metric))
 
 
 def compare(

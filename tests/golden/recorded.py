@@ -117,6 +117,7 @@ def _of_run(name: str) -> Commands:
         "history.json": ["history", metric, "--node", host, "--json"],
     }
     if name == "feed":
+        asked["explain-all.txt"] = ["explain", run, "--all"]
         asked["report-two.html"] = ["report", run, second, "-o", "page.html"]
     exports = {f"export-{form}.{ending}": ["export", run, "-f", form] for form, ending in _ENDINGS.items()}
     return {file: [*words, "--results", "results"] for file, words in {**asked, **exports}.items()}

@@ -1,113 +1,231 @@
-"""The lineage of each verdict: gate, limit and its source, finding, measurements, probe, raw output, command, version.
+"""The path of a gate: verdict, limit and its source, figure, the lines of raw output it stands on, the command line.
 
-Every figure can be traced to the line of tool output that it came from, and whether that output is still the one that
-was measured is checked by its sha256. Paths in a run document are not trusted: only regular files below the run's own
-folder are read, and links are not followed.
+Whether the output is still the one that was measured is checked by its sha256.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
+import math
+import re
 import shlex
-import stat
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, suppress
-from pathlib import Path, PurePosixPath
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-from bench.measure.jsonl import decoded
-from bench.model import Evidence, Finding, Measurement, ProbeResult, Run, Verdict
+from bench.model import Finding, Measurement, ProbeResult, Run, Status, Verdict
 from bench.show import wording
-from bench.show.text import clean
+from bench.show.raw_output import Call, Lines, RawOutput
+from bench.show.text import clean, fold
 
-_INDEX = "tools.jsonl"
-_MAX_BYTES = 64 << 20
+#: Which lines a figure stands on; `bench.workflows.lineage.Tracer` is one.
+Trace = Callable[[ProbeResult, Measurement], Sequence[Lines]]
+_WIDTH = 100
+_INDENT = 14
+_MOST_TEXT = 160
 _MOST_REPEATS = 20
+_MOST_CALLS = 3
+_ORDER = (Status.FAIL, Status.UNDECIDED, Status.NO_DATA, Status.PASS)
 
 
-def explain(run: Run, folder: Path | None = None, *, metric: str | None = None) -> str:
-    """The lineage as text that ends with a newline, for all gates or for those of one ``metric``.
+@dataclass(frozen=True, slots=True)
+class GatePath:
+    """One gate, of all the profiles that ask for it alike."""
 
-    ``folder`` holds the run's document; without it the raw output is listed and not verified. A metric that no gate
-    names is explained by its measurements alone.
+    finding: Finding
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def name(self) -> str:
+        """Title and labels: ``storage read (random, 4 KiB)``."""
+        return wording.bare_name(self.finding)
+
+    @property
+    def words(self) -> set[str]:
+        """All that it may be called by."""
+        return _words(f"{self.finding.metric} {self.name} {' '.join(self.finding.labels.values())}")
+
+
+def gate_paths(run: Run) -> list[GatePath]:
+    """Every gate, the one that decided first: required before optional, failing before undecided, no data, passing.
+
+    Of those that fail the farthest from its limit stands first, of those that pass the closest.
     """
-    verdicts = [(v, [f for f in v.findings if metric in (None, f.metric)]) for v in run.verdicts]
-    lines = [*_run(run)]
-    for verdict, findings in verdicts:
-        if findings:
-            lines += ["", *_verdict(run, verdict, findings)]
-    if metric is not None and not any(findings for _, findings in verdicts):
-        found = [(result, m) for result in run.results for m in result.measurements if m.metric == metric]
-        lines += ["", f"No gate names {clean(metric, 100)}.", *_measurements(found, "  ")]
-    for result in _concerned(run, metric):
-        lines += ["", *_probe(result, folder)]
-    return "\n".join([*lines, "", *_versions(run)]) + "\n"
+    same: dict[tuple[object, ...], list[tuple[Verdict, Finding]]] = {}
+    for verdict in run.verdicts:
+        for f in verdict.findings:
+            alike = (f.metric, *f.labels.items(), f.limit, f.required, f.status, f.reason)
+            same.setdefault(alike, []).append((verdict, f))
+    paths = [GatePath(pairs[0][1], tuple(verdict for verdict, _ in pairs)) for pairs in same.values()]
+    return sorted(paths, key=lambda path: _rank(path.finding))
 
 
-def _run(run: Run) -> Iterator[str]:
-    yield f"run {clean(run.id)} on {clean(run.node.hostname)}, {wording.when(run.started_at)}"
-    yield f"  fingerprint of the node: {clean(run.node.fingerprint)}"
-    yield f"  effort {run.request.effort.value}, accelerator {clean(run.request.accelerator)}"
-    if run.replay_of:
-        yield f"  replayed from {clean(run.replay_of)}"
+def _rank(finding: Finding) -> tuple[bool, int, float]:
+    far = wording.closeness(finding)
+    far = 0.0 if finding.status is Status.NO_DATA or math.isinf(far) else far
+    return (not finding.required, _ORDER.index(finding.status), -far if finding.status is Status.FAIL else far)
 
 
-# --- verdicts
+def named(paths: Sequence[GatePath], name: str) -> list[GatePath]:
+    """Those of that metric, name or profile; else those whose name holds all of its words."""
+    exact = [p for p in paths if name in (p.finding.metric, p.name, *(v.profile for v in p.verdicts))]
+    return exact or [path for path in paths if _words(name) <= path.words]
 
 
-def _verdict(run: Run, verdict: Verdict, findings: Iterable[Finding]) -> Iterator[str]:
-    yield f"{verdict.decision.value} {clean(verdict.profile)}, score {wording.scored(verdict)}"
-    yield f"  profile sha256 {clean(verdict.digest)}"
-    for finding in findings:
-        yield from _finding(run, finding)
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"[a-z0-9.]+", text.lower()))
 
 
-def _finding(run: Run, finding: Finding) -> Iterator[str]:
-    bound, limit = wording.bound_of(finding.limit)
-    series, far = _series(finding.metric, finding.labels), wording.margin(finding)
-    rows = {
-        "gate": f"{series} {bound} {limit!r} ({wording.needed(finding.limit, finding.metric)})",
-        "source": clean(finding.source),
-        "observed": wording.observed(finding) + (f", {far}" if far else ""),
-        "stand-in": clean(finding.stand_in or ""),
-        "reason": clean(finding.reason or ""),
-        "remedy": clean(finding.remedy),
-    }
-    yield ""
-    weight = "required" if finding.required else "optional"
-    yield f"  {wording.STATUS[finding.status]}: {wording.bare_name(finding)}, {weight}"
-    yield from (f"    {name:<9} {text}" for name, text in rows.items() if text)
-    yield from _measurements(_decided_by(run, finding), "    ")
+class Lineage:
+    """What `bench explain` says of one run. ``folder`` holds its document; without it no raw output is looked at."""
+
+    def __init__(self, run: Run, folder: Path | None = None, trace: Trace | None = None) -> None:
+        self.run, self.raw, self.trace = run, RawOutput(folder), trace
+
+    def one(self, path: GatePath, others: Sequence[str] = ()) -> str:
+        """The path of one gate; ``others``: what else could be asked, a line each."""
+        return _text([*self._head(), "", *self._gate(path), *self._versions(), *(["", *others] if others else [])])
+
+    def of_metric(self, metric: str) -> str:
+        """The measurements of a metric that no gate names."""
+        lines = [*self._head(), "", f"No gate names {clean(metric, 100)}."]
+        for result in self.run.results:
+            for m in result.measurements:
+                if m.metric == metric:
+                    lines += ["", *self._measured(result, m)]
+        return _text([*lines, *self._versions()])
+
+    def whole(self) -> str:
+        """Every gate, then every probe."""
+        lines = [*self._head()]
+        for path in gate_paths(self.run):
+            lines += ["", *self._gate(path)]
+        for result in self.run.results:
+            lines += ["", *self._probe(result)]
+        return _text([*lines, "", *self._versions()])
+
+    # --- parts
+
+    def _head(self) -> Iterator[str]:
+        run = self.run
+        yield f"run {clean(run.id)} on {clean(run.node.hostname)}, {wording.when(run.started_at)}"
+        if run.replay_of:
+            yield f"replayed from {clean(run.replay_of)}"
+        yield from fold(
+            ", ".join(f"{v.decision.value} {clean(v.profile)}" for v in run.verdicts) or "not judged", _WIDTH
+        )
+
+    def _gate(self, path: GatePath) -> Iterator[str]:
+        f, far = path.finding, wording.margin(path.finding)
+        yield f"{wording.STATUS[f.status]}: {path.name}"
+        asked = ", ".join(clean(verdict.profile) for verdict in path.verdicts)
+        yield from _row("asked by", f"{asked} ({'required' if f.required else 'optional: never decides'})")
+        yield from _row("needed", wording.needed(f.limit, f.metric))
+        yield from _row("because", f.source)
+        yield from _row("observed", wording.observed(f) + (f", {far}" if far else ""))
+        yield from _row("stand-in", f.stand_in or "")
+        yield from _row("reason", f.reason or "")
+        yield from _row("fix", "" if f.status is Status.PASS else f.remedy)
+        deciding = self._deciding(f)
+        for result, m in deciding:
+            yield from self._measured(result, m)
+        if not deciding:
+            yield from _row("measured", "nothing that carries these labels")
+            yield from (line for result in self._silent(f) for line in self._ending(result, said=f.remedy))
+
+    def _deciding(self, finding: Finding) -> list[tuple[ProbeResult, Measurement]]:
+        """The measurements with the finding's number; all that match the gate where none has it."""
+        matching = [
+            (result, m)
+            for result in self.run.results
+            for m in result.measurements
+            if m.metric == finding.metric and finding.labels.items() <= m.labels.items()
+        ]
+        return [pair for pair in matching if pair[1].value == finding.observed] or matching
+
+    def _silent(self, finding: Finding) -> list[ProbeResult]:
+        """The probe that should have measured it, where its own reason is the gate's."""
+        reason = wording.reason_text(finding.reason)
+        return [r for r in self.run.results if (why := wording.reason_text(r.reason)) and why in reason]
+
+    def _measured(self, result: ProbeResult, m: Measurement) -> Iterator[str]:
+        yield from _row("measured", f"{_series(m.metric, m.labels)} = {m.value!r}")
+        repeats = ", ".join(f"{value:.6g}" for value in m.repeats[:_MOST_REPEATS])
+        more = f" and {len(m.repeats) - _MOST_REPEATS} more" if len(m.repeats) > _MOST_REPEATS else ""
+        how = f"; repeats {repeats}{more}" if repeats else ""
+        what = f"{wording.quantity(m.value, m.interval, m.metric)}, {wording.plural(m.samples, 'sample')}{how}"
+        yield from _row("", f"by the probe {result.probe}: {what}")
+        yield from _row("doubt", m.invalid or "")
+        lines = list(self.trace(result, m)) if self.trace else []
+        calls = [call for call in self.raw.calls(result) if not lines or call.file in {one.file for one in lines}]
+        texts = [self._line(result, one) for one in lines] or [self._place(call.file) for call in calls[:_MOST_CALLS]]
+        for number, text in enumerate(texts):
+            yield f"  {'' if number else 'raw output':<{_INDENT - 2}}{text}"
+        for call in (call for call in calls[:_MOST_CALLS] if call.argv):
+            yield from self._command(call)
+        if len(calls) > _MOST_CALLS:
+            yield from _row("", f"and {len(calls) - _MOST_CALLS} more of the probe {result.probe}")
+
+    def _line(self, result: ProbeResult, found: Lines) -> str:
+        place = f"{found.first}" if found.first == found.last else f"{found.first}-{found.last}"
+        states = [self.raw.state(item) for item in result.evidence if item.path == found.file]
+        doubt = "" if states == ["unchanged"] else f" {', '.join(states) or 'is not among the evidence of the run'}"
+        return f"{self._place(found.file)}:{place}{doubt}\n{'':<{_INDENT + 2}}{clean(found.text, _MOST_TEXT)}"
+
+    def _place(self, file: str) -> str:
+        return clean(file if self.raw.folder is None else f"{self.raw.folder}/{file}")
+
+    def _command(self, call: Call) -> Iterator[str]:
+        yield from _row("command", f"{call.name}: status {call.returncode}, {call.seconds:.1f} s")
+        yield f"  {'':<{_INDENT - 2}}  {shlex.join(clean(word) for word in call.argv)}"
+        yield from _row("", call.error or "")
+
+    def _ending(self, result: ProbeResult, said: str = "") -> Iterator[str]:
+        why = f", {wording.reason_text(result.reason)}" if result.reason else ""
+        ended = f"{result.probe}: {wording.OUTCOME[result.outcome]}, {result.duration_seconds:.1f} s{why}"
+        yield from _row("probe", ended)
+        yield from _row("fix", "" if result.remedy == said else result.remedy or "")
+        for call in [call for call in self.raw.calls(result) if call.error or call.returncode][-_MOST_CALLS:]:
+            yield from self._command(call)
+            yield from _row("said", call.stderr.strip()[-400:])
+
+    def _probe(self, result: ProbeResult) -> Iterator[str]:
+        yield from self._ending(result)
+        for warning in result.warnings:
+            yield from _row("warning", warning)
+        same: dict[str, int] = {}
+        for m in result.measurements:
+            if m.invalid:
+                same[m.invalid] = same.get(m.invalid, 0) + 1
+        for why, number in same.items():
+            yield from _row("doubt", f"{wording.plural(number, 'measurement')}: {why}")
+        states: dict[str, list[str]] = {}
+        for item in result.evidence:
+            states.setdefault(self.raw.state(item), []).append(item.path)
+        for state, files in states.items():
+            shown = clean(files[0]) if len(files) == 1 else f"{len(files)} files, {clean(files[0])} the first"
+            yield from _row("raw output", f"{state}: {shown}")
+
+    def _versions(self) -> Iterator[str]:
+        facts = self.run.node.facts
+        known: dict[str, object] = {name: facts.get(name) for name in ("os", "kernel", "architecture", "nvidia_driver")}
+        versions = facts.get("versions")
+        known |= versions if isinstance(versions, dict) else {}
+        shown = [f"{name} {value}" for name, value in known.items()
+                 if isinstance(value, str | int | float) and name != "bench"]  # fmt: skip
+        own = [f"aiready-bench {self.run.bench_version}"] if self.run.bench_version else []
+        yield from _row("versions", ", ".join(clean(text, 260) for text in [*own, *shown]))
 
 
-def _decided_by(run: Run, finding: Finding) -> list[tuple[ProbeResult, Measurement]]:
-    """The measurements with the finding's number; all that match the gate where none has it."""
-    matching = [
-        (result, m)
-        for result in run.results
-        for m in result.measurements
-        if m.metric == finding.metric and finding.labels.items() <= m.labels.items()
-    ]
-    return [pair for pair in matching if pair[1].value == finding.observed] or matching
+def _text(lines: Iterable[str]) -> str:
+    return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-def _measurements(found: list[tuple[ProbeResult, Measurement]], indent: str) -> Iterator[str]:
-    for result, m in found:
-        yield f"{indent}measured  {_series(m.metric, m.labels)} = {m.value!r} by the probe {result.probe}"
-        yield f"{indent}          {wording.quantity(m.value, m.interval, m.metric)}, {m.samples} samples{_repeats(m)}"
-        if m.invalid:
-            yield f"{indent}          for the record only: {clean(m.invalid)}"
-    if not found:
-        yield f"{indent}measured  nothing that carries these labels"
-
-
-def _repeats(m: Measurement) -> str:
-    if not m.repeats:
-        return ""
-    shown = ", ".join(f"{value:.6g}" for value in m.repeats[:_MOST_REPEATS])
-    more = len(m.repeats) - _MOST_REPEATS
-    return f"; repeats {shown}" + (f" and {more} more" if more > 0 else "")
+def _row(name: str, text: str) -> Iterator[str]:
+    """The text beside its name, folded; nothing for no text."""
+    if text := clean(text):
+        first, *rest = fold(text, _WIDTH - _INDENT)
+        yield f"  {name:<{_INDENT - 2}}{first}"
+        yield from (" " * _INDENT + line for line in rest)
 
 
 def _series(metric: str, labels: Mapping[str, str]) -> str:
@@ -115,95 +233,6 @@ def _series(metric: str, labels: Mapping[str, str]) -> str:
     return f"{metric}{{{inside}}}" if inside else metric
 
 
-# --- probes
-
-
-def _concerned(run: Run, metric: str | None) -> list[ProbeResult]:
-    """All probes; for one metric those that measured it, or, when none did, those that measured nothing."""
-    if metric is None:
-        return list(run.results)
-    measured = [result for result in run.results if any(m.metric == metric for m in result.measurements)]
-    return measured or [result for result in run.results if not result.measurements]
-
-
-def _probe(result: ProbeResult, folder: Path | None) -> Iterator[str]:
-    why = f", {wording.reason_text(result.reason)}" if result.reason else ""
-    yield f"probe {result.probe}: {wording.OUTCOME[result.outcome]}, {result.duration_seconds:.1f} s{why}"
-    if result.remedy:
-        yield f"  mend      {clean(result.remedy)}"
-    for warning in result.warnings:
-        yield f"  warning   {clean(warning)}"
-    for m in result.measurements:
-        if m.invalid:
-            yield f"  record    {_series(m.metric, m.labels)} = {m.value!r}: {clean(m.invalid)}"
-    for item in result.evidence:
-        yield f"  evidence  {clean(item.path)}"
-        yield f"            sha256 {item.sha256}: {_verified(item, folder)}"
-    for call in _calls(result, folder):
-        yield from _call(call)
-
-
-def _verified(item: Evidence, folder: Path | None) -> str:
-    if folder is None:
-        return "not looked at"
-    data = _read(folder, item.path)
-    if data is None:
-        return "NOT THERE, or not a file of this run"
-    return "unchanged" if hashlib.sha256(data).hexdigest() == item.sha256 else "CHANGED since it was measured"
-
-
-def _calls(result: ProbeResult, folder: Path | None) -> Iterator[dict[str, Any]]:
-    """This probe's lines of ``tools.jsonl`` in the folders of its evidence; what is no call is left out."""
-    if folder is None:
-        return
-    for place in dict.fromkeys(PurePosixPath(item.path).parent for item in result.evidence):
-        for line in (_read(folder, str(place / _INDEX)) or b"").splitlines():
-            call = decoded(line)
-            if call is not None and call.get("probe") == result.probe and isinstance(call.get("argv"), list):
-                yield call
-
-
-def _call(call: Mapping[str, Any]) -> Iterator[str]:
-    words = [clean(str(word)) for word in call["argv"]]
-    if not words:
-        return  # recorded text, not a program
-    name, code, seconds = clean(str(call.get("name", ""))), call.get("returncode"), call.get("seconds")
-    took = f", {seconds:.1f} s" if isinstance(seconds, int | float) else ""
-    yield f"  command   {name}: status {clean(str(code))}{took}, output {clean(str(call.get('stdout', '')))}"
-    yield f"            {shlex.join(words)}"
-    if call.get("error"):
-        yield f"            {clean(str(call['error']))}"
-
-
-def _read(folder: Path, relative: str) -> bytes | None:
-    """The content of a regular file below ``folder``; None for anything else, whatever the path says."""
-    parts = PurePosixPath(relative).parts
-    if not parts or parts[0] == "/" or ".." in parts or "\0" in relative:
-        return None
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-    with ExitStack() as opened, suppress(OSError, UnicodeError):
-        at = os.open(folder, flags | os.O_DIRECTORY)
-        opened.callback(os.close, at)
-        for part in parts:
-            at = os.open(part, flags | os.O_NOFOLLOW, dir_fd=at)
-            opened.callback(os.close, at)
-        found = os.fstat(at)
-        if stat.S_ISREG(found.st_mode) and found.st_size <= _MAX_BYTES:
-            return open(at, "rb", closefd=False).read(_MAX_BYTES)
-    return None
-
-
-# --- versions
-
-
-def _versions(run: Run) -> Iterator[str]:
-    yield "versions"
-    if run.bench_version:
-        yield f"  aiready-bench {clean(run.bench_version)}"
-    facts = run.node.facts
-    named = {name: facts.get(name) for name in ("os", "kernel", "architecture", "nvidia_driver")}
-    versions = facts.get("versions")
-    named |= versions if isinstance(versions, dict) else {}
-    for name, value in named.items():
-        if isinstance(value, str | int | float) and name != "bench":
-            yield f"  {clean(str(name), 60)} {clean(str(value), 200)}"
+def explain(run: Run, folder: Path | None = None) -> str:
+    """Every gate's path as text that ends with a newline, without the search for lines."""
+    return Lineage(run, folder).whole()

@@ -12,9 +12,10 @@ import pytest
 
 from bench.judge.profile import Gate, Profile
 from bench.measure.probe import Probe
-from bench.model import Effort, Evidence, Metric, Outcome, ProbeResult, Run
+from bench.model import Effort, Evidence, Metric, Outcome, ProbeResult, Run, Status
 from bench.show.catalog import probes_table, profiles_table
-from bench.show.terminal.lineage import explain
+from bench.show.raw_output import Lines
+from bench.show.terminal.lineage import Lineage, explain, gate_paths, named
 from tests.show.terminal.sample import READ, STEM, cpu_run
 
 CONTENT = b'{"jobs": []}'
@@ -39,43 +40,85 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_figure_leads_to_gate_source_measurement_output_command_and_version(folder: Path) -> None:
-    text = explain(traced(), folder)
+def first_gate(folder: Path | None, run: Run | None = None) -> str:
+    run = run or traced()
+    return Lineage(run, folder, lambda *_: [Lines(f"{STEM}.raw/0001.json", 1, 1, '{"jobs": []}')]).one(
+        next(path for path in gate_paths(run) if path.finding.metric == READ.metric)
+    )
+
+
+def test_a_figure_leads_to_gate_source_line_command_and_version(folder: Path) -> None:
+    text = " ".join(first_gate(folder).split())
     for part in (
-        "NO-GO distributed-training, score 15.1",
-        "profile sha256 " + "d" * 64,
-        'gate      storage_read_bytes_per_second{pattern="sequential", block_bytes="1048576", queue_depth="deep"} '
-        "min 2147483648.0 (>= 2.15 GB/s)",
-        "source    a source, section 4",
-        "observed  1.05 GB/s (0.998..1.1), 51 % short",
-        "= 1050000000.0 by the probe storage",
+        "NO-GO distributed-training",
+        "fail: storage read (sequential, 1 MiB, deep)",
+        "asked by distributed-training (required)",
+        "needed >= 2.15 GB/s",
+        "because a source, section 4",
+        "observed 1.05 GB/s (0.998..1.1), 51 % short",
+        "fix Check the mount's options",
+        'measured storage_read_bytes_per_second{path="/data", pattern="sequential"',
+        "= 1050000000.0",
         "5 samples; repeats 1.02375e+09, 1.05e+09, 1.07625e+09",
-        f"sha256 {DIGEST}: unchanged",
-        "command   read: status 0, 12.1 s, output 0001.json",
+        f'raw output {folder}/{STEM}.raw/0001.json:1 {{"jobs": []}} command read: status 0, 12.1 s',
         "/usr/bin/fio '--name=a b'",
+        "versions aiready-bench 1.2.3",
         "fio fio-3.33",
         "kernel 6.1.0",
-        "aiready-bench 1.2.3",
     ):
-        assert part in text
-    assert "iperf3" not in text
+        assert part in text, part
+    assert "iperf3" not in text.partition("versions")[0]
     assert text.count("command ") == 1
 
 
-def test_one_metric_shows_only_its_own_gates_and_probe(folder: Path) -> None:
-    text = explain(cpu_run(), folder, metric="network_jitter_seconds")
-    assert "network_jitter_seconds" in text
-    assert "probe network: ok" in text
-    assert "storage" not in text.replace(STEM, "")
+def test_the_gate_that_decided_stands_first_and_each_gate_once() -> None:
+    run = cpu_run()
+    paths = gate_paths(run)
+    assert [path.finding.required for path in paths] == sorted((p.finding.required for p in paths), reverse=True)
+    statuses = [path.finding.status for path in paths if path.finding.required]
+    assert statuses[:2] == [Status.FAIL, Status.FAIL] and statuses[-1] is Status.PASS
+    distances = [abs(p.finding.observed / p.finding.limit.max - 1) if p.finding.limit.max else 0.5
+                 for p in paths[:2] if p.finding.observed]  # fmt: skip
+    assert distances == sorted(distances, reverse=True)
+    (shared,) = [path for path in paths if path.finding.metric == "accelerator_throttle_ratio"]
+    assert [verdict.profile for verdict in shared.verdicts] == ["distributed-training", "realtime-inference"]
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("network_jitter_seconds", "network jitter"),
+        ("jitter", "network jitter"),
+        ("Storage READ deep", "storage read (sequential, 1 MiB, deep)"),
+        ("starvation (total)", "starvation (total)"),
+        ("batch-inference", "storage read latency (random, queue depth 1, p99)"),
+    ],
+)
+def test_a_gate_is_found_by_metric_words_name_or_profile(name: str, first: str) -> None:
+    assert named(gate_paths(cpu_run()), name)[0].name == first
+    assert named(gate_paths(cpu_run()), "nothing of the kind") == []
+
+
+def test_all_gates_and_all_probes_stand_in_the_whole(folder: Path) -> None:
+    text = explain(cpu_run(), folder)
+    assert [path.name for path in gate_paths(cpu_run()) if path.name not in text] == []
+    assert "probe      gpu: unsupported".replace("      ", "       ") in text
+    assert "io_uring is not allowed here; libaio was used" in text
+
+
+def test_a_gate_without_data_leads_to_its_probes_end() -> None:
+    run = cpu_run()
+    silent = next(path for path in gate_paths(run) if path.finding.metric == "accelerator_throttle_ratio")
+    text = Lineage(run).one(silent)
+    assert "measured    nothing that carries these labels" in text
+    assert "probe       gpu: unsupported, 0.0 s, libnvidia-ml.so.1 is not installed" in text
+    assert text.count("install the NVIDIA driver") == 1
 
 
 def test_a_metric_without_a_gate_is_explained_by_its_measurement(folder: Path) -> None:
-    text = explain(traced().model_copy(update={"verdicts": ()}), folder, metric=READ.metric)
+    text = Lineage(traced().model_copy(update={"verdicts": ()}), folder).of_metric(READ.metric)
     assert f"No gate names {READ.metric}." in text
     assert "by the probe storage" in text
-    absent = explain(cpu_run(), folder, metric="nothing_ratio")
-    assert "measured  nothing" in absent
-    assert "probe gpu: unsupported" in absent
 
 
 def test_evidence_that_was_changed_or_removed_is_seen(folder: Path) -> None:
@@ -83,8 +126,10 @@ def test_evidence_that_was_changed_or_removed_is_seen(folder: Path) -> None:
     assert "not looked at" in explain(traced())
     file.write_bytes(CONTENT + b" ")
     assert "CHANGED since it was measured" in explain(traced(), folder)
+    assert "0001.json:1 CHANGED since it was measured" in first_gate(folder)
     file.unlink()
     assert "NOT THERE" in explain(traced(), folder)
+    assert "0001.json:1 NOT THERE" in first_gate(folder)
 
 
 def linked(folder: Path) -> str:

@@ -1,0 +1,107 @@
+"""The raw output of tools beside a stored run, read with care: paths in a run document are not trusted.
+
+Only regular files below the run's own folder are read, and links are not followed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from bench.measure.jsonl import decoded
+from bench.model import Evidence, ProbeResult
+
+_INDEX = "tools.jsonl"
+_MAX_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """One line of a file of raw output, or several that tell something together; ``text`` is that of the first.
+
+    ``file`` is its path below the run's folder; lines are counted from 1, and ``last`` is one of them.
+    """
+
+    file: str
+    first: int
+    last: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One recorded call of a tool, as ``tools.jsonl`` has it; ``file`` holds its output. No argv: recorded text."""
+
+    name: str
+    file: str
+    argv: tuple[str, ...]
+    returncode: int | None
+    seconds: float
+    stderr: str
+    error: str | None
+
+
+class RawOutput:
+    """The raw output below ``folder``, which holds the run's document; None: there is none to look at."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+
+    @cache  # noqa: B019 - lives as long as one command
+    def read(self, relative: str) -> bytes | None:
+        """The content of a regular file below the folder; None for anything else, whatever the path says."""
+        parts = PurePosixPath(relative).parts
+        if self.folder is None or not parts or parts[0] == "/" or ".." in parts or "\0" in relative:
+            return None
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+        with ExitStack() as opened, suppress(OSError, UnicodeError):
+            at = os.open(self.folder, flags | os.O_DIRECTORY)
+            opened.callback(os.close, at)
+            for part in parts:
+                at = os.open(part, flags | os.O_NOFOLLOW, dir_fd=at)
+                opened.callback(os.close, at)
+            found = os.fstat(at)
+            if stat.S_ISREG(found.st_mode) and found.st_size <= _MAX_BYTES:
+                return open(at, "rb", closefd=False).read(_MAX_BYTES)
+        return None
+
+    def text(self, relative: str) -> str:
+        """The same as text; empty where it cannot be read."""
+        return (self.read(relative) or b"").decode("utf-8", "replace")
+
+    def state(self, item: Evidence) -> str:
+        """Whether the file is still the one that was measured."""
+        if self.folder is None:
+            return "not looked at"
+        data = self.read(item.path)
+        if data is None:
+            return "NOT THERE, or not a file of this run"
+        return "unchanged" if hashlib.sha256(data).hexdigest() == item.sha256 else "CHANGED since it was measured"
+
+    def calls(self, result: ProbeResult) -> list[Call]:
+        """The probe's recorded calls in the folders of its evidence; what is no call is left out."""
+        folders = dict.fromkeys(PurePosixPath(item.path).parent for item in result.evidence)
+        lines = [(place, line) for place in folders for line in (self.read(str(place / _INDEX)) or b"").splitlines()]
+        found = [(place, decoded(line) or {}) for place, line in lines]
+        return [_call(place, one) for place, one in found
+                if one.get("probe") == result.probe and isinstance(one.get("argv"), list)]  # fmt: skip
+
+
+def _call(place: PurePosixPath, entry: Mapping[str, Any]) -> Call:
+    code, seconds, error = entry.get("returncode"), entry.get("seconds"), entry.get("error")
+    return Call(
+        name=str(entry.get("name", "")),
+        file=str(place / PurePosixPath(str(entry.get("stdout", ""))).name),
+        argv=tuple(map(str, entry["argv"])),
+        returncode=code if isinstance(code, int) else None,
+        seconds=float(seconds) if isinstance(seconds, int | float) else 0.0,
+        stderr=str(entry.get("stderr") or ""),
+        error=str(error) if error else None,
+    )

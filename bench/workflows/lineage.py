@@ -1,0 +1,276 @@
+"""Which lines of the raw output a figure stands on: its probe is replayed with a part of that output changed.
+
+Where a change of the numbers in one line, by a millionth, changes the figure, the figure was read from this line. No
+format of any tool is known here, so it holds for every probe; nothing is started and nothing is written.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import shlex
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field
+from itertools import count
+
+from bench.errors import UserError
+from bench.judge.baseline.series import Key, key_of
+from bench.judge.pooling import LOOKS, pooled
+from bench.measure.probe import Completed, Context, Probe, ProbeError, Skipped
+from bench.measure.recording import Recording, ReplayTools
+from bench.measure.runner import SAMPLES
+from bench.measure.watchers import from_lines
+from bench.model import Code, Measurement, ProbeResult, Run
+from bench.show.raw_output import Call, Lines, RawOutput
+from bench.show.terminal.lineage import GatePath, Lineage, gate_paths, named
+from bench.store.errors import UnusableRun
+from bench.store.runs import Store
+from bench.workflows.catalog import Catalog, declared
+from bench.workflows.judging import judged
+from bench.workflows.site import find_run, folder_of
+
+_NUMBER = re.compile(r'"(?:[^"\\]|\\.)*"|(?<![\w.])(-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)(?![\w.])')
+_LINE = re.compile(r"[^\n]*\n|[^\n]+")
+#: For one figure. The seconds bound what long output takes; 150 replays of a quick run take two to six.
+_MOST_REPLAYS, _MOST_SECONDS = 150, 20.0
+_MOST_LINES = 5
+_MOST_OTHERS = 5
+
+Change = Callable[[re.Match[str], int], str]
+
+
+def _unevenly(number: re.Match[str], place: int) -> str:
+    """More by the ``place`` on the line: quotients and differences, which one amount for all would leave, change."""
+    return _more(number[1], 1 + place % 7)
+
+
+def _evenly(number: re.Match[str], _: int) -> str:
+    """What has to add up on a line still does."""
+    return _more(number[1], 1)
+
+
+def _listed(number: re.Match[str], place: int) -> str:
+    """Those in lists alone: the named ones beside them count and number what the lists hold."""
+    named = ":" in number.string[max(0, number.start() - 2) : number.start()]
+    return number[0] if named else _unevenly(number, place)
+
+
+def _set(number: re.Match[str], _: int) -> str:
+    """1 in place of 0: what counts faults is 0 on a sound node."""
+    return number[0] if float(number[1]) else "1"
+
+
+def _more(number: str, times: int) -> str:
+    """So many millionths more, and of a whole number at least so many units; 0 stays."""
+    if number.lstrip("-").isdigit():
+        value = int(number)
+        return str(value + times * max(1, abs(value) // 1_000_000)) if value else number
+    return repr(float(number) * (1 + times * 1e-6))
+
+
+_CHANGES: tuple[Change, ...] = (_unevenly, _evenly, _listed, _set)
+
+
+class Tracer:
+    """The lines behind a stored run's figures. ``raw`` reads its files."""
+
+    def __init__(self, run: Run, raw: RawOutput, catalog: Catalog) -> None:
+        self._run, self._raw = run, raw
+        self._probes = {probe.name: probe for probe in catalog.probes}
+        self._replays: dict[str, _Replays] = {}
+
+    def __call__(self, result: ProbeResult, measurement: Measurement) -> list[Lines]:
+        """The first few, in their files' order; none where a replay does not give the figure again."""
+        probe = self._probes.get(result.probe)
+        if probe is None:
+            return []
+        replays = self._replays.setdefault(probe.name, _Replays(self._run, probe, self._raw, self._raw.calls(result)))
+        key = replays.key(measurement)
+        if replays.figures(None).get(key) != measurement.value:
+            return []
+        together: list[Lines] = []
+        replays.until(time.monotonic() + _MOST_SECONDS, _MOST_REPLAYS)
+        for change in _CHANGES:
+            found = _Search(replays, key, measurement.value, change).lines()
+            if found and all(lines.first == lines.last for lines in found):
+                return found
+            together = together or found
+        return together
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Some lines of one file of raw output, and how their numbers are changed."""
+
+    file: str
+    first: int
+    last: int
+    change: Change
+
+    def changed(self, line: str) -> str:
+        place = count()
+        return _NUMBER.sub(lambda found: self.change(found, next(place)) if found[1] else found[0], line)
+
+
+@dataclass(slots=True)
+class _Search:
+    """Halves what matters until single lines are left, or until neither half matters by itself, as with a median."""
+
+    replays: _Replays
+    key: Key
+    value: float
+    change: Change
+    found: list[Lines] = field(default_factory=list)
+
+    def lines(self) -> list[Lines]:
+        for file, lines in self.replays.texts.items():
+            self._within(file, 0, len(lines))
+        return self.found
+
+    def _within(self, file: str, first: int, last: int) -> None:
+        if first >= last or self.replays.spent() or len(self.found) >= _MOST_LINES:
+            return
+        value = self.replays.figures(_Part(file, first, last, self.change)).get(self.key)
+        if value == self.value:
+            return
+        before = len(self.found)
+        if last - first > 1:
+            self._within(file, first, (first + last) // 2)
+            self._within(file, (first + last) // 2, last)
+        if value is not None and len(self.found) == before:
+            self.found.append(Lines(file, first + 1, last, self.replays.texts[file][first].strip()))
+
+
+@dataclass(slots=True)
+class _Replays:
+    """What one probe makes of its recorded output, as it is or with one part of it changed."""
+
+    run: Run
+    probe: Probe
+    raw: RawOutput
+    calls: list[Call]
+    texts: dict[str, list[str]] = field(init=False)
+    _left: int = 1
+    _deadline: float = math.inf
+    _known: dict[_Part | None, Mapping[Key, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.texts = {call.file: _LINE.findall(self.raw.text(call.file)) for call in self.calls}
+
+    def until(self, deadline: float, number: int) -> None:
+        """How long, in monotonic seconds, and how often replays may be made from now on."""
+        self._deadline, self._left = deadline, number
+
+    def spent(self) -> bool:
+        return self._left <= 0 or time.monotonic() > self._deadline
+
+    def figures(self, part: _Part | None) -> Mapping[Key, float]:
+        """Each series' value; nothing where the probe cannot make sense of it."""
+        if part not in self._known:
+            self._left -= 1
+            try:
+                measured = self._measured(_Recorded(self.calls, self.texts, part))
+            except Exception:  # noqa: BLE001 - changed output may be no output of that tool any more
+                measured = []
+            self._known[part] = {self.key(m): m.value for m in measured}
+        return self._known[part]
+
+    def _measured(self, recording: _Recorded) -> list[Measurement]:
+        context = Context(
+            probe=self.probe, request=self.run.request, tools=ReplayTools(self.probe.name, recording),
+            seconds=0.0, remaining=lambda: 1.0, workspace=lambda at, _: nullcontext(at), stage=lambda _: nullcontext(),
+            progress=lambda *_: None, replaying=True,
+        )  # fmt: skip
+        if self.probe.measure is None:
+            assert self.probe.parse is not None
+            return list(self.probe.parse(from_lines(context.tools.record(SAMPLES, "")), context))
+        rounds = [tuple(self.probe.measure(context))]
+        for _ in range(LOOKS - 1):
+            with suppress(ProbeError):
+                rounds += [tuple(self.probe.measure(context))] if recording.holds(self.probe.name) else []
+        if len(rounds) == 1:
+            return list(rounds[0])
+        return list(self.probe.pool(rounds) if self.probe.pool else pooled(rounds, self.key))
+
+    def key(self, measurement: Measurement) -> Key:
+        return key_of(measurement, next((m for m in self.probe.metrics if m.name == measurement.metric), None))
+
+
+class _Recorded(Recording):
+    """A recording in memory, with one part of it changed."""
+
+    def __init__(self, calls: list[Call], texts: Mapping[str, list[str]], part: _Part | None) -> None:
+        self._texts, self._part = texts, part
+        self._left: dict[str, deque[Call]] = defaultdict(deque)
+        for call in calls:
+            self._left[call.name].append(call)
+
+    def next(self, probe: str, name: str) -> tuple[Completed, str | None]:
+        if not (left := self._left[name]):
+            raise Skipped(Code.NOT_RECORDED, f"no further output {name!r} of {probe}")
+        call = left.popleft()
+        lines, part = self._texts[call.file], self._part
+        if part is not None and part.file == call.file:
+            changed = [part.changed(line) for line in lines[part.first : part.last]]
+            lines = [*lines[: part.first], *changed, *lines[part.last :]]
+        done = Completed(call.argv, call.returncode or 0, "".join(lines), call.stderr, call.seconds)
+        return done, call.error
+
+    def holds(self, probe: str) -> bool:
+        return any(self._left.values())
+
+
+# --- what `bench explain` was asked
+
+
+def explained(store: Store, words: Sequence[str], *, every: bool, metric: str | None) -> str:
+    """The path of the gate that was named, else of the one that decided; with ``every`` that of each.
+
+    ``words``: a run, a gate, or both. Raises UserError, UnusableRun.
+    """
+    reference, name = _meant(store, words)
+    found = find_run(store, reference)
+    folder = folder_of(store, reference, found)
+    run = judged(found, store)
+    lineage = Lineage(run, folder, Tracer(run, RawOutput(folder), declared()))
+    if every:
+        return lineage.whole()
+    paths, wanted = gate_paths(run), metric or name
+    chosen = [p for p in paths if metric in (None, p.finding.metric)]
+    chosen = chosen if wanted is None or metric else named(paths, wanted)
+    if chosen:
+        return lineage.one(chosen[0], _others(run, chosen, paths))
+    if wanted in {m.metric for m in run.measurements()}:
+        return lineage.of_metric(str(wanted))
+    raise UserError(f"run {run.id} has no gate {wanted!r}; {_nearest(str(wanted), paths)}")
+
+
+def _meant(store: Store, words: Sequence[str]) -> tuple[str | None, str | None]:
+    """The run and the gate among the words: the first names a run if one is called so."""
+    if words:
+        try:
+            store.locate(words[0])
+        except UnusableRun:
+            return None, " ".join(words)
+    return (words[0] if words else None), " ".join(words[1:]) or None
+
+
+def _others(run: Run, chosen: Sequence[GatePath], paths: Sequence[GatePath]) -> list[str]:
+    """The commands for what else was meant, and for all."""
+    names = (
+        dict.fromkeys(path.name for path in chosen if path.name != chosen[0].name) if len(chosen) < len(paths) else {}
+    )
+    lines = [f"also: bench explain {run.id} {shlex.quote(name)}" for name in list(names)[:_MOST_OTHERS]]
+    return [*lines, f"all {len(paths)} gates: bench explain {run.id} --all"]
+
+
+def _nearest(wanted: str, paths: Sequence[GatePath]) -> str:
+    names = dict.fromkeys(name for p in paths for name in (p.finding.metric, p.name, *(v.profile for v in p.verdicts)))
+    firsts = {re.split("[_ ]", name)[0]: name for name in reversed(names)}
+    near = difflib.get_close_matches(wanted, names, 2)
+    near += [firsts[word] for word in difflib.get_close_matches(wanted, firsts, 2) if firsts[word] not in near]
+    return f"nearest: {', '.join(near)}" if near else f"there are: {', '.join(list(names)[:8])}, ..."
