@@ -106,7 +106,7 @@ def test_four_hosts_six_pairs_in_three_rounds_a_collective_one_verdict_and_page(
     assert len(fleet.shared) == 1 and fleet.shared[0].path == "/data"
     assert list(fleet.shared[0].alone) == ["n001"] and list(fleet.shared[0].together) == hosts.names
     page.write_text(render_fleet(fleet))
-    assert "n003" in page.read_text() and "hsl(" in page.read_text()
+    assert "n003" in page.read_text() and "Each row sends to the columns." in page.read_text()
     again, progress, _ = drive(hosts, folder)
     assert starts(log) == dict.fromkeys(hosts.names, 1)
     assert " sweep " not in progress and " pairs " not in progress and " collective" not in progress

@@ -64,11 +64,12 @@ def said(words: Sequence[str], folder: Path, where: Path) -> Said:
 def page(text: str) -> str:
     """A page without what the drawing library decides: of a picture only its words; and without the style sheet."""
     plain = re.sub(r"<style.*?</style>", "<style/>", text, flags=re.S)
-    return re.sub(r"<svg.*?</svg>", lambda found: f"<svg>{_words(found[0])}</svg>", plain, flags=re.S)
+    flat = re.sub(r"<svg x=.*?</svg>", lambda found: f"<text>{_words(found[0])}</text>", plain, flags=re.S)  # a mark
+    return re.sub(r"<svg.*?</svg>", lambda found: f"<svg>{_words(found[0])}</svg>", flat, flags=re.S)
 
 
 def _words(picture: str) -> str:
-    return " | ".join(re.findall(r"<(?:title|text)[^>]*>(.*?)</", picture, re.S))
+    return " | ".join(filter(None, re.findall(r"<(?:title|text)[^>]*>(.*?)</", picture, re.S)))
 
 
 def table(parquet: bytes) -> str:

@@ -7,7 +7,7 @@ itself all else by a Content-Security-Policy, so that even a mistake here could 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -19,13 +19,16 @@ from bench.judge.statistics import median
 from bench.model import Run
 from bench.show import wording
 from bench.show.html import tables
+from bench.show.html.plots import Picture, latency, rates, timelines
 from bench.show.html.plots.timelines import MetricHistory
-from bench.show.terminal.fleet_screen import collective_line, outlier_line, shift_line
+from bench.show.terminal.fleet_screen import collective_line, outlier_line, shared_line, shift_line
 from bench.show.text import clean
 from bench.units import human
 
 _MOST_LINEAGE = 60_000
 _MOST_MATRIX = 128
+#: Of more hosts a cell has no room for its figure.
+_MOST_FIGURES = 10
 _RATE = "network_throughput_bytes_per_second"
 
 
@@ -39,13 +42,27 @@ class Shown:
     descriptions: Mapping[str, str] = field(default_factory=dict)
 
 
+#: Under which heading what is drawn; None: it was not measured.
+PICTURES: Mapping[str, Callable[[Shown], Picture | None]] = {
+    "Feed waterfall": lambda one: rates.waterfall(one.run),
+    "Demand against supply": lambda one: rates.demand_and_supply(one.run),
+    "While storage fed the accelerator": lambda one: timelines.fed(one.run),
+    "Time line of the run": lambda one: timelines.one_clock(one.run),
+    "The 200 ms budget": lambda one: latency.budget(one.run),
+    "Round trips": lambda one: latency.round_trips(one.run),
+    "Round trips over time": lambda one: timelines.round_trip_lines(one.run),
+    "Tokens a second": lambda one: rates.tokens(one.run),
+    "Goodput over offered load": lambda one: rates.goodput(one.run),
+    "Storage latency": lambda one: latency.storage(one.run),
+    "History of the gating metrics": lambda one: timelines.histories(one.history),
+}
+
+
 def render(shown: Sequence[Shown], version: str = "", differences: Sequence[Difference] | None = None) -> str:
     """The page of one run, or of several side by side.
 
     ``differences``: what `bench compare` found between two runs; without it the intervals alone tell what is noise.
     """
-    from bench.show.html.plots import latency, rates, timelines
-
     hosts = ", ".join(dict.fromkeys(clean(one.run.node.hostname, 60) for one in shown))
     start = f"{len(shown)} runs" if len(shown) > 1 else decide(shown[0].run.verdicts).value
     return filled(
@@ -54,13 +71,11 @@ def render(shown: Sequence[Shown], version: str = "", differences: Sequence[Diff
         version=version,
         shown=shown,
         several=tables.comparison([one.run for one in shown], differences),
+        pictures=lambda one: {heading: draw(one) for heading, draw in PICTURES.items()},
         most_lineage=_MOST_LINEAGE,
         decide=decide,
         words=wording,
         tables=tables,
-        latency=latency,
-        rates=rates,
-        timelines=timelines,
     )
 
 
@@ -86,11 +101,14 @@ def render_fleet(fleet: Fleet) -> str:
     """The page of a fleet: verdicts, the matrix of pairs as a heat map, outliers, who is missing."""
     return filled(
         "fleet.html.j2",
+        title=f"{fleet.decision.value} – fleet {clean(fleet.id)}",
+        version=clean(fleet.bench_version or ""),
         fleet=fleet,
         answered=sum(node.state in ANSWERED for node in fleet.nodes),
         outliers=[(outlier_line(outlier), outlier.level) for outlier in fleet.outliers],
         collective=collective_line(fleet.collective) if fleet.collective else None,
         shifts=[shift_line(shift) for shift in fleet.shifts],
+        shared=[shared_line(one) for one in fleet.shared],
         matrix=_matrix(fleet),
         rate=partial(human, metric=_RATE),
         missing=[node for node in fleet.nodes if node.state not in ANSWERED],
@@ -98,7 +116,7 @@ def render_fleet(fleet: Fleet) -> str:
 
 
 def _matrix(fleet: Fleet) -> dict[str, Any] | None:
-    """Rows send, columns receive. Each cell: text, colour, title. None without pairs or when nobody could read it."""
+    """Rows send, columns receive. Each cell: text, level, title. None without pairs or when nobody could read it."""
     hosts = [node.host for node in fleet.nodes if any(node.host in (p.client, p.server) for p in fleet.pairs)]
     if not hosts or len(hosts) > _MOST_MATRIX:
         return None
@@ -108,17 +126,44 @@ def _matrix(fleet: Fleet) -> dict[str, Any] | None:
     usual = median(list(rates.values())) if rates else None
     missed = [p for p in fleet.pairs if p.state is not State.PASS]
     holes = {ends: p for p in missed for ends in ((p.client, p.server), (p.server, p.client))}
-    rows = [(a, [_cell(a, b, rates.get((a, b)), usual, holes.get((a, b))) for b in hosts]) for a in hosts]
-    return {"hosts": hosts, "rows": rows, "usual": usual}
+    small = len(hosts) > _MOST_FIGURES
+    names = dict(zip(hosts, _short(hosts), strict=True))
+    rows = [(names[a], [_cell(a, b, rates.get((a, b)), usual, holes.get((a, b)), small) for b in hosts]) for a in hosts]
+    return {
+        "hosts": list(names.values()),
+        "rows": rows,
+        "usual": usual,
+        "small": small,
+        "room": 8 + (0.5 if small else 4.0) * len(hosts),
+        "said": _slowest(rates, usual),
+    }
 
 
-def _cell(a: str, b: str, rate: float | None, usual: float | None, hole: PairOutcome | None) -> tuple[str, str, str]:
-    """(text, CSS colour, tooltip). The text carries the meaning; the colour repeats it."""
+def _short(hosts: Sequence[str]) -> list[str]:
+    """The hosts' names without the domain, where all are of one."""
+    domains = {host.partition(".")[1:] for host in hosts}
+    return [clean(host.partition(".")[0] if len(domains) == 1 else host, 60) for host in hosts]
+
+
+def _cell(
+    a: str, b: str, rate: float | None, usual: float | None, hole: PairOutcome | None, small: bool
+) -> tuple[str, str, str]:
+    """(text, level 0 to 10 or none, tooltip). Where there is room the text tells it; the colour repeats it."""
+    ends = f"{clean(a)} to {clean(b)}"
     if a == b:
-        return "", "#fff", ""
+        return "", "-", ""
     if rate is None or not usual:
         why = f"{hole.state.value}: {clean(hole.reason or '', 200)}" if hole else "not measured"
-        return "–", "#ddd", f"{clean(a)} to {clean(b)}: {why}"
-    share = min(rate / usual, 1.0)
-    colour = f"hsl({120 * max(0.0, (share - 0.5) / 0.5):.0f} 60% 75%)"  # red at half of the usual rate and below
-    return human(rate, _RATE), colour, f"{clean(a)} to {clean(b)}: {100 * rate / usual:.0f} % of the median"
+        return "" if small else "–", "", f"{ends}: {why}"
+    level = min(10, max(0, int(20 * (rate / usual - 0.5) + 1e-9)))
+    share = f"{100 * rate / usual:.0f} % of the median"
+    return "" if small else human(rate, _RATE), str(level), f"{ends}: {human(rate, _RATE)}, {share}"
+
+
+def _slowest(rates: Mapping[tuple[str, str], float], usual: float | None) -> str:
+    """The pair with the lowest rate, in words: nobody has to find it by its colour."""
+    if not rates or not usual:
+        return "None was measured."
+    (a, b), rate = min(rates.items(), key=lambda item: item[1])
+    share = f"{100 * rate / usual:.0f} % of the median"
+    return f"The slowest is {clean(a)} to {clean(b)}: {human(rate, _RATE)}, {share}."

@@ -218,7 +218,7 @@ def test_the_page_stands_alone_and_escapes(folder: Path, tmp_path: Path) -> None
     assert bench([*words, "--quiet", "--page", str(page)]) == 3
     text = page.read_text()
     assert "n2" in text and "bad-result" in text
-    assert "<script" not in text and "http" not in text
+    assert "<script" not in text and "http:" not in text and "https:" not in text
 
 
 def test_a_fleet_that_moved_is_told_apart_from_a_node_that_moved(tmp_path: Path) -> None:

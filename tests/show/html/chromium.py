@@ -34,7 +34,7 @@ def look(page: Path, screenshot: Path | None = None, size: str = "1100,2600", da
             "--disable-background-networking", "--disable-component-update", "--disable-sync",
             f"--user-data-dir={profile}", f"--proxy-server=http://127.0.0.1:{port}", "--proxy-bypass-list=<-loopback>",
             "--enable-logging=stderr", "--log-level=0", "--virtual-time-budget=2000", f"--window-size={size}",
-            *(["--enable-features=WebContentsForceDark", "--force-dark-mode"] if dark else []),
+            *(["--blink-settings=preferredColorScheme=0"] if dark else []),
             *([f"--screenshot={screenshot}", "--hide-scrollbars"] if screenshot else ["--dump-dom"]),
             page.as_uri(),
         ]  # fmt: skip

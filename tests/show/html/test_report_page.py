@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.model import Measurement, Outcome, ProbeResult, Run, Series
-from bench.show.html.page import Shown, render
+from bench.show.html.page import PICTURES, Shown, render
 from bench.show.html.plots.timelines import MetricHistory
 from bench.show.terminal.lineage import explain
 from bench.show.text import clean
@@ -20,8 +20,6 @@ from tests.show.terminal.sample import measurement
 
 each_run = pytest.mark.parametrize("make", RUNS.values(), ids=RUNS)
 DATA = Path(__file__).parents[2] / "data"
-HEADINGS = ("Feed waterfall", "Demand against supply", "The 200 ms budget", "Round trips", "Tokens a second",
-            "Goodput over offered load", "Time lines", "Storage latency", "History of the gating metrics")  # fmt: skip
 
 
 def history() -> tuple[MetricHistory, ...]:
@@ -53,6 +51,7 @@ def full(make: Callable[[], Run] = starved) -> Run:
         Series(
             metric="accelerator_utilization_ratio", labels={"device": "0"}, seconds=(0, 1, 2), values=(0.1, 0.9, 0.5)
         ),
+        Series(metric="network_round_trip_seconds", labels={"state": "idle"}, seconds=(0, 1), values=(1e-4, 2e-4)),
     )
     extra = ProbeResult(probe="feed", outcome=Outcome.OK, measurements=(*feed, *times, *serve), series=series)
     results = tuple(r for r in run.results if r.probe != "feed")
@@ -75,8 +74,8 @@ def test_a_page_loads_nothing_and_runs_nothing(make: Callable[[], Run]) -> None:
 
 def test_every_picture_is_drawn_for_a_full_run() -> None:
     found = page(full(), history=history())
-    assert [heading for heading in HEADINGS if f"<h3>{heading}</h3>" not in found] == []
-    assert found.count("<svg ") == len(HEADINGS)
+    assert [heading for heading in PICTURES if f"<figure><h2>{heading}</h2>" not in found] == []
+    assert found.count("<figure>") == found.count("</figcaption></figure>") == len(PICTURES)
     assert "Not drawn" not in found
 
 
@@ -84,7 +83,7 @@ def test_what_was_not_measured_is_named_and_never_drawn() -> None:
     run = good().model_copy(update={"results": (), "attribution": None})
     found = page(run)
     assert "<svg " not in found
-    assert "Not drawn, because it was not measured: Feed waterfall" in found
+    assert f"Not drawn, because it was not measured: {', '.join(PICTURES)}." in found
     assert "No probe watched a GPU" in found
 
 
@@ -109,6 +108,7 @@ def test_the_waterfall_shows_the_parts_of_the_contract() -> None:
     found = page(full())
     for part, share in (("copy", 5.0), ("decoding", 25.0), ("storage", 30.0), ("loader (one after the other)", 7.0)):
         assert f"{part} costs {share:.1f} %" in found
+    assert "Most is lost to storage: 30 % of what the accelerator could consume." in found
 
 
 def test_why_is_one_sentence_with_the_figure_the_need_and_the_margin() -> None:
@@ -162,8 +162,9 @@ def test_a_whole_answer_is_put_together_from_network_and_model() -> None:
 def test_history_shows_band_limit_and_the_smallest_visible_drop() -> None:
     found = page(good(), history=history())
     assert "a drop to there would be seen with 80 % power" in found
-    for colour in ("--band", "--warn", "--bad", "--c1"):
-        assert f"var({colour})" in found
+    assert re.search(r'<rect class="band" y="[\d.]+" width="1000" height="[1-9]', found)
+    assert '<path class="warn line"' in found
+    assert "the limit, 2.1 GB/s, is far away" in found
 
 
 @pytest.mark.slow
@@ -185,7 +186,7 @@ def test_history_comes_from_the_nodes_own_nights(results: Path, tmp_path: Path) 
     target = tmp_path / "r.html"
     done = bench("report", "-o", target, "--results", results, cwd=results)
     assert done.returncode == 0, done.stderr
-    assert "<h3>History of the gating metrics</h3>" in target.read_text()
+    assert "<h2>History of the gating metrics</h2>" in target.read_text()
     assert clean(done.stderr).startswith(clean(str(target)))
 
 

@@ -1,109 +1,150 @@
-"""Pictures of a run as inline SVG: no script, no font of their own, the page's colours in light and in dark.
+"""Pictures of a run as plain values: where each mark stands, in percent of its plot, and the words beside it.
 
-matplotlib draws; what it writes is then bound to the page: its colours become CSS variables, its fonts the page's, and
-identifiers that nothing refers to are dropped. Foreign text is cleaned, never read as mathematics, and escaped by
-matplotlib's own XML writer.
+`draw.html.j2` draws them as SVG without words; all words are the page's own text. So a picture is as wide as whatever
+shows it, and its words wrap instead of shrinking, on a phone and on paper. The colours are the page's, by class.
 """
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
-from bench.show.text import clean
+from bench.units import human
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-#: Names of the page's colours, and the marks that stand for them while matplotlib draws.
-INK, MUTED, GRID = "#010a01", "#010a02", "#010a03"
-FIRST, SECOND, THIRD, FOURTH, FIFTH = "#010a04", "#010a05", "#010a06", "#010a07", "#010a08"
-GOOD, BAD, WARN, BAND = "#010a09", "#010a0a", "#010a0b", "#010a0c"
-_VARIABLES = {
-    INK: "--ink", MUTED: "--muted", GRID: "--grid", FIRST: "--c1", SECOND: "--c2", THIRD: "--c3", FOURTH: "--c4",
-    FIFTH: "--c5", GOOD: "--good", BAD: "--bad", WARN: "--warn", BAND: "--band",
-}  # fmt: skip
-SERIES = (FIRST, SECOND, THIRD, FOURTH, FIFTH)
-_STYLE: Any = {
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "text.parse_math": False,
-    "font.size": 9.0,
-    "text.color": INK,
-    "axes.edgecolor": GRID,
-    "axes.labelcolor": MUTED,
-    "axes.facecolor": "none",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.6,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "figure.facecolor": "none",
-    "legend.frameon": False,
-}
-WIDTH = 7.2
+#: Classes of the style sheet for one series after another.
+SERIES = ("c1", "c2", "c3", "c4", "c5")
+Tick = tuple[float, str]
+Key = tuple[str, str]  # a class, and what it stands for
+_FEWEST_DECADES = 1e-12
 
 
-@contextmanager
-def drawing(height: float, width: float = WIDTH, **grid: Any) -> Iterator[tuple[Figure, Any]]:
-    """A figure of that many inches and its axes (``subplots`` takes ``grid``), in the page's style."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """From ``low`` to ``high``, as a logarithm or not; ``ticks``: where in percent, and what stands there."""
 
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        yield figure, figure.subplots(**grid)
+    low: float
+    high: float
+    log: bool = False
+    ticks: tuple[Tick, ...] = ()
 
-
-def svg(figure: Figure, title: str) -> str:
-    """The figure as one ``<svg>`` element that stands in an HTML page; ``title`` is what a screen reader says."""
-    from html import escape
-
-    import matplotlib as mpl
-
-    buffer = io.StringIO()
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": title}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    box = re.search(r'viewBox="([^"]+)"', text)
-    body = text[text.index("<defs") :] if "<defs" in text else text
-    body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", body, flags=re.S)
-    for mark, variable in _VARIABLES.items():
-        body = body.replace(mark, f"var({variable})")
-    body = re.sub(r"(font: [^;\"]*?[\d.]+px) [^;\"]*", r"\1 system-ui, sans-serif", body)
-    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', body))
-    body = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", body)
-    body = re.sub(r"\s*\n\s*", "\n", body.replace("xlink:href", "href"))
-    return f'<svg role="img" viewBox="{box[1] if box else "0 0 1 1"}"><title>{escape(clean(title))}</title>\n{body}'
+    def at(self, value: float) -> float:
+        """Where a value stands, in percent of the plot; what lies beyond stands at its edge."""
+        low, high, value = (_log(v) if self.log else v for v in (self.low, self.high, value))
+        return round(100.0 * min(1.0, max(0.0, (value - low) / (high - low))), 2)
 
 
-def rows(axes: Axes, names: Sequence[str]) -> None:
-    """A row for each name, the first on top."""
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.4, -0.6)
+def axis(values: Iterable[float], metric: str, most: int = 4, *, log: bool = False) -> Axis:
+    """An axis that holds the values, with at most that many ticks; not logarithmic, it holds 0 too."""
+    known = [value for value in values if value > 0.0] if log else [0.0, *values]
+    low, high = min(known, default=1.0), max(known, default=1.0)
+    if log:
+        low, high = 10.0 ** math.floor(_log(low) + 1e-9), 10.0 ** math.ceil(_log(high) - 1e-9)
+    return spanned(low, high if high > low else (10.0 * low if log else low + 1.0), metric, most, log=log)
 
 
-def in_percent(axis: Any) -> None:
-    """Ticks of a ratio in percent."""
-    from matplotlib.ticker import PercentFormatter
+def spanned(low: float, high: float, metric: str, most: int, *, log: bool = False) -> Axis:
+    """An axis from ``low`` to ``high``, with round ticks in the metric's unit."""
+    bare = Axis(low, high, log)
+    steps = _decades(low, high, most) if log else _round_steps(low, high, most)
+    return Axis(low, high, log, tuple((bare.at(step), human(float(f"{step:.6g}"), metric)) for step in steps))
 
-    axis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+
+def _log(value: float) -> float:
+    return math.log10(max(value, _FEWEST_DECADES))
 
 
-def in_units(axis: Any, metric: str, most: int = 6) -> None:
-    """Ticks as people read that metric: ``200 MB/s``, ``5 ms``; on a linear axis no more than ``most``."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
+def _decades(low: float, high: float, most: int) -> Iterator[float]:
+    first, last = round(_log(low)), round(_log(high))
+    return (10.0**power for power in range(first, last + 1, -(-(last - first + 1) // most)))
 
-    from bench.units import human
 
-    if axis.get_scale() == "linear":
-        axis.set_major_locator(MaxNLocator(most))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: human(float(f"{value:.6g}"), metric)))
+def _round_steps(low: float, high: float, most: int) -> Iterator[float]:
+    """Multiples of 1, 2 or 5 times a power of ten: as fine as ``most`` allows."""
+    power = 10.0 ** math.floor(math.log10((high - low) / most))
+    step = next(s for s in (power, 2 * power, 5 * power, 10 * power, 20 * power) if (high - low) / s <= most - 1 + 1e-9)
+    return (step * n for n in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1))
+
+
+# --- a row for each thing, on one scale
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """``bar`` and ``span`` reach from ``at`` to ``to``, a ``p50``, ``p99`` and so on stands at ``at``; in percent."""
+
+    shape: str
+    css: str
+    at: float
+    to: float = 0.0
+    title: str = ""
+
+    @property
+    def width(self) -> float:
+        return round(max(0.0, self.to - self.at), 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What it is, its marks, and its figure in words."""
+
+    name: str
+    text: str
+    marks: tuple[Mark, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """``limit``: where a line across all rows stands."""
+
+    rows: tuple[Row, ...]
+    ticks: tuple[Tick, ...] = ()
+    limit: float | None = None
+    keys: tuple[Key, ...] = ()
+
+
+# --- values over something
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A path through a panel of 1000 by 100; ``dotted`` with a dot at each point, else drawn through."""
+
+    css: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """Values over time, nights or load. ``band``: from, to (percent from the top) where a value is expected."""
+
+    name: str
+    lines: tuple[Line, ...]
+    scale: tuple[Tick, ...]
+    keys: tuple[Key, ...] = ()
+    levels: tuple[tuple[str, float], ...] = ()
+    band: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Panels:
+    """Below each other on one axis, or side by side without one. ``turns``: from, to (percent), number, what it is."""
+
+    panels: tuple[Panel, ...]
+    ticks: tuple[Tick, ...] = ()
+    beneath: str = ""
+    turns: tuple[tuple[float, float, int, str], ...] = field(default=())
+
+
+def path(xs: Sequence[float], ys: Sequence[float], across: Axis, up: Axis, *, dots: bool = False) -> str:
+    """The points as the ``d`` of an SVG path."""
+    points = [f"{10 * across.at(x):.1f} {100 - up.at(y):.1f}" for x, y in zip(xs, ys, strict=True)]
+    return "".join(f"M{point}h.01" for point in points) if dots else "M" + "L".join(points)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What is drawn, and in one sentence what it means."""
+
+    said: str
+    body: Chart | Panels

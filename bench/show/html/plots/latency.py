@@ -2,70 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
+from bench.judge.latency_budget import BUDGET_SECONDS
 from bench.model import Finding, Measurement, Run
-from bench.show.html.plots import BAD, GRID, INK, SERIES, drawing, in_units, rows, svg
+from bench.show.html.plots import SERIES, Chart, Mark, Picture, Row, axis
 from bench.show.text import clean
-from bench.show.wording import label_words, needed, title
+from bench.show.wording import label_words, title
 from bench.units import human
 
-#: The gap between two speakers in human conversation (the profile realtime-inference says where it comes from).
-BUDGET_SECONDS = 0.2
 ROUND_TRIP = "network_round_trip_seconds"
 STORAGE = {"storage_read_latency_seconds": "read", "storage_write_latency_seconds": "write"}
-_PARTS = (ROUND_TRIP, "storage_read_latency_seconds", "inference_first_token_seconds")
-_MARKS = {"p50": "o", "p99": "D", "p99.9": "s", "max": "v"}
-#: The colour of a row, and its measurements by quantile.
-Row = tuple[str, dict[str, Measurement]]
+#: What of the answer it is, by the metric of its gate.
+_PARTS = {
+    ROUND_TRIP: "network", "storage_read_latency_seconds": "storage", "inference_first_token_seconds": "model",
+}  # fmt: skip
+_QUANTILES = ("p50", "p99", "p99.9", "max")
+_HOLLOW = " Hollow marks are for the record only: too few samples, or a contended host."
+#: The class of a row, and its measurements by quantile.
+Quantiles = tuple[str, dict[str, Measurement]]
 
 
 # --- quantiles
 
 
-def storage(run: Run) -> str | None:
+def storage(run: Run) -> Picture | None:
     """Latency of the storage by direction, pattern, block size and queue depth; None when it was not measured."""
-    found: dict[str, Row] = {}
+    found: dict[str, Quantiles] = {}
     hidden = {"statistic", "stand_in"} | (set() if len(run.request.storage) > 1 else {"path"})
-    for (metric, word), colour in zip(STORAGE.items(), SERIES, strict=False):
+    for (metric, word), css in zip(STORAGE.items(), SERIES, strict=False):
         for m in run.find(metric):
             name = ", ".join([word, *(label_words(k, v) for k, v in m.labels.items() if k not in hidden)])
-            found.setdefault(name, (colour, {}))[1][m.labels.get("statistic", "")] = m
-    return _quantiles(dict(list(found.items())[:24]), "Storage latency quantiles by pattern")
+            found.setdefault(name, (css, {}))[1][m.labels.get("statistic", "")] = m
+    shown = dict(list(found.items())[:24])
+    p99s = {name: points["p99"].value for name, (_, points) in shown.items() if "p99" in points}
+    slowest = max(p99s, key=lambda name: p99s[name], default=None)
+    said = f"At the 99th percentile, {slowest} is the slowest: {human(p99s[slowest], ROUND_TRIP)}." if slowest else ""
+    return _quantiles(said, shown)
 
 
-def round_trips(run: Run) -> str | None:
+def round_trips(run: Run) -> Picture | None:
     """Round trips, idle and loaded, by peer, against the whole budget; None when they were not measured."""
-    found: dict[str, Row] = {}
+    found: dict[str, Quantiles] = {}
     for m in run.find(ROUND_TRIP):
         words = [value for key, value in sorted(m.labels.items()) if key not in ("statistic", "peer", "stand_in")]
         name = ", ".join([*words, *([m.labels["peer"]] if "peer" in m.labels else [])])
         found.setdefault(name, (SERIES[len(found) % 2], {}))[1][m.labels.get("statistic", "")] = m
     shown = dict(list(found.items())[:12])
-    return _quantiles(shown, "Round trips against the budget, by state of the network", BUDGET_SECONDS)
+    said = "Idle and beside batch traffic: far apart, a queue on the way is too deep. The red line is the whole budget."
+    return _quantiles(said, shown, BUDGET_SECONDS)
 
 
-def _quantiles(found: Mapping[str, Row], heading: str, limit: float | None = None) -> str | None:
+def _quantiles(said: str, found: Mapping[str, Quantiles], limit: float | None = None) -> Picture | None:
     """A row a name, seconds on a logarithmic axis; hollow marks are for the record only. None without a row."""
-    if not found:
+    known = {
+        name: (css, {q: measured[q] for q in _QUANTILES if q in measured and measured[q].value > 0.0})
+        for name, (css, measured) in found.items()
+    }
+    values = [m.value for _, points in known.values() for m in points.values()]
+    if not values:
         return None
-    with drawing(0.3 * len(found) + 0.9) as (figure, axes):
-        for row, (colour, quantiles) in enumerate(found.values()):
-            points = {q: quantiles[q] for q in _MARKS if q in quantiles and quantiles[q].value > 0}
-            axes.plot([m.value for m in points.values()], [row] * len(points), color=GRID, linewidth=3, zorder=1)
-            for quantile, m in points.items():
-                face = "none" if m.invalid is not None else colour
-                axes.scatter(m.value, row, marker=_MARKS[quantile], s=40, facecolor=face, edgecolor=colour, zorder=2)
-        if limit is not None:
-            axes.axvline(limit, color=BAD, linewidth=1.4)
-        axes.set_xscale("log")
-        axes.minorticks_off()
-        rows(axes, [clean(name, 60) for name in found])
-        in_units(axes.xaxis, ROUND_TRIP)
-        handles = [axes.scatter([], [], marker=mark, color=INK, s=30) for mark in _MARKS.values()]
-        figure.legend(handles, _MARKS, ncols=4, loc="outside lower left")
-        return svg(figure, heading)
+    scale, rows = axis([*values, *([limit] if limit else [])], ROUND_TRIP, log=True), []
+    for name, (css, points) in known.items():
+        ends = [scale.at(m.value) for m in points.values()]
+        reach = [Mark("span", "wide", min(ends), max(ends))] if ends else []
+        marks = [
+            Mark(q, f"{css} hollow" if m.invalid else css, scale.at(m.value), title=f"{q}: {human(m.value, m.metric)}")
+            for q, m in points.items()
+        ]
+        shown = points.get("p99") or next(iter(points.values()), None)
+        text = f"{shown.labels.get('statistic', '')} {human(shown.value, shown.metric)}" if shown else ""
+        rows.append(Row(clean(name, 80), text, (*reach, *marks)))
+    doubt = _HOLLOW if any(m.invalid for _, points in known.values() for m in points.values()) else ""
+    keys = tuple((q, q) for q in _QUANTILES)
+    at = None if limit is None else scale.at(limit)
+    return Picture(said + doubt, Chart(tuple(rows), scale.ticks, at, keys))
 
 
 # --- the budget
@@ -81,36 +92,43 @@ def parts(run: Run) -> list[Finding]:
     return []
 
 
-def budget(run: Run) -> str | None:
-    """Each part's p99 against its share, stacked against the budget; None when fewer than one was measured."""
+def budget(run: Run) -> Picture | None:
+    """The parts' p99 one after another as one bar of 200 ms; None when none was measured.
+
+    A part that was not measured stands there hollow, as large as its share of the budget.
+    """
     found = parts(run)
-    measured = [f for f in found if f.observed is not None]
+    measured = {_PARTS[f.metric]: f.observed for f in found if f.observed is not None}
     if not measured:
         return None
-    total = sum(f.observed or 0.0 for f in measured)
-    with drawing(1.6 + 0.2 * len(found)) as (figure, axes):
-        _stack(axes, 0, [(f, f.limit.max) for f in found if f.limit.max is not None], 0.45)
-        _stack(axes, 1, [(f, f.observed) for f in measured], 1.0)
-        axes.axvline(BUDGET_SECONDS, color=BAD, linewidth=1.4)
-        missing = "" if len(measured) == len(found) else " (not all parts)"
-        axes.set_yticks([0, 1], ["shares of the budget", f"measured, p99{missing}"])
-        axes.set_xlim(0, 1.15 * max(BUDGET_SECONDS, total))
-        axes.set_ylim(1.5, -0.5)
-        axes.grid(axis="y", visible=False)
-        in_units(axes.xaxis, ROUND_TRIP)
-        handles = [axes.barh(0, 0, color=SERIES[_PARTS.index(f.metric)]) for f in found]
-        figure.legend(handles, [_named(f) for f in found], loc="outside lower left", ncols=1)
-        return svg(figure, "The 200 ms budget: network, storage and model")
+    sizes = [(f, f.observed if f.observed is not None else f.limit.max or 0.0) for f in found]
+    scale, reached = axis((BUDGET_SECONDS, sum(size for _, size in sizes)), ROUND_TRIP), 0.0
+    marks, keys = [Mark("bar", "free", 0.0, scale.at(BUDGET_SECONDS))], []
+    for finding, size in sizes:
+        css = SERIES[list(_PARTS).index(finding.metric)] + ("" if finding.observed is not None else " hollow")
+        marks.append(Mark("bar", css, scale.at(reached), scale.at(reached + size), _told(finding)))
+        keys.append((css, _told(finding)))
+        reached += size
+    used = sum(measured.values())
+    left = BUDGET_SECONDS - used
+    open_ = [_PARTS[f.metric] for f in found if f.observed is None]
+    told = f"{human(left, ROUND_TRIP)} are left" if left >= 0.0 else f"{human(-left, ROUND_TRIP)} too much"
+    said = f"{_listed(list(measured))} take {human(used, ROUND_TRIP)} of 200 ms at their 99th percentiles: {told}"
+    said += f" for what was not measured: {_listed(open_, upper=False)}." if open_ and left >= 0.0 else "."
+    if len(measured) == 1:
+        said = said.replace(" take ", " takes ", 1).replace("their 99th percentiles", "its 99th percentile")
+    row = Row("until the answer begins", f"{human(used, ROUND_TRIP)} of 200 ms", tuple(marks))
+    return Picture(said, Chart((row,), scale.ticks, scale.at(BUDGET_SECONDS), tuple(keys)))
 
 
-def _stack(axes: Any, row: int, values: Sequence[tuple[Finding, float | None]], alpha: float) -> None:
-    left = 0.0
-    for finding, value in values:
-        colour = SERIES[_PARTS.index(finding.metric)]
-        axes.barh(row, value or 0.0, left=left, color=colour, alpha=alpha, height=0.55)
-        left += value or 0.0
-
-
-def _named(finding: Finding) -> str:
+def _told(finding: Finding) -> str:
+    """``network round trip: 0.2 ms, may take 50 ms``, with what stood in."""
     value = "not measured" if finding.observed is None else human(finding.observed, finding.metric)
-    return f"{title(finding.metric)}: {value} of {needed(finding.limit, finding.metric).removeprefix('<= ')}"
+    doubt = f" [stand-in: {clean(finding.stand_in, 20)}]" if finding.stand_in else ""
+    share = f", may take {human(finding.limit.max, finding.metric)}" if finding.limit.max is not None else ""
+    return f"{title(finding.metric)}{doubt}: {value}{share}"
+
+
+def _listed(names: list[str], *, upper: bool = True) -> str:
+    text = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+    return text[:1].upper() + text[1:] if upper else text

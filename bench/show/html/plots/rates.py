@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from bench.model import Attribution, Measurement, Run
-from bench.show.html.plots import BAD, FIRST, GOOD, INK, MUTED, SECOND, drawing, in_percent, rows, svg
+from bench.model import Measurement, Run
+from bench.show.html.plots import Axis, Chart, Mark, Picture, Row, axis
 from bench.show.text import clean
+from bench.show.wording import plural
 from bench.units import human
 
 TOKENS = "inference_tokens_per_second"
 OFFERED = "inference_offered_requests_per_second"
 GOODPUT = "inference_goodput_ratio"
-_MOST_BARS = 14
 RATE = "inference_samples_per_second"
 _SUPPLY = "storage_read_bytes_per_second"
+_MOST_BARS = 14
+#: A part that costs less is not worth a word.
+_WORTH_SAYING = 0.01
 #: (what the bar is, the stage whose rate it is, the part that was lost since the bar above)
 _STEPS = (
     ("accelerator alone", "resident", None),
@@ -34,72 +37,80 @@ def rates(run: Run, path: str | None = None) -> dict[str, float]:
     return found
 
 
-def waterfall(run: Run) -> str | None:
-    """As SVG, pale where the measurement's conditions did not hold; None when the feed was not measured."""
-    path = run.attribution.path if run.attribution else None
-    found = rates(run, path)
+def waterfall(run: Run) -> Picture | None:
+    """Pale where the measurement's conditions did not hold; None when the feed was not measured."""
+    found = rates(run, run.attribution.path if run.attribution else None)
     if found.get("resident", 0.0) <= 0.0 or "storage" not in found:
         return None
-    alpha = 0.4 if run.attribution is not None and not run.attribution.valid else 1.0
-    bars = [(name, found[stage], part) for name, stage, part in _STEPS if stage in found]
-    with drawing(0.42 * len(bars) + 0.6) as (figure, axes):
-        whole, before = found["resident"], found["resident"]
-        for row, (_, rate, part) in enumerate(bars):
-            axes.barh(row, rate / whole, color=FIRST, height=0.62, alpha=alpha)
-            lost = (before - rate) / whole
-            if part and lost > 0.0:
-                axes.barh(row, lost, left=rate / whole, color=BAD, height=0.62, alpha=0.85 * alpha)
-            cost = f", {part} costs {100 * lost:.1f} %" if part and lost > 0.0005 else ""
-            axes.text(max(rate, before) / whole + 0.01, row, f"{human(rate, RATE)}{cost}", va="center", color=INK)
-            before = rate
-        rows(axes, [name for name, _, _ in bars])
-        axes.set_xlim(0, 2.0)
-        axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
-        axes.grid(axis="y", visible=False)
-        in_percent(axes.xaxis)
-        axes.set_xlabel("share of what the accelerator can consume", loc="left")
-        return svg(figure, "The feed waterfall: what the accelerator could consume, and what each part costs")
+    pale = " pale" if run.attribution is not None and not run.attribution.valid else ""
+    whole = before = found["resident"]
+    shares = axis((found[stage] / whole for _, stage, _ in _STEPS if stage in found), GOODPUT)
+    rows, costs = [], {}
+    for name, stage, part in _STEPS:
+        if stage not in found:
+            continue
+        rate, lost = found[stage], (before - found[stage]) / whole
+        marks = [Mark("bar", f"c1{pale}", 0.0, shares.at(rate / whole))]
+        cost = ""
+        if part and lost > 0.0005:
+            marks.append(Mark("bar", f"bad{pale}", shares.at(rate / whole), shares.at(before / whole)))
+            cost, costs[part] = f", {part} costs {100 * lost:.1f} %", lost
+        rows.append(Row(name, f"{human(rate, RATE)}{cost}", tuple(marks)))
+        before = rate
+    worst = max(costs, key=lambda part: costs[part], default=None)
+    said = "Nothing on the way costs the accelerator more than 1 % of its rate."
+    if worst and costs[worst] > _WORTH_SAYING:
+        said = f"Most is lost to {worst}: {100 * costs[worst]:.0f} % of what the accelerator could consume."
+    doubt = " Pale: the conditions of the measurement did not hold, so nothing is judged by it." if pale else ""
+    keys = (("c1", "share of the accelerator's own rate"), ("bad", "lost on this part of the way"))
+    return Picture(said + doubt, Chart(tuple(rows), shares.ticks, keys=keys))
 
 
-def demand_and_supply(attribution: Attribution | None) -> str | None:
-    """As SVG; None when either was not measured."""
-    if attribution is None or not attribution.demand_bytes_per_second or attribution.supply_bytes_per_second is None:
+def demand_and_supply(run: Run) -> Picture | None:
+    """None when either was not measured."""
+    found = run.attribution
+    if found is None or not found.demand_bytes_per_second or found.supply_bytes_per_second is None:
         return None
-    bars = {
-        "needed by the accelerator": attribution.demand_bytes_per_second,
-        "delivered by the path": attribution.supply_bytes_per_second,
-    }
-    most = max(bars.values())
-    with drawing(1.1) as (figure, axes):
-        for row, value in enumerate(bars.values()):
-            axes.barh(row, value, color=(FIRST, SECOND)[row], height=0.6)
-            axes.text(value + 0.01 * most, row, human(value, _SUPPLY), va="center", color=INK)
-        rows(axes, list(bars))
-        axes.set_xlim(0, 1.2 * most)
-        axes.set_xticks([])
-        axes.grid(visible=False)
-        axes.spines["bottom"].set_visible(False)
-        axes.tick_params(axis="y", colors=MUTED)
-        return svg(figure, "Demand of the accelerator against supply of the path")
+    demand, supply = found.demand_bytes_per_second, found.supply_bytes_per_second
+    shares = axis((demand, supply), _SUPPLY)
+    bars = {"needed by the accelerator": ("c1", demand), "delivered by the path": ("c2", supply)}
+    rows = [
+        Row(name, human(rate, _SUPPLY), (Mark("bar", css, 0.0, shares.at(rate)),)) for name, (css, rate) in bars.items()
+    ]
+    share = supply / demand
+    times = f"{100 * share:.0f} % of" if share < 1.0 else f"{share:.3g} times"
+    said = f"The path delivers {times} what the accelerator, never kept waiting, would consume."
+    return Picture(said, Chart(tuple(rows), shares.ticks))
 
 
-def tokens(run: Run) -> str | None:
-    """As SVG; pale bars are for the record only. None when the load did not run."""
-    found = run.find(TOKENS)[:_MOST_BARS]
+def tokens(run: Run) -> Picture | None:
+    """Pale bars are for the record only. None when the load did not run."""
+    every = run.find(TOKENS)
+    found = every[:_MOST_BARS]
     if not found:
         return None
-    with drawing(0.3 * len(found) + 0.55) as (figure, axes):
-        most = max(m.value for m in found) or 1.0
-        for row, m in enumerate(found):
-            axes.barh(row, m.value, color=FIRST, height=0.62, alpha=0.4 if m.invalid is not None else 1.0)
-            low, high = m.interval
-            axes.plot([low, high], [row, row], color=INK, linewidth=1.2)
-            axes.text(max(m.value, high) + 0.01 * most, row, human(m.value, TOKENS), va="center", color=INK)
-        rows(axes, [_named(m) for m in found])
-        axes.set_xlim(0, 1.25 * max(m.interval[1] for m in found))
-        axes.grid(axis="y", visible=False)
-        axes.set_xticks([])
-        return svg(figure, "Tokens a second by stage and batch")
+    scale = axis((m.interval[1] for m in found), TOKENS, 3)
+    rows = [
+        Row(
+            _named(m),
+            human(m.value, TOKENS),
+            (Mark("bar", _css(m, "c1"), 0.0, scale.at(m.value)), _interval(m, scale)),
+        )
+        for m in found
+    ]
+    most = max(found, key=lambda m: m.value)
+    said = f"The most was {human(most.value, TOKENS)} ({_named(most)}); black lines are 95 % intervals."
+    if len(every) > len(found):
+        said += f" {plural(len(every) - len(found), 'more figure')} under Every figure."
+    return Picture(said, Chart(tuple(rows), scale.ticks))
+
+
+def _interval(m: Measurement, scale: Axis) -> Mark:
+    return Mark("span", "ink", scale.at(m.interval[0]), scale.at(m.interval[1]))
+
+
+def _css(m: Measurement, css: str) -> str:
+    return css if m.invalid is None else f"{css} pale"
 
 
 def _named(m: Measurement) -> str:
@@ -109,24 +120,23 @@ def _named(m: Measurement) -> str:
     return clean(", ".join(word for word in words if word), 48)
 
 
-def goodput(run: Run) -> str | None:
-    """Share of requests in time over the offered load; None when it was not measured."""
+def goodput(run: Run) -> Picture | None:
+    """Share of requests in time, a row a load; None when it was not measured."""
     points = _points(run)
     if not points:
         return None
-    with drawing(2.1) as (figure, axes):
-        xs, ys = [offered for offered, _ in points], [m.value for _, m in points]
-        axes.plot(xs, ys, color=MUTED, linewidth=1, zorder=1)
-        for offered, m in points:
-            axes.plot([offered, offered], m.interval, color=INK, linewidth=1.2)
-            face = "none" if m.invalid is not None else GOOD
-            axes.scatter(offered, m.value, s=46, facecolor=face, edgecolor=GOOD, zorder=3)
-        axes.set_ylim(-0.03, 1.05)
-        axes.set_xlim(0, 1.25 * max(xs))
-        in_percent(axes.yaxis)
-        axes.set_xlabel("offered requests a second")
-        axes.set_ylabel("in time")
-        return svg(figure, "Goodput over the offered load")
+    scale = axis((0.0, 1.0), GOODPUT)
+    rows = [
+        Row(
+            f"{human(offered, OFFERED).removesuffix(' /s')} requests a second",
+            human(m.value, GOODPUT),
+            (Mark("bar", _css(m, "good"), 0.0, scale.at(m.value)), _interval(m, scale)),
+        )
+        for offered, m in points
+    ]
+    last = points[-1][1]
+    said = f"At the highest load that was offered, {human(last.value, GOODPUT)} of the answers kept their limits."
+    return Picture(said, Chart(tuple(rows), scale.ticks))
 
 
 def _points(run: Run) -> list[tuple[float, Measurement]]:

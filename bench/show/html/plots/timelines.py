@@ -1,39 +1,112 @@
-"""Over time: what a device delivered and the accelerator consumed in a run, utilization; a metric night after night."""
+"""Over time: what accelerator, storage and network did in a run; a metric night after night."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
 from statistics import fmean
-from typing import Any
 
-from bench.model import Run, Series, unit_of
-from bench.show.html.plots import BAD, BAND, FIRST, INK, MUTED, SERIES, WARN, drawing, in_units, svg
+from bench.model import Run, Series
+from bench.show.html.plots import SERIES, Axis, Line, Panel, Panels, Picture, Tick, axis, path, spanned
 from bench.show.text import clean
-from bench.show.wording import title
+from bench.show.wording import plural, title
+from bench.units import human
 
 _MOST_POINTS = 240
-_MOST_PANELS = 6
-#: Drawn on one axis, a panel a stage; other series come after, one panel a metric.
-_FEED = ("feed_device_bytes_per_second", "feed_consumed_bytes_per_second")
+_MOST_PANELS = 8
+_SECONDS = "elapsed_seconds"
+#: What the watchers saw of the whole run, a panel each, from the accelerator outwards.
+_PANELS = {
+    "accelerator, utilization": ("accelerator_utilization_ratio",),
+    "accelerator, power": ("accelerator_power_watts",),
+    "accelerator, memory in use": ("accelerator_memory_used_bytes",),
+    "storage": ("host_disk_read_bytes_per_second", "host_disk_write_bytes_per_second"),
+    "network": ("host_network_receive_bytes_per_second", "host_network_send_bytes_per_second"),
+    "memory available": ("host_memory_available_bytes",),
+}
+_FED = ("feed_device_bytes_per_second", "feed_consumed_bytes_per_second")
+_FED_SHARES = {"feed_utilization_ratio": "accelerator at work", "feed_pressure_ratio": "waits for I/O"}
+_ROUND_TRIP = "network_round_trip_seconds"
 
 
-def timelines(run: Run) -> str | None:
-    """As SVG, one panel a group; None without a time line."""
-    panels = _panels([series for result in run.results for series in result.series if series.values])
-    if not panels:
+def one_clock(run: Run) -> Picture | None:
+    """Accelerator, storage and network over the whole run, as the watchers saw them; None without a time line."""
+    groups = {name: [s for s in _series(run) if s.metric in metrics] for name, metrics in _PANELS.items()}
+    known = [s for found in groups.values() for s in found]
+    if not known:
         return None
-    with drawing(1.35 * len(panels) + 0.3, nrows=len(panels), squeeze=False) as (figure, grid):
-        for axes, panel in zip(grid[:, 0], panels, strict=True):
-            for number, series in enumerate(panel):
-                seconds, values = thinned(series)
-                axes.plot(seconds, values, color=SERIES[number % len(SERIES)], linewidth=1.3, label=_named(series))
-            axes.set_ylim(bottom=min(0.0, *(min(s.values) for s in panel)))
-            in_units(axes.yaxis, panel[0].metric, most=3)
-            axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, borderaxespad=0.1, fontsize=8)
-            axes.margins(x=0.01)
-        grid[-1, 0].set_xlabel("seconds since the stage began")
-        return svg(figure, "Time lines of the run")
+    across = spanned(0.0, max(s.seconds[-1] for s in known), _SECONDS, 6)
+    turns = tuple(
+        (across.at(first), across.at(last), number, f"{number} {name}, {first:.0f} to {last:.0f} s")
+        for number, (name, first, last) in enumerate(_turns(known), 1)
+    )
+    panels = tuple(_panel(name, found, across, _line_name) for name, found in groups.items() if found)
+    said = "Accelerator, storage and network on one clock: while one works, which of the others stand still?"
+    return Picture(said, Panels(panels, across.ticks, "since the run began", turns))
+
+
+def _series(run: Run) -> list[Series]:
+    return [series for result in run.results for series in result.series if series.values]
+
+
+def _turns(known: Sequence[Series]) -> list[tuple[str, float, float]]:
+    """Which probe measured from when to when."""
+    seen = {(s.seconds[0], s.seconds[-1]): s.labels["stage"] for s in known if "stage" in s.labels}
+    return [(clean(name, 40), first, last) for (first, last), name in sorted(seen.items())]
+
+
+def fed(run: Run) -> Picture | None:
+    """What the device delivered and the accelerator consumed in each turn of the feed; None without one."""
+    turns = [s for s in _series(run) if s.metric in _FED]
+    if not turns:
+        return None
+    across = axis((s.seconds[-1] for s in turns), _SECONDS)
+    several = len({series.labels.get("path") for series in turns}) > 1
+    named = partial(_turn, with_path=several)
+    by_turn: dict[str, list[Series]] = {}
+    for series in turns:
+        by_turn.setdefault(named(series), []).append(series)
+    panels = [_panel(name, found, across, _fed_name) for name, found in by_turn.items()]
+    for metric, name in _FED_SHARES.items():
+        if shares := [s for s in _series(run) if s.metric == metric]:
+            panels.append(_panel(name, shares, across, named))
+    said = (
+        "What the device delivered and the accelerator consumed: a rate that falls after the first seconds was credit."
+    )
+    body = Panels(tuple(panels[:_MOST_PANELS]), across.ticks, "since the turn began")
+    return Picture(said, body)
+
+
+def round_trip_lines(run: Run) -> Picture | None:
+    """Round trips over time, a panel a peer and state; None without a time line."""
+    found = [s for s in _series(run) if s.metric == _ROUND_TRIP][:_MOST_PANELS]
+    if not found:
+        return None
+    across = axis((s.seconds[-1] for s in found), _SECONDS)
+    panels = tuple(_panel(_line_name(series), [series], across, _line_name) for series in found)
+    worst = max(max(series.values) for series in found)
+    said = f"The longest took {human(worst, _ROUND_TRIP)}; spikes at even intervals come from a timer, not from chance."
+    return Picture(said, Panels(panels, across.ticks, "since the stage began"))
+
+
+def _panel(name: str, found: Sequence[Series], across: Axis, named: Callable[[Series], str]) -> Panel:
+    """A line each; parts of one line are one, with a gap between them. Many are drawn alike."""
+    lines = {label: list(same) for label, same in groupby(sorted(found, key=named), named)}
+    up = axis((value for series in found for value in series.values), found[0].metric, 3)
+    alike = len(lines) > len(SERIES)
+    drawn, keys = [], []
+    for number, (label, parts) in enumerate(lines.items()):
+        css = SERIES[0] if alike else SERIES[number]
+        drawn.append(Line(css, "".join(path(*thinned(series), across, up) for series in parts)))
+        keys.append((css, label))
+    shown = [(SERIES[0], f"{plural(len(lines), 'line')}: {keys[0][1]} to {keys[-1][1]}")] if alike else keys
+    return Panel(clean(name, 60), tuple(drawn), _upwards(up), tuple(shown if len(shown) > 1 or alike else ()))
+
+
+def _upwards(up: Axis) -> tuple[Tick, ...]:
+    return tuple((round(100 - at, 2), text) for at, text in up.ticks)
 
 
 def thinned(series: Series) -> tuple[list[float], list[float]]:
@@ -43,21 +116,23 @@ def thinned(series: Series) -> tuple[list[float], list[float]]:
     return [fmean(series.seconds[piece]) for piece in pieces], [fmean(series.values[piece]) for piece in pieces]
 
 
-def _panels(found: Sequence[Series]) -> list[list[Series]]:
-    """The feed's stages first; then one panel a metric, ratios before the rest."""
-    stages: dict[str, list[Series]] = {}
-    by_metric: dict[str, list[Series]] = {}
-    for series in found:
-        fed = series.metric in _FEED
-        group, key = (stages, series.labels.get("stage", "")) if fed else (by_metric, series.metric)
-        group.setdefault(key, []).append(series)
-    ratios_first = sorted(by_metric.values(), key=lambda panel: unit_of(panel[0].metric) != "ratio")
-    return [*stages.values(), *(panel[: len(SERIES)] for panel in ratios_first)][:_MOST_PANELS]
+def _turn(series: Series, with_path: bool) -> str:
+    """``turn 2``, of a stage like ``feed.storage.2``."""
+    turn = f"turn {series.labels.get('stage', '').rpartition('.')[2]}"
+    return clean(f"{turn}, {series.labels.get('path', '')}" if with_path else turn, 60)
 
 
-def _named(series: Series) -> str:
-    words = [value for key, value in series.labels.items() if key in ("stage", "device", "state", "place", "kind")]
-    return clean(", ".join([title(series.metric), *words]), 60)
+def _fed_name(series: Series) -> str:
+    return "delivered by the device" if series.metric == _FED[0] else "consumed by the accelerator"
+
+
+def _line_name(series: Series) -> str:
+    words = [f"{key} {value}" if key == "device" else value for key, value in series.labels.items() if key != "stage"]
+    kept = [word for word in words if word != series.labels.get("stand_in")]
+    return clean(", ".join(kept or [title(series.metric).removeprefix("host ")]), 60)
+
+
+# --- nights
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,32 +151,66 @@ class MetricHistory:
     visible: float | None = None
     limit: float | None = None
 
+    @property
+    def outside(self) -> bool:
+        """Whether the newest night lies beyond the edge of what is expected."""
+        if self.expected is None or self.edge is None:
+            return False
+        return (self.values[-1] < self.edge) if self.edge < self.expected else (self.values[-1] > self.edge)
 
-def histories(found: Sequence[MetricHistory]) -> str | None:
-    """As SVG, one panel a metric; None where no metric has two values."""
+
+_NIGHT_KEYS = (
+    ("band", "expected"), ("warn", "a drop to there would be seen with 80 % power"), ("bad", "limit"),
+    ("ink", "this run"),
+)  # fmt: skip
+
+
+def histories(found: Sequence[MetricHistory]) -> Picture | None:
+    """A panel a metric; None where no metric has two values."""
     shown = [history for history in found if len(history.values) > 1]
     if not shown:
         return None
-    rows = -(-len(shown) // 2)
-    with drawing(1.6 * rows, nrows=rows, ncols=2, squeeze=False) as (figure, grid):
-        for axes, history in zip(grid.flat, shown, strict=False):
-            _panel(axes, history)
-        for axes in list(grid.flat)[len(shown) :]:
-            axes.set_visible(False)
-        return svg(figure, "History of the gating metrics")
+    outside = [clean(history.name, 80) for history in shown if history.outside]
+    judged = sum(history.expected is not None for history in shown)
+    said = f"This run: {' and '.join(outside)} {'is' if len(outside) == 1 else 'are'} worse than expected."
+    if not outside:
+        said = f"In this run, {judged} of {plural(len(shown), 'metric')} lie where a night is expected."
+        said = said if judged else "Too few nights yet to say what is expected."
+    return Picture(said, Panels(tuple(map(_nights, shown))))
 
 
-def _panel(a: Any, history: MetricHistory) -> None:
-    nights = range(1, len(history.values) + 1)
+def _nights(history: MetricHistory) -> Panel:
+    values, nights = history.values, range(len(history.values))
+    levels = {"warn": history.visible, "bad": history.limit}
+    known = [*values, *(v for v in (history.expected, history.edge) if v is not None)]
+    near = {css: level for css, level in levels.items() if level is not None and _near(level, known)}
+    up = _around([*known, *near.values()], history.metric)
+    across = Axis(-0.5, len(values) - 0.5)
+    lines = (
+        Line("c1", path(nights, values, across, up)),
+        Line("c1 dots", path(nights, values, across, up, dots=True)),
+        Line("ink dots large", path(nights[-1:], values[-1:], across, up, dots=True)),
+    )
+    band = None
     if history.expected is not None and history.edge is not None:
-        a.axhspan(history.edge, history.expected, color=BAND, linewidth=0)
-        a.axhline(history.expected, color=MUTED, linewidth=1)
-    if history.visible is not None:
-        a.axhline(history.visible, color=WARN, linewidth=1, linestyle=(0, (4, 3)))
-    if history.limit is not None:
-        a.axhline(history.limit, color=BAD, linewidth=1.2)
-    a.plot(nights, history.values, color=FIRST, linewidth=1, marker="o", markersize=3.5)
-    a.plot(nights[-1], history.values[-1], color=INK, marker="o", markersize=6)
-    a.set_title(clean(history.name, 46), fontsize=9, loc="left", color=INK)
-    a.set_xticks([])
-    in_units(a.yaxis, history.metric, most=4)
+        top, bottom = sorted(100 - up.at(value) for value in (history.expected, history.edge))
+        band = (top, bottom)
+    present = {"band": band is not None, "ink": True, **{css: css in near for css in levels}}
+    keys = [(css, text) for css, text in _NIGHT_KEYS if present[css]]
+    if history.limit is not None and "bad" not in near:
+        keys.append(("none", f"the limit, {human(history.limit, history.metric)}, is far away"))
+    drawn = tuple((css, round(100 - up.at(level), 2)) for css, level in near.items())
+    return Panel(clean(history.name, 80), lines, _upwards(up), tuple(keys), drawn, band)
+
+
+def _near(level: float, values: Sequence[float]) -> bool:
+    """Whether the values still fill a quarter of the panel when the level is in it."""
+    low, high = min(values), max(values)
+    return (max(high, level) - min(low, level)) <= 4 * max(high - low, 0.1 * abs(high))
+
+
+def _around(values: Sequence[float], metric: str) -> Axis:
+    """An axis around the values, with some air, not down to 0."""
+    low, high = min(values), max(values)
+    air = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
+    return spanned(low - air, high + air, metric, 4)
