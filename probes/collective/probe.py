@@ -13,7 +13,7 @@ from contextlib import suppress
 from bench.measure import budget
 from bench.measure.probe import Context, Failed, Probe, TimedOut, Unsupported
 from bench.model import Code, Effort, Measurement
-from probes.collective.parse import measurements, parse, stragglers
+from probes.collective.parse import measurements, parse, stragglers, transports
 from probes.common.metrics import Between, metrics
 from probes.peer.link import KEY_FILE, key_words
 
@@ -40,11 +40,12 @@ def measure(ctx: Context) -> Sequence[Measurement]:
         remedy = "run `bench peer --bind ADDRESS` on the other nodes and name each with --peer HOST"
         raise Unsupported(Code.NO_RANKS, "an all-reduce needs a peer, or two GPUs on this node", remedy)
     device = "cuda" if gpus else "cpu"
-    ranks = parse(_run(ctx, local, device))
+    text = _run(ctx, local, device)
+    ranks = parse(text)
     labels = {} if ranks.backend == "nccl" else {"stand_in": "cpu"}
     for _, _, sentence in stragglers(ranks):
         ctx.warn(sentence)
-    return list(measurements(ranks, labels))
+    return [*measurements(ranks, labels), *transports(text, ranks, labels)]
 
 
 def _gpus(ctx: Context) -> int:
@@ -92,6 +93,12 @@ PROBE = Probe(
         ("collective_port_ratio",
          "what a rank's links carry, over what the median link of all ranks does", "rank host direction", "higher"),
         ("collective_straggler_info", "1 for a rank that holds the others up", "rank host cause*", "none"),
+        ("collective_transport_info",
+         "1 with what carried this node's traffic: nvlink, pcie, shm, rdma, rdma_gpu_direct, sockets, unknown",
+         "backend scope transport*", "none"),
+        ("collective_fast_transport_ratio",
+         "share of NCCL's connections over NVLink (within a node that has any) or RDMA (between nodes)",
+         "backend scope transport*", "higher"),
         last="stand_in", over_one="collective_port_ratio",
         between=Between(
             "Our choice: as of storage, because no sessions of two hosts were recorded.",

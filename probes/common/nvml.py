@@ -418,6 +418,20 @@ def energy_reader(uuid: str) -> Callable[[], float | None]:
         return lambda: None
 
 
+def joined_by(uuid: str, other: str) -> str | None:
+    """What joins two cards that can reach each other: nvlink or pcie; None where the driver does not say."""
+    try:
+        library = load()
+    except ProbeError:
+        return None
+    try:
+        card, handle, link = Card(library, 0, uuid), Card(library, 0, other).handle, library.NVML_P2P_CAPS_INDEX_NVLINK
+        status = card.read("joined", lambda h: library.nvmlDeviceGetP2PStatus(h, handle, link))
+    finally:
+        close(library, {})
+    return None if status is None else "nvlink" if status == library.NVML_P2P_STATUS_OK else "pcie"
+
+
 def _same(uuid: str, other: str) -> bool:
     """Is it one card? torch spells a card's identity without the ``GPU-`` in front."""
     return bool(uuid and other) and uuid.endswith(other.removeprefix("GPU-"))

@@ -38,10 +38,11 @@ _LOADED = ("inference.", "feed.")  # stages in which a link is not asleep
 
 @dataclass(frozen=True, slots=True)
 class CardHealth:
-    """One card over the whole run: what all its samples say of it."""
+    """One card over the whole run: what its samples say of it. ``bridged``: some card of the node has an NVLink up."""
 
     samples: Sequence[Sample]
     index: str
+    bridged: bool = False
 
     def figures(self, stages: Sequence[Stage], facts: Mapping[str, Any]) -> Iterator[Measurement]:
         """All that is known of its health."""
@@ -134,7 +135,8 @@ class CardHealth:
             if seen and limit:
                 ratio = min(1.0, max(seen) / limit)
                 yield self._figure("accelerator_pcie_link_ratio", ratio, len(seen), aspect=aspect)
-        if any(states := self._readings("nvlinks")):
+        states = self._readings("nvlinks")
+        if any(states) and self.bridged:  # PCIe cards have links too, and none up where no bridge joins them
             yield self._figure("accelerator_nvlink_inactive_links", float(max(row.count(0) for row in states)))
 
     def _xid_errors(self) -> Iterator[Measurement]:

@@ -89,9 +89,10 @@ def parse(samples: Sequence[Sample], ctx: Context) -> Sequence[Measurement]:
         hung = next((str(s["hung"]) for s in samples if s.get("hung")), "no sample was taken")
         raise Failed(Code.NVML_HANGS, hung, _LOOK)
     made: list[Measurement] = []
+    bridged = any(1 in card.get("nvlinks", ()) for s in samples for card in s.get("cards", {}).values())
     for index, card in facts["cards"].items():
         own = card_samples(samples, index)
-        found, health = stages(own), CardHealth(own, index)
+        found, health = stages(own), CardHealth(own, index, bridged)
         figures = list(health.figures(found, {**card, "driver": facts.get("driver")}))
         for reasons in (m.labels["reasons"] for m in figures if m.metric == DRAIN):
             if reasons != "none":

@@ -153,6 +153,7 @@ class Window(Stretch):
     phase: str = ""
     device: str = ""
     peer: str | None = None
+    transport: str | None = None  # of a copy between cards: nvlink, pcie, or host, where they cannot reach each other
     shape: str | None = None
     context: int | None = None  # tokens in the cache
 

@@ -230,7 +230,7 @@ def _node_rates(cards: Cards, stand_in: Labels) -> Iterator[Measurement]:
     for (step, phase, device, peer), windows in cards.items():
         labels = {"device": device, "stage": phase, **stand_in}
         if peer is not None:
-            labels["peer"] = peer
+            labels |= {"peer": peer, "transport": windows[0].transport or "unknown"}
         if step == "decode":
             labels |= {"batch": str(windows[0].batch), "shape": str(windows[0].shape)}
         yield of_repeats(_RATES[step][0], _rates(windows), labels, contended(windows))

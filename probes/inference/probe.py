@@ -231,7 +231,8 @@ _NODE = metrics(
 _CEILINGS = metrics(
     ("accelerator_host_to_device_bytes_per_second", "Copies from pinned host memory to the card.", "stage", "higher"),
     ("accelerator_device_to_host_bytes_per_second", "Copies from the card to pinned host memory.", "stage", "higher"),
-    ("accelerator_device_to_device_bytes_per_second", "Copies from one card to another.", "stage peer", "higher"),
+    ("accelerator_device_to_device_bytes_per_second", "Copies from one card to another, over nvlink, pcie or host.",
+     "stage peer transport*", "higher"),
     ("accelerator_matmul_flops_per_second",
      "Matrix-product ceiling in the load's own number format, random operands.", "stage", "higher"),
     ("accelerator_copy_bytes_per_second",

@@ -168,7 +168,8 @@ def _copies(found: Found) -> Answer:
 def _nccl(found: Found) -> Answer:
     took = found.results["nccl"].figures.items()
     text = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in took if isinstance(seconds, float))
-    return text, found.results["nccl"].outcome == "ok"
+    lines = found.figure("nccl", "log_lines")
+    return f"{text}; {lines} lines of its log", found.results["nccl"].outcome == "ok" and lines > 0
 
 
 def _gates(found: Found) -> Answer:
@@ -217,7 +218,7 @@ CLAIMS: tuple[tuple[str, bool, Callable[[Found], Answer]], ...] = (
     ("products with a known answer come out right, repeated ones the same", False, _soak),
     ("the card keeps its clock through the soak", True, _kept),
     ("pinned copies: share of what PCIe promises", True, _copies),
-    ("NCCL starts and ends with one rank", True, _nccl),
+    ("NCCL starts and ends with one rank, and its log can be read", True, _nccl),
     ("every required gate has data but those of the network", True, _gates),
     ("batch-inference is GO and nothing NO-GO", True, _verdicts),
     ("a standard run takes less than 300 s", False, _in_time),

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.measure.watchers import Observers, Watching
+from probes.collective import nccl as nccl_log
 from probes.common import nvml
 from probes.common.windows import stages
 from probes.gpu import probe as gpu
@@ -235,6 +236,9 @@ def nccl(accelerator: str, folder: Path) -> None:
     import torch
     import torch.distributed as dist
 
+    from probes.collective.load.rank import listen, said
+
+    log = listen()
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     torch.cuda.set_device(0)
     one = torch.ones(1, device="cuda")
@@ -246,6 +250,12 @@ def nccl(accelerator: str, folder: Path) -> None:
     say(init=seconds(lambda: dist.init_process_group("nccl", store=store, rank=0, world_size=1)))
     say(first_sum=seconds(summed))
     say(second_sum=seconds(summed))
+    print(text := said(log))  # every form of line that this NCCL has, to be held against what is parsed
+    say(
+        log_lines=text.count("NCCL INFO"),
+        nvlinks=nccl_log.read([text]).nvlink,
+        network=next((line.split("Using network ")[1] for line in text.splitlines() if "Using network " in line), None),
+    )
     say(end=seconds(dist.destroy_process_group))
 
 

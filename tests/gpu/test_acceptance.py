@@ -70,7 +70,8 @@ def found(**figures: Any) -> Found:
                     "first_prefill_otherwise_seconds": 0.4},
         "soak": {"products": 900, "wrong": 0, "mismatches": 0, "digest": "ab", "again": "ab", "took": 8.1, "kept": 0.97,
                  "pace": "Pace"},
-        "direct": {"way": "pinned", "right": True}, "copies": {"to_card": 0.9, "from_card": 0.9}, "nccl": {"init": 1.0},
+        "direct": {"way": "pinned", "right": True}, "copies": {"to_card": 0.9, "from_card": 0.9},
+        "nccl": {"init": 1.0, "log_lines": 80},
         "telemetry": {"ratio": 0.999, "error": 0.002}, "contract": {"last_line": "12 passed"}, "standard": {"run": "r"},
     }  # fmt: skip
     for key, value in figures.items():
@@ -111,6 +112,7 @@ def test_on_a_healthy_card_every_claim_holds() -> None:
         ({"soak__again": "ba"}, "known answer"),
         ({"soak__kept": 0.85}, "clock"),
         ({"copies__from_card": 0.3}, "PCIe"),
+        ({"nccl__log_lines": 0}, "NCCL"),
         ({"status": Status.NO_DATA}, "has data"),
         ({"decision": Decision.NO_GO}, "is GO"),
         ({"seconds": 301.0}, "300 s"),

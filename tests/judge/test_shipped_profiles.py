@@ -60,6 +60,7 @@ def test_a_profile_is_small_sourced_and_says_what_to_do(name: str) -> None:
 def test_what_sessions_differ_in_is_known_of_every_rate_and_time(name: str) -> None:
     """Only counts, and shares of counts with exact bounds, are facts of their session."""
     exact = {"network_loss_ratio", "accelerator_throttle_ratio", "response_over_budget_ratio"}
+    exact.add("collective_fast_transport_ratio")
     for gate in shipped(name).gates:
         metric = METRICS[gate.metric]
         assert (metric.session_spread is None) is (metric.unit == "" or metric.name in exact), metric.name

@@ -13,7 +13,8 @@ With ``--links`` each iteration is a sum alone, timed from this rank's arrival. 
 back to back between two events as nccl-tests has it, so that it is not their launch that is measured; the wait comes
 before. Then each ordered pair of ranks sends alone, in rounds of disjoint pairs (the circle method), so that a slow
 port can be told from a slow rank. The times go to node 0, which prints JSON lines: ``ranks`` when all were started and
-``times`` for each rank, or ``error`` (`probes.collective.parse`).
+``times`` for each rank, or ``error`` (`probes.collective.parse`). NCCL's own log of this node's ranks is among them
+(``nccl``): it says what carried the traffic.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ _STEP = 768  # a square matrix product of that size: some ten milliseconds of a 
 _BYTES = {"quick": 16 << 20, "standard": 256 << 20, "thorough": 1 << 30}
 _ITERATIONS = {"quick": 20, "standard": 50, "thorough": 100}
 _MESSAGE_BYTES, _MESSAGES = {"cpu": 2 << 20, "cuda": 64 << 20}, 6
+_MOST_LOG_BYTES = 1 << 20
 _BACK_TO_BACK, _BACK_TO_BACK_BYTES = 20, 1 << 30  # sums on GPUs: so many, and fewer of the large ones
 
 
@@ -110,6 +112,8 @@ def _be_first(asked: argparse.Namespace, connections: ExitStack) -> None:
     print(json.dumps({"kind": "ranks", "names": [*["this node"] * ranks, *peers]}), flush=True)
     own_part = {**vars(asked), **job, "rank": 0, "ranks": ranks, "address": own, "links": True}
     answer = _measure(argparse.Namespace(**own_part), store)
+    for rank in range(ranks if answer.backend == "nccl" else 0):
+        print(json.dumps({"kind": "nccl", "rank": rank, "log": store.get(f"nccl/{rank}").decode()}), flush=True)
     for rank in range(answer.world or 0):
         print(json.dumps({"kind": "times", "rank": rank, **json.loads(store.get(f"times/{rank}"))}), flush=True)
 
@@ -200,6 +204,7 @@ def _take_part(task: RankTask, store: Any) -> RankTimes:
     else:
         torch.set_num_threads(1)
         device = torch.device("cpu")
+    log = listen() if task.backend == "nccl" and task.asked.links else None
     group = dist.PrefixStore("ranks", store)
     dist.init_process_group(task.backend, store=group, rank=task.rank, world_size=task.world, timeout=_TIMEOUT)
     try:
@@ -208,12 +213,32 @@ def _take_part(task: RankTask, store: Any) -> RankTimes:
         if task.asked.links:
             times = {"backend": task.backend, "sizes": sizes, "links": _links(task, device),
                      "waits": waits if device.type == "cuda" else []}  # fmt: skip
+            if task.asked.rank == 0:
+                store.set(f"nccl/{task.rank}", said(log))
             store.set(f"times/{task.rank}", json.dumps(times))
             store.wait([f"times/{rank}" for rank in range(task.world)], _TIMEOUT)
             dist.barrier()
         return RankTimes(local=task.local, seconds=fmean(sizes[task.asked.sizes[0]]), wait_seconds=fmean(waits))
     finally:
         dist.destroy_process_group()
+
+
+def listen() -> int | None:
+    """Have NCCL log into memory of this process, which leaves nothing behind; None where that cannot be opened."""
+    log = os.memfd_create("nccl")
+    path = f"/proc/self/fd/{log}"
+    try:
+        with open(path, "w", encoding="ascii"):  # as NCCL will; where it cannot it would print among our lines
+            pass
+    except OSError:
+        return None
+    os.environ |= {"NCCL_DEBUG": "INFO", "NCCL_DEBUG_SUBSYS": "INIT,NET,GRAPH", "NCCL_DEBUG_FILE": path}
+    return log
+
+
+def said(log: int | None) -> str:
+    """What NCCL has logged by now, which is as far as this process has connected."""
+    return "" if log is None else os.pread(log, _MOST_LOG_BYTES, 0).decode(errors="replace")
 
 
 def _all_reduce(task: RankTask, device: Any, size: int, waits: list[float]) -> list[float]:

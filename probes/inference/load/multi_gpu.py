@@ -22,7 +22,7 @@ from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from probes.common.nvml import Survey, pin, survey
+from probes.common.nvml import Survey, joined_by, pin, survey
 from probes.inference.events import MARK_SECONDS, Checked, Done, Lost, NodeFacts, Pinned, Window, measured, say, stage
 from probes.inference.load.device import Device, TimedWork, brief, ceilings, choose, timer
 from probes.inference.shapes import SHAPES, shape_for
@@ -93,7 +93,7 @@ def _prepare(mine: Assignment) -> dict[str, Step]:
     torch.set_num_threads(1)
     device = choose(torch, mine.kind, 0, Survey(None))
     if len(mine.uuids) > 1:
-        steps = _peers(torch, len(mine.uuids))
+        steps = _peers(torch, mine.uuids)
     else:
         steps = {**ceilings(torch, device), "decode": _decode(device, mine)}
     for step, _ in steps.values():
@@ -127,12 +127,15 @@ def _decode(device: Device, mine: Assignment) -> TimedWork:
     return step, {"tokens": 1, "bytes": read, "batch": 1, "shape": shape.name}
 
 
-def _peers(torch: Any, count: int) -> dict[str, TimedWork]:
-    """Copies from card 0 to each of the others that this process sees, by their number."""
+def _peers(torch: Any, uuids: Sequence[str]) -> dict[str, TimedWork]:
+    """Copies from card 0 to each of the others that this process sees, by their number, and what they go over."""
     source = torch.empty(_PEER_BYTES, dtype=torch.uint8, device="cuda:0").random_(0, 256)
-    targets = [torch.empty(_PEER_BYTES, dtype=torch.uint8, device=f"cuda:{i}") for i in range(1, count)]
-    copies = [partial(target.copy_, source, non_blocking=True) for target in targets]
-    return {str(i): (copy, {"bytes": _PEER_BYTES}) for i, copy in enumerate(copies, 1)}
+    made: dict[str, TimedWork] = {}
+    for i, uuid in enumerate(uuids[1:], 1):
+        target = torch.empty(_PEER_BYTES, dtype=torch.uint8, device=f"cuda:{i}")
+        over = joined_by(uuids[0], uuid) if torch.cuda.can_device_access_peer(0, i) else "host"
+        made[str(i)] = partial(target.copy_, source, non_blocking=True), {"bytes": _PEER_BYTES, "transport": over}
+    return made
 
 
 # --- in the program that starts them

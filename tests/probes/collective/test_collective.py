@@ -41,6 +41,8 @@ def test_two_hosts_reduce_at_the_speed_of_their_cable(cable: Net) -> None:
     assert all(m["labels"]["stand_in"] == "cpu" and m["labels"]["backend"] == "gloo" for m in bus.values())
     links = [m for m in got["measurements"] if m["metric"] == "collective_link_bytes_per_second"]
     assert [0.7 <= m["value"] / goodput <= 1.2 for m in links] == [True, True]
+    (carried,) = (m["labels"] for m in got["measurements"] if m["metric"] == "collective_transport_info")
+    assert carried == {"backend": "gloo", "scope": "between", "transport": "sockets", "stand_in": "cpu"}
     assert running("a") == []
     assert len(running("b")) == 1, "the peer itself"
 

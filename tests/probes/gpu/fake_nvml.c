@@ -156,6 +156,18 @@ u32 nvmlDeviceGetNvLinkState(void *h, u32 link, u32 *active) {
     return 0;
 }
 
+/* Of the questions one may ask of two cards only that for NVLink (2) is answered: 0 there is, 5 there is not. */
+u32 nvmlDeviceGetP2PStatus(void *h, void *other, u32 index, u32 *status) {
+    CHECK(h);
+    int up = index == 2;
+    for (int i = 0; i < 2; i++) {
+        const void *one = i ? other : h;
+        up = up && card(one, "nvlinks", 0) > card(one, "nvlinks_down", 0);
+    }
+    *status = up ? 0 : 5;
+    return 0;
+}
+
 u32 nvmlDeviceGetNvLinkErrorCounter(void *h, u32 link, u32 kind, u64 *out) {
     (void)link; (void)kind;
     CHECK(h);

@@ -251,6 +251,23 @@ def test_an_nvlink_that_is_down_is_counted(fake: Fake) -> None:
     assert value(run, "accelerator_nvlink_errors").value == 16 * 3 * 5  # links that are up, kinds, errors
 
 
+@pytest.mark.parametrize(
+    ("before", "inactive"),
+    [
+        ({"nvlinks": 0}, {}),
+        ({"nvlinks": 12, "nvlinks_down": 12}, {}),  # A100 PCIe without a bridge was told to have 12 dead links
+        ({"nvlinks": 18, "1.nvlinks_down": 18}, {"0": 0.0, "1": 18.0}),  # one that has lost all of its own is named
+    ],
+)
+def test_cards_without_nvlink_are_not_accused_of_it(
+    fake: Fake, before: dict[str, float], inactive: dict[str, float]
+) -> None:
+    run = observed(fake, {"count": 2, **before})
+    assert {m.labels["device"]: m.value for m in run.find("accelerator_nvlink_inactive_links")} == inactive
+    assert not any("nvlink" in text.lower() for text in watched(run).warnings)
+    assert verdict(run)[0] is GO
+
+
 SAG = "accelerator_clock_sustained_ratio"
 
 

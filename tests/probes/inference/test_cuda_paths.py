@@ -16,7 +16,7 @@ import torch
 from bench.judge.statistics import samples_needed_for_quantile
 from bench.measure.probe import Failed
 from probes.common.nvml import Seen, Survey
-from probes.inference.load import compiler
+from probes.inference.load import compiler, multi_gpu
 from probes.inference.load import device as inference_device
 from probes.inference.load import stages as inference_stages
 from probes.inference.load.decoder import PLAIN, Decoder, Parts
@@ -222,6 +222,36 @@ def test_the_survey_lists_cards_by_identity(fake: Fake) -> None:
     assert "index=1" in done.stdout.splitlines()[0] and "processes=2" in done.stdout.splitlines()[0]
     assert "driver='570.00.fake'" in done.stdout
     assert done.stdout.splitlines()[2] == "None 1 {0}", "a worker was pinned beside no card on x86"
+
+
+@pytest.mark.parametrize(
+    ("answers", "joined"),
+    [
+        ({"nvlinks": 18}, "nvlink"),
+        ({"nvlinks": 0}, "pcie"),
+        ({"nvlinks": 18, "1.nvlinks_down": 18}, "pcie"),
+        ({"error.nvmlDeviceGetP2PStatus": 3}, "None"),
+    ],
+)
+def test_what_joins_two_cards_is_the_drivers_to_say(fake: Fake, answers: dict[str, float], joined: str) -> None:
+    fake.tell({"count": 2, **answers})
+    code = "from probes.common.nvml import joined_by; print(joined_by('GPU-fake-1000', 'GPU-fake-1001'))"
+    env = {**os.environ, **fake.env(), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == joined
+
+
+def test_copies_between_cards_say_what_they_go_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    reach = {1: True, 2: False}
+    made = SimpleNamespace(
+        uint8=torch.uint8, empty=lambda count, **_: torch.empty(8, dtype=torch.uint8),
+        cuda=SimpleNamespace(can_device_access_peer=lambda first, other: reach[other]),
+    )  # fmt: skip
+    monkeypatch.setattr(multi_gpu, "joined_by", lambda first, other: f"{first} to {other}")
+    steps = multi_gpu._peers(made, ("a", "b", "c"))
+    assert {name: work["transport"] for name, (_, work) in steps.items()} == {"1": "a to b", "2": "host"}
+    for step, _ in steps.values():
+        step()
 
 
 def test_the_load_of_one_card_is_bound_to_the_cpus_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,8 +139,10 @@ def test_one_card_has_no_spread_and_no_together() -> None:
 
 def test_copies_between_cards_are_told_by_both_ends() -> None:
     steps = [window("device_to_device", 0, 1.0, bytes=4e10 * k, phase="alone", device="0", peer=str(k)) for k in (1, 2)]
+    steps[1]["transport"] = "nvlink"
     found = parse_node([{"event": "node", "kind": "cuda", "names": []}, *steps])
     assert one(found, "accelerator_device_to_device_bytes_per_second", device="0", peer="2").value == 8e10
+    assert [m.labels["transport"] for m in found] == ["unknown", "nvlink"]
 
 
 def test_cpu_workers_stand_in_and_every_figure_is_declared() -> None:
