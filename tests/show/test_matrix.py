@@ -63,7 +63,7 @@ def test_one_figure_with_two_limits_is_two_rows() -> None:
 def test_the_worst_comes_first_and_what_has_no_figure_last() -> None:
     ranks = [row.rank for row in of(recorded("gpu")).rows]
     assert ranks == sorted(ranks) and len(set(ranks)) > 3
-    assert of(recorded("gpu")).rows[0].name == "uncorrected memory errors, GPU 1"
+    assert of(recorded("gpu")).rows[0].name == "uncorrected errors, GPU 1"
 
 
 def test_a_profile_says_what_decided_how_much_was_measured_and_what_was_closest() -> None:
