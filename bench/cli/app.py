@@ -6,6 +6,7 @@ import inspect
 import re
 import sys
 from collections.abc import Sequence
+from copy import copy
 
 import typer
 
@@ -65,10 +66,21 @@ for _info in [info for group in (app, *_GROUPS.values()) for info in group.regis
     _info.help = with_examples(_info.callback and _info.callback.__doc__)
 
 
+def _with_only(name: str) -> typer.Typer:
+    """The same with the one command that is run, as the other sixty need not be built; the whole for any other word."""
+    found = [info for info in app.registered_commands if name in (info.name, getattr(info.callback, "__name__", None))]
+    if not found:
+        return app
+    alone = copy(app)
+    alone.registered_commands, alone.registered_groups = found, []
+    return alone
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run one command; returns its exit status. Usage errors and unusable input are one line and status 2."""
     try:
-        status = app(list(arguments), prog_name="bench", standalone_mode=False)
+        command = _with_only(arguments[0] if arguments else "")
+        status = command(list(arguments), prog_name="bench", standalone_mode=False)
     except _ClickError as error:
         error.show()  # type: ignore[attr-defined]
         return 2

@@ -101,7 +101,7 @@ _Count = Annotated[int, Field(ge=0, lt=10**15)]
 class _Means(BaseModel):
     """Of all iterations: an all-reduce, which takes some time, and the wait for the last rank before it."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", defer_build=True)
 
     seconds: Annotated[_Figure, Field(ge=1e-9)]
     wait_seconds: _Figure

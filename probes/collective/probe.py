@@ -13,7 +13,6 @@ from contextlib import suppress
 from bench.measure import budget
 from bench.measure.probe import Context, Failed, Probe, TimedOut, Unsupported
 from bench.model import Code, Effort, Measurement
-from probes.collective.parse import measurements, parse, stragglers, transports
 from probes.common.metrics import Between, metrics
 from probes.peer.link import KEY_FILE, key_words
 
@@ -34,6 +33,8 @@ _START_SECONDS = 90.0
 
 def measure(ctx: Context) -> Sequence[Measurement]:
     """Ranks on this node and every peer; without peers, one for each GPU of this node."""
+    from probes.collective.parse import measurements, parse, stragglers, transports
+
     gpus = 0 if ctx.request.accelerator == "cpu" else _gpus(ctx)
     local = 0 if ctx.request.peers else max(0, gpus - 1)
     if not ctx.request.peers and not local:

@@ -30,7 +30,7 @@ Range = Annotated[str, StringConstraints(pattern=rf"^\s*{_BOUND.pattern}(\s*,\s*
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", defer_build=True)
 
 
 class Gpus(_Strict):

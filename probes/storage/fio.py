@@ -166,7 +166,7 @@ _Amount = Annotated[FiniteFloat, Field(ge=0)]
 
 
 class _Shape(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", defer_build=True)
 
 
 class _Latency(_Shape):
