@@ -138,7 +138,7 @@ def figures() -> list[Measurement]:
     found = read(done.stdout)
     error = refusal(found, done.returncode, done.stderr)
     assert error is None, error
-    print(json.dumps(found[0]))
+    print(found[0])
     return parse(found)
 
 
