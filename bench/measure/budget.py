@@ -23,9 +23,11 @@ WHOLE, WHOLE_WITH_PEER = _row(75, 300, 3600), _row(100, 300, 3600)
 #: Of each --storage directory.
 STORAGE, FEED = _row(18, 40, 300), _row(21, 62, 600)
 #: Of one card; and of a node's cards beside each other, where there are several.
-INFERENCE, CARDS = _row(13, 40, 240), _row(10, 25, 120)
+INFERENCE, CARDS = _row(13, 40, 240), _row(10, 11, 120)
 #: Beside each of the two, on cards: products whose values are compared, while clocks and heat are watched.
 SOAK = _row(1, 4, 20)
+#: Of several cards: both of theirs, and the start of torch in each.
+BESIDE = _row(19, 25, 150)
 #: Against the loopback, and against each --peer.
 LOOPBACK, NETWORK = _row(11, 18, 18), _row(32, 87, 620)
 RDMA = _row(7, 14, 150)

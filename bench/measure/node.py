@@ -8,7 +8,7 @@ import os
 import platform
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -22,6 +22,7 @@ from bench.measure.procfs import boot_id, read
 from bench.model import Node, Source
 
 _TOOLS = ("fio", "iperf3")
+_NVIDIA = Path("/proc/driver/nvidia")
 _PACKAGES = ("torch", "nvidia-ml-py")
 #: Of the product: what decides a figure or a verdict.
 _OURS = (".py", ".toml", ".json", ".j2", ".css")
@@ -98,20 +99,26 @@ def sources() -> tuple[Source, ...]:
 
 def identity() -> str:
     """Digest of what is this machine's alone: its machine-id and its GPUs, whichever way they are numbered."""
-    cards = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    cards = sorted(_NVIDIA.glob("gpus/*/information"))
     uuids = sorted(_found(r"^GPU UUID:\s*(\S+)", card) or "" for card in cards)
     words = [read("/etc/machine-id").strip(), *uuids]
     return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
 
-def facts(storage: Sequence[Path] = ()) -> dict[str, Any]:
-    """Everything known about the node, JSON-able. Absent facts are null or left out, never guessed."""
+def facts(storage: Sequence[Path] = (), told: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Everything known about the node, JSON-able. Absent facts are null or left out, never guessed.
+
+    ``told``: what a driver says, where the kernel does not know, as in a container; the longer list of ``gpus`` counts,
+    because a card that gives no answer is still this node's.
+    """
+    said = dict(told or {})
     release: dict[str, str] = {}
     with suppress(OSError):
         release = platform.freedesktop_os_release()
     model = _found(r"^model name\s*:\s*(.+)$", "/proc/cpuinfo") or platform.processor() or platform.machine()
     memory = _found(r"^MemTotal:\s*(\d+) kB", "/proc/meminfo")
-    gpus = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))  # no library, no permission needed
+    files = sorted(_NVIDIA.glob("gpus/*/information"))  # no library, no permission needed
+    gpus = [_found(r"^Model:\s*(.+)$", file) or "unknown" for file in files]
     return {
         "kernel": platform.release(),
         "os": release.get("PRETTY_NAME", "unknown"),
@@ -119,8 +126,8 @@ def facts(storage: Sequence[Path] = ()) -> dict[str, Any]:
         "cpu": {"model": model, "logical": os.cpu_count(), "usable": len(os.sched_getaffinity(0))},
         "governor": read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or None,
         "memory_bytes": memory and int(memory) * 1024,
-        "gpus": [_found(r"^Model:\s*(.+)$", file) or "unknown" for file in gpus],
-        "nvidia_driver": _found(r"Module\s+(\d[\d.]+)", "/proc/driver/nvidia/version"),
+        "gpus": max(gpus, said.get("gpus") or [], key=len),
+        "nvidia_driver": _found(r"Module\s+(\d[\d.]+)", _NVIDIA / "version") or said.get("nvidia_driver"),
         "versions": versions(),
         "mounts": {str(path): asdict(mount) for path in storage if (mount := mount_of(path))},
         "virtual": _found(r"^flags\s*:.*\b(hypervisor)\b", "/proc/cpuinfo") is not None,
@@ -136,6 +143,7 @@ def fingerprint(known: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def this_node(storage: Sequence[Path] = ()) -> Node:
-    known = facts(storage)
+def this_node(storage: Sequence[Path] = (), told: Mapping[str, Any] | None = None) -> Node:
+    """``told``: as of `facts`."""
+    known = facts(storage, told)
     return Node(hostname=socket.gethostname() or "localhost", fingerprint=fingerprint(known), facts=known)

@@ -273,8 +273,9 @@ class Probe:
 
     ``seconds`` by effort is the time that the probe should take without waiting for anything (its share of
     `bench.measure.budget`): of each directory where it is ``per_path``, and ``peer_seconds`` of each peer, where there
-    are peers. The runner ends it at twice that and 30 s. ``order``: light probes run before heavy ones. ``parse`` turns
-    a watcher's recorded samples into measurements (pure). ``doctor`` says what can be measured here.
+    are peers; ``card_seconds`` beside that, where the node has several cards. The runner ends it at twice that and 30
+    s. ``order``: light probes run before heavy ones. ``parse`` turns a watcher's recorded samples into measurements
+    (pure). ``doctor`` says what can be measured here.
     ``guards_itself``: it tells a contended host from what it measures, more sharply than a look at the node before the
     run, which then does not void its figures.
     ``calibrate`` runs the instrument against a known truth and says its error on this machine, within a minute.
@@ -286,7 +287,7 @@ class Probe:
     goes as well as it can, of as many samples as one round has: what is not decided then cannot be.
     ``facts`` of the node that its series depend on beside the machine itself, by dotted name: when they change, earlier
     nights are another epoch. ``mounts``: that of the series' own path; and of what was asked ``accelerator``, and
-    ``peers`` for series of all of them.
+    ``peers`` for series of all of them. ``about`` says what it knows of the node, by name, before anything is measured.
     """
 
     name: str
@@ -299,6 +300,7 @@ class Probe:
     doctor: Callable[[Tools, Request], Sequence[Check]] | None = None
     order: int = 50
     peer_seconds: Mapping[Effort, float] | None = None
+    card_seconds: Mapping[Effort, float] | None = None
     per_path: bool = False
     guards_itself: bool = False
     calibrate: Callable[[Tools], Sequence[Check]] | None = None
@@ -308,6 +310,7 @@ class Probe:
     pool: Callable[[Sequence[Sequence[Measurement]]], Sequence[Measurement]] | None = None
     best: Callable[[Request], Sequence[Measurement]] | None = None
     facts: tuple[str, ...] = ()
+    about: Callable[[Tools], Mapping[str, Any]] | None = None
 
     def terms(self, request: Request) -> dict[str, str]:
         """The values of the options that change what its series mean, as text."""
@@ -334,11 +337,12 @@ class Probe:
         except ValueError as error:
             raise Unsupported(declared.code, f"{name}: {error}", f"--option {self.name}.{name}=VALUE") from error
 
-    def time(self, request: Request) -> float:
+    def time(self, request: Request, cards: int = 1) -> float:
         """Seconds that it should take for this request: for each of its peers, or directories, where that is so."""
+        beside = self.card_seconds[request.effort] if self.card_seconds and cards > 1 else 0.0
         if self.peer_seconds is not None and request.peers:
-            return self.peer_seconds[request.effort] * len(request.peers)
-        return self.seconds[request.effort] * (max(1, len(request.storage)) if self.per_path else 1)
+            return self.peer_seconds[request.effort] * len(request.peers) + beside
+        return self.seconds[request.effort] * (max(1, len(request.storage)) if self.per_path else 1) + beside
 
     def __post_init__(self) -> None:
         if (self.measure is None) == (self.watch is None) or (self.watch is None) != (self.parse is None):

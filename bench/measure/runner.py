@@ -75,6 +75,11 @@ class RunPlan:
     started_at: str = field(default_factory=now)
     started: float = field(default_factory=time.monotonic)
 
+    @property
+    def cards(self) -> int:
+        """How many GPUs the node has, as far as its facts tell."""
+        return len(self.node.facts.get("gpus") or ())
+
 
 def execute(plan: RunPlan) -> Run:
     """Measure. Never raises for a probe's fault; an interrupt ends the run early with ``interrupted_by`` set."""
@@ -169,7 +174,10 @@ class _Runner:
             return self.plan.replay.holds(probe.name)
         whole = [one.duration_seconds for one in rounds if one.outcome is Outcome.OK]
         spent = time.monotonic() - self.plan.started
-        seconds = max(whole, default=probe.time(self.plan.request)) * 1.05 + _SETTLE_SECONDS[self.plan.request.effort]
+        seconds = (
+            max(whole, default=probe.time(self.plan.request, self.plan.cards)) * 1.05
+            + _SETTLE_SECONDS[self.plan.request.effort]
+        )
         return spent + seconds <= self.plan.repeat_seconds
 
     def _ended(self, result: ProbeResult) -> ProbeResult:
@@ -189,7 +197,7 @@ class _Runner:
                 return
 
     def _context(self, probe: Probe) -> Context:
-        seconds = probe.time(self.plan.request)
+        seconds = probe.time(self.plan.request, self.plan.cards)
         latest = self.plan.started + self.plan.max_seconds
         limit = min(time.monotonic() + seconds * _GRACE_FACTOR + _GRACE_SECONDS, latest)
         live = LiveTools(probe.name, self.recorder, limit, self.signals)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,11 @@ from bench.judge.statement import Told
 from bench.measure import lock, quiet, tools
 from bench.measure.budget import whole_seconds
 from bench.measure.node import sources, this_node
-from bench.measure.probe import Failed, Interrupted
-from bench.measure.recording import Recording
+from bench.measure.probe import Failed, Interrupted, ProbeError
+from bench.measure.recording import LiveTools, Recording
 from bench.measure.runner import RunPlan, execute, now
 from bench.measure.tools import Signals
-from bench.model import Effort, Run
+from bench.model import Effort, Node, Request, Run
 from bench.show.terminal.progress import listener
 from bench.store.errors import StoreError, UnusableRun
 from bench.store.runs import Store
@@ -76,7 +76,7 @@ def _measured(
     recording, original = _recorded(asked.replay, store) if asked.replay else (None, None)
     request = original.request if original else request_of(asked, site, catalog)
     catalog = catalog.of(request)
-    node = original.node if original else this_node([Path(path) for path in request.storage])
+    node = original.node if original else _this_node(request, catalog)
     store.check(node.hostname)
     probes = [probe for probe in catalog.probes if probe.name in request.probes]
 
@@ -90,9 +90,10 @@ def _measured(
             look = partial(_look, request.effort, signals) if quiet_check else tuple[str, ...]
             run_id, started_at = store.new_id(), now()
             measuring = [probe for probe in probes if probe.measure is not None]
-            seconds = {probe.name: probe.time(request) for probe in measuring}
+            cards = len(node.facts.get("gpus") or ())
+            seconds = {probe.name: probe.time(request, cards) for probe in measuring}
             one = request.model_copy(update={"storage": request.storage[:1], "peers": request.peers[:1]})
-            of_one = sum(probe.time(one) for probe in measuring)
+            of_one = sum(probe.time(one, cards) for probe in measuring)
             if progress and recording is None and (few := undecidable(request, catalog)):
                 note(f"effort {request.effort} takes too few samples to decide {', '.join(few)}; a higher --effort can")
             with listener(seconds, shown=progress) as listen:
@@ -118,6 +119,15 @@ def _measured(
                 return execute(plan)
     except OSError as error:
         raise UserError(str(error)) from error
+
+
+def _this_node(request: Request, catalog: Catalog) -> Node:
+    """This machine, with what its probes know of it; one that does not answer leaves the kernel's word."""
+    told: dict[str, Any] = {}
+    for name, about in ((probe.name, probe.about) for probe in catalog.probes):
+        with suppress(ProbeError):
+            told |= about(LiveTools(name, None)) if about else {}
+    return this_node([Path(path) for path in request.storage], told)
 
 
 def _recorded(folder: Path, store: Store) -> tuple[Recording, Run]:

@@ -6,7 +6,8 @@ profile (`bench.judge.gate`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from bench.measure import budget
 from bench.measure.probe import Check, Context, Option, Probe, ProbeError, Skipped, Tools, Unsupported
@@ -31,6 +32,12 @@ def stops(found: Sequence[Measurement]) -> str | None:
     return "; ".join(m.labels["found"] for m in found if m.value) or None
 
 
+def about(tools: Tools) -> Mapping[str, Any]:
+    """The facts of the node that its driver knows: the names of its cards, and its own version. Raises ProbeError."""
+    found = taken(tools)
+    return {"gpus": [card.name for card in found.gpus or ()], "nvidia_driver": found.driver}
+
+
 def doctor(tools: Tools, request: Request) -> Sequence[Check]:
     """Which parts are there, in the words of the file that `bench doctor --write-expect` writes."""
     try:
@@ -51,5 +58,6 @@ PROBE = Probe(
     doctor=doctor,
     order=0,
     guards_itself=True,
+    about=about,
     options=(Option("expectation", "What the node should be, as JSON", expectation, affects_comparability=False),),
 )

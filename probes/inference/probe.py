@@ -118,8 +118,9 @@ def _emulated(request: Request) -> bool:
 
 
 def _arguments(ctx: Context) -> list[str]:
-    words = ["--accelerator", ctx.request.accelerator, "--seconds", f"{ctx.seconds:g}", "--seed", str(ctx.seed)]
-    words += ["--rounds", str(_ROUNDS[ctx.effort]), "--soak", f"{budget.SOAK[ctx.effort]:g}"]
+    words = ["--accelerator", ctx.request.accelerator, "--seed", str(ctx.seed)]
+    words += ["--seconds", f"{budget.INFERENCE[ctx.effort]:g}", "--soak", f"{budget.SOAK[ctx.effort]:g}"]
+    words += ["--rounds", str(_ROUNDS[ctx.effort])]
     if ctx.effort is Effort.QUICK:
         words.append("--quick")
     for name in (option.name for option in OPTIONS if option.name != "cpu_workers"):
@@ -257,6 +258,7 @@ PROBE = Probe(
     help="Synthetic LLM inference in torch: tokens a second, time to first token, time between tokens, goodput.",
     metrics=METRICS,
     seconds=budget.INFERENCE,
+    card_seconds=budget.BESIDE,
     measure=measure,
     doctor=doctor,
     order=40,

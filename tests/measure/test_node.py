@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from bench.measure import node
 
@@ -34,6 +37,35 @@ def test_this_node_has_what_explains_a_figure() -> None:
     assert this.facts["cpu"]["usable"] == len(os.sched_getaffinity(0))
     assert this.facts["versions"]["bench"]
     assert this.facts["mounts"]["/"]["fstype"]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "told", "gpus", "driver"),
+    [
+        ([], {"gpus": ["NVIDIA H200"] * 8, "nvidia_driver": "580.95"}, ["NVIDIA H200"] * 8, "580.95"),
+        (["NVIDIA H200"] * 8, {"gpus": ["NVIDIA H200"] * 7, "nvidia_driver": "580.95"}, ["NVIDIA H200"] * 8, "580.159"),
+        (["NVIDIA H200"] * 8, {}, ["NVIDIA H200"] * 8, "580.159"),
+        ([], {}, [], None),
+    ],
+    ids=["a container", "a card that hangs", "no NVML", "no card"],
+)
+def test_the_cards_are_the_kernels_word_and_the_drivers(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    kernel: list[str],
+    told: dict[str, Any],
+    gpus: list[str],
+    driver: str | None,
+) -> None:
+    """A container has no /proc/driver/nvidia: its runs had no GPU in their facts."""
+    monkeypatch.setattr(node, "_NVIDIA", tmp_path)
+    for number, model in enumerate(kernel):
+        folder = tmp_path / "gpus" / f"0000:{number:02x}:00.0"
+        folder.mkdir(parents=True)
+        (folder / "information").write_text(f"Model: \t\t {model}\nIRQ: 1\n")
+        (tmp_path / "version").write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.159  Tue\n")
+    known = node.facts(told=told)
+    assert (known["gpus"], known["nvidia_driver"]) == (gpus, driver)
 
 
 def test_the_fingerprint_follows_identity_and_nothing_else() -> None:

@@ -248,19 +248,15 @@ def _answers(workers: Sequence[Worker], name: str, seconds: float) -> Iterator[t
             yield worker, fields
 
 
-def card_to_card(found: Survey, seconds: float) -> None:
+def card_to_card(worker: Worker, found: Survey, seconds: float) -> None:
     """From the first card to each other one."""
-    first = found.cards[0]
-    mine = Assignment("cuda", first.index, tuple(card.uuid for card in found.cards), first.cpus)
-    with closing(Worker(mine)) as worker:
-        ready([worker])
-        for name in worker.steps:  # none, where it did not come up
-            with stage("inference.peer"):
-                worker.order(name, max(_SHORTEST_WINDOW, seconds / len(worker.steps)), time.monotonic())
-                fields = worker.answer(seconds + _SLACK_SECONDS)
-            if "error" not in fields:
-                peer = str(found.cards[int(name)].index)
-                say(Window(stage="device_to_device", phase="alone", device=worker.name, peer=peer, round=0, **fields))
+    for name in worker.steps:  # none, where it did not come up
+        with stage("inference.peer"):
+            worker.order(name, max(_SHORTEST_WINDOW, seconds / len(worker.steps)), time.monotonic())
+            fields = worker.answer(seconds + _SLACK_SECONDS)
+        if "error" not in fields:
+            peer = str(found.cards[int(name)].index)
+            say(Window(stage="device_to_device", phase="alone", device=worker.name, peer=peer, round=0, **fields))
 
 
 def main(words: list[str]) -> int:
@@ -275,17 +271,21 @@ def main(words: list[str]) -> int:
     began = time.monotonic()
     found = survey() if options.accelerator == "cuda" else Survey(None)
     with ExitStack() as opened:
-        workers = [opened.enter_context(closing(Worker(mine))) for mine in assignments(options, found)]
+        workers, peers = [
+            [opened.enter_context(closing(Worker(mine))) for mine in given]
+            for given in (assignments(options, found), from_the_first(found))
+        ]
         names = {card.index: card.name for card in found.cards}
         say(NodeFacts(options.accelerator, tuple(names.get(i, "") for i in range(1 + max(names, default=-1)))),
             devices=len(workers))  # fmt: skip
         for index, why in found.hung.items():
             say(Lost(str(index), f"the driver does not answer: {why}"))
-        if live := ready(workers):
+        up = ready([*workers, *peers])
+        if live := [worker for worker in workers if worker in up]:
             alone_and_together(live, options.seconds)
             check_together(live, options.soak)
-    if options.accelerator == "cuda" and len(found.cards) > 1:
-        card_to_card(found, 0.1 * options.seconds)
+        for worker in (worker for worker in peers if worker in up):
+            card_to_card(worker, found, 0.1 * options.seconds)
     say(Done(time.monotonic() - began))
     return 0
 
@@ -295,6 +295,12 @@ def assignments(options: argparse.Namespace, found: Survey) -> list[Assignment]:
     if options.accelerator == "cpu":
         return [Assignment("cpu", i, shape=options.shape, seed=options.seed) for i in range(options.workers)]
     return [Assignment("cuda", c.index, (c.uuid,), c.cpus, options.shape, options.seed) for c in found.cards]
+
+
+def from_the_first(found: Survey) -> list[Assignment]:
+    """One more worker, for copies from the first card to each other one, where there are several."""
+    uuids = tuple(card.uuid for card in found.cards)
+    return [Assignment("cuda", card.index, uuids, card.cpus) for card in found.cards[:1] if len(uuids) > 1]
 
 
 if __name__ == "__main__":

@@ -112,6 +112,8 @@ def test_a_missing_card_is_no_go_before_anything_is_measured(tmp_path: Path, fak
 
     status, document, _ = run(tmp_path, fake, "--expect", "node.toml")
     assert status == 3, "as expected, and the rest of the gates have no data"
+    facts = document["node"]["facts"]
+    assert (facts["gpus"], facts["nvidia_driver"]) == (["Fake H200"] * 2, "570.00.fake"), "no /proc/driver/nvidia here"
     last = document["verdicts"][0]["findings"][-1]
     assert (last["metric"], last["status"]) == ("node_mismatches", "pass")
     ran = {result["probe"]: result["outcome"] for result in document["results"]}
