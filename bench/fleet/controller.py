@@ -115,7 +115,7 @@ class FleetRun:
         ours = staging.fits(self.plan.bundle)
         like = {host: self.plan.variables[host].python for host, found in lacking.items() if found.python == ours}
         others = {host: found.python or "absent" for host, found in lacking.items() if host not in like}
-        why = {host: f"cannot_stage: its Python is {python}, the archive's {ours}" for host, python in others.items()}
+        why = {host: f"cannot_stage: its Python is {python}, the bundle's {ours}" for host, python in others.items()}
         folder = self.folder / staging.STAGE
         brought = staging.bring(self.transport, like, folder, self.plan.bundle) if like else {}
         self.plan = self.plan.with_product({host: place for host, (place, _) in brought.items() if place})

@@ -1,19 +1,18 @@
-"""The product brought to nodes that do not have it: one archive, versioned and checked, unpacked beside the jobs.
+"""The product brought to nodes that do not have it: one bundle, versioned and checked, unpacked beside the jobs.
 
-It holds the product and the installed packages that a measurement needs, as they are on the controller; so it fits
-nodes with the same Python (3.11, say) and the same processor. Nodes of another kind get what a bundle of `make bundle`
-holds. torch is the node's own or its container's, and so are fio and iperf3 where no bundle carries them. Nothing is
-installed there: jobs find it by PYTHONPATH, and what nobody has asked for in a week is removed with the jobs' folders.
+That is a file of `make bundle`, or one like it of the packages that a measurement needs, as they are installed on the
+controller, which fits nodes with the same Python (3.11, say) and processor. torch is the node's own or its container's,
+and so are fio and iperf3 where no bundle carries them. Nothing is installed there: jobs find it by PYTHONPATH, and what
+nobody has asked for in a week is removed with the jobs' folders.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import platform
 import re
+import shlex
 import sys
-import tarfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -36,7 +35,7 @@ STAGE = "stage"
 
 
 @dataclass(frozen=True, slots=True)
-class Archive:
+class Bundle:
     """``name`` has the version, the Python and the processor it is for, and the beginning of its digest."""
 
     path: Path
@@ -45,7 +44,7 @@ class Archive:
 
 
 def fits(bundle: str = "") -> str:
-    """The Python and the processor that an archive is for, of the bundle or of this controller: ``3.11 x86_64``.
+    """The Python and the processor that it is for, the bundle's or this controller's: ``3.11 x86_64``.
 
     Raises UserError for a file that does not bear the name of a bundle.
     """
@@ -58,46 +57,29 @@ def fits(bundle: str = "") -> str:
     return f"3.{named[1]} {named[2]}"
 
 
-def pack(folder: Path, bundle: str = "") -> Archive:
-    """Make the archive in ``folder``, of the bundle where there is one, else of what is installed here.
+def made(folder: Path, bundle: str = "") -> Bundle:
+    """The bundle that was named, else one made in ``folder`` of what is installed here, the same bytes each time.
 
-    The same packages give the same bytes. Raises UserError.
+    Raises UserError.
     """
-    temp = folder / "stage.part"
+    fit, path = fits(bundle), Path(bundle) if bundle else folder / "stage.pyz"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (
-            temp.open("wb") as raw,
-            gzip.GzipFile("", "wb", 1, raw, mtime=0) as packed,
-            tarfile.open(fileobj=packed, mode="w|", format=tarfile.GNU_FORMAT) as archive,
-        ):
-            for name, path in sorted(_files().items()) if not bundle else ():
-                archive.add(path, name, recursive=False, filter=_plain)
-            if bundle:
-                _add_bundle(archive, bundle)
-        with temp.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        name = f"{_OURS}-{bench.__version__}-{fits(bundle).replace(' ', '-')}-{digest[:12]}"
-        return Archive(temp.rename(folder / f"{name}.tar.gz"), name, digest)
+        if not bundle:
+            folder.mkdir(parents=True, exist_ok=True)
+            with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as packed:
+                for name, file in sorted(_files().items()):
+                    packed.writestr(zipfile.ZipInfo(_PACKAGES + name), file.read_bytes(), zipfile.ZIP_DEFLATED)
+        elif not zipfile.is_zipfile(path):
+            raise UserError(one_line(f"--bundle {bundle}: is no bundle; make it anew with: make bundle"))
+        with path.open("rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
     except OSError as error:
-        raise UserError(one_line(f"{folder}: cannot make the archive for the nodes: {why(error)}")) from error
-
-
-def _add_bundle(archive: tarfile.TarFile, bundle: str) -> None:
-    """All packages of the bundle, and the tools that it carries."""
-    try:
-        with zipfile.ZipFile(bundle) as packed:
-            for info in packed.infolist():
-                if info.filename.startswith(_PACKAGES) and not info.is_dir():
-                    member = tarfile.TarInfo(info.filename.removeprefix(_PACKAGES))
-                    member.size = info.file_size
-                    archive.addfile(_plain(member), packed.open(info))
-    except zipfile.BadZipFile as error:
-        raise UserError(one_line(f"--bundle {bundle}: {error}; make it anew with: make bundle")) from error
+        raise UserError(one_line(f"{path}: cannot be brought to the nodes: {why(error)}")) from error
+    return Bundle(path, f"{_OURS}-{bench.__version__}-{fit.replace(' ', '-')}-{digest[:12]}", digest)
 
 
 def _files() -> dict[str, Path]:
-    """Name in the archive -> file."""
+    """Name in the bundle -> file."""
     root = Path(bench.__file__).resolve().parent.parent
     found: dict[str, Path] = {}
     for package in ("bench", "probes"):
@@ -134,48 +116,42 @@ def _needed() -> Iterator[metadata.Distribution]:
         queue += sorted(names)
 
 
-def _plain(info: tarfile.TarInfo) -> tarfile.TarInfo:
-    """No owner and no time of this machine."""
-    info.uid = info.gid = info.mtime = 0
-    info.uname = info.gname = ""
-    info.mode = 0o755 if info.mode & 0o100 else 0o644
-    return info
-
-
 def bring(
     transport: Transport, pythons: Mapping[str, str], folder: Path, bundle: str = "", limit: float = 300.0
 ) -> dict[str, tuple[str | None, str]]:
-    """Host -> (the folder with the product there, or None, and why not). The archive goes only where it is missing.
+    """Host -> (the folder with the product there, or None, and why not). It goes only where it is missing.
 
     ``pythons``: the Python of each host.
     """
-    archive = pack(folder, bundle)
+    ours = made(folder, bundle)
     try:
-        asked = transport.each(dict.fromkeys(pythons, ready_script(archive)), 30.0)
+        asked = transport.each(dict.fromkeys(pythons, ready_script(ours)), 30.0)
         wanted = {host: said(reply.stdout, "PLACE") for host, reply in asked.items()}
-        places = {host: f"{place}/{archive.name}.tar.gz" for host, place in wanted.items() if place}
-        sent = transport.put(archive.path, places, pythons, limit) if places else {}
-        arrived = [host for host in places if sent[host].rc == 0]
-        done = transport.each(dict.fromkeys(arrived, unpack_script(archive)), limit) if arrived else {}
+        places = {host: f"{place}/{ours.name}.pyz" for host, place in wanted.items() if place}
+        sent = transport.put(ours.path, places, pythons, limit) if places else {}
+        unpack = {host: unpack_script(ours, pythons[host]) for host in places if sent[host].rc == 0}
+        done = transport.each(unpack, limit) if unpack else {}
     finally:
-        archive.path.unlink(missing_ok=True)
+        if not bundle:
+            ours.path.unlink(missing_ok=True)
     last = {**asked, **sent, **done}
     there = {host: said(reply.stdout, "STAGED") for host, reply in last.items()}
     return {host: (place, "" if place else f"cannot_stage: {last[host].detail}") for host, place in there.items()}
 
 
-def ready_script(archive: Archive) -> str:
+def ready_script(bundle: Bundle) -> str:
     """Answers ``AIREADY-STAGED PATH`` when it is unpacked there already, else makes room for it."""
-    return (_STAGE + _READY).replace("@NAME@", archive.name)
+    return (_STAGE + _READY).replace("@NAME@", bundle.name)
 
 
-def unpack_script(archive: Archive) -> str:
+def unpack_script(bundle: Bundle, python: str) -> str:
     """Check the digest, unpack, answer ``AIREADY-STAGED PATH``."""
-    return (_STAGE + _UNPACK).replace("@NAME@", archive.name).replace("@SHA@", archive.sha256)
+    script = (_STAGE + _UNPACK).replace("@NAME@", bundle.name).replace("@SHA@", bundle.sha256)
+    return script.replace("@PYTHON@", shlex.quote(python))
 
 
 def said(stdout: str, word: str) -> str | None:
-    """The path behind AIREADY-``word``: STAGED, where the product is, or PLACE, where the node wants the archive."""
+    """The path behind AIREADY-``word``: STAGED, where the product is, or PLACE, where the node wants the bundle."""
     found = re.search(rf"^AIREADY-{word} (/\S{{1,400}})\r?$", stdout, re.M)
     return found[1] if found else None
 
@@ -187,9 +163,9 @@ find "$s" -mindepth 1 -maxdepth 1 -mtime +7 ! -name '@NAME@' -exec rm -rf {} + 2
 if [ -d "$s/@NAME@" ]; then touch "$s/@NAME@"; echo "AIREADY-STAGED $s/@NAME@"; else echo "AIREADY-PLACE $s"; fi
 """
 _UNPACK = """\
-f="$s/@NAME@.tar.gz"; t="$s/.@NAME@.$$"
-[ "$(sha256sum <"$f" | cut -d' ' -f1)" = @SHA@ ] || { echo "the archive is not what was sent" >&2; rm -f "$f"; exit 1; }
-mkdir "$t" && tar -xzf "$f" -C "$t" && { mv -T "$t" "$s/@NAME@" 2>/dev/null || [ -d "$s/@NAME@" ]; }
+f="$s/@NAME@.pyz"; t="$s/.@NAME@.$$"
+[ "$(sha256sum <"$f" | cut -d' ' -f1)" = @SHA@ ] || { echo "the bundle is not what was sent" >&2; rm -f "$f"; exit 1; }
+@PYTHON@ -m zipfile -e "$f" "$t" && { mv -T "$t/site-packages" "$s/@NAME@" 2>/dev/null || [ -d "$s/@NAME@" ]; }
 ok=$?; rm -rf "$t" "$f"
 [ $ok -eq 0 ] && echo "AIREADY-STAGED $s/@NAME@"
 exit $ok

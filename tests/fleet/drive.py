@@ -36,8 +36,8 @@ def plan_of(
     rest = dict(options)
     words = shlex.join(rest.pop("node", []))
     pair_bytes, port = rest.pop("pair_bytes", 1 << 20), rest.pop("port", 5201)
-    if rest.pop("torn_archive", False):
-        tear_archives()
+    if rest.pop("torn_bundle", False):
+        tear_bundles()
     values: dict[str, Any] = {
         "id": folder.name, "transport": transport, "inventory": (where,),
         "hosts": tuple(variables), "variables": variables,
@@ -49,18 +49,18 @@ def plan_of(
     return FleetPlan(**(values | rest))
 
 
-def tear_archives() -> None:
+def tear_bundles() -> None:
     """What is sent to the nodes is not what its digest says; and it is small."""
-    pack = staging.pack
+    made = staging.made
 
-    def torn(folder: Path, bundle: str = "") -> staging.Archive:
-        archive = pack(folder, bundle)
-        with archive.path.open("ab") as file:
+    def torn(folder: Path, bundle: str = "") -> staging.Bundle:
+        sent = made(folder, bundle)
+        with sent.path.open("ab") as file:
             file.write(b"x")
-        return archive
+        return sent
 
     staging._files = lambda: {"bench/__init__.py": Path(bench.__file__)}
-    staging.pack = torn
+    staging.made = torn
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""The archive for nodes without the product, ansible's absence, what is left on disk, and the live table."""
+"""The bundle for nodes without the product, ansible's absence, what is left on disk, and the live table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -29,24 +28,24 @@ from tests.fleet.testbed import Testbed
 
 
 @pytest.fixture
-def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> staging.Archive:
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> staging.Bundle:
     source = tmp_path / "module.py"
     source.write_text("WORD = 'staged'\n")
     monkeypatch.setattr(staging, "_files", lambda: {"package/module.py": source})
-    return staging.pack(tmp_path / "out")
+    return staging.made(tmp_path / "out")
 
 
 def here(script: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_the_same_packages_make_the_same_bytes(archive: staging.Archive, tmp_path: Path) -> None:
+def test_the_same_packages_make_the_same_bytes(bundle: staging.Bundle, tmp_path: Path) -> None:
     os.utime(tmp_path / "module.py", (1, 1))
-    again = staging.pack(tmp_path / "other")
-    assert again.path.read_bytes() == archive.path.read_bytes() and again.name == archive.name
-    assert archive.sha256 == hashlib.sha256(archive.path.read_bytes()).hexdigest()
-    with tarfile.open(archive.path) as found:
-        assert [(m.name, m.uid, m.mtime) for m in found] == [("package/module.py", 0, 0)]
+    again = staging.made(tmp_path / "other")
+    assert again.path.read_bytes() == bundle.path.read_bytes() and again.name == bundle.name
+    assert bundle.sha256 == hashlib.sha256(bundle.path.read_bytes()).hexdigest()
+    with ZipFile(bundle.path) as found:
+        assert found.namelist() == ["site-packages/package/module.py"]
 
 
 def test_what_the_product_needs_is_in_it_and_what_it_does_not_is_not() -> None:
@@ -57,60 +56,59 @@ def test_what_the_product_needs_is_in_it_and_what_it_does_not_is_not() -> None:
     assert not [name for name in names if "__pycache__" in name or name.startswith(("/", ".."))]
 
 
-def test_a_bundle_is_what_is_sent_and_tells_whom_it_fits(tmp_path: Path) -> None:
+def test_a_bundle_is_sent_as_it_is_and_tells_whom_it_fits(tmp_path: Path) -> None:
     bundle = tmp_path / "aiready-bench-0.1.0-py312-aarch64.pyz"
     with ZipFile(bundle, "w") as file:
         file.writestr("site-packages/bench/__init__.py", "")
         file.writestr("site-packages/bench/measure/carried/fio", "#!/bin/sh")
         file.writestr("__main__.py", "")
     assert staging.fits(str(bundle)) == "3.12 aarch64"
-    packed = staging.pack(tmp_path / "out", str(bundle))
-    assert "-3.12-aarch64-" in packed.name
-    with tarfile.open(packed.path) as found:
-        assert found.getnames() == ["bench/__init__.py", "bench/measure/carried/fio"]
+    sent = staging.made(tmp_path / "out", str(bundle))
+    assert sent.path == bundle and "-3.12-aarch64-" in sent.name
+    assert not (tmp_path / "out").exists() and sent.sha256 == hashlib.sha256(bundle.read_bytes()).hexdigest()
     bundle.write_bytes(b"no zip")
     with pytest.raises(UserError, match="make it anew"):
-        staging.pack(tmp_path / "out", str(bundle))
+        staging.made(tmp_path / "out", str(bundle))
     with pytest.raises(UserError, match="make bundle"):
         staging.fits("/tmp/other.pyz")
 
 
-def test_a_node_unpacks_only_what_was_sent(archive: staging.Archive) -> None:
-    place = staging.said(here(staging.ready_script(archive)).stdout, "PLACE")
+def test_a_node_unpacks_only_what_was_sent(bundle: staging.Bundle) -> None:
+    place = staging.said(here(staging.ready_script(bundle)).stdout, "PLACE")
     assert place is not None
     try:
-        sent = Path(place) / f"{archive.name}.tar.gz"
-        sent.write_bytes(archive.path.read_bytes() + b"x")
-        refused = here(staging.unpack_script(archive))
+        sent = Path(place) / f"{bundle.name}.pyz"
+        sent.write_bytes(bundle.path.read_bytes() + b"x")
+        refused = here(staging.unpack_script(bundle, sys.executable))
         assert refused.returncode == 1 and "not what was sent" in refused.stderr and not sent.exists()
-        sent.write_bytes(archive.path.read_bytes())
-        folder = staging.said(here(staging.unpack_script(archive)).stdout, "STAGED")
+        sent.write_bytes(bundle.path.read_bytes())
+        folder = staging.said(here(staging.unpack_script(bundle, sys.executable)).stdout, "STAGED")
         assert folder is not None and (Path(folder) / "package/module.py").read_text() == "WORD = 'staged'\n"
-        assert staging.said(here(staging.ready_script(archive)).stdout, "STAGED") == folder
-        assert [path.name for path in Path(place).iterdir() if archive.name in path.name] == [archive.name]
+        assert staging.said(here(staging.ready_script(bundle)).stdout, "STAGED") == folder
+        assert [path.name for path in Path(place).iterdir() if bundle.name in path.name] == [bundle.name]
     finally:
-        shutil.rmtree(Path(place) / archive.name, ignore_errors=True)
+        shutil.rmtree(Path(place) / bundle.name, ignore_errors=True)
 
 
 def test_what_nobody_asks_for_in_a_week_is_removed_and_what_is_in_use_is_not(
-    archive: staging.Archive, tmp_path: Path
+    bundle: staging.Bundle, tmp_path: Path
 ) -> None:
-    """A nightly fleet uses one archive for months: the folder of all archives looks old, and must stay."""
+    """A nightly fleet uses one bundle for months: the folder of all of them looks old, and must stay."""
     base = tmp_path / "base"
 
     def on_node(script: str) -> str:
         return here(script.replace("/var/tmp/aiready-bench-$(id -u)", str(base))).stdout
 
-    place = Path(staging.said(on_node(staging.ready_script(archive)), "PLACE") or "")
-    shutil.copy(archive.path, place / f"{archive.name}.tar.gz")
-    folder = Path(staging.said(on_node(staging.unpack_script(archive)), "STAGED") or "")
+    place = Path(staging.said(on_node(staging.ready_script(bundle)), "PLACE") or "")
+    shutil.copy(bundle.path, place / f"{bundle.name}.pyz")
+    folder = Path(staging.said(on_node(staging.unpack_script(bundle, sys.executable)), "STAGED") or "")
     other, job = place / "aiready-bench-0-old", base / "r.sweep.1"
     for path in (other, job):
         path.mkdir()
     long_ago = 1_600_000_000
     for path in (other, job, folder, place):
         os.utime(path, (long_ago, long_ago))
-    assert staging.said(on_node(staging.ready_script(archive)), "STAGED") == str(folder)
+    assert staging.said(on_node(staging.ready_script(bundle)), "STAGED") == str(folder)
     on_node(job_script.run("r.sweep.2", "true", 5, {}))
     assert (folder / "package/module.py").exists() and not other.exists() and not job.exists()
 
@@ -182,15 +180,13 @@ def lacking(hosts: Testbed, tmp_path: Path) -> Path:
     return inventory
 
 
-def test_a_torn_archive_is_refused_by_the_node_and_leaves_nothing(
-    hosts: Testbed, lacking: Path, tmp_path: Path
-) -> None:
-    options: dict[str, Any] = {"inventory": str(lacking), "stage": True, "torn_archive": True}
+def test_a_torn_bundle_is_refused_by_the_node_and_leaves_nothing(hosts: Testbed, lacking: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"inventory": str(lacking), "stage": True, "torn_bundle": True}
     fleet, progress, _ = drive(hosts, tmp_path / "t", profile=STORAGE_ONLY, pairs="none", **options)
     assert states(fleet) == {"n001": "not-run", "n002": "pass"}, progress
     reason = fleet.nodes[0].reason or ""
-    assert reason.startswith("not_installed: cannot_stage: ") and "the archive is not what was sent" in reason
-    assert stage_of(hosts, 1) == [] and not list((tmp_path / "t").rglob("*.tar.gz"))
+    assert reason.startswith("not_installed: cannot_stage: ") and "the bundle is not what was sent" in reason
+    assert stage_of(hosts, 1) == [] and not list((tmp_path / "t").rglob("*.pyz"))
 
 
 def test_a_node_without_the_product_gets_it_once_by_its_version_and_measures_with_it(
@@ -205,6 +201,6 @@ def test_a_node_without_the_product_gets_it_once_by_its_version_and_measures_wit
     assert (done.returncode, states(fleet)) == (3, {"n001": "inconclusive", "n002": "inconclusive"}), done.stderr
     (name,) = stage_of(hosts, 1)
     version = re.escape(f"aiready-bench-{bench.__version__}-{staging.fits().replace(' ', '-')}-")
-    assert re.fullmatch(version + "[0-9a-f]{12}", name), "unpacked under its version and digest, the archive gone"
+    assert re.fullmatch(version + "[0-9a-f]{12}", name), "unpacked under its version and digest, the file gone"
     assert stage_of(hosts, 2) == [], "only where it is missing"
-    assert not list(results.rglob("*.tar.gz"))
+    assert not list(results.rglob("*.pyz"))
