@@ -7,7 +7,7 @@ ranks (`NodeTimes`), because it may have thousands of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Annotated
@@ -16,13 +16,14 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from bench.judge.fleet.model import Collective, State
 from bench.judge.statistics import median
+from bench.model import Measurement
 
 #: A rank is a straggler when the others wait for it longer than this share of an iteration, in the median.
 WAIT_SHARE = 0.2
 #: A port is slow when it carries less than this share of what the median link does.
 SLOW_SHARE = 0.67
 _LATE_SHARE = 0.1  # of a fleet's all-reduce: less is the scatter of a sound one
-_MOST_RANKS = 1024  # of one node
+_MOST_RANKS, _MOST_SIZES = 1024, 16  # of one node
 
 
 def bus_bandwidth(size: float, seconds: float, ranks: int) -> float:
@@ -107,10 +108,20 @@ class _Means(BaseModel):
     wait_seconds: _Figure
 
 
+class SumTimes(BaseModel):
+    """An all-reduce of one size: the mean of a rank's iterations."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+
+    message_bytes: _Count
+    seconds: Annotated[_Figure, Field(ge=1e-9)]
+
+
 class RankTimes(_Means):
-    """One rank's; ``local`` is its number on its node."""
+    """One rank's; ``local`` is its number on its node. An older one has no ``sums``, of each size."""
 
     local: int = 0
+    sums: Annotated[list[SumTimes], Field(max_length=_MOST_SIZES)] = []
 
 
 class NodeTimes(_Means):
@@ -149,6 +160,21 @@ def fleet_collective(
         straggler_late_seconds=late,
         rows=tuple(rows),
     )
+
+
+def figures(found: Sequence[NodeTimes]) -> Iterator[Measurement]:
+    """A fleet's all-reduce as the figures that each of its nodes has of it: the slowest rank's time counts."""
+    ranks = [rank for node in found for rank in node.ranks]
+    on_gpus = all(node.backend == "nccl" for node in found)
+    told = {"ranks": str(len(ranks)), **({"backend": "nccl"} if on_gpus else {"backend": "gloo", "stand_in": "cpu"})}
+    for size in sorted({one.message_bytes for rank in ranks for one in rank.sums}):
+        seconds = [one.seconds for rank in ranks for one in rank.sums if one.message_bytes == size]
+        if len(seconds) == len(ranks):
+            low, high = (bus_bandwidth(size, of(seconds), len(ranks)) for of in (max, min))
+            yield Measurement(
+                metric="collective_bus_bytes_per_second", value=low, interval=(low, high),
+                samples=max(1, min(node.iterations for node in found)), labels={**told, "size_bytes": str(size)},
+            )  # fmt: skip
 
 
 def _last(

@@ -12,6 +12,7 @@ from bench.errors import UserError, note
 from bench.fleet.controller import FleetRun
 from bench.fleet.files import checked, read_hosts
 from bench.fleet.join.join import Judgement
+from bench.fleet.join.pairs import PROBES
 from bench.fleet.pair_rounds import ceiling, schedule
 from bench.fleet.plan import BUDGET_SECONDS, PAIR_SECONDS, FleetPlan, checked_env, host_vars, load, waves
 from bench.fleet.staging import fits
@@ -30,7 +31,7 @@ from bench.workflows.site import check_installation
 
 _PORT, _COLLECTIVE_PORT = 5201, 5301
 _COLLECTIVE_SECONDS = 120.0
-_WITH_PEERS = ("network", "collective")
+_WITH_PEERS = (*PROBES, "collective")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,7 @@ def make_plan(asked: FleetOptions, transport: Transport) -> FleetPlan:
         sweep=_sweep(asked),
         budget=asked.budget or BUDGET_SECONDS[asked.effort],
         pairs=asked.pairs,
-        pair_client=_bench(asked, ["--probe", "network"], "--peer {address}"),
+        pair_client=_bench(asked, [word for probe in PROBES for word in ("--probe", probe)], "--peer {address}"),
         pair_server=f"exec {{python}} -m bench peer --bind {{address}} --port {_PORT}",
         pair_ready="bench peer: ready",
         pair_budget=PAIR_SECONDS[asked.effort],

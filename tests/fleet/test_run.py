@@ -253,3 +253,15 @@ def test_wrong_usage_is_one_line_and_status_2(options: list[str], tmp_path: Path
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_dry_run_leaves_to_the_pairs_what_needs_a_peer(tmp_path: Path) -> None:
+    """RDMA was left to the sweep, where each node is alone: it was never measured."""
+    argv = [sys.executable, "-m", "bench", "fleet", "run", "-i", "n1,n2,", "--dry-run", "--results", str(tmp_path)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    sweep, pairs = (
+        next(line for line in done.stdout.splitlines() if line.startswith(f"{w}:")) for w in ("sweep", "pairs")
+    )
+    assert "--probe network --probe rdma --effort" in pairs, done.stderr
+    assert "--probe storage" in sweep
+    assert not [probe for probe in ("network", "rdma", "collective") if f"--probe {probe}" in sweep]

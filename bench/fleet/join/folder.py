@@ -15,8 +15,9 @@ from bench.errors import UserError
 from bench.fleet.files import AGAIN, entries, expected_in, hostnames_in, read_object, small_file
 from bench.fleet.join.join import Judgement, Known, join
 from bench.fleet.join.pairs import pairs_in, shared_in
-from bench.judge.collective import NodeTimes, fleet_collective
+from bench.judge.collective import NodeTimes, figures, fleet_collective
 from bench.judge.fleet.model import Collective, Fleet, State
+from bench.model import Code, Outcome, ProbeResult
 from bench.store.errors import one_line, why
 
 COLLECTIVE = "collective"
@@ -50,8 +51,12 @@ def join_folder(
     ranks: dict[str, Told] = {}
     for entry in entries(folder):  # of the controller; another launcher leaves none
         _learn(entry, known, pairs, ranks)
-    known.pairs, known.network = pairs_in(folder, known.hostnames, pairs)
-    known.collective = collective_in(folder, hosts, ranks)
+    known.pairs, known.found = pairs_in(folder, known.hostnames, pairs)
+    known.collective = collective = collective_in(folder, hosts, ranks)
+    if collective is not None:
+        result = _of_each(folder, collective)
+        for host in collective.ranks:
+            known.found.setdefault(host, []).append(result)
     known.shared = shared_in(folder, hosts)
     return join(folder, hosts, by, known, newest=newest)
 
@@ -94,6 +99,16 @@ def collective_in(folder: Path, hosts: Sequence[str], told: Mapping[str, Told]) 
         who = f"{len(bad)} of {len(nodes)} nodes without a result; {bad[0][0]}: {bad[0][2]}" if bad else "no node"
         return Collective(state=bad[0][1] if bad else State.NOT_RUN, reason=who, ranks=nodes, rows=tuple(rows))
     return fleet_collective(nodes, found, rows)
+
+
+def _of_each(folder: Path, collective: Collective) -> ProbeResult:
+    """The fleet's all-reduce as each node's own, because training runs at its pace on all of them."""
+    lines = [_line(folder / COLLECTIVE / f"{host}.json") for host in collective.ranks]
+    passed = collective.state is State.PASS
+    if made := tuple(figures([line for line in lines if isinstance(line, NodeTimes)])) if passed else ():
+        return ProbeResult(probe=COLLECTIVE, outcome=Outcome.OK, measurements=made)
+    why = collective.reason or "its nodes are of an older version, which told of no size"
+    return ProbeResult(probe=COLLECTIVE, outcome=Outcome.FAILED, reason=f"{Code.COLLECTIVE_FAILED}: {why}"[:4000])
 
 
 def _line(path: Path) -> NodeTimes | str:

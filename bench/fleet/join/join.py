@@ -22,7 +22,7 @@ from bench.judge.fleet.ports import ports
 from bench.judge.gate import decide, judge, worst_of
 from bench.judge.profile import Profile
 from bench.judge.sessions import SpreadOf, alone
-from bench.model import Measurement, Metric, Outcome, ProbeResult, Run
+from bench.model import Metric, ProbeResult, Run
 from bench.store.index import seconds_of
 
 _MOST_STRANGERS = 20
@@ -45,7 +45,8 @@ class Judgement:
 class Known:
     """What a launcher knows beyond the files. A host without a file has its state from here, else it is lost.
 
-    ``network`` holds what a host's pairs say of its network, which counts in place of what its sweep said of it.
+    ``found`` holds what a host's pairs and the fleet's all-reduce say of it, in place of what the same probes of its
+    sweep, alone, said.
     ``again`` is the folder of a second, separate measurement: an outlier, or a shift, is confirmed when it is one there
     too. ``before`` is that of an earlier run of the same hosts, which tells what moved on all of them.
     """
@@ -54,7 +55,7 @@ class Known:
     hostnames: dict[str, str] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
     pairs: Sequence[PairOutcome] = ()
-    network: Mapping[str, Sequence[Measurement]] = field(default_factory=dict)
+    found: dict[str, list[ProbeResult]] = field(default_factory=dict)
     collective: Collective | None = None
     shared: Sequence[SharedStorage] = ()
     again: Path | None = None
@@ -81,7 +82,7 @@ def join(folder: Path, expected: Sequence[str], by: Judgement, known: Known, *, 
         for path in files(folder):
             host, run = sorter.place(path, read(path))
             if host is not None:
-                came[host].append(_judged(host, run, by, keys, known.network.get(host, ())))
+                came[host].append(_judged(host, run, by, keys, known.found.get(host, ())))
             elif len(strangers) < _MOST_STRANGERS:
                 strangers.append(str(run))
     finally:
@@ -90,15 +91,12 @@ def join(folder: Path, expected: Sequence[str], by: Judgement, known: Known, *, 
     return _document(folder.resolve().name, found, strangers, by, known)
 
 
-def _judged(host: str, run: Run | str, by: Judgement, keys: Keys, network: Sequence[Measurement] = ()) -> Judged:
-    """A file that came for that host, with what its pairs say of its network: alone, it measures only its loopback."""
+def _judged(host: str, run: Run | str, by: Judgement, keys: Keys, found: Sequence[ProbeResult] = ()) -> Judged:
+    """A file that came for that host, with what was measured of it beside others: alone, it measures its loopback."""
     if isinstance(run, str):
         return Judged(NodeOutcome(host=host, state=State.BAD_RESULT, reason=f"bad_result: {run}"))
-    whole = run
-    if network:
-        owner = by.owners.get(network[0].metric, "network")
-        pairs = ProbeResult(probe=owner, outcome=Outcome.OK, measurements=tuple(network))
-        whole = run.model_copy(update={"results": (*(r for r in run.results if r.probe != owner), pairs)})
+    beside = {result.probe for result in found}
+    whole = run.model_copy(update={"results": (*(r for r in run.results if r.probe not in beside), *found)})
     verdicts = [judge(whole, profile, by.owners, by.spread_of) for profile in by.profiles]
     kind = rules.node_class(run.node.facts)
     outcome = NodeOutcome(

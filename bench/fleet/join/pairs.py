@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,16 @@ from bench.errors import UserError
 from bench.fleet.files import read_object, same_host
 from bench.judge.fleet.model import PairOutcome, SharedStorage, State
 from bench.judge.statistics import median
-from bench.model import Code, Measurement, Outcome, Run
+from bench.model import Code, Measurement, Outcome, ProbeResult, Run
 from bench.store import documents
 from bench.store.errors import UnusableRun, one_line
 
 PAIRS, PAIR_FOLDER, SHARED = "pairs.json", "pairs", "shared"
-_RATE = "network_throughput_bytes_per_second"
+_RATE, _RDMA = "network_throughput_bytes_per_second", "rdma_write_bytes_per_second"
+#: The probes that a pair runs; RDMA where both ends have it.
+PROBES = ("network", "rdma")
 _READ = "storage_read_bytes_per_second"
+_FAILED = (Outcome.FAILED, Outcome.TIMED_OUT)
 _TURNED = {"send": "receive", "receive": "send"}
 _NO_FILE = State.NOT_RUN, "no_result: no file of this pair came"
 
@@ -44,12 +47,12 @@ def first_rounds_in(folder: Path, otherwise: int) -> int:
 
 def pairs_in(
     folder: Path, hostnames: Mapping[str, str], told: Mapping[tuple[str, str], tuple[State, str]]
-) -> tuple[list[PairOutcome], dict[str, list[Measurement]]]:
-    """One outcome for every pair of the schedule, and by host what its pairs say of its network. ``told``: what the
+) -> tuple[list[PairOutcome], dict[str, list[ProbeResult]]]:
+    """One outcome for every pair of the schedule, and by host what its pairs say of it, by probe. ``told``: what the
     controller says of pairs without a file. Raises UserError for a schedule that is none.
     """
     outcomes: list[PairOutcome] = []
-    network: dict[str, list[Measurement]] = defaultdict(list)
+    of_host: dict[str, list[ProbeResult]] = defaultdict(list)
     for number, one in enumerate(rounds_in(folder)):
         for client, server in one:
             path = folder / PAIR_FOLDER / pair_file(client, server)
@@ -59,10 +62,11 @@ def pairs_in(
                 state, reason = told.get((client, server), _NO_FILE)
                 run, found = None, {"state": state, "reason": reason or None}
             outcomes.append(PairOutcome(round=number, client=client, server=server, **found))
-            if run is not None:
-                network[client] += [m for m in run.measurements() if m.metric.startswith("network_")]
-                network[server] += [_mirrored(m, client) for m in run.find(_RATE)]
-    return outcomes, {host: pooled(found) for host, found in network.items()}
+            for result in run.results if run is not None else ():
+                if result.probe in PROBES:
+                    of_host[client].append(result)
+                    of_host[server] += _mirrored(result, client)
+    return outcomes, {host: [*_by_probe(results)] for host, results in of_host.items()}
 
 
 def _measured(path: Path, hostname: str) -> tuple[Run | None, dict[str, Any]]:
@@ -81,13 +85,37 @@ def _measured(path: Path, hostname: str) -> tuple[Run | None, dict[str, Any]]:
         doubts = [m.invalid for m in run.find(_RATE) if m.invalid]
         reason = f"{Code.INVALID}: {doubts[0] if doubts else 'neither direction was measured'}"
         return None, {"state": State.INCONCLUSIVE, "reason": reason}
-    return run, {"state": State.PASS, **values}
+    return run, {"state": State.PASS, **values, **_by_rdma(run)}
 
 
-def _mirrored(found: Measurement, client: str) -> Measurement:
-    """What the client sent the server has received."""
-    way = _TURNED.get(found.labels.get("direction", ""), "receive")
-    return found.model_copy(update={"labels": {**found.labels, "peer": client, "direction": way}})
+def _by_rdma(run: Run) -> dict[str, Any]:
+    """What a pair wrote by RDMA, or why it could not although the client has the hardware."""
+    if rates := [m.value for m in run.find(_RDMA) if m.invalid is None]:
+        return {"rdma_bytes_per_second": median(rates)}
+    failed = (r for r in run.results if r.probe == "rdma" and r.outcome in _FAILED)
+    return {"reason": reason} if (reason := next((r.reason for r in failed), None)) else {}
+
+
+def _mirrored(result: ProbeResult, client: str) -> Iterator[ProbeResult]:
+    """The server's side: what the client sent it has received. A client's lack of hardware says nothing of it."""
+    found = []
+    for m in (m for m in result.measurements if m.metric == _RATE or m.metric.startswith("rdma_")):
+        way = {"direction": _TURNED.get(m.labels["direction"], "receive")} if "direction" in m.labels else {}
+        found.append(m.model_copy(update={"labels": {**m.labels, **way, "peer": client}}))
+    if found:
+        yield ProbeResult(probe=result.probe, outcome=Outcome.OK, measurements=tuple(found))
+    elif result.outcome in _FAILED:
+        yield result
+
+
+def _by_probe(results: Sequence[ProbeResult]) -> Iterator[ProbeResult]:
+    """A host's figures by each probe over all its pairs; of a probe without any, why, the failures first."""
+    for probe in PROBES:
+        of_it = [result for result in results if result.probe == probe]
+        if measured := [m for result in of_it for m in result.measurements]:
+            yield ProbeResult(probe=probe, outcome=Outcome.OK, measurements=tuple(pooled(measured)))
+        elif of_it:
+            yield min(of_it, key=lambda result: result.outcome not in _FAILED)
 
 
 def pooled(found: Sequence[Measurement]) -> list[Measurement]:

@@ -58,7 +58,10 @@ class NodeOutcome(Frozen):
 
 
 class PairOutcome(Frozen):
-    """One ordered pair: rates in bytes per second as the client saw them, null where nothing was measured."""
+    """One ordered pair: rates in bytes per second as the client saw them, null where nothing was measured.
+
+    A pair that passed has a ``reason`` where it could not write by RDMA although the client has the hardware.
+    """
 
     round: int
     client: Host
@@ -67,6 +70,7 @@ class PairOutcome(Frozen):
     reason: Text | None = None
     send_bytes_per_second: FiniteFloat | None = None
     receive_bytes_per_second: FiniteFloat | None = None
+    rdma_bytes_per_second: FiniteFloat | None = None
     stand_in: Text | None = None
 
 

@@ -65,6 +65,7 @@ FLEET_FAMILIES: Mapping[str, str] = {
     "bench_fleet_node_score_ratio": "Share of its requirements that the node's weakest profile reached.",
     "bench_fleet_pair_measured": "1 when the pair has a figure, 0 when it was to be measured and has none.",
     "bench_fleet_pair_throughput_bytes_per_second": "What the client sent to, or received from, the server.",
+    "bench_fleet_pair_rdma_bytes_per_second": "What the client wrote to the server by RDMA.",
     "bench_fleet_outliers": "How many figures are worse than their siblings', by what follows from it.",
     "bench_fleet_outlier_deviation_ratio": "How much worse than its siblings, as a share of what is expected.",
     "bench_fleet_outlier_observed": "The figure, in the base unit of its metric.",
@@ -247,6 +248,7 @@ def _pair(pair: PairOutcome) -> Iterator[Sample]:
     yield "bench_fleet_pair_measured", ends, float(pair.state is State.PASS)
     for way, rate in (("send", pair.send_bytes_per_second), ("receive", pair.receive_bytes_per_second)):
         yield "bench_fleet_pair_throughput_bytes_per_second", {**ends, "direction": way}, rate
+    yield "bench_fleet_pair_rdma_bytes_per_second", ends, pair.rdma_bytes_per_second
 
 
 def _outlier(o: Outlier) -> Iterator[Sample]:

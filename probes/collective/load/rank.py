@@ -30,7 +30,7 @@ from datetime import timedelta
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from bench.judge.collective import NodeTimes, RankTimes
+from bench.judge.collective import NodeTimes, RankTimes, SumTimes
 from probes.peer.client import NoPeer, connect, greet
 from probes.peer.protocol import LOOPBACK, address, interface_of, read_key
 
@@ -38,6 +38,7 @@ _TIMEOUT = timedelta(seconds=60)
 _WARM_UP = 3
 _STEP = 768  # a square matrix product of that size: some ten milliseconds of a CPU
 _BYTES = {"quick": 16 << 20, "standard": 256 << 20, "thorough": 1 << 30}
+_GATED_BYTES = 16 << 20  # what profiles ask of a node's all-reduce, and so of a fleet's
 _ITERATIONS = {"quick": 20, "standard": 50, "thorough": 100}
 _MESSAGE_BYTES, _MESSAGES = {"cpu": 2 << 20, "cuda": 64 << 20}, 6
 _MOST_LOG_BYTES = 1 << 20
@@ -87,7 +88,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--iterations", type=int, help="else by the effort")
     parser.add_argument("--links", action="store_true", help="sums alone, and each pair, in place of training steps")
     asked = parser.parse_args()
-    asked.sizes = asked.sizes or [_BYTES[asked.effort]]
+    asked.sizes = asked.sizes or list(dict.fromkeys((_BYTES[asked.effort], _GATED_BYTES)))
     asked.iterations = asked.iterations or _ITERATIONS[asked.effort]
     return asked
 
@@ -209,7 +210,11 @@ def _take_part(task: RankTask, store: Any) -> RankTimes:
     dist.init_process_group(task.backend, store=group, rank=task.rank, world_size=task.world, timeout=_TIMEOUT)
     try:
         waits: list[float] = []
-        sizes = {size: _all_reduce(task, device, size, waits) for size in task.asked.sizes}
+        first = task.asked.sizes[0]
+        sizes = {
+            size: _all_reduce(task, device, size, waits if task.asked.links or size == first else [])
+            for size in task.asked.sizes
+        }
         if task.asked.links:
             times = {"backend": task.backend, "sizes": sizes, "links": _links(task, device),
                      "waits": waits if device.type == "cuda" else []}  # fmt: skip
@@ -218,7 +223,8 @@ def _take_part(task: RankTask, store: Any) -> RankTimes:
             store.set(f"times/{task.rank}", json.dumps(times))
             store.wait([f"times/{rank}" for rank in range(task.world)], _TIMEOUT)
             dist.barrier()
-        return RankTimes(local=task.local, seconds=fmean(sizes[task.asked.sizes[0]]), wait_seconds=fmean(waits))
+        sums = [SumTimes(message_bytes=size // 4 * 4, seconds=fmean(own)) for size, own in sizes.items()]
+        return RankTimes(local=task.local, seconds=fmean(sizes[first]), wait_seconds=fmean(waits), sums=sums)
     finally:
         dist.destroy_process_group()
 
