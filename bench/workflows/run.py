@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,8 @@ from bench.measure.probe import Failed, Interrupted, ProbeError
 from bench.measure.recording import LiveTools, Recording
 from bench.measure.runner import RunPlan, execute, now
 from bench.measure.tools import Signals
-from bench.model import Effort, Node, Request, Run
+from bench.model import Effort, Node, ProbeResult, Request, Run
+from bench.show.matrix import Matrix, matrix
 from bench.show.terminal.progress import listener
 from bench.store.errors import StoreError, UnusableRun
 from bench.store.runs import Store
@@ -96,7 +97,13 @@ def _measured(
             of_one = sum(probe.time(one, cards) for probe in measuring)
             if progress and recording is None and (few := undecidable(request, catalog)):
                 note(f"effort {request.effort} takes too few samples to decide {', '.join(few)}; a higher --effort can")
-            with listener(seconds, shown=progress) as listen:
+
+            def so_far(results: Sequence[ProbeResult]) -> Matrix:
+                """What has ended by now, judged by priors alone: the store's nights are asked at the end."""
+                run = Run(id=run_id, started_at=started_at, node=node, request=request, results=tuple(results))
+                return matrix(concluded(run, catalog), catalog.probes)
+
+            with listener(seconds, shown=progress, so_far=so_far) as listen:
                 plan = RunPlan(
                     id=run_id,
                     request=request,

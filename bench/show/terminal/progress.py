@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from bench.measure.probe import Progress
 from bench.model import ProbeResult
+from bench.show.matrix import Matrix
+from bench.show.names import duration
+from bench.show.steps import about
+from bench.show.terminal.screen import drawn
 from bench.show.text import clean
 
 if TYPE_CHECKING:
-    from rich.console import ConsoleRenderable
+    from rich.console import Console, ConsoleRenderable
+    from rich.text import Text
 
-_LINE_SECONDS = 10.0
-#: Columns of a run's live view that are not the text: the probe, a bar, the time used, the time left, gaps.
-_BESIDE = 10 + 20 + 7 + 7 + 4
-_SHORTEST_TEXT = 12
+_LINE_SECONDS = 60.0
 _MOST_ROWS = 20
 
 
@@ -35,20 +39,24 @@ class Note:
 
 
 Step = TypeVar("Step")
+Told = TypeVar("Told", contravariant=True)
 Listener = Callable[[Step], None]
+SoFar = Callable[[Sequence[ProbeResult]], Matrix]
 
 
-def listener(seconds: Mapping[str, float], *, shown: bool = True) -> AbstractContextManager[Listener[Progress]]:
+def listener(
+    seconds: Mapping[str, float], *, shown: bool = True, so_far: SoFar | None = None
+) -> AbstractContextManager[Listener[Progress]]:
     """Something to tell of a run's progress, for as long as the ``with`` lasts.
 
-    ``seconds``: what each probe should take, by name.
+    ``seconds``: what each probe should take, by name. ``so_far``: the matrix of what has ended.
     """
-    return _listener(shown, lambda: _bars(seconds), _Lines())
+    return _listener(shown, lambda: _live(_Measuring(seconds, so_far)), _Lines())
 
 
 def fleet_listener(hosts: int, *, shown: bool = True) -> AbstractContextManager[Listener[Note]]:
     """The same of a fleet run with that many hosts."""
-    return _listener(shown, lambda: _table(hosts), _host_line)
+    return _listener(shown, lambda: _live(_Table(hosts)), _host_line)
 
 
 @contextmanager
@@ -57,11 +65,35 @@ def _listener(
 ) -> Iterator[Listener[Step]]:
     if not shown:
         yield lambda _: None
-    elif sys.stderr.isatty():
+    elif sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb":
         with live() as listen:
             yield listen
     else:
         yield lines
+
+
+class _View(Protocol[Told]):
+    """What a live view shows. It is told in the thread that measures, and draws in the one that refreshes."""
+
+    def __call__(self, step: Told) -> None: ...
+
+    def render(self, console: Console) -> ConsoleRenderable: ...
+
+
+@contextmanager
+def _live(view: _View[Step]) -> Iterator[Listener[Step]]:
+    """The view on standard error, drawn twice a second by a thread of its own, and gone at the end.
+
+    The cursor stays as it is: nobody is left to show it again after a `kill -9`. Standard output is not touched.
+    """
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(stderr=True)
+    draw = partial(view.render, console)
+    with Live(console=console, refresh_per_second=2, get_renderable=draw, transient=True, redirect_stdout=False):
+        console.show_cursor()
+        yield view
 
 
 def _write(line: str) -> None:
@@ -80,50 +112,73 @@ def summary(result: ProbeResult) -> str:
 
 
 class _Lines:
-    """Plain lines: starts, ends, and what a long probe is at, at most once in ten seconds."""
+    """A line a probe when it has ended, and one a minute of what a long one is at."""
 
     def __init__(self) -> None:
-        self._last = 0.0
+        self._last = time.monotonic()
         self._probe = ""
 
     def __call__(self, step: Progress) -> None:
         now = time.monotonic()
-        if step.ended is None and step.probe == self._probe and now - self._last < _LINE_SECONDS:
+        if step.ended is None and (step.probe == self._probe and now - self._last < _LINE_SECONDS):
             return
-        _write(f"{step.probe}: {clean(step.text) if step.ended is None else summary(step.ended)}")
+        if step.ended is not None or step.probe == self._probe:
+            _write(f"{step.probe}: {clean(step.text) if step.ended is None else summary(step.ended)}")
         self._last, self._probe = now, step.probe
 
 
-@contextmanager
-def _bars(seconds: Mapping[str, float]) -> Iterator[Listener[Progress]]:
-    """A bar a probe."""
-    from rich import progress
-    from rich.console import Console
+class _Measuring:
+    """What is being measured, for how long still, and the matrix of what has ended, which fills."""
 
-    columns = (
-        progress.TextColumn("{task.fields[probe]:<10}", markup=False),
-        progress.BarColumn(bar_width=20),
-        progress.TimeElapsedColumn(),
-        progress.TimeRemainingColumn(),
-        progress.TextColumn("{task.description}", markup=False),
-    )
-    console = Console(stderr=True)
-    with progress.Progress(*columns, console=console, refresh_per_second=4) as bars:
-        tasks = {name: bars.add_task("", total=total, start=False, probe=name) for name, total in seconds.items()}
-        began: dict[str, float] = {}
+    def __init__(self, seconds: Mapping[str, float], so_far: SoFar | None) -> None:
+        self._seconds, self._so_far = seconds, so_far
+        self._began: dict[str, float] = {}
+        self._results: dict[str, ProbeResult] = {}
+        self._step: Progress | None = None
+        self._drawn: tuple[int, int, Text] | None = None
 
-        def listen(step: Progress) -> None:
-            task, now = tasks[step.probe], time.monotonic()
-            if step.probe not in began:
-                began[step.probe] = now
-                bars.start_task(task)
-            total = seconds[step.probe]
-            done = now - began[step.probe] if step.fraction is None else step.fraction * total
-            text = summary(step.ended) if step.ended is not None else clean(step.text)
-            room = max(_SHORTEST_TEXT, console.width - _BESIDE)  # else the text would take the other columns' place
-            bars.update(task, completed=min(total, done), description=clean(text, room))
+    def __call__(self, step: Progress) -> None:
+        if step.ended is not None:
+            self._results[step.probe] = step.ended
+        elif self._step is None or self._step.probe != step.probe:
+            self._began[step.probe] = time.monotonic()
+        self._step = step
 
-        yield listen
+    def render(self, console: Console) -> ConsoleRenderable:
+        from rich.console import Group
+        from rich.text import Text
+
+        head, text = self._told()
+        lines = f"{clean(head, console.width)}\n  {clean(text, console.width - 2)}"
+        return Group(Text(lines, style="bold"), self._matrix(console))
+
+    def _told(self) -> tuple[str, str]:
+        """Where the run is, and what it is at."""
+        step = self._step
+        if step is None:
+            return "starting", ""
+        at = f"{len(self._began)} of {len(self._seconds)}"
+        left = sum(seconds for probe, seconds in self._seconds.items() if probe not in self._began)
+        if step.ended is None:
+            spent, whole = time.monotonic() - self._began[step.probe], self._seconds.get(step.probe, 0.0)
+            left += max(0.0, whole - spent if step.fraction is None else whole * (1.0 - step.fraction))
+            again = " again" if step.probe in self._results else ""
+            used = f"{duration(spent)} of {duration(whole)}"
+            return f"{step.probe}{again}, {at}: {used}; about {duration(about(left))} left", step.text
+        return f"{step.probe}, {at}: ended; about {duration(about(left))} left", summary(step.ended)
+
+    def _matrix(self, console: Console) -> Text:
+        """Drawn anew only where a probe has ended or the terminal has another width."""
+        from rich.text import Text
+
+        state = (len(self._results), console.width)
+        if self._so_far is not None and self._results and (self._drawn is None or self._drawn[:2] != state):
+            try:
+                text = Text.from_ansi(drawn(self._so_far(list(self._results.values())), console, only_gates=True))
+            except Exception:  # noqa: BLE001 - a view of what has ended must not end what is measured
+                text = Text()
+            self._drawn = (*state, text)
+        return self._drawn[2] if self._drawn else Text()
 
 
 # --- a fleet
@@ -133,16 +188,6 @@ def _host_line(step: Note) -> None:
     if step.state is not None:
         reason = f": {clean(step.reason, 160)}" if step.reason else ""
         _write(f"{clean(step.phase, 20)}: {clean(step.host, 60)} {step.state}{reason}")
-
-
-@contextmanager
-def _table(hosts: int) -> Iterator[Listener[Note]]:
-    from rich.console import Console
-    from rich.live import Live
-
-    table = _Table(hosts)
-    with Live(console=Console(stderr=True), refresh_per_second=4, get_renderable=table.render):
-        yield table
 
 
 class _Table:
@@ -159,7 +204,7 @@ class _Table:
         self._rows.pop(step.host, None)
         self._rows[step.host] = (step.phase, step.state or "running", step.reason)
 
-    def render(self) -> ConsoleRenderable:
+    def render(self, _: Console | None = None) -> ConsoleRenderable:
         from rich.table import Table
         from rich.text import Text
 

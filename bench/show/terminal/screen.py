@@ -31,7 +31,7 @@ _LEAST_NAME, _LEAST_GATE = 16, 26
 _LEAST_REASON = 40
 _MARK_CELLS = 6
 _GAP = 2
-_MOST_NOTES = 2
+_MOST_NOTES, _NOTE = 2, "Note: "
 _STEP = 5
 _MEANING = {
     Mark.OPEN: "? undecided or not measured",
@@ -71,10 +71,19 @@ def render(
     return drawn(matrix(run, probes), console, all_gates=all_gates, ascii_only=plain)
 
 
-def drawn(found: Matrix, console: Console, *, all_gates: bool = False, ascii_only: bool = False) -> str:
-    """The matrix as the console draws it, each line without blanks at its end."""
+def drawn(
+    found: Matrix, like: Console, *, all_gates: bool = False, ascii_only: bool = False, only_gates: bool = False
+) -> str:
+    """What a console ``like`` that shows, whole or the gates alone, each line without blanks at its end."""
+    from rich.console import Console
+
+    console = Console(
+        file=io.StringIO(), width=like.width, force_terminal=like.is_terminal, legacy_windows=False, _environ={},
+        color_system="standard" if like.color_system and not like.no_color else None,
+    )  # fmt: skip
+    screen = Screen(found, console.width, all_gates=all_gates)
     with console.capture() as captured:
-        console.print(Screen(found, console.width, all_gates=all_gates).whole())
+        console.print(*(screen.gates() if only_gates else [screen.whole()]), sep="\n")
     text = captured.get().replace("\xa0", " ")
     text = text.translate(_ASCII) if ascii_only else text
     return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
@@ -186,11 +195,12 @@ class Screen:
 
     def notes(self) -> Iterator[RenderableType]:
         notes = self.found.notes if self.all_gates else self.found.notes[:_MOST_NOTES]
-        if notes:
-            more = "" if len(notes) == len(self.found.notes) else f" ({len(self.found.notes)}, --all-gates shows all)"
-            yield _lines([f"Notes{more}"], "bold")
-        for note in notes:
-            yield _lines(hang(note if self.all_gates else clean(note, self.width - 2 * _GAP), self.width))
+        hidden = len(self.found.notes) - len(notes)
+        for at, note in enumerate(notes, 1):
+            more = f" ({hidden} more: --all-gates)" if hidden and at == len(notes) else ""
+            room = self.width - len(more) - 2 * _GAP
+            text = note if self.all_gates else clean(note, room - len(_NOTE))
+            yield _lines(hang(f"{_NOTE}{text}{more}", self.width, 0))
 
 
 def _lines(lines: Iterable[str], style: str = "", end: str = "\n") -> Text:

@@ -131,7 +131,7 @@ def test_notes_are_few_unless_all_are_wanted() -> None:
         probe="a", outcome=Outcome.OK, measurements=(READ,), warnings=tuple(f"doubt {n}" for n in range(9))
     )
     run = cpu_run(results=(noisy,))
-    assert "Notes (9, --all-gates shows all) a: doubt 0 a: doubt 1" in told(run) and "doubt 2" not in told(run)
+    assert "Note: a: doubt 0 Note: a: doubt 1 (7 more: --all-gates)" in told(run) and "doubt 2" not in told(run)
     assert "doubt 8" in told(run, all_gates=True)
 
 
