@@ -22,6 +22,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = tmp_path_factory.mktemp("source")
     for name in ("bench", "probes", "tests"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("docs/man", "docs/completion"):
+        shutil.copytree(ROOT / name, source / name)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
     argv = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(source / "out"), str(source)]
@@ -32,11 +34,22 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_it_holds_the_packages_the_profiles_and_the_schema_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"bench", "probes"}
+    ours = [name for name in names if ".dist-info/" not in name and ".data/" not in name]
+    assert {name.split("/")[0] for name in ours} == {"bench", "probes"}
     profiles = {Path(name).stem for name in names if name.startswith("bench/profiles/")}
     assert {"distributed-training", "realtime-inference", "batch-inference"} <= profiles
     assert "bench/run.schema.json" in names
     assert not [name for name in names if name.endswith((".pyc", ".fio", ".sh"))]
+
+
+def test_it_holds_the_man_page_and_the_completion_files(wheel: Path) -> None:
+    data = {name.partition(".data/data/")[2] for name in zipfile.ZipFile(wheel).namelist() if ".data/" in name}
+    assert data == {
+        *(f"share/man/man1/{name}.1" for name in ("bench", "aiready-bench")),
+        *(f"share/bash-completion/completions/{name}" for name in ("bench", "aiready-bench")),
+        *(f"share/fish/vendor_completions.d/{name}.fish" for name in ("bench", "aiready-bench")),
+        "share/zsh/site-functions/_bench",
+    }
 
 
 def test_it_works_where_it_is_installed(wheel: Path, tmp_path: Path) -> None:

@@ -33,13 +33,20 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"aiready-bench {__version__}")
+        from bench.measure.node import TOOLS, nvidia_driver, versions
+
+        absent = dict.fromkeys((*TOOLS, "torch"), "not installed, or it does not answer")
+        found = {"NVIDIA driver": nvidia_driver() or "not loaded", **absent, **versions(timeout=2)}
+        del found["bench"]
+        typer.echo("\n".join([f"aiready-bench {__version__}", *(f"  {what}: {one}" for what, one in found.items())]))
         raise typer.Exit
 
 
 @app.callback(epilog="Exit status: 0 GO, 1 NO-GO, 2 no verdict, 3 INCONCLUSIVE, 130 and 143 interrupted.")
 def _main(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="The version, and those of the tools that measure."
+    ),
 ) -> None:
     """Is this GPU node ready for AI work? Measures storage, network and accelerator, and judges each workload."""
 

@@ -75,9 +75,10 @@ def doctor(
 ) -> int:
     """What can be measured here, what cannot, and the command that mends it.
 
-    Status 0 if every probe can measure, 3 if one cannot, 2 if no run could be stored.
+    Exit status: 0 every probe can measure, 3 one cannot, 2 no run could be stored.
 
     Examples:  bench doctor    bench doctor --storage /data --peer 10.0.0.2
+               bench doctor --json | jq '.checks[] | select(.ok | not)'
     """
     from bench.measure.recording import LiveTools
     from bench.model import Effort, Request
@@ -97,8 +98,9 @@ def doctor(
         found = [c for p in declared().probes if p.calibrate for c in p.calibrate(LiveTools(p.name, None))]
     else:
         found = [*own, *(check for probe in declared().probes for check in _of_probe(probe, request))]
-    _show(found, json)
-    return 2 if not all(check.ok for check in own) else 0 if all(check.ok for check in found) else 3
+    status = 2 if not all(check.ok for check in own) else 0 if all(check.ok for check in found) else 3
+    _show(found, status, json)
+    return status
 
 
 def _write_expect(file: Path) -> int:
@@ -144,13 +146,16 @@ def _of_probe(probe: Probe, request: Request) -> list[Check]:
         return [Check(probe.name, False, error.reason, error.remedy)]
 
 
-def _show(found: list[Check], json: bool) -> None:
+def _show(found: list[Check], status: int, json: bool) -> None:
     from dataclasses import asdict
 
+    from bench.measure.node import nvidia_driver, versions
     from bench.show.text import clean
 
     if json:
-        emit_json({"checks": [asdict(check) for check in found]})
+        tools = {**versions(), "nvidia_driver": nvidia_driver()}
+        checks = [asdict(check) for check in found]
+        emit_json({"node": socket.gethostname(), "status": status, "versions": tools, "checks": checks})
         return
     width = max(len(check.name) for check in found)
     for check in found:

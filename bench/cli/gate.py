@@ -33,8 +33,10 @@ def gate(
 ) -> int:
     """Judge a stored run again. Nothing is measured and nothing is stored.
 
+    Exit status: 0 GO, 1 NO-GO, 2 no verdict, 3 INCONCLUSIVE (--on-inconclusive says otherwise).
+
     Examples:  bench gate    bench gate 3f9a --profile ./mine.toml    bench gate --json | jq .verdicts
-    bench gate --baseline --max-age 26h --on-inconclusive pass
+               bench gate --baseline --max-age 26h --on-inconclusive pass
     """
     from bench.judge.gate import decide, exit_status
     from bench.workflows.catalog import load_catalog

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from difflib import get_close_matches
 from typing import Annotated, Any
 
 from typer import Exit, Option
@@ -9,8 +11,9 @@ from typer.core import TyperCommand
 
 from bench.cli import options
 from bench.cli.options import File, Word, Words
-from bench.cli.output import emit, emit_json, emit_lines, emit_run
+from bench.cli.output import emit, emit_json, emit_lines, emit_run, write
 from bench.errors import UserError
+from bench.show.export import BINARY, FORMATS
 
 
 class RunCommand(TyperCommand):
@@ -31,6 +34,20 @@ def _schema(wanted: bool) -> None:
         raise Exit
 
 
+def _format(output: str | None, json: bool) -> str:
+    """What goes to standard output. Raises UserError before a minute is spent on what could not be shown."""
+    wanted = output or ("json" if json else "screen")
+    if wanted not in ("screen", *FORMATS):
+        near = get_close_matches(wanted, FORMATS, 1)
+        known = f"did you mean {near[0]}?" if near else f"must be one of screen, {', '.join(FORMATS)}"
+        raise UserError(f"--output {wanted}: {known}")
+    if json and wanted != "json":
+        raise UserError(f"--json and --output {wanted}: give one of the two")
+    if wanted in BINARY and sys.stdout.isatty():
+        raise UserError(f"--output {wanted} is not for a terminal: send it to a file")
+    return wanted
+
+
 def run(
     profile: options.Profiles = None,
     probe: Annotated[Words, Option(help="Only this probe; again for more.")] = None,
@@ -39,7 +56,15 @@ def run(
     accelerator: options.Accelerator = None,
     effort: Annotated[Word, Option(envvar="BENCH_EFFORT", help="quick, standard or thorough.")] = None,
     results: options.Results = None,
-    json: Annotated[bool, Option("--json", help="The run document on standard output, nothing else.")] = False,
+    output: Annotated[
+        Word,
+        Option(
+            metavar="FORMAT",
+            autocompletion=lambda: ["screen", *FORMATS],
+            help="On standard output, alone: screen (the default), or one of `bench export`: json, junit, ...",
+        ),
+    ] = None,
+    json: Annotated[bool, Option("--json", help="The same as --output json: the run document.")] = False,
     quiet: Annotated[bool, Option("--quiet", help="No progress; one line a profile.")] = False,
     all_gates: options.AllGates = False,
     exit_zero: options.ExitZero = False,
@@ -73,15 +98,21 @@ def run(
 ) -> int:
     """Measure this node, store the run, judge it, print one screen.
 
+    Exit status: 0 GO, 1 NO-GO, 2 no verdict (wrong usage, a fault), 3 INCONCLUSIVE, 130 and 143 interrupted; that of
+    the verdict in every format.
+
     Examples:  bench run --storage /data --peer 10.0.0.2    bench run --effort quick --json > run.json
+               bench run --output junit > bench.xml
     """
     from bench.cli.gate import regression_lines
     from bench.judge.gate import decide, exit_status
+    from bench.show.export import Export, render
     from bench.store.runs import document
     from bench.workflows.nightly import convergence
     from bench.workflows.request import RunOptions
     from bench.workflows.run import measure_and_judge
 
+    form = _format(output, json)
     if nonce is not None and sign is None:
         raise UserError("--nonce is signed with the run: give --sign KEY too")
     if sign is not None and replay is not None:
@@ -96,8 +127,10 @@ def run(
     )  # fmt: skip
     compared, catalog, caught = measure_and_judge(asked, progress=not quiet)
     judged = compared.run
-    if json:
+    if form == "json":
         emit_json(document(judged))
+    elif form != "screen":
+        write(render(form, Export(judged, catalog.metrics)), None, binary_name=form if form in BINARY else "")
     else:
         emit_run(judged, catalog.probes, quiet=quiet, all_gates=all_gates)
         more = convergence(judged, catalog, asked.precision) if asked.precision is not None else []

@@ -21,7 +21,7 @@ from bench.measure.probe import ProbeError
 from bench.measure.procfs import boot_id, read
 from bench.model import Node, Source
 
-_TOOLS = ("fio", "iperf3")
+TOOLS = ("fio", "iperf3")
 _NVIDIA = Path("/proc/driver/nvidia")
 _PACKAGES = ("torch", "nvidia-ml-py")
 #: Of the product: what decides a figure or a verdict.
@@ -65,18 +65,26 @@ def _found(pattern: str, path: str | Path) -> str | None:
     return found[1].strip() if found else None
 
 
-def tool_version(tool: str) -> str | None:
+def tool_version(tool: str, timeout: float = 10) -> str | None:
     """The first line that the tool prints of itself, None if it is not there or does not answer."""
     with suppress(ProbeError):
-        done = tools.run([tools.require(tool), "--version"], timeout=10)
+        done = tools.run([tools.require(tool), "--version"], timeout=timeout)
         return next((line.strip()[:100] for line in (done.stdout or done.stderr).splitlines()), None)
     return None
 
 
-def versions() -> dict[str, str]:
-    """Tools and packages that make the numbers, by name; what is absent is left out."""
+def nvidia_driver() -> str | None:
+    """The version of the NVIDIA driver that is loaded."""
+    return _found(r"Module\s+(\d[\d.]+)", "/proc/driver/nvidia/version")
+
+
+def versions(timeout: float = 10) -> dict[str, str]:
+    """Tools and packages that make the numbers, by name; what is absent is left out. Nothing is imported for it.
+
+    ``timeout``: how many seconds each tool may take to answer.
+    """
     found = {"bench": __version__, "python": platform.python_version()}
-    found |= {tool: version for tool in _TOOLS if (version := tool_version(tool))}
+    found |= {tool: version for tool in TOOLS if (version := tool_version(tool, timeout))}
     for name in _PACKAGES:
         with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
@@ -90,7 +98,7 @@ def sources() -> tuple[Source, ...]:
     named = sorted((str(path.relative_to(root)), hashlib.sha256(path.read_bytes()).hexdigest()) for path in files)
     product = hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in named).encode()).hexdigest()
     found = [Source(kind="product", name=f"aiready-bench {__version__}", sha256=product)]
-    for tool in _TOOLS:
+    for tool in TOOLS:
         with suppress(ProbeError, OSError):
             path = Path(tools.require(tool))
             found.append(Source(kind="tool", name=str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest()))
@@ -127,7 +135,7 @@ def facts(storage: Sequence[Path] = (), told: Mapping[str, Any] | None = None) -
         "governor": read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or None,
         "memory_bytes": memory and int(memory) * 1024,
         "gpus": max(gpus, said.get("gpus") or [], key=len),
-        "nvidia_driver": _found(r"Module\s+(\d[\d.]+)", _NVIDIA / "version") or said.get("nvidia_driver"),
+        "nvidia_driver": nvidia_driver() or said.get("nvidia_driver"),
         "versions": versions(),
         "mounts": {str(path): asdict(mount) for path in storage if (mount := mount_of(path))},
         "virtual": _found(r"^flags\s*:.*\b(hypervisor)\b", "/proc/cpuinfo") is not None,

@@ -26,7 +26,7 @@ def imported(*arguments: str, cwd: Path) -> set[str]:
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("gate", "--help"), ("run", "--help"), ("gate",)])
+@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("gate", "--help"), ("run", "--help"), ("gate",)])
 def test_nothing_heavy_is_loaded(arguments: tuple[str, ...], tmp_path: Path) -> None:
     loaded = imported(*arguments, cwd=tmp_path)
     assert not loaded & set(HEAVY)

@@ -1,4 +1,4 @@
-"""``python -m tests.golden``: writes the generated files anew (docs/metrics.md, docs/profiles.md, board, rules).
+"""``python -m tests.golden``: writes the generated files anew (pages, board, rules, man page, completion).
 
 ``python -m tests.golden recorded``: what the commands say of the recorded runs, nights and fleets; read the difference.
 ``python -m tests.golden replayed``: the recorded documents where their evidence reads otherwise now; then recorded.

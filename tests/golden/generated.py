@@ -9,6 +9,7 @@ from bench.cli.export import generated
 from bench.show.catalog import metrics_page, profiles_page
 from bench.workflows.catalog import declared, load_profiles, shipped_profiles
 from probes import discover
+from tests.golden import manual
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,4 +27,5 @@ FILES: Mapping[str, Callable[[], str]] = {
     "docs/profiles.md": _profiles,
     "docs/integrations/prometheus/dashboard.json": lambda: generated("grafana"),
     "docs/integrations/prometheus/rules.yml": lambda: generated("rules"),
+    **manual.FILES,
 }

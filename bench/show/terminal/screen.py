@@ -7,15 +7,15 @@ same order: 100 columns hold everything, 40 are enough. Rich lays it out and is 
 from __future__ import annotations
 
 import io
-import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from bench.measure.probe import Probe
 from bench.model import Decision, Run
 from bench.show.matrix import Answer, Cell, Mark, Matrix, Row, matrix
+from bench.show.terminal.console import console, is_colourful
 from bench.show.text import cells, clean, fold, hang
 
 if TYPE_CHECKING:
@@ -40,11 +40,6 @@ _MEANING = {
 _ASCII = str.maketrans({"≤": "<=", "≥": ">=", "·": ".", "µ": "u", "°": "", "–": "-", "…": "..."})
 
 
-def is_colourful(stream: TextIO) -> bool:
-    """A terminal that can, unless NO_COLOR is set to anything (no-color.org)."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
-
-
 def render(
     run: Run,
     probes: Sequence[Probe] = (),
@@ -59,16 +54,10 @@ def render(
     ``width`` in columns, the terminal's by default; ``colour`` adds ANSI colours, ``ascii_only`` leaves out what is not
     ASCII: by default as standard output can. ``all_gates`` gives gates without a figure a line each.
     """
-    from rich.console import Console
-
     columns = min(max(width or shutil.get_terminal_size((80, 24)).columns, _NARROW), _WIDE)
-    colours = is_colourful(sys.stdout) if colour is None else colour
-    console = Console(
-        file=io.StringIO(), width=columns, force_terminal=colours, color_system="standard" if colours else None,
-        legacy_windows=False, _environ={},
-    )  # fmt: skip
+    drawing = console(io.StringIO(), columns, colours=is_colourful(sys.stdout) if colour is None else colour)
     plain = not (sys.stdout.encoding or "ascii").lower().startswith("utf") if ascii_only is None else ascii_only
-    return drawn(matrix(run, probes), console, all_gates=all_gates, ascii_only=plain)
+    return drawn(matrix(run, probes), drawing, all_gates=all_gates, ascii_only=plain)
 
 
 def drawn(

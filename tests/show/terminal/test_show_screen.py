@@ -18,7 +18,8 @@ from rich.console import Console
 from bench.cli.output import emit
 from bench.model import Decision, Finding, Measurement, Node, Outcome, ProbeResult, Run, Status
 from bench.show.matrix import matrix
-from bench.show.terminal.screen import Screen, is_colourful, render
+from bench.show.terminal.console import is_colourful
+from bench.show.terminal.screen import Screen, render
 from bench.show.text import cells
 from bench.show.wording import margin, quantity, score, scored, title
 from tests.show.runs import CATALOG, SHOWN, no_gpu, two_of_each
@@ -235,6 +236,22 @@ def test_no_colour_without_a_terminal_or_with_no_color(monkeypatch: pytest.Monke
     monkeypatch.delenv("NO_COLOR")
     monkeypatch.setenv("TERM", "dumb")
     assert not is_colourful(Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("CLICOLOR", "0")
+    assert not is_colourful(Terminal())
+
+
+def test_colour_can_be_forced_and_no_color_goes_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("CLICOLOR_FORCE", "1")
+    assert is_colourful(io.StringIO())
+    assert "\x1b[" in render(cpu_run())
+    monkeypatch.setenv("CLICOLOR_FORCE", "0")
+    assert not is_colourful(io.StringIO())
+    monkeypatch.setenv("CLICOLOR_FORCE", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not is_colourful(io.StringIO())
+    assert "\x1b[" not in render(cpu_run())
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])

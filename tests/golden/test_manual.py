@@ -1,0 +1,78 @@
+"""The man page names all that stands, and the completion files complete in a real shell."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.golden.generated import ROOT
+from tests.golden.manual import COMPLETION, MAN, NAMES
+from tests.golden.standing import GOES, recorded
+
+PAGE = (ROOT / MAN / "bench.1").read_text(encoding="utf-8").replace(r"\-", "-")
+
+
+@pytest.mark.parametrize("command", [command for command in recorded()["commands"] if command and command not in GOES])
+def test_the_page_names_the_command_and_each_of_its_options(command: str) -> None:
+    _, found, section = PAGE.partition(f'.SS "bench {command}'.rstrip())
+    assert found
+    own = section.partition("\n.SS ")[0]
+    hidden = {"--confirms", "--help", "-h"}
+    options = [name for name in recorded()["commands"][command] if name.startswith("-") and name not in hidden]
+    assert [name for name in options if rf"\fB{name}\fR" not in own] == []
+
+
+@pytest.mark.parametrize("variable", ["BENCH_RESULTS", "BENCH_PROFILE", "BENCH_STORAGE", "NO_COLOR", "CLICOLOR_FORCE"])
+def test_the_page_names_what_the_environment_may_say(variable: str) -> None:
+    assert rf"\fB{variable}\fR" in PAGE
+
+
+@pytest.mark.parametrize("status", ["0", "1", "2", "3", "130", "143"])
+def test_the_page_tells_every_exit_status(status: str) -> None:
+    assert rf"\fB{status}\fR" in PAGE.partition(".SH EXIT STATUS")[2].partition(".SH")[0]
+
+
+def test_no_line_of_the_page_is_a_request_by_accident() -> None:
+    known = {".TH", ".SH", ".SS", ".TP", ".PP", ".B", ".nf", ".fi"}
+    assert {line.split(" ")[0] for line in PAGE.splitlines() if line[:1] in (".", "'")} <= known
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    """Both names of the command on the path."""
+    for name in NAMES:
+        script = tmp_path / name
+        script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m bench "$@"\n')
+        script.chmod(0o755)
+    return f"{tmp_path}:{os.environ['PATH']}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bash_completes_by_the_file(name: str, path: str) -> None:
+    function = f"_{name.replace('-', '_')}_completion"
+    script = (
+        f"source {shlex.quote(str(ROOT / COMPLETION / name))}; complete -p {name} >&2;"
+        f"COMP_WORDS=({name} run --outp); COMP_CWORD=2; {function} {name}; echo ${{COMPREPLY[@]}}"
+    )
+    done = subprocess.run(
+        ["bash", "-c", script], env={**os.environ, "PATH": path}, capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.split() == ["--output"]
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_the_command_answers_what_the_other_shells_ask(shell: str, path: str) -> None:
+    """By the words that the files hold: these shells need not be here for it."""
+    file = ROOT / COMPLETION / ("_bench" if shell == "zsh" else "bench.fish")
+    asked = "_BENCH_COMPLETE=complete_" + shell
+    assert asked in file.read_text(encoding="utf-8")
+    env = {**os.environ, "PATH": path, "_BENCH_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": "bench ga",
+           "_TYPER_COMPLETE_FISH_ACTION": "get-args"}  # fmt: skip
+    done = subprocess.run(["bench"], env=env, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert "gate" in done.stdout
+    assert "doctor" not in done.stdout
