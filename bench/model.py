@@ -244,8 +244,9 @@ class Metric(Frozen):
     def _named_by_the_rule(self) -> Self:
         if self.name.endswith(("_total", "_count")):
             raise ValueError(f"{self.name}: _total and _count belong to Prometheus counters and histograms")
-        if self.unit == "" and not self.name.endswith("s") and self.name.split("_")[-1] != "feedable":
-            raise ValueError(f"{self.name}: neither a base unit nor a plural noun at its end")
+        words = self.name.split("_")  # accelerators_feedable, checks_open: the noun leads, and how many are so
+        if self.unit == "" and not (words[-1].endswith("s") or words[0].endswith("s")):
+            raise ValueError(f"{self.name}: neither a base unit nor a plural noun")
         if not set(self.varying) <= set(self.labels):
             raise ValueError(f"{self.name}: {', '.join(self.varying)} vary, and are not all among its labels")
         return self

@@ -11,7 +11,7 @@ from copy import copy
 import typer
 
 from bench import __version__
-from bench.cli import baseline, doctor, evidence, export, fleet, gate, history, peer, report, schedule
+from bench.cli import baseline, checks, doctor, evidence, export, fleet, gate, history, peer, report, schedule
 from bench.cli import run as run_command
 from bench.errors import UserError
 
@@ -63,7 +63,7 @@ def with_examples(text: str | None) -> str:
 
 
 _STORED = (gate.gate, report.explain, report.report, report.compare, history.history, export.export)
-_GROUPS = {"baseline": baseline.baseline, "schedule": schedule.schedule, "fleet": fleet.fleet}
+_GROUPS = {"baseline": baseline.baseline, "checks": checks.checks, "schedule": schedule.schedule, "fleet": fleet.fleet}
 app.command(cls=run_command.RunCommand)(run_command.run)
 for _command in (*_STORED, evidence.sign, evidence.verify, doctor.doctor, peer.peer, doctor.probes, doctor.profiles):
     app.command()(_command)

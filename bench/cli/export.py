@@ -110,14 +110,16 @@ def generated(name: str) -> str:
 
 def _export(reference: str | None, profile: Words, results: Path | None, max_age: str | None) -> Export:
     from bench.show.export import Export
+    from bench.store.evidence import is_signed
     from bench.workflows.catalog import declared
     from bench.workflows.judging import judged, too_old
-    from bench.workflows.site import find_run, open_store
+    from bench.workflows.site import find_run, open_store, path_of
 
     store = open_store(results)
     found = judged(find_run(store, reference), store, profile)
     oldest = None if max_age is None else duration(max_age, "--max-age")
-    return Export(found, declared().metrics, too_old(found.started_at, f"run {found.id}", oldest))
+    old = too_old(found.started_at, f"run {found.id}", oldest)
+    return Export(found, declared().metrics, old, is_signed(path_of(store, reference, found)))
 
 
 # --- listening

@@ -70,6 +70,7 @@ def run(
     exit_zero: options.ExitZero = False,
     replay: Annotated[File, Option(help="Judge recorded tool output anew: the .raw folder of a stored run.")] = None,
     expect: Annotated[File, Option(help="What this node should be; else NO-GO, before anything is measured.")] = None,
+    checks: Annotated[Word, Option(metavar="FILE", help="Declared checks (bench checks init): judged too.")] = None,
     sign: Annotated[
         File, Option(metavar="KEY", help="Sign the stored run with this SSH key, as bench sign does.")
     ] = None,
@@ -120,7 +121,7 @@ def run(
     asked = RunOptions(
         profile=profile or [], probe=probe or [], storage=storage or [], peer=peer or [], accelerator=accelerator,
         effort=effort, results=results, replay=replay, option=option or [], baseline=baseline,
-        flags={"loader": loader, "pattern": pattern, "workload": workload, "key_file": key_file},
+        flags={"loader": loader, "pattern": pattern, "workload": workload, "key_file": key_file, "checks": checks},
         precision=None if precision is None else options.ratio(precision, "--precision"),
         patience=None if wait_quiet is None else options.duration(wait_quiet, "--wait-quiet"),
         quiet_check=quiet_check, confirms=confirms, expect=expect, sign=sign, nonce=nonce,

@@ -28,10 +28,11 @@ from bench.model import Code, Measurement, ProbeResult, Run
 from bench.show.raw_output import Call, Lines, RawOutput
 from bench.show.terminal.lineage import GatePath, Lineage, gate_paths, named
 from bench.store.errors import UnusableRun
+from bench.store.evidence import is_signed
 from bench.store.runs import Store
 from bench.workflows.catalog import Catalog, declared
 from bench.workflows.judging import judged
-from bench.workflows.site import find_run, folder_of
+from bench.workflows.site import find_run, path_of
 
 _NUMBER = re.compile(r'"(?:[^"\\]|\\.)*"|(?<![\w.])(-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)(?![\w.])')
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
@@ -234,9 +235,9 @@ def explained(store: Store, words: Sequence[str], *, every: bool, metric: str | 
     """
     reference, name = _meant(store, words)
     found = find_run(store, reference)
-    folder = folder_of(store, reference, found)
+    path = path_of(store, reference, found)
     run = judged(found, store)
-    lineage = Lineage(run, folder, Tracer(run, RawOutput(folder), declared()))
+    lineage = Lineage(run, path.parent, Tracer(run, RawOutput(path.parent), declared()), signed=is_signed(path))
     if every:
         return lineage.whole()
     paths, wanted = gate_paths(run), metric or name

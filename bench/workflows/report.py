@@ -21,13 +21,14 @@ from bench.show.terminal.lineage import explain
 from bench.show.wording import bound_of, gate_name
 from bench.store.atomic import write_atomically
 from bench.store.errors import StoreError, UnusableRun
+from bench.store.evidence import is_signed
 from bench.store.history import Series, history_of, nights_of
 from bench.store.index import Index
 from bench.store.runs import Store
 from bench.units import series_name
 from bench.workflows.catalog import Catalog, declared, load_profiles
 from bench.workflows.judging import judged
-from bench.workflows.site import find_run, folder_of
+from bench.workflows.site import find_run, path_of
 
 if TYPE_CHECKING:
     from bench.show.html.page import Shown
@@ -90,7 +91,8 @@ def _shown(store: Store, reference: str | None, catalog: Catalog) -> Shown:
 
     found = find_run(store, reference)
     run = judged(found, store)
-    lineage = explain(run, folder_of(store, reference, found))
+    path = path_of(store, reference, found)
+    lineage = explain(run, path.parent, signed=is_signed(path))
     descriptions = {profile.name: profile.description for profile in load_profiles([], catalog.metrics)}
     return Shown(run, lineage, tuple(_histories(store, run, catalog)), descriptions)
 

@@ -64,7 +64,8 @@ def request_of(asked: RunOptions, site: Mapping[str, Any], catalog: Catalog) -> 
     if not _ACCELERATOR.fullmatch(accelerator):
         raise UserError(f"--accelerator {accelerator}: must be auto, cuda, cpu or emulated[:NAME]")
     names = _probe_names(asked.probe or site.get("probe", []), catalog)
-    given = probe_options(asked.flags, asked.option, catalog) | _expected(asked.expect, site, catalog)
+    flags = {**asked.flags, "checks": asked.flags.get("checks") or site.get("checks")}
+    given = probe_options(flags, asked.option, catalog) | _expected(asked.expect, site, catalog)
     names = [EXPECT] * (EXPECTATION in given) + [name for name in names if name != EXPECT]
     storage = [_directory(path) for path in asked.storage or [Path(p) for p in site.get("storage", ["."])]]
     peers = asked.peer or site.get("peer", [])

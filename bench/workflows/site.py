@@ -22,7 +22,7 @@ OURS = "aiready-bench"
 _LIST, _WORD, _TABLE = "a list of strings", "a string", "a table"
 _SETTINGS = {
     **dict.fromkeys(("profile", "probe", "storage", "peer"), _LIST),
-    **dict.fromkeys(("accelerator", "effort", "results"), _WORD),
+    **dict.fromkeys(("accelerator", "checks", "effort", "results"), _WORD),
     "expect": _TABLE,
 }
 CONFIG = "bench.toml"
@@ -127,9 +127,9 @@ def find_run(store: Store, reference: str | None) -> Run:
     return store.find(found.confirms) if found.confirms else found  # the newest may have measured some probes anew
 
 
-def folder_of(store: Store, reference: str | None, run: Run) -> Path:
-    """The folder that the run was found in: its evidence lies there."""
-    return store.locate(reference).parent if reference else store.path_for(run).parent
+def path_of(store: Store, reference: str | None, run: Run) -> Path:
+    """The file that the run was found in: its evidence lies beside it."""
+    return store.locate(reference) if reference else store.path_for(run)
 
 
 def node_meant(index: Index, named: str | None) -> str:

@@ -12,11 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf.json_format import ParseDict
+from in_toto_attestation.predicates.test_result.v0 import test_result_pb2
+from in_toto_attestation.v1 import statement_pb2
+from in_toto_attestation.v1.resource_descriptor import ResourceDescriptor
+from in_toto_attestation.v1.statement import Statement
 
-from bench.judge.statement import OURS
+from bench.fleet.join.folder import join_folder
+from bench.judge.statement import OURS, TEST_RESULT
 from bench.model import Run
 from bench.store.evidence import digests
 from bench.workflows.catalog import load_catalog
+from bench.workflows.fleet import judgement
 from bench.workflows.judging import concluded
 from tests.golden import recorded
 from tests.golden.said import Said, said
@@ -153,22 +160,22 @@ def test_anyone_verifies_it_without_us(place: Place) -> None:
 
 
 def test_the_statement_is_a_test_result_of_in_toto(place: Place) -> None:
-    """By spec/v1/statement.md, resource_descriptor.md and predicates/test-result.md."""
+    """By in-toto's own definitions of both, of which the predicate has one property more, named by a URI."""
     told = json.loads(place.statement.read_text())
-    assert set(told) == {"_type", "subject", "predicateType", "predicate"}
-    assert told["_type"] == "https://in-toto.io/Statement/v1"
-    assert told["predicateType"] == "https://in-toto.io/attestation/test-result/v0.1"
+    Statement.copy_from_pb(ParseDict(told, statement_pb2.Statement())).validate()
     predicate = told["predicate"]
-    assert set(predicate) == {"result", "configuration", "passedTests", "failedTests", OURS} and ":" in OURS
-    assert (predicate["result"], predicate["failedTests"]) == ("PASSED", [])
-    assert [test.partition("{")[0] for test in predicate["passedTests"]] == [
+    assert ":" in OURS and predicate.pop(OURS)["decision"] == "GO"
+    result = ParseDict(predicate, test_result_pb2.TestResult())
+    assert (told["predicateType"], result.result, list(result.failed_tests)) == (TEST_RESULT, "PASSED", [])
+    assert [test.partition("{")[0] for test in result.passed_tests] == [
         "site: storage_read_bytes_per_second", "site: network_loss_ratio <= 50 % [stand-in: loopback]"
     ]  # fmt: skip
-    for descriptor in predicate["configuration"]:
-        assert {"uri", "digest", "content"} & set(descriptor)
+    for descriptor in result.configuration:
+        ResourceDescriptor.copy_from_pb(descriptor).validate()
     named = {descriptor["name"]: descriptor for descriptor in predicate["configuration"]}
     assert len(named["profile site"]["digest"]["sha256"]) == 64
     assert named["fio"]["uri"].startswith("pkg:generic/fio@fio-3.")
+    assert named["aiready-bench"]["uri"].startswith("pkg:pypi/aiready-bench@")
 
 
 @pytest.mark.parametrize("name", ["gpu", "peer"])
@@ -199,6 +206,18 @@ def test_a_statement_is_no_run_of_the_store(place: Place) -> None:
     assert place.bench("verify", place.statement, "--allowed-signers", "allowed", "--profile", "site.toml").status == 0
     found = place.bench("fleet", "join", place.run.parent, "--expect", "node-17,node-18", "--profile", "site.toml")
     assert "bad-result" not in found.text() and "intoto" not in found.text()
+
+
+def test_it_is_told_where_a_run_is_shown(place: Place) -> None:
+    run = ["--results", "results"]
+    ours = place.run.stem.partition("-")[2]
+    for signed in (True, False):
+        assert ("bench verify" in place.bench("explain", ours, "storage read", *run).text()) is signed
+        exported = place.bench("export", ours, "-f", "openmetrics", *run).text()
+        assert f"\nbench_run_signed {float(signed)}\n" in exported
+        assert place.bench("report", ours, "-o", "page.html", *run).status == 0
+        assert (f"bench verify {ours}" in (place.folder / "page.html").read_text()) is signed
+        place.signature.unlink(missing_ok=True)
 
 
 # --- what does not
@@ -569,3 +588,16 @@ def test_a_fleet_s_folder_is_signed_as_a_whole(made: Path, tmp_path: Path) -> No
     assert {test.partition(":")[0] for test in told["passedTests"] + told["failedTests"]} == hosts
     flip(folder / "pairs/n003--n001.json")
     assert said(words, tmp_path, tmp_path).text() == "pairs/n003--n001.json: changed since it was signed\n"
+
+
+def test_a_fleet_run_signs_what_came(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path(shutil.copytree(recorded.FOLDER / "fleets/whole", tmp_path / "whole"))
+    by = str(recorded.FOLDER / "fleets/acceptance.toml")
+    fleet = join_folder(folder, None, judgement([by]))
+    monkeypatch.setattr("bench.workflows.fleet.measure", lambda *_, **__: (folder, fleet))
+    words = ["fleet", "run", "-i", "n001,", "--profile", by, "--exit-zero", "--quiet"]
+    assert said([*words, "--sign", "absent"], tmp_path, tmp_path).status == 2
+    assert not (folder / "fleet.intoto.json").exists()
+    assert said([*words, "--sign", str(made / "key")], tmp_path, tmp_path).status == 0
+    asked = ["verify", str(folder), "--allowed-signers", str(made / "allowed"), "--profile", by]
+    assert said(asked, tmp_path, tmp_path).text().startswith(f"holds: fleet {fleet.id}")

@@ -44,7 +44,21 @@ def node(*found: Measurement, cards: int = 1, accelerator: str = "auto") -> Run:
 
 
 def test_exactly_these_are_shipped() -> None:
-    assert sorted(path.stem for path in FOLDER.glob("*.toml")) == list(NAMES)
+    found = {path.stem: shipped(path.stem).needs for path in FOLDER.glob("*.toml")}
+    assert {name for name, needs in found.items() if needs is None} == set(NAMES)
+    assert found["governance"] == "checks"
+
+
+@pytest.mark.parametrize("name", ["governance"])
+def test_a_profile_of_an_input_is_sourced_and_each_of_its_gates_can_prevent_go(name: str) -> None:
+    profile = shipped(name)
+    assert all(len(gate.source) > 30 and gate.remedy.endswith(".") for gate in profile.gates)
+    whole = node(*[measurement(gate.metric, 0.0) for gate in profile.gates])
+    assert judge(whole, profile).decision is Decision.GO
+    for gate in profile.gates:
+        others = [m for m in whole.measurements() if m.metric != gate.metric]
+        assert judge(node(*others), profile).decision is Decision.INCONCLUSIVE
+        assert judge(node(*others, measurement(gate.metric, 1.0)), profile).decision is Decision.NO_GO
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -32,7 +32,7 @@ def needing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_a_profile_is_judged_by_default_where_its_input_was_named(needing: str) -> None:
     assert needing not in judged_by({})
     assert judged_by({}) >= set(ALWAYS)
-    assert judged_by({"checks": "checks.toml"}) == judged_by({}) | {needing}
+    assert judged_by({"checks": "checks.toml"}) == judged_by({}) | {needing, "governance"}
 
 
 def test_a_profile_that_is_named_is_judged_whatever_the_request_has(needing: str) -> None:

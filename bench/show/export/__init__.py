@@ -39,11 +39,13 @@ class Export:
     """A judged run with its metrics, by name, as the probes declare them; or a joined fleet.
 
     ``stale`` says why it is too old to answer for the nodes now; a plugin's answer is then "unknown".
+    ``signed``: whether a statement and a signature lie beside the run, where that is known.
     """
 
     document: Run | Fleet
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     stale: str | None = None
+    signed: bool | None = None
 
     @property
     def run(self) -> Run:

@@ -35,6 +35,7 @@ FAMILIES: Mapping[str, str] = {
     "bench_node_info": "Facts of the node that explain its figures. Always 1.",
     "bench_last_run_timestamp_seconds": "When the run's figures were complete, seconds since the epoch.",
     "bench_run_duration_seconds": "How long the run took.",
+    "bench_run_signed": "1 when a signed statement lies beside the run, else 0; if it holds says `bench verify`.",
     "bench_verdict": "1 for the decision that the profile came to, 0 for the others.",
     "bench_score_ratio": "Share of its requirements that the profile's weakest required gate reached; 1 is full.",
     "bench_required_gates": "How many gates of the profile decide on this node.",
@@ -93,7 +94,8 @@ def render(export: Export) -> bytes:
             declared = export.metrics.get(m.metric)
             helps.setdefault(m.metric, declared.help if declared else f"Measured by the probe {result.probe}.")
             measured.append((m.metric, _labels(m), m.value))
-    return _written(helps, [*_of_run(document), *measured])
+    signed = None if export.signed is None else float(export.signed)
+    return _written(helps, [*_of_run(document), ("bench_run_signed", {}, signed), *measured])
 
 
 def _written(helps: Mapping[str, str], samples: Iterable[Sample]) -> bytes:

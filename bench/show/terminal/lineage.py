@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.model import Finding, Measurement, ProbeResult, Run, Status, Verdict
+from bench.model import Finding, Measurement, ProbeResult, Run, Source, Status, Verdict
 from bench.show import wording
 from bench.show.raw_output import Call, Lines, RawOutput
 from bench.show.text import clean, fold
@@ -76,14 +76,21 @@ def _words(text: str) -> set[str]:
 
 
 class Lineage:
-    """What `bench explain` says of one run. ``folder`` holds its document; without it no raw output is looked at."""
+    """What `bench explain` says of one run. ``folder`` holds its document; without it no raw output is looked at.
 
-    def __init__(self, run: Run, folder: Path | None = None, trace: Trace | None = None) -> None:
-        self.run, self.raw, self.trace = run, RawOutput(folder), trace
+    ``signed``: a statement and a signature lie beside it.
+    """
+
+    def __init__(
+        self, run: Run, folder: Path | None = None, trace: Trace | None = None, *, signed: bool = False
+    ) -> None:
+        self.run, self.raw, self.trace, self.signed = run, RawOutput(folder), trace, signed
 
     def one(self, path: GatePath, others: Sequence[str] = ()) -> str:
         """The path of one gate; ``others``: what else could be asked, a line each."""
-        return _text([*self._head(), "", *self._gate(path), *self._versions(), *(["", *others] if others else [])])
+        return _text(
+            [*self._head(), "", *self._gate(path), *self._made_by(path.verdicts), *(["", *others] if others else [])]
+        )
 
     def of_metric(self, metric: str) -> str:
         """The measurements of a metric that no gate names."""
@@ -92,7 +99,7 @@ class Lineage:
             for m in result.measurements:
                 if m.metric == metric:
                     lines += ["", *self._measured(result, m)]
-        return _text([*lines, *self._versions()])
+        return _text([*lines, *self._made_by(())])
 
     def whole(self) -> str:
         """Every gate, then every probe."""
@@ -101,7 +108,7 @@ class Lineage:
             lines += ["", *self._gate(path)]
         for result in self.run.results:
             lines += ["", *self._probe(result)]
-        return _text([*lines, "", *self._versions()])
+        return _text([*lines, "", *self._made_by(self.run.verdicts)])
 
     # --- parts
 
@@ -162,6 +169,8 @@ class Lineage:
             yield f"  {'' if number else 'raw output':<{_INDENT - 2}}{text}"
         for call in (call for call in calls[:_MOST_CALLS] if call.argv):
             yield from self._command(call)
+        for source in result.sources:
+            yield from _source(source)
         if len(calls) > _MOST_CALLS:
             yield from _row("", f"and {len(calls) - _MOST_CALLS} more of the probe {result.probe}")
 
@@ -205,6 +214,16 @@ class Lineage:
             shown = clean(files[0]) if len(files) == 1 else f"{len(files)} files, {clean(files[0])} the first"
             yield from _row("raw output", f"{state}: {shown}")
 
+    def _made_by(self, verdicts: Sequence[Verdict]) -> Iterator[str]:
+        """Versions, and the sha256 of the product and the profiles; whether all of it is signed."""
+        yield from self._versions()
+        for source in self.run.sources:
+            yield from _source(source)
+        for verdict in verdicts:
+            yield from _row("profile", f"{verdict.profile} {verdict.digest}")
+        if self.signed:
+            yield from _row("signed", f"who did says: bench verify {self.run.id} --allowed-signers FILE")
+
     def _versions(self) -> Iterator[str]:
         facts = self.run.node.facts
         known: dict[str, object] = {name: facts.get(name) for name in ("os", "kernel", "architecture", "nvidia_driver")}
@@ -228,11 +247,15 @@ def _row(name: str, text: str) -> Iterator[str]:
         yield from (" " * _INDENT + line for line in rest)
 
 
+def _source(source: Source) -> Iterator[str]:
+    yield from _row(source.kind, f"{source.name} {source.sha256}")
+
+
 def _series(metric: str, labels: Mapping[str, str]) -> str:
     inside = ", ".join(f'{key}="{clean(value)}"' for key, value in labels.items())
     return f"{metric}{{{inside}}}" if inside else metric
 
 
-def explain(run: Run, folder: Path | None = None) -> str:
+def explain(run: Run, folder: Path | None = None, *, signed: bool = False) -> str:
     """Every gate's path as text that ends with a newline, without the search for lines."""
-    return Lineage(run, folder).whole()
+    return Lineage(run, folder, signed=signed).whole()

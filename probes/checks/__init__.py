@@ -1,0 +1,1 @@
+"""Declared checks: what can only be said, held to an owner, evidence and an expiry."""
