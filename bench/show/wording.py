@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -31,12 +31,6 @@ def title(metric: str) -> str:
     kept = next((word for word in _COUNTED if unit.startswith(word)), "")
     stem = metric.removesuffix("_" + unit)
     return " ".join(clean(f"{stem}_{kept}" if kept else stem).split("_")).strip()
-
-
-def worst_first(findings: Iterable[Finding]) -> list[Finding]:
-    """Failing, undecided, without data, passing; of each the required ones first."""
-    order = (Status.FAIL, Status.UNDECIDED, Status.NO_DATA, Status.PASS)
-    return sorted(findings, key=lambda f: (order.index(f.status), not f.required))
 
 
 def gate_name(finding: Finding) -> str:
@@ -174,23 +168,6 @@ def probe_holes(run: Run) -> list[Hole]:
         for result in run.results
         if result.outcome is not Outcome.OK
     ]
-
-
-def holes(run: Run) -> list[Hole]:
-    """All that was not measured, those with the same fate together: probes, then gates although their probe was ok.
-
-    Such a gate does not accept the stand-in that was measured, or asks for a label that was not.
-    """
-    same: dict[tuple[str, str, str], list[str]] = {}
-    for hole in probe_holes(run):
-        same.setdefault(hole[1:], []).extend(hole.names)
-    for f in (f for v in run.verdicts for f in v.findings):
-        code = code_of(f.reason)
-        if f.status is Status.NO_DATA and code not in OF_A_PROBE and asked(f):
-            stood_in = code is Code.STAND_IN and f.stand_in
-            why = f"only by a stand-in ({clean(stood_in)})" if stood_in else reason_text(f.reason)
-            same.setdefault((STATUS[f.status], why, clean(f.remedy)), []).append(bare_name(f))
-    return [Hole(tuple(dict.fromkeys(names)), *fate) for fate, names in same.items()]
 
 
 def to_do(run: Run, name: Callable[[Finding], str]) -> dict[str, dict[str, None]]:

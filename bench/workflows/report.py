@@ -94,7 +94,7 @@ def _shown(store: Store, reference: str | None, catalog: Catalog) -> Shown:
     path = path_of(store, reference, found)
     lineage = explain(run, path.parent, signed=is_signed(path))
     descriptions = {profile.name: profile.description for profile in load_profiles([], catalog.metrics)}
-    return Shown(run, lineage, tuple(_histories(store, run, catalog)), descriptions)
+    return Shown(run, lineage, tuple(_histories(store, run, catalog)), descriptions, catalog.probes)
 
 
 def _histories(store: Store, run: Run, catalog: Catalog) -> list[MetricHistory]:

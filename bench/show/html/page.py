@@ -16,11 +16,13 @@ from bench.judge.baseline.comparison import Difference
 from bench.judge.fleet.model import ANSWERED, Fleet, PairOutcome, State
 from bench.judge.gate import decide
 from bench.judge.statistics import median
+from bench.measure.probe import Probe
 from bench.model import Run
 from bench.show import wording
 from bench.show.html import tables
 from bench.show.html.plots import Picture, latency, rates, timelines
 from bench.show.html.plots.timelines import MetricHistory
+from bench.show.matrix import matrix
 from bench.show.terminal.fleet_screen import collective_line, outlier_line, shared_line, shift_line
 from bench.show.text import clean
 from bench.units import human
@@ -34,12 +36,16 @@ _RATE = "network_throughput_bytes_per_second"
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A run as the page shows it. ``lineage`` is `bench explain`'s text; ``history`` of its gating metrics."""
+    """A run as the page shows it. ``lineage`` is `bench explain`'s text; ``history`` of its gating metrics.
+
+    ``probes`` know what to measure next; ``descriptions`` of the profiles by name.
+    """
 
     run: Run
     lineage: str = ""
     history: tuple[MetricHistory, ...] = ()
     descriptions: Mapping[str, str] = field(default_factory=dict)
+    probes: tuple[Probe, ...] = ()
 
 
 #: Under which heading what is drawn; None: it was not measured.
@@ -71,6 +77,7 @@ def render(shown: Sequence[Shown], version: str = "", differences: Sequence[Diff
         version=version,
         shown=shown,
         several=tables.comparison([one.run for one in shown], differences),
+        matrix=lambda one: matrix(one.run, one.probes),
         pictures=lambda one: {heading: draw(one) for heading, draw in PICTURES.items()},
         most_lineage=_MOST_LINEAGE,
         decide=decide,
@@ -109,13 +116,13 @@ def render_fleet(fleet: Fleet) -> str:
         collective=collective_line(fleet.collective) if fleet.collective else None,
         shifts=[shift_line(shift) for shift in fleet.shifts],
         shared=[shared_line(one) for one in fleet.shared],
-        matrix=_matrix(fleet),
+        matrix=_pairs(fleet),
         rate=partial(human, metric=_RATE),
         missing=[node for node in fleet.nodes if node.state not in ANSWERED],
     )
 
 
-def _matrix(fleet: Fleet) -> dict[str, Any] | None:
+def _pairs(fleet: Fleet) -> dict[str, Any] | None:
     """Rows send, columns receive. Each cell: text, level, title. None without pairs or when nobody could read it."""
     hosts = [node.host for node in fleet.nodes if any(node.host in (p.client, p.server) for p in fleet.pairs)]
     if not hosts or len(hosts) > _MOST_MATRIX:

@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.judge.baseline.comparison import Difference
 from bench.judge.latency_budget import response
-from bench.model import Decision, Measurement, ProbeResult, Run, Status, Verdict
+from bench.model import Measurement, ProbeResult, Run
 from bench.show import wording
 from bench.show.text import clean
 from bench.units import human
@@ -36,27 +36,6 @@ def about(run: Run) -> list[tuple[str, str]]:
         "interrupted by signal": "" if run.interrupted_by is None else str(run.interrupted_by),
     }
     return [(name, text) for name, text in found.items() if text]
-
-
-def why(found: Verdict) -> str:
-    """The decision in a sentence: what failed most, or what could not be decided."""
-    required = [f for f in found.findings if f.required]
-    bad = [f for f in required if f.status is not Status.PASS]
-    if not bad:
-        return f"{wording.plural(len(required), 'required gate')}, and every one passed."
-    failed = [f for f in bad if f.status is Status.FAIL]
-    if found.decision is Decision.NO_GO and failed:
-        name, far = wording.gate_name(failed[0]), wording.margin(failed[0])
-        more = f", and {wording.plural(len(failed) - 1, 'more gate')} failed" if len(failed) > 1 else ""
-        beyond = f" ({far})" if far else ""
-        return f"{name[:1].upper()}{name[1:]} is {wording.against_limit(failed[0])}{beyond}{more}."
-    reason = wording.reason_text(bad[0].reason or wording.STATUS[bad[0].status]).rstrip(".")
-    return f"{wording.plural(len(bad), 'required gate')} could not be decided: {wording.gate_name(bad[0])}: {reason}."
-
-
-def holes(run: Run) -> list[Row]:
-    """What was not measured, how it ended, why, and what mends it."""
-    return [[", ".join(hole.names), *hole[1:]] for hole in wording.holes(run)]
 
 
 # --- health

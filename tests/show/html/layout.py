@@ -15,12 +15,12 @@ from tests.show.html.chromium import look
 
 WIDTHS = (400, 1000, 1600)
 _SCRIPT = Path(__file__).with_name("layout.js").read_text(encoding="utf-8")
-_FRAMES = """<!doctype html><meta charset="utf-8"><body><pre id="told"></pre>{frames}<script>
+_FRAMES = """<!doctype html><meta charset="utf-8"><body><pre id="told"></pre><script>
 const all = {{}};
 addEventListener('message', event => {{
   all[event.data.width] = event.data; document.getElementById('told').textContent = JSON.stringify(all);
 }});
-</script>"""
+</script>{frames}"""
 
 
 def faults(page: str, where: Path, widths: tuple[int, ...] = WIDTHS, *, dark: bool = False) -> list[str]:

@@ -11,6 +11,7 @@ from bench.model import Outcome, ProbeResult, Run
 from bench.show.html.page import Shown, render, render_fleet
 from bench.show.terminal.lineage import explain
 from bench.store.runs import load
+from bench.workflows.catalog import load_catalog
 from tests.show.html.layout import faults
 from tests.show.html.sample_fleet import fleet
 from tests.show.html.test_report_page import full, history
@@ -28,8 +29,13 @@ def interrupted() -> Run:
     return run.model_copy(update={"results": (*run.results[:2], *late), "interrupted_by": 2, "attribution": None})
 
 
+def six_profiles() -> Run:
+    run = load(H200)
+    return run.model_copy(update={"verdicts": run.verdicts * 2})
+
+
 def shown(run: Run) -> str:
-    return render([Shown(run, explain(run), history() * 3)], "1.0")
+    return render([Shown(run, explain(run), history() * 3, {}, load_catalog(()).probes)], "1.0")
 
 
 PAGES: dict[str, Callable[[], str]] = {
@@ -38,6 +44,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "H200": lambda: shown(load(H200)),
     "two broken cards": lambda: shown(load(ROOT / "tests" / "recorded" / "runs" / "gpu.json")),
     "interrupted": lambda: shown(interrupted()),
+    "six profiles": lambda: shown(six_profiles()),
     "every picture": lambda: shown(full()),
     "two runs": lambda: render([Shown(load(H200)), Shown(full())], "1.0"),
     "a fleet": lambda: render_fleet(fleet(6)),

@@ -14,7 +14,7 @@ from bench.show.html.plots.timelines import MetricHistory
 from bench.show.terminal.lineage import explain
 from bench.show.text import clean
 from tests.cli.bench import bench
-from tests.show.export.sample import HOSTILE, good, hostile, inconclusive, starved, stored
+from tests.show.export.sample import HOSTILE, good, hostile, starved, stored
 from tests.show.export.test_export_formats import RUNS
 from tests.show.terminal.sample import measurement
 
@@ -111,11 +111,16 @@ def test_the_waterfall_shows_the_parts_of_the_contract() -> None:
     assert "Most is lost to storage: 30 % of what the accelerator could consume." in found
 
 
-def test_why_is_one_sentence_with_the_figure_the_need_and_the_margin() -> None:
-    found = page(starved())
-    assert "Starvation (storage) [stand-in: emulated] is 66 % (62.7..69.3), needs &lt;= 10 % (560 % over)" in found
-    assert "could not be decided: " in page(inconclusive())
-    assert "1 required gate, and every one passed." in page(good())
+def test_each_profile_says_what_decided_it_and_each_gate_stands_once() -> None:
+    run = starved()
+    found = page(run)
+    top = found[: found.index("<figure>")]
+    assert [top.count(f'<b class="{v.decision}">{v.decision}</b>') for v in run.verdicts] == [1, 1, 1]
+    assert "2 of 7 gates fail: waiting for storage 66 %, and 1 more" in top
+    rows = re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td>", top)
+    assert ("waiting for storage", "66 % emulated", "&lt;= 10 %") in rows
+    assert len(rows) == len(set(rows))
+    assert "1 of 1 pass" in page(good())
 
 
 def test_a_full_run_stays_under_400_kb() -> None:
