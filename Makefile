@@ -76,7 +76,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 $(DEV_STAMP): $(STAMP)
-	$(BIN)/pip install --quiet -c constraints.txt --no-build-isolation -e '.[torch,loaders,fleet,ray,test,check]'
+	$(BIN)/pip install --quiet -c constraints.txt --no-build-isolation -e '.[torch,loaders,data,fleet,ray,test,check]'
 	@touch $@
 
 clean: ## remove all that was set up or built

@@ -6,7 +6,20 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
-from bench.cli.options import AllGates, ExitZero, Json, Profiles, Quiet, Results, RunArgument, Word, duration, ratio
+from bench.cli import options
+from bench.cli.options import (
+    AllGates,
+    ExitZero,
+    Json,
+    Profiles,
+    Quiet,
+    Results,
+    RunArgument,
+    Word,
+    Words,
+    duration,
+    ratio,
+)
 from bench.cli.output import emit_json, emit_lines, emit_run
 from bench.errors import UserError
 
@@ -26,6 +39,9 @@ def gate(
         bool, Option("--baseline", help="Also compare with this node's own nights: regressions are NO-GO.")
     ] = False,
     detect: Annotated[str, Option(help="With --baseline: the drop that must be seen, 20% say.")] = "20%",
+    data: Annotated[
+        Words, Option(metavar="DIR", help="A data set that the run looked at: changed since, it is INCONCLUSIVE.")
+    ] = None,
     max_age: Annotated[Word, Option(help="A run older than this, 26h say, is INCONCLUSIVE.")] = None,
     on_inconclusive: Annotated[
         Word, Option(help="fail: status 1 in place of 3; pass: status 0 (a prolog that must not drain).")
@@ -40,7 +56,7 @@ def gate(
     """
     from bench.judge.gate import decide, exit_status
     from bench.workflows.catalog import load_catalog
-    from bench.workflows.judging import concluded, fresh
+    from bench.workflows.judging import concluded, fresh, unchanged
     from bench.workflows.nightly import Compared, against_baseline
     from bench.workflows.site import find_run, open_store
 
@@ -54,6 +70,7 @@ def gate(
     if baseline:
         compared = against_baseline(compared.run, catalog, store, ratio(detect, "--detect"))
     judged = compared.run if max_age is None else fresh(compared.run, duration(max_age, "--max-age"))
+    judged = unchanged(judged, catalog, options.paths(data))
     if json:
         emit_json({
             "run": judged.id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Annotated
@@ -50,6 +51,11 @@ def duration(text: str, option: str) -> float:
     if found is None:
         raise UserError(f"{option} {text}: must be a number with s, m, h, d or w behind it, 26h say")
     return float(found[1]) * _SECONDS[found[2] or "s"]
+
+
+def paths(words: Words) -> str | None:
+    """Several paths as the text of one option: a JSON list of absolute ones."""
+    return json.dumps([str(Path(word).absolute()) for word in words]) if words else None
 
 
 def ratio(text: str, option: str) -> float:

@@ -75,6 +75,9 @@ def run(
         File, Option(metavar="KEY", help="Sign the stored run with this SSH key, as bench sign does.")
     ] = None,
     nonce: Annotated[Word, Option(help="With --sign: a verifier's own word, signed with it.")] = None,
+    data: Annotated[
+        Words, Option(metavar="DIR", help="A data set or its description; again for more.")
+    ] = None,
     loader: Annotated[Word, Option(help="Feed as people load: torch, webdataset, safetensors, parquet.")] = None,
     pattern: Annotated[Word, Option(help="Feed pattern: batch, shards, model-load, kv-cache, checkpoint.")] = None,
     workload: Annotated[Word, Option(help="Published workload by name: unet3d, resnet50, ...")] = None,
@@ -121,7 +124,8 @@ def run(
     asked = RunOptions(
         profile=profile or [], probe=probe or [], storage=storage or [], peer=peer or [], accelerator=accelerator,
         effort=effort, results=results, replay=replay, option=option or [], baseline=baseline,
-        flags={"loader": loader, "pattern": pattern, "workload": workload, "key_file": key_file, "checks": checks},
+        flags={"loader": loader, "pattern": pattern, "workload": workload, "key_file": key_file, "checks": checks,
+               "data": options.paths(data)},
         precision=None if precision is None else options.ratio(precision, "--precision"),
         patience=None if wait_quiet is None else options.duration(wait_quiet, "--wait-quiet"),
         quiet_check=quiet_check, confirms=confirms, expect=expect, sign=sign, nonce=nonce,

@@ -40,6 +40,7 @@ class Mount:
     fstype: str
     device: str
     options: str
+    super_options: str = ""
 
 
 def mount_of(path: Path, mountinfo: str | None = None) -> Mount | None:
@@ -55,8 +56,13 @@ def mount_of(path: Path, mountinfo: str | None = None) -> Mount | None:
         point = _OCTAL.sub(lambda m: chr(int(m[1], 8)), fields[4])
         inside = real == point or real.startswith(point.rstrip("/") + "/")
         if inside and (best is None or len(point) >= len(best.point)):
-            best = Mount(point, tail[1], tail[0], fields[2], fields[5])
+            best = Mount(point, tail[1], tail[0], fields[2], fields[5], " ".join(tail[2:]))
     return best
+
+
+def _told(mount: Mount) -> dict[str, str]:
+    """As a fact: without the file system's own options, which may name a user."""
+    return {name: value for name, value in asdict(mount).items() if name != "super_options"}
 
 
 def _found(pattern: str, path: str | Path) -> str | None:
@@ -137,7 +143,7 @@ def facts(storage: Sequence[Path] = (), told: Mapping[str, Any] | None = None) -
         "gpus": max(gpus, said.get("gpus") or [], key=len),
         "nvidia_driver": nvidia_driver() or said.get("nvidia_driver"),
         "versions": versions(),
-        "mounts": {str(path): asdict(mount) for path in storage if (mount := mount_of(path))},
+        "mounts": {str(path): _told(mount) for path in storage if (mount := mount_of(path))},
         "virtual": _found(r"^flags\s*:.*\b(hypervisor)\b", "/proc/cpuinfo") is not None,
         "boot_id": boot_id() or None,
         "machine_id": hashlib.sha256(read("/etc/machine-id").strip().encode()).hexdigest()[:16],

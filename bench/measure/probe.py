@@ -285,6 +285,9 @@ class Probe:
     ``pool`` makes one set of measurements of several rounds' (pure), for figures that follow from others; without it
     each is pooled by itself (`bench.judge.pooling.pooled`). ``best`` are its shares and quantiles for a request if all
     goes as well as it can, of as many samples as one round has: what is not decided then cannot be.
+    ``needs``: the option of a request without which there is nothing to measure, and no time is planned.
+    ``changed`` says what of such an input is not any more as the measurements of a run have it.
+    ``once``: it goes on by itself for as long as it helps, so a further round decides no more.
     ``facts`` of the node that its series depend on beside the machine itself, by dotted name: when they change, earlier
     nights are another epoch. ``mounts``: that of the series' own path; and of what was asked ``accelerator``, and
     ``peers`` for series of all of them. ``about`` says what it knows of the node, by name, before anything is measured.
@@ -311,6 +314,9 @@ class Probe:
     best: Callable[[Request], Sequence[Measurement]] | None = None
     facts: tuple[str, ...] = ()
     about: Callable[[Tools], Mapping[str, Any]] | None = None
+    needs: str | None = None
+    changed: Callable[[Tools, Sequence[Measurement], str], str | None] | None = None
+    once: bool = False
 
     def terms(self, request: Request) -> dict[str, str]:
         """The values of the options that change what its series mean, as text."""
@@ -339,6 +345,8 @@ class Probe:
 
     def time(self, request: Request, cards: int = 1) -> float:
         """Seconds that it should take for this request: for each of its peers, or directories, where that is so."""
+        if self.needs is not None and self.needs not in request.options:
+            return 0.0
         beside = self.card_seconds[request.effort] if self.card_seconds and cards > 1 else 0.0
         if self.peer_seconds is not None and request.peers:
             return self.peer_seconds[request.effort] * len(request.peers) + beside

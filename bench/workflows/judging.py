@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,6 +14,7 @@ from bench.judge.gate import deciding, judge, status_of
 from bench.judge.latency_budget import composed
 from bench.judge.profile import Gate
 from bench.judge.sessions import SpreadOf
+from bench.measure.probe import ProbeError
 from bench.model import Code, Finding, Measurement, Request, Run, Status, code_of
 from bench.store.index import seconds_of
 from bench.store.runs import Store
@@ -53,7 +55,12 @@ def to_repeat(run: Run, catalog: Catalog, store: Store | None = None) -> list[st
             spread_of = by_nights(run, catalog, store)
     verdicts = [judge(run, profile, catalog.owners, spread_of) for profile in catalog.profiles]
     findings = [finding for verdict in verdicts for finding in verdict.findings]
-    return [catalog.owners[f.metric] for f in findings if f.required and _may_pass(f) and f.metric in catalog.owners]
+    again = {metric: name for metric, name in catalog.owners.items() if name not in _once(catalog)}
+    return [again[f.metric] for f in findings if f.required and _may_pass(f) and f.metric in again]
+
+
+def _once(catalog: Catalog) -> set[str]:
+    return {probe.name for probe in catalog.probes if probe.once}
 
 
 def _may_pass(finding: Finding) -> bool:
@@ -103,3 +110,24 @@ def fresh(run: Run, max_age_seconds: float | None) -> Run:
         return run
     note(reason)
     return run.model_copy(update={"verdicts": tuple(doubted(verdict, reason) for verdict in run.verdicts)})
+
+
+def unchanged(run: Run, catalog: Catalog, inputs: str | None) -> Run:
+    """The same run where the data sets named (a JSON list) are as it measured them; else INCONCLUSIVE, and why.
+
+    Raises UserError for one that it did not measure, or that cannot be read.
+    """
+    from bench.measure.recording import LiveTools
+
+    measured = [m for result in run.results for m in result.measurements]
+    for probe in catalog.probes:
+        for data in json.loads(inputs) if inputs and probe.changed else ():
+            try:
+                reason = probe.changed(LiveTools(probe.name, None), measured, data) if probe.changed else None
+            except ProbeError as error:
+                raise UserError(f"--data {data}: {error.reason.partition(': ')[2]}") from error
+            if reason is not None:
+                note(reason)
+                stale = f"{Code.STALE}: {reason}"
+                run = run.model_copy(update={"verdicts": tuple(doubted(verdict, stale) for verdict in run.verdicts)})
+    return run

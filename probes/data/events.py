@@ -1,0 +1,111 @@
+"""What a survey of a data set prints, one JSON object a line. None holds what a sample holds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+from bench.measure import jsonl
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The data set as it lies there. ``other``: files by suffix that no decoder is known for. ``exact``: ``samples``
+    was counted, else estimated.
+    """
+
+    files: int
+    bytes: int
+    samples: float
+    exact: bool
+    formats: dict[str, int]
+    other: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who can reach it and what protects it. ``encrypted``: by what, "no", or null where the kernel does not say."""
+
+    owner: str
+    group: str
+    mode: str
+    others_read: bool
+    others_write: bool
+    access_list: str
+    encrypted: str | None
+    options: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """The description that was found. ``wrong``: why it cannot be used; ``lacking``: what its standard asks for."""
+
+    file: str
+    sha256: str
+    standard: str | None
+    lacking: list[str]
+    wrong: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One sample. ``at``: where in its file; ``fault`` and ``undocumented``: why it does not count, else null."""
+
+    file: str
+    at: str
+    bytes: int
+    fault: str | None
+    undocumented: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The rate since the look before: samples and bytes a second that were read and decoded, by one process."""
+
+    samples: int
+    samples_per_second: float
+    bytes_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """``why``: clear (of the limit), whole (all was looked at), most, time. ``unchecked``: files whose checksum is
+    declared, and was not held against them because they are too large.
+    """
+
+    why: str
+    most: int
+    unchecked: int
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What the data is known by: SHA-256 over all paths and sizes, the ends of 64 files, its description."""
+
+    inventory: str
+    content: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The survey cannot be made: a word, and a sentence for people."""
+
+    word: str
+    text: str
+
+
+Event = Found | Access | Described | Drawn | Look | Ended | Identity | Refused
+_KINDS: dict[str, type[Event]] = {
+    "found": Found, "access": Access, "described": Described, "drawn": Drawn, "look": Look, "ended": Ended,
+    "identity": Identity, "refused": Refused,
+}  # fmt: skip
+
+
+def line(event: Event) -> str:
+    return json.dumps({"kind": type(event).__name__.lower(), **asdict(event)})
+
+
+def read(text: str, *, cut: bool = False) -> list[Event]:
+    """What was printed. Raises Failed for a line that is none of it."""
+    return jsonl.records(text, "the survey of the data", _KINDS, cut=cut)

@@ -1,0 +1,481 @@
+"""How samples lie in files, and whether one is sound: one class a format. Runs in a process that may crash.
+
+`opened` makes a `Shard` of a file: how many samples it holds, cheaply, and each of them read whole. A sample is an
+image, a sound, an array, a member of a tar (of a WebDataset: all parts of one key), a row, a line, a tensor. A file
+that cannot be opened raises `Bad`, with what is wrong.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import math
+import os
+import stat
+import tarfile
+import warnings
+import wave
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from io import BufferedReader
+from itertools import accumulate
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+from probes.data.description import Table, mismatch
+
+#: Files of lines up to this are read whole to know where each begins; in a larger one a line is found from a place.
+_INDEXED_BYTES = 8 << 20
+_LONGEST_LINE = 16 << 20
+_LARGEST_SAMPLE = 512 << 20
+_PIECE = 1 << 20
+
+
+class Bad(ValueError):
+    """What is wrong with a sample or a file: a word and a sentence, as `probes.data.parse` counts them."""
+
+    def __init__(self, word: str, text: str) -> None:
+        super().__init__(f"{word}: {text}")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One sample, read. ``at``: where it lies in its file; ``names``: its fields; ``digest`` of what it holds."""
+
+    at: str
+    size: int
+    names: tuple[str, ...]
+    digest: bytes
+    fault: str | None = None
+
+
+@dataclass(slots=True)
+class Shard:
+    """A file's samples. ``exact``: ``count`` is no estimate. ``read`` takes a place from 0 to below 1."""
+
+    count: int
+    read: Callable[[float], Sample]
+    exact: bool = True
+
+
+@contextmanager
+def _file(path: Path) -> Iterator[BufferedReader]:
+    """A regular file, opened for reading from the storage and not from memory. Raises Bad, OSError."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise Bad("unreadable", "it is no regular file")
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        yield file
+
+
+def _content(path: Path) -> bytes:
+    with _file(path) as file:
+        data = file.read(_LARGEST_SAMPLE + 1)
+    if not data:
+        raise Bad("empty", "the file is empty")
+    if len(data) > _LARGEST_SAMPLE:
+        raise Bad("too_large", f"one sample of more than {_LARGEST_SAMPLE >> 20} MiB")
+    return data
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a whole file, in hexadecimal."""
+    with _file(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sample(at: str, data: bytes, names: Sequence[str], check: Callable[[], object]) -> Sample:
+    """A sample whose ``check`` raises for what is wrong with it."""
+    return Sample(at, len(data), tuple(names), hashlib.sha256(data).digest(), fault_of(check))
+
+
+def fault_of(check: Callable[[], object]) -> str | None:
+    """What the check raised, as one line; None where it passed. Libraries raise dozens of kinds for damaged bytes."""
+    try:
+        check()
+    except Bad as bad:
+        return str(bad)
+    except (MemoryError, RecursionError) as error:
+        return f"too_large: it needs more memory than a decoder may have ({type(error).__name__})"
+    except Exception as error:  # noqa: BLE001
+        return f"undecodable: {type(error).__name__}: {_printable(str(error))}"
+    return None
+
+
+def _printable(text: str) -> str:
+    """A library's own words without what they may quote of the sample."""
+    first = (text.strip().splitlines() or [""])[0]
+    return "".join(c if c.isprintable() else "?" for c in first.partition("'")[0].partition('"')[0])[:120].strip()
+
+
+# --- content of one kind
+
+
+def _image(data: bytes) -> None:
+    """Decoded whole: `verify()` of Pillow passes half a JPEG, `load()` does not."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
+            image.load()
+
+
+def _sound(data: bytes) -> None:
+    with wave.open(io.BytesIO(data)) as sound:
+        wanted = sound.getnframes() * sound.getnchannels() * sound.getsampwidth()
+        if (had := len(sound.readframes(sound.getnframes()))) != wanted:
+            raise Bad("truncated", f"{had} of {wanted} bytes of sound")
+        if not wanted:
+            raise Bad("empty", "no sound in it")
+
+
+def _array(data: bytes) -> None:
+    import numpy as np
+
+    file = io.BytesIO(data)
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    if dtype.hasobject:
+        raise Bad("unsafe", "it holds Python objects, which are not loaded")
+    wanted, had = math.prod(shape) * dtype.itemsize, len(data) - file.tell()
+    if had != wanted:
+        raise Bad("truncated", f"{had} of {wanted} bytes of values")
+    if not wanted:
+        raise Bad("empty", "no values in it")
+
+
+def _json(data: bytes) -> None:
+    json.loads(data)
+
+
+def _text(data: bytes) -> None:
+    data.decode("utf-8")
+
+
+_CONTENT: Mapping[str, Callable[[bytes], None]] = {
+    ".jpg": _image, ".jpeg": _image, ".png": _image, ".wav": _sound, ".npy": _array, ".json": _json, ".txt": _text,
+    ".cls": _text,
+}  # fmt: skip
+
+
+def _decode(suffix: str, data: bytes) -> None:
+    if not data:
+        raise Bad("empty", f"its {suffix or 'content'} is empty")
+    if suffix in _CONTENT:
+        _CONTENT[suffix](data)
+
+
+def _whole(path: Path, table: Table | None) -> Shard:
+    suffix = path.suffix.lower()
+
+    def read(_: float) -> Sample:
+        data = _content(path)
+        return _sample("", data, (), lambda: _decode(suffix, data))
+
+    return Shard(1, read)
+
+
+# --- tar
+
+
+@dataclass(slots=True)
+class _Group:
+    """The members of one sample: suffix, offset, size of each. ``fault``: what the headers alone show."""
+
+    key: str
+    parts: list[tuple[str, int, int]] = field(default_factory=list)
+    fault: Bad | None = None
+
+
+def _tar(path: Path, table: Table | None) -> Shard:
+    """A WebDataset where keys repeat (``a.jpg a.json``); else each member is a sample."""
+    with _file(path) as file:
+        groups = _groups(file)
+    usual = Counter(tuple(sorted(suffix for suffix, _, _ in group.parts)) for group in groups).most_common(1)
+    web = max((len(group.parts) for group in groups), default=0) > 1
+
+    def read(place: float) -> Sample:
+        group = groups[int(place * len(groups))]
+        with _file(path) as file:
+            parts = [(suffix, _part(file, at, size)) for suffix, at, size in group.parts]
+
+        def check() -> None:
+            if group.fault is not None:
+                raise group.fault
+            if lacking := set(usual[0][0]) - {suffix for suffix, _, _ in group.parts}:
+                raise Bad("incomplete", f"it has no {min(lacking)}")
+            for (suffix, data), (_, _, size) in zip(parts, group.parts, strict=True):
+                if len(data) < size:
+                    raise Bad("truncated", f"{len(data)} of {size} bytes of its {suffix}")
+                _decode("." + suffix.rpartition(".")[2].lower(), data)
+
+        names = [suffix.lstrip(".") for suffix, _ in parts] if web else []
+        return _sample(f"{group.key[:300]} byte {group.parts[0][1]}", b"".join(data for _, data in parts), names, check)
+
+    if not groups:
+        raise Bad("empty", "no member in it")
+    return Shard(len(groups), read)
+
+
+def _part(file: BinaryIO, at: int, size: int) -> bytes:
+    file.seek(at)
+    return file.read(min(size, _LARGEST_SAMPLE))
+
+
+def _groups(file: BinaryIO) -> list[_Group]:
+    """Members by key, in order, by their headers alone."""
+    groups: list[_Group] = []
+    seen: dict[str, _Group] = {}
+    size = os.fstat(file.fileno()).st_size
+    archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 - closed with its file
+    end = 0
+    try:
+        for member in archive:
+            end = member.offset_data + -(-member.size // 512) * 512
+            if member.isdir():
+                continue
+            name = PurePosixPath(member.name)
+            stem, dot, suffix = name.name.partition(".")
+            key = str(name.parent / stem)
+            if not groups or groups[-1].key != key:
+                groups.append(_Group(key))
+                if key in seen:
+                    groups[-1].fault = seen[key].fault = Bad("incomplete", "its parts do not lie together")
+                seen[key] = groups[-1]
+            groups[-1].parts.append((dot + suffix, member.offset_data, member.size))
+            if name.is_absolute() or ".." in name.parts:
+                groups[-1].fault = Bad("unsafe", "its name leads out of the archive")
+            elif not member.isreg():
+                groups[-1].fault = Bad("unsafe", "it is a link or a device, no file")
+    except tarfile.TarError as error:
+        if not groups:
+            raise Bad("undecodable", f"no tar archive: {_printable(str(error))}") from error
+        groups[-1].fault = groups[-1].fault or Bad("truncated", f"the archive breaks off: {_printable(str(error))}")
+        return groups
+    if groups and size < end + 512:
+        groups[-1].fault = groups[-1].fault or Bad("truncated", "the archive has no end mark")
+    return groups
+
+
+# --- lines
+
+
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """JSON lines, or CSV under its ``columns``. Bytes ``first`` to ``size`` hold the lines."""
+
+    path: Path
+    table: Table | None
+    first: int
+    size: int
+    comma: str | None = None
+    columns: tuple[str, ...] = ()
+
+    def near(self, place: float) -> Sample:
+        """The line after a random place: the longer the line before it, the likelier, which says nothing of itself."""
+        with _file(self.path) as file:
+            file.seek(self.first + int(place * (self.size - self.first)))
+            file.readline(_LONGEST_LINE)
+            if file.tell() >= self.size:
+                file.seek(self.first)
+            while not (line := file.readline(_LONGEST_LINE)).strip() and file.tell() < self.size:
+                pass
+            at = file.tell() - len(line)
+            while self.comma and line.count(b'"') % 2 and len(line) < _LONGEST_LINE and (more := file.readline()):
+                line += more
+        return self.one(at, line)
+
+    def one(self, at: int, line: bytes) -> Sample:
+        names: list[str] = []
+        fault = fault_of(lambda: self._check(line, names))
+        return Sample(f"byte {at}", len(line), tuple(names), hashlib.sha256(line.strip()).digest(), fault)
+
+    def _check(self, line: bytes, names: list[str]) -> None:
+        if len(line) >= _LONGEST_LINE:
+            raise Bad("too_large", f"a line of more than {_LONGEST_LINE >> 20} MiB")
+        record = _separated(line, self.columns, self.comma) if self.comma else _object(line)
+        names.extend(record)
+        if wrong := mismatch(record, self.table, texts=self.comma is not None):
+            raise Bad("schema", wrong)
+
+
+def _lines(path: Path, table: Table | None) -> Shard:
+    comma = {".csv": ",", ".tsv": "\t"}.get(path.suffix.lower())
+    with _file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        head = file.readline(_LONGEST_LINE).decode("utf-8-sig", "replace") if comma else ""
+        first = file.tell()
+        data = file.read(_INDEXED_BYTES if size <= _INDEXED_BYTES else _PIECE)
+    columns = next(csv.reader([head], delimiter=comma), []) if comma else []
+    lines, spans = _Lines(path, table, first, size, comma, tuple(columns)), list(_spans(data, quoted=bool(comma)))
+    if not spans:
+        raise Bad("empty", "no line in it")
+    if size > _INDEXED_BYTES:
+        return Shard(max(1, round((size - first) / len(data) * len(spans))), lines.near, exact=False)
+
+    def read(place: float) -> Sample:
+        begin, end = spans[int(place * len(spans))]
+        return lines.one(first + begin, data[begin:end])
+
+    return Shard(len(spans), read)
+
+
+def _spans(data: bytes, quoted: bool) -> Iterator[tuple[int, int]]:
+    """Where each line that is not blank begins and ends; with ``quoted``, one goes on while a quotation is open."""
+    begin = at = 0
+    while at < len(data):
+        at = data.find(b"\n", at) + 1 or len(data)
+        if quoted and data.count(b'"', begin, at) % 2 and at < len(data):
+            continue
+        if data[begin:at].strip():
+            yield begin, at
+        begin = at
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    value = json.loads(line)
+    if not isinstance(value, dict):
+        raise Bad("schema", "the line is no JSON object")
+    if not value:
+        raise Bad("empty", "the object has no field")
+    return value
+
+
+def _separated(line: bytes, columns: Sequence[str], comma: str) -> dict[str, str]:
+    values = next(csv.reader(io.StringIO(line.decode("utf-8")), delimiter=comma, strict=True))
+    if len(values) != len(columns):
+        raise Bad("schema", f"{len(values)} values for {len(columns)} columns")
+    if not any(value.strip() for value in values):
+        raise Bad("empty", "all its values are empty")
+    return dict(zip(columns, values, strict=True))
+
+
+# --- rows
+
+
+def _parquet(path: Path, table: Table | None) -> Shard:
+    from pyarrow import parquet
+
+    def rows(number: int) -> Any:
+        with _file(path) as file, parquet.ParquetFile(file, page_checksum_verification=True) as opened:
+            return opened.read_row_group(number, use_threads=False)
+
+    with _file(path) as file, parquet.ParquetFile(file) as opened:
+        counts = [opened.metadata.row_group(n).num_rows for n in range(opened.num_row_groups)]
+    return _rows(counts, rows, table)
+
+
+def _arrow(path: Path, table: Table | None) -> Shard:
+    from pyarrow import ipc
+
+    def rows(number: int) -> Any:
+        with _file(path) as file:
+            batch = ipc.open_file(file).get_batch(number)
+            batch.validate(full=True)
+            return batch
+
+    with _file(path) as file:
+        opened = ipc.open_file(file)
+        counts = [opened.get_batch(n).num_rows for n in range(opened.num_record_batches)]
+    return _rows(counts, rows, table)
+
+
+def _rows(counts: Sequence[int], rows: Callable[[int], Any], table: Table | None) -> Shard:
+    """Rows in groups that are decoded whole; the last group stays in memory."""
+    ends = list(accumulate(counts))
+    if not ends or not ends[-1]:
+        raise Bad("empty", "no row in it")
+    held: dict[int, Any] = {}
+
+    def read(place: float) -> Sample:
+        number = int(place * ends[-1])
+        group = bisect_right(ends, number)
+
+        def decode() -> None:
+            held.clear()
+            held[group] = rows(group)
+
+        if group not in held and (fault := fault_of(decode)):
+            return Sample(f"row {number}", 0, (), hashlib.sha256(f"{number}".encode()).digest(), fault)
+        data = held[group]
+        record = data.slice(number - (ends[group] - counts[group]), 1).to_pylist()[0]
+        text = repr(record).encode()
+
+        def check() -> None:
+            if all(value is None for value in record.values()):
+                raise Bad("empty", "all its values are null")
+            if wrong := mismatch(record, table):
+                raise Bad("schema", wrong)
+
+        made = _sample(f"row {number}", text, list(record), check)
+        return Sample(made.at, data.nbytes // max(1, len(data)), made.names, made.digest, made.fault)
+
+    return Shard(ends[-1], read)
+
+
+# --- tensors
+
+_ITEM_BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
+
+
+def _safetensors(path: Path, table: Table | None) -> Shard:
+    """Eight bytes, a JSON header of as many, then the tensors (github.com/huggingface/safetensors, "Format")."""
+    with _file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= min(size - 8, 100_000_000):
+            raise Bad("truncated" if size > 8 else "empty", "its header is longer than the file")
+        header = json.loads(file.read(length))
+    names = [name for name in header if name != "__metadata__"]
+    if not names:
+        raise Bad("empty", "no tensor in it")
+    base = 8 + length
+
+    def read(place: float) -> Sample:
+        name = names[int(place * len(names))]
+        one, digest = header[name], hashlib.sha256()
+
+        def check() -> None:
+            begin, end = one["data_offsets"]
+            wanted = math.prod(one["shape"]) * _ITEM_BYTES.get(one["dtype"], 1)
+            if end - begin != wanted:
+                raise Bad("schema", f"{end - begin} bytes for a tensor of {wanted}")
+            if not wanted:
+                raise Bad("empty", "no values in it")
+            if base + end > size:
+                raise Bad("truncated", f"it ends {base + end - size} bytes after the file")
+            with _file(path) as file:
+                file.seek(base + begin)
+                for _ in range(begin, end, _PIECE):
+                    digest.update(file.read(min(_PIECE, base + end - file.tell())))
+
+        fault = fault_of(check)
+        return Sample(
+            f"tensor {name[:300]}", one["data_offsets"][1] - one["data_offsets"][0], (), digest.digest(), fault
+        )
+
+    return Shard(len(names), read)
+
+
+#: By the end of a file's name, in lower case.
+FORMATS: Mapping[str, Callable[[Path, Table | None], Shard]] = {
+    ".parquet": _parquet, ".arrow": _arrow, ".feather": _arrow, ".tar": _tar, ".jsonl": _lines, ".ndjson": _lines,
+    ".csv": _lines, ".tsv": _lines, ".safetensors": _safetensors, ".npy": _whole, ".jpg": _whole, ".jpeg": _whole,
+    ".png": _whole, ".wav": _whole,
+}  # fmt: skip
+
+
+def opened(path: Path, table: Table | None) -> Shard:
+    """The samples of a file of a known format. Raises Bad, with what is wrong with the whole file."""
+    made: list[Shard] = []
+    if (fault := fault_of(lambda: made.append(FORMATS[path.suffix.lower()](path, table)))) is not None:
+        word, _, text = fault.partition(": ")
+        raise Bad(word, text)
+    return made[0]

@@ -1,0 +1,331 @@
+"""Draw samples of a data set at random, read each whole, and count: ``python -m probes.data.load.survey ROOT ...``.
+
+Samples are drawn, not files, so a file counts by what it holds. How much that is comes from headers and footers of as
+many files as the time allows, and for the rest from their bytes. A set that is small is looked at as a whole; of any
+other the drawing stops when the shares are clear of the limit (`probes.data.plan.Looks`), when the time is over, or
+when the most that was asked for has been read. Prints `probes.data.events` as it goes; none holds a sample's content.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import re
+import sys
+import time
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from probes.data.description import NAMES, Description, NotUnderstood, Table, read, undocumented
+from probes.data.events import Described, Drawn, Ended, Event, Found, Identity, Look, Refused, line
+from probes.data.load.access import access, acl
+from probes.data.load.formats import FORMATS, Bad, Sample
+from probes.data.load.worker import Worker
+from probes.data.plan import Looks
+
+_SAMPLE_SECONDS = 20.0  # for one sample; then it counts as one that cannot be decoded
+_COUNTING = 0.3  # of the time: counting what the files hold
+_IDENTIFYING_FILES, _IDENTIFYING_BYTES = 64, 4 << 20  # and of each so many bytes at its beginning and its end
+_DESCRIPTION_BYTES = 64 << 20
+_LISTS = 1000  # files that are looked at for access lists
+_SUMS = ("SHA256SUMS", "sha256sums.txt", "checksums.sha256")
+_SUM = re.compile(r"([0-9a-fA-F]{64})[ \t]+\*?(\S.*)")
+#: Beside the samples and not of them, in lower case.
+_BESIDE = ("readme*", "license*", "notice*", "*.md", "*.sha256", *_SUMS, *NAMES)
+
+
+def say(event: Event) -> None:
+    print(line(event), flush=True)
+
+
+@dataclass(slots=True)
+class File:
+    """A file of the set: relative path, bytes, samples (estimated unless ``exact``), what is wrong with all of it."""
+
+    path: str
+    size: int
+    table: Table | None
+    samples: float = 0.0
+    exact: bool = False
+    fault: str | None = None
+
+    @property
+    def suffix(self) -> str:
+        return os.path.splitext(self.path)[1].lower()
+
+
+# --- what is there
+
+
+def found(root: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """(relative path, its state) of every regular file, in order; hidden ones left out."""
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(folder, name)
+            if not name.startswith(".") and path.is_file():
+                yield str(path.relative_to(root)), path.stat()
+
+
+def beside(path: str) -> bool:
+    return any(fnmatch(os.path.basename(path).lower(), pattern.lower()) for pattern in _BESIDE)
+
+
+def sums(root: Path) -> dict[str, str]:
+    """Path -> SHA-256, as ``sha256sum`` wrote them."""
+    stated: dict[str, str] = {}
+    for name in _SUMS:
+        if (root / name).is_file():
+            for text in (root / name).read_text(errors="replace").splitlines():
+                if matched := _SUM.fullmatch(text.strip()):
+                    stated[os.path.normpath(matched[2])] = matched[1].lower()
+    return stated
+
+
+def parsed(path: Path) -> Any:
+    """A JSON or YAML file. Raises NotUnderstood, OSError."""
+    with path.open("rb") as file:
+        data = file.read(_DESCRIPTION_BYTES + 1)
+    if len(data) > _DESCRIPTION_BYTES:
+        raise NotUnderstood(f"it is larger than {_DESCRIPTION_BYTES >> 20} MiB")
+    try:
+        return _yaml(data) if path.suffix.lower() in (".yaml", ".yml") else json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise NotUnderstood(f"it cannot be parsed: {' '.join(str(error).split())[:200]}") from error
+
+
+def _yaml(data: bytes) -> Any:
+    try:
+        import yaml
+    except ImportError as error:
+        raise ValueError("YAML needs PyYAML, pip install 'aiready-bench[data]'") from error
+    try:
+        return yaml.safe_load(data)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+
+
+def described(root: Path, manifest: Path | None) -> Description | None:
+    """The data set's description, told: the one that was named, else the first that is understood."""
+    candidates = [manifest] if manifest else [path for name in NAMES for path in sorted(root.glob(name))]
+    for path in candidates:
+        try:
+            description = read(parsed(path), lambda other: parsed(root / other))
+            wrong = None if description or path is not manifest else "it is no Croissant, data package or data contract"
+        except (NotUnderstood, OSError) as error:
+            description, wrong = None, " ".join(str(error).split())[:500]
+        if description or wrong:
+            digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+            lacking = list(description.lacking) if description else []
+            say(Described(path.name, digest, description.standard if description else None, lacking, wrong))
+        if description:
+            return description
+    return None
+
+
+def count(files: Sequence[File], worker: Worker, root: Path, draw: random.Random, deadline: float) -> None:
+    """How many samples each holds: counted until the deadline, in random order; the others by bytes, as their kind."""
+    held: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for number, file in enumerate(draw.sample(files, len(files))):
+        if number and time.monotonic() > deadline:
+            break
+        try:
+            file.samples, file.exact = worker.ask("count", root / file.path)
+        except Bad as bad:
+            file.fault, file.exact = str(bad), True  # what it should hold is not known, and all of it is lost
+            continue
+        held[file.suffix][0] += file.samples
+        held[file.suffix][1] += file.size
+    for file in files:
+        if not file.samples:
+            samples, size = held[file.suffix]
+            file.samples = max(1, round(file.size * samples / size)) if size else 1
+
+
+# --- drawing
+
+
+@dataclass(slots=True)
+class Drawing:
+    """Samples as they are drawn, each held against its file, its description and those before it."""
+
+    root: Path
+    worker: Worker
+    checksums: dict[str, str]
+    checksum_bytes: int
+    checked: dict[str, str | None] = field(default_factory=dict)
+    unchecked: set[str] = field(default_factory=set)
+    seen: dict[bytes, tuple[str, str]] = field(default_factory=dict)
+    drawn: set[tuple[str, str]] = field(default_factory=set)
+    n: int = 0
+    valid: int = 0
+    documented: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+
+    def add(self, file: File, place: float) -> None:
+        began = time.monotonic()
+        sample = self._read(file, place)
+        self.seconds += time.monotonic() - began
+        if (identity := (file.path, sample.at)) in self.drawn:
+            return
+        self.drawn.add(identity)
+        fault = sample.fault or self._checksum(file) or self._duplicate(identity, sample)
+        lacking = undocumented(sample.names, file.table)
+        self.n += 1
+        self.bytes += sample.size
+        self.valid += fault is None
+        self.documented += lacking is None
+        say(Drawn(file.path[:500], sample.at, sample.size, fault, lacking))
+
+    def _read(self, file: File, place: float) -> Sample:
+        if file.fault is None:
+            try:
+                sample: Sample = self.worker.ask("read", self.root / file.path, file.table, place)
+                return sample
+            except Bad as bad:
+                return Sample(f"{place:.6%} of it", 0, (), b"", str(bad))
+        return Sample(f"{place:.6%} of it" if file.samples > 1 else "", 0, (), b"", file.fault)
+
+    def _checksum(self, file: File) -> str | None:
+        wanted = self.checksums.get(file.path)
+        if wanted is None:
+            return None
+        if file.path not in self.checked:
+            if file.size > self.checksum_bytes:
+                self.unchecked.add(file.path)
+                return None
+            self.checksum_bytes -= file.size
+            try:
+                same = self.worker.ask("checksum", self.root / file.path) == wanted
+                self.checked[file.path] = None if same else "checksum: its file is not what its checksum says"
+            except Bad as bad:
+                self.checked[file.path] = str(bad)
+        return self.checked[file.path]
+
+    def _duplicate(self, identity: tuple[str, str], sample: Sample) -> str | None:
+        if (first := self.seen.setdefault(sample.digest, identity)) == identity:
+            return None
+        return f"duplicate: the same as {first[0][:300]} {first[1]}".rstrip()
+
+
+def orders(files: Sequence[File], whole: bool, looks: Looks, draw: random.Random) -> Iterator[list[tuple[File, float]]]:
+    """The samples of each look, by file, so that what one file needs is read once."""
+    if whole:
+        every = [(file, (n + 0.5) / int(file.samples)) for file in files for n in range(int(file.samples))]
+        yield every
+        return
+    ends = list(accumulate(file.samples for file in files))
+    before = 0
+    for size in looks.sizes:
+        places = ((files[bisect_right(ends, draw.random() * ends[-1], hi=len(ends) - 1)], draw.random())
+                  for _ in range(size - before))  # fmt: skip
+        yield sorted(places, key=lambda one: (one[0].path, one[1]))
+        before = size
+
+
+def survey(root: Path, manifest: Path | None, asked: argparse.Namespace) -> None:
+    """Look at one data set, to the end or until the time is over."""
+    began, draw = time.monotonic(), random.Random(asked.seed)
+    description = described(root, manifest)
+    files, other, modes = [], Counter[str](), 0
+    for path, state in found(root):
+        if beside(path):
+            continue
+        size, modes = state.st_size, modes | state.st_mode
+        file = File(path, size, description.of(path) if description else None)
+        if file.suffix in FORMATS:
+            files.append(file)
+        else:
+            other[file.suffix or "no suffix"] += 1
+    if not files:
+        say(Refused("empty", f"no file of a known format in it ({', '.join(sorted(FORMATS))})"))
+        return
+    say(access(root, modes, any(acl(root / file.path) for file in files[:_LISTS])))
+    worker = Worker(_SAMPLE_SECONDS)
+    try:
+        count(files, worker, root, draw, began + _COUNTING * asked.seconds)
+        exact, total = all(file.exact for file in files), sum(file.samples for file in files)
+        size = sum(file.size for file in files)
+        kinds = Counter(file.suffix for file in files)
+        say(Found(len(files), size, total, exact, dict(kinds), dict(other.most_common(50))))
+        declared = {file.path: file.table.sha256 for file in files if file.table and file.table.sha256}
+        drawing = Drawing(root, worker, declared | sums(root), asked.checksum_bytes)
+        whole = exact and total <= asked.whole_samples and size <= asked.whole_bytes
+        why = _drawn(drawing, orders(files, whole, Looks(asked.most), draw), whole, began + asked.seconds, asked)
+        say(Ended(why, asked.most, len(drawing.unchecked)))
+    finally:
+        worker.close()
+
+
+def _drawn(
+    drawing: Drawing,
+    orders: Iterator[list[tuple[File, float]]],
+    whole: bool,
+    deadline: float,
+    asked: argparse.Namespace,
+) -> str:
+    """Why it ended."""
+    looks = Looks(asked.most)
+    for order in orders:
+        before = replace(drawing)
+        for number, (file, place) in enumerate(order):
+            if number % 16 == 15 and time.monotonic() > deadline:
+                return "time"
+            drawing.add(file, place)
+        if (n := drawing.n - before.n) and (seconds := drawing.seconds - before.seconds) > 0:
+            say(Look(drawing.n, n / seconds, (drawing.bytes - before.bytes) / seconds))
+        if whole:
+            return "whole"
+        if all(looks.clear(k, drawing.n, asked.limit) for k in (drawing.valid, drawing.documented)):
+            return "clear"
+    return "most"
+
+
+def identity(root: Path, manifest: Path | None) -> Identity:
+    """Cheap, and the same as long as the data is: see `Identity`. Raises OSError."""
+    inventory, content, paths = hashlib.sha256(), hashlib.sha256(), []
+    for path, state in found(root):
+        inventory.update(f"{path}\0{state.st_size}\n".encode(errors="surrogateescape"))
+        paths.append(path)
+    for path in paths[:: max(1, -(-len(paths) // _IDENTIFYING_FILES))]:
+        with (root / path).open("rb") as file:
+            content.update(file.read(_IDENTIFYING_BYTES))
+            file.seek(max(file.tell(), os.fstat(file.fileno()).st_size - _IDENTIFYING_BYTES))
+            content.update(file.read(_IDENTIFYING_BYTES))
+    description = manifest or next((p for name in NAMES for p in sorted(root.glob(name))), None)
+    digest = hashlib.sha256(description.read_bytes()).hexdigest() if description else "none"
+    return Identity(inventory.hexdigest(), content.hexdigest(), digest)
+
+
+def main(words: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="survey")
+    parser.add_argument("path", type=Path)
+    parser.add_argument("--identify", action="store_true", help="say what the data is known by, and no more")
+    for name in ("seconds", "limit"):
+        parser.add_argument(f"--{name}", type=float, default=1.0)
+    for name in ("most", "seed", "whole-samples", "whole-bytes", "checksum-bytes"):
+        parser.add_argument(f"--{name}", type=int, default=1)
+    asked = parser.parse_args(words)
+    path: Path = asked.path
+    root, manifest = (path.parent, path) if path.is_file() else (path, None)
+    try:
+        say(identity(root, manifest))
+        if not asked.identify:
+            survey(root, manifest, asked)
+    except OSError as error:
+        say(Refused("unusable", f"{error.filename or path}: {error.strerror}"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,135 @@
+"""What a survey printed, as measurements: shares with exact binomial bounds, rates, faults by kind, access. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import TypeVar
+
+from bench.measure.probe import Failed, Unsupported
+from bench.model import Code, Measurement
+from bench.units import human
+from probes.common.metrics import exact, figure, of_repeats
+from probes.data.events import Access, Described, Drawn, Ended, Event, Found, Identity, Look, Refused
+from probes.data.plan import Looks
+
+IDENTITY = "data_info"
+_WORDS = {"inventory": "its files or their sizes", "content": "what is in its files", "description": "its description"}
+_NAMED = 100  # faults that a run names, each with its place
+E = TypeVar("E", bound=Event)
+
+
+def parse(events: Sequence[Event], data: str) -> list[Measurement]:
+    """The measurements of one data set. Raises Unsupported, Failed."""
+    labels = {"data": data[:500]}
+    if refused := _of(events, Refused):
+        code = Code.EMPTY if refused[0].word == "empty" else Code.UNUSABLE
+        raise Unsupported(code, f"{data}: {refused[0].text}", "--data DIR: a directory with the data set")
+    samples, ended = _of(events, Drawn), _of(events, Ended)
+    if not samples or not ended:
+        raise Failed(Code.TOOL_OUTPUT, f"{data}: the survey did not come to its end")
+    found = [*_shares(samples, ended[0], labels), *_rates(_of(events, Look), labels), *_faults(samples, labels)]
+    found += [exact(IDENTITY, 1.0, 1, {**labels, **asdict(one)}) for one in _of(events, Identity)]
+    for one in _of(events, Found):
+        found.append(exact("data_files", one.files, 1, labels))
+        found.append(exact("data_samples", one.samples, 1, labels))
+    return found + [m for one in _of(events, Access) for m in _access(one, labels)]
+
+
+def _of(events: Sequence[Event], kind: type[E]) -> list[E]:
+    return [event for event in events if isinstance(event, kind)]
+
+
+def _shares(samples: Sequence[Drawn], ended: Ended, labels: dict[str, str]) -> Iterator[Measurement]:
+    """With the interval at which the drawing stopped; a set that was looked at as a whole has no doubt."""
+    n, looks = len(samples), Looks(ended.most)
+    for metric, k in (
+        ("data_valid_ratio", sum(sample.fault is None for sample in samples)),
+        ("data_documented_ratio", sum(sample.undocumented is None for sample in samples)),
+    ):
+        interval = None if ended.why == "whole" else looks.interval(k, n)
+        yield figure(metric, k / n, labels, interval, n)
+
+
+def _rates(looks: Sequence[Look], labels: dict[str, str]) -> Iterator[Measurement]:
+    if looks:
+        yield of_repeats("data_samples_per_second", [look.samples_per_second for look in looks], labels)
+        yield of_repeats("data_bytes_per_second", [look.bytes_per_second for look in looks], labels)
+
+
+def _faults(samples: Sequence[Drawn], labels: dict[str, str]) -> Iterator[Measurement]:
+    """How many of each kind, and the first hundred by name."""
+    faulty = [(sample, sample.fault) for sample in samples if sample.fault is not None]
+    for word, times in sorted(Counter(fault.partition(": ")[0] for _, fault in faulty).items()):
+        yield exact("data_faults", times, len(samples), {**labels, "fault": word[:100]})
+    for sample, fault in faulty[:_NAMED]:
+        where = {"file": sample.file[:500] or "?", "at": sample.at[:500], "fault": fault[:500]}
+        yield exact("data_fault_info", 1.0, 1, {**labels, **where})
+
+
+def _access(one: Access, labels: dict[str, str]) -> Iterator[Measurement]:
+    """A gap is 1, its absence 0; what the kernel does not say is neither."""
+    gaps = {
+        "others_read": one.others_read,
+        "others_write": one.others_write,
+        "unencrypted": None if one.encrypted is None else one.encrypted == "no",
+        "devices_allowed": "nodev" not in one.options,
+        "setuid_allowed": "nosuid" not in one.options,
+    }
+    for check, gap in gaps.items():
+        if gap is not None:
+            yield exact("data_access_gaps", float(gap), 1, {**labels, "check": check})
+    told = {"owner": one.owner, "group": one.group, "mode": one.mode, "access_list": one.access_list}
+    yield exact("data_access_info", 1.0, 1, {**labels, **told, "encrypted": one.encrypted or "unknown"})
+
+
+def doubts(events: Sequence[Event], data: str) -> Iterator[str]:
+    """What a reader of the shares should know, one sentence each."""
+    samples = _of(events, Drawn)
+    yield from _of_description(_of(events, Described), data)
+    for found in _of(events, Found):
+        if found.other:
+            kinds = ", ".join(f"{times} of {suffix}" for suffix, times in list(found.other.items())[:5])
+            yield f"{data}: files that no decoder is known for were not looked at: {kinds}"
+    for ended in _of(events, Ended):
+        if ended.why != "whole":
+            yield f"{data}: duplicates were looked for among the {len(samples)} samples drawn, not in the whole set"
+        if ended.unchecked:
+            yield f"{data}: {ended.unchecked} files are too large for their checksums to be held against them here"
+    if faulty := [sample for sample in samples if sample.fault]:
+        share = human(len(faulty) / len(samples), "data_valid_ratio")
+        where = f"in {len({sample.file for sample in faulty})} files"
+        first = f"{faulty[0].file} {faulty[0].at}: {faulty[0].fault}"
+        yield f"{data}: {len(faulty)} of {len(samples)} samples ({share}), {where}, are not valid: {first}"
+
+
+def changed(then: Sequence[Measurement], now: Sequence[Event], data: str) -> str | None:
+    """What of the data is not as the run measured it, in one sentence; None where all is. Raises Failed."""
+    known = [m.labels for m in then if m.metric == IDENTITY and m.labels["data"] == data[:500]]
+    if not known:
+        there = ", ".join(m.labels["data"] for m in then if m.metric == IDENTITY) or "none"
+        raise Failed(Code.NOT_MEASURED, f"the run did not measure {data}; it measured {there}")
+    if refused := _of(now, Refused):
+        return f"{data}: {refused[0].text}"
+    different = [name for one in _of(now, Identity) for name, digest in asdict(one).items() if known[0][name] != digest]
+    words = {
+        "inventory": "its files or their sizes",
+        "content": "what is in its files",
+        "description": "its description",
+    }
+    return (
+        f"{data} has changed since it was measured: {', '.join(words[name] for name in different)}"
+        if different
+        else None
+    )
+
+
+def _of_description(descriptions: Sequence[Described], data: str) -> Iterator[str]:
+    for one in descriptions:
+        if one.wrong:
+            yield f"{data}: its description {one.file} cannot be used: {one.wrong}"
+        elif one.lacking:
+            yield f"{data}: {one.file} lacks {', '.join(one.lacking)}, which {one.standard} asks for"
+    if not any(one.standard for one in descriptions):
+        yield f"{data}: no description of it was found (Croissant, a data package or a data contract)"

@@ -1,0 +1,91 @@
+"""From `bench run --data` to the verdict, and whether the data is still what the run measured."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.measure.probe import Failed, Unsupported
+from bench.model import Run
+from probes.data.events import Drawn, Ended, Event, Refused, line, read
+from probes.data.parse import parse
+from probes.data.plan import sets as data_sets
+from probes.data.plan import there
+from tests.probes.data import sets
+
+ROOT = Path(__file__).parents[3]
+
+
+def bench(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "bench", *map(str, words)]
+    return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+
+
+@pytest.mark.slow
+def test_a_data_set_is_judged_where_it_was_named_and_known_again(tmp_path: Path) -> None:
+    data, results = tmp_path / "my data", tmp_path / "results"
+    sets.make("csv", data, 200, 2)
+    words = ("--probe", "data", "--effort", "quick", "--accelerator", "cpu", "--no-quiet-check", "--results", results)
+    done = bench("run", *words, "--data", data, "--json", "--exit-zero")
+    assert done.returncode == 0, done.stderr
+    run = Run.model_validate_json(done.stdout)
+    verdict = next(verdict for verdict in run.verdicts if verdict.profile == "data")
+    assert (verdict.decision.value, verdict.required, verdict.measured) == ("GO", 2, 2)
+    found = {m.metric: m for m in next(r for r in run.results if r.probe == "data").measurements}
+    assert found["data_valid_ratio"].value == 0.99 and found["data_valid_ratio"].interval == (0.99, 0.99)
+    assert found["data_documented_ratio"].value == 1.0 and found["data_samples"].value == 200
+
+    gate = ("gate", "--results", results, "--profile", "data", "--quiet")
+    assert bench(*gate).returncode == 0
+    assert bench(*gate, "--data", data).returncode == 0
+    (data / "all.csv").write_text((data / "all.csv").read_text().replace("text", "test", 1))
+    changed = bench(*gate, "--data", data)
+    assert changed.returncode == 3 and "what is in its files" in changed.stderr
+    other = bench(*gate, "--data", tmp_path)
+    assert other.returncode == 2 and "did not measure" in other.stderr
+
+
+@pytest.mark.slow
+def test_a_run_without_data_does_not_judge_it(tmp_path: Path) -> None:
+    done = bench("run", "--probe", "host", "--effort", "quick", "--results", tmp_path, "--json", "--exit-zero")
+    assert "data" not in {verdict.profile for verdict in Run.model_validate_json(done.stdout).verdicts}
+
+
+def test_a_data_set_that_is_not_there_is_wrong_usage(tmp_path: Path) -> None:
+    done = bench("run", "--data", tmp_path / "gone", "--results", tmp_path)
+    assert done.returncode == 2 and "gone is neither a directory nor a description" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", ["[", "[]", "[1]", '["a", ""]'])
+def test_a_stored_request_that_names_no_set_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        there(data_sets(text))
+
+
+def test_events_survive_their_line() -> None:
+    events: list[Event] = [Drawn("a\n.csv", "byte 7", 3, "schema: x", None), Ended("clear", 2000, 0)]
+    assert read("\n".join(map(line, events))) == events
+
+
+def test_a_share_is_never_made_of_nothing() -> None:
+    with pytest.raises(Failed):
+        parse([Ended("time", 2000, 0)], "/data")
+    with pytest.raises(Failed):
+        parse([Drawn("a", "", 1, None, None)], "/data")
+    with pytest.raises(Unsupported):
+        parse([Refused("empty", "nothing here")], "/data")
+
+
+def test_faults_are_all_counted_and_a_hundred_are_named() -> None:
+    drawn = [Drawn(f"{n}.jpg", "", 1, "empty: the file is empty" if n % 2 else None, None) for n in range(500)]
+    found = parse([*drawn, Ended("clear", 2000, 0)], "/data")
+    assert [m.value for m in found if m.metric == "data_faults"] == [250]
+    assert len([m for m in found if m.metric == "data_fault_info"]) == 100
+    share = next(m for m in found if m.metric == "data_valid_ratio")
+    assert share.value == 0.5 and share.interval[0] < 0.45 and share.interval[1] > 0.55
+    assert json.dumps([m.model_dump() for m in found])
