@@ -75,9 +75,7 @@ def run(
         File, Option(metavar="KEY", help="Sign the stored run with this SSH key, as bench sign does.")
     ] = None,
     nonce: Annotated[Word, Option(help="With --sign: a verifier's own word, signed with it.")] = None,
-    data: Annotated[
-        Words, Option(metavar="DIR", help="A data set or its description; again for more.")
-    ] = None,
+    data: Annotated[Words, Option(metavar="DIR", help="A data set or its description; again for more.")] = None,
     loader: Annotated[Word, Option(help="Feed as people load: torch, webdataset, safetensors, parquet.")] = None,
     pattern: Annotated[Word, Option(help="Feed pattern: batch, shards, model-load, kv-cache, checkpoint.")] = None,
     workload: Annotated[Word, Option(help="Published workload by name: unet3d, resnet50, ...")] = None,
