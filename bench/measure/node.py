@@ -111,11 +111,16 @@ def sources() -> tuple[Source, ...]:
     return tuple(found)
 
 
-def identity() -> str:
-    """Digest of what is this machine's alone: its machine-id and its GPUs, whichever way they are numbered."""
+def identity() -> str | None:
+    """Digest of what is this machine's alone: its machine-id and its GPUs, whichever way they are numbered.
+
+    None where it has neither, as in a container: then nothing says which machine it is.
+    """
     cards = sorted(_NVIDIA.glob("gpus/*/information"))
     uuids = sorted(_found(r"^GPU UUID:\s*(\S+)", card) or "" for card in cards)
     words = [read("/etc/machine-id").strip(), *uuids]
+    if not any(words):
+        return None
     return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
 

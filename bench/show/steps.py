@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bench.measure.budget import WHOLE, WHOLE_WITH_PEER
+from bench.measure.probe import Probe
 from bench.model import Code, Effort, Finding, Request, Status, code_of
 from bench.show.absent import GPU, PEER, Absent
 from bench.show.names import duration, gate_name
@@ -124,7 +125,20 @@ class _Steps:
             words += [f"--peer {_word(peer)}" for peer in request.peers]
         if request.accelerator != "auto" and any(not probe.peer_seconds for probe in chosen):
             words += [f"--accelerator {_word(request.accelerator)}"]
-        return " ".join([*words, more]).strip()
+        return " ".join([*words, *_options(chosen, request), more]).strip()
+
+
+def _options(probes: Iterable[Probe], request: Request) -> Iterator[str]:
+    """What these probes were given beside the rest, as it is typed."""
+    for probe in probes:
+        for option in probe.options:
+            given = request.options.get(f"{probe.name}.{option.name}", request.options.get(option.name))
+            if isinstance(given, str) and len(given) <= _MOST_OPTION:
+                yield f"--option {_word(f'{probe.name}.{option.name}={given}')}"
+
+
+#: A longer one is a document (what is expected of the node), which nobody types.
+_MOST_OPTION = 100
 
 
 def _word(text: str) -> str:

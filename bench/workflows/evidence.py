@@ -187,7 +187,7 @@ def _of_run(
         return
     says = statement.evidence
     yield from _differing(statement, of_run(run, subjects, says))
-    if wanted.here and says.node != identity():
+    if wanted.here and (says.node is None or says.node != identity()):
         yield f"node: was measured on another machine, or its cards were changed ({run.node.hostname})"
     catalog = Catalog(declared().probes, tuple(known.values()))
     yield from _verdicts(run, catalog, as_told(says.spreads))

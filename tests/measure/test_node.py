@@ -78,3 +78,24 @@ def test_the_fingerprint_follows_identity_and_nothing_else() -> None:
 
 def test_an_absent_tool_has_no_version() -> None:
     assert node.tool_version("no-such-tool") is None
+
+
+def test_a_machine_is_known_by_its_id_and_its_cards_in_whatever_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node, "_NVIDIA", tmp_path)
+
+    def known(machine: str, *cards: str) -> str | None:
+        monkeypatch.setattr(node, "read", lambda path: machine if "machine-id" in str(path) else Path(path).read_text())
+        for place in tmp_path.glob("gpus/*/information"):
+            place.unlink()
+        for number, card in enumerate(cards):
+            place = tmp_path / f"gpus/0000:0{number}:00.0"
+            place.mkdir(parents=True, exist_ok=True)
+            (place / "information").write_text(f"Model: \t H100\nGPU UUID: \t {card}\n")
+        return node.identity()
+
+    assert known("m1", "GPU-a", "GPU-b") == known("m1\n", "GPU-b", "GPU-a")
+    others = {known("m1", "GPU-a", "GPU-b"), known("m1", "GPU-a", "GPU-c"), known("m2", "GPU-a", "GPU-b"), known("m1")}
+    assert len(others) == 4
+    assert known("") is None

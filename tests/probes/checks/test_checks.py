@@ -200,6 +200,14 @@ def test_what_does_not_stand_is_no_go_with_its_line(old: str, new: str, metric: 
     assert line in text
 
 
+def test_what_to_do_next_asks_for_the_same_checks(tmp_path: Path) -> None:
+    document = declared(tmp_path, GOOD.replace(DIGEST, "ab" * 32))
+    screen = said(["gate", document["id"], "--results", "results"], tmp_path, tmp_path).text()
+    (line,) = [line for line in screen.splitlines() if "--probe checks" in line]
+    assert "--option checks.checks=checks.toml" in line
+    assert run(tmp_path, *line.split("--probe checks ")[1].split()).status == 1
+
+
 def test_without_a_file_nothing_is_asked_and_governance_is_not_judged(tmp_path: Path) -> None:
     document = json.loads(run(tmp_path).text())
     assert "governance" not in {verdict["profile"] for verdict in document["verdicts"]}
