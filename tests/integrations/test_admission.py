@@ -24,6 +24,8 @@ from tests.golden import recorded
 from tests.integrations.stub import ROOT
 from tests.integrations.test_kubernetes import VERSIONS, documents, validated
 
+pytestmark = pytest.mark.slow
+
 FILES = ROOT / "docs" / "integrations"
 PROFILE = """
 name = "site"
