@@ -7,6 +7,7 @@ commands, and what was not measured, each cause once. Texts are clean, and plain
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,6 +18,7 @@ from bench.judge.gate import margin
 from bench.judge.hardware import accelerators
 from bench.measure.probe import Probe
 from bench.model import (
+    Attribution,
     Code,
     Decision,
     Finding,
@@ -132,6 +134,7 @@ def matrix(run: Run, probes: Sequence[Probe] = ()) -> Matrix:
     )
 
 
+_LARGEST = 1e300
 _DOUBTS = (Code.INVALID, Code.STALE, Code.SUSPECT, Code.REGRESSED, Code.MISSING, Code.WARMING, Code.UNDETECTABLE)
 #: The labels that say where the worst of several was.
 _PLACES = {"path": "{}", "peer": "{}", "device": "GPU {}", "port": "{}", "host": "{}"}
@@ -155,7 +158,7 @@ class _Made:
         if run.replay_of:
             lines.append((f"replayed from {clean(run.replay_of, 60)}: nothing was measured now",))
         if run.interrupted_by is not None:
-            lines.append((f"interrupted by signal {run.interrupted_by}: what was finished is shown",))
+            lines.append((f"interrupted by {_signal(run.interrupted_by)}: what was finished is shown",))
         return tuple(lines)
 
     def _accelerators(self) -> str:
@@ -307,20 +310,38 @@ class _Made:
     # --- sentences
 
     def starvation(self) -> str:
-        """The first sentence of the attribution, and whether it counts."""
+        """The first sentence of the attribution, and whether it counts; before it what all of the cards would need."""
         found = self.run.attribution
         if found is None:
             return ""
         sentence = clean(found.explanation)
         end = sentence.find(". ")
         first = sentence if end < 0 else sentence[: end + 1]
-        return first if found.valid or found.bottleneck == "undetermined" else f"Does not count: {first}"
+        counts = found.valid or found.bottleneck == "undetermined"
+        return f"{self._of_all(found)}{first}" if counts else f"Does not count: {first}"
+
+    def _of_all(self, found: Attribution) -> str:
+        """What all accelerators of the node need of the path that one was fed from; empty where one is all."""
+        number, unit = accelerators(self.run) or 1, "bytes_per_second"
+        demand, supply = found.demand_bytes_per_second, found.supply_bytes_per_second
+        if number == 1 or not found.valid or demand is None or supply is None:
+            return ""
+        need, gets = human(min(number * demand, _LARGEST), unit, 2), human(supply, unit, 2)
+        return (
+            f"All {number} accelerators need {need}, and {clean(found.path or 'storage', 60)} delivers {gets}. Each: "
+        )
 
 
 def _doubted(finding: Finding) -> str:
     """``, regressed``: the word for what a figure and its limit alone do not show."""
     code = code_of(finding.reason)
     return f", {code.value}" if code in _DOUBTS else ""
+
+
+def _signal(number: int) -> str:
+    """``SIGINT``; a stored run may hold any number."""
+    known = {one.value: one.name for one in signal.Signals}
+    return known.get(number, f"signal {number}")
 
 
 def _closest(passed: Sequence[Finding]) -> Iterator[str]:

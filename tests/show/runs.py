@@ -64,7 +64,7 @@ def eight_gpus() -> Run:
     changed = gpu.model_copy(update={"measurements": tuple(named), "warnings": warnings})
     node = run.node.model_copy(update={"facts": {**run.node.facts, "gpus": [H100] * 8}})
     results = [changed if result.probe == "gpu" else result for result in run.results]
-    return _again(run.model_copy(update={"node": node}), results)
+    return _again(run.model_copy(update={"node": node}), results, accelerator="emulated:resnet50-a100*8")
 
 
 @cache

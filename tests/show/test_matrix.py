@@ -117,7 +117,7 @@ def test_the_head_names_node_effort_time_and_what_was_measured_with() -> None:
     told = of(cpu_run(replay_of="0123", interrupted_by=2)).head[2:]
     assert told == (
         ("replayed from 0123: nothing was measured now",),
-        ("interrupted by signal 2: what was finished is shown",),
+        ("interrupted by SIGINT: what was finished is shown",),
     )
 
 
@@ -138,6 +138,11 @@ def test_starvation_is_one_sentence_and_says_when_it_does_not_count() -> None:
     assert run.attribution is not None
     doubtful = run.attribution.model_copy(update={"valid": False, "explanation": "One. Two."})
     assert of(run.model_copy(update={"attribution": doubtful})).starvation == "Does not count: One."
+
+
+def test_of_several_accelerators_the_sentence_tells_what_all_need() -> None:
+    told = of(recorded("gpu")).starvation
+    assert told.startswith("All 2 accelerators need 420 MB/s, and /mnt delivers 1.2 GB/s. Each: Nothing starves the ")
 
 
 # --- next

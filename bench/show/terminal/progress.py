@@ -17,7 +17,8 @@ from bench.model import ProbeResult
 from bench.show.matrix import Matrix
 from bench.show.names import duration
 from bench.show.steps import about
-from bench.show.terminal.screen import drawn
+from bench.show.terminal.console import is_colourful
+from bench.show.terminal.screen import Screen, drawn, knows_only_ascii
 from bench.show.text import clean
 
 if TYPE_CHECKING:
@@ -132,15 +133,18 @@ class _Measuring:
 
     def __init__(self, seconds: Mapping[str, float], so_far: SoFar | None) -> None:
         self._seconds, self._so_far = seconds, so_far
+        self._colours, self._plain = is_colourful(sys.stderr), knows_only_ascii(sys.stderr)
         self._began: dict[str, float] = {}
         self._results: dict[str, ProbeResult] = {}
         self._step: Progress | None = None
+        self._ends = 0
         self._drawn: tuple[int, int, Text] | None = None
 
     def __call__(self, step: Progress) -> None:
         if step.ended is not None:
             self._results[step.probe] = step.ended
-        elif self._step is None or self._step.probe != step.probe:
+            self._ends += 1
+        elif self._step is None or self._step.ended is not None or self._step.probe != step.probe:
             self._began[step.probe] = time.monotonic()
         self._step = step
 
@@ -171,10 +175,11 @@ class _Measuring:
         """Drawn anew only where a probe has ended or the terminal has another width."""
         from rich.text import Text
 
-        state = (len(self._results), console.width)
+        state = (self._ends, console.width)
         if self._so_far is not None and self._results and (self._drawn is None or self._drawn[:2] != state):
             try:
-                text = Text.from_ansi(drawn(self._so_far(list(self._results.values())), console, only_gates=True))
+                gates = Screen(self._so_far(list(self._results.values())), console.width).gates()
+                text = Text.from_ansi(drawn(gates, console.width, self._colours, self._plain))
             except Exception:  # noqa: BLE001 - a view of what has ended must not end what is measured
                 text = Text()
             self._drawn = (*state, text)

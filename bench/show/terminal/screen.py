@@ -10,7 +10,8 @@ import io
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, TextIO
 
 from bench.measure.probe import Probe
 from bench.model import Decision, Run
@@ -19,7 +20,7 @@ from bench.show.terminal.console import console, is_colourful
 from bench.show.text import cells, clean, fold, hang
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
     from rich.table import Table
     from rich.text import Text
 
@@ -33,6 +34,7 @@ _MARK_CELLS = 6
 _GAP = 2
 _MOST_NOTES, _NOTE = 2, "Note: "
 _STEP = 5
+_LONGEST_CAUSE = 34
 _MEANING = {
     Mark.OPEN: "? undecided or not measured",
     Mark.ABSENT: "- needs what is not here",
@@ -55,24 +57,20 @@ def render(
     ASCII: by default as standard output can. ``all_gates`` gives gates without a figure a line each.
     """
     columns = min(max(width or shutil.get_terminal_size((80, 24)).columns, _NARROW), _WIDE)
-    drawing = console(io.StringIO(), columns, colours=is_colourful(sys.stdout) if colour is None else colour)
-    plain = not (sys.stdout.encoding or "ascii").lower().startswith("utf") if ascii_only is None else ascii_only
-    return drawn(matrix(run, probes), drawing, all_gates=all_gates, ascii_only=plain)
+    screen = Screen(matrix(run, probes), columns, all_gates=all_gates)
+    colours = is_colourful(sys.stdout) if colour is None else colour
+    return drawn([screen.whole()], columns, colours, knows_only_ascii(sys.stdout) if ascii_only is None else ascii_only)
 
 
-def drawn(
-    found: Matrix, like: Console, *, all_gates: bool = False, ascii_only: bool = False, only_gates: bool = False
-) -> str:
-    """What a console ``like`` that shows, whole or the gates alone, each line without blanks at its end."""
-    from rich.console import Console
+def knows_only_ascii(stream: TextIO) -> bool:
+    return not (stream.encoding or "ascii").lower().startswith("utf")
 
-    console = Console(
-        file=io.StringIO(), width=like.width, force_terminal=like.is_terminal, legacy_windows=False, _environ={},
-        color_system="standard" if like.color_system and not like.no_color else None,
-    )  # fmt: skip
-    screen = Screen(found, console.width, all_gates=all_gates)
-    with console.capture() as captured:
-        console.print(*(screen.gates() if only_gates else [screen.whole()]), sep="\n")
+
+def drawn(parts: Iterable[RenderableType], width: int, colours: bool, ascii_only: bool) -> str:
+    """Parts of a screen as text, each line without blanks at its end."""
+    drawing = console(io.StringIO(), width, colours=colours)
+    with drawing.capture() as captured:
+        drawing.print(*parts, sep="\n")
     text = captured.get().replace("\xa0", " ")
     text = text.translate(_ASCII) if ascii_only else text
     return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
@@ -83,7 +81,7 @@ class Screen:
 
     def __init__(self, found: Matrix, width: int, *, all_gates: bool = False) -> None:
         self.found, self.width, self.all_gates = found, width, all_gates
-        self.rows = [row for row in found.rows if all_gates or not row.cause]
+        self.rows = [_with_cause(row) for row in found.rows if all_gates or not row.cause]
 
     def whole(self) -> RenderableType:
         from rich.console import Group
@@ -225,6 +223,11 @@ def _reason(answer: Answer, width: int) -> str:
 
 def _mark(cell: Cell | None) -> Text:
     return _lines(["·"], "dim") if cell is None else _lines([str(cell)], _MARK[cell.mark])
+
+
+def _with_cause(row: Row) -> Row:
+    """In the figure's place why there is none, as far as it fits there."""
+    return replace(row, measured=clean(row.cause, _LONGEST_CAUSE)) if row.cause else row
 
 
 def _measured(row: Row, gap: str = " ") -> str:

@@ -124,7 +124,7 @@ def test_what_was_not_measured_is_named_once_with_its_cause_and_what_mends_it() 
 def test_all_gates_has_a_line_for_each_and_no_list() -> None:
     text = screen(cpu_run(), 100, all_gates=True)
     assert "Not measured" not in text
-    assert re.search(r"throttled +- +≤ 1 % +- +- +·", text)
+    assert re.search(r"throttled +needs a GPU +≤ 1 % +- +- +·", text)
 
 
 def test_notes_are_few_unless_all_are_wanted() -> None:
