@@ -7,10 +7,10 @@ ranks (`NodeTimes`), because it may have thousands of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
@@ -23,7 +23,7 @@ WAIT_SHARE = 0.2
 #: A port is slow when it carries less than this share of what the median link does.
 SLOW_SHARE = 0.67
 _LATE_SHARE = 0.1  # of a fleet's all-reduce: less is the scatter of a sound one
-_MOST_RANKS, _MOST_SIZES = 1024, 16  # of one node
+_MOST_RANKS, _MOST_KINDS = 1024, 16  # of one node; of sizes, and of transports
 
 
 def bus_bandwidth(size: float, seconds: float, ranks: int) -> float:
@@ -111,17 +111,32 @@ class _Means(BaseModel):
 class SumTimes(BaseModel):
     """An all-reduce of one size: the mean of a rank's iterations."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", defer_build=True)
 
     message_bytes: _Count
     seconds: Annotated[_Figure, Field(ge=1e-9)]
 
 
+class Carried(BaseModel):
+    """How many connections of this node's ranks a transport carried, ``within`` the node or ``between`` nodes.
+
+    ``fast``: it is the hardware that is made for it; None where nobody can tell, or nothing faster is there.
+    """
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", defer_build=True)
+
+    scope: Literal["within", "between"]
+    transport: Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")]
+    connections: Annotated[_Count, Field(ge=1)]
+    fast: bool | None = None
+
+
 class RankTimes(_Means):
-    """One rank's; ``local`` is its number on its node. An older one has no ``sums``, of each size."""
+    """One rank's; ``local`` is its number on its node. An older one has neither ``sums`` (by size) nor ``carried``."""
 
     local: int = 0
-    sums: Annotated[list[SumTimes], Field(max_length=_MOST_SIZES)] = []
+    sums: Annotated[list[SumTimes], Field(max_length=_MOST_KINDS)] = []
+    carried: Annotated[list[Carried], Field(max_length=_MOST_KINDS)] = []
 
 
 class NodeTimes(_Means):
@@ -137,6 +152,10 @@ class NodeTimes(_Means):
     iterations: int = 0
     ranks: Annotated[list[RankTimes], Field(max_length=_MOST_RANKS)] = []
     stand_in: str | None = None
+
+    @property
+    def carried(self) -> list[Carried]:
+        return [one for rank in self.ranks for one in rank.carried]
 
 
 def fleet_collective(
@@ -162,11 +181,16 @@ def fleet_collective(
     )
 
 
+def of_backend(found: Iterable[NodeTimes]) -> dict[str, str]:
+    """The labels of all their figures. What is not NCCL on every node stands in for it."""
+    on_gpus = all(node.backend == "nccl" for node in found)
+    return {"backend": "nccl"} if on_gpus else {"backend": "gloo", "stand_in": "cpu"}
+
+
 def figures(found: Sequence[NodeTimes]) -> Iterator[Measurement]:
     """A fleet's all-reduce as the figures that each of its nodes has of it: the slowest rank's time counts."""
     ranks = [rank for node in found for rank in node.ranks]
-    on_gpus = all(node.backend == "nccl" for node in found)
-    told = {"ranks": str(len(ranks)), **({"backend": "nccl"} if on_gpus else {"backend": "gloo", "stand_in": "cpu"})}
+    told = {"ranks": str(len(ranks)), **of_backend(found)}
     for size in sorted({one.message_bytes for rank in ranks for one in rank.sums}):
         seconds = [one.seconds for rank in ranks for one in rank.sums if one.message_bytes == size]
         if len(seconds) == len(ranks):
@@ -175,6 +199,26 @@ def figures(found: Sequence[NodeTimes]) -> Iterator[Measurement]:
                 metric="collective_bus_bytes_per_second", value=low, interval=(low, high),
                 samples=max(1, min(node.iterations for node in found)), labels={**told, "size_bytes": str(size)},
             )  # fmt: skip
+
+
+def transports(carried: Sequence[Carried], labels: Mapping[str, str]) -> Iterator[Measurement]:
+    """What carried a node's traffic within it and between nodes, and the share that the hardware made for that did.
+
+    Of a transport that is unknown the share may be either.
+    """
+    for scope in ("within", "between"):
+        of_scope = [one for one in carried if one.scope == scope]
+        if not of_scope:
+            continue
+        whole = sum(one.connections for one in of_scope)
+        known = sum(one.connections for one in of_scope if one.fast is not None)
+        fast = sum(one.connections for one in of_scope if one.fast)
+        named = {**labels, "scope": scope, "transport": ",".join(sorted({one.transport for one in of_scope}))}
+        info, ratio = (f"collective_{name}" for name in ("transport_info", "fast_transport_ratio"))
+        yield Measurement(metric=info, value=1.0, interval=(1.0, 1.0), samples=whole, labels=named)
+        if known:
+            interval = (fast / whole, (fast + whole - known) / whole)
+            yield Measurement(metric=ratio, value=fast / known, interval=interval, samples=whole, labels=named)
 
 
 def _last(

@@ -9,8 +9,11 @@ Read after NCCL's source of 2.18.5 and 2.28.9: a line for each connection of a c
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+
+from bench.judge.collective import Carried
 
 UNKNOWN = "unknown"
 #: What carries at the speed of the hardware that is made for it.
@@ -50,6 +53,21 @@ def read(texts: Iterable[str]) -> Log:
     channels = (found for line in lines if (found := _CHANNEL.search(line)))
     made = tuple(Connection(int(one[1]), int(one[2]), _transport(one[3].strip(), peer)) for one in channels)
     return Log(made, any(_LINK.search(line) for line in lines))
+
+
+def carried(log: Log, within: Callable[[int, int], bool]) -> list[Carried]:
+    """The connections by transport. ``within`` says of two ranks whether they are on one node: there NVLink is what is
+    made for it, where NCCL sees any, and RDMA between nodes, whose absence its gate asks of nodes that have it.
+    """
+    scopes = {True: "within", False: "between"}
+    counts = Counter((scopes[within(one.source, one.destination)], one.transport) for one in log.connections)
+    return [
+        Carried.model_validate({
+            "scope": scope, "transport": transport, "connections": number,
+            "fast": None if transport == UNKNOWN or (scope == "within" and not log.nvlink) else transport in FAST,
+        })
+        for (scope, transport), number in counts.items()
+    ]  # fmt: skip
 
 
 def _transport(via: str, peer: str) -> str:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from pydantic import Field
 
+from bench.judge import collective
 from bench.judge.collective import Ranks, bus_bandwidths, late_rank, port_shares, slow_port, waits
 from bench.measure.jsonl import records
 from bench.measure.probe import Failed, TimedOut
 from bench.model import Code, Measurement
 from probes.collective import nccl
-from probes.common.metrics import exact, figure, of_repeats
+from probes.common.metrics import of_repeats
 
 _Seconds = Annotated[float, Field(ge=1e-9, lt=1e15)]
 _Rate = Annotated[float, Field(gt=0, lt=1e18)]
@@ -110,28 +111,14 @@ def measurements(ranks: Ranks, labels: Mapping[str, str]) -> Iterator[Measuremen
 
 
 def transports(text: str, ranks: Ranks, labels: Mapping[str, str]) -> Iterator[Measurement]:
-    """What carried the traffic of this node's ranks within the node and between nodes, and the share of it that the
-    hardware made for that did: NVLink where NCCL sees any, RDMA, whose absence its gate asks of nodes that have it.
-
-    gloo has TCP for all. Of a transport that is unknown the share may be either.
-    """
-    logs = [one.log for one in records(text, "the all-reduce", _KINDS) if isinstance(one, RankLog)]
-    log = nccl.read(logs)
+    """What carried the traffic of this node's ranks. gloo has TCP for all."""
+    log = nccl.read(one.log for one in records(text, "the all-reduce", _KINDS) if isinstance(one, RankLog))
     if ranks.backend != "nccl":
         pairs = [(0, other) for other in range(1, len(ranks.names))]
         log = nccl.Log(tuple(nccl.Connection(*pair, "sockets") for pair in pairs), nvlink=False)
-    for scope in ("within", "between"):
-        ends = [(one.transport, ranks.names[one.source], ranks.names[one.destination]) for one in log.connections
-                if max(one.source, one.destination) < len(ranks.names)]  # fmt: skip
-        carried = [transport for transport, one, other in ends if (one == other) is (scope == "within")]
-        if not carried:
-            continue
-        named = {**labels, "backend": ranks.backend, "scope": scope, "transport": ",".join(sorted(set(carried)))}
-        yield exact("collective_transport_info", 1.0, len(carried), named)
-        fast, doubtful = sum(one in nccl.FAST for one in carried), carried.count(nccl.UNKNOWN)
-        if doubtful < len(carried) and (log.nvlink or scope == "between"):
-            low, high, known = fast / len(carried), (fast + doubtful) / len(carried), len(carried) - doubtful
-            yield figure("collective_fast_transport_ratio", fast / known, named, (low, high), len(carried))
+    known = tuple(one for one in log.connections if max(one.source, one.destination) < len(ranks.names))
+    carried = nccl.carried(replace(log, connections=known), lambda a, b: ranks.names[a] == ranks.names[b])
+    yield from collective.transports(carried, {**labels, "backend": ranks.backend})
 
 
 def stragglers(ranks: Ranks) -> list[tuple[int, str, str]]:

@@ -15,7 +15,7 @@ from bench.errors import UserError
 from bench.fleet.files import AGAIN, entries, expected_in, hostnames_in, read_object, small_file
 from bench.fleet.join.join import Judgement, Known, join
 from bench.fleet.join.pairs import pairs_in, shared_in
-from bench.judge.collective import NodeTimes, figures, fleet_collective
+from bench.judge.collective import NodeTimes, figures, fleet_collective, of_backend, transports
 from bench.judge.fleet.model import Collective, Fleet, State
 from bench.model import Code, Outcome, ProbeResult
 from bench.store.errors import one_line, why
@@ -54,8 +54,7 @@ def join_folder(
     known.pairs, known.found = pairs_in(folder, known.hostnames, pairs)
     known.collective = collective = collective_in(folder, hosts, ranks)
     if collective is not None:
-        result = _of_each(folder, collective)
-        for host in collective.ranks:
+        for host, result in _of_each(folder, collective).items():
             known.found.setdefault(host, []).append(result)
     known.shared = shared_in(folder, hosts)
     return join(folder, hosts, by, known, newest=newest)
@@ -101,14 +100,19 @@ def collective_in(folder: Path, hosts: Sequence[str], told: Mapping[str, Told]) 
     return fleet_collective(nodes, found, rows)
 
 
-def _of_each(folder: Path, collective: Collective) -> ProbeResult:
-    """The fleet's all-reduce as each node's own, because training runs at its pace on all of them."""
-    lines = [_line(folder / COLLECTIVE / f"{host}.json") for host in collective.ranks]
-    passed = collective.state is State.PASS
-    if made := tuple(figures([line for line in lines if isinstance(line, NodeTimes)])) if passed else ():
-        return ProbeResult(probe=COLLECTIVE, outcome=Outcome.OK, measurements=made)
+def _of_each(folder: Path, collective: Collective) -> dict[str, ProbeResult]:
+    """The fleet's all-reduce as each node's own, as training runs at its pace on all of them; with what carried it."""
+    lines = {host: _line(folder / COLLECTIVE / f"{host}.json") for host in collective.ranks}
+    found = {host: line for host, line in lines.items() if isinstance(line, NodeTimes)}
+    if collective.state is State.PASS and (of_all := tuple(figures([*found.values()]))):
+        own = {host: transports(line.carried, of_backend(found.values())) for host, line in found.items()}
+        return {
+            host: ProbeResult(probe=COLLECTIVE, outcome=Outcome.OK, measurements=(*of_all, *more))
+            for host, more in own.items()
+        }
     why = collective.reason or "its nodes are of an older version, which told of no size"
-    return ProbeResult(probe=COLLECTIVE, outcome=Outcome.FAILED, reason=f"{Code.COLLECTIVE_FAILED}: {why}"[:4000])
+    failed = ProbeResult(probe=COLLECTIVE, outcome=Outcome.FAILED, reason=f"{Code.COLLECTIVE_FAILED}: {why}"[:4000])
+    return dict.fromkeys(collective.ranks, failed)
 
 
 def _line(path: Path) -> NodeTimes | str:

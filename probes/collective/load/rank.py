@@ -31,6 +31,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from bench.judge.collective import NodeTimes, RankTimes, SumTimes
+from probes.collective import nccl
 from probes.peer.client import NoPeer, connect, greet
 from probes.peer.protocol import LOOPBACK, address, interface_of, read_key
 
@@ -46,13 +47,16 @@ _BACK_TO_BACK, _BACK_TO_BACK_BYTES = 20, 1 << 30  # sums on GPUs: so many, and f
 
 
 class RankTask(NamedTuple):
-    """What one process is told. ``rank`` counts over all nodes' ``world``, ``local`` on its own node."""
+    """What one process is told. ``rank`` counts over all nodes' ``world``, ``local`` on its own node, which has
+    ``beside`` of them.
+    """
 
     asked: argparse.Namespace
     backend: str
     world: int
     rank: int
     local: int
+    beside: int
 
 
 def main() -> None:
@@ -138,7 +142,7 @@ def _measure(asked: argparse.Namespace, store: Any) -> NodeTimes:
         os.environ.setdefault(variable, name)  # else they take what the host's name resolves to
     backend, ranks = _own_ranks(asked)
     backend, world, first = _agreed(store, asked, backend, ranks)
-    tasks = [RankTask(asked, backend, world, first + local, local) for local in range(ranks)]
+    tasks = [RankTask(asked, backend, world, first + local, local, ranks) for local in range(ranks)]
     found = [_take_part(tasks[0], store)] if ranks == 1 else _together(tasks)
     return NodeTimes(
         node=asked.rank, world=world, backend=backend, message_bytes=asked.sizes[0] // 4 * 4,
@@ -205,7 +209,7 @@ def _take_part(task: RankTask, store: Any) -> RankTimes:
     else:
         torch.set_num_threads(1)
         device = torch.device("cpu")
-    log = listen() if task.backend == "nccl" and task.asked.links else None
+    log = listen() if task.backend == "nccl" else None
     group = dist.PrefixStore("ranks", store)
     dist.init_process_group(task.backend, store=group, rank=task.rank, world_size=task.world, timeout=_TIMEOUT)
     try:
@@ -224,7 +228,11 @@ def _take_part(task: RankTask, store: Any) -> RankTimes:
             store.wait([f"times/{rank}" for rank in range(task.world)], _TIMEOUT)
             dist.barrier()
         sums = [SumTimes(message_bytes=size // 4 * 4, seconds=fmean(own)) for size, own in sizes.items()]
-        return RankTimes(local=task.local, seconds=fmean(sizes[first]), wait_seconds=fmean(waits), sums=sums)
+        own = range(task.rank - task.local, task.rank - task.local + task.beside)
+        carried = nccl.carried(nccl.read([said(log)]), lambda one, other: one in own and other in own)
+        return RankTimes(
+            local=task.local, seconds=fmean(sizes[first]), wait_seconds=fmean(waits), sums=sums, carried=carried
+        )
     finally:
         dist.destroy_process_group()
 

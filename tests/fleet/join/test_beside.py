@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bench.fleet.join.folder import join_folder
+from bench.fleet.join.folder import join_folder, trouble_of_line
 from bench.judge.fleet.model import Fleet
 from bench.model import Decision, Outcome, ProbeResult
 from bench.workflows.catalog import shipped_profiles
@@ -37,9 +37,13 @@ def fleet_of(
     sums: float | None = 0.001,
     backend: str = "nccl",
     ports: int = 1,
+    socketed: str = "",
     **changes: Any,
 ) -> Fleet:
-    """Four nodes whose pairs all met, by ``rdma`` otherwise than at NDR's rate; seconds of 16 MiB over eight ranks."""
+    """Four nodes whose pairs all met, by ``rdma`` otherwise than at NDR's rate; seconds of 16 MiB over eight ranks.
+
+    All connections between nodes are by RDMA, but on the host that is ``socketed``.
+    """
     fabric = [figure(metric, float(ports), 0.0) for metric in ("fabric_rdma_ports", "fabric_active_rdma_ports")]
     watched = ProbeResult(probe="fabric", outcome=Outcome.OK, measurements=tuple(fabric))
     alone = [ProbeResult(probe=p, outcome=Outcome.SKIPPED, reason="not_asked_for: x") for p in ("rdma", "collective")]
@@ -59,7 +63,11 @@ def fleet_of(
     (folder / "collective/ranks.json").write_text(json.dumps({"hosts": HOSTS}))
     for number, host in enumerate(HOSTS):
         own = [{"message_bytes": MIB16, "seconds": sums}] if sums else []
-        ranks = [{"local": i, "seconds": 0.01, "wait_seconds": 0.001, "sums": own} for i in range(2)]
+        way = ("sockets", False) if host == socketed else ("rdma_gpu_direct", True)
+        between = {"scope": "between", "transport": way[0], "connections": 4, "fast": way[1]}
+        ranks = [
+            {"local": i, "seconds": 0.01, "wait_seconds": 0.001, "sums": own, "carried": [between]} for i in range(2)
+        ]
         line = {"node": number, "world": 8, "backend": backend, "message_bytes": 256 << 20, "seconds": 0.01,
                 "iterations": 20, "wait_seconds": 0.001, "ranks": ranks, **changes}  # fmt: skip
         (folder / f"collective/{host}.json").write_text(json.dumps(line))
@@ -123,6 +131,20 @@ def test_the_fleets_all_reduce_decides_for_each_node(
     fleet = fleet_of(tmp_path, **words)
     assert fleet.decision is decision
     assert all(said in failed(fleet, host) for host in HOSTS), failed(fleet, "n1")
+
+
+def test_a_node_whose_nccl_took_sockets_is_no_go_and_the_others_are_not(tmp_path: Path) -> None:
+    fleet = fleet_of(tmp_path, socketed="n3")
+    assert decisions(fleet) == {"n1": "GO", "n2": "GO", "n3": "NO-GO", "n4": "GO"}
+    assert failed(fleet, "n3") == "collective_fast_transport_ratio{scope=between}: fail"
+
+
+@pytest.mark.parametrize("changes", [{"transport": "x" * 99}, {"connections": 0}, {"scope": "x"}, {"fast": 1}])
+def test_what_a_node_says_of_its_transports_is_read_with_suspicion(changes: dict[str, Any]) -> None:
+    carried = {"scope": "between", "transport": "rdma", "connections": 4, "fast": True, **changes}
+    rank = {"local": 0, "seconds": 0.1, "wait_seconds": 0.1, "carried": [carried]}
+    line = {"message_bytes": 16, "seconds": 0.1, "wait_seconds": 0.1, "ranks": [rank]}
+    assert "bad_result: ranks.0.carried.0" in (trouble_of_line(line) or "")
 
 
 def test_without_such_ports_tcp_decides_as_before(tmp_path: Path) -> None:

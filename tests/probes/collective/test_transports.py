@@ -12,6 +12,7 @@ import pytest
 from bench.judge.gate import judge_gate
 from bench.judge.profile import Gate
 from bench.model import Code, Finding, Measurement, Status, code_of
+from probes.collective import nccl
 from probes.collective.load.rank import listen, said
 from probes.collective.parse import parse, transports
 from tests.judge.test_shipped_profiles import shipped
@@ -91,6 +92,20 @@ def test_gloo_has_sockets_and_stands_in() -> None:
     for one in got.values():
         assert one.stand_in == "cpu" and one.labels["backend"] == "gloo" and one.labels["transport"] == "sockets"
     assert got[FAST].value == 0.0
+
+
+def test_a_rank_of_a_fleet_tells_within_from_between_by_the_ranks_of_its_node() -> None:
+    """Node 1 of two nodes with two cards each has the ranks 2 and 3."""
+    form = "n:1:2 [0] NCCL INFO Channel 00/0 : {}[0] -> {}[1] via {}\n"
+    log = (
+        form.format(2, 3, "SHM/direct/direct")
+        + form.format(3, 0, "NET/IB/0/GDRDMA")
+        + form.format(1, 2, "NET/Socket/0")
+    )
+    said_of = nccl.carried(nccl.read([log]), lambda one, other: {one, other} <= {2, 3})
+    assert [(one.scope, one.transport, one.connections, one.fast) for one in said_of] == [
+        ("within", "shm", 1, None), ("between", "rdma_gpu_direct", 1, True), ("between", "sockets", 1, False),
+    ]  # fmt: skip
 
 
 def gate() -> Gate:
