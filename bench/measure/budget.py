@@ -32,7 +32,7 @@ BESIDE = _row(19, 25, 150)
 LOOPBACK, NETWORK = _row(11, 18, 18), _row(32, 87, 620)
 RDMA = _row(7, 14, 150)
 #: Between the GPUs of a node, and of each --peer.
-RANKS, COLLECTIVE = _row(4, 10, 60), _row(8, 15, 180)
+RANKS, COLLECTIVE = _row(8, 10, 60), _row(8, 15, 180)
 #: Of all data sets together.
 DATA = _row(15, 40, 600)
 NONE = _row(0, 0, 0)

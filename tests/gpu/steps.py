@@ -72,6 +72,10 @@ def watcher(accelerator: str, folder: Path) -> None:
     say(sample_seconds=max(sample.get("cost", float("inf")) for sample in samples), cards=len(samples[-1]["cards"]),
         hung=[sample["hung"] for sample in samples if "hung" in sample])  # fmt: skip
     cards = samples[-1]["cards"].values()
+    link = ("max_generation", "card_generation", "max_width")  # a virtual machine's slot may say odd things of it
+    facts: dict[str, Any] = next((sample["facts"]["cards"] for sample in samples if "facts" in sample), {})
+    say(links=[{name: card.get(name) for name in link} for card in facts.values()],
+        linked=[(card.get("generation"), card.get("width")) for card in cards])  # fmt: skip
     say(unreadable="; ".join(filter(None, (unreadable(card["errors"]) for card in cards))),
         gpm=sorted({name for card in cards for name in card["gpm"]}))  # fmt: skip
     say(close_seconds=seconds(watch.close))

@@ -6,6 +6,7 @@ import pytest
 
 from bench.measure import budget
 from bench.measure.budget import SOAK, WHOLE, WHOLE_WITH_PEER, whole_seconds
+from bench.measure.runner import _GRACE_FACTOR, _GRACE_SECONDS
 from bench.model import Effort, Request
 from probes import discover, rdma
 from probes.network.plan import LOOPBACK_PLANS, PEER_PLANS
@@ -81,3 +82,10 @@ def test_the_network_s_plans_fit_their_shares(effort: Effort) -> None:
 def test_rdma_fits_its_share(effort: Effort) -> None:
     """A round is a test of bandwidth, one of latency, and the start of both servers: about 2.5 s beside the test."""
     assert rdma.ROUNDS[effort] * (rdma.SECONDS[effort] + 2.5) <= budget.RDMA[effort]
+
+
+def test_the_ranks_of_eight_cards_have_time_to_start() -> None:
+    """At quick all of it had 38 s on eight cards: `import torch` alone took 4.7 s on a node with an H200."""
+    for effort in Effort:
+        planned = budget.RANKS[effort]
+        assert _GRACE_FACTOR * planned + _GRACE_SECONDS - planned >= 8 * 4.7

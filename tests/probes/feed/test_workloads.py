@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from bench.measure.probe import Unsupported
+from probes.feed.load.reader import ReadyBlock
+from probes.feed.load.torch_accelerator import TorchCuda
 from probes.feed.workloads import catalogue, emulated_names, resolve
 
 
@@ -26,6 +31,17 @@ def test_a_sample_costs_a_real_accelerator_what_its_published_steps_say() -> Non
     """Of every sample, 146 MB of a 3D U-Net, one image of 150 kB was copied and trained: demand was 400 GB/s."""
     costs = {name: resolve("cuda", name).workload.images for name in ("resnet50", "cosmoflow", "unet3d", "dlrm")}
     assert costs == {"resnet50": 1, "cosmoflow": 6, "unet3d": 82, "dlrm": 1}
+
+
+def test_a_batch_is_copied_to_the_card_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousandth of a large sample went over PCIe, and what the transfer costs was not to be seen."""
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+    card = TorchCuda.__new__(TorchCuda)
+    card._slots, card._turn = [torch.zeros(2 * 400_000, dtype=torch.uint8) for _ in range(2)], 0
+    card._copies = SimpleNamespace(synchronize=lambda: None)
+    pieces = [bytearray([n]) * 400_000 for n in (1, 2)]
+    card._pending = [ReadyBlock(0.0, 1.0, len(piece), memoryview(piece)) for piece in pieces]
+    assert bytes(card._gather().numpy()) == b"".join(pieces)
 
 
 def test_a_card_may_have_its_own_batch_and_sample() -> None:
