@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from bench.judge.baseline.prediction import Baseline, Policy, Prior, baseline_of, memory
+from bench.judge.baseline.prediction import Baseline, Policy, Prior, baseline_of, line_of, memory
 from bench.judge.baseline.scale import Scale
 from bench.judge.statistics import z_quantile
 
@@ -36,9 +36,10 @@ class SeriesCall:
     """The decision on one night. ``drop`` and ``least`` (the smallest drop that would be seen) are on the scale.
 
     ``base`` is what it was compared with; None while warming, where ``centre`` is the mean of what there is.
+    ``hidden``: the lowest level that may hide behind tonight: one that the nights would not show, nor tonight itself.
     ``since``: how many nights the shift has lasted when it is one that lasts, else 1. ``pinned``: the comparison was
-    with the pinned nights. ``unmended``: for how many nights it had been regressed, where no good night came since and
-    tonight by itself would be none.
+    with the pinned nights, ``declined``: with where a line through the nights starts. ``unmended``: for how many nights
+    it had been regressed, where no good night came since and tonight by itself would be none.
     """
 
     state: SeriesState
@@ -46,8 +47,10 @@ class SeriesCall:
     centre: float | None = None
     drop: float | None = None
     least: float | None = None
+    hidden: float | None = None
     since: int = 1
     pinned: bool = False
+    declined: bool = False
     unmended: int = 0
 
 
@@ -65,6 +68,11 @@ class Night:
     value: float | None
     again: float | None = None
     usable: bool = True
+
+    def mean(self) -> float:
+        """Of its measurements: the first of two was chosen because it was low."""
+        assert self.value is not None
+        return self.value if self.again is None else (self.value + self.again) / 2.0
 
 
 @dataclass(slots=True)
@@ -109,16 +117,16 @@ class Track:
     @property
     def normal(self) -> list[float]:
         """The nights that tonight is compared with, the newest first."""
-        return self._before(0)
+        return self._before(0, self.policy.window)
 
     def judge(self, night: Night) -> SeriesCall:
         """The decision on ``night`` as the next one: the worst of all comparisons. Changes nothing."""
-        calls = [self._rolling(night), *self._pinned(night)]
+        calls = [self._rolling(night), *self._pinned(night), *self._declined(night)]
         call = max(calls, key=lambda call: SEVERITY.index(call.state))
         old = self._unmended
         if old is None or night.value is None or call.state is SeriesState.REGRESSED or self._mended(old, night, call):
             return call
-        drop = old.centre - night.value
+        drop = old.centre - night.mean()
         return replace(call, state=SeriesState.REGRESSED, centre=old.centre, drop=drop, unmended=old.nights)
 
     def enter(self, night: Night) -> SeriesCall:
@@ -130,16 +138,16 @@ class Track:
         if self._cleared is not None and call.state is not SeriesState.REGRESSED:
             self._recent[-1] = (self._recent[-1][0], self._cleared)
         self._bad = self._cleared = None
-        self._recent.append((night.value, entry))
+        self._recent.append((night.mean(), entry))
         if call.state is SeriesState.REGRESSED:
             since = 1 if self._unmended else call.since  # the nights before it began were judged then
             self._recent[-since:] = [(value, None) for value, _ in self._recent[-since:]]
             self._bad = night.value
-            self._goes_on(night.value, call)
+            self._goes_on(night.mean(), call)
         else:
             self._unmended = None
         if call.state is SeriesState.SUSPECT:
-            self._recent[-1], self._bad, self._cleared = (night.value, None), night.value, entry
+            self._recent[-1], self._bad, self._cleared = (night.mean(), None), night.value, entry
         self._settle()
         return call
 
@@ -153,22 +161,21 @@ class Track:
 
     def _mended(self, old: _Unmended, night: Night, call: SeriesCall) -> bool:
         """A good night: not suspect, and nearer to what was normal than to the regression."""
-        assert night.value is not None
-        return call.state is not SeriesState.SUSPECT and night.value > (old.centre + old.level) / 2.0
+        return call.state is not SeriesState.SUSPECT and night.mean() > (old.centre + old.level) / 2.0
 
     def _settle(self) -> None:
         """A night that is older than the longest shift stays normal for good, if it is."""
         while len(self._recent) >= self.policy.shifts[-1]:
             _, entry = self._recent.pop(0)
             if entry is not None:
-                self._settled = [*self._settled[1 - self.policy.window :], entry]
+                self._settled = [*self._settled[1 - self.policy.decline_nights :], entry]
                 self._first = [*self._first, entry][: self.policy.own_pins]
 
-    def _before(self, nights: int) -> list[float]:
-        """The newest ``window`` normal nights but for the last ``nights``, the newest first."""
+    def _before(self, nights: int, most: int) -> list[float]:
+        """The newest ``most`` normal nights but for the last ``nights``, the newest first."""
         recent = self._recent[: len(self._recent) - nights]
         values = [entry for _, entry in reversed(recent) if entry is not None]
-        return (values + self._settled[::-1])[: self.policy.window]
+        return (values + self._settled[::-1])[:most]
 
     def _rolling(self, night: Night) -> SeriesCall:
         """Against the last nights: tonight by itself, then as the end of a shift that lasts."""
@@ -181,11 +188,11 @@ class Track:
         if call.state is SeriesState.REGRESSED:
             return call
         for nights in self.policy.shifts:
-            before = self._before(nights - 1)
+            before = self._before(nights - 1, self.policy.window)
             if len(before) < self.policy.fewest:
                 break
             base = self._base(before)
-            if self._lasts(night, nights, base, before, self.policy.lasting_level):
+            if self._lasts(night, nights, base, before, self.policy.lasting_level, self.policy.effect):
                 return replace(call, state=SeriesState.REGRESSED, since=nights)
         return call
 
@@ -204,7 +211,7 @@ class Track:
         call = replace(self._compared(night, base, self._recent[-1][0] if self._recent else None), pinned=True)
         if call.state is not SeriesState.REGRESSED:
             for nights in self.policy.shifts:
-                if self._lasts(night, nights, base, (), self.policy.lasting_level):
+                if self._lasts(night, nights, base, (), self.policy.lasting_level, self.policy.effect):
                     return [replace(call, state=SeriesState.REGRESSED, since=nights)]
         return [call]
 
@@ -216,10 +223,29 @@ class Track:
         if night.value is None or len(self._first) < self.policy.fewest:
             return []
         base = replace(self._base(normal), centre=sum(self._first) / len(self._first), n=len(self._first))
-        if not self._lasts(night, nights, base, normal, level):
+        if not self._lasts(night, nights, base, normal, level, self.policy.effect_of_decline):
             return []
         drop = base.centre - night.value
         return [SeriesCall(SeriesState.REGRESSED, base.n, base.centre, drop, since=nights, pinned=True)]
+
+    def _declined(self, night: Night) -> list[SeriesCall]:
+        """Does a line through tonight and the nights before it fall by too much for such nights?
+
+        It tells a decline that is so slow that the last nights follow it. Tonight counts as no worse than a bad night
+        is, and must lie in the lower half of the line.
+        """
+        policy, before = self.policy, self._before(0, self.policy.decline_nights - 1)
+        if night.value is None or len(before) + 1 < policy.fewest_of_decline:
+            return []
+        base = self._base(before[: policy.window])
+        tonight = max(night.mean(), base.centre - self._bound(base))
+        line = line_of([*before[::-1], tonight], self.scale.floor(policy.scale_floor), self.prior)
+        least = max(self.scale.effect(policy.effect_of_decline, line.start), line.edge(policy.decline_level))
+        if line.drop <= least or line.start - tonight <= line.drop / 2.0:
+            return []
+        return [
+            SeriesCall(SeriesState.REGRESSED, line.n, line.start, line.drop, since=policy.shifts[-1], declined=True)
+        ]
 
     def _base(self, normal: Sequence[float]) -> Baseline:
         return baseline_of(normal, self.scale.floor(self.policy.scale_floor), self.prior)
@@ -238,7 +264,8 @@ class Track:
         """One night against ``base``. ``before``: the last night's value if that may confirm a suspicion."""
         assert night.value is not None
         least = self._bound_of_both(base) + z_quantile(self.policy.seen) * base.spread
-        call = SeriesCall(SeriesState.OK, base.n, base.centre, base.centre - night.value, least)
+        hidden = max(base.centre - least, night.mean() - base.edge(self.policy.hidden_level))
+        call = SeriesCall(SeriesState.OK, base.n, base.centre, base.centre - night.value, least, hidden)
         if base.centre - night.value > self._bound(base):
             return replace(call, state=self._confirmed(night, base, before))
         asked = self.scale.asked(self.policy.asked, base.centre)
@@ -258,19 +285,21 @@ class Track:
             return SeriesState.REGRESSED
         return SeriesState.SUSPECT if alone or night.again is None else SeriesState.OK
 
-    def _lasts(self, night: Night, nights: int, base: Baseline, normal: Sequence[float], level: float) -> bool:
+    def _lasts(
+        self, night: Night, nights: int, base: Baseline, normal: Sequence[float], level: float, least: float
+    ) -> bool:
         """Does the mean of the last ``nights``, tonight among them, lie too far below ``base`` for such a mean?
 
-        ``normal``: the nights that tell how much one remembers of the one before. One outlier is no shift: tonight (the
-        better of its measurements) counts as no worse than the edge for one night, and it and the mean of the nights
-        before must each show half. What holds of tonight holds of a worse one.
+        ``normal``: the nights that tell how much one remembers of the one before. One outlier is no shift: tonight
+        counts as no worse than the edge for one night, and it and the mean of the nights before must each show half.
+        What holds of tonight holds of a worse one.
         """
         if nights - 1 > len(self._recent) or night.value is None:
             return False
-        tonight = base.centre - (night.value if night.again is None else max(night.value, night.again))
+        tonight = base.centre - night.mean()
         before = base.centre - sum(value for value, _ in self._recent[1 - nights :]) / (nights - 1)
         shift = (min(tonight, self._bound(base)) + (nights - 1) * before) / nights
-        effect = self.scale.effect(self.policy.effect, base.centre)
+        effect = self.scale.effect(least, base.centre)
         if shift <= effect or tonight <= shift / 2.0:
             return False
         edge = base.edge_lasting(level, nights, memory(normal, sum(normal) / len(normal)) if normal else 0.0)

@@ -35,25 +35,30 @@ class Policy:
     window: int = 30
     fewest: int = 7
     own_pins: int = 14
-    own_pins_level: float = 0.0007
+    own_pins_level: float = 0.0002
     most_series: int = 8
     suspect_level: float = 0.01
-    confirm_level: float = 0.02
-    both_level: float = 0.008
-    lasting_level: float = 0.0004
-    shifts: tuple[int, ...] = (5, 7)
+    confirm_level: float = 0.01
+    both_level: float = 0.0035
+    lasting_level: float = 0.0006
+    shifts: tuple[int, ...] = (6, 7)
     entry_level: float = 0.001
     effect: float = 0.05
-    effect_of_one: float = 0.09
+    effect_of_one: float = 0.06
     certain: float = 5.0
-    seen: float = 0.84
+    seen: float = 0.82
+    decline_nights: int = 60
+    fewest_of_decline: int = 45
+    decline_level: float = 0.0003
+    effect_of_decline: float = 0.09
     asked: float = 0.20
+    hidden_level: float = 0.025
     scale_floor: float = 0.005
 
     def shared(self, series: int) -> Policy:
         """With the levels that each of so many series has, so that together they alarm no more than `most_series`."""
         part = min(1.0, self.most_series / series)
-        levels = ("suspect_level", "both_level", "lasting_level")
+        levels = ("suspect_level", "both_level", "lasting_level", "own_pins_level", "decline_level")
         return replace(self, **{level: part * getattr(self, level) for level in levels})
 
 
@@ -98,6 +103,33 @@ def baseline_of(values: Sequence[float], floor: float, prior: Prior | None = Non
     if prior is not None:
         squares, df = squares + prior.df * prior.variance, df + prior.df
     return Baseline(centre, max(math.sqrt(squares / df), floor), df, n)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """The line through ``n`` nights: where it starts, how far it has fallen at the end, and that fall's own error."""
+
+    start: float
+    drop: float
+    error: float
+    df: float
+    n: int
+
+    def edge(self, level: float) -> float:
+        """How far it may fall by chance: one-sided Student interval."""
+        return t_quantile(level, self.df) * self.error
+
+
+def line_of(nights: Sequence[float], floor: float, prior: Prior | None = None) -> Line:
+    """Least squares through the nights, oldest first; what lies about the line tells their spread and their memory."""
+    n = len(nights)
+    centre, middle = sum(nights) / n, (n - 1.0) / 2.0
+    across = n * (n * n - 1.0) / 12.0
+    slope = sum((at - middle) * night for at, night in enumerate(nights)) / across
+    left = [night - slope * (at - middle) for at, night in enumerate(nights)]
+    base = baseline_of(left, floor, prior)
+    error = base.deviation * math.sqrt(_inflation(n, memory(left, centre)) / across) * (n - 1.0)
+    return Line(centre - slope * middle, -slope * (n - 1.0), error, base.df - 1.0, n)
 
 
 def memory(nights: Sequence[float], centre: float) -> float:

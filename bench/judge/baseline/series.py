@@ -375,8 +375,8 @@ def _bearing(found: Regression, call: SeriesCall, tonight: Night, scale: Scale, 
         return found.model_copy(
             update={"status": SeriesState.SLOWER, "gating": False, "reason": f"{Code.SLOWER}: {why}"}
         )
-    if found.status is SeriesState.UNDETECTABLE and call.centre is not None and call.least is not None:
-        hidden = scale.back(call.centre - call.least)
+    if found.status is SeriesState.UNDETECTABLE and call.hidden is not None:
+        hidden = scale.back(call.hidden)
         return found.model_copy(update={"gating": not all(keeps(hidden, limit) for limit in limits)})
     return found
 
@@ -409,6 +409,8 @@ def _reason(call: SeriesCall, ratio: float | None, least: float | None, scale: S
         return f"{Code.SUSPECT}: {_amount(ratio, scale)} worse than {normal}, measured once"
     if call.unmended:
         return f"{Code.REGRESSED}: worse than {normal} for {call.unmended} nights, and no good night since"
+    if call.declined:
+        return f"{Code.REGRESSED}: {_amount(ratio, scale)} lost little by little over the last {call.nights} nights"
     if call.state is SeriesState.REGRESSED and call.since > 1:
         return f"{Code.REGRESSED}: worse than {normal} for {call.since} nights in the mean"
     if call.state is SeriesState.REGRESSED:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.judge.baseline.detector import SEVERITY, Night, SeriesCall, SeriesState, Track
-from bench.judge.baseline.prediction import Policy, Prior, memory, prior_of
+from bench.judge.baseline.prediction import Policy, Prior, line_of, memory, prior_of
 from bench.judge.baseline.scale import Scale, ScaleKind, scale_of
 from bench.model import Metric
 
@@ -30,6 +30,37 @@ def _track(
 
 def _enter(track: Track, *ratios: float) -> list[SeriesCall]:
     return [track.enter(Night(track.scale.of(1e9 * ratio))) for ratio in ratios]
+
+
+def test_what_was_mended_is_no_decline() -> None:
+    track = Track(Policy(), UP)
+    for night in range(44):
+        track.enter(Night(UP.of(1e9 * 0.9978**night)))
+    assert track.judge(Night(UP.of(0.9978**44 * 1e9))).declined
+    assert track.judge(Night(UP.of(1e9))).state is SeriesState.OK
+
+
+def test_a_line_through_the_nights_is_that_of_least_squares() -> None:
+    np = pytest.importorskip("numpy")
+    noise = random.Random(5)
+    nights = [1.0 - 0.01 * at + noise.gauss(0.0, 0.03) for at in range(50)]
+    (slope, start), cov = np.polyfit(range(50), nights, 1, cov=True)
+    line = line_of(nights, 0.0)
+    assert [line.start, line.drop] == pytest.approx([start, -49 * slope])
+    memoryless = 49 * math.sqrt(cov[0, 0]) * math.sqrt(48 / 49)  # ours: the spread of nights about the line, 49 degrees
+    assert line.error >= memoryless * 0.99 and line.df == 48.0
+
+
+def test_the_first_of_two_measurements_counts_for_half() -> None:
+    """A night is measured again because it was low: the mean of the nights took the low one alone."""
+    track = _track(20, 0.04)
+    for _ in range(6):
+        track.enter(Night(UP.of(0.88e9), UP.of(1.06e9)))
+    assert track.judge(Night(UP.of(0.96e9))).state is not SeriesState.REGRESSED
+    lasting = _track(20, 0.04)
+    for _ in range(6):
+        lasting.enter(Night(UP.of(0.88e9), UP.of(0.9e9)))
+    assert lasting.judge(Night(UP.of(0.91e9))).state is SeriesState.REGRESSED
 
 
 @pytest.mark.parametrize("nights", range(7))
@@ -71,10 +102,10 @@ def test_a_drop_too_small_to_matter_is_none_however_quiet_the_node() -> None:
 
 
 def test_a_night_that_is_slow_by_little_is_confirmed_by_the_nights_after_it() -> None:
-    """Nights that are 8 % slow come and go. Two bad measurements of one leave it suspect, never well."""
+    """Nights that are slow by little come and go. Two bad measurements of one leave it suspect, never well."""
     track = _track(spread=0.02)
-    slow = Night(UP.of(0.93e9), UP.of(0.93e9))
-    states = [track.enter(slow).state for _ in range(5)]
+    slow = Night(UP.of(0.943e9), UP.of(0.943e9))
+    states = [track.enter(slow).state for _ in range(7)]
     assert states[0] is SeriesState.SUSPECT
     assert states[-1] is SeriesState.REGRESSED
 
@@ -145,12 +176,13 @@ def _declined(spread: float, seed: int, start: int, pinned: Sequence[float] = ()
     return 1.0
 
 
-@pytest.mark.parametrize("start", [14, 60])
+@pytest.mark.parametrize("start", [0, 14, 60])
 @pytest.mark.parametrize("spread", [0.01, 0.03, 0.05])
 def test_a_slow_decline_is_found_though_the_last_nights_follow_it(spread: float, start: int) -> None:
-    """Was never found at a spread of 1 %: 45 % were lost after 200 nights."""
-    costs = [_declined(spread, seed, start) for seed in range(8)]
-    assert sum(cost < 0.15 for cost in costs) >= 7 and max(costs) < 0.2
+    """Was never found at a spread of 1 %: 45 % were lost after 200 nights. Where it began on the first night and nights
+    vary by 5 %, one series of ten had lost 15 % when it was found: the first good nights were part of the decline.
+    """
+    assert max(_declined(spread, seed, start) for seed in range(8)) < 0.15
 
 
 def test_a_noisy_series_is_undetectable_and_never_a_pass() -> None:
