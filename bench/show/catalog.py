@@ -87,7 +87,7 @@ def metrics_page(probes: Iterable[Probe]) -> str:
     from bench.show.export.markdown import table
     from bench.show.export.openmetrics import FAMILIES, FLEET_FAMILIES
 
-    lines = ["# Every metric", "", _MADE, "", _METRICS]
+    lines = ["# Every metric", "", _MADE, "", *_shell("bench probes"), "", _METRICS]
     for probe in probes:
         lines += ["", f"## {probe.name}", "", _cell(probe.help), ""]
         lines += table(("metric", "unit", "labels", "better", "sessions", "what it is"), map(_metric, probe.metrics))
@@ -105,11 +105,16 @@ def profiles_page(profiles: Iterable[Profile]) -> str:
     from bench.show.export.markdown import table
 
     header = ("gate", "needs", "decides", "a stand-in will do", "source", "when it fails")
-    lines = ["# Every profile", "", _MADE, "", _PROFILES]
+    lines = ["# Every profile", "", _MADE, "", *_shell("bench profiles"), "", _PROFILES]
     for profile in profiles:
         lines += ["", f"## {profile.name}", "", _cell(profile.description), ""]
         lines += table(header, map(_gate_row, profile.gates))
     return "\n".join(lines) + "\n"
+
+
+def _shell(command: str) -> tuple[str, ...]:
+    """A block with the command whose answer the page holds."""
+    return "```sh", command, "```"
 
 
 def _metric(m: Metric) -> tuple[str, ...]:
