@@ -15,7 +15,7 @@ PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder --hypot
 # Without bytecode every start of the command, and there are hundreds, compiles all of it.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test test-fast check format setup perf accuracy error-rates test-gpu wheel bundle clean
+.PHONY: help run test test-fast check format setup perf accuracy error-rates test-gpu images wheel bundle clean
 
 run: $(STAMP) tools ## measure this machine and judge it
 	$(BIN)/bench run --exit-zero $(ARGS)
@@ -54,6 +54,9 @@ perf: $(DEV_STAMP) tools ## speed claims, as ratios measured side by side
 error-rates: $(DEV_STAMP) ## wrong decisions of absolute gates, false alarms and power of the nightly gate, simulated
 	$(BIN)/python -m tests.accuracy.absolute_rates
 	$(BIN)/python -m tests.accuracy.error_rates $(ARGS)
+
+images: $(DEV_STAMP) test-tools ## the pictures in docs/images, from committed runs
+	$(BIN)/python -m tests.show.images
 
 wheel: $(DEV_STAMP) ## what pip installs, in dist/
 	$(BIN)/python -m build --wheel

@@ -2,51 +2,41 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from bench.model import Outcome, ProbeResult, Run
+from bench.model import Run
 from bench.show.html.page import Shown, render, render_fleet
 from bench.show.terminal.lineage import explain
 from bench.store.runs import load
-from bench.workflows.catalog import load_catalog
+from tests.show import images
 from tests.show.html.layout import faults
 from tests.show.html.sample_fleet import fleet
 from tests.show.html.test_report_page import full, history
+from tests.show.runs import CATALOG, ROOT, SHOWN, recorded
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[3]
-H200 = ROOT / "results" / "reference" / "h200-2026-11-26" / "run-standard.json"
-
-
-def interrupted() -> Run:
-    """A run of a node without a GPU that somebody ended while the network was measured."""
-    run = load(ROOT / "tests" / "recorded" / "runs" / "feed.json")
-    reason = "interrupted: SIGINT"
-    late = [ProbeResult(probe=r.probe, outcome=Outcome.FAILED, reason=reason) for r in run.results[2:]]
-    return run.model_copy(update={"results": (*run.results[:2], *late), "interrupted_by": 2, "attribution": None})
 
 
 def six_profiles() -> Run:
-    run = load(H200)
+    run = recorded("h200")
     return run.model_copy(update={"verdicts": run.verdicts * 2})
 
 
 def shown(run: Run) -> str:
-    return render([Shown(run, explain(run), history() * 3, {}, load_catalog(()).probes)], "1.0")
+    return render([Shown(run, explain(run), history() * 3, {}, CATALOG.probes)], "1.0")
 
 
 PAGES: dict[str, Callable[[], str]] = {
-    "no GPU": lambda: shown(load(ROOT / "tests" / "recorded" / "runs" / "feed.json")),
+    **{name: (lambda make=make: shown(make())) for name, make in SHOWN.items()},  # type: ignore[misc]
+    "H200": lambda: shown(recorded("h200")),
     "starved": lambda: shown(load(ROOT / "tests" / "data" / "run-starved.json")),
-    "H200": lambda: shown(load(H200)),
-    "two broken cards": lambda: shown(load(ROOT / "tests" / "recorded" / "runs" / "gpu.json")),
-    "interrupted": lambda: shown(interrupted()),
     "six profiles": lambda: shown(six_profiles()),
     "every picture": lambda: shown(full()),
-    "two runs": lambda: render([Shown(load(H200)), Shown(full())], "1.0"),
+    "two runs": lambda: render([Shown(recorded("h200")), Shown(full())], "1.0"),
     "a fleet": lambda: render_fleet(fleet(6)),
     "a large fleet": lambda: render_fleet(fleet(40)),
 }
@@ -72,6 +62,25 @@ def test_every_word_can_be_read(make: Callable[[], str], dark: bool, tmp_path: P
 def test_this_test_would_see_it(fault: str, planted: str, tmp_path: Path) -> None:
     found = faults(shown(full()).replace("</body>", f"{planted}</body>"), tmp_path)
     assert {line.split(": ")[1] for line in found} >= {fault}
+
+
+@pytest.mark.parametrize(("name", "picture"), list(images.screens()), ids=lambda one: one[:24])
+def test_every_word_of_a_picture_of_the_screen_can_be_read(name: str, picture: str, tmp_path: Path) -> None:
+    assert faults(f"<!doctype html><body style='margin:0'>{picture}", tmp_path) == []
+    assert (images.FOLDER / name).read_text(encoding="utf-8") == picture, "make images"
+
+
+def test_a_picture_with_a_word_too_many_would_be_seen(tmp_path: Path) -> None:
+    name, picture = next(images.screens())
+    word = re.search(r"<text [^>]*>[^<]*standard[^<]*</text>", picture)
+    assert word is not None, name
+    found = faults(f"<body>{picture.replace(word[0], word[0] + word[0])}", tmp_path)
+    assert {line.split(": ")[1] for line in found} == {"overlap"}
+
+
+def test_the_pictures_of_the_page_are_there_and_small() -> None:
+    for theme in ("light", "dark"):
+        assert 20_000 < (images.FOLDER / f"report-{theme}.png").stat().st_size <= 300_000
 
 
 def test_dark_is_looked_at_in_the_dark(tmp_path: Path) -> None:

@@ -174,7 +174,7 @@ def histories(found: Sequence[MetricHistory]) -> Picture | None:
     judged = sum(history.expected is not None for history in shown)
     said = f"This run: {' and '.join(outside)} {'is' if len(outside) == 1 else 'are'} worse than expected."
     if not outside:
-        said = f"In this run, {judged} of {plural(len(shown), 'metric')} lie where a night is expected."
+        said = f"Where a night is expected: {judged} of {plural(len(shown), 'metric')}."
         said = said if judged else "Too few nights yet to say what is expected."
     return Picture(said, Panels(tuple(map(_nights, shown))))
 
