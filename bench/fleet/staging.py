@@ -26,8 +26,6 @@ from bench.fleet.transport.base import Transport
 from bench.store.errors import one_line, why
 
 _OURS = "aiready-bench"
-#: Reports and plots are made on the controller.
-_NOT_FOR_NODES = frozenset({"pandas", "matplotlib", "pyarrow"})
 _BUNDLE = re.compile(r"-py3(\d{1,2})-(x86_64|aarch64)\.pyz$", re.ASCII)
 _PACKAGES = "site-packages/"  # in a bundle
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -98,7 +96,7 @@ def _wanted(path: Path) -> bool:
 
 def _needed() -> Iterator[metadata.Distribution]:
     """The product's requirements without extras, and theirs. Raises UserError where it is no installed package."""
-    queue, seen = [_OURS], set(_NOT_FOR_NODES)
+    queue, seen = [_OURS], {_OURS}
     while queue:
         name = queue.pop()
         try:

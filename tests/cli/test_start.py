@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("torch", "pandas", "scipy", "matplotlib", "numpy", "pynvml")
+HEAVY = ("torch", "pandas", "scipy", "jinja2", "numpy", "pynvml")
 
 
 def imported(*arguments: str, cwd: Path) -> set[str]:

@@ -52,7 +52,7 @@ def test_what_the_product_needs_is_in_it_and_what_it_does_not_is_not() -> None:
     names = staging._files()
     tops = {name.split("/")[0] for name in names}
     assert {"bench", "probes", "pydantic", "typer", "numpy", "scipy", "psutil"} <= tops
-    assert not {"torch", "pandas", "matplotlib", "ansible", "pytest"} & tops
+    assert not {"torch", "pandas", "ansible", "pytest"} & tops
     assert not [name for name in names if "__pycache__" in name or name.startswith(("/", ".."))]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.judge.baseline.make import PROFILE, Nights
 
-_HEAVY = ("scipy", "pandas", "numpy", "torch", "matplotlib")
+_HEAVY = ("scipy", "pandas", "numpy", "torch")
 _PROGRAM = """
 import sys
 from bench.cli.app import run
