@@ -58,7 +58,7 @@ def figure(value: float, interval: tuple[float, float] | None, metric: str) -> t
     """``2.3`` and ``2.2 to 2.4``, empty where it is one point. Accelerators are counted; a share of mere noise is 0."""
     if metric == HEADROOM:
         metric = "accelerators"
-    if metric.endswith("_ratio") and abs(value) < 1e-6 and (interval is None or interval[0] <= 0.0 <= interval[1]):
+    if metric.endswith("_ratio") and -1e-3 < value < 1e-6 and (interval is None or interval[0] <= 0.0 <= interval[1]):
         value = 0.0
     shown, _, rest = wording.quantity(value, interval, metric).partition(" (")
     return shown, rest.removesuffix(")").replace("..", " to ")

@@ -222,4 +222,6 @@ def test_durations(seconds: float, text: str) -> None:
 
 def test_noise_around_nothing_is_nothing() -> None:
     assert figure(-3.75e-9, (-1e-8, 1e-3), "starvation_ratio")[0] == "0 %"
+    assert figure(-7.6e-5, (-5e-4, 0.02), "starvation_ratio")[0] == "0 %", "a share below nothing"
     assert figure(1e-7, (0.9e-7, 1.1e-7), "network_loss_ratio")[0] != "0 %"
+    assert figure(5e-5, None, "network_loss_ratio")[0] == "0.005 %"
