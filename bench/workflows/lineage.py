@@ -26,7 +26,7 @@ from bench.measure.runner import SAMPLES
 from bench.measure.watchers import from_lines
 from bench.model import Code, Measurement, ProbeResult, Run
 from bench.show.raw_output import Call, Lines, RawOutput
-from bench.show.terminal.lineage import GatePath, Lineage, gate_paths, named
+from bench.show.terminal.lineage import MOST_LINES, GatePath, Lineage, gate_paths, named
 from bench.store.errors import UnusableRun
 from bench.store.evidence import is_signed
 from bench.store.runs import Store
@@ -38,7 +38,6 @@ _NUMBER = re.compile(r'"(?:[^"\\]|\\.)*"|(?<![\w.])(-?\d+(?:\.\d+)?(?:[eE][-+]?\
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 #: For one figure. The seconds bound what long output takes; 150 replays of a quick run take two to six.
 _MOST_REPLAYS, _MOST_SECONDS = 150, 20.0
-_MOST_LINES = 5
 _MOST_OTHERS = 5
 
 Change = Callable[[re.Match[str], int], str]
@@ -133,7 +132,7 @@ class _Search:
         return self.found
 
     def _within(self, file: str, first: int, last: int) -> None:
-        if first >= last or self.replays.spent() or len(self.found) >= _MOST_LINES:
+        if first >= last or self.replays.spent() or len(self.found) >= MOST_LINES:
             return
         value = self.replays.figures(_Part(file, first, last, self.change)).get(self.key)
         if value == self.value:

@@ -24,6 +24,9 @@ _INDENT = 14
 _MOST_TEXT = 160
 _MOST_REPEATS = 20
 _MOST_CALLS = 3
+_MOST_WARNINGS = 5
+#: A trace stops after so many places.
+MOST_LINES = 5
 _ORDER = (Status.FAIL, Status.UNDECIDED, Status.NO_DATA, Status.PASS)
 
 
@@ -105,7 +108,7 @@ class Lineage:
         """Every gate, then every probe."""
         lines = [*self._head()]
         for path in gate_paths(self.run):
-            lines += ["", *self._gate(path)]
+            lines += ["", *self._gate(path, brief=True)]
         for result in self.run.results:
             lines += ["", *self._probe(result)]
         return _text([*lines, "", *self._made_by(self.run.verdicts)])
@@ -121,7 +124,8 @@ class Lineage:
             ", ".join(f"{v.decision.value} {clean(v.profile)}" for v in run.verdicts) or "not judged", _WIDTH
         )
 
-    def _gate(self, path: GatePath) -> Iterator[str]:
+    def _gate(self, path: GatePath, brief: bool = False) -> Iterator[str]:
+        """``brief``: the probe's warnings stand elsewhere."""
         f, far = path.finding, wording.margin(path.finding)
         yield f"{wording.STATUS[f.status]}: {path.name}"
         asked = ", ".join(clean(verdict.profile) for verdict in path.verdicts)
@@ -134,7 +138,7 @@ class Lineage:
         yield from _row("fix", "" if f.status is Status.PASS else f.remedy)
         deciding = self._deciding(f)
         for result, m in deciding:
-            yield from self._measured(result, m)
+            yield from self._measured(result, m, brief)
         if not deciding:
             yield from _row("measured", "nothing that carries these labels")
             yield from (line for result in self._silent(f) for line in self._ending(result, said=f.remedy))
@@ -154,7 +158,7 @@ class Lineage:
         reason = wording.reason_text(finding.reason)
         return [r for r in self.run.results if (why := wording.reason_text(r.reason)) and why in reason]
 
-    def _measured(self, result: ProbeResult, m: Measurement) -> Iterator[str]:
+    def _measured(self, result: ProbeResult, m: Measurement, brief: bool = False) -> Iterator[str]:
         yield from _row("measured", f"{_series(m.metric, m.labels)} = {m.value!r}")
         repeats = ", ".join(f"{value:.6g}" for value in m.repeats[:_MOST_REPEATS])
         more = f" and {len(m.repeats) - _MOST_REPEATS} more" if len(m.repeats) > _MOST_REPEATS else ""
@@ -162,11 +166,15 @@ class Lineage:
         what = f"{wording.quantity(m.value, m.interval, m.metric)}, {wording.plural(m.samples, 'sample')}{how}"
         yield from _row("", f"by the probe {result.probe}: {what}")
         yield from _row("doubt", m.invalid or "")
+        for warning in () if brief else result.warnings[:_MOST_WARNINGS]:
+            yield from _row("warning", warning)
         lines = list(self.trace(result, m)) if self.trace else []
         calls = [call for call in self.raw.calls(result) if not lines or call.file in {one.file for one in lines}]
         texts = [self._line(result, one) for one in lines] or [self._place(call.file) for call in calls[:_MOST_CALLS]]
         for number, text in enumerate(texts):
             yield f"  {'' if number else 'raw output':<{_INDENT - 2}}{text}"
+        if len(lines) >= MOST_LINES:
+            yield from _row("", "and perhaps others")
         for call in (call for call in calls[:_MOST_CALLS] if call.argv):
             yield from self._command(call)
         for source in result.sources:
