@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from bench.measure import budget
 from bench.measure.probe import Check, Context, Option, Probe, ProbeError, Skipped, Tools
-from bench.model import Code, Measurement, Request
+from bench.model import Code, Measurement, Request, Source
 from probes.common.metrics import Between, metrics
 from probes.data import plan
 from probes.data.events import read
@@ -80,7 +80,11 @@ def _survey(ctx: Context, data: str, number: int, seconds: float) -> list[Measur
     events = read(done.stdout, cut=done.returncode != 0)
     for text in doubts(events, data):
         ctx.warn(text)
-    return parse(events, data)
+    found = parse(events, data)
+    for one in (m.labels for m in found if m.metric == IDENTITY):
+        known = ((name, one[name]) for name in ("inventory", "content", "description") if one[name])
+        ctx.sources += [Source(kind=f"data_{name}", name=data, sha256=digest) for name, digest in known]
+    return found
 
 
 def changed(tools: Tools, then: Sequence[Measurement], data: str) -> str | None:

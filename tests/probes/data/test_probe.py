@@ -38,6 +38,10 @@ def test_a_data_set_is_judged_where_it_was_named_and_known_again(tmp_path: Path)
     found = {m.metric: m for m in next(r for r in run.results if r.probe == "data").measurements}
     assert found["data_valid_ratio"].value == 0.99 and found["data_valid_ratio"].interval == (0.99, 0.99)
     assert found["data_documented_ratio"].value == 1.0 and found["data_samples"].value == 200
+    sources = next(r for r in run.results if r.probe == "data").sources
+    assert {one.kind.partition("_")[2]: one.sha256 for one in sources}.items() <= found["data_info"].labels.items()
+    explained = bench("explain", run.id, "data_valid_ratio", "--results", results).stdout
+    assert len(sources) >= 2 and all(one.sha256 in explained for one in sources)
 
     gate = ("gate", "--results", results, "--profile", "data", "--quiet")
     assert bench(*gate).returncode == 0
