@@ -117,7 +117,9 @@ def remove(user: User = None) -> None:
 
 @schedule.command("prune")
 def prune(
-    keep: Annotated[int, Option(min=30, help="Nights of this node to keep; pinned ones always are.")] = _KEEP,
+    keep: Annotated[
+        int, Option(min=30, help="Nights to keep; pinned and signed ones, and those that the gate needs, always are.")
+    ] = _KEEP,
     results: Results = None,
 ) -> None:
     """Remove this node's oldest runs. The nightly unit does it after each run, when the disk is idle.
@@ -128,7 +130,9 @@ def prune(
     from bench.workflows.site import results_root
 
     removed = remove_old(results_root(results), socket.gethostname(), keep)
-    emit(f"removed {len(removed)} runs; the newest {keep} nights and pinned ones stay")
+    emit(
+        f"removed {len(removed)} runs; the newest {keep} nights, pinned, signed and good ones that the gate needs stay"
+    )
 
 
 def _user(asked: bool | None) -> bool:

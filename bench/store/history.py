@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,9 @@ from bench.judge.baseline.epoch import Circumstances, Scope, asked_for, changed,
 from bench.judge.baseline.prediction import Policy
 from bench.judge.baseline.series import SAME_NIGHT_SECONDS, History, Key, StoredRun, by_night, key_of, one_a_night
 from bench.judge.profile import STAND_IN
-from bench.model import Metric, Run
-from bench.store import baselines
-from bench.store.errors import StoreError, one_line, why
+from bench.model import Code, Metric, Run, Status, code_of
+from bench.store import baselines, documents
+from bench.store.errors import StoreError, UnusableRun, one_line, why
 from bench.store.evidence import is_signed
 from bench.store.index import Index, is_sound, seconds_of
 
@@ -209,18 +211,49 @@ def metrics_in(index: Index) -> list[str]:
     return [name for (name,) in index.db.execute("SELECT DISTINCT metric FROM series ORDER BY metric")]
 
 
+def _learnt_from(nights: Sequence[tuple[Path, str, str]], keep: int) -> Iterator[str]:
+    """Of a node's nights (document, run, epoch), newest first, those without which its next one is judged otherwise.
+
+    The newest good ones: where nobody mends a node for ``keep`` nights, its bad nights would become normal. And the
+    first good ones of each epoch among the kept, against which a slow decline is seen. A night that failed may have
+    been worse than the nights before too, or fail as all others do: so good is either, without and with those.
+    """
+    policy, spoilt = Policy(), cache(_spoilt)
+    for most in (0, 1):
+        good = (run for path, run, _ in nights if spoilt(path) <= most)
+        yield from islice(good, policy.window)
+        for epoch in {epoch for _, _, epoch in nights[:keep]}:
+            oldest = (run for path, run, its in reversed(nights) if its == epoch and spoilt(path) <= most)
+            yield from islice(oldest, policy.own_pins)
+
+
+def _spoilt(path: Path) -> int:
+    """0 where the night's verdicts found nothing wrong, 1 for a failed gate, 2 for what is worse than before."""
+    try:
+        run = documents.load(path)
+    except UnusableRun:
+        return 2
+    found = [finding for verdict in run.verdicts for finding in verdict.findings]
+    if any(code_of(finding.reason) in (Code.REGRESSED, Code.SUSPECT) for finding in found):
+        return 2
+    return int(any(finding.status is Status.FAIL for finding in found))
+
+
 def prune(root: Path, host: str, keep: int) -> list[Path]:
     """Remove that node's runs beyond its newest ``keep`` nights, with their raw output; the documents removed.
 
-    A pinned or signed run stays; one that confirms another goes when that one does. The raw output goes first, so that
-    a run whose removal was cut short is still listed and goes the next time. Raises StoreError, and UnusableRun when
-    the pins cannot be read: then nothing is removed.
+    A pinned or signed run stays, and one that the nightly gate still learns from; one that confirms another goes when
+    that one does. The raw output goes first, so that a run whose removal was cut short is still listed and goes the
+    next time. Raises StoreError, and UnusableRun when the pins cannot be read: then nothing is removed.
     """
     pin = baselines.read(root, host).pin
     with Index(root) as index:
-        query = "SELECT path, id, confirms FROM runs WHERE host=? ORDER BY at DESC, path DESC"
-        rows = index.db.execute(query, (host,)).fetchall()
-    kept = {*[run for _, run, confirms in rows if confirms is None][:keep], *(pin.runs if pin else ())}
+        query = "SELECT path, id, confirms, epoch FROM runs WHERE host=? ORDER BY at DESC, path DESC"
+        found = index.db.execute(query, (host,)).fetchall()
+    nights = [(root / "runs" / path, run, epoch) for path, run, confirms, epoch in found if confirms is None]
+    rows = [(path, run, confirms) for path, run, confirms, _ in found]
+    kept = {run for _, run, _ in nights[:keep]}
+    kept |= {*(pin.runs if pin else ()), *(_learnt_from(nights, keep) if nights[keep:] else ())}
     kept |= {run for path, run, _ in rows if is_signed(root / "runs" / path)}
     found = [root / "runs" / path for path, run, confirms in rows if kept.isdisjoint((run, confirms))]
     for path in found:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from bench.judge.baseline.prediction import Policy
 from bench.judge.baseline.series import key_of
 from bench.model import Measurement, Run
 from bench.store.history import prune
@@ -22,6 +23,8 @@ from bench.store.runs import Store, load
 from tests.judge.baseline.make import LATENCY, P99, READ, SEQUENTIAL, Nights, document, measurement, store
 
 KILLS = 200
+#: Before its kernel was another one.
+OLD = {"hostname": "node01", "fingerprint": "a", "facts": {"kernel": "5.15"}}
 KEY = (READ, tuple(sorted(SEQUENTIAL.items())))
 
 
@@ -166,42 +169,70 @@ def test_prune_keeps_the_newest_the_pinned_and_their_raw_output(tmp_path: Path) 
     from bench.store.baselines import Decisions, Pin, write
 
     nights = Nights(tmp_path)
-    nights.add_many(40)
+    nights.add_many(60)
     Nights(tmp_path, host="node02").add_many(3)
     for path in list((tmp_path / "runs/node01").glob("*.json")):
         path.with_suffix(".raw").mkdir()
         (path.with_suffix(".raw") / "fio.json").write_text("{}")
-    write(tmp_path, Decisions(hostname="node01", pin=Pin(runs=("node01-00002",), at="now")))
-    assert len(prune(tmp_path, "node01", 30)) == 9
+    write(tmp_path, Decisions(hostname="node01", pin=Pin(runs=("node01-00022",), at="now")))
+    assert len(prune(tmp_path, "node01", 30)) == 15
     left = {load(path).id for path in (tmp_path / "runs/node01").glob("*.json")}
-    assert left == {"node01-00002", *(f"node01-{number:05d}" for number in range(10, 40))}
-    assert len(list((tmp_path / "runs/node01").glob("*.raw"))) == 31
+    numbers = [*range(Policy().own_pins), 22, *range(30, 60)]  # an epoch's first nights are what its decline is seen by
+    assert left == {f"node01-{number:05d}" for number in numbers}
+    assert len(list((tmp_path / "runs/node01").glob("*.raw"))) == 45
     assert len(list((tmp_path / "runs/node02").glob("*.json"))) == 3
     assert prune(tmp_path, "node01", 30) == []
 
 
+def judged(finding: dict[str, Any]) -> dict[str, Any]:
+    """What a document has of a verdict with one such finding."""
+    found = {"metric": READ, "labels": {}, "limit": {"min": 1.0}, "required": True, "source": "s", "remedy": "",
+             "observed": 2.0, **finding}  # fmt: skip
+    return {"verdicts": [{"profile": "p", "digest": "d", "decision": "NO-GO", "score": 1.0, "findings": [found]}]}
+
+
+@pytest.mark.parametrize("bad", [{"status": "fail", "reason": "regressed: 30 % slower"}, {"status": "fail"}])
+def test_the_last_good_nights_of_a_node_that_nobody_mends_stay(tmp_path: Path, bad: dict[str, Any]) -> None:
+    """After ``keep`` bad nights the good ones were gone, and what was bad had become normal."""
+    nights, window = Nights(tmp_path), Policy().window
+    nights.add_many(100)
+    nights.add_many(60, read=0.7, **judged(bad))
+    removed = prune(tmp_path, "node01", 30)
+    left = {load(path).id for path in (tmp_path / "runs/node01").glob("*.json")}
+    first, bad_ones = range(Policy().own_pins), range(130, 160)
+    assert left == {f"node01-{number:05d}" for number in (*first, *range(100 - window, 100), *bad_ones)}
+    assert len(removed) == 160 - len(left)
+
+
+def test_where_every_night_fails_the_newest_stay_as_before(tmp_path: Path) -> None:
+    nights = Nights(tmp_path)
+    nights.add_many(60, **judged({"status": "fail"}))
+    prune(tmp_path, "node01", 30)
+    assert len(list((tmp_path / "runs/node01").glob("*.json"))) == 30 + Policy().own_pins
+
+
 def test_prune_keeps_what_is_signed_and_what_confirms_it(tmp_path: Path) -> None:
     nights = Nights(tmp_path)
-    first = nights.add()
+    first = nights.add(node=OLD)
     request = {**first["request"], "options": {"confirms": first["id"]}}
-    store(tmp_path, document(900, [measurement(READ, 1.0, SEQUENTIAL)], at=None, request=request))
-    nights.add_many(31)
+    store(tmp_path, document(900, [measurement(READ, 1.0, SEQUENTIAL)], at=None, request=request, node=OLD))
+    nights.add_many(45)
     path = next(path for path in (tmp_path / "runs/node01").glob("*.json") if load(path).id == first["id"])
     half = path.with_name(f"{path.stem}.intoto.json")
     half.write_text("{}")
     half.with_name(f"{half.name}.sig").write_text("signature")
     assert len(prune(tmp_path, "node01", 30)) == 1
-    assert len([name for name in path.parent.iterdir() if name.suffix == ".json"]) == 30 + 3
+    assert len([name for name in path.parent.iterdir() if name.suffix == ".json"]) == 30 + Policy().own_pins + 3
     half.with_name(f"{half.name}.sig").unlink()  # a statement that nobody signed keeps nothing
     assert len(prune(tmp_path, "node01", 30)) == 2
 
 
 def test_a_second_measurement_goes_with_its_night(tmp_path: Path) -> None:
     nights = Nights(tmp_path)
-    first = nights.add()
+    first = nights.add(node=OLD)
     request = {**first["request"], "options": {"confirms": first["id"]}}
-    store(tmp_path, document(900, [measurement(READ, 1.0, SEQUENTIAL)], at=None, request=request))
-    nights.add_many(30)
+    store(tmp_path, document(900, [measurement(READ, 1.0, SEQUENTIAL)], at=None, request=request, node=OLD))
+    nights.add_many(31)
     assert len(prune(tmp_path, "node01", 30)) == 2
 
 
