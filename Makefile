@@ -52,7 +52,7 @@ perf: $(DEV_STAMP) tools ## speed claims, as ratios measured side by side
 	$(BIN)/python -m tests.perf $(ARGS)
 
 error-rates: $(DEV_STAMP) ## wrong decisions of absolute gates, false alarms and power of the nightly gate, simulated
-	$(BIN)/python -m tests.accuracy.absolute_rates
+	$(BIN)/python -m tests.accuracy.absolute_rates $(ABSOLUTE)
 	$(BIN)/python -m tests.accuracy.error_rates $(ARGS)
 
 images: $(DEV_STAMP) test-tools ## the pictures in docs/images, from committed runs

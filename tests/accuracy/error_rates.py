@@ -190,26 +190,46 @@ def _line(name: str, row: Row) -> str:
     return f"  {name:<22}{cells}"
 
 
-def _claims(world: str, rule: str, row: Row) -> list[str]:
-    """What the docs promise, for ours, with what a thousand gate-nights leave open: each that fails, as a line."""
-    calm, pooled = world in ("normal", "mixed"), rule.endswith("siblings")
-    wanted = [("false", row["false"] <= (1.3 if calm else 3.0)), ("GO", row["go33"] >= 90.0)]
-    wanted += [("p20", row["p20"] >= 90.0), ("p10", row["p10"] >= 35.0)]
-    hard = not pooled or world in ("autocorrelated", "mixed", "slow night")
-    wanted += [("lasting", row["lasting"] >= (84.0 if hard else 90.0)), ("least", 75.0 <= row["least"] <= 86.0)]
+#: What the rule of before gave on the same draws of 1,000 gate-nights, with siblings and alone: false, 5 %, 10 %,
+#: 20 %, lasting. Ours is to alarm no more often, and to find no less. False alarms of a node alone are of 7,720 nights.
+BEFORE = {
+    "normal": ((0.4, 5.2, 39.8, 95.8, 91.3), (0.6, 5.1, 37.9, 95.0, 89.5)),
+    "autocorrelated": ((1.2, 5.4, 41.6, 96.4, 86.4), (1.4, 5.2, 39.5, 95.7, 84.1)),
+    "heavy-tailed": ((1.9, 6.9, 48.2, 97.3, 94.7), (1.85, 6.9, 46.3, 96.6, 93.2)),
+    "mixed": ((0.3, 4.3, 37.8, 95.1, 89.4), (0.83, 4.2, 35.7, 94.2, 87.4)),
+    "slow night": ((1.7, 4.0, 33.1, 94.2, 88.2), (1.93, 4.1, 31.8, 93.0, 85.7)),
+}
+FOUND = ("p5", "p10", "p20", "lasting")
+
+
+def _open(share: float, draws: float) -> float:
+    """What so many draws leave open of a share, both in per cent: two standard deviations."""
+    return 2.0 * math.sqrt(share * (100.0 - share) / draws)
+
+
+def _claims(world: str, rule: str, row: Row, gates: int) -> list[str]:
+    """What the docs promise, for ours: each that fails by more than so many draws leave open, as a line."""
+    false, *found = BEFORE[world][not rule.endswith("siblings")]
+    wanted = [("false", row["false"] <= false + _open(false, gates)), ("GO", row["go33"] >= 95.0 - _open(95.0, gates))]
+    wanted += [
+        (name, row[name] >= share - _open(share, gates * METRICS)) for name, share in zip(FOUND, found, strict=True)
+    ]
+    wanted += [("least", 77.0 <= row["least"] <= 86.0)]
     return [f"{world}, {rule}: {name} is {row[name]:.2f} %" for name, good in wanted if not good]
 
 
-def _over_many_nights(pool: multiprocessing.pool.Pool, nodes: int, worlds: Sequence[str], stays: float) -> list[str]:
+def _over_many_nights(
+    pool: multiprocessing.pool.Pool, nodes: int, series: int, worlds: Sequence[str], stays: float
+) -> list[str]:
     """Prints what hundreds of nights bring; each claim that does not hold, as a line."""
     failed = []
-    print(f"a decline of {100 * A_NIGHT:.1f} % a night: lost when found, per cent, of {nodes} series", flush=True)
-    jobs = [(spread, start, nodes) for spread in SPREADS for start in (0, 14, 60)]
+    print(f"a decline of {100 * A_NIGHT:.1f} % a night: lost when found, per cent, of {series} series", flush=True)
+    jobs = [(spread, start, series) for spread in SPREADS for start in (0, 14, 60)]
     for (spread, start, _), costs in zip(jobs, pool.map(decline, jobs, chunksize=1), strict=True):
         middle, most, late = float(np.median(costs)), max(costs), sum(cost >= TOO_MUCH for cost in costs)
         told = f"nights vary by {100 * spread:.0f} %, from night {start}"
         print(f"  {told:<36}median {100 * middle:4.1f}  most {100 * most:4.1f}  15 % or more {late}", flush=True)
-        failed += [f"{told}: {late} of {nodes} lost 15 %"] if start and late > nodes / 20 else []
+        failed += [f"{told}: {late} of {series} lost 15 %"] if late else []
     drop = f"a drop of {100 * BROKEN:.0f} % at night {BASELINE} that nobody mends"
     print(f"{drop}: nights of {NIGHTS} that are not REGRESSED")
     broken = [(spread, nodes) for spread in SPREADS]
@@ -225,7 +245,9 @@ def _over_many_nights(pool: multiprocessing.pool.Pool, nodes: int, worlds: Seque
         total[world] += bad, of
     for world, (alarms, gate_nights) in total.items():
         print(f"  {world:<22}{100 * alarms / gate_nights:>9.1f}", flush=True)
-        failed += [f"{world}, many nights: NO-GO too often"] if alarms > 0.05 * gate_nights else []
+        false = BEFORE[world][1][0]
+        most = false + _open(false, gate_nights)
+        failed += [f"{world}, many nights: NO-GO too often"] if 100 * alarms > most * gate_nights else []
     return failed
 
 
@@ -233,7 +255,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--gates", type=int, default=1000, help="gate-nights a world")
     parser.add_argument("--nights", type=int, default=30, help="baseline nights")
-    parser.add_argument("--nodes", type=int, default=40, help="nodes, or series, that are followed over many nights")
+    parser.add_argument("--nodes", type=int, default=40, help="nodes that are followed over many nights")
+    parser.add_argument("--series", type=int, default=200, help="series that decline")
     parser.add_argument("--only", action="append", choices=list(RULES), help="only this rule; again for more")
     parser.add_argument("--world", action="append", choices=WORLDS, help="only this world; again for more")
     parser.add_argument("--stays", type=float, default=0.5, help="share of the night that a second measurement shares")
@@ -249,7 +272,7 @@ def main() -> int:
             print(world, flush=True)
             for rule, row in measure(pool, world, asked.gates, asked.nights, asked.stays, rules).items():
                 print(_line(rule, row), flush=True)
-                failed += _claims(world, rule, row) if rule.startswith("ours") else []
+                failed += _claims(world, rule, row, asked.gates) if rule.startswith("ours") else []
         for false in (0.01, 0.014, 0.019):
             known, learnt = (100 * best(0.10, false, nights) for nights in (None, asked.nights))
             print(
@@ -257,7 +280,7 @@ def main() -> int:
                 f"or {learnt:.1f} where {asked.nights} nights taught the level",
                 flush=True,
             )
-        failed += _over_many_nights(pool, asked.nodes, asked.world or WORLDS, asked.stays)
+        failed += _over_many_nights(pool, asked.nodes, asked.series, asked.world or WORLDS, asked.stays)
     for line in failed:
         print(f"FAIL {line}")
     print(f"{'FAIL' if failed else 'ok  '} error rates of the nightly gate ({time.monotonic() - started:.0f} s)")
