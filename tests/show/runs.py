@@ -13,7 +13,7 @@ from bench.workflows.judging import concluded
 
 ROOT = Path(__file__).parents[2]
 CATALOG: Catalog = load_catalog(["distributed-training", "batch-inference", "realtime-inference"])
-H200 = ROOT / "results/reference/h200-2026-11-26/run-standard.json"
+H200 = ROOT / "results/reference/h200-2026-11-26-second/run-standard.json"
 H100 = "NVIDIA H100 80GB HBM3"
 
 
