@@ -81,7 +81,7 @@ def tool_version(tool: str, timeout: float = 10) -> str | None:
 
 def nvidia_driver() -> str | None:
     """The version of the NVIDIA driver that is loaded."""
-    return _found(r"Module\s+(\d[\d.]+)", "/proc/driver/nvidia/version")
+    return _found(r"Module\s+(\d[\d.]+)", _NVIDIA / "version")
 
 
 def versions(timeout: float = 10) -> dict[str, str]:
