@@ -40,6 +40,8 @@ def join(
 ) -> int:
     """Judge what srun, an Indexed Job, Ray or `bench fleet run` left in DIR. Nothing is measured.
 
+    Exit status: 0 GO, 1 NO-GO, 2 no verdict, 3 INCONCLUSIVE, which a host without a result makes it.
+
     Examples:  bench fleet join /shared/acceptance --expect hosts.txt    bench fleet join results/fleet/3f9a --json
     """
     from bench.fleet.join.folder import join_folder
@@ -157,6 +159,8 @@ def run(
     """Measure every node, every pair and all together; one verdict.
 
     -i needs ssh and aiready-bench[fleet] here, --slurm an allocation, --ray aiready-bench[ray].
+
+    Exit status: 0 GO, 1 NO-GO, 2 no verdict, 3 INCONCLUSIVE, which a host without a result makes it.
 
     Examples:  bench fleet run -i hosts.ini --storage /data    bench fleet run --resume 3f9a1c
                bench fleet run --slurm --storage /data         bench fleet run --ray auto --storage /data

@@ -89,6 +89,6 @@ def test_the_doctor_tells_programs_its_status_the_versions_and_each_check(tmp_pa
     assert (found["status"] == 0) is all(check["ok"] for check in found["checks"])
 
 
-@pytest.mark.parametrize("command", ["run", "gate", "doctor"])
+@pytest.mark.parametrize("command", ["run", "gate", "doctor", "fleet run", "fleet join"])
 def test_help_tells_the_exit_status(command: str, tmp_path: Path) -> None:
-    assert "Exit status: 0 " in bench(command, "--help", cwd=tmp_path).stdout
+    assert "Exit status: 0 " in bench(*command.split(), "--help", cwd=tmp_path).stdout
