@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from bench.cli.options import Json, Profiles, Results, Word, duration
+from bench.cli.options import File, Json, Profiles, Results, Word, duration
 from bench.cli.output import emit, emit_json, emit_lines
 from bench.errors import UserError
 
@@ -17,14 +17,21 @@ if TYPE_CHECKING:
 Evidence = Annotated[
     Word, Argument(metavar="[RUN]", help="A run, or the folder of a fleet run; default: this node's newest run.")
 ]
-Key = Annotated[Path, Option("--key", help="SSH key; its public half or certificate where an agent holds it.")]
+Key = Annotated[
+    File,
+    Option(
+        "--key",
+        envvar="BENCH_SIGN_KEY",
+        help="SSH key; its public half or certificate where an agent holds it. Default: your own, of ~/.ssh.",
+    ),
+]
 Nonce = Annotated[Word, Option(help="A verifier's own word, signed with it: the evidence is not of before.")]
 MaxAge = Annotated[Word, Option(help="How long after its start the run may answer, 26h say.")]
 
 
 def sign(
-    key: Key,
     run: Evidence = None,
+    key: Key = None,
     nonce: Nonce = None,
     max_age: MaxAge = None,
     profile: Profiles = None,
@@ -34,14 +41,14 @@ def sign(
 
     --profile names the files of profiles that are not shipped. No network is needed.
 
-    Examples:  bench sign --key ~/.ssh/id_ed25519    bench sign 3f9a --key ~/.ssh/id_ed25519.pub --nonce 8c1d
+    Examples:  bench sign    bench sign 3f9a --key ~/.ssh/id_ed25519.pub --nonce 8c1d
     """
     from bench.measure.tools import Signals
     from bench.workflows import evidence
     from bench.workflows.catalog import Catalog, declared
     from bench.workflows.site import open_store
 
-    store = open_store(results)
+    store, key = open_store(results), key or evidence.own_key()
     path, told = evidence.place(store, run), evidence.told_now(nonce, seconds(max_age))
     with Signals() as signals:
         if path.is_dir():

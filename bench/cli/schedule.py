@@ -33,7 +33,7 @@ def install(
     results: Results = None,
     at: Annotated[str, Option(help="When, HH:MM of the node's own clock.")] = "02:00",
     delay: Annotated[str, Option(help="Spread the nodes over this long, each by a fixed part.")] = "90m",
-    keep: Annotated[int, Option(min=30, help="Nights to keep; pinned ones are never removed.")] = _KEEP,
+    keep: Annotated[int, Option(min=30, help="Nights to keep; pinned and signed ones are never removed.")] = _KEEP,
     account: Annotated[str | None, Option(help="The account that the system unit runs as; default root.")] = None,
     user: User = None,
     show: Annotated[bool, Option("--print", help="Print the files; install nothing.")] = False,

@@ -6,16 +6,15 @@ Only regular files below the run's own folder are read, and links are not follow
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bench.measure.jsonl import decoded
+from bench.measure.regular_files import NotReadable, read_below
 from bench.model import Evidence, ProbeResult
 
 _INDEX = "tools.jsonl"
@@ -57,19 +56,9 @@ class RawOutput:
     @cache  # noqa: B019 - lives as long as one command
     def read(self, relative: str) -> bytes | None:
         """The content of a regular file below the folder; None for anything else, whatever the path says."""
-        parts = PurePosixPath(relative).parts
-        if self.folder is None or not parts or parts[0] == "/" or ".." in parts or "\0" in relative:
-            return None
-        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-        with ExitStack() as opened, suppress(OSError, UnicodeError):
-            at = os.open(self.folder, flags | os.O_DIRECTORY)
-            opened.callback(os.close, at)
-            for part in parts:
-                at = os.open(part, flags | os.O_NOFOLLOW, dir_fd=at)
-                opened.callback(os.close, at)
-            found = os.fstat(at)
-            if stat.S_ISREG(found.st_mode) and found.st_size <= _MAX_BYTES:
-                return open(at, "rb", closefd=False).read(_MAX_BYTES)
+        if self.folder is not None:
+            with suppress(NotReadable):
+                return read_below(self.folder, relative, _MAX_BYTES)
         return None
 
     def text(self, relative: str) -> str:

@@ -89,6 +89,15 @@ def place(store: Store, reference: str | None) -> Path:
 # --- signing
 
 
+def own_key() -> Path:
+    """The SSH key that the user has, by its usual name (ssh(1), IdentityFile). Raises UserError for none."""
+    usual = (Path.home() / ".ssh" / f"id_{kind}" for kind in ("ed25519", "ed25519_sk", "ecdsa", "ecdsa_sk", "rsa"))
+    found = next((key for key in usual if key.is_file()), None)
+    if found is None:
+        raise UserError("no key of yours lies in ~/.ssh; name one with --key KEY, or make one: ssh-keygen -t ed25519")
+    return found
+
+
 def check_key(key: Path, signals: Signals | None = None) -> None:
     """Raises UserError, before minutes of measuring, for a key that cannot sign."""
     ssh_signature.sign(key, "aiready-bench: can this key sign?\n", signals)

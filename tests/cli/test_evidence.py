@@ -546,6 +546,19 @@ def test_a_key_that_cannot_sign_is_one_line(
     assert before == (place.statement.read_bytes(), place.signature.read_bytes())
 
 
+def test_by_default_one_s_own_key_signs(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(place.folder))
+    monkeypatch.delenv("BENCH_SIGN_KEY", raising=False)
+    words: list[str | Path] = ["sign", place.run, "--profile", "site.toml"]
+    found = place.bench(*words)
+    assert found.status == 2 and "no key of yours lies in ~/.ssh" in found.err
+    (place.folder / ".ssh").mkdir()
+    for suffix in ("", ".pub"):
+        (place.folder / f"key{suffix}").rename(place.folder / f".ssh/id_ed25519{suffix}")
+    assert place.bench(*words).status == 0
+    assert place.verify().status == 0
+
+
 # --- what is not signed
 
 
