@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import random
@@ -23,6 +24,7 @@ from bench.judge.statement import OURS, TEST_RESULT
 from bench.model import Run
 from bench.store.evidence import digests
 from bench.workflows.catalog import load_catalog
+from bench.workflows.evidence import Wanted, verify
 from bench.workflows.fleet import judgement
 from bench.workflows.judging import concluded
 from tests.golden import recorded
@@ -414,6 +416,47 @@ def test_any_bit_of_any_file_matters(seed: int, place: Place) -> None:
         at += 1
     flip(file, at, chance.randrange(7))
     assert place.verify().status == 1
+
+
+def _places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The way to everything in a document."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, child in inside:
+        yield (*at, key)
+        yield from _places(child, (*at, key))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_statement_of_whatever_form_is_answered(seed: int, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signed by one who may sign, and yet hostile: it holds or it does not, and is never a fault of ours."""
+    monkeypatch.setattr("bench.measure.ssh_signature.signer", lambda *_: (ME, ""))
+    whole, chance = json.loads(place.statement.read_text()), random.Random(seed)
+    junk: list[Any] = [
+        None,
+        True,
+        -1,
+        1e308,
+        "",
+        "../x",
+        "/etc/passwd",
+        "\0",
+        "\ud800",
+        [],
+        {},
+        [[]],
+        {"a": 1},
+        10**400,
+    ]
+    places, wanted = list(_places(whole)), Wanted(place.folder / "allowed", [str(place.folder / "site.toml")], go=True)
+    for _ in range(25):
+        told = copy.deepcopy(whole)
+        *way, last = chance.choice(places)
+        inner = told
+        for key in way:
+            inner = inner[key]
+        inner[last] = chance.choice(junk)
+        place.statement.write_text(json.dumps(told))
+        assert all(line and line == line.strip() for line in verify(place.run, wanted).problems)
 
 
 @pytest.mark.parametrize(

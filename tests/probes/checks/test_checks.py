@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
+import re
 import subprocess
 import time
 from collections.abc import Callable
@@ -138,6 +140,26 @@ def test_what_is_no_file_is_refused_at_once(path: str, tmp_path: Path) -> None:
 def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
     text = GOOD.replace('"on-call"', '"residency"').replace('"policy.txt"', '"/x"').replace("answer", "anser", 1)
     assert [line.split(":")[1] for line in mistakes(text, tmp_path)] == ["5", "6", "11"]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_a_file_holds_each_mistake_has_its_line(seed: int) -> None:
+    """Two hundred files a seed, each a good one with a few characters replaced by others that mean something."""
+    chance, found = random.Random(seed), [0, 0]
+    pieces = ['"', "'", "[", "]", "{", "=", "\n", "#", ".", "1", "\\", "\0", "é", "[[check]]", "name", 'sha256 = "x"',
+              "expires = 2027-01-01", "\t", ",", "true"]  # fmt: skip
+    for _ in range(200):
+        text = GOOD
+        for _ in range(chance.randint(1, 4)):
+            at, more = chance.randrange(len(text)), chance.choices(pieces, k=chance.randint(0, 2))
+            text = text[:at] + "".join(more) + text[at + chance.choice([0, 1, 2, 5, 40]) :]
+        try:
+            assert load(text, "c.toml")
+            found[0] += 1
+        except TomlError as error:
+            assert all(re.match(r"c\.toml:[1-9]\d*: .", line) for line in error.mistakes)
+            found[1] += 1
+    assert min(found) > 10
 
 
 # --- what stands and what does not
