@@ -220,6 +220,8 @@ def test_what_does_not_stand_is_no_go_with_its_line(old: str, new: str, metric: 
     assert (decision, figures[metric], sum(figures.values())) == ("NO-GO", 1.0, 1.0)
     (text,) = told
     assert line in text
+    explained = said(["explain", metric, "--results", "results"], tmp_path, tmp_path).text()
+    assert " ".join(text.split()) in " ".join(explained.split())
 
 
 def test_what_to_do_next_asks_for_the_same_checks(tmp_path: Path) -> None:
