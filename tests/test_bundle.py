@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -18,10 +21,8 @@ BARE = ("sh", "env", "setpriv", "uname")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built for this Python and processor, in a folder with a space in its name."""
-    out = tmp_path_factory.mktemp("a bundle")
+def built(out: Path) -> Path:
+    """For this Python and processor."""
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
     words = [ROOT / "tools/bundle", Path(sys.prefix) / "bin/pip", version, platform.machine(), out]
     done = subprocess.run(list(map(str, words)), capture_output=True, text=True, timeout=400, check=False)
@@ -29,6 +30,26 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (made,) = out.iterdir()
     assert done.stdout.strip().endswith(str(made))
     return made
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """In a folder with a space in its name."""
+    return built(tmp_path_factory.mktemp("a bundle"))
+
+
+def torch_alone(folder: Path) -> Path:
+    """torch and what it requires, as a node has it that has nothing of ours."""
+    queue, seen = ["torch"], {"torch"}
+    while queue:
+        with suppress(metadata.PackageNotFoundError):  # of another platform
+            found = metadata.distribution(queue.pop())
+            for top in {file.parts[0] for file in found.files or ()} - {"..", "__pycache__"}:
+                (folder / top).symlink_to(Path(str(found.locate_file(top))))
+            plain = {re.split(r"[^\w.-]", line)[0] for line in found.requires or () if "extra ==" not in line} - seen
+            seen |= plain
+            queue += sorted(plain)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -55,18 +76,24 @@ def on(node: tuple[Path, dict[str, str]], bundle: Path, *words: str) -> subproce
     )  # fmt: skip
 
 
-def test_a_bare_node_measures_judges_and_reports(bundle: Path, node: tuple[Path, dict[str, str]]) -> None:
-    home, _ = node
+def test_a_bare_node_measures_judges_and_reports(
+    bundle: Path, node: tuple[Path, dict[str, str]], tmp_path: Path
+) -> None:
+    home, env = node
     said = json.loads(on(node, bundle, "doctor", "--json").stdout)
     checks = {check["name"]: check for check in said["checks"]}
     assert checks["fio"]["ok"] and "carried" not in checks["inference"]["detail"]
     assert "torch_missing" in checks["inference"]["detail"], "torch is the node's own"
 
-    ran = on(node, bundle, "run", "--json", "--effort", "quick", "--probe", "storage", "--storage", str(home),
-             "--results", str(home / "results"), "--no-quiet-check")  # fmt: skip
+    env["PYTHONPATH"] = str(torch_alone(tmp_path))  # and now it has it
+    checks = {check["name"]: check for check in json.loads(on(node, bundle, "doctor", "--json").stdout)["checks"]}
+    assert checks["inference"]["ok"], checks["inference"]
+    ran = on(node, bundle, "run", "--json", "--effort", "quick", "--probe", "storage", "--probe", "inference",
+             "--accelerator", "cpu", "--storage", str(home), "--results", str(home / "results"),
+             "--no-quiet-check")  # fmt: skip
     assert ran.returncode in (1, 3), ran.stderr
-    (storage,) = [result for result in json.loads(ran.stdout)["results"] if result["probe"] == "storage"]
-    assert storage["outcome"] == "ok", storage["reason"]
+    measured = {result["probe"]: result for result in json.loads(ran.stdout)["results"]}
+    assert [measured[probe]["outcome"] for probe in ("storage", "inference")] == ["ok", "ok"], measured
 
     judged = on(node, bundle, "gate", "--json", "--results", str(home / "results"))
     assert judged.returncode == ran.returncode and json.loads(judged.stdout)["verdicts"]
