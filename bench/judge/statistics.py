@@ -156,12 +156,10 @@ def _student_interval(ordered: Sequence[float], confidence: float) -> Interval:
 
 
 def _binomial_cdf(k: int, n: int, p: float) -> float:
-    """P(Binomial(n, p) <= k), also for k < 0 (0) and k >= n (1)."""
-    from scipy.special import bdtr
-
+    """P(Binomial(n, p) <= k), also for k < 0 (0) and k >= n (1): I_x(n - k, k + 1) at x = 1 - p."""
     if k < 0:
         return 0.0
-    return 1.0 if k >= n else float(bdtr(float(k), n, p))
+    return 1.0 if k >= n else _beta_share(1.0 - p, float(n - k), k + 1.0)
 
 
 def _largest_rank_under(tail: float, n: int, q: float) -> int:
@@ -170,7 +168,7 @@ def _largest_rank_under(tail: float, n: int, q: float) -> int:
 
 
 _TINY = 1e-300
-_STEPS = 300
+_STEPS, _MOST_TERMS = 300, 20_000
 _SERIES_FROM = 12.0
 
 
@@ -214,10 +212,10 @@ def _beta_share(x: float, a: float, b: float) -> float:
 
 
 def _beta_fraction(x: float, a: float, b: float) -> float:
-    """The continued fraction, by Lentz's method."""
+    """The continued fraction, by Lentz's method: some sqrt(max(a, b)) steps (Numerical Recipes, 6.4)."""
     c, d = 1.0, 1.0 / (1.0 - (a + b) * x / (a + 1.0) or _TINY)
     found = d
-    for m in range(1, _STEPS):
+    for m in range(1, _MOST_TERMS):
         for term in (
             m * (b - m) * x / ((a + 2 * m - 1.0) * (a + 2 * m)),
             -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1.0)),

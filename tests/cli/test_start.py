@@ -32,5 +32,13 @@ def test_nothing_heavy_is_loaded(arguments: tuple[str, ...], tmp_path: Path) -> 
     assert not loaded & set(HEAVY)
 
 
+@pytest.mark.parametrize("name", ["feed", "peer", "gpu"])
+def test_judging_a_stored_run_loads_nothing_heavy(name: str, tmp_path: Path) -> None:
+    """Adding network and model up asked scipy for a binomial's tail, which took longer than the rest of the gate."""
+    document = Path(__file__).parents[1] / f"recorded/runs/{name}.json"
+    (tmp_path / "run.json").write_bytes(document.read_bytes())
+    assert not imported("gate", "run.json", "--results", ".", cwd=tmp_path) & set(HEAVY)
+
+
 def test_help_does_not_even_load_the_probes(tmp_path: Path) -> None:
     assert not imported("--help", cwd=tmp_path) & {"probes", "pydantic", "rich"}

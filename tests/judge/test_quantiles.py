@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from scipy import special
 
-from bench.judge.statistics import digamma, t_quantile, t_tail, trigamma, z_quantile
+from bench.judge.statistics import _binomial_cdf, digamma, t_quantile, t_tail, trigamma, z_quantile
 
 
 @pytest.mark.parametrize("df", [1.0, 2.0, 5.5, 6.0, 13.0, 26.3, 29.0, 49.9, 200.0])
@@ -24,6 +24,14 @@ def test_normal_is_scipys(share: float) -> None:
 def test_gamma_derivatives_are_scipys(x: float) -> None:
     assert digamma(x) == pytest.approx(special.digamma(x), rel=1e-9, abs=1e-10)
     assert trigamma(x) == pytest.approx(special.polygamma(1, x), rel=1e-9)
+
+
+@pytest.mark.parametrize("n", [1, 7, 50, 459, 30_000, 2_000_000])
+@pytest.mark.parametrize("p", [0.001, 0.3, 0.5, 0.99, 0.999])
+def test_binomials_are_scipys(n: int, p: float) -> None:
+    for spread in (-4.0, -1.0, 0.0, 1.0, 4.0):
+        k = min(max(round(n * p + spread * (n * p * (1.0 - p)) ** 0.5), 0), n)
+        assert _binomial_cdf(k, n, p) == pytest.approx(special.bdtr(float(k), n, p), rel=2e-6)
 
 
 @pytest.mark.parametrize(("level", "df"), [(0.0, 5.0), (0.6, 5.0), (0.01, 0.5)])
