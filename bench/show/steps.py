@@ -88,7 +88,7 @@ class _Steps:
     def _absent_hardware(self, needs: set[str | None]) -> Iterator[Step]:
         request = self.run.request
         if PEER in needs and not request.peers:
-            peered = request.model_copy(update={"peers": ("HOST",)})
+            peered = request.model_copy(update={"peers": ("HOST",), "accelerator": "auto"})
             of_peers = [probe for probe in self.probes.values() if probe.peer_seconds is not None]
             seconds = sum(probe.time(peered) for probe in of_peers)
             command = self.command([probe.name for probe in of_peers], peered)
@@ -123,7 +123,7 @@ class _Steps:
             words += [f"--storage {_word(path)}" for path in request.storage]
         if any(probe.peer_seconds is not None for probe in chosen):
             words += [f"--peer {_word(peer)}" for peer in request.peers]
-        if request.accelerator != "auto" and any(not probe.peer_seconds for probe in chosen):
+        if request.accelerator != "auto" and any("accelerator" in probe.facts for probe in chosen):
             words += [f"--accelerator {_word(request.accelerator)}"]
         return " ".join([*words, *_options(chosen, request), more]).strip()
 
