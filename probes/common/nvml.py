@@ -179,6 +179,10 @@ class Readable(ABC):
     def fast(self) -> dict[str, Any]:
         """The set that is read once a second: no call of it takes longer than some microseconds on a sound driver."""
 
+    def reasons(self) -> int | None:
+        """The bits that say why the clocks are held down now; None where there are none to read."""
+        return None
+
     @abstractmethod
     def health(self) -> dict[str, Any]:
         """The set that is read before and after each probe, never during a stage."""
@@ -246,6 +250,10 @@ class Card(Readable):
             "nvlink_errors": self._nvlink_errors,
         })  # fmt: skip
         return {**found, **self._fields(_HEALTH_FIELDS)}
+
+    def reasons(self) -> int | None:
+        bits: int | None = self.read("reasons", self._reasons)
+        return bits
 
     def uuid(self) -> str:
         """Its identity; empty where it has none to say."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from functools import partial
@@ -13,20 +14,34 @@ T = TypeVar("T")
 
 
 class CallThread:
-    """Runs functions one after another on a daemon thread; whoever asks waits no longer than it wants to."""
+    """Runs functions one after another on a daemon thread; whoever asks waits no longer than it wants to.
+
+    Between them it runs ``meanwhile``, where that is set, over and over: it answers after how many seconds again.
+    """
 
     def __init__(self, name: str) -> None:
+        self.meanwhile: Callable[[], float] | None = None
         self._latest: Future[Any] | None = None
         self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
         threading.Thread(target=self._work, name=name, daemon=True).start()
 
     def _work(self) -> None:
-        while (given := self._jobs.get()) is not None:
+        due = None
+        while True:
+            try:
+                given = self._jobs.get(timeout=None if due is None else max(0.0, due - time.monotonic()))
+            except queue.Empty:
+                meanwhile = self.meanwhile
+                due = time.monotonic() + meanwhile() if meanwhile else None
+                continue
+            if given is None:
+                return
             job, answer = given
             try:
                 answer.set_result(job())
             except Exception as error:  # noqa: BLE001 - raised again in the thread that asked
                 answer.set_exception(error)
+            due = due or (time.monotonic() if self.meanwhile else None)
 
     @property
     def late(self) -> bool:

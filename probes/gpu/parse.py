@@ -5,13 +5,14 @@ A card's sample is the watcher's with the card's own readings beside the node's.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 from bench.judge import statistics
 from bench.model import Measurement
-from probes.common.metrics import Labels, figure
+from probes.common.metrics import Labels, figure, of_counts
 from probes.common.nvml import THROTTLE_FIELDS
 from probes.common.windows import Sample, Stage, finite, read, seconds
 from probes.gpu.drivers import VIOLATIONS
@@ -191,9 +192,9 @@ _LEAST_SECONDS = 5.0
 def _clock_limits(stage: Stage, labels: Labels) -> Iterator[Measurement]:
     """By reason, the share of the stage: from cumulative counters where there are any, else from the bits polled.
 
-    A share of few polled bits is known badly, and its interval says so. One sample in a stage is left undecided by any
-    limit of some percent, as it should be: a card may show the bit for a moment while it changes its power state. Where
-    the counters cover heat and power brake, the bit for any hardware slowdown is only told when it was seen.
+    A share of few polled bits is known badly, and its interval says so; what is polled often is told of the whole run
+    (`polled_faults`). Where the counters cover heat and power brake, the bit for any hardware slowdown is only told
+    when it was seen.
     """
     counted = set()
     for reason in dict.fromkeys([*THROTTLE_FIELDS, *VIOLATIONS]):
@@ -204,10 +205,37 @@ def _clock_limits(stage: Stage, labels: Labels) -> Iterator[Measurement]:
             yield figure(_metric(reason), min(1.0, held[0] / 1e9 / lasted), named)
     seen = [reasons(int(bits)) for bits in stage.values("reasons")]
     wanted = {reason for present in seen for reason in present} | (set() if counted & FAULTS else FAULTS)
+    wanted -= FAULTS if any("polls" in sample for window in stage.windows for sample in window) else set()
     for reason in sorted(wanted - counted - _NO_LIMIT) if seen else ():
         times, named = sum(reason in present for present in seen), {**labels, "method": "polled", "reason": reason}
         interval = statistics.binomial_interval(times, len(seen))
         yield figure(_metric(reason), times / len(seen), named, interval, len(seen))
+
+
+def polled_faults(found: Sequence[Stage], index: str) -> Iterator[Measurement]:
+    """Where a driver counts no time: by reason, the share of the polls of all probes that made the card work.
+
+    A stage alone is too short for a share of 1 %: none of 369 polls says so with 95 %.
+    """
+    probes = [stage for stage in found if "." not in stage.name]
+    working = [stage for stage in probes if max(stage.values("utilization"), default=1.0) > 0.0]
+    polls = _polls(working or probes)
+    if n := sum(polls.values()):
+        seen = {bits: set(reasons(bits)) for bits in polls}
+        for reason in sorted(FAULTS):
+            times = sum(often for bits, often in polls.items() if reason in seen[bits])
+            labels = {"device": index, "stage": "loaded", "method": "polled", "reason": reason}
+            yield of_counts(_metric(reason), times, n, labels)
+
+
+def _polls(found: Sequence[Stage]) -> Counter[int]:
+    """How often each combination of bits was seen within the stages; a sample has those since the one before."""
+    polls: Counter[int] = Counter()
+    for window in (window for stage in found for window in stage.windows):
+        for sample in window[1:]:
+            for bits, times in sample.get("polls", {}).items():
+                polls[int(bits)] += times
+    return polls
 
 
 def _metric(reason: str) -> str:

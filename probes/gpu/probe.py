@@ -14,11 +14,11 @@ from typing import Any
 from bench.measure import budget
 from bench.measure.probe import Check, Context, Failed, Probe, ProbeError, Tools
 from bench.model import Code, Measurement, Request
-from probes.common.metrics import Between, metrics
+from probes.common.metrics import Between, metrics, of_counts
 from probes.common.windows import Sample, plotted, stages
 from probes.gpu.health import DRAIN, CardHealth, unreadable
-from probes.gpu.parse import SUSTAINED, card_samples, sagging, stage_figures, telemetry_cost
-from probes.gpu.sampler import GpuWatch
+from probes.gpu.parse import SUSTAINED, card_samples, polled_faults, sagging, stage_figures, telemetry_cost
+from probes.gpu.sampler import GpuWatch, Polls
 
 METRICS = (
     *metrics(
@@ -102,10 +102,17 @@ def parse(samples: Sequence[Sample], ctx: Context) -> Sequence[Measurement]:
         for doubt in (text for stage in found for text in sagging(stage, index)):
             ctx.warn(doubt)
         made += [m for stage in found for m in stage_figures(stage, index, str(facts.get("source", "nvml")))]
-        made += figures
+        made += [*polled_faults(found, index), *figures]
         for key, metric in _PLOTTED.items():
             ctx.series += plotted(metric, own, key, device=index)
     return [*made, *telemetry_cost(samples)]
+
+
+def best(request: Request) -> list[Measurement]:
+    """A driver that counts no time for its reasons, polled while the probes that make the card work take theirs."""
+    rows = {"inference": budget.INFERENCE, "feed": budget.FEED}
+    polls = sum(row[request.effort] for name, row in rows.items() if name in request.probes) / Polls.SLOT_SECONDS
+    return [of_counts("accelerator_throttle_ratio", 0, int(polls), {"stage": "loaded"})] if polls else []
 
 
 def doctor(tools: Tools, request: Request) -> Sequence[Check]:
@@ -136,6 +143,7 @@ PROBE = Probe(
     watch=lambda ctx: GpuWatch(),
     parse=parse,
     doctor=doctor,
+    best=best,
     order=91,
     facts=("accelerator", "gpus", "nvidia_driver", "versions.nvidia-ml-py"),
 )

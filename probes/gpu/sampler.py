@@ -7,7 +7,10 @@ seconds a card (NVIDIA, "Driver Persistence"). So a card is lost only if it stil
 
 from __future__ import annotations
 
+import math
+import random
 import time
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -17,9 +20,44 @@ from bench.model import Code
 from probes.common.nvml import CARD_SECONDS, Readable
 from probes.common.threads import CallThread, ThreadEach
 from probes.gpu.drivers import open_driver
+from probes.gpu.parse import FAULTS
 
 START_SECONDS = 30.0  # to start the driver
 SAMPLE_SECONDS = 15.0
+
+
+class Polls:
+    """The reasons that hold a card's clocks down, asked at one random moment in each slot of time, on its own thread.
+
+    For a driver that counts no time for them. However long they hold, the chance that a random moment falls into them
+    is their share of the time, so what was seen is a count of independent trials; that each slot has one makes it no
+    more spread (Hoeffding, Annals of Mathematical Statistics 27 (1956) 713). A slow driver makes the slots longer.
+    """
+
+    SLOT_SECONDS, LEAST_TIMES = 0.05, 50.0
+
+    def __init__(self, card: Readable) -> None:
+        self._card, self._random = card, random.Random()
+        self._seen: Counter[int] = Counter()
+        self._ends, self._cost = time.monotonic(), math.inf
+
+    def __call__(self) -> float:
+        """Ask once; how long until the next moment."""
+        started = time.monotonic()
+        bits = self._card.reasons()
+        now = time.monotonic()
+        self._cost = min(self._cost, now - started)
+        if bits is not None:
+            self._seen[bits] += 1
+        slot = max(self.SLOT_SECONDS, self.LEAST_TIMES * self._cost)
+        begins = max(self._ends, now)
+        self._ends = begins + slot
+        return begins + slot * self._random.random() - now
+
+    def taken(self) -> dict[str, int]:
+        """How often each combination of bits was seen since the last time."""
+        seen, self._seen = self._seen, Counter()
+        return {str(bits): times for bits, times in seen.items()}
 
 
 class GpuWatch:
@@ -32,6 +70,7 @@ class GpuWatch:
         self._thread = CallThread("driver")
         self._depth, self._closed = 0, False
         self._cards: dict[int, Readable] = {}
+        self._polls: dict[int, Polls] = {}
         try:
             self._driver = driver = self._thread.call(open_driver, START_SECONDS)
         except TimeoutError as error:
@@ -47,8 +86,9 @@ class GpuWatch:
         return card.facts()
 
     def sample(self, event: str) -> Mapping[str, Any]:
-        """``cards``: by index, the readings, ``errors``, ``lost``, and ``late``, how many seconds into the sample it
-        was read; of one that does not answer in time, why it ``hung``. ``cost``: seconds that all of it took.
+        """``cards``: by index, the readings, ``polls`` since the last sample, ``errors``, ``lost``, and ``late``, how
+        many seconds into the sample it was read; of one that does not answer in time, why it ``hung``. ``cost``:
+        seconds that all of it took.
 
         The first sample has the ``facts`` too. The activity counters last at a stage's begin and first at its end, for
         all cards: reading eight of them takes a tenth of a second and more, which must not count as the stage's.
@@ -72,6 +112,10 @@ class GpuWatch:
     def _read(self, index: int, outermost: bool, started: float) -> dict[str, Any]:
         card, late = self._cards[index], time.perf_counter() - started
         found = {**card.fast(), **(card.health() if outermost else {})}
+        if polls := self._polls.get(index):
+            found["polls"] = polls.taken()
+        elif "reasons" in found and not FAULTS & found.keys():
+            self._threads.threads[index].meanwhile = self._polls[index] = Polls(card)
         return {**found, "late": late, "errors": dict(card.errors), "lost": card.lost}
 
     def _xids(self) -> list[list[int]] | None:
@@ -83,6 +127,8 @@ class GpuWatch:
     def close(self) -> None:
         """What the driver raises, or where it hangs, is no one's figure; the threads are daemons."""
         self._closed = True
+        for thread in self._threads.threads.values():
+            thread.meanwhile = None
         with suppress(Exception):
             self._threads.each(self._driver.let_go, SAMPLE_SECONDS)
             self._thread.call(lambda: self._driver.close(self._threads.hung), SAMPLE_SECONDS)

@@ -66,24 +66,24 @@ def test_a_probe_that_failed_for_a_passing_reason_is_tried_again(reason: str, wa
 
 
 def asked(effort: Effort, peers: tuple[str, ...] = ("10.0.0.2",), **options: str) -> Request:
-    return Request(effort=effort, probes=("network",), peers=peers, options=options)
+    return Request(effort=effort, probes=("network", "inference", "feed", "gpu"), peers=peers, options=options)
 
 
 @pytest.mark.parametrize("effort", list(Effort))
 @pytest.mark.parametrize("peers", [(), ("10.0.0.2",)])
 def test_every_shipped_gate_can_pass_at_every_effort(effort: Effort, peers: tuple[str, ...]) -> None:
-    """At quick none lost of 1,786 datagrams was at most 0.206 %, which no loss at all could bring under 0.1 %."""
+    """At quick none lost of 1,786 datagrams was at most 0.206 %, which no loss at all could bring under 0.1 %; at
+    standard none of 40 polls of a card was a share of up to 9 %.
+    """
     assert undecidable(asked(effort, peers), load_catalog()) == []
 
 
 def test_every_shipped_gate_can_pass_at_standard_when_it_is_looked_at_four_times() -> None:
     catalog = load_catalog()
-    network = next(probe for probe in catalog.probes if probe.best)
-    assert network.best is not None
-    found = network.best(asked(Effort.STANDARD))
+    found = [m for probe in catalog.probes if probe.best for m in probe.best(asked(Effort.STANDARD))]
     gates = [gate for profile in catalog.profiles for gate in profile.gates if gate.required]
     decided = {m.metric for m in found for gate in gates if gate.metric == m.metric}
-    assert decided == {"network_loss_ratio", "network_round_trip_seconds"}
+    assert decided == {"network_loss_ratio", "network_round_trip_seconds", "accelerator_throttle_ratio"}
     for one in found:
         value, interval = estimate(one, 1 - 0.05 / LOOKS) or (1.0, (1.0, 1.0))
         surer = one.model_copy(update={"value": value, "interval": interval})

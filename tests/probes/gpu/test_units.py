@@ -7,15 +7,19 @@ import math
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pynvml
 import pytest
 
+from bench.judge.gate import status_of
 from bench.measure.probe import Unsupported
 from bench.measure.tools import python_environment
+from bench.model import Limit, Measurement, Status
 from probes.common import nvml
 from probes.common.nvml import Card, Readable
 from probes.common.threads import CallThread
@@ -23,7 +27,8 @@ from probes.common.windows import stages
 from probes.gpu import sampler
 from probes.gpu.drivers import Driver, Gpm
 from probes.gpu.health import CardHealth
-from probes.gpu.parse import card_samples, reasons, stage_figures
+from probes.gpu.parse import FAULTS, card_samples, polled_faults, reasons, stage_figures
+from probes.gpu.sampler import Polls
 
 
 class FakeLibrary:
@@ -330,6 +335,67 @@ def test_a_blip_in_a_short_stage_is_no_throttled_card(lasted: float, held: float
     (stage,) = stages(samples)
     by_reason = {m.labels["reason"]: m for m in stage_figures(stage, "0", "nvml") if "throttle" in m.metric}
     assert by_reason["hw_thermal_slowdown"].value == pytest.approx(share)
+
+
+def polled(*bits: int) -> dict[str, int]:
+    return {str(reason): times for reason, times in Counter(bits).items()}
+
+
+def working(polls: list[dict[str, int]], utilization: float = 0.9) -> list[dict[str, Any]]:
+    """A probe of some seconds with a stage in it, and the load's end."""
+    events = [("inference", "begin"), ("inference.decode", "begin"), *[("inference.decode", "tick")] * len(polls)]
+    events += [("inference.decode", "end"), ("inference", "end")]
+    found = [{"t": float(t), "stage": stage, "event": event} for t, (stage, event) in enumerate(events)]
+    for sample, seen in zip(found[2:], polls, strict=False):
+        sample |= {"polls": seen, "utilization": utilization, "reasons": 0}
+    return found
+
+
+def throttled(samples: list[dict[str, Any]]) -> dict[str, Measurement]:
+    found = stages(samples)
+    made = [*(m for stage in found for m in stage_figures(stage, "0", "nvml")), *polled_faults(found, "0")]
+    faults = [m for m in made if m.metric == "accelerator_throttle_ratio"]
+    assert {m.labels["stage"] for m in faults} <= {"loaded"}, "a stage alone is too short"
+    return {m.labels["reason"]: m for m in faults}
+
+
+def test_polls_of_the_whole_run_decide_a_throttle_of_one_percent() -> None:
+    """A healthy card was undecided for ever: each stage had a poll a second, and 1 % needs 369 of them."""
+    limit = Limit(max=0.01)
+    healthy = throttled(working([polled(*[0] * 20)] * 20))
+    assert {status_of(m, limit) for m in healthy.values()} == {Status.PASS} and len(healthy) == len(FAULTS)
+    hot = throttled(working([polled(*[0] * 19, 0x20)] * 20))["sw_thermal_slowdown"]
+    assert (hot.value, hot.samples, status_of(hot, limit)) == (0.05, 400, Status.FAIL)
+    few = throttled(working([polled(*[0] * 20)] * 10))["hw_slowdown"]
+    assert status_of(few, limit) is Status.UNDECIDED
+
+
+def test_polls_of_a_probe_that_leaves_the_card_idle_say_nothing_of_load() -> None:
+    idle = [{**s, "stage": s["stage"].replace("inference", "storage")} for s in working([polled(0, 0)] * 20, 0.0)]
+    assert throttled(idle + working([polled(0x20, 0x20)] * 20))["sw_thermal_slowdown"].value == 1.0
+
+
+def test_polls_find_the_share_of_time_that_a_reason_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bursts that recur at the slots' own pace are seen by their share of the time, not always or never."""
+    now = [0.0]
+    monkeypatch.setattr("probes.gpu.sampler.time", SimpleNamespace(monotonic=lambda: now[0]))
+    held = SimpleNamespace(reasons=lambda: 0x20 if now[0] % Polls.SLOT_SECONDS < 0.3 * Polls.SLOT_SECONDS else 0)
+    polls = Polls(cast(Readable, held))
+    for _ in range(4000):
+        now[0] += polls()
+    seen = polls.taken()
+    assert sum(seen.values()) == 4000 and 0.26 < seen["32"] / 4000 < 0.34
+    assert now[0] == pytest.approx(4000 * Polls.SLOT_SECONDS, rel=0.01) and not polls.taken()
+
+
+def test_what_a_thread_does_meanwhile_keeps_nobody_waiting() -> None:
+    worker, times = CallThread("test"), list[float]()
+    worker.meanwhile = lambda: times.append(0.0) or 0.001  # type: ignore[func-returns-value]
+    assert worker.call(lambda: 1, 5.0) == 1
+    while len(times) < 20:
+        time.sleep(0.005)
+    assert worker.call(lambda: 2, 5.0) == 2
+    worker.close()
 
 
 def test_reasons_by_name() -> None:
