@@ -75,11 +75,11 @@ test-tools:
 
 $(STAMP): pyproject.toml constraints.txt
 	@tools/make-venv $(if $(filter 3.%,$(PYTHON)),python3,$(PYTHON)) $(VENV)
-	$(BIN)/pip install --quiet -c constraints.txt --no-build-isolation -e '.[torch]'
+	$(BIN)/pip install --quiet -c constraints.txt --no-build-isolation -e '.[torch,endpoint]'
 	@touch $@
 
 $(DEV_STAMP): $(STAMP)
-	$(BIN)/pip install --quiet -c constraints.txt --no-build-isolation -e '.[torch,loaders,data,fleet,ray,test,check]'
+	$(BIN)/pip install --quiet -c constraints.txt --no-build-isolation -e '.[torch,loaders,data,fleet,ray,endpoint,test,check]'
 	@touch $@
 
 clean: ## remove all that was set up or built

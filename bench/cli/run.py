@@ -80,6 +80,23 @@ def run(
     pattern: Annotated[Word, Option(help="Feed pattern: batch, shards, model-load, kv-cache, checkpoint.")] = None,
     workload: Annotated[Word, Option(help="Published workload by name: unet3d, resnet50, ...")] = None,
     key_file: Annotated[Word, Option(help="Shared key of the peer's echo, in a file.")] = None,
+    endpoint: Annotated[
+        Word, Option(metavar="URL", help="An OpenAI-compatible server: load it in place of the cards.")
+    ] = None,
+    endpoint_model: Annotated[Word, Option(metavar="NAME", help="Which model; default: the first it lists.")] = None,
+    endpoint_key_file: Annotated[
+        Word, Option(metavar="FILE", help="Its key, in a file; default: BENCH_ENDPOINT_KEY.")
+    ] = None,
+    endpoint_max_rate: Annotated[
+        Word, Option(metavar="R", help="Requests a second that it gets at most; default 5.")
+    ] = None,
+    endpoint_shared_prefix: Annotated[
+        Word, Option(metavar="TOKENS", help="Begin every prompt with the same tokens; default none.")
+    ] = None,
+    rate: Annotated[
+        Word, Option(metavar="R", help="Requests a second; default: what keeps the limits, and a share of it held.")
+    ] = None,
+    dry_run: Annotated[bool, Option("--dry-run", help="Say what would be sent to others; send nothing.")] = False,
     baseline: Annotated[
         bool, Option("--baseline", help="Compare with this node's nights; measure what is worse once more.")
     ] = False,
@@ -112,6 +129,7 @@ def run(
     from bench.store.runs import document
     from bench.workflows.nightly import convergence
     from bench.workflows.request import RunOptions
+    from bench.workflows.run import dry_run as planned_requests
     from bench.workflows.run import measure_and_judge
 
     form = _format(output, json)
@@ -123,11 +141,17 @@ def run(
         profile=profile or [], probe=probe or [], storage=storage or [], peer=peer or [], accelerator=accelerator,
         effort=effort, results=results, replay=replay, option=option or [], baseline=baseline,
         flags={"loader": loader, "pattern": pattern, "workload": workload, "key_file": key_file, "checks": checks,
-               "data": options.paths(data)},
+               "data": options.paths(data),
+               "endpoint": endpoint, "endpoint_model": endpoint_model, "endpoint_key_file": endpoint_key_file,
+               "endpoint_max_rate": endpoint_max_rate, "endpoint_shared_prefix": endpoint_shared_prefix,
+               "rate": rate},
         precision=None if precision is None else options.ratio(precision, "--precision"),
         patience=None if wait_quiet is None else options.duration(wait_quiet, "--wait-quiet"),
         quiet_check=quiet_check, confirms=confirms, expect=expect, sign=sign, nonce=nonce,
     )  # fmt: skip
+    if dry_run:
+        emit_lines(planned_requests(asked) or ["nothing is sent to anybody: no --endpoint was named"])
+        return 0
     compared, catalog, caught = measure_and_judge(asked, progress=not quiet)
     judged = compared.run
     if form == "json":

@@ -23,6 +23,8 @@ REASONS = (
 )
 #: The option of a request that holds what was expected of the node.
 EXPECTATION = "expectation"
+#: The option of a request that names a real server, which has the node's cards for itself.
+ENDPOINT = "endpoint"
 #: What a gate accepts that accepts a stand-in. A CPU's appetite, or its all-reduce, says nothing of the real thing.
 _ACCEPTABLE = ("emulated", "loopback")
 _WORST_FIRST = (Status.FAIL, Status.UNDECIDED, Status.PASS)
@@ -38,6 +40,12 @@ AS_EXPECTED = Gate(
     source="What this site expects of the node (--expect, or [expect] in bench.toml)",
     remedy="Find the missing or wrong part (bench doctor, nvidia-smi -L, dmesg), or mend the expectation.",
 )
+_WHY_NOT = {
+    "rdma": "this node has no RDMA",
+    "no_rdma": "this node has RDMA, which training uses in its place",
+    "endpoint": "no server was named",
+    "no_endpoint": "the cards are the server's (--endpoint), and it is judged in place of our own load",
+}
 _COUNT = "install the NVIDIA driver so that the cards can be counted, or name them: --accelerator emulated:NAME*N"
 _FIX = "mend what made the measurement invalid, then measure again"
 _REPEAT = "measure again on a quiet node with --effort thorough"
@@ -116,6 +124,8 @@ def applies(run: Run, gate: Gate) -> bool | None:
     """Whether the gate asks this node at all; None where that is not known."""
     if gate.when is None:
         return True
+    if gate.when in ("endpoint", "no_endpoint"):
+        return (ENDPOINT in run.request.options) is (gate.when == "endpoint")
     rdma = has_rdma(run)
     return None if rdma is None else rdma is (gate.when == "rdma")
 
@@ -175,8 +185,7 @@ def _not_asked(run: Run, gate: Gate, asked: bool | None, probes: Mapping[str, st
     if asked is None:
         why = _nothing(run, Gate(metric=RDMA_PORTS, min=1.0, source=gate.source), probes)
         return _finding(gate, Status.NO_DATA, None, why.reason, why.remedy)
-    rdma = "no RDMA" if gate.when == "rdma" else "RDMA, which training uses in its place"
-    reason = f"{Code.NOT_APPLICABLE}: this node has {rdma}"
+    reason = f"{Code.NOT_APPLICABLE}: {_WHY_NOT[gate.when or '']}"
     return _finding(gate.model_copy(update={"required": False}), Status.NO_DATA, None, reason)
 
 

@@ -37,7 +37,7 @@ class Gate(StrictTable):
     required: bool = True
     accept_stand_in: bool = False
     per: Literal["accelerator"] | None = None
-    when: Literal["rdma", "no_rdma"] | None = None
+    when: Literal["rdma", "no_rdma", "endpoint", "no_endpoint"] | None = None
     source: Sentence
     remedy: Annotated[str, StringConstraints(strip_whitespace=True, max_length=1000)] = ""
 

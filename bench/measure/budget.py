@@ -35,6 +35,8 @@ RDMA = _row(7, 14, 150)
 RANKS, COLLECTIVE = _row(8, 10, 60), _row(8, 15, 180)
 #: Of all data sets together.
 DATA = _row(15, 40, 600)
+#: Of a server that was named, in the place of what would load its cards.
+ENDPOINT = _row(45, 150, 600)
 NONE = _row(0, 0, 0)
 
 

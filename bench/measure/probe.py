@@ -99,6 +99,7 @@ class Completed:
 class Option:
     """What ``bench run --option PROBE.NAME=VALUE`` may set for a probe. A run document keeps the value as text.
 
+    ``quotable``: its text may be repeated to the user; not that of an address, which may hold a secret.
     ``type`` turns the text into the value and raises ValueError for one that is none. ``choices`` are all the texts
     there are. ``check`` looks at a value before anything is measured (the file must be there); it raises ValueError,
     and a replay does without it. ``affects_comparability``: figures that were measured with different values are not
@@ -113,6 +114,7 @@ class Option:
     default: Any = None
     affects_comparability: bool = True
     code: Code = Code.BAD_OPTION
+    quotable: bool = True
 
     def value(self, text: str) -> Any:
         """The value that the text stands for. Raises ValueError."""
@@ -288,6 +290,9 @@ class Probe:
     ``needs``: the option of a request without which there is nothing to measure, and no time is planned.
     ``changed`` says what of such an input is not any more as the measurements of a run have it.
     ``once``: it goes on by itself for as long as it helps, so a further round decides no more.
+    ``also``: metrics that another probe declares and this one measures too, of something else. ``on_cards``: it loads
+    the node's accelerators, which a server under test has for itself. ``preview``: what it would send to somebody
+    else's server, in lines for a person.
     ``facts`` of the node that its series depend on beside the machine itself, by dotted name: when they change, earlier
     nights are another epoch. ``mounts``: that of the series' own path; and of what was asked ``accelerator``, and
     ``peers`` for series of all of them. ``about`` says what it knows of the node, by name, before anything is measured.
@@ -317,6 +322,9 @@ class Probe:
     needs: str | None = None
     changed: Callable[[Tools, Sequence[Measurement], str], str | None] | None = None
     once: bool = False
+    also: tuple[str, ...] = ()
+    on_cards: bool = False
+    preview: Callable[[Request], Sequence[str]] | None = None
 
     def terms(self, request: Request) -> dict[str, str]:
         """The values of the options that change what its series mean, as text."""

@@ -88,11 +88,11 @@ def gpu_processes(run: Callable[[], str] | None = None) -> tuple[str, ...]:
     return tuple(f"on the GPU: {Path(name).name} ({pid})" for pid, name in rows if pid.isdigit())
 
 
-def look(window_seconds: float, pause: Callable[[float], None] = tools.pause) -> tuple[str, ...]:
-    """What is busy on this node now, over a window in which we do nothing."""
+def look(window_seconds: float, pause: Callable[[float], None] = tools.pause, cards: bool = True) -> tuple[str, ...]:
+    """What is busy on this node now, over a window in which we do nothing; on its ``cards`` too, if they are ours."""
     before = snapshot()
     pause(window_seconds)
-    return busy_between(before, snapshot()) + gpu_processes()
+    return busy_between(before, snapshot()) + (gpu_processes() if cards else ())
 
 
 def wait_until_quiet(

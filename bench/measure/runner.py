@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -47,7 +47,7 @@ def now() -> str:
 class RunPlan:
     """A run to be made, from now on. ``evidence`` is the folder for raw output; ``listen`` is told of progress.
 
-    ``not_asked_for`` are the names of the probes that are left out. ``wait`` waits for quiet and says what others keep
+    ``not_asked_for``: why each other probe is left out, by its name. ``wait`` waits for quiet and says what others keep
     busy all the same; it is asked when nothing stopped the run before.
     ``again`` names the probes that another round may help: they are measured once more and pooled, `LOOKS` times in all
     and as long as one ends within ``repeat_seconds`` of the start. ``look`` says what others keep busy before such a
@@ -60,7 +60,7 @@ class RunPlan:
     probes: Sequence[Probe]
     node: Node
     evidence: Path
-    not_asked_for: Sequence[str] = ()
+    not_asked_for: Mapping[str, str] = field(default_factory=dict)
     wait: Callable[[], tuple[str, ...]] = lambda: ()
     replay: Recording | None = None
     replay_of: str | None = None
@@ -86,8 +86,10 @@ def execute(plan: RunPlan) -> Run:
     adopt_orphans()
     with plan.signals as signals:
         results = _Runner(plan, signals).measure_all()
-    reason = f"{Code.NOT_ASKED_FOR}: --probe did not name it"
-    results += [ProbeResult(probe=name, outcome=Outcome.SKIPPED, reason=reason) for name in plan.not_asked_for]
+    results += [
+        ProbeResult(probe=name, outcome=Outcome.SKIPPED, reason=f"{Code.NOT_ASKED_FOR}: {why}")
+        for name, why in plan.not_asked_for.items()
+    ]
     return composed(_document(plan, results, signals.caught))
 
 

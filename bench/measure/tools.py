@@ -106,8 +106,12 @@ def _carried(tool: str) -> str | None:
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """What a child may see: names that tools need, nothing that could be a secret."""
-    kept = {k: v for k, v in os.environ.items() if k in _ENV_NAMES or k.startswith(_ENV_PREFIXES)}
+    kept = {k: v for k, v in os.environ.items() if k in _ENV_NAMES or _is_setting(k)}
     return {**kept, "LC_ALL": "C.UTF-8", **(extra or {})}
+
+
+def _is_setting(name: str) -> bool:
+    return name.startswith(_ENV_PREFIXES) and not name.endswith("_KEY")
 
 
 def python_environment() -> dict[str, str]:

@@ -15,7 +15,12 @@ from bench.show.text import clean, hang
 from bench.show.wording import needed
 
 _WIDTH = 100
-_WHEN = {"rdma": "on nodes with RDMA", "no_rdma": "on nodes without RDMA"}
+_WHEN = {
+    "rdma": "on nodes with RDMA",
+    "no_rdma": "on nodes without RDMA",
+    "endpoint": "with --endpoint",
+    "no_endpoint": "without --endpoint",
+}
 _MADE = "<!-- Made by `python -m tests.golden` from the declarations; changes made here are lost. -->"
 
 

@@ -44,6 +44,11 @@ class Catalog:
         """Metric name -> the name of the probe that measures it."""
         return {metric.name: probe.name for probe in self.probes for metric in probe.metrics}
 
+    def owners_in(self, request: Request) -> Mapping[str, str]:
+        """The same for a request: what two probes measure is of that one which was asked for by its own option."""
+        asked = [probe for probe in self.probes if probe.also and probe.needs in request.options]
+        return {**self.owners, **{name: probe.name for probe in asked for name in probe.also}}
+
     @cached_property
     def looks(self) -> Mapping[str, int]:
         """Metric name -> how often it may be looked at before the verdict: what watches sees a run once."""

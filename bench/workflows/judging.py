@@ -31,7 +31,8 @@ def concluded(run: Run, catalog: Catalog, store: Store | None = None) -> Run:
     whole = composed(run)
     attribution = attribute(run.results, gap_limit(catalog.profiles), catalog.owners)
     spread_of = by_nights(whole, catalog, store) if store else by_priors(catalog)
-    verdicts = tuple(judge(whole, profile, catalog.owners, spread_of) for profile in catalog.profiles)
+    owners = catalog.owners_in(run.request)
+    verdicts = tuple(judge(whole, profile, owners, spread_of) for profile in catalog.profiles)
     return run.model_copy(update={"attribution": attribution, "verdicts": verdicts})
 
 
@@ -53,9 +54,10 @@ def to_repeat(run: Run, catalog: Catalog, store: Store | None = None) -> list[st
     if store:
         with suppress(UserError):  # told where the run is judged
             spread_of = by_nights(run, catalog, store)
-    verdicts = [judge(run, profile, catalog.owners, spread_of) for profile in catalog.profiles]
+    owners = catalog.owners_in(run.request)
+    verdicts = [judge(run, profile, owners, spread_of) for profile in catalog.profiles]
     findings = [finding for verdict in verdicts for finding in verdict.findings]
-    again = {metric: name for metric, name in catalog.owners.items() if name not in _once(catalog)}
+    again = {metric: name for metric, name in owners.items() if name not in _once(catalog)}
     return [again[f.metric] for f in findings if f.required and _may_pass(f) and f.metric in again]
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError
-from bench.judge.gate import EXPECTATION
-from bench.measure.probe import Option, ProbeError
+from bench.judge.gate import ENDPOINT, EXPECTATION
+from bench.measure.probe import Option, Probe, ProbeError
 from bench.model import Effort, Request
 from bench.workflows.catalog import Catalog
 from bench.workflows.site import CONFIG
@@ -63,9 +63,10 @@ def request_of(asked: RunOptions, site: Mapping[str, Any], catalog: Catalog) -> 
     accelerator = asked.accelerator or site.get("accelerator", "auto")
     if not _ACCELERATOR.fullmatch(accelerator):
         raise UserError(f"--accelerator {accelerator}: must be auto, cuda, cpu or emulated[:NAME]")
-    names = _probe_names(asked.probe or site.get("probe", []), catalog)
+    wanted = asked.probe or site.get("probe", [])
     flags = {**asked.flags, "checks": asked.flags.get("checks") or site.get("checks")}
     given = probe_options(flags, asked.option, catalog) | _expected(asked.expect, site, catalog)
+    names = _chosen(_probe_names(wanted, catalog), given, catalog, all_of_them=not wanted)
     names = [EXPECT] * (EXPECTATION in given) + [name for name in names if name != EXPECT]
     storage = [_directory(path) for path in asked.storage or [Path(p) for p in site.get("storage", ["."])]]
     peers = asked.peer or site.get("peer", [])
@@ -118,6 +119,20 @@ def _probe_names(wanted: Sequence[str], catalog: Catalog) -> list[str]:
     return [name for name in known if name in wanted] if wanted else known
 
 
+def _chosen(names: Sequence[str], given: Mapping[str, str], catalog: Catalog, all_of_them: bool) -> list[str]:
+    """Those that were named, and each whose own option was; of all of them none that loads cards of a server."""
+    left = {p.name for p in catalog.probes if all_of_them and p.on_cards and ENDPOINT in given}
+    asked = {p.name for p in catalog.probes if p.needs and p.needs in given}
+    return [p.name for p in catalog.probes if p.name in asked or (p.name in names and p.name not in left)]
+
+
+def why_not(probe: Probe, request: Request) -> str:
+    """Why a probe is not among those of a request."""
+    if probe.on_cards and ENDPOINT in request.options:
+        return "the cards are the server's (--endpoint); --probe names it beside that all the same"
+    return "--probe did not name it"
+
+
 def _directory(path: Path) -> str:
     try:
         if not path.is_dir():
@@ -135,6 +150,7 @@ def probe_options(flags: Mapping[str, str | None], words: Sequence[str], catalog
     found = {}
     for flag, key, text in _said(flags, words):
         name, option = _declared(flag, key, catalog)
+        flag = flag if option.quotable else flag.partition(" ")[0]
         try:
             value = option.value(text)
             if option.check is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError, note
+from bench.judge.gate import ENDPOINT
 from bench.judge.statement import Told
 from bench.measure import lock, quiet, tools
 from bench.measure.budget import whole_seconds
@@ -27,7 +28,7 @@ from bench.workflows import evidence
 from bench.workflows.catalog import Catalog, load_catalog
 from bench.workflows.judging import concluded, to_repeat, undecidable
 from bench.workflows.nightly import Compared, compared_with_nights, to_converge
-from bench.workflows.request import RunOptions, request_of
+from bench.workflows.request import RunOptions, request_of, why_not
 from bench.workflows.site import check_installation, config, results_root
 
 #: Of the whole, for starting, judging and storing.
@@ -88,7 +89,7 @@ def _measured(
     try:
         with nullcontext() if recording else lock.one_run():
             quiet_check = recording is None and request.options.get("quiet_check") != "off"
-            look = partial(_look, request.effort, signals) if quiet_check else tuple[str, ...]
+            look = partial(_look, request, signals) if quiet_check else tuple[str, ...]
             run_id, started_at = store.new_id(), now()
             measuring = [probe for probe in probes if probe.measure is not None]
             cards = len(node.facts.get("gpus") or ())
@@ -97,6 +98,8 @@ def _measured(
             of_one = sum(probe.time(one, cards) for probe in measuring)
             if progress and recording is None and (few := undecidable(request, catalog)):
                 note(f"effort {request.effort} takes too few samples to decide {', '.join(few)}; a higher --effort can")
+            for line in previews(request, catalog) if progress and recording is None else ():
+                note(line)
 
             def so_far(results: Sequence[ProbeResult]) -> Matrix:
                 """What has ended by now, judged by priors alone: the store's nights are asked at the end."""
@@ -110,7 +113,7 @@ def _measured(
                     probes=probes,
                     node=node,
                     evidence=store.evidence_folder(node.hostname, started_at, run_id),
-                    not_asked_for=[probe.name for probe in catalog.probes if probe not in probes],
+                    not_asked_for={p.name: why_not(p, request) for p in catalog.probes if p not in probes},
                     wait=partial(_busy, request.effort, asked.patience, look),
                     replay=recording,
                     replay_of=original.id if original else None,
@@ -126,6 +129,18 @@ def _measured(
                 return execute(plan)
     except OSError as error:
         raise UserError(str(error)) from error
+
+
+def previews(request: Request, catalog: Catalog, whole: bool = False) -> list[str]:
+    """What is to be sent to servers of somebody else's; ``whole``: with the last line of each, the request itself."""
+    asked = [p.preview(request) for p in catalog.probes if p.preview and p.needs in request.options]
+    return [line for lines in asked for line in (lines if whole else lines[:-1])]
+
+
+def dry_run(asked: RunOptions) -> list[str]:
+    """The same for a command line, with nothing measured. Raises UserError."""
+    catalog = load_catalog(asked.profile)
+    return previews(request_of(asked, config(), catalog), catalog, whole=True)
 
 
 def _this_node(request: Request, catalog: Catalog) -> Node:
@@ -148,10 +163,13 @@ def _recorded(folder: Path, store: Store) -> tuple[Recording, Run]:
         raise UserError(f"--replay {folder}: the run document beside it is needed: {error}") from error
 
 
-def _look(effort: Effort, signals: Signals) -> tuple[str, ...]:
+def _look(request: Request, signals: Signals) -> tuple[str, ...]:
     """What is busy on this node now; nothing where a signal ends the look, which the runner then sees."""
+    cards = ENDPOINT not in request.options
     try:
-        return quiet.look(quiet.WINDOW_SECONDS[effort], lambda seconds: tools.pause(seconds, signals))
+        return quiet.look(
+            quiet.WINDOW_SECONDS[request.effort], lambda seconds: tools.pause(seconds, signals), cards=cards
+        )
     except Interrupted:
         return ()
 

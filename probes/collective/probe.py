@@ -109,6 +109,7 @@ PROBE = Probe(
     seconds=budget.RANKS,
     peer_seconds=budget.COLLECTIVE,
     measure=measure,
+    on_cards=True,
     order=45,
     options=(KEY_FILE,),
     facts=("accelerator", "peers", "gpus", "nvidia_driver", "versions.torch", "versions.python"),

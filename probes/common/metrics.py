@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +16,7 @@ from bench.measure.probe import Failed
 from bench.model import Code, Distribution, Measurement, Metric, unit_of
 
 Labels = Mapping[str, str]
+_PARTS = 5  # of a window, as repeats for the interval of a rate
 #: Name, help, labels separated by spaces, and what is better.
 Row = tuple[str, str, str, Literal["higher", "lower", "none"]]
 
@@ -107,3 +108,22 @@ def distribution(values: Sequence[float]) -> Distribution:
 def needed(statistic: str) -> int:
     """The fewest values of which two order statistics hold that quantile with 95 %: 368 for p99, 3688 for p99.9."""
     return samples_needed_for_quantile(SHARES[statistic], confidence=0.975) if statistic in SHARES else 1
+
+
+def quantiles(
+    metric: str, values: Sequence[float], labels: Labels, invalid: str | None = None
+) -> Iterator[Measurement]:
+    """Every quantile that has values enough for its 95 % interval, and the largest value."""
+    supported = [name for name in SHARES if len(values) >= needed(name)]
+    for name in [*supported, "max"] if values else ():
+        yield of_distributions(metric, (distribution(values),), name, labels, invalid)
+
+
+def rate_of_parts(
+    metric: str, times: Sequence[float], window: float, labels: Labels, invalid: str | None
+) -> Measurement:
+    """Events a second of the whole window; the interval comes from its five parts."""
+    width = window / _PARTS
+    parts = [sum(i * width < t <= (i + 1) * width for t in times) / width for i in range(_PARTS)]
+    _, (low, high) = median_interval(parts)
+    return figure(metric, sum(t <= window for t in times) / window, labels, (max(0.0, low), high), len(times), invalid)

@@ -264,6 +264,7 @@ PROBE = Probe(
     guards_itself=True,
     calibrate=calibrate,
     check=check,
+    on_cards=True,
     order=70,
     options=OPTIONS,
     pool=pool,

@@ -33,16 +33,20 @@ _COUNTERS = {
 DRAIN = "accelerator_drain_reasons"
 #: What cards without NVLink, of before Hopper or without high-bandwidth memory do not have.
 _OF_SOME_CARDS = frozenset({"gpm", "memory_temperature", "mig", "nvlinks", "nvlink_errors", "nvlink_recoveries"})
-_LOADED = ("inference.", "feed.")  # stages in which a link is not asleep
+_LOADED = ("inference.", "feed.", "endpoint.")  # stages in which a link is not asleep
 
 
 @dataclass(frozen=True, slots=True)
 class CardHealth:
-    """One card over the whole run: what its samples say of it. ``bridged``: some card of the node has an NVLink up."""
+    """One card over the whole run: what its samples say of it. ``bridged``: some card of the node has an NVLink up.
+
+    ``shared``: with a server that is to be there.
+    """
 
     samples: Sequence[Sample]
     index: str
     bridged: bool = False
+    shared: bool = False
 
     def figures(self, stages: Sequence[Stage], facts: Mapping[str, Any]) -> Iterator[Measurement]:
         """All that is known of its health."""
@@ -153,7 +157,7 @@ class CardHealth:
         Others on the card void the run rather than fail it: the card is contended, not broken.
         """
         if (others := self._others()) is not None:
-            yield self._figure("accelerator_foreign_processes", float(others), invalid=_contended(others))
+            yield self._figure("accelerator_foreign_processes", float(others), invalid=self._contended(others))
 
     def _drain_reasons(self, gone: str | None, links: Sequence[Measurement]) -> Measurement:
         """How many of the states that forbid work this card was in; ``checked`` names those that could be looked at.
@@ -173,9 +177,12 @@ class CardHealth:
         checked = [name for name, seen in states.items() if seen]
         reasons = [name for name in checked if any(states[name])]
         return self._figure(
-            DRAIN, float(len(reasons)), invalid=None if reasons else _contended(self._others()),
+            DRAIN, float(len(reasons)), invalid=None if reasons else self._contended(self._others()),
             reasons=",".join(reasons) or "none", checked=",".join(checked),
         )  # fmt: skip
+
+    def _contended(self, others: int | None) -> str | None:
+        return f"{Code.CONTENDED}: {others} other programs use this GPU" if others and not self.shared else None
 
     def _info(self, facts: Mapping[str, Any]) -> Measurement:
         named = {key: facts.get(key) for key in ("name", "uuid", "bus", "driver")}
@@ -188,7 +195,3 @@ def unreadable(errors: Mapping[str, str]) -> str:
     """Readings without a value, each with the reason, but for what many sound cards do not have."""
     told = {name: why for name, why in errors.items() if why != "NotSupported" or name not in _OF_SOME_CARDS}
     return ", ".join(f"{name} ({why})" for name, why in sorted(told.items()))
-
-
-def _contended(others: int | None) -> str | None:
-    return f"{Code.CONTENDED}: {others} other programs use this GPU" if others else None

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
+from bench.judge.gate import ENDPOINT
 from bench.measure import budget
 from bench.measure.probe import Check, Context, Failed, Probe, ProbeError, Tools
 from bench.model import Code, Measurement, Request
@@ -92,7 +93,8 @@ def parse(samples: Sequence[Sample], ctx: Context) -> Sequence[Measurement]:
     bridged = any(1 in card.get("nvlinks", ()) for s in samples for card in s.get("cards", {}).values())
     for index, card in facts["cards"].items():
         own = card_samples(samples, index)
-        found, health = stages(own), CardHealth(own, index, bridged)
+        shared = ENDPOINT in ctx.request.options
+        found, health = stages(own), CardHealth(own, index, bridged, shared)
         figures = list(health.figures(found, {**card, "driver": facts.get("driver")}))
         for reasons in (m.labels["reasons"] for m in figures if m.metric == DRAIN):
             if reasons != "none":

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 
 from bench.judge import statistics
-from bench.judge.pooling import SHARES
 from bench.model import Code, Measurement
-from probes.common.metrics import Labels, distribution, exact, figure, needed, of_counts, of_distributions, of_repeats
+from probes.common.metrics import Labels, exact, figure, of_counts, of_repeats, quantiles, rate_of_parts
+from probes.common.open_loop import Kept, Limits, late
 from probes.inference import datasheet
 from probes.inference.events import (
     Checked,
@@ -30,7 +30,6 @@ from probes.inference.events import (
     first,
     of,
 )
-from probes.inference.serving import Kept, Limits
 
 #: By step: the metric of its rate, and what the step counts.
 _RATES = {
@@ -53,18 +52,15 @@ _PROMISES = {
 _MOST_INTERACTIVE = 32
 #: The energy counter moves about every 100 ms (ml.energy): shorter windows say nothing of it.
 _SHORTEST_ENERGY_SECONDS = 0.5
-_PARTS = 5  # of the serve window, as repeats for the interval of a rate
 
 #: Shares of wall time. On a quiet 2-core machine the load's own delay was 0.1 to 1.1 % with one thread and 4.5 % with
 #: two; on busy ones 27 to 96 %. Pressure counts the load's own waiting too, so that is taken off first.
 MOST_DELAY_RATIO = 0.05
 MOST_PRESSURE_RATIO = 0.10
 MOST_STEAL_RATIO = 0.02
-#: kubernetes-sigs/inference-perf calls a schedule healthy below 10 ms; 5 % of the limit keeps it out of the verdict.
-MOST_LAG_SECONDS = 0.010
-MOST_LAG_SHARE_OF_LIMIT = 0.05
 
 MISMATCHED = "accelerator_mismatched_values"
+
 Stages = Mapping[tuple[str, int | None], Sequence[Window]]  # by stage and batch (None where a stage has none)
 Cards = Mapping[tuple[str, str, str, str | None], Sequence[Window]]  # by step, phase, device and the copy's other end
 
@@ -95,9 +91,9 @@ def _stage(windows: Sequence[Window], device: Labels) -> Iterator[Measurement]:
         yield of_repeats(_RATES[name][0], _rates(windows), labels, invalid)
     steps = [second for window in windows for second in window.step_seconds]
     if name == "prefill" and batch == 1:
-        yield from _quantiles("inference_first_token_seconds", steps, labels, invalid)
+        yield from quantiles("inference_first_token_seconds", steps, labels, invalid)
     if name == "decode" and batch is not None and batch <= _MOST_INTERACTIVE:
-        yield from _quantiles("inference_inter_token_seconds", steps, labels, invalid)
+        yield from quantiles("inference_inter_token_seconds", steps, labels, invalid)
     yield of_repeats("accelerator_busy_ratio", [w.busy_ratio for w in windows], labels, invalid, most=1.0)
     if delays := [w.delay_ratio for w in windows if w.delay_ratio is not None]:
         yield of_repeats("inference_run_delay_ratio", delays, labels, most=1.0)
@@ -112,15 +108,6 @@ def _values(done: Checked, labels: Labels) -> Iterator[Measurement]:
 
 def _rates(windows: Sequence[Window]) -> list[float]:
     return [window.rate(_RATES[window.stage][1]) for window in windows]
-
-
-def _quantiles(
-    metric: str, values: Sequence[float], labels: Labels, invalid: str | None = None
-) -> Iterator[Measurement]:
-    """Every quantile that has values enough for its 95 % interval, and the largest value."""
-    supported = [name for name in SHARES if len(values) >= needed(name)]
-    for name in [*supported, "max"] if values else ():
-        yield of_distributions(metric, (distribution(values),), name, labels, invalid)
 
 
 def _utilization(
@@ -168,28 +155,20 @@ def _serve(found: Sequence[Event], labels: Labels) -> Iterator[Measurement]:
     lags = [r.lag for r in requests if r.lag is not None]
     invalid = contended([serve]) or late(lags, limits.first_token)
     firsts = [r.first_token for r in requests if r.first_token is not None]
-    yield from _quantiles("inference_first_token_seconds", firsts, labels, invalid)
-    yield from _quantiles("inference_inter_token_seconds", [g for r in requests for g in r.gaps], labels, invalid)
+    yield from quantiles("inference_first_token_seconds", firsts, labels, invalid)
+    yield from quantiles("inference_inter_token_seconds", [g for r in requests for g in r.gaps], labels, invalid)
     longest = [max(r.gaps) for r in requests if r.gaps]
-    yield from _quantiles("inference_longest_gap_seconds", longest, labels, invalid)
+    yield from quantiles("inference_longest_gap_seconds", longest, labels, invalid)
     yield figure("inference_offered_requests_per_second", serve.rate, labels)
     ends, tokens = [r.tokens[-1] for r in requests if r.finished], [t for r in requests for t in r.tokens]
-    yield _rate("inference_requests_per_second", ends, serve.window, labels, invalid)
-    yield _rate("inference_tokens_per_second", tokens, serve.window, labels, invalid)
+    yield rate_of_parts("inference_requests_per_second", ends, serve.window, labels, invalid)
+    yield rate_of_parts("inference_tokens_per_second", tokens, serve.window, labels, invalid)
     yield from _goodput([limits.kept(r, serve.window) for r in requests], limits, labels, invalid)
-    yield from _quantiles("inference_schedule_lag_seconds", lags, labels)
+    yield from quantiles("inference_schedule_lag_seconds", lags, labels)
     yield from _sustained(found, limits, labels, invalid)
     yield figure("accelerator_busy_ratio", serve.busy_ratio, labels, invalid=invalid)
     if serve.delay_ratio is not None:
         yield figure("inference_run_delay_ratio", serve.delay_ratio, labels)
-
-
-def _rate(metric: str, times: Sequence[float], window: float, labels: Labels, invalid: str | None) -> Measurement:
-    """Events a second of the whole window; the interval comes from its five parts."""
-    width = window / _PARTS
-    parts = [sum(i * width < t <= (i + 1) * width for t in times) / width for i in range(_PARTS)]
-    _, (low, high) = statistics.median_interval(parts)
-    return figure(metric, sum(t <= window for t in times) / window, labels, (max(0.0, low), high), len(times), invalid)
 
 
 def _goodput(outcomes: Sequence[Kept], limits: Limits, labels: Labels, invalid: str | None) -> Iterator[Measurement]:
@@ -307,12 +286,3 @@ def contended(stretches: Sequence[Stretch]) -> str | None:
 def _middle(ratios: Sequence[float | None]) -> float:
     """Their median; what the kernel does not say voids nothing, so it counts as 0."""
     return statistics.median([ratio for ratio in ratios if ratio is not None] or [0.0])
-
-
-def late(lags: Sequence[float], first_token_limit: float) -> str | None:
-    """Why the schedule was not kept, or None. ``lags``: seconds that requests were released after they could be."""
-    lag = statistics.quantile(lags, 0.99) if lags else 0.0
-    most = min(MOST_LAG_SECONDS, MOST_LAG_SHARE_OF_LIMIT * first_token_limit)
-    if lag <= most:
-        return None
-    return f"{Code.SCHEDULE_LAG}: requests were released {lag * 1e3:.1f} ms late (at most {most * 1e3:.0f} ms)"

@@ -123,7 +123,8 @@ def test_each_mistake_has_its_line(old: str, new: str, line: str) -> None:
         ("min = 2147483648", 'min = 0\nper = "accelerator"',
          "p.toml:14: the gate asks more of a node with more accelerators, so `per` needs a `min` above 0"),
         ("max = 0.10", 'max = 0.10\nper = "card"', "p.toml:8: `per` must be 'accelerator'"),
-        ("max = 0.10", 'max = 0.10\nwhen = "infiniband"', "p.toml:8: `when` must be 'rdma' or 'no_rdma'"),
+        ("max = 0.10", 'max = 0.10\nwhen = "infiniband"',
+         "p.toml:8: `when` must be 'rdma', 'no_rdma', 'endpoint' or 'no_endpoint'"),
         ("max = 0.10", 'max = 0.10\npre = "accelerator"', "p.toml:8: unknown key `pre`; did you mean `per`?"),
     ],
 )  # fmt: skip

@@ -31,7 +31,7 @@ def keeping(gate: Gate, **labels: str) -> Measurement:
 def measured(profile: Profile, ports: int = 0, **labels: str) -> Run:
     """A node with one card and so many RDMA ports, on which every gate that asks it is kept."""
     when = "rdma" if ports else "no_rdma"
-    found = [keeping(gate, **labels) for gate in profile.gates if gate.when in (None, when)]
+    found = [keeping(gate, **labels) for gate in profile.gates if gate.when in (None, "no_endpoint", when)]
     return node(*found, measurement("fabric_rdma_ports", float(ports)))
 
 
@@ -74,7 +74,7 @@ def test_a_profile_is_small_sourced_and_says_what_to_do(name: str) -> None:
 def test_what_sessions_differ_in_is_known_of_every_rate_and_time(name: str) -> None:
     """Only counts, and shares of counts with exact bounds, are facts of their session."""
     exact = {"network_loss_ratio", "accelerator_throttle_ratio", "response_over_budget_ratio"}
-    exact.add("collective_fast_transport_ratio")
+    exact |= {"collective_fast_transport_ratio", "endpoint_success_ratio"}
     for gate in shipped(name).gates:
         metric = METRICS[gate.metric]
         assert (metric.session_spread is None) is (metric.unit == "" or metric.name in exact), metric.name

@@ -11,7 +11,8 @@ from bench.model import Effort, Request
 from probes import discover, rdma
 from probes.network.plan import LOOPBACK_PLANS, PEER_PLANS
 
-MEASURING = [probe for probe in discover() if probe.measure]
+MEASURING = [probe for probe in discover() if probe.measure and not probe.needs]
+WITH_A_SERVER = [probe for probe in discover() if probe.measure and not probe.on_cards]
 #: Starting, one look, half a second of calming down before each probe, judging: what a quiet node takes beside that.
 AROUND = {Effort.QUICK: 5.0, Effort.STANDARD: 8.0, Effort.THOROUGH: 30.0}
 #: Torch, CUDA, an 8b model and the compiler, before the load measures: 19 s at standard on an H200 (results/reference);
@@ -55,6 +56,15 @@ def test_the_planned_seconds_fit_the_efforts_time(
     if effort is Effort.STANDARD and what == "eight GPUs, and a peer by RDMA":
         whole += 20.0  # standard for eight GPUs and TCP
     assert total + AROUND[effort] <= whole, what
+
+
+@pytest.mark.parametrize("peers", [0, 1])
+@pytest.mark.parametrize("effort", list(Effort))
+def test_a_server_s_load_fits_in_the_place_of_our_own(effort: Effort, peers: int) -> None:
+    asked = request(effort, peers=peers)
+    total = sum(probe.time(asked) for probe in WITH_A_SERVER if probe.name != "rdma")
+    whole = (WHOLE_WITH_PEER if peers else WHOLE)[effort]
+    assert total + AROUND[effort] <= whole + (20.0 if effort is Effort.QUICK else 0.0)
 
 
 @pytest.mark.parametrize("effort", list(Effort))

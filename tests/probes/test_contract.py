@@ -72,7 +72,7 @@ class ScriptedTools(Tools):
 def context(probe: Probe, tools: ScriptedTools, folder: Path, accelerator: str = "cpu") -> Context:
     request = Request(effort=Effort.QUICK, probes=(), storage=(str(folder),), peers=("127.0.0.1",),
                       accelerator=accelerator, options={"expectation": '{"gpus": {"count": 1}}', "checks": "c.toml",
-                                                        "data": str(folder)})  # fmt: skip
+                                                        "data": str(folder), "endpoint": "http://[::1]:9"})  # fmt: skip
     return Context(
         probe=probe,
         request=request,

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Protocol
 
-from probes.inference.serving import Held
+from probes.common.open_loop import poisson
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +78,9 @@ def poisson_arrivals(rate: float, seconds: float, prompt: int, output: int, seed
 
     All is drawn before the start and depends on the seed alone.
     """
-    draw, at = random.Random(seed), 0.0
+    draw = random.Random(seed)
     arrivals: list[Arrival] = []
-    while (at := at + draw.expovariate(rate)) < seconds:
+    for at in takewhile(lambda at: at < seconds, poisson(rate, draw)):
         around = [max(1, draw.randint(mean - mean // 4, mean + mean // 4)) for mean in (prompt, output)]
         arrivals.append(Arrival(at, *around))
     return arrivals
@@ -151,51 +152,3 @@ class OpenLoop:
             assert request.slot is not None
             self._running.remove(request)
             self._free.add(request.slot)
-
-
-_CLOSE_ENOUGH = 1.1  # a failing rate this much above the best passing one ends the search
-_MOST_DOUBLINGS = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One window at one rate (requests a second)."""
-
-    rate: float
-    kept: int
-    violated: int
-    outcome: Held
-
-
-@dataclass(slots=True)
-class Search:
-    """What was tried so far; at least one rate."""
-
-    trials: list[Trial]
-
-    @property
-    def failed(self) -> float | None:
-        """The lowest rate that did not pass; an undecided one did not, so the rates above it are not claimed."""
-        return min((trial.rate for trial in self.trials if trial.outcome is not Held.PASS), default=None)
-
-    @property
-    def best(self) -> float | None:
-        """The highest rate that passed below every one that did not."""
-        passed = (trial.rate for trial in self.trials if trial.outcome is Held.PASS)
-        return max((rate for rate in passed if self.failed is None or rate < self.failed), default=None)
-
-    @property
-    def next_rate(self) -> float | None:
-        """What to try next; None when the answer is close enough, or out of reach."""
-        if self.failed is None or self.best is None:
-            far = len(self.trials) > _MOST_DOUBLINGS
-            return None if far else (2.0 * (self.best or 0.0) or 0.5 * (self.failed or 0.0))
-        return None if self.failed <= self.best * _CLOSE_ENOUGH else (self.best * self.failed) ** 0.5
-
-
-def highest_rate(first: Trial, trial: Callable[[float], Trial], more: Callable[[], bool]) -> Search:
-    """Search on from a first trial for as long as ``more()`` says that there is time."""
-    search = Search([first])
-    while (rate := search.next_rate) is not None and more():
-        search.trials.append(trial(rate))
-    return search

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from bench.judge.statistics import samples_needed_for_quantile
+from probes.common.open_loop import LEAST_KEPT, Kept, Limits, Trial, held, highest_rate
 from probes.inference.events import (
     Checked,
     Compiled,
@@ -32,9 +33,8 @@ from probes.inference.events import (
 )
 from probes.inference.load.decoder import Decoder
 from probes.inference.load.device import Device, TimedWork, ceilings, copy_bytes, timer
-from probes.inference.load.open_loop import OpenLoop, Served, Trial, highest_rate, poisson_arrivals
+from probes.inference.load.open_loop import OpenLoop, Served, poisson_arrivals
 from probes.inference.load.soak import soak
-from probes.inference.serving import Kept, Limits, held
 from probes.inference.shapes import Shape
 
 _SPARE_BYTES = 6_000_000_000  # activations of a prefill, captured graphs, the libraries' own
@@ -50,7 +50,6 @@ _SERVED_FOR_P99 = 1.15 * samples_needed_for_quantile(0.99)  # arrivals are rando
 _MOST_ROUNDS = {"cuda": 3, "cpu": 100}  # a GPU does not drift with its host; long windows serve its energy counter
 _WEIGHTS = {"prefill": 1.0, "decode": 1.0}  # of a round; what these are held against takes half as long
 _SLEEP_AHEAD = 0.0005  # wake this much before an arrival and spin, because a sleep ends late
-_LEAST_KEPT = 0.9  # of the requests must keep the limits for a rate to be sustained
 _ENOUGH_REQUESTS = 90  # of a trial: 64 decide with one violation, 81 with two (exact binomial, 99 %)
 _SHORTEST_TRIAL = 2.0
 _MOST_SERVED = 32  # at once
@@ -270,7 +269,7 @@ class Stages:
             return last
 
         found = highest_rate(first, trial, lambda: deadline - time.monotonic() > _SHORTEST_TRIAL)
-        say(SearchEnd(best=found.best, failed=found.failed, share=_LEAST_KEPT, trials=len(found.trials)))
+        say(SearchEnd(best=found.best, failed=found.failed, share=LEAST_KEPT, trials=len(found.trials)))
 
     def serve_window(self, rate: float, seconds: float, seed: int) -> tuple[list[Served], dict[str, Any]]:
         arrivals = poisson_arrivals(rate, seconds, self.sizes.prompt, self.sizes.output, seed)
@@ -291,7 +290,7 @@ class Stages:
     def judged(self, rate: float, served: Sequence[Served], seconds: float) -> Trial:
         outcomes = [self.limits.kept(_record(request), seconds) for request in served]
         kept, violated = outcomes.count(Kept.KEPT), outcomes.count(Kept.VIOLATED)
-        return Trial(rate, kept, violated, held(kept, violated, _LEAST_KEPT))
+        return Trial(rate, kept, violated, held(kept, violated, LEAST_KEPT))
 
 
 class WallClock:

@@ -30,7 +30,7 @@ def watched(monkeypatch: pytest.MonkeyPatch, **answers: Any) -> tuple[list[Measu
         time.sleep(0.15)
     observers.stop()
     warnings: list[str] = []
-    context: Any = SimpleNamespace(series=[], warn=warnings.append)
+    context: Any = SimpleNamespace(series=[], warn=warnings.append, request=SimpleNamespace(options={}))
     return list(gpu.parse(from_lines(to_lines(watching.samples)), context)), warnings
 
 

@@ -8,9 +8,9 @@ import random
 import pytest
 
 from bench.judge import statistics
+from probes.common.open_loop import Held, Kept, Limits, Search, Trial, held, highest_rate
 from probes.inference.events import ServedRequest
-from probes.inference.load.open_loop import OpenLoop, Search, Trial, highest_rate, poisson_arrivals
-from probes.inference.serving import Held, Kept, Limits, held
+from probes.inference.load.open_loop import OpenLoop, poisson_arrivals
 from tests.probes.inference.virtual import VirtualClock, VirtualServer
 
 

@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import pytest
 
+from probes.common.open_loop import Kept, Limits
 from probes.inference.events import ServedRequest
 from probes.inference.load.open_loop import Arrival, OpenLoop, Served, poisson_arrivals
-from probes.inference.serving import Kept, Limits
 from tests.probes.inference import oracle
 from tests.probes.inference.virtual import TICK, VirtualClock, VirtualServer, arrivals
 

@@ -10,14 +10,14 @@ import torch
 
 from bench.measure import budget
 from bench.model import Effort
+from probes.common.open_loop import Held, Trial
 from probes.inference.events import DeviceFacts, Serve, ServedRequest
 from probes.inference.load import stages as loads
 from probes.inference.load.decoder import Decoder
 from probes.inference.load.device import Device
-from probes.inference.load.open_loop import OpenLoop, Trial, poisson_arrivals
+from probes.inference.load.open_loop import OpenLoop, poisson_arrivals
 from probes.inference.load.stages import Stages, sizes
 from probes.inference.parse import _SHORTEST_ENERGY_SECONDS, parse
-from probes.inference.serving import Held
 from probes.inference.shapes import SHAPES
 from tests.probes.inference.test_decoder import TINY
 from tests.probes.inference.virtual import VirtualClock, VirtualServer

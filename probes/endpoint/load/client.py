@@ -1,0 +1,259 @@
+"""One request to an OpenAI-compatible server, from its scheduled moment to the end of its stream.
+
+Every way to fail has a code of its own, and every wait and every size a bound. The stamp of a chunk is taken before it
+is read as JSON. Nothing is decompressed: we ask for the identity and take no other encoding.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Literal
+
+import aiohttp
+
+from bench.model import Code
+from probes.common.http import Address, Secrets, of_error, of_status
+from probes.endpoint.load.clock import StampingSelector
+from probes.endpoint.load.deltas import DONE, Garbled, delta, message
+from probes.endpoint.load.sse import Events, TooLong
+from probes.endpoint.records import Answer
+
+Stage = Literal["warm-up", "trial", "held"]
+CONNECT_SECONDS = 5.0
+_READ_BYTES = 4 << 20  # of a connection's buffer: aiohttp's own 64 KiB stops the reading of long answers
+_MOST_BYTES = 64 << 20  # of an answer
+_MOST_SMALL_BYTES = 1 << 20  # of what is no stream: an error, a list of models
+_AFTER_END_SECONDS = 1.0  # for the end of the HTTP message after the end of the stream, so that it can be used again
+#: A request into a connection that the server closes at that moment is lost, so an idle one is not used for long:
+#: uvicorn and llama.cpp close theirs after 5 s, gunicorn after 2 s. None is sent twice: it would hide that it was lost.
+_KEEP_ALIVE_SECONDS = 1.5
+_MOST_TIMES_ASKED = 4  # chunks for each token that was asked for, and some
+
+
+class Broken(Exception):
+    """The answer is not what was asked for."""
+
+    def __init__(self, code: Code, detail: str = "") -> None:
+        super().__init__(code)
+        self.code, self.detail = code, detail
+
+
+@dataclass(slots=True)
+class Stream:
+    """What was seen of an answer so far."""
+
+    chunks: list[float] = field(default_factory=list)
+    late: list[float] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    first_byte: float | None = None
+    finished: bool = False
+    done: bool = False
+    completion: int | None = None
+    prompt: int | None = None
+    status: int | None = None
+    retry_after: float | None = None
+
+
+class Client:
+    """A session with one server. ``timeout``: seconds from the scheduled moment until a request is too slow."""
+
+    def __init__(
+        self, address: Address, key: str | None, stamps: StampingSelector, timeout: float,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        self.address, self.secrets, self.stamps, self.timeout = address, Secrets((key,) if key else ()), stamps, timeout
+        self._headers = {"Accept-Encoding": "identity", "User-Agent": "aiready-bench", **(headers or {})}
+        if key:
+            self._headers["Authorization"] = f"Bearer {key}"
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Client:
+        trace = aiohttp.TraceConfig(trace_config_ctx_factory=_context)  # type: ignore[arg-type]
+        trace.on_connection_create_start.append(_connecting)
+        trace.on_connection_create_end.append(_connected)
+        connector = aiohttp.TCPConnector(
+            limit=0, ssl=ssl.create_default_context(), keepalive_timeout=_KEEP_ALIVE_SECONDS, ttl_dns_cache=300
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector, auto_decompress=False, read_bufsize=_READ_BYTES, trace_configs=[trace],
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS), headers=self._headers,
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )  # fmt: skip
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._session is not None
+        await self._session.close()
+
+    async def small(self, method: str, url: str, body: bytes | None = None) -> tuple[int, bytes]:
+        """The status and the body of an answer that is not streamed. Raises Broken."""
+        try:
+            async with asyncio.timeout(self.timeout), self._request(method, url, body, SimpleNamespace()) as response:
+                return response.status, await _bounded(response)
+        except Broken:
+            raise
+        except Exception as error:
+            raise self._broken(error) from error
+
+    async def ask(self, url: str, body: bytes, stage: Stage, start: float, scheduled: float, output: int) -> Answer:
+        """Send it now, and see it through. ``start``: of the window (monotonic seconds); ``scheduled`` after it."""
+        loop, seen, how = asyncio.get_running_loop(), Stream(), SimpleNamespace()
+        lag, code, detail = loop.time() - start - scheduled, None, ""
+        try:
+            async with asyncio.timeout_at(start + scheduled + self.timeout):
+                async with self._request("POST", url, body, how) as response:
+                    await self._read(response, seen, output)
+        except Broken as broken:
+            code, detail = broken.code, self.secrets.clean(broken.detail)
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong with one request is its outcome
+            found = self._broken(error, seen)
+            code, detail = found.code, found.detail
+        tokens, counted = (seen.completion, "usage") if seen.completion else (len(seen.chunks), "chunks")
+        counts = seen.counts if len(seen.counts) == len(seen.chunks) and seen.counts[-1:] == [tokens] else []
+        return Answer(
+            stage=stage, scheduled=_micro(scheduled), lag=_micro(max(0.0, lag)),
+            chunks=tuple(_micro(at - start) for at in seen.chunks), late=tuple(map(_micro, seen.late)),
+            counts=tuple(counts), ended=_micro(loop.time() - start), code=code, detail=detail, status=seen.status,
+            retry_after=seen.retry_after, token_count=tokens, counted=counted, prompt=seen.prompt,  # type: ignore[arg-type]
+            connect=getattr(how, "connect", None),
+            first_byte=None if seen.first_byte is None else _micro(seen.first_byte - start),
+        )  # fmt: skip
+
+    @contextlib.asynccontextmanager
+    async def _request(
+        self, method: str, url: str, body: bytes | None, how: SimpleNamespace
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        assert self._session is not None
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        async with self._session.request(
+            method, url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=how
+        ) as response:
+            yield response
+
+    async def _read(self, response: aiohttp.ClientResponse, seen: Stream, output: int) -> None:
+        seen.status, seen.first_byte = response.status, self.stamps.stamp()[0]
+        if (code := of_status(response.status)) is not None:
+            seen.retry_after = _seconds(response.headers.get("Retry-After"))
+            raise Broken(code, await _said(response, code))
+        encoding, kind = response.headers.get("Content-Encoding", "identity"), response.content_type
+        if encoding.lower() != "identity":
+            raise Broken(Code.WRONG_CONTENT, f"it is encoded as {encoding}, which was not asked for")
+        if kind != "text/event-stream":
+            raise Broken(Code.WRONG_CONTENT, f"it is {kind}, not text/event-stream")
+        await self._events(response, seen, _MOST_TIMES_ASKED * output + 64)
+        if not (seen.done or seen.finished):
+            raise Broken(Code.TORN, f"the stream ended after {len(seen.chunks)} chunks, without a reason or [DONE]")
+        if not seen.chunks:
+            raise Broken(Code.NO_CONTENT, "the stream ended without any content")
+
+    async def _events(self, response: aiohttp.ClientResponse, seen: Stream, most: int) -> None:
+        events, read, content = Events(), 0, response.content
+        while data := await content.readany():
+            if (read := read + len(data)) > _MOST_BYTES:
+                raise Broken(Code.TOO_LARGE, f"more than {_MOST_BYTES >> 20} MiB")
+            for number, event in enumerate(_fed(events, data)):
+                self._take(event, seen, number == 0)
+            if len(seen.chunks) > most:
+                raise Broken(Code.ENDLESS, f"more than {most} chunks")
+            if seen.done:
+                with contextlib.suppress(TimeoutError, aiohttp.ClientError):
+                    async with asyncio.timeout(_AFTER_END_SECONDS):
+                        while len(await content.readany()):
+                            pass
+                return
+        for event in events.end():
+            self._take(event, seen, first=False)
+
+    def _take(self, event: bytes, seen: Stream, first: bool) -> None:
+        if event.strip() == DONE:
+            seen.done = True
+            return
+        try:
+            one = delta(event)
+        except Garbled as error:
+            raise Broken(Code.GARBLED, str(error)) from error
+        if one.error is not None:
+            raise Broken(Code.SERVER_ERROR, f"in the stream: {one.error}")
+        seen.finished |= one.finished
+        seen.completion = seen.completion if one.completion is None else one.completion
+        seen.prompt = seen.prompt if one.prompt is None else one.prompt
+        if one.content and not seen.done:
+            arrived, late = self.stamps.stamp(first)
+            seen.chunks.append(arrived)
+            seen.late.append(late)
+            if one.completion is not None:
+                seen.counts.append(one.completion)
+
+    def _broken(self, error: Exception, seen: Stream | None = None) -> Broken:
+        """How it failed: an exception of the client's as one of our codes."""
+        code, said = of_error(error), str(error) or type(error).__name__
+        began = seen is not None and seen.status is not None
+        if code in (Code.CONNECTION_RESET, Code.GARBLED) and began:
+            code = Code.TORN
+        if code is Code.TOO_SLOW:
+            said = f"no end within {self.timeout:g} s, {_where(seen)}"
+        return Broken(code, self.secrets.clean(said))
+
+
+def _where(seen: Stream | None) -> str:
+    if seen is None or seen.status is None:
+        return "before its headers"
+    return "in the stream" if seen.chunks else "before its first token"
+
+
+def _fed(events: Events, data: bytes) -> list[bytes]:
+    try:
+        return events.feed(data)
+    except TooLong as error:
+        raise Broken(Code.TOO_LARGE, str(error)) from error
+
+
+async def _bounded(response: aiohttp.ClientResponse) -> bytes:
+    body = await response.content.read(_MOST_SMALL_BYTES + 1)
+    while body and len(body) <= _MOST_SMALL_BYTES and (more := await response.content.readany()):
+        body += more
+    if len(body) > _MOST_SMALL_BYTES:
+        raise Broken(Code.TOO_LARGE, f"more than {_MOST_SMALL_BYTES >> 20} MiB")
+    return body
+
+
+async def _said(response: aiohttp.ClientResponse, code: Code) -> str:
+    """What the server says of an error; never of a key that it did not take."""
+    if code is Code.REDIRECTED:
+        there = response.headers.get("Location", "nowhere").partition("?")[0]
+        return f"to {there}"
+    if code is Code.UNAUTHORIZED:
+        return ""
+    with contextlib.suppress(Broken, ValueError, aiohttp.ClientError):
+        return message(json.loads(await _bounded(response)))
+    return ""
+
+
+def _seconds(text: str | None) -> float | None:
+    """Of Retry-After; None where it is a date, which needs a clock that agrees."""
+    return float(text) if text and text.strip().isdigit() and len(text) < 9 else None
+
+
+def _micro(seconds: float) -> float:
+    return round(seconds, 6)
+
+
+# --- what aiohttp's own trace says of a connection
+
+
+def _context(trace_request_ctx: SimpleNamespace | None = None) -> SimpleNamespace:
+    return trace_request_ctx or SimpleNamespace()
+
+
+async def _connecting(_: object, how: SimpleNamespace, __: object) -> None:
+    how.began = asyncio.get_running_loop().time()
+
+
+async def _connected(_: object, how: SimpleNamespace, __: object) -> None:
+    how.connect = _micro(asyncio.get_running_loop().time() - how.began)

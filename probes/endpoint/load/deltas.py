@@ -1,0 +1,78 @@
+"""What one event of an OpenAI-compatible stream says. Pure.
+
+A first chunk that names only the role, a chunk of usage without choices and an empty delta carry no content: they are
+not the first token. Reasoning and tool calls are content.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+DONE = b"[DONE]"
+_CONTENT = ("content", "reasoning_content", "reasoning", "tool_calls", "refusal")
+
+
+class Garbled(ValueError):
+    """An event that is no object of this protocol."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """``content``: it carries some. ``completion`` and ``prompt``: tokens so far, where the chunk has its usage."""
+
+    content: bool = False
+    finished: bool = False
+    completion: int | None = None
+    prompt: int | None = None
+    error: str | None = None
+
+
+def delta(data: bytes) -> Delta:
+    """Read one event. Raises Garbled."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise Garbled("an event that is no JSON") from error
+    if not isinstance(value, dict):
+        raise Garbled("an event that is no object")
+    if said := value.get("error"):
+        return Delta(error=message(value) or json.dumps(said))
+    choices, usage = value.get("choices"), value.get("usage")
+    if not isinstance(choices, list) and not isinstance(usage, dict):
+        raise Garbled("an event without choices")
+    found = [choice for choice in choices or () if isinstance(choice, dict)]
+    completion, prompt = _usage(value)
+    return Delta(
+        content=any(map(_content, found)),
+        finished=any(choice.get("finish_reason") is not None for choice in found),
+        completion=completion,
+        prompt=prompt,
+    )
+
+
+def message(value: object) -> str:
+    """What a server says went wrong; empty where it says nothing that one knows."""
+    error = value.get("error", value) if isinstance(value, dict) else value
+    if isinstance(error, dict):
+        error = error.get("message") or error.get("detail") or error.get("code") or ""
+    return error if isinstance(error, str) else ""
+
+
+def _content(choice: Mapping[str, Any]) -> bool:
+    part = choice.get("delta") or choice.get("message") or {}
+    named = isinstance(part, dict) and any(part.get(name) for name in _CONTENT)
+    return bool(named or choice.get("text"))
+
+
+def _usage(value: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    usage = value.get("usage")
+    if not isinstance(usage, dict):
+        return None, None
+    return _count(usage.get("completion_tokens")), _count(usage.get("prompt_tokens"))
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

@@ -1,0 +1,107 @@
+"""How a server is to be spoken to, found by one real completion: its path, its model, and what it takes beside.
+
+The plain protocol has two paths, and servers differ in what they take beyond it. A request that is refused with 400 is
+sent again with less; a model that is being loaded is waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, cast
+
+from bench.model import Code
+from probes.endpoint.load.client import Broken, Client
+from probes.endpoint.plan import EXTRAS, Settings, body, completions, prompt, url
+from probes.endpoint.records import Answer, Opened
+
+Api = Literal["chat", "completions"]
+_LOADING = 503  # while a model is loaded (llama.cpp, vLLM behind a router, TGI)
+_ASK_AGAIN_SECONDS = 1.0
+_NOT_TAKEN = (400, 422)
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How to ask: where, for which model, with what."""
+
+    url: str
+    api: Api
+    model: str
+    extras: tuple[str, ...]
+    words: int
+    prefix: int
+    output: int
+
+    def body(self, draw: random.Random) -> bytes:
+        text = prompt(draw, self.words, self.prefix)
+        return json.dumps(body(self.api, self.model, text, self.output, self.extras)).encode()
+
+
+async def opened(client: Client, settings: Settings) -> tuple[Dialect, Opened]:
+    """One real completion; how the server is spoken to, and what it took. Raises Broken."""
+    listed = await _models(client, settings)
+    if (model := settings.model or next(iter(listed), None)) is None:
+        raise Broken(Code.MODEL_UNKNOWN, "the server lists no models")
+    loop = asyncio.get_running_loop()
+    began, draw = loop.time(), random.Random(settings.seed)
+    for api in cast(tuple[Api, ...], ("chat", "completions")):
+        for extras in EXTRAS:
+            where, words = completions(settings.address, api), settings.prompt_tokens
+            dialect = Dialect(where, api, model, extras, words, settings.shared_prefix, settings.output_tokens)
+            answer = await _loaded(client, dialect, draw)
+            if answer.status not in _NOT_TAKEN:
+                break
+        if answer.code != Code.NOT_FOUND or _of_model(answer, model):
+            break
+    if answer.code is not None:
+        raise _refused(answer, model, listed)
+    ratio = settings.prompt_tokens / answer.prompt if answer.prompt else None
+    scaled = Dialect(where, api, model, extras, _scaled(words, ratio), _scaled(settings.shared_prefix, ratio),
+                     settings.output_tokens)  # fmt: skip
+    return scaled, Opened(api, client.secrets.clean(model), extras, round(loop.time() - began, 6), ratio)
+
+
+def _scaled(words: int, ratio: float | None) -> int:
+    return max(1 if words else 0, round(words * (ratio or 1.0)))
+
+
+async def _loaded(client: Client, dialect: Dialect, draw: random.Random) -> Answer:
+    """The answer, once the model is loaded, or when the patience for that is over."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + client.timeout
+    while True:
+        answer = await client.ask(dialect.url, dialect.body(draw), "warm-up", loop.time(), 0.0, dialect.output)
+        if answer.status != _LOADING or loop.time() + _ASK_AGAIN_SECONDS > until:
+            return answer
+        await asyncio.sleep(_ASK_AGAIN_SECONDS)
+
+
+async def _models(client: Client, settings: Settings) -> list[str]:
+    """The names of the server's models; none where it does not list them."""
+    status, text = await client.small("GET", url(settings.address, "/models"))
+    if status in (401, 403):
+        raise Broken(Code.UNAUTHORIZED)
+    try:
+        found = json.loads(text) if status == 200 else {}
+    except ValueError:
+        return []
+    rows = found.get("data") if isinstance(found, Mapping) else None
+    rows = rows if isinstance(rows, list) else []
+    return [row["id"] for row in rows if isinstance(row, Mapping) and isinstance(row.get("id"), str)]
+
+
+def _of_model(answer: Answer, model: str) -> bool:
+    return "model" in answer.detail.lower() or model in answer.detail
+
+
+def _refused(answer: Answer, model: str, listed: list[str]) -> Broken:
+    """Why there is nothing to measure."""
+    code = Code(answer.code or Code.SERVER_ERROR)
+    if code is Code.NOT_FOUND and _of_model(answer, model):
+        there = f"; there are {', '.join(listed[:5])}" if listed else ""
+        return Broken(Code.MODEL_UNKNOWN, f"{model}{there}")
+    return Broken(code, answer.detail)

@@ -1,0 +1,59 @@
+"""The client against its own echo: how late it stamps at the load it had, and how much it can take at all."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from itertools import chain
+
+from bench.judge.statistics import quantile
+from probes.common.http import address
+from probes.endpoint.load.client import Client
+from probes.endpoint.load.clock import StampingSelector
+from probes.endpoint.records import Answer, SelfCheck
+
+#: Of a time between tokens of 30 ms (MLPerf Inference, interactive) this is a sixth.
+LIMIT_SECONDS = 0.005
+#: Where the search for the highest rate begins, if the load had less.
+_STREAMS, _CHUNKS_PER_SECOND = 64, 500.0
+_ROUND_SECONDS = 0.6
+_TIMES = 3.0  # from one round to the next
+_MOST_CHUNKS_PER_SECOND = 32_000.0
+
+
+async def checked(stamps: StampingSelector, port: int, streams: int, rate: float, seconds: float) -> SelfCheck:
+    """At ``streams`` streams and ``rate`` chunks a second, then ever more for as long as it keeps the limit."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+    async with Client(address(f"http://127.0.0.1:{port}"), None, stamps, timeout=5.0) as client:
+        await _round(client, streams, rate, 0.2)  # opens the connections
+        delays = await _round(client, streams, rate, min(1.5, seconds / 3))
+        highest, reached, tried = 0.0, False, max(rate, _CHUNKS_PER_SECOND)
+        while not reached and tried <= _MOST_CHUNKS_PER_SECOND:
+            began = loop.time()
+            if highest and until - began < 2 * _ROUND_SECONDS:
+                break
+            late = await _round(client, max(streams, _STREAMS), tried, _ROUND_SECONDS)
+            achieved = len(late) / max(loop.time() - began, _ROUND_SECONDS)
+            reached = not late or quantile(late, 0.99) > LIMIT_SECONDS or achieved < 0.8 * tried
+            highest, tried = (highest if reached else achieved), _TIMES * tried
+    return SelfCheck(tuple(round(d, 6) for d in delays), streams, rate, round(highest, 1), LIMIT_SECONDS, reached)
+
+
+async def _round(client: Client, streams: int, rate: float, seconds: float) -> list[float]:
+    """Seconds from each chunk's leaving to its stamp."""
+    gap = streams / rate
+    chunks = max(1, round(seconds / gap))
+    body = json.dumps({"max_tokens": chunks, "user": f"{gap:.9f}"}).encode()
+    start, url = asyncio.get_running_loop().time(), f"{client.address.url}/echo"
+
+    async def one(at: float) -> Answer:
+        await asyncio.sleep(at)
+        return await client.ask(url, body, "warm-up", start, at, chunks)
+
+    answers = await asyncio.gather(*(one(n * gap / streams) for n in range(streams)))
+    return list(chain.from_iterable(_delays(answer, start) for answer in answers))
+
+
+def _delays(answer: Answer, start: float) -> list[float]:
+    return [start + at - count / 1e6 for at, count in zip(answer.chunks, answer.counts, strict=False)]

@@ -1,0 +1,209 @@
+"""What the load on a server says over its pipe: one JSON object a line, typed at both ends. Seconds throughout.
+
+No record holds a key, a prompt, or what the server answered.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any, Literal, TypeVar
+
+from bench.measure.jsonl import records
+from bench.measure.probe import Failed, ProbeError, Unsupported
+from bench.model import Code
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One line of the pipe."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark(Record):
+    """A stage begins or ends, so that the parent samples its watchers there."""
+
+    kind: Literal["begin", "end"]
+    stage: str
+
+
+@dataclass(frozen=True, slots=True)
+class Opened(Record):
+    """The first real completion: how the server is spoken to, and how long it took (its model may have been loaded).
+
+    ``extras``: what it takes beyond the plain protocol. ``words_a_token`` of our prompts, None where it counts none.
+    """
+
+    api: Literal["chat", "completions"]
+    model: str
+    extras: tuple[str, ...]
+    seconds: float
+    words_a_token: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Record):
+    """What became of one request. Seconds after its window's start; ``chunks``: when each that carries content came.
+
+    ``late``: by how much each of those moments can be late, because the client was busy. ``counts``: tokens up to each
+    chunk, where the server says that continuously. ``tokens``: by ``counted``. ``code``: how it failed. ``lag``: from
+    the scheduled moment to when it was sent. ``connect``: seconds of a connection that was opened for it.
+    """
+
+    stage: Literal["warm-up", "trial", "held"]
+    scheduled: float
+    lag: float
+    chunks: tuple[float, ...] = ()
+    late: tuple[float, ...] = ()
+    counts: tuple[int, ...] = ()
+    ended: float | None = None
+    code: str | None = None
+    detail: str = ""
+    status: int | None = None
+    retry_after: float | None = None
+    token_count: int = 0
+    counted: Literal["usage", "chunks"] = "chunks"
+    prompt: int | None = None
+    connect: float | None = None
+    first_byte: float | None = None
+
+    @property
+    def failed(self) -> bool:
+        return self.code is not None
+
+    @property
+    def finished(self) -> bool:
+        return self.code is None
+
+    @property
+    def tokens(self) -> tuple[float, ...]:
+        """When its chunks came: the moments by which an open loop is judged."""
+        return self.chunks
+
+    @property
+    def output(self) -> int:
+        """How many tokens to share the time after the first chunk by, itself included."""
+        return max(1, self.token_count - self.first_count + 1)
+
+    @property
+    def first_count(self) -> int:
+        """Tokens of the first chunk: said by the server, else its share of all."""
+        if self.counts:
+            return self.counts[0]
+        return max(1, round(self.token_count / len(self.chunks))) if self.chunks else 0
+
+    @property
+    def first_token(self) -> float | None:
+        """From the *scheduled* arrival to the first content."""
+        return self.chunks[0] - self.scheduled if self.chunks else None
+
+    @property
+    def token_seconds(self) -> float | None:
+        """The mean time of a token after the first chunk."""
+        return (self.chunks[-1] - self.chunks[0]) / (self.output - 1) if self.chunks and self.output > 1 else None
+
+    @property
+    def gaps(self) -> list[float]:
+        """Between two chunks."""
+        return [b - a for a, b in pairwise(self.chunks)]
+
+
+@dataclass(frozen=True, slots=True)
+class Window(Record):
+    """An open-loop window: requests planned and sent, by the rate at which they were offered. ``began``: by the
+    machine's monotonic clock.
+
+    ``cpu_ratio`` and ``delay_ratio``: shares of its time in which the client computed, and waited for a CPU.
+    ``stopped``: why the rest was not sent.
+    """
+
+    stage: Literal["warm-up", "trial", "held"]
+    began: float
+    rate: float
+    seconds: float
+    planned: int
+    sent: int
+    output: int
+    cpu_ratio: float
+    first_token_limit: float
+    inter_token_limit: float
+    delay_ratio: float | None = None
+    stopped: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchEnd(Record):
+    """The highest rate that passed and the lowest that did not; ``share`` of the requests had to keep the limits."""
+
+    share: float
+    trials: int
+    best: float | None = None
+    failed: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SelfCheck(Record):
+    """The client against an echo of its own, which stamps each chunk as it sends it.
+
+    ``delays``: from that stamp to the client's, at the window's own load. ``highest``: chunks a second that it read
+    with a p99 under ``limit``; ``reached`` where more would not have been.
+    """
+
+    delays: tuple[float, ...]
+    streams: int
+    chunks_per_second: float
+    highest: float
+    limit: float
+    reached: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Refused(Record):
+    """There is nothing to measure."""
+
+    outcome: Literal["unsupported", "failed"]
+    reason: str
+    remedy: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Record):
+    seconds: float = 0.0
+
+
+KINDS: Mapping[str, type[Record] | None] = {
+    "begin": None, "end": None, "opened": Opened, "answer": Answer, "window": Window, "search": SearchEnd,
+    "self_check": SelfCheck, "refused": Refused, "done": Done,
+}  # fmt: skip
+_NAMES = {kind: name for name, kind in KINDS.items()}
+R = TypeVar("R", bound=Record)
+
+
+def read(text: str, *, cut: bool = False) -> list[Record]:
+    """The records of an output; of one that was ``cut`` off, those that can be read. Raises Failed."""
+    return records(text, "the load on the endpoint", KINDS, cut=cut)
+
+
+def of(found: Iterable[Record], kind: type[R]) -> list[R]:
+    """The records of one kind."""
+    return [record for record in found if isinstance(record, kind)]
+
+
+def refusal(found: Sequence[Record], returncode: int, stderr: str) -> ProbeError | None:
+    """Why the load has no result, or None if it came to its end."""
+    if refused := of(found, Refused):
+        kind = Unsupported if refused[0].outcome == "unsupported" else Failed
+        return kind.told(refused[0].reason, refused[0].remedy)
+    if returncode == 0 and found and isinstance(found[-1], Done):
+        return None
+    last = (stderr.strip().splitlines() or ["it printed nothing to standard error"])[-1][:300]
+    return Failed(Code.LOAD_FAILED, f"the load on the endpoint ended with status {returncode}: {last}")
+
+
+def line(record: Record) -> str:
+    """One line of the pipe. A number that is not finite is an error of ours."""
+    fields: dict[str, Any] = {name: value for name, value in asdict(record).items() if value is not None}
+    named = {} if isinstance(record, Mark) else {"kind": _NAMES[type(record)]}
+    return json.dumps({**named, **fields}, allow_nan=False)
