@@ -33,6 +33,7 @@ _AFTER_END_SECONDS = 1.0  # for the end of the HTTP message after the end of the
 #: A request into a connection that the server closes at that moment is lost, so an idle one is not used for long:
 #: uvicorn and llama.cpp close theirs after 5 s, gunicorn after 2 s. None is sent twice: it would hide that it was lost.
 _KEEP_ALIVE_SECONDS = 1.5
+_CONNECTIONS_TRIED = 4
 _MOST_TIMES_ASKED = 4  # chunks for each token that was asked for, and some
 
 
@@ -107,8 +108,7 @@ class Client:
         lag, code, detail = loop.time() - start - scheduled, None, ""
         try:
             async with asyncio.timeout_at(start + scheduled + self.timeout):
-                async with self._request("POST", url, body, how) as response:
-                    await self._read(response, seen, output)
+                await self._streamed(url, body, how, seen, output)
         except Broken as broken:
             code, detail = broken.code, self.secrets.clean(broken.detail)
         except Exception as error:  # noqa: BLE001 - whatever goes wrong with one request is its outcome
@@ -124,6 +124,18 @@ class Client:
             connect=getattr(how, "connect", None),
             first_byte=None if seen.first_byte is None else _micro(seen.first_byte - start),
         )  # fmt: skip
+
+    async def _streamed(self, url: str, body: bytes, how: SimpleNamespace, seen: Stream, output: int) -> None:
+        """On another connection where the one that was chosen had closed before anything was written into it."""
+        for left in reversed(range(_CONNECTIONS_TRIED)):
+            try:
+                async with self._request("POST", url, body, how) as response:
+                    await self._read(response, seen, output)
+                return
+            except aiohttp.ClientOSError as error:
+                unsent = any(isinstance(e, aiohttp.ClientConnectionResetError) for e in (error, error.__cause__))
+                if not (left and unsent) or seen.status is not None:
+                    raise
 
     @contextlib.asynccontextmanager
     async def _request(

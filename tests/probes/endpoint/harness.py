@@ -20,12 +20,15 @@ ROOT = Path(__file__).parents[3]
 
 
 @contextmanager
-def process(module: str, *words: str) -> Iterator[int]:
-    """A server of ours for as long as the ``with`` lasts; yields its port."""
-    with subprocess.Popen([sys.executable, "-m", module, *words], stdout=subprocess.PIPE, text=True, cwd=ROOT) as one:
+def process(module: str, *words: str, quiet: bool = False) -> Iterator[int]:
+    """A server of ours for as long as the ``with`` lasts; yields its port. ``quiet``: what it logs is dropped."""
+    with subprocess.Popen(
+        [sys.executable, "-m", module, *words], stdout=subprocess.PIPE, text=True, cwd=ROOT,
+        stderr=subprocess.DEVNULL if quiet else None,
+    ) as one:  # fmt: skip
         try:
             assert one.stdout is not None
-            yield int(one.stdout.readline().split()[-1])
+            yield int(next(line for line in one.stdout if " on " in line).split()[-1])
         finally:
             one.kill()
 
