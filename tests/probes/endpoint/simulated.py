@@ -164,7 +164,11 @@ class Server:
             more = "Retry-After: 3\r\n" if status[1] == "429" else ""
             more += "Location: http://127.0.0.1:9/elsewhere?token=1\r\n" if status[1].startswith("3") else ""
             return self._plain(writer, int(status[1]), {"error": {"message": "it is so"}}, more)
-        if fault in SAID_AT_ONCE:
+        if fault == "tells the key":
+            said = f"wrong key {self.config.key}, {self.config.key[:9]}***"
+            writer.write(STREAM + EVENT + b'data: {"error": {"message": "%b"}}\n\n' % said.encode())
+            await writer.drain()
+        elif fault in SAID_AT_ONCE:
             writer.write(SAID_AT_ONCE[fault])
             await writer.drain()
         elif fault in HANGS:
