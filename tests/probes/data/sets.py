@@ -151,7 +151,18 @@ def describe(root: Path, path: str, fields: dict[str, str], required: bool = Fal
 
 
 CROISSANT = {
-    "@context": {"@vocab": "https://schema.org/", "cr": "http://mlcommons.org/croissant/", "sc": "https://schema.org/"},
+    "@context": {
+        "@language": "en", "@vocab": "https://schema.org/", "cr": "http://mlcommons.org/croissant/",
+        "sc": "https://schema.org/", "dct": "http://purl.org/dc/terms/", "citeAs": "cr:citeAs", "column": "cr:column",
+        "conformsTo": "dct:conformsTo", "data": {"@id": "cr:data", "@type": "@json"},
+        "dataType": {"@id": "cr:dataType", "@type": "@vocab"}, "examples": {"@id": "cr:examples", "@type": "@json"},
+        "extract": "cr:extract", "field": "cr:field", "fileProperty": "cr:fileProperty", "fileObject": "cr:fileObject",
+        "fileSet": "cr:fileSet", "format": "cr:format", "includes": "cr:includes", "isLiveDataset": "cr:isLiveDataset",
+        "jsonPath": "cr:jsonPath", "key": "cr:key", "md5": "cr:md5", "parentField": "cr:parentField", "path": "cr:path",
+        "recordSet": "cr:recordSet", "references": "cr:references", "regex": "cr:regex", "repeated": "cr:repeated",
+        "replace": "cr:replace", "samplingRate": "cr:samplingRate", "separator": "cr:separator", "source": "cr:source",
+        "subField": "cr:subField", "transform": "cr:transform",
+    },
     "@type": "sc:Dataset", "conformsTo": "http://mlcommons.org/croissant/1.1", "name": "people", "description": "d",
     "license": "https://creativecommons.org/licenses/by/4.0/", "url": "https://example.com/people",
     "creator": {"@type": "sc:Person", "name": "A"}, "datePublished": "2026-01-01", "version": "1.0.0",
