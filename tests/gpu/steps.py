@@ -69,9 +69,9 @@ def watcher(accelerator: str, folder: Path) -> None:
     say(open_seconds=time.perf_counter() - began)
     samples = [watch.sample(event) for event in ("begin", "tick", "tick", "end")]
     print(json.dumps(samples, default=str))
-    say(sample_seconds=max(sample.get("cost", float("inf")) for sample in samples), cards=len(samples[-1]["cards"]),
-        hung=[sample["hung"] for sample in samples if "hung" in sample])  # fmt: skip
-    cards = samples[-1]["cards"].values()
+    hung = {index: card["hung"] for sample in samples for index, card in sample["cards"].items() if "hung" in card}
+    cards = [card for card in samples[-1]["cards"].values() if "hung" not in card]
+    say(sample_seconds=max(sample["cost"] for sample in samples), cards=len(cards), hung=hung)
     link = ("max_generation", "card_generation", "max_width")  # a virtual machine's slot may say odd things of it
     facts: dict[str, Any] = next((sample["facts"]["cards"] for sample in samples if "facts" in sample), {})
     say(links=[{name: card.get(name) for name in link} for card in facts.values()],
