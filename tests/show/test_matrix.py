@@ -69,13 +69,13 @@ def test_the_worst_comes_first_and_what_has_no_figure_last() -> None:
 def test_a_profile_says_what_decided_how_much_was_measured_and_what_was_closest() -> None:
     training, batch, _ = of(recorded("h200")).answers
     assert (batch.because, batch.more) == (
-        "9 of 9 pass",
-        ("closest: memory speed in decode, 75 % to spare", "9 of 9 measured, weakest 100"),
+        "10 of 10 pass",
+        ("closest: memory speed in decode, 82 % to spare", "10 of 10 measured, weakest 100"),
     )
-    assert training.because == "7 of 8 pass, 1 needs a peer"
+    assert training.because == "7 of 9 pass, 1 needs a peer, 1 not measured"
     failed = of(recorded("feed")).answers[0]
-    assert failed.because == "2 of 8 gates fail: waiting for storage 24.9 %, and 1 more"
-    assert failed.more == ("4 need a GPU", "1 needs a peer", "3 of 8 measured, weakest 40.1")
+    assert failed.because == "2 of 9 gates fail: waiting for storage 24.9 %, and 1 more"
+    assert failed.more == ("5 need a GPU", "1 needs a peer", "3 of 9 measured, weakest 40.1")
 
 
 def test_storage_that_feeds_too_few_says_how_many() -> None:
@@ -111,7 +111,7 @@ def test_hardware_that_is_not_there_is_a_dash_and_what_failed_is_a_question() ->
 
 def test_the_head_names_node_effort_time_and_what_was_measured_with() -> None:
     first, second = of(recorded("h200")).head
-    assert first == ("vm", "2026-11-26 15:35 UTC", "standard, 3 min 4 s", "run da174f3cbbbd")
+    assert first == ("vm", "2026-11-26 18:30 UTC", "standard, 2 min 31 s", "run 36b93531c96a")
     assert second == ("1 x NVIDIA H200", "/var/tmp/data: ext4 on vda", "no peer: the loopback stood in")
     assert of(recorded("peer")).head[1][::2] == ("no GPU: the CPU stood in", "peer 127.0.0.1:5301")
     told = of(cpu_run(replay_of="0123", interrupted_by=2)).head[2:]
@@ -123,8 +123,8 @@ def test_the_head_names_node_effort_time_and_what_was_measured_with() -> None:
 
 def test_what_the_accelerator_did_is_one_sentence() -> None:
     assert of(recorded("h200")).accelerator == (
-        "The accelerator: serving, it computed 100 % of the time (the driver says 84 %); it reached 70 % of the "
-        "memory's speed and 81 % of the arithmetic; fed from /var/tmp/data, it computed 100 %."
+        "The accelerator: serving, it computed 100 % of the time (the driver says 82 %); it reached 73 % of the "
+        "memory's speed and 82 % of the arithmetic; fed from /var/tmp/data, it computed 100 %."
     )
     assert of(recorded("feed")).accelerator == (
         "In place of the accelerator (emulated): fed from /mnt, it computed 70 % and waited 30 %."
@@ -176,7 +176,8 @@ def test_next_is_to_mend_to_decide_to_measure_and_the_hardware() -> None:
     assert any("--wait-quiet 10m" in command for command in steps(recorded("peer")))
     assert steps(recorded("peer"))[-1].endswith("--accelerator emulated:unet3d-h100")
     assert steps(recorded("h200")) == [
-        "bench run --probe network --probe rdma --probe collective --effort standard --peer HOST"
+        "bench doctor",
+        "bench run --probe network --probe rdma --probe collective --effort standard --peer HOST",
     ]
     assert matrix(recorded("feed")).steps == (), "who knows no probe, knows no command"
 
