@@ -125,6 +125,8 @@ class _Steps:
             words += [f"--peer {_word(peer)}" for peer in request.peers]
         if request.accelerator != "auto" and any("accelerator" in probe.facts for probe in chosen):
             words += [f"--accelerator {_word(request.accelerator)}"]
+        needed = dict.fromkeys(self.probes[name].needs for name in names)
+        words += [f"--{option} {option.upper()}" for option in needed if option and option not in request.options]
         return " ".join([*words, *_options(chosen, request), more]).strip()
 
 

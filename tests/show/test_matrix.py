@@ -190,6 +190,13 @@ def test_what_this_effort_cannot_measure_is_measured_at_the_next() -> None:
     assert steps(run) == ["bench run --probe storage --effort standard --storage /d"]
 
 
+def test_a_probe_that_was_given_nothing_to_measure_asks_for_it() -> None:
+    gate = finding("data_valid_ratio", Status.NO_DATA, min=1.0, reason="not_measured: the probe data did not run")
+    request = Request(effort=Effort.QUICK, probes=("storage",), storage=("/d",))
+    run = cpu_run(request=request, results=(), verdicts=(verdict("data", Decision.INCONCLUSIVE, 0, (gate,)),))
+    assert steps(run)[0].split(" --accelerator ")[0] == "bench run --probe data --effort quick --data DATA"
+
+
 # --- words
 
 
