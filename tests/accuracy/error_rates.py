@@ -203,8 +203,8 @@ FOUND = ("p5", "p10", "p20", "lasting")
 
 
 def _open(share: float, draws: float) -> float:
-    """What so many draws leave open of a share, both in per cent: two standard deviations."""
-    return 2.0 * math.sqrt(share * (100.0 - share) / draws)
+    """What so many draws leave open of a share, both in per cent: three standard deviations, as the claims are many."""
+    return 3.0 * math.sqrt(share * (100.0 - share) / draws)
 
 
 def _claims(world: str, rule: str, row: Row, gates: int) -> list[str]:
