@@ -56,7 +56,7 @@ def _at_load(window: Window, answers: Sequence[Answer], labels: Labels) -> Itera
     offered = {**labels, "offered": f"{window.rate:.3g}"}
     firsts = [a.first_token for a in answers if a.first_token is not None]
     for one in quantiles("endpoint_load_first_token_seconds", firsts, offered):
-        if one.labels["statistic"] in ("p50", "p90"):
+        if one.labels["statistic"] in ("p50", "p99", "max"):
             yield one
     if answers:
         kept = _outcomes(window, answers).count(Kept.KEPT)

@@ -59,6 +59,8 @@ PICTURES: Mapping[str, Callable[[Shown], Picture | None]] = {
     "Round trips over time": lambda one: timelines.round_trip_lines(one.run),
     "Tokens a second": lambda one: rates.tokens(one.run),
     "Goodput over offered load": lambda one: rates.goodput(one.run),
+    "A real server, by load": lambda one: latency.loads(one.run),
+    "A real server, over time": lambda one: timelines.served(one.run),
     "Storage latency": lambda one: latency.storage(one.run),
     "History of the gating metrics": lambda one: timelines.histories(one.history),
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from itertools import chain
 
 from bench.judge.statistics import quantile
 from probes.common.http import address
@@ -18,6 +17,7 @@ LIMIT_SECONDS = 0.005
 _STREAMS, _CHUNKS_PER_SECOND = 64, 500.0
 _ROUND_SECONDS = 0.6
 _TIMES = 3.0  # from one round to the next
+_BEGIN_SECONDS = 0.0015  # from the beginning of one stream to that of the next
 _MOST_CHUNKS_PER_SECOND = 32_000.0
 
 
@@ -27,23 +27,25 @@ async def checked(stamps: StampingSelector, port: int, streams: int, rate: float
     until = loop.time() + seconds
     async with Client(address(f"http://127.0.0.1:{port}"), None, stamps, timeout=5.0) as client:
         await _round(client, streams, rate, 0.2)  # opens the connections
-        delays = await _round(client, streams, rate, min(1.5, seconds / 3))
+        delays, _ = await _round(client, streams, rate, min(1.5, seconds / 3))
         highest, reached, tried = 0.0, False, max(rate, _CHUNKS_PER_SECOND)
         while not reached and tried <= _MOST_CHUNKS_PER_SECOND:
-            began = loop.time()
-            if highest and until - began < 2 * _ROUND_SECONDS:
+            if highest and until - loop.time() < 2 * _ROUND_SECONDS:
                 break
-            late = await _round(client, max(streams, _STREAMS), tried, _ROUND_SECONDS)
-            achieved = len(late) / max(loop.time() - began, _ROUND_SECONDS)
+            late, achieved = await _round(client, max(streams, _STREAMS), tried, _ROUND_SECONDS)
             reached = not late or quantile(late, 0.99) > LIMIT_SECONDS or achieved < 0.8 * tried
             highest, tried = (highest if reached else achieved), _TIMES * tried
     return SelfCheck(tuple(round(d, 6) for d in delays), streams, rate, round(highest, 1), LIMIT_SECONDS, reached)
 
 
-async def _round(client: Client, streams: int, rate: float, seconds: float) -> list[float]:
-    """Seconds from each chunk's leaving to its stamp."""
+async def _round(client: Client, streams: int, rate: float, seconds: float) -> tuple[list[float], float]:
+    """Seconds from each chunk's leaving to its stamp, and chunks a second.
+
+    Of those that left when all streams had begun: a load begins them one after another, not all at once.
+    """
     gap = streams / rate
-    chunks = max(1, round(seconds / gap))
+    spread = max(gap, _BEGIN_SECONDS * streams)
+    chunks = max(1, round((seconds + spread) / gap))
     body = json.dumps({"max_tokens": chunks, "user": f"{gap:.9f}"}).encode()
     start, url = asyncio.get_running_loop().time(), f"{client.address.url}/echo"
 
@@ -51,9 +53,10 @@ async def _round(client: Client, streams: int, rate: float, seconds: float) -> l
         await asyncio.sleep(at)
         return await client.ask(url, body, "warm-up", start, at, chunks)
 
-    answers = await asyncio.gather(*(one(n * gap / streams) for n in range(streams)))
-    return list(chain.from_iterable(_delays(answer, start) for answer in answers))
-
-
-def _delays(answer: Answer, start: float) -> list[float]:
-    return [start + at - count / 1e6 for at, count in zip(answer.chunks, answer.counts, strict=False)]
+    answers = await asyncio.gather(*(one(n * spread / streams) for n in range(streams)))
+    seen = [
+        (left / 1e6, start + at) for answer in answers for at, left in zip(answer.chunks, answer.counts, strict=False)
+    ]
+    after = [(left, at) for left, at in seen if left >= start + spread]
+    lasted = max((at for _, at in after), default=0.0) - start - spread
+    return [at - left for left, at in after], len(after) / lasted if after else 0.0

@@ -53,6 +53,18 @@ def round_trips(run: Run) -> Picture | None:
     return _quantiles(said, shown, BUDGET_SECONDS)
 
 
+def loads(run: Run) -> Picture | None:
+    """A real server's time to the first token by the load that it was offered; None where none was named."""
+    found: dict[str, Quantiles] = {}
+    kept = {m.labels.get("offered"): m for m in run.find("endpoint_load_goodput_ratio")}
+    for m in sorted(run.find("endpoint_load_first_token_seconds"), key=lambda m: float(m.labels.get("offered", 0))):
+        offered = m.labels.get("offered", "")
+        share = f", {human(kept[offered].value, kept[offered].metric)} in time" if offered in kept else ""
+        found.setdefault(f"{offered} requests a second{share}", (SERIES[0], {}))[1][m.labels["statistic"]] = m
+    said = "From the scheduled arrival to the first token, at each load of the search and at the one that was held."
+    return _quantiles(said, dict(list(found.items())[:12]))
+
+
 def _quantiles(said: str, found: Mapping[str, Quantiles], limit: float | None = None) -> Picture | None:
     """A row a name, seconds on a logarithmic axis; hollow marks are for the record only. None without a row."""
     known = {

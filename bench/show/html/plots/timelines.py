@@ -29,6 +29,11 @@ _PANELS = {
 _FED = ("feed_device_bytes_per_second", "feed_consumed_bytes_per_second")
 _FED_SHARES = {"feed_utilization_ratio": "accelerator at work", "feed_pressure_ratio": "waits for I/O"}
 _ROUND_TRIP = "network_round_trip_seconds"
+_SERVED = {
+    "requests that failed": "endpoint_failed_requests",
+    "tokens a second": "inference_tokens_per_second",
+    "slowest first token": "inference_first_token_seconds",
+}
 
 
 def one_clock(run: Run) -> Picture | None:
@@ -89,6 +94,20 @@ def round_trip_lines(run: Run) -> Picture | None:
     worst = max(max(series.values) for series in found)
     said = f"The longest took {human(worst, _ROUND_TRIP)}; spikes at even intervals come from a timer, not from chance."
     return Picture(said, Panels(panels, across.ticks, "since the stage began"))
+
+
+def served(run: Run) -> Picture | None:
+    """What a real server did while its load was held; None where none was named."""
+    by_metric = {s.metric: s for s in _series(run) if s.labels.get("stage") == "endpoint"}
+    known = [(name, by_metric[metric]) for name, metric in _SERVED.items() if metric in by_metric]
+    if not known:
+        return None
+    across = axis((s.seconds[-1] for _, s in known), _SECONDS)
+    panels = tuple(_panel(name, [s], across, lambda s: clean(s.labels.get("endpoint", ""), 60)) for name, s in known)
+    said = (
+        "Failures, tokens and the slowest first token of each second: a pause that all requests share is the server's."
+    )
+    return Picture(said, Panels(panels, across.ticks, "since the load was held"))
 
 
 def _panel(name: str, found: Sequence[Series], across: Axis, named: Callable[[Series], str]) -> Panel:
