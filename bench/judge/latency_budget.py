@@ -173,8 +173,9 @@ def response(run: Run, budget: float = BUDGET_SECONDS) -> list[Measurement]:
     """The composed answer for a run's first token and first words; empty when network or model were not measured.
 
     Network: ``network_round_trip_seconds``, loaded where there is such a figure, of the peer with the worst p99. Model:
-    ``inference_first_token_seconds`` of the stage ``serve`` where there is one, and ``inference_inter_token_seconds``
-    of the same stage.
+    ``inference_first_token_seconds`` of a real server (``endpoint``), else of the stage ``serve``, and
+    ``inference_inter_token_seconds`` of the same stage. A server that is named by its address on another node has that
+    network in it already: then the sum is an upper bound.
     """
     network = _network(run)
     model = _staged(run, "inference_first_token_seconds", "first_token")
@@ -210,10 +211,10 @@ def _all_of(run: Run, group: Sequence[Measurement]) -> Part | None:
 
 
 def _staged(run: Run, metric: str, name: str) -> Part | None:
-    """Of the stage ``serve`` (real arrivals); else of the first that was measured."""
+    """Of a real server, else of the stage ``serve`` (real arrivals), else of the first that was measured."""
     found = run.find(metric)
     stages = [m.labels.get("stage", "") for m in found]
-    wanted = "serve" if "serve" in stages else next(iter(stages), None)
+    wanted = next((stage for stage in ("endpoint", "serve", *stages) if stage in stages), None)
     return part(name, [m for m in found if m.labels.get("stage", "") == wanted])
 
 

@@ -44,7 +44,7 @@ def judged(run: Run, store: Store, wanted: Sequence[str] | None = None) -> Run:
 #: What may be gone a moment later: others' work, a clock that settles, a peer that serves somebody else.
 _PASSES_BY_ITSELF = {
     *(Code.CONTENDED, Code.HOST_CONTENDED, Code.ACCELERATOR_DRIFTED, Code.NOT_STEADY, Code.NOT_REPEATABLE),
-    *(Code.SCHEDULE_LAG, Code.CLOCK_SET, Code.PEER_BUSY),
+    *(Code.SCHEDULE_LAG, Code.CLIENT_LIMITED, Code.CLOCK_SET, Code.PEER_BUSY),
 }
 
 

@@ -119,6 +119,13 @@ def test_a_run_answers_for_the_first_token_and_the_first_words() -> None:
     assert len(shares) == 3 and sum(shares) == pytest.approx(1.0)
 
 
+def test_a_real_server_s_times_stand_for_the_model() -> None:
+    slow = measured(
+        "inference_first_token_seconds", {"p50": 0.3, "p99": 0.4, "max": 0.5}, stage="endpoint", endpoint="u"
+    )
+    assert over(budget.response(run_of([*NETWORK, *MODEL, *slow])), "first_token").value > 0.9
+
+
 def test_the_loaded_network_counts_and_the_worst_peer() -> None:
     loaded = [
         *measured("network_round_trip_seconds", {"p50": 0.01, "max": 0.02}, state="loaded", peer="near"),
