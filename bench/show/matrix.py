@@ -310,9 +310,12 @@ class _Made:
     # --- sentences
 
     def starvation(self) -> str:
-        """The first sentence of the attribution, and whether it counts; before it what all of the cards would need."""
+        """The first sentence of the attribution, and whether it counts; before it what all of the cards would need.
+
+        Empty where nothing was measured of it: its gates say why.
+        """
         found = self.run.attribution
-        if found is None:
+        if found is None or found.starvation_ratio is None:
             return ""
         sentence = clean(found.explanation)
         end = sentence.find(". ")

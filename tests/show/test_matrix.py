@@ -138,6 +138,8 @@ def test_starvation_is_one_sentence_and_says_when_it_does_not_count() -> None:
     assert run.attribution is not None
     doubtful = run.attribution.model_copy(update={"valid": False, "explanation": "One. Two."})
     assert of(run.model_copy(update={"attribution": doubtful})).starvation == "Does not count: One."
+    nothing = doubtful.model_copy(update={"bottleneck": "undetermined", "starvation_ratio": None})
+    assert of(run.model_copy(update={"attribution": nothing})).starvation == ""
 
 
 def test_of_several_accelerators_the_sentence_tells_what_all_need() -> None:

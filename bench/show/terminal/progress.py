@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from bench.measure.probe import Progress
-from bench.model import ProbeResult
+from bench.model import Outcome, ProbeResult
 from bench.show.matrix import Matrix
 from bench.show.names import duration
 from bench.show.steps import about
@@ -142,7 +142,8 @@ class _Measuring:
 
     def __call__(self, step: Progress) -> None:
         if step.ended is not None:
-            self._results[step.probe] = step.ended
+            if step.ended.outcome is Outcome.OK or step.probe not in self._results:  # a further round may be skipped
+                self._results[step.probe] = step.ended
             self._ends += 1
         elif self._step is None or self._step.ended is not None or self._step.probe != step.probe:
             self._began[step.probe] = time.monotonic()
@@ -169,7 +170,8 @@ class _Measuring:
             again = " again" if step.probe in self._results else ""
             used = f"{duration(spent)} of {duration(whole)}"
             return f"{step.probe}{again}, {at}: {used}; about {duration(about(left))} left", step.text
-        return f"{step.probe}, {at}: ended; about {duration(about(left))} left", summary(step.ended)
+        rest = f"; about {duration(about(left))} left" if left else ""
+        return f"{step.probe}, {at}: ended{rest}", summary(step.ended)
 
     def _matrix(self, console: Console) -> Text:
         """Drawn anew only where a probe has ended or the terminal has another width."""

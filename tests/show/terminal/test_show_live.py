@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import pty
@@ -13,14 +14,19 @@ import subprocess
 import sys
 import tarfile
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from bench.measure.probe import Progress
+from bench.model import Outcome, ProbeResult
+from bench.show.matrix import Matrix, matrix
+from bench.show.terminal.progress import _Measuring
 from bench.show.text import cells
-from tests.show.runs import ROOT
+from tests.show.runs import ROOT, no_gpu
 
 WORDS = [sys.executable, "-m", "tests.show.terminal.live_view"]
 #: What the display itself may write: colours, cursor up, erase line, show and hide the cursor.
@@ -164,3 +170,19 @@ def test_a_run_on_a_terminal_ends_with_its_screen(replayed: list[str]) -> None:
     written, process = on_terminal(100, replayed)
     assert process.returncode == 1
     assert lines(written)[-1].startswith("Note: feed: ") and "Next" in lines(written)
+
+
+def test_a_further_round_that_is_skipped_takes_nothing_out_of_the_matrix() -> None:
+    shown: list[list[Outcome]] = []
+
+    def so_far(results: Sequence[ProbeResult]) -> Matrix:
+        shown.append([result.outcome for result in results])
+        return matrix(no_gpu())
+
+    view = _Measuring({"storage": 1.0}, so_far)
+    good = next(result for result in no_gpu().results if result.probe == "storage")
+    busy = ProbeResult(probe="storage", outcome=Outcome.SKIPPED, reason="contended: others")
+    for ended in (good, busy):
+        view(Progress("storage", "", 1.0, ended))
+        view.render(Console(file=io.StringIO(), width=80))
+    assert shown == [[Outcome.OK], [Outcome.OK]]
