@@ -26,9 +26,6 @@ class Step:
     purpose: str
     seconds: float
 
-    def __str__(self) -> str:
-        return f"{self.command}  {self.told}"
-
     @property
     def told(self) -> str:
         return f"{self.purpose} ({duration(self.seconds)})" if self.seconds else self.purpose
