@@ -28,6 +28,7 @@ _NAMES: tuple[tuple[str, Mapping[str, str], str], ...] = (
     ("inference_bandwidth_utilization_ratio", {"stage": "decode", "batch": "1"}, "memory speed for one user"),
     ("inference_bandwidth_utilization_ratio", {"stage": "decode"}, "memory speed in decode"),
     ("inference_flops_utilization_ratio", {"stage": "prefill"}, "arithmetic in prefill"),
+    ("endpoint_success_ratio", {}, "requests answered"),
     ("accelerator_uncorrected_errors", {}, "uncorrected errors"),
     ("accelerator_mismatched_values", {}, "wrong matrix products"),
     ("accelerator_clock_sustained_ratio", {}, "clock kept under load"),

@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.judge.baseline.comparison import Difference
 from bench.judge.fleet.model import ANSWERED, Fleet, PairOutcome, State
-from bench.judge.gate import decide
+from bench.judge.gate import ENDPOINT, decide
 from bench.judge.statistics import median
 from bench.measure.probe import Probe
 from bench.model import Run
@@ -59,11 +59,19 @@ PICTURES: Mapping[str, Callable[[Shown], Picture | None]] = {
     "Round trips over time": lambda one: timelines.round_trip_lines(one.run),
     "Tokens a second": lambda one: rates.tokens(one.run),
     "Goodput over offered load": lambda one: rates.goodput(one.run),
-    "A real server, by load": lambda one: latency.loads(one.run),
-    "A real server, over time": lambda one: timelines.served(one.run),
     "Storage latency": lambda one: latency.storage(one.run),
     "History of the gating metrics": lambda one: timelines.histories(one.history),
 }
+#: The same of a run in which a real server was named.
+OF_A_SERVER: Mapping[str, Callable[[Shown], Picture | None]] = {
+    "A real server, by load": lambda one: latency.loads(one.run),
+    "A real server, over time": lambda one: timelines.served(one.run),
+}
+
+
+def _pictures(one: Shown) -> dict[str, Picture | None]:
+    asked = {**OF_A_SERVER, **PICTURES} if ENDPOINT in one.run.request.options else PICTURES
+    return {heading: draw(one) for heading, draw in asked.items()}
 
 
 def render(shown: Sequence[Shown], version: str = "", differences: Sequence[Difference] | None = None) -> str:
@@ -80,7 +88,7 @@ def render(shown: Sequence[Shown], version: str = "", differences: Sequence[Diff
         shown=shown,
         several=tables.comparison([one.run for one in shown], differences),
         matrix=lambda one: matrix(one.run, one.probes),
-        pictures=lambda one: {heading: draw(one) for heading, draw in PICTURES.items()},
+        pictures=_pictures,
         most_lineage=_MOST_LINEAGE,
         decide=decide,
         words=wording,

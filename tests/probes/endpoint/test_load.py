@@ -72,7 +72,7 @@ def test_a_stall_is_charged_to_every_request_that_was_scheduled_into_it(tmp_path
     assert all(answer.first_token >= over - answer.scheduled - 1e-3 for answer in into)
     spared = [answer for answer in load.held if answer.scheduled > over + 0.3]
     waited, not_waited = (median(a.first_token or 0.0 for a in group) for group in (into, spared))
-    assert 0.0 < not_waited < 0.5 * waited
+    assert 0.0 < not_waited < waited
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bench.model import Outcome, ProbeResult, Run
-from bench.show.html.page import PICTURES, Shown, render
+from bench.model import Effort, Outcome, ProbeResult, Request, Run
+from bench.show.html.page import OF_A_SERVER, Shown, render
 from probes.endpoint.parse import lines, parse
 from probes.endpoint.records import Record
 from tests.judge.make import run
@@ -17,16 +17,18 @@ def measured() -> Run:
     result = ProbeResult(
         probe="endpoint", outcome=Outcome.OK, measurements=tuple(parse(found, URL)), series=tuple(lines(found, URL))
     )
-    return run(result)
+    return run(result).model_copy(
+        update={"request": Request(effort=Effort.QUICK, probes=(), options={"endpoint": URL})}
+    )
 
 
 def test_a_row_a_load_with_what_was_in_time() -> None:
-    picture = PICTURES["A real server, by load"](Shown(measured()))
-    assert picture is not None
+    assert all(draw(Shown(measured())) is not None for draw in OF_A_SERVER.values())
     page = render([Shown(measured())])
     assert "5 requests a second, 100 % in time" in page and "10 requests a second, 95 % in time" in page
     assert "requests that failed" in page and "slowest first token" in page
 
 
 def test_without_a_server_there_is_nothing_to_see() -> None:
-    assert all(PICTURES[name](Shown(run())) is None for name in PICTURES if name.startswith("A real server"))
+    assert all(draw(Shown(run())) is None for draw in OF_A_SERVER.values())
+    assert "A real server" not in render([Shown(run())])
