@@ -64,7 +64,7 @@ def test_the_parts_of_the_budget_are_one_bar_that_adds_up() -> None:
     (row,) = picture.body.rows
     _, *parts = row.marks
     assert [a.to for a in parts[:-1]] == [b.at for b in parts[1:]], "one after another"
-    assert row.text == "60.9 ms of 200 ms"
+    assert row.text == "78 ms of 200 ms"
     assert "139 ms are left" in picture.said
     assert picture.body.limit == 100.0
 
