@@ -231,6 +231,7 @@ class Code(StrEnum):
     NO_CONTENT = "no_content"
     TOO_SLOW = "too_slow"
     CLIENT_LIMITED = "client_limited"
+    NOT_AS_DECLARED = "not_as_declared"
 
 
 def code_of(reason: str | None) -> Code | None:

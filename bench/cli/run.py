@@ -76,6 +76,9 @@ def run(
     ] = None,
     nonce: Annotated[Word, Option(help="With --sign: a verifier's own word, signed with it.")] = None,
     data: Annotated[Words, Option(metavar="DIR", help="A data set or its description; again for more.")] = None,
+    service: Annotated[
+        Words, Option(metavar="NAME_OR_URL", help="A service of bench.toml, or a URL to GET; again for more.")
+    ] = None,
     loader: Annotated[Word, Option(help="Feed as people load: torch, webdataset, safetensors, parquet.")] = None,
     pattern: Annotated[Word, Option(help="Feed pattern: batch, shards, model-load, kv-cache, checkpoint.")] = None,
     workload: Annotated[Word, Option(help="Published workload by name: unet3d, resnet50, ...")] = None,
@@ -148,9 +151,12 @@ def run(
         precision=None if precision is None else options.ratio(precision, "--precision"),
         patience=None if wait_quiet is None else options.duration(wait_quiet, "--wait-quiet"),
         quiet_check=quiet_check, confirms=confirms, expect=expect, sign=sign, nonce=nonce,
+        services=service or [],
     )  # fmt: skip
     if dry_run:
-        emit_lines(planned_requests(asked) or ["nothing is sent to anybody: no --endpoint was named"])
+        emit_lines(
+            planned_requests(asked) or ["nothing is sent to anybody: neither --endpoint nor --service was named"]
+        )
         return 0
     compared, catalog, caught = measure_and_judge(asked, progress=not quiet)
     judged = compared.run

@@ -37,6 +37,8 @@ RANKS, COLLECTIVE = _row(8, 10, 60), _row(8, 15, 180)
 DATA = _row(15, 40, 600)
 #: Of a server that was named, in the place of what would load its cards.
 ENDPOINT = _row(45, 150, 600)
+#: Of all services together: each has its own rate, beside the others.
+SERVICE = _row(55, 95, 820)
 NONE = _row(0, 0, 0)
 
 

@@ -16,7 +16,7 @@ from bench.judge.gate import ENDPOINT, EXPECTATION
 from bench.measure.probe import Option, Probe, ProbeError
 from bench.model import Effort, Request
 from bench.workflows.catalog import Catalog
-from bench.workflows.site import CONFIG
+from bench.workflows.site import CONFIG, config_file
 
 _PEER = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9][A-Za-z0-9._-]*|[0-9A-Fa-f:]+)(:\d{1,5})?")
 _ACCELERATOR = re.compile(r"auto|cuda|cpu|emulated(:[A-Za-z0-9._*-]+)?")
@@ -24,6 +24,8 @@ _ACCELERATOR = re.compile(r"auto|cuda|cpu|emulated(:[A-Za-z0-9._*-]+)?")
 OWN_OPTIONS = ("confirms", "quiet_check")
 #: The probe that looks first, and the table of the site's settings.
 EXPECT = "expect"
+#: The option, and the tables of the site's settings.
+SERVICE = "service"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class RunOptions:
 
     ``flags``: probe options that have a flag of their own, by name. ``option``: ``PROBE.NAME=VALUE`` words.
     ``precision``: a ratio; ``patience``: seconds to wait for a quiet node; ``confirms``: the id of a first run.
+    ``services``: names out of the site's settings, and URLs.
     ``sign``: the key that the stored run is signed with, ``nonce`` a verifier's word.
     """
 
@@ -51,6 +54,7 @@ class RunOptions:
     quiet_check: bool
     confirms: str | None
     expect: Path | None = None
+    services: Sequence[str] = ()
     sign: Path | None = None
     nonce: str | None = None
 
@@ -66,6 +70,7 @@ def request_of(asked: RunOptions, site: Mapping[str, Any], catalog: Catalog) -> 
     wanted = asked.probe or site.get("probe", [])
     flags = {**asked.flags, "checks": asked.flags.get("checks") or site.get("checks")}
     given = probe_options(flags, asked.option, catalog) | _expected(asked.expect, site, catalog)
+    given |= _services(asked.services, site, by_itself=not wanted or SERVICE in wanted)
     names = _chosen(_probe_names(wanted, catalog), given, catalog, all_of_them=not wanted)
     names = [EXPECT] * (EXPECTATION in given) + [name for name in names if name != EXPECT]
     storage = [_directory(path) for path in asked.storage or [Path(p) for p in site.get("storage", ["."])]]
@@ -109,6 +114,25 @@ def _expected(file: Path | None, site: Mapping[str, Any], catalog: Catalog) -> d
     except ValueError as error:  # no UTF-8, no TOML, or tables that say something else
         raise UserError(f"{where}: {error}") from error
     return {EXPECTATION: text}
+
+
+def _services(words: Sequence[str], site: Mapping[str, Any], by_itself: bool) -> dict[str, str]:
+    """The option with the services that were named; else with those of the site, unless other probes were named.
+
+    Raises UserError.
+    """
+    if not words and not (by_itself and SERVICE in site):
+        return {}
+    from probes.service.plan import chosen, declared, told, usable
+
+    file = config_file() if SERVICE in site else None
+    known = declared(file.read_text(encoding="utf-8"), str(file), file.parent) if file else ()
+    try:
+        found = chosen(words, known)
+        usable(found)
+    except ValueError as error:
+        raise UserError(f"--{SERVICE} {error}" if words else f"{file}: {error}") from error
+    return {SERVICE: told(found)}
 
 
 def _probe_names(wanted: Sequence[str], catalog: Catalog) -> list[str]:

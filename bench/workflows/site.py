@@ -19,11 +19,12 @@ from bench.store.index import Index
 from bench.store.runs import Store
 
 OURS = "aiready-bench"
-_LIST, _WORD, _TABLE = "a list of strings", "a string", "a table"
+_LIST, _WORD, _TABLE, _TABLES = "a list of strings", "a string", "a table", "written as [[]] tables"
 _SETTINGS = {
     **dict.fromkeys(("profile", "probe", "storage", "peer"), _LIST),
     **dict.fromkeys(("accelerator", "checks", "effort", "results"), _WORD),
     "expect": _TABLE,
+    "service": _TABLES,
 }
 CONFIG = "bench.toml"
 
@@ -34,9 +35,14 @@ def config_paths() -> list[Path]:
     return [Path(CONFIG), home / OURS / CONFIG, Path("/etc") / OURS / CONFIG]
 
 
+def config_file() -> Path | None:
+    """The one that counts, or None."""
+    return next((path for path in config_paths() if path.is_file()), None)
+
+
 def config() -> dict[str, Any]:
     """The site's settings: the same names as the options of ``bench run``. Raises UserError that names the place."""
-    path = next((path for path in config_paths() if path.is_file()), None)
+    path = config_file()
     if path is None:
         return {}
     try:
@@ -53,9 +59,10 @@ def _check_setting(path: Path, name: str, value: Any) -> None:
         near = difflib.get_close_matches(name, _SETTINGS, 1)
         hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(_SETTINGS)}"
         raise UserError(f"{path}: unknown setting {name!r}; {hint}")
-    kinds = {_LIST: list, _WORD: str, _TABLE: dict}
+    kinds = {_LIST: (list, str), _WORD: (str, str), _TABLE: (dict, str), _TABLES: (list, dict)}
+    whole, part = kinds[_SETTINGS[name]]
     words = value if isinstance(value, list) else []
-    if not isinstance(value, kinds[_SETTINGS[name]]) or not all(isinstance(word, str) for word in words):
+    if not isinstance(value, whole) or not all(isinstance(word, part) for word in words):
         raise UserError(f"{path}: {name} must be {_SETTINGS[name]}")
 
 

@@ -10,9 +10,9 @@ from typing import TypeVar
 from bench.measure.probe import Failed, Unsupported
 from bench.model import Code, Measurement
 from bench.units import human
+from probes.common.looks import Looks
 from probes.common.metrics import exact, figure, of_repeats
 from probes.data.events import Access, Described, Drawn, Ended, Event, Found, Identity, Look, Refused
-from probes.data.plan import Looks
 
 IDENTITY = "data_info"
 _WORDS = {"inventory": "its files or their sizes", "content": "what is in its files", "description": "its description"}

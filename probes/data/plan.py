@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-from bench.judge.statistics import binomial_interval
 from bench.model import Effort
 
 #: The most samples that are drawn of one data set.
@@ -17,8 +15,6 @@ WHOLE_SAMPLES: Mapping[Effort, int] = {Effort.QUICK: 2_000, Effort.STANDARD: 10_
 WHOLE_BYTES: Mapping[Effort, int] = {Effort.QUICK: 64 << 20, Effort.STANDARD: 512 << 20, Effort.THOROUGH: 8 << 30}
 #: Files whose declared checksum is held against them: so many bytes of each data set.
 CHECKSUM_BYTES: Mapping[Effort, int] = {Effort.QUICK: 256 << 20, Effort.STANDARD: 2 << 30, Effort.THOROUGH: 64 << 30}
-_FIRST_LOOK, _STEP = 128, 1.5
-_ERROR = 0.05
 
 
 def sets(text: str) -> tuple[str, ...]:
@@ -34,34 +30,3 @@ def there(paths: tuple[str, ...]) -> None:
     for path in paths:
         if not (Path(path).is_dir() or Path(path).is_file()):
             raise ValueError(f"{path} is neither a directory nor a description of one")
-
-
-@dataclass(frozen=True, slots=True)
-class Looks:
-    """At which numbers of samples the shares are looked at, the last at ``most``, and how sure each look must be.
-
-    The error of 5 % is shared evenly among the looks (Bonferroni), and each uses Clopper and Pearson's exact interval,
-    so that the interval at which one stops holds the truth in at least 95 % of surveys, whenever that is.
-    """
-
-    most: int
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        sizes, size = [], float(_FIRST_LOOK)
-        while size < self.most:
-            sizes.append(int(size))
-            size *= _STEP
-        return (*sizes, self.most)
-
-    @property
-    def confidence(self) -> float:
-        return 1.0 - _ERROR / len(self.sizes)
-
-    def interval(self, k: int, n: int) -> tuple[float, float]:
-        return binomial_interval(k, n, self.confidence)
-
-    def clear(self, k: int, n: int, limit: float) -> bool:
-        """Is the share on one side of the limit, for sure enough?"""
-        low, high = self.interval(k, n)
-        return limit <= low or high < limit

@@ -37,6 +37,7 @@ GARBAGE = [
     "[" * 5000,
     "<html>502 Bad Gateway</html>\n",
 ]
+SERVICE = '[{"name": "a", "url": "http://127.0.0.1:9"}]'
 
 
 class ScriptedTools(Tools):
@@ -72,7 +73,8 @@ class ScriptedTools(Tools):
 def context(probe: Probe, tools: ScriptedTools, folder: Path, accelerator: str = "cpu") -> Context:
     request = Request(effort=Effort.QUICK, probes=(), storage=(str(folder),), peers=("127.0.0.1",),
                       accelerator=accelerator, options={"expectation": '{"gpus": {"count": 1}}', "checks": "c.toml",
-                                                        "data": str(folder), "endpoint": "http://[::1]:9"})  # fmt: skip
+                                                        "data": str(folder), "endpoint": "http://[::1]:9",
+                                                        "service": SERVICE})  # fmt: skip
     return Context(
         probe=probe,
         request=request,

@@ -2,7 +2,7 @@
 
 Samples are drawn, not files, so a file counts by what it holds. How much that is comes from headers and footers of as
 many files as the time allows, and for the rest from their bytes. A set that is small is looked at as a whole; of any
-other the drawing stops when the shares are clear of the limit (`probes.data.plan.Looks`), when the time is over, or
+other the drawing stops when the shares are clear of the limit (`probes.common.looks.Looks`), when the time is over, or
 when the most that was asked for has been read. Prints `probes.data.events` as it goes; none holds a sample's content.
 """
 
@@ -25,12 +25,12 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from probes.common.looks import Looks
 from probes.data.description import NAMES, Description, NotUnderstood, Table, read, undocumented
 from probes.data.events import Described, Drawn, Ended, Event, Found, Identity, Look, Refused, line
 from probes.data.load.access import access, acl
 from probes.data.load.formats import FORMATS, Bad, Sample
 from probes.data.load.worker import Worker
-from probes.data.plan import Looks
 
 _SAMPLE_SECONDS = 20.0  # for one sample; then it counts as one that cannot be decoded
 _COUNTING = 0.3  # of the time: counting what the files hold

@@ -19,12 +19,12 @@ from typing import Any, TypeVar
 
 import pytest
 
+from probes.common.looks import Looks
 from probes.data.events import Access, Described, Drawn, Ended, Event, Found, Identity, Look, Refused, read
 from probes.data.load import survey as survey_module
 from probes.data.load import worker as worker_module
 from probes.data.load.formats import Bad
 from probes.data.load.worker import Worker
-from probes.data.plan import Looks
 from tests.probes.data import sets
 
 E = TypeVar("E", bound=Event)

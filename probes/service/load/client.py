@@ -1,0 +1,217 @@
+"""One request to a service: on time, bounded, judged at once; nothing of the answer is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import ssl
+from collections.abc import Mapping
+from typing import Any, Self
+from urllib.parse import urljoin, urlsplit
+
+import aiohttp
+from yarl import URL
+
+from bench.model import Code
+from probes.common.http import Secrets, of_error, of_status
+from probes.service.load.timing import CURRENT, Timing
+from probes.service.plan import Service, body_of, headers_of, schema_of
+from probes.service.records import Answer
+
+_MOST_BYTES = 16 << 20
+_MOST_JSON_BYTES = 1 << 20
+_MOST_REDIRECTS = 5
+_SHORTEST_SECRET = 6
+_KEEP_SECONDS = 1.5  # of an idle connection: less than servers wait, so that none is closed as we send
+_REDIRECTS = (301, 302, 303, 307, 308)
+_ABSENT = object()
+
+
+class Wrong(Exception):
+    """Why an answer is not the right one: a code, and words of ours."""
+
+    def __init__(self, code: Code, detail: str) -> None:
+        super().__init__(code)
+        self.code, self.detail = code, detail
+
+
+class Client:
+    """Asks one service, on a kept connection or on one of its own."""
+
+    def __init__(self, service: Service, environ: Mapping[str, str] = os.environ) -> None:
+        """Raises ValueError for a file or a variable that cannot be used."""
+        self.service = service
+        self._headers = {"Accept-Encoding": "identity", "User-Agent": "aiready-bench"}
+        given, self._body = headers_of(service, environ), body_of(service)
+        self._headers |= ({"Content-Type": "application/json"} if self._body else {}) | given
+        self._url = URL(service.url).update_query(service.query) if service.query else URL(service.url)
+        words = [*given.values(), *" ".join(given.values()).split(), (self._body or b"").decode("utf-8", "replace")]
+        self._secrets = Secrets(tuple(word for word in words if len(word) >= _SHORTEST_SECRET))
+        self._validator = _validator(schema_of(service), service.schema_file)
+
+    async def __aenter__(self) -> Self:
+        trace, trusted = aiohttp.TraceConfig(), ssl.create_default_context()
+        trace.on_connection_reuseconn.append(_reused)
+
+        def session(cold: bool) -> aiohttp.ClientSession:
+            how: dict[str, Any] = {"force_close": True} if cold else {"keepalive_timeout": _KEEP_SECONDS}
+            connector = aiohttp.TCPConnector(
+                limit=0, use_dns_cache=False, resolver=aiohttp.ThreadedResolver(), ssl=trusted, **how
+            )
+            return aiohttp.ClientSession(
+                connector=connector, cookie_jar=aiohttp.DummyCookieJar(), timeout=aiohttp.ClientTimeout(total=None),
+                auto_decompress=False, trust_env=False, trace_configs=[trace],
+            )  # fmt: skip
+
+        self._kept, self._cold = session(False), session(True)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._kept.close()
+        await self._cold.close()
+
+    async def ask(self, n: int, start: float, at: float, cold: bool) -> Answer:
+        """Request ``n``, due at ``at`` after the start; given up when its budget is over."""
+        loop, timing, code, detail = asyncio.get_running_loop(), Timing(), None, ""
+        CURRENT.set(timing)
+        sent, due = loop.time(), start + at
+        try:
+            async with asyncio.timeout_at(due + self.service.budget_seconds):
+                await self._answer(self._cold if cold else self._kept, timing)
+        except TimeoutError:
+            code, detail = self._too_slow(timing)
+        except Wrong as wrong:
+            code, detail = wrong.code, wrong.detail
+        except (aiohttp.ClientError, OSError, ValueError, asyncio.IncompleteReadError) as error:
+            code, detail = of_error(error), ""
+            if timing.first_byte is not None and code in (Code.CONNECTION_RESET, Code.GARBLED):
+                code = Code.TORN
+        whole = loop.time() - due
+        if code is None and whole > self.service.budget_seconds:
+            code, detail = Code.TOO_SLOW, f"no end within {self.service.budget_seconds:g} s"
+        return Answer(
+            self.service.name, n, _micro(at), _micro(sent - due), _micro(whole), not timing.opening,
+            resolve=_some(timing.resolve), connect=_some(timing.connect), tls=_some(timing.tls),
+            first_byte=_some(timing.first_byte), certificate=_some(timing.certificate), code=code,
+            detail=self._secrets.clean(detail),
+        )  # fmt: skip
+
+    def _too_slow(self, timing: Timing) -> tuple[Code, str]:
+        most = f"within {self.service.budget_seconds:g} s"
+        if timing.opening and timing.ready is None:
+            return Code.CONNECT_TIMED_OUT, f"no connection {most}"
+        return (
+            Code.TOO_SLOW,
+            f"no end {most}, {'in its body' if timing.first_byte is not None else 'before its headers'}",
+        )
+
+    async def _answer(self, session: aiohttp.ClientSession, timing: Timing) -> None:
+        """Raises Wrong for an answer that is not the declared one."""
+        url = self._url
+        for _ in range(_MOST_REDIRECTS + 1):
+            began, timing.reused = asyncio.get_running_loop().time(), False
+            async with session.request(
+                self.service.method, url, headers=self._headers, data=self._body, allow_redirects=False
+            ) as response:
+                timing.first_byte = asyncio.get_running_loop().time() - max(began, timing.ready or began)
+                body = await self._read(response)
+                there = self._elsewhere(response, url)
+            if timing.broken:
+                raise Wrong(Code.CONNECTION_RESET, "on a kept connection; a new one was answered")
+            if there is None:
+                self._hold(response.status, response.headers.get("Content-Encoding", ""), body)
+                return
+            url = there
+        raise Wrong(Code.REDIRECTED, f"more than {_MOST_REDIRECTS} times")
+
+    def _elsewhere(self, response: aiohttp.ClientResponse, url: URL) -> URL | None:
+        """Where it points to on the same host. Raises Wrong for another one."""
+        if response.status not in _REDIRECTS or response.status == self.service.status:
+            return None
+        there = urljoin(str(url), response.headers.get("Location", ""))
+        parts = urlsplit(there)
+        try:
+            same = URL(there).origin() == url.origin()
+        except ValueError:
+            same = False
+        if not same or self.service.method == "POST":
+            raise Wrong(Code.REDIRECTED, f"to {parts.scheme}://{parts.netloc.rpartition('@')[2]}")
+        return URL(there)
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        """The body where it is looked at; else it is read and dropped."""
+        wanted, total, body = bool(self.service.pointer or self._validator), 0, bytearray()
+        most = _MOST_JSON_BYTES if wanted else _MOST_BYTES
+        async for chunk in response.content.iter_any():
+            total += len(chunk)
+            if total > most:
+                raise Wrong(Code.TOO_LARGE, f"more than {most >> 20} MiB")
+            if wanted:
+                body += chunk
+        return bytes(body)
+
+    def _hold(self, status: int, encoding: str, body: bytes) -> None:
+        """Hold the answer against what was declared. Raises Wrong; nothing of the answer is in its words."""
+        if status != self.service.status:
+            if (code := of_status(status)) is not None:
+                raise Wrong(code, f"HTTP {status}")
+            if self.service.status is not None:
+                raise Wrong(Code.NOT_AS_DECLARED, f"HTTP {status}, declared is {self.service.status}")
+        if not (self.service.pointer or self._validator):
+            return
+        if encoding not in ("", "identity"):
+            raise Wrong(Code.WRONG_CONTENT, "compressed, which was not asked for")
+        try:
+            found = json.loads(body)
+        except (ValueError, RecursionError):
+            raise Wrong(Code.WRONG_CONTENT, "no JSON") from None
+        if self.service.pointer and at_pointer(found, self.service.pointer) is _ABSENT:
+            raise Wrong(Code.NOT_AS_DECLARED, f"{self.service.pointer} is not there")
+        if self._validator is not None and (error := next(self._validator.iter_errors(found), None)) is not None:
+            where = "/".join(map(str, error.absolute_schema_path))
+            raise Wrong(Code.NOT_AS_DECLARED, f"against its schema at #/{where}")
+
+
+async def _reused(_: object, __: object, ___: object) -> None:
+    CURRENT.get().reused = True
+
+
+def at_pointer(found: Any, pointer: str) -> Any:
+    """What a JSON pointer (RFC 6901) leads to; `_ABSENT` where that is nothing."""
+    for part in pointer.split("/")[1:]:
+        key = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(found, dict) and key in found:
+            found = found[key]
+        elif isinstance(found, list) and _is_index(key) and int(key) < len(found):
+            found = found[int(key)]
+        else:
+            return _ABSENT
+    return found
+
+
+def _is_index(key: str) -> bool:
+    return key.isascii() and key.isdigit() and len(key) < 10 and (key == "0" or key[0] != "0")
+
+
+def _validator(schema: Any, file: str) -> Any:
+    """Raises ValueError for what is no JSON Schema. Nothing that it refers to is fetched."""
+    if schema is None:
+        return None
+    import jsonschema
+    import referencing
+
+    kind = jsonschema.validators.validator_for(schema, jsonschema.Draft202012Validator)
+    try:
+        kind.check_schema(schema)
+    except jsonschema.SchemaError:
+        raise ValueError(f"{file}: is no JSON Schema") from None
+    return kind(schema, registry=referencing.Registry())
+
+
+def _micro(seconds: float) -> float:
+    return round(seconds, 6)
+
+
+def _some(seconds: float | None) -> float | None:
+    return None if seconds is None else _micro(seconds)

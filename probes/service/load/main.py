@@ -1,0 +1,120 @@
+"""The load on services, as a child process: ``python -m probes.service.load.main`` with its settings on standard input.
+
+Every request goes out at its moment, whatever became of those before it. A service is left in peace as soon as its
+share is clear of the limit (`probes.common.looks`), or when none of its first requests were let in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.model import Code
+from probes.common.looks import Looks
+from probes.service.plan import COLD_EVERY, MOST_NOT_LET_IN, Settings, settings
+from probes.service.records import Answer, Done, Record, Refused, line, not_let_in
+
+if TYPE_CHECKING:
+    from probes.service.load.client import Client
+
+_AHEAD_SECONDS = 0.2
+
+
+def say(record: Record) -> None:
+    print(line(record), flush=True)
+
+
+def main() -> int:
+    told, began = settings(sys.stdin.readline()), time.monotonic()
+    try:
+        import aiohttp  # noqa: F401
+        import jsonschema  # noqa: F401
+    except ImportError as error:
+        reason = f"{Code.PACKAGE_MISSING}: {error.name} is not installed"
+        say(Refused("unsupported", reason, "pip install 'aiready-bench[endpoint]'"))
+        return 0
+    try:
+        run(told, say)
+    except ValueError as error:  # of a file or a variable: its words are ours
+        say(Refused("unsupported", f"{Code.UNUSABLE}: {error}"))
+        return 0
+    except Exception as error:  # noqa: BLE001 - its text may hold what must not be told
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        print(f"{type(error).__name__} at {Path(where.filename).name}:{where.lineno}", file=sys.stderr)
+        return 1
+    say(Done(round(time.monotonic() - began, 3)))
+    return 0
+
+
+def run(told: Settings, tell: Callable[[Answer], None]) -> None:
+    """Ask every service to its end. Raises ValueError."""
+    from probes.service.load.timing import TimingLoop
+
+    loop = TimingLoop()
+    try:
+        loop.run_until_complete(_all(told, tell))
+    finally:
+        loop.close()
+
+
+async def _all(told: Settings, tell: Callable[[Answer], None]) -> None:
+    from probes.service.load.client import Client
+
+    clients = [Client(service) for service in told.services]
+    looks = [service.looks(told.effort, told.seconds) for service in told.services]
+    looks[0].interval(1, 1)  # imports what it needs now, not between two requests
+    start = asyncio.get_running_loop().time() + _AHEAD_SECONDS
+    async with asyncio.TaskGroup() as group:
+        for number, client in enumerate(clients):
+            begins = start + number / len(clients) / client.service.rate
+            group.create_task(_Asked(client, looks[number], begins, told.limit, tell).to_the_end())
+
+
+@dataclass(slots=True)
+class _Asked:
+    """One service under its schedule."""
+
+    client: Client
+    looks: Looks
+    start: float
+    limit: float
+    tell: Callable[[Answer], None]
+    found: dict[int, Answer] = field(default_factory=dict)
+    upto: int = 0  # all before it have come
+    row: list[Answer] = field(default_factory=list)  # those of them that count
+    enough: bool = False
+
+    async def to_the_end(self) -> None:
+        loop, rate = asyncio.get_running_loop(), self.client.service.rate
+        async with self.client, asyncio.TaskGroup() as group:
+            for n in range(self.looks.most):
+                await asyncio.sleep(max(0.0, self.start + n / rate - loop.time()))
+                if self.enough:
+                    break
+                group.create_task(self._ask(n, n / rate))
+
+    async def _ask(self, n: int, at: float) -> None:
+        self.found[n] = answer = await self.client.ask(n, self.start, at, n % COLD_EVERY == 0)
+        self.tell(answer)
+        while (following := self.found.get(self.upto)) is not None:
+            self.upto += 1
+            if self.client.service.counts(following.lag):
+                self.row.append(following)
+                self.enough = self.enough or self._is_enough()
+
+    def _is_enough(self) -> bool:
+        """At a look: is the share clear of the limit? And nobody goes on who is not let in."""
+        n = len(self.row)
+        if n in self.looks.sizes and self.looks.clear(sum(one.good for one in self.row), n, self.limit):
+            return True
+        return n == MOST_NOT_LET_IN and not_let_in(self.row)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

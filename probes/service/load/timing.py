@@ -1,0 +1,76 @@
+"""Where the time of a request goes before it is sent: name, TCP, TLS. The event loop stamps what it is asked for.
+
+aiohttp's own trace has one event for all of opening a connection. What it asks the loop for is the name
+(``getaddrinfo``), TCP (``sock_connect``) and, on that socket, TLS (``create_connection``): three methods of any loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(slots=True)
+class Timing:
+    """Of one request, in seconds; ``ready``: when its connection was, by the loop's clock. None: not needed, or not
+    reached. ``reused``: it went out on a kept connection.
+    """
+
+    resolve: float | None = None
+    connect: float | None = None
+    tls: float | None = None
+    ready: float | None = None
+    first_byte: float | None = None
+    certificate: float | None = None
+    opening: bool = False
+    reused: bool = False
+    broken: bool = False
+
+    def opens(self) -> None:
+        """A connection is opened for it; where it had a kept one, that broke, and aiohttp asks once more by itself."""
+        self.opening, self.broken = True, self.broken or self.reused
+
+
+#: That of the request which this task, or one that it started, works for.
+CURRENT: ContextVar[Timing] = ContextVar("CURRENT")
+
+
+class TimingLoop(asyncio.SelectorEventLoop):
+    """Stamps the three steps into `CURRENT`."""
+
+    async def getaddrinfo(self, *args: Any, **kwargs: Any) -> Any:
+        began = self.time()
+        if timing := CURRENT.get(None):
+            timing.opens()
+        found = await super().getaddrinfo(*args, **kwargs)
+        if timing:
+            timing.resolve = self.time() - began
+        return found
+
+    async def sock_connect(self, sock: Any, address: Any) -> None:
+        began = self.time()
+        if timing := CURRENT.get(None):
+            timing.opens()
+        await super().sock_connect(sock, address)
+        if timing:
+            timing.connect = self.time() - began
+
+    async def create_connection(self, *args: Any, **kwargs: Any) -> Any:
+        began = self.time()
+        made = await super().create_connection(*args, **kwargs)
+        if timing := CURRENT.get(None):
+            timing.ready = self.time()
+            if (secured := made[0].get_extra_info("ssl_object")) is not None:
+                timing.tls = timing.ready - began
+                timing.certificate = _left(secured)
+        return made
+
+
+def _left(secured: Any) -> float | None:
+    """Seconds until the peer's certificate expires."""
+    ends = (secured.getpeercert() or {}).get("notAfter")
+    return ssl.cert_time_to_seconds(ends) - time.time() if ends else None
