@@ -65,7 +65,7 @@ def test_the_parts_of_the_budget_are_one_bar_that_adds_up() -> None:
     _, *parts = row.marks
     assert [a.to for a in parts[:-1]] == [b.at for b in parts[1:]], "one after another"
     assert row.text == "78 ms of 200 ms"
-    assert "139 ms are left" in picture.said
+    assert "122 ms are left" in picture.said
     assert picture.body.limit == 100.0
 
 
