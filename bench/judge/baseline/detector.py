@@ -3,8 +3,9 @@
 The unit is one value a night, made comparable by a scale (`bench.judge.baseline.scale`): logarithms for rates and
 times, so that effects are ratios. Tonight is *suspect* when it lies below a one-sided prediction interval over the last
 nights and the drop is large enough to matter; it is *regressed* when a second, separate measurement is bad too, or when
-the mean of the last five or seven nights lies below the interval for such a mean (a small shift that lasts). What has
-regressed stays so until a good night.
+the mean of the last six or seven nights lies below the interval for such a mean (a small shift that lasts), or when a
+line through the last sixty falls by too much (a decline that the last nights follow). What has regressed
+stays so until a good night.
 """
 
 from __future__ import annotations

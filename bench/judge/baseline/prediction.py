@@ -24,12 +24,14 @@ class Policy:
     The levels are for one of ``most_series`` that gate a profile: fewer only alarm less, more share them (`shared`). A
     series is ``suspect_level`` likely to be measured again on a healthy night; both measurements must then be bad
     (``confirm_level`` for the second alone, ``both_level`` for their mean). ``lasting_level`` is for each of the
-    windows ``shifts``, in nights, ``own_pins_level`` for the longest against the first ``own_pins`` good nights.
-    ``effect`` is the least drop that matters. For one night it is ``effect_of_one``, because nights that are 8 % slow
-    come and go by themselves, unless it is ``certain`` deviations. ``asked`` is the drop that must be seen with 80 %
-    power; ``seen`` is a little more, because the second measurement must be bad too. ``scale_floor`` keeps a series
-    that did not vary at all from alarming on its last digit; ``entry_level`` is how far out a night may lie and still
-    be taken in as it is.
+    windows ``shifts``, in nights, ``own_pins_level`` for the longest against the first ``own_pins`` good nights,
+    ``decline_level`` for the line through ``decline_nights`` at most, ``fewest_of_decline`` at least. ``effect`` is the
+    least drop that matters; for one night it is ``effect_of_one``, because slow nights come and go by themselves,
+    unless it is ``certain`` deviations, for a slow decline ``effect_of_decline``. ``asked`` is the drop that must be
+    seen with 80 % power; ``seen`` is a little more, because the second measurement must be bad too. ``hidden_level``:
+    how likely tonight lies so far above the node's level that this one would hide. ``scale_floor`` keeps a series that
+    did not vary at all from alarming on its last digit; ``entry_level`` is how far out a night may lie and still be
+    taken in as it is.
     """
 
     window: int = 30
