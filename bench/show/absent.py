@@ -23,6 +23,8 @@ class Absent:
         self.probes = {probe.name: probe for probe in probes}
         self.owners = {m.metric: result.probe for result in run.results for m in result.measurements}
         self.owners |= {metric.name: probe.name for probe in probes for metric in probe.metrics}
+        asked = [probe for probe in probes if probe.also and probe.needs in run.request.options]
+        self.owners |= {name: probe.name for probe in asked for name in probe.also}
         self.without_gpu = not wording.gpus(run) and not run.find("accelerator_info")
 
     def needs(self, finding: Finding) -> str | None:
