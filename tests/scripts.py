@@ -9,7 +9,15 @@ import time
 from pathlib import Path
 
 #: Minutes long, or they need packages of their own: name them.
-NOT_FOR_ALL = ("error_rates", "absolute_rates", "peers_dlio", "data_judges", "fleet_faults", "fleet_kills")
+NOT_FOR_ALL = (
+    "error_rates",
+    "absolute_rates",
+    "peers_dlio",
+    "peers_aiperf",
+    "data_judges",
+    "fleet_faults",
+    "fleet_kills",
+)
 
 
 def run_all(package: str, folder: Path, wanted: list[str]) -> int:

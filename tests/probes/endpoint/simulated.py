@@ -76,9 +76,13 @@ class Server:
         arrived = time.monotonic()
         length = re.search(rb"(?i)content-length: *(\d+)", head)
         body = await reader.readexactly(int(length[1])) if length else b""
+        if b"transfer-encoding: chunked" in head.lower():
+            body = await _chunked(reader)
         method, path, _ = head.split(b"\r\n", 1)[0].decode().split(" ", 2)
         if self.config.key and f"Bearer {self.config.key}".encode() not in head:
             return self._plain(writer, 401, {"error": {"message": f"wrong key in {head!r}"}})
+        if method not in ("GET", "POST"):
+            return self._plain(writer, 405, {"detail": "Method Not Allowed"})
         if method == "GET":
             names = self.config.models
             listed = {"data": [{"id": name} for name in names or ()]}
@@ -225,6 +229,15 @@ HANGS = {
 }
 
 
+async def _chunked(reader: asyncio.StreamReader) -> bytes:
+    body = b""
+    while size := int(await reader.readline(), 16):
+        body += await reader.readexactly(size)
+        await reader.readline()
+    await reader.readline()
+    return body
+
+
 def _choice(api: str, text: str) -> dict[str, Any]:
     return {"index": 0, "delta": {"content": text}} if api == "chat" else {"index": 0, "text": text}
 
@@ -241,8 +254,9 @@ class Sender:
         self.writer, self.style, self.chunked = writer, style, chunked
         self.end_of_line = b"\r\n" if style == "crlf" else b"\n"
 
-    def event(self, value: Any) -> None:
-        self._data(json.dumps(value, ensure_ascii=False).encode())
+    def event(self, value: dict[str, Any]) -> None:
+        named = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "sim", **value}
+        self._data(json.dumps(named, ensure_ascii=False).encode())
 
     def end(self) -> None:
         self._data(b"[DONE]")
