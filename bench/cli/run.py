@@ -154,9 +154,7 @@ def run(
         services=service or [],
     )  # fmt: skip
     if dry_run:
-        emit_lines(
-            planned_requests(asked) or ["nothing is sent to anybody: neither --endpoint nor --service was named"]
-        )
+        emit_lines(planned_requests(asked) or ["nothing is sent to anybody: no --endpoint and no --service"])
         return 0
     compared, catalog, caught = measure_and_judge(asked, progress=not quiet)
     judged = compared.run

@@ -27,7 +27,7 @@ FAULTS = [
     ("no pointer", {"pointer": "/records/0/id"}, Code.NOT_AS_DECLARED, "/records/0/id is not there"),
     ("no json", {"pointer": "/records"}, Code.WRONG_CONTENT, "no JSON"),
     ("large", {"pointer": "/records"}, Code.TOO_LARGE, "more than 1 MiB"),
-    ("reset", {}, Code.CONNECTION_RESET, ""),
+    ("reset", {}, Code.CONNECTION_RESET, "on a kept connection"),
     ("torn", {}, Code.TORN, ""),
 ]
 
@@ -44,7 +44,7 @@ def test_each_third_that_fails_is_counted_under_its_name(
         assert len(failed) == len(asked.answers) // 3
     assert len(failed) >= len(asked.answers) // 4
     assert asked.ratio.value == pytest.approx(1 - len(failed) / len(asked.answers)) and asked.ratio.invalid is None
-    assert {answer.detail for answer in failed} >= {detail}
+    assert detail in " ".join(answer.detail for answer in failed)
     assert sum(f" failed with {code}" in text for text in asked.lines) == 1
     assert [m.labels["code"] for m in asked.of("service_failed_requests")] == [code]
 
