@@ -103,7 +103,8 @@ class Option:
     ``type`` turns the text into the value and raises ValueError for one that is none. ``choices`` are all the texts
     there are. ``check`` looks at a value before anything is measured (the file must be there); it raises ValueError,
     and a replay does without it. ``affects_comparability``: figures that were measured with different values are not
-    of one series. ``code`` is the reason's code where a stored request asks for a value that is none.
+    of one series. ``code`` is the reason's code where a stored request asks for a value that is none. ``typed``: the
+    words that a person types for its text, each behind ``--NAME``, where that is another than the text.
     """
 
     name: str
@@ -115,6 +116,7 @@ class Option:
     affects_comparability: bool = True
     code: Code = Code.BAD_OPTION
     quotable: bool = True
+    typed: Callable[[str], Sequence[str]] | None = None
 
     def value(self, text: str) -> Any:
         """The value that the text stands for. Raises ValueError."""

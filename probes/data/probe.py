@@ -111,7 +111,8 @@ PROBE = Probe(
     order=15,
     guards_itself=True,
     options=(
-        Option("data", "Data sets, as a JSON list of directories or descriptions", plan.sets, check=plan.there),
+        Option("data", "Data sets, as a JSON list of directories or descriptions", plan.sets, check=plan.there,
+               typed=plan.sets),
         Option("limit", "The share at which a survey may stop once it is clear", float, default=0.95,
                affects_comparability=False),
     ),

@@ -185,6 +185,11 @@ def services(text: str) -> tuple[Service, ...]:
         raise ValueError(f"is no list of services: {first['msg']}") from None
 
 
+def typed(text: str) -> tuple[str, ...]:
+    """The words by which a person names them: of one without a table its name is its URL. Raises ValueError."""
+    return tuple(one.name for one in services(text))
+
+
 # --- what is in their files
 
 

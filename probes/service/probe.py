@@ -107,7 +107,7 @@ PROBE = Probe(
     guards_itself=True,
     options=(
         Option("service", "Services, as a JSON list of [[service]] tables", plan.services, check=plan.usable,
-               affects_comparability=False, quotable=False),
+               affects_comparability=False, quotable=False, typed=plan.typed),
         Option("limit", "The share at which the requests may stop once it is clear", float, default=0.99,
                affects_comparability=False),
     ),

@@ -52,6 +52,8 @@ def test_a_declared_service_is_judged_and_no_secret_is_written(tmp_path: Path) -
     assert all(secret in seen for secret in PLANTED.values()), "the service itself gets them"
 
     replayed = bench(tmp_path, *RUN, "--results", results, "--json", "--replay", next(results.rglob("*.raw")))
+    judged = bench(tmp_path, "gate", "--results", results).stdout
+    assert "bench run --probe service --effort quick --service crm" in " ".join(judged.replace("\\", "").split())
     explained = bench(tmp_path, "explain", "--all", "--results", results)
     said = [done.stdout, done.stderr, replayed.stdout, replayed.stderr, explained.stdout, explained.stderr]
     written = [file.read_bytes() for file in results.rglob("*") if file.is_file()]
