@@ -1,4 +1,8 @@
-"""The probes, found by their place: a module with a ``PROBE``, or a package whose ``probe.py`` has one."""
+"""The probes, found by their place: a module with a ``PROBE``, or a package whose ``probe.py`` has one.
+
+All are imported for their declarations, by `bench gate` too: what only measuring or parsing needs is imported in the
+function that uses it.
+"""
 
 from __future__ import annotations
 

@@ -12,10 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from bench.measure import budget
-from bench.measure.jsonl import understood
 from bench.measure.probe import Check, Context, Probe, Tools, Unsupported
 from bench.model import Code, Measurement, Request
 from probes.common.metrics import exact, metrics
@@ -23,7 +20,6 @@ from probes.common.ports import SYSFS, Port, ports
 
 #: Link layers of verbs that NCCL and perftest use as they come. EFA's is none of them.
 _RDMA = ("infiniband", "ethernet")
-_PORTS = TypeAdapter(dict[str, Port])
 
 
 class FabricWatch:
@@ -49,8 +45,13 @@ def parse(samples: Sequence[Mapping[str, Any]], ctx: Context) -> list[Measuremen
 
     A port that was never up is a warning and no figure of its own.
     """
+    from pydantic import TypeAdapter
+
+    from bench.measure.jsonl import understood
+
     with understood("the watcher of the ports"):
-        seen = [_PORTS.validate_python(sample["ports"]) for sample in samples if isinstance(sample.get("ports"), dict)]
+        listed = TypeAdapter(dict[str, Port])
+        seen = [listed.validate_python(sample["ports"]) for sample in samples if isinstance(sample.get("ports"), dict)]
     found: list[Measurement] = []
     for name in dict.fromkeys(name for sample in seen for name in sample):
         states = [sample[name] for sample in seen if name in sample]

@@ -15,8 +15,7 @@ from bench.measure import budget
 from bench.measure.probe import Context, Failed, Probe, Unsupported
 from bench.model import Code, Effort, Measurement
 from probes.common.metrics import Between, metrics, of_repeats
-from probes.peer.link import KEY_FILE, each_peer, lease
-from probes.peer.protocol import address
+from probes.peer.options import KEY_FILE
 
 _DEVICES = "/sys/class/infiniband"
 SECONDS = {Effort.QUICK: 1, Effort.STANDARD: 2, Effort.THOROUGH: 20}
@@ -27,6 +26,8 @@ _MOST_GBITS = 1e9  # no device is nearly as fast
 
 def measure(ctx: Context) -> Sequence[Measurement]:
     """Bandwidth and latency of RDMA writes to every peer; one that fails is a warning if another one answered."""
+    from probes.peer.link import each_peer
+
     if not ctx.request.peers:
         raise Unsupported(Code.NO_PEER, "RDMA is measured against a peer", "name one with --peer HOST")
     done = ctx.tools.run(["find", _DEVICES, "-mindepth", "1", "-maxdepth", "1"], name="devices", timeout=5)
@@ -52,6 +53,9 @@ def _one(ctx: Context, peer: str) -> list[Measurement]:
 
 
 def _run(ctx: Context, peer: str, tool: str, words: list[str], seconds: float) -> str:
+    from probes.peer.link import lease
+    from probes.peer.protocol import address
+
     more = ("--tool", tool, "--words", json.dumps(words))
     with lease(ctx, peer, "rdma", seconds + 30, *more, name=f"lease-{tool}") as line:
         if line.hello.port is None:

@@ -26,7 +26,7 @@ def peer(
     """
     from bench.measure.probe import ProbeError
     from bench.measure.tools import Signals
-    from probes.common.iperf3 import bits
+    from probes.peer.options import bits
     from probes.peer.protocol import read_key
     from probes.peer.server import Peer, Settings, networks
 

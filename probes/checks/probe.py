@@ -12,8 +12,6 @@ from pathlib import Path
 from bench.measure import budget
 from bench.measure.probe import Context, Failed, Option, Probe, Skipped
 from bench.model import Code, Measurement
-from probes.checks.parse import EXPIRED, OPEN, figures, parse, sources, told
-from probes.checks.plan import load, read
 from probes.common.metrics import metrics
 
 _SECONDS = 60.0
@@ -21,6 +19,8 @@ _SECONDS = 60.0
 
 def measure(ctx: Context) -> Sequence[Measurement]:
     """Raises Skipped where no file was named, Failed where it cannot be used."""
+    from probes.checks.parse import figures, parse, sources, told
+
     path = ctx.option("checks")
     if path is None:
         raise Skipped(Code.NOT_ASKED_FOR, "no checks were declared (--checks FILE)")
@@ -36,6 +36,8 @@ def measure(ctx: Context) -> Sequence[Measurement]:
 
 def usable(path: Path) -> None:
     """Raises UserError, with a line for each mistake."""
+    from probes.checks.plan import load, read
+
     load(read(path), str(path))
 
 
@@ -43,8 +45,9 @@ PROBE = Probe(
     name="checks",
     help="Declared checks (--checks FILE): owner, answer, evidence and expiry of what cannot be measured.",
     metrics=metrics(
-        (OPEN, "Declared checks without owner, answer, expiry or the evidence that was declared.", "", "lower"),
-        (EXPIRED, "Declared checks whose last day is over.", "", "lower"),
+        ("checks_open", "Declared checks without owner, answer, expiry or the evidence that was declared.",
+         "", "lower"),
+        ("checks_expired", "Declared checks whose last day is over.", "", "lower"),
     ),
     seconds=budget.NONE,
     measure=measure,

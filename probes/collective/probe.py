@@ -14,7 +14,7 @@ from bench.measure import budget
 from bench.measure.probe import Context, Failed, Probe, TimedOut, Unsupported
 from bench.model import Code, Effort, Measurement
 from probes.common.metrics import Between, metrics
-from probes.peer.link import KEY_FILE, key_words
+from probes.peer.options import KEY_FILE
 
 SIZES = {
     Effort.QUICK: (1 << 20, 16 << 20),
@@ -57,6 +57,8 @@ def _gpus(ctx: Context) -> int:
 
 
 def _run(ctx: Context, local: int, device: str) -> str:
+    from probes.peer.link import key_words
+
     effort = ctx.effort
     sizes = (_GPU_SIZES if local else SIZES)[effort]
     words = [

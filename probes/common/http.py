@@ -6,11 +6,9 @@ a server says of itself is quoted only after `Secrets.clean`.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import re
-import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,6 +142,8 @@ _HOST_MISMATCH = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS
 
 def of_error(error: BaseException) -> Code:
     """What an exception of aiohttp, of ssl or of the socket says."""
+    import ssl
+
     import aiohttp  # the extra `endpoint`; only who uses it gets here
 
     cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
@@ -158,7 +158,7 @@ def of_error(error: BaseException) -> Code:
         (aiohttp.ClientPayloadError, Code.TORN),
         (aiohttp.ServerDisconnectedError, Code.CONNECTION_RESET),
         ((aiohttp.ClientResponseError, aiohttp.http_exceptions.HttpProcessingError), Code.GARBLED),
-        (asyncio.TimeoutError, Code.TOO_SLOW),
+        (TimeoutError, Code.TOO_SLOW),
     )
     if isinstance(cause, ssl.SSLError):
         return Code.TLS_FAILED

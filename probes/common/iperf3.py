@@ -97,7 +97,7 @@ _Count = Annotated[int, Field(ge=-1, le=_LARGEST)]  # -1: this end cannot tell
 _Congestion = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{0,16}$")]
 
 
-class _Sum(BaseModel, strict=True, frozen=True):
+class _Sum(BaseModel, strict=True, frozen=True, defer_build=True):
     """All streams of one direction together, over the whole test or one interval. TCP has some, UDP the others."""
 
     seconds: _Amount | None = None
@@ -113,11 +113,11 @@ class _Sum(BaseModel, strict=True, frozen=True):
         return float(_there(getattr(self, name), name))
 
 
-class _Interval(BaseModel, strict=True, frozen=True):
+class _Interval(BaseModel, strict=True, frozen=True, defer_build=True):
     sum: _Sum | None = None
 
 
-class Document(BaseModel, strict=True, frozen=True):
+class Document(BaseModel, strict=True, frozen=True, defer_build=True):
     """What one test said: of iperf3's JSON what is read here, None where it is left out."""
 
     version: str | None = Field(None, validation_alias=AliasPath("start", "version"))
@@ -257,13 +257,3 @@ def udp_datagrams(doc: Document, direction: str) -> Datagrams:
 def mean_segment(docs: Sequence[Document]) -> int | None:
     """The TCP segment size that both ends agreed on, in bytes of payload; None where iperf3 does not say."""
     return next((doc.segment for doc in docs if doc.segment is not None and doc.segment > 0), None)
-
-
-def bits(text: str) -> float:
-    """``500M`` or ``1.5G`` as bits per second (decimal, as iperf3 counts rates). Raises ValueError."""
-    factor = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}.get(text[-1:].upper(), 1.0)
-    with suppress(ValueError):
-        value = float(text if factor == 1.0 else text[:-1]) * factor
-        if 0 < value < math.inf:
-            return value
-    raise ValueError(f"{text!r} is not a rate above 0; give 500M or 1G say")

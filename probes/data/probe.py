@@ -16,9 +16,6 @@ from bench.measure.probe import Check, Context, Option, Probe, ProbeError, Skipp
 from bench.model import Code, Measurement, Request, Source
 from probes.common.metrics import Between, metrics
 from probes.data import plan
-from probes.data.events import read
-from probes.data.parse import IDENTITY, doubts, parse
-from probes.data.parse import changed as compared
 
 MODULE = "probes.data.load.survey"
 _END_SECONDS = 40.0  # after its time: one sample may take 20 s, and what it read is digested
@@ -36,7 +33,7 @@ METRICS = metrics(
     ("data_faults", "Samples drawn that are not valid, by what is wrong with them", "fault", "lower"),
     ("data_fault_info", "One sample that is not valid: its file, its place and why; at most 100 are named",
      "file at fault", "none"),
-    (IDENTITY, "What the data is known by: digests of its inventory, of the ends of 64 files, of its description",
+    ("data_info", "What the data is known by: digests of its inventory, of the ends of 64 files, of its description",
      "inventory* content* description*", "none"),
     ("data_access_gaps", "1 where the check finds a gap: others read or write, unencrypted, devices, setuid", "check",
      "lower"),
@@ -67,6 +64,9 @@ def measure(ctx: Context) -> Sequence[Measurement]:
 
 
 def _survey(ctx: Context, data: str, number: int, seconds: float) -> list[Measurement]:
+    from probes.data.events import read
+    from probes.data.parse import IDENTITY, doubts, parse
+
     ctx.progress(f"reading samples of {data}", None)
     words = {
         "seconds": seconds, "limit": ctx.option("limit"), "most": plan.MOST[ctx.effort], "seed": ctx.seed + number,
@@ -89,6 +89,9 @@ def _survey(ctx: Context, data: str, number: int, seconds: float) -> list[Measur
 
 def changed(tools: Tools, then: Sequence[Measurement], data: str) -> str | None:
     """What of a data set is not as a run measured it; None where all is. Raises ProbeError."""
+    from probes.data.events import read
+    from probes.data.parse import changed as compared
+
     done = tools.python(MODULE, data, "--identify", name="identify", timeout=_IDENTIFY_SECONDS)
     return compared(then, read(done.stdout, cut=done.returncode != 0), data)
 

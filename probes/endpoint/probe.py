@@ -18,7 +18,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from bench.measure import budget
-from bench.measure.jsonl import record
 from bench.measure.probe import (
     Check,
     Context,
@@ -36,7 +35,6 @@ from bench.model import Code, Measurement, Request
 from probes.common.http import address, key_in
 from probes.common.metrics import Between, metrics, of_counts, quantiles
 from probes.common.open_loop import OPEN_LOOP
-from probes.endpoint.parse import STAGE, lines, parse, told
 from probes.endpoint.plan import (
     DEFAULT_MAX_RATE,
     KEY_VARIABLE,
@@ -47,7 +45,6 @@ from probes.endpoint.plan import (
     sample,
     search_seconds,
 )
-from probes.endpoint.records import Mark, read, refusal
 
 MODULE = "probes.endpoint.load.main"
 ECHO = "probes.endpoint.load.echo"
@@ -60,6 +57,9 @@ _INSTALL = "pip install 'aiready-bench[endpoint]'"
 
 def measure(ctx: Context) -> Sequence[Measurement]:
     """Run the load in a child and parse what it printed. Raises Skipped, Unsupported, Failed, TimedOut."""
+    from probes.endpoint.parse import lines, parse, told
+    from probes.endpoint.records import read, refusal
+
     if ctx.option("endpoint") is None:
         raise Skipped(Code.NOT_ASKED_FOR, "no server was named (--endpoint URL)")
     settings = settings_of(ctx.request, ctx.seconds, ctx.seed)
@@ -103,6 +103,9 @@ def _environment() -> dict[str, str]:
 
 def _follow(ctx: Context, stages: ExitStack, line: str) -> None:
     """Stage marks open and close the watchers' stages while the child runs."""
+    from bench.measure.jsonl import record
+    from probes.endpoint.records import Mark
+
     if (mark := record(line, Mark)) is None:
         return
     if mark.kind == "begin":
@@ -132,6 +135,8 @@ def preview(request: Request) -> list[str]:
 
 def best(request: Request) -> list[Measurement]:
     """All answered, and at once, of as many requests as fit into the time."""
+    from probes.endpoint.parse import STAGE
+
     if PROBE.option(request, "endpoint") is None:
         return []
     settings = settings_of(request, PROBE.time(request))

@@ -13,12 +13,13 @@ from bench.measure import budget
 from bench.measure.probe import Check, Context, Option, Probe, ProbeError, Skipped, Tools, Unsupported
 from bench.model import Code, Measurement, Request
 from probes.common.metrics import metrics
-from probes.expect.parse import METRIC, compared, figures, taken
 from probes.expect.plan import expectation
 
 
 def measure(ctx: Context) -> Sequence[Measurement]:
     """One figure for each part that is expected. Raises Skipped where nothing is."""
+    from probes.expect.parse import compared, figures, taken
+
     wanted = ctx.option("expectation")
     if wanted is None:
         raise Skipped(Code.NOT_ASKED_FOR, "nothing is expected of this node (--expect FILE)")
@@ -34,12 +35,16 @@ def stops(found: Sequence[Measurement]) -> str | None:
 
 def about(tools: Tools) -> Mapping[str, Any]:
     """The facts of the node that its driver knows: the names of its cards, and its own version. Raises ProbeError."""
+    from probes.expect.parse import taken
+
     found = taken(tools)
     return {"gpus": [card.name for card in found.gpus or ()], "nvidia_driver": found.driver}
 
 
 def doctor(tools: Tools, request: Request) -> Sequence[Check]:
     """Which parts are there, in the words of the file that `bench doctor --write-expect` writes."""
+    from probes.expect.parse import taken
+
     try:
         found = taken(tools)
     except ProbeError as error:
@@ -51,7 +56,9 @@ def doctor(tools: Tools, request: Request) -> Sequence[Check]:
 PROBE = Probe(
     name="expect",
     help="The node's cards, driver, memory and ports against what the site expects (--expect FILE).",
-    metrics=metrics((METRIC, "How many of a part are missing or are not what was expected.", "part found*", "lower")),
+    metrics=metrics(
+        ("node_mismatches", "How many of a part are missing or are not what was expected.", "part found*", "lower")
+    ),
     seconds=budget.NONE,
     measure=measure,
     stops=stops,

@@ -30,7 +30,7 @@ class Row:
     buffered: bool = False
 
 
-class Spec(BaseModel, frozen=True, extra="forbid"):
+class Spec(BaseModel, frozen=True, extra="forbid", defer_build=True):
     """What to measure. Bytes and seconds; ``demand`` in samples a second, None for a real accelerator.
 
     ``images``: what a sample costs a real accelerator (`probes.feed.workloads.Workload`).

@@ -12,16 +12,17 @@ import importlib.util
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from bench.measure import budget, jsonl
+from bench.measure import budget
 from bench.measure.probe import Check, Context, Option, Probe, ProbeError, Tools
 from bench.model import Code, Effort, Measurement, Request
 from probes.common.metrics import Between, metrics
-from probes.feed.parse import Parsed, parse, parse_pattern
 from probes.feed.plan import LOADERS, PATTERNS, Row, Spec, schedule
-from probes.feed.records import DirectoryCheck
-from probes.feed.waterfall import pool
-from probes.feed.workloads import Accelerator, resolve
+
+if TYPE_CHECKING:
+    from probes.feed.parse import Parsed
+    from probes.feed.workloads import Accelerator
 
 _BETWEEN = Between(
     "Our choice: rates as of storage, which they stand on. A share of waiting is storage's rate over one that took "
@@ -116,6 +117,8 @@ _TRUTH_SCHEDULE = (
 
 def measure(ctx: Context) -> Sequence[Measurement]:
     """Every directory in turn. One that cannot be measured is told as a warning, if another could."""
+    from probes.feed.workloads import resolve
+
     accelerator = resolve(ctx.request.accelerator, ctx.option("workload"))
     check(ctx.request)
     found: list[Measurement] = []
@@ -138,12 +141,16 @@ def measure(ctx: Context) -> Sequence[Measurement]:
 
 def check(request: Request) -> None:
     """Raises Unsupported for an accelerator, a workload, a pattern or a loader that there is not."""
+    from probes.feed.workloads import resolve
+
     for option in OPTIONS:
         PROBE.option(request, option.name)
     resolve(request.accelerator, PROBE.option(request, "workload"))
 
 
 def _measure_directory(ctx: Context, directory: str, accelerator: Accelerator, index: int) -> Parsed:
+    from probes.feed.parse import parse, parse_pattern
+
     path = str(Path(directory).absolute())
     need = _DATA_BYTES[ctx.effort] + (64 << 20)
     with ctx.workspace(Path(path), need) as folder, ctx.stage("feed"):
@@ -186,6 +193,8 @@ def specification(ctx: Context, folder: str, accelerator: Accelerator) -> Spec:
 
 def doctor(tools: Tools, request: Request) -> Sequence[Check]:
     """Is there an accelerator to feed, and storage below each directory?"""
+    from probes.feed.workloads import resolve
+
     try:
         accelerator = resolve(request.accelerator)
     except ProbeError as error:
@@ -200,6 +209,9 @@ def doctor(tools: Tools, request: Request) -> Sequence[Check]:
 
 
 def _storage_check(tools: Tools, directory: str) -> Check:
+    from bench.measure import jsonl
+    from probes.feed.records import DirectoryCheck
+
     name = f"feed from {directory}"
     try:
         done = tools.python("probes.feed.load.main", "--check", directory, name="check", timeout=_START_SECONDS)
@@ -225,6 +237,8 @@ def calibrate(tools: Tools) -> Sequence[Check]:
 
 
 def calibration_check(tools: Tools, truth: float) -> Check:
+    from probes.feed.parse import parse
+
     name = f"feed at {truth:.0%} starvation"
     spec = _bucket(truth).model_dump_json()
     try:
@@ -243,6 +257,8 @@ def calibration_check(tools: Tools, truth: float) -> Check:
 
 def _bucket(truth: float) -> Spec:
     """A bucket that lacks ``truth`` of the demand, or gives thrice the demand for 0."""
+    from probes.feed.workloads import resolve
+
     work = resolve("emulated:resnet50-h100").workload
     demand = work.demand_samples_per_second or 1.0
     rate = demand * work.sample_bytes * (1.0 - truth if truth else 3.0)
@@ -251,6 +267,13 @@ def _bucket(truth: float) -> Spec:
         batch=work.batch, demand=demand, data_bytes=256 << 20, layout_seconds=1.0, deadline_seconds=20.0,
         bucket=(rate, 0.0), schedule=_TRUTH_SCHEDULE,
     )  # fmt: skip
+
+
+def pool(rounds: Sequence[Sequence[Measurement]]) -> Sequence[Measurement]:
+    """Several rounds' rates as one round's, and what follows from them."""
+    from probes.feed.waterfall import pool as pooled
+
+    return pooled(rounds)
 
 
 PROBE = Probe(

@@ -24,7 +24,7 @@ DEFAULT_EMULATED = f"{DEFAULT}-{_YARDSTICK_CARD}"
 _EMULATED = re.compile(r"emulated(?::(?P<name>[A-Za-z0-9_.-]+)(?:\*(?P<count>[1-9][0-9]{0,3}))?)?")
 
 
-class Workload(BaseModel, frozen=True):
+class Workload(BaseModel, frozen=True, defer_build=True):
     """What is read and consumed. ``step_seconds`` is None for a real accelerator, which shows its own.
 
     ``batch`` is in samples for each accelerator; ``count`` accelerators step together (data-parallel). ``images``: what

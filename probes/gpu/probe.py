@@ -13,13 +13,10 @@ from typing import Any
 
 from bench.judge.gate import ENDPOINT
 from bench.measure import budget
-from bench.measure.probe import Check, Context, Failed, Probe, ProbeError, Tools
+from bench.measure.probe import Check, Context, Failed, Probe, ProbeError, Tools, Watch
 from bench.model import Code, Measurement, Request
 from probes.common.metrics import Between, metrics, of_counts
 from probes.common.windows import Sample, plotted, stages
-from probes.gpu.health import DRAIN, CardHealth, unreadable
-from probes.gpu.parse import SUSTAINED, card_samples, polled_faults, sagging, stage_figures, telemetry_cost
-from probes.gpu.sampler import GpuWatch, Polls
 
 METRICS = (
     *metrics(
@@ -66,12 +63,12 @@ METRICS = (
         first="device",
     ),
     *metrics(
-        (SUSTAINED,
+        ("accelerator_clock_sustained_ratio",
          "Clock late in the products of the soak over that early in them: what the card keeps under one steady load.",
          "stage", "higher"),
         first="device",
         between=Between("Our choice: no two sessions of a card were recorded; its clock moves in steps of 1 %.",
-                        {SUSTAINED: 0.02}),
+                        {"accelerator_clock_sustained_ratio": 0.02}),
     ),
     *metrics(("accelerator_telemetry_seconds", "What one sample of all these readings took.", "statistic", "lower")),
 )  # fmt: skip
@@ -83,8 +80,18 @@ _PLOTTED = {
 }
 
 
+def watch(ctx: Context) -> Watch:
+    """Raises Unsupported, Failed."""
+    from probes.gpu.sampler import GpuWatch
+
+    return GpuWatch()
+
+
 def parse(samples: Sequence[Sample], ctx: Context) -> Sequence[Measurement]:
     """Every figure of every card and stage, and each card's health. Pure. Raises Failed where nothing was read."""
+    from probes.gpu.health import DRAIN, CardHealth
+    from probes.gpu.parse import card_samples, polled_faults, sagging, stage_figures, telemetry_cost
+
     facts = next((s["facts"] for s in samples if isinstance(s.get("facts"), Mapping)), None)
     if facts is None:
         hung = next((str(s["hung"]) for s in samples if s.get("hung")), "no sample was taken")
@@ -112,6 +119,8 @@ def parse(samples: Sequence[Sample], ctx: Context) -> Sequence[Measurement]:
 
 def best(request: Request) -> list[Measurement]:
     """A driver that counts no time for its reasons, polled while the probes that make the card work take theirs."""
+    from probes.gpu.sampler import Polls
+
     rows = {"inference": budget.INFERENCE, "feed": budget.FEED}
     polls = sum(row[request.effort] for name, row in rows.items() if name in request.probes) / Polls.SLOT_SECONDS
     return [of_counts("accelerator_throttle_ratio", 0, int(polls), {"stage": "loaded"})] if polls else []
@@ -119,6 +128,8 @@ def best(request: Request) -> list[Measurement]:
 
 def doctor(tools: Tools, request: Request) -> Sequence[Check]:
     """Is there a card, and what can be read of it?"""
+    from probes.gpu.sampler import GpuWatch
+
     try:
         with closing(GpuWatch()) as opened:
             sample = opened.sample("tick")
@@ -129,6 +140,8 @@ def doctor(tools: Tools, request: Request) -> Sequence[Check]:
 
 
 def _checked(index: str, card: Mapping[str, Any], state: Mapping[str, Any]) -> Check:
+    from probes.gpu.health import unreadable
+
     if hung := state.get("hung"):
         return Check(f"gpu {index}", False, f"the driver does not answer: {hung}", _LOOK)
     if state.get("lost"):
@@ -142,7 +155,7 @@ PROBE = Probe(
     help="What the GPUs did in each stage (NVML, GPM), and their health before and after.",
     metrics=METRICS,
     seconds=budget.NONE,
-    watch=lambda ctx: GpuWatch(),
+    watch=watch,
     parse=parse,
     doctor=doctor,
     best=best,

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
+from typing import TYPE_CHECKING
 
 from bench.measure import budget
-from bench.measure.jsonl import record
 from bench.measure.probe import (
     Check,
     Completed,
@@ -28,24 +28,10 @@ from bench.measure.probe import (
 from bench.model import Code, Effort, Measurement, Request
 from probes.common.metrics import Between, metrics
 from probes.common.open_loop import OPEN_LOOP
-from probes.inference import datasheet
-from probes.inference.events import (
-    Compiled,
-    DeviceFacts,
-    Event,
-    Lost,
-    Mark,
-    SearchEnd,
-    Warmup,
-    Window,
-    device_of,
-    of,
-    read,
-    refusal,
-    unfinished,
-)
-from probes.inference.parse import MISMATCHED, parse, parse_node
 from probes.inference.shapes import SHAPES
+
+if TYPE_CHECKING:
+    from probes.inference.events import DeviceFacts, Event
 
 MODULE = "probes.inference.load.main"
 NODE_MODULE = "probes.inference.load.multi_gpu"
@@ -64,6 +50,9 @@ def measure(ctx: Context) -> Sequence[Measurement]:
 
     Raises Unsupported, Failed; TimedOut where nothing was finished.
     """
+    from probes.inference.events import Window, device_of, of, read, refusal, unfinished
+    from probes.inference.parse import MISMATCHED, parse
+
     if _emulated(ctx.request):
         raise Unsupported(Code.EMULATED, f"{_NOTHING}, so there is no inference to measure")
     done, late = _run(ctx, MODULE, "load", _arguments(ctx))
@@ -88,6 +77,9 @@ def measure(ctx: Context) -> Sequence[Measurement]:
 
 def _beside_each_other(ctx: Context, device: DeviceFacts) -> list[Measurement]:
     """The node's cards alone and together, where there are several; its failure costs those figures only."""
+    from probes.inference.events import Lost, of, read, refusal
+    from probes.inference.parse import parse_node
+
     workers = (ctx.option("cpu_workers") or 1) if device.kind == "cpu" else device.devices or 1
     if workers < 2:
         return []
@@ -131,6 +123,9 @@ def _arguments(ctx: Context) -> list[str]:
 
 def _follow(ctx: Context, stages: ExitStack, line: str) -> None:
     """Stage marks open and close the watchers' stages while the child runs."""
+    from bench.measure.jsonl import record
+    from probes.inference.events import Mark
+
     if (mark := record(line, Mark)) is None:
         return
     if mark.event == "begin":
@@ -141,6 +136,9 @@ def _follow(ctx: Context, stages: ExitStack, line: str) -> None:
 
 
 def _tell(ctx: Context, found: Sequence[Event]) -> None:
+    from probes.inference import datasheet
+    from probes.inference.events import Compiled, DeviceFacts, SearchEnd, Warmup
+
     for event in found:
         if isinstance(event, Warmup) and not event.steady:
             ctx.warn("the load's speed had not settled within 3 % when its time for warming up was over")
@@ -154,6 +152,8 @@ def _tell(ctx: Context, found: Sequence[Event]) -> None:
 
 def doctor(tools: Tools, request: Request) -> Sequence[Check]:
     """Can the load run here? Starts the child with no time to measure in."""
+    from probes.inference.events import device_of, read, refusal
+
     if _emulated(request):
         return [Check("inference", False, _NOTHING, "--accelerator auto")]
     done = tools.python(MODULE, "--accelerator", request.accelerator, "--check", name="doctor", timeout=60.0)

@@ -24,9 +24,6 @@ STREAMS = (1, 4, 8)
 MORE_BY = 1.03
 #: Without one named, the two ends could run different ones, and the figure would depend on a sysctl.
 CONGESTION = "cubic"
-#: A UDP test at a rate that no link of a GPU node should feel, and never more than half of what TCP reached: 5,357
-#: datagrams a second, so that a second with none lost shows a loss under 0.1 %, and three seconds with eight.
-UDP_BITS_PER_SECOND = 60e6
 UDP_SHARE = 0.5
 UDP_PAYLOAD = 1400
 SOCKET_BUFFER = 2 << 20

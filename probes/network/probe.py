@@ -8,24 +8,25 @@ Bandwidth tests go only to addresses that the operator named, for a time set by 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from bench.measure import budget
-from bench.measure.jsonl import record
 from bench.measure.probe import Check, Context, Failed, Option, Probe, ProbeError, Tools, python_argv
 from bench.model import Code, Measurement, Request
-from probes.common.iperf3 import bits
 from probes.common.metrics import Between, metrics, of_counts
-from probes.network import bandwidth, echo
-from probes.network.echo_parse import quantiles
-from probes.network.plan import LOOPBACK_PLANS, PEER_PLANS, NetworkPlan, for_peers
-from probes.peer.link import KEY_FILE, MAX_RATE, connected, each_peer
-from probes.peer.protocol import LOOPBACK, Interface, LoopbackLine
+from probes.network.plan import LOOPBACK_PLANS, PEER_PLANS, UDP_BITS_PER_SECOND, NetworkPlan, for_peers
+from probes.peer.options import KEY_FILE, MAX_RATE, bits
+
+if TYPE_CHECKING:
+    from probes.peer.protocol import Interface
 
 _SLACK_SECONDS = 30.0
 
 
 def measure(ctx: Context) -> Sequence[Measurement]:
     """Every peer in turn; one that fails is a warning as long as another one answered."""
+    from probes.peer.link import each_peer
+
     ctx.tools.require("iperf3")
     if not ctx.request.peers:
         return _loopback(ctx)
@@ -34,6 +35,9 @@ def measure(ctx: Context) -> Sequence[Measurement]:
 
 
 def _loopback(ctx: Context) -> list[Measurement]:
+    from bench.measure.jsonl import record
+    from probes.peer.protocol import LOOPBACK, LoopbackLine
+
     ctx.warn("no --peer was named: only the loopback was measured, which is not a network")
     argv = python_argv("probes.peer.server")
     with ctx.tools.serve(argv, name="loopback", ready='{"loopback"', timeout=20) as line:
@@ -45,6 +49,9 @@ def _loopback(ctx: Context) -> list[Measurement]:
 
 def measure_one(ctx: Context, peer: str, labels: Mapping[str, str], plan: NetworkPlan) -> list[Measurement]:
     """The idle echo first, while nothing of ours is in any queue; the loads last."""
+    from probes.network import bandwidth, echo
+    from probes.peer.link import connected
+
     with connected(ctx, peer, labels, plan.seconds * 2 + _SLACK_SECONDS) as link:
         ceiling = link.iperf3.max_bits_per_second
         ctx.progress(f"{peer}: {announcement(plan, ceiling, link.interface)}", 0.0)  # courtesy: before it is sent
@@ -64,8 +71,11 @@ def measure_one(ctx: Context, peer: str, labels: Mapping[str, str], plan: Networ
 
 def best(request: Request) -> list[Measurement]:
     """Nothing lost, and nothing late, of as many datagrams and packets as are planned."""
+    from probes.network.bandwidth import UDP_PAYLOAD
+    from probes.network.echo_parse import quantiles
+
     plan = (PEER_PLANS if request.peers else LOOPBACK_PLANS)[request.effort]
-    sent = plan.udp_rounds * plan.udp_seconds * PROBE.option(request, "udp_rate") / 8 / bandwidth.UDP_PAYLOAD
+    sent = plan.udp_rounds * plan.udp_seconds * PROBE.option(request, "udp_rate") / 8 / UDP_PAYLOAD
     found = [of_counts("network_loss_ratio", 0, max(1, int(sent)), {})]
     for state, packets in (("idle", plan.idle_packets), ("loaded", plan.loaded_packets)):
         found += quantiles("network_round_trip_seconds", [0.0] * packets, {"state": state}) if packets else []
@@ -157,7 +167,7 @@ _OWN = metrics(
     first="peer", last="stand_in", between=_BETWEEN,
 )  # fmt: skip
 _UDP_HELP = "bit/s of the UDP test, 10M say, at most half of TCP's"
-UDP_RATE = Option("udp_rate", _UDP_HELP, type=bits, default=bandwidth.UDP_BITS_PER_SECOND)
+UDP_RATE = Option("udp_rate", _UDP_HELP, type=bits, default=UDP_BITS_PER_SECOND)
 
 PROBE = Probe(
     name="network",

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from bench.measure.jsonl import record, refusal
-from bench.measure.probe import Context, Failed, Option, ProbeError, TimedOut, Unsupported, python_argv
+from bench.measure.probe import Context, Failed, ProbeError, TimedOut, Unsupported, python_argv
 from bench.model import Code, Measurement
-from probes.common.iperf3 import Document, Iperf3Server, bits, document
-from probes.peer.protocol import Interface, PeerLine, address, read_key
+from probes.common.iperf3 import Document, Iperf3Server, document
+from probes.peer.protocol import Interface, PeerLine, address
 
 _BUSY_PAUSE, _RESTART_PAUSE, _RESTARTS = 1.0, 0.15, 40
 _RESERVE_SECONDS = 5.0
@@ -26,9 +26,6 @@ _REMEDIES = {
     "key_refused": "give the same --key-file on both nodes",
     "not_allowed": "start the peer with --allow for this node's network",
 }
-_KEY_HELP = "file with the key that the peer shares with us"
-KEY_FILE = Option("key_file", _KEY_HELP, check=read_key, affects_comparability=False)
-MAX_RATE = Option("max_rate", "ceiling in bit/s for bandwidth tests, 500M say", type=bits)
 
 
 @dataclass(slots=True)

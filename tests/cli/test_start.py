@@ -12,18 +12,23 @@ import pytest
 HEAVY = ("torch", "pandas", "scipy", "jinja2", "numpy", "pynvml")
 
 
-def imported(*arguments: str, cwd: Path) -> set[str]:
-    """Top-level modules that ``bench ARGUMENTS`` has loaded when it ends."""
+def modules(*arguments: str, cwd: Path) -> set[str]:
+    """Modules that ``bench ARGUMENTS`` has loaded when it ends."""
     code = (
         "import sys, json\nsys.argv = ['bench', *json.loads(sys.argv[1])]\n"
         "from bench.__main__ import main\n"
         "try: main()\nexcept SystemExit: pass\n"
-        "print(); print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
+        "print(); print(json.dumps(sorted(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, json.dumps(arguments)], capture_output=True, text=True, cwd=cwd, check=True
     )
     return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def imported(*arguments: str, cwd: Path) -> set[str]:
+    """The same, top-level modules only."""
+    return {name.partition(".")[0] for name in modules(*arguments, cwd=cwd)}
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("gate", "--help"), ("run", "--help"), ("gate",)])
@@ -38,6 +43,17 @@ def test_judging_a_stored_run_loads_nothing_heavy(name: str, tmp_path: Path) -> 
     document = Path(__file__).parents[1] / f"recorded/runs/{name}.json"
     (tmp_path / "run.json").write_bytes(document.read_bytes())
     assert not imported("gate", "run.json", "--results", ".", cwd=tmp_path) & set(HEAVY)
+
+
+def test_judging_a_stored_run_needs_of_a_probe_only_its_declaration(tmp_path: Path) -> None:
+    """All probes are found for their metrics and options; what measures took a quarter of the gate's time."""
+    recorded = Path(__file__).parents[1] / "recorded/runs/feed.json"
+    (tmp_path / "run.json").write_bytes(recorded.read_bytes())
+    loaded = modules("gate", "run.json", "--results", ".", cwd=tmp_path)
+    assert {"probes.feed.probe", "probes.inference.probe", "probes.endpoint.probe", "probes.rdma"} <= loaded
+    measures = ("parse", "records", "events", "load", "link", "protocol", "sampler", "echo", "bandwidth", "iperf3")
+    assert not {name for name in loaded if name.startswith("probes.") and name.rpartition(".")[2] in measures}
+    assert not loaded & {"asyncio", "ssl", "probes.common.nvml", "probes.expect.inventory"}
 
 
 def test_help_does_not_even_load_the_probes(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from bench.measure.probe import Failed, ProbeError
 from bench.model import Code, Measurement
 from probes.common import iperf3
 from probes.network import bandwidth
+from probes.peer.options import bits
 from probes.peer.protocol import Interface
 
 RECORDED = sorted((Path(__file__).parents[2] / "recorded").glob("iperf3-*"), key=lambda p: p.name)
@@ -146,13 +147,13 @@ def test_the_peers_ceiling_holds_for_all_streams_together() -> None:
     ("text", "value"), [("1G", 1e9), ("500M", 5e8), ("1.5g", 1.5e9), ("64k", 64e3), ("100", 100.0)]
 )
 def test_rates(text: str, value: float) -> None:
-    assert iperf3.bits(text) == value
+    assert bits(text) == value
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1M", "fast", "1X", "nan", "infG"])
 def test_no_rates(text: str) -> None:
     with pytest.raises(ValueError):
-        iperf3.bits(text)
+        bits(text)
 
 
 # --- anything else that could stand there
