@@ -57,7 +57,6 @@ def gate(
     from bench.judge.gate import decide, exit_status
     from bench.workflows.catalog import load_catalog
     from bench.workflows.judging import concluded, fresh, unchanged
-    from bench.workflows.nightly import Compared, against_baseline
     from bench.workflows.site import find_run, open_store
 
     inconclusive = {None: 3, "fail": 1, "pass": 0}
@@ -66,20 +65,23 @@ def gate(
     catalog, store = load_catalog(profile), open_store(results)
     found = find_run(store, run)
     catalog = catalog.of(found.request)
-    compared = Compared(concluded(found, catalog, store))
+    judged, compared = concluded(found, catalog, store), None
     if baseline:
-        compared = against_baseline(compared.run, catalog, store, ratio(detect, "--detect"))
-    judged = compared.run if max_age is None else fresh(compared.run, duration(max_age, "--max-age"))
+        from bench.workflows.nightly import against_baseline
+
+        compared = against_baseline(judged, catalog, store, ratio(detect, "--detect"))
+        judged = compared.run
+    judged = judged if max_age is None else fresh(judged, duration(max_age, "--max-age"))
     judged = unchanged(judged, catalog, options.paths(data))
     if json:
         emit_json({
             "run": judged.id,
             "verdicts": [verdict.model_dump(mode="json") for verdict in judged.verdicts],
-            "regressions": [entry.public() for entry in compared.regressions],
+            "regressions": [entry.public() for entry in compared.regressions] if compared else [],
         })  # fmt: skip
     else:
         emit_run(judged, catalog.probes, quiet=quiet, all_gates=all_gates)
-        if baseline and not quiet:
+        if compared and not quiet:
             emit_lines(regression_lines(compared))
     status = exit_status(decide(judged.verdicts))
     return 0 if exit_zero else inconclusive[on_inconclusive] if status == 3 else status

@@ -7,9 +7,8 @@ import os
 import socket
 import tomllib
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench import __version__
 from bench.errors import UserError, note
@@ -17,6 +16,9 @@ from bench.model import Run
 from bench.store.errors import one_line
 from bench.store.index import Index
 from bench.store.runs import Store
+
+if TYPE_CHECKING:
+    from importlib import metadata
 
 OURS = "aiready-bench"
 _LIST, _WORD, _TABLE, _TABLES = "a list of strings", "a string", "a table", "written as [[]] tables"
@@ -84,6 +86,8 @@ def check_installation() -> None:
 
     Files of two distributions in one environment overwrite each other: that is no place to measure from.
     """
+    from importlib import metadata
+
     if others := rivals():
         raise UserError(
             f"{', '.join(others)} also owns `bench` in this Python environment: "
@@ -99,6 +103,8 @@ def check_installation() -> None:
 
 def rivals() -> list[str]:
     """Names of other installed distributions that own the package or the command ``bench``."""
+    from importlib import metadata
+
     named = ((one.metadata["Name"] or "", one) for one in metadata.distributions())
     return sorted({name for name, one in named if name.lower().replace("_", "-") != OURS and _owns_bench(one)})
 

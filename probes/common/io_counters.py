@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import os
 import re
@@ -122,6 +121,8 @@ def memory_file_system(path: str) -> str | None:
 
 def _type_of_file_system(path: str) -> int:
     """The magic number that statfs(2) tells. Raises OSError as it does."""
+    import ctypes
+
     libc = ctypes.CDLL(None, use_errno=True)
     buffer = ctypes.create_string_buffer(256)
     if libc.statfs(os.fsencode(path), buffer):

@@ -7,7 +7,6 @@ an ``error``.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import json
 import os
@@ -17,7 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench.measure.jsonl import record
-from bench.measure.node import mount_of
 from bench.measure.probe import Check, Failed, ProbeError, TimedOut, Tools, Unsupported
 from bench.model import Code
 from probes.common import io_counters
@@ -118,6 +116,8 @@ def main(arguments: list[str]) -> int:
 
 def examine(path: str) -> Place:
     """Raises OSError where it cannot be used."""
+    from bench.measure.node import mount_of
+
     info, disk, mount = os.stat(path), os.statvfs(path), mount_of(Path(path))
     fstype = mount.fstype if mount else "unknown"
     device = f"{os.major(info.st_dev)}:{os.minor(info.st_dev)}"
@@ -146,6 +146,8 @@ def _error_of(action: Callable[[], None]) -> str | None:
 
 def _set_up_io_uring() -> None:
     """Raises OSError where the kernel, a sysctl or a seccomp filter forbids io_uring."""
+    import ctypes
+
     libc = ctypes.CDLL(None, use_errno=True)
     parameters = ctypes.create_string_buffer(120)  # struct io_uring_params, all zero: one plain ring
     fd = libc.syscall(_IO_URING_SETUP, 1, parameters)
