@@ -110,7 +110,7 @@ class Client:
         """Raises Wrong for an answer that is not the declared one."""
         url = self._url
         for _ in range(_MOST_REDIRECTS + 1):
-            began, timing.reused = asyncio.get_running_loop().time(), False
+            began, timing.taken = asyncio.get_running_loop().time(), 0
             async with session.request(
                 self.service.method, url, headers=self._headers, data=self._body, allow_redirects=False
             ) as response:
@@ -118,7 +118,7 @@ class Client:
                 body = await self._read(response)
                 there = self._elsewhere(response, url)
             if timing.broken:
-                raise Wrong(Code.CONNECTION_RESET, "on a kept connection; a new one was answered")
+                raise Wrong(Code.CONNECTION_RESET, "its connection broke; another one was answered")
             if there is None:
                 self._hold(response.status, response.headers.get("Content-Encoding", ""), body)
                 return
@@ -174,7 +174,7 @@ class Client:
 
 
 async def _reused(_: object, __: object, ___: object) -> None:
-    CURRENT.get().reused = True
+    CURRENT.get().taken += 1
 
 
 def at_pointer(found: Any, pointer: str) -> Any:

@@ -17,7 +17,7 @@ from typing import Any
 @dataclass(slots=True)
 class Timing:
     """Of one request, in seconds; ``ready``: when its connection was, by the loop's clock. None: not needed, or not
-    reached. ``reused``: it went out on a kept connection.
+    reached. ``taken``: connections that it went out on, one after the other.
     """
 
     resolve: float | None = None
@@ -27,12 +27,12 @@ class Timing:
     first_byte: float | None = None
     certificate: float | None = None
     opening: bool = False
-    reused: bool = False
-    broken: bool = False
+    taken: int = 0
 
-    def opens(self) -> None:
-        """A connection is opened for it; where it had a kept one, that broke, and aiohttp asks once more by itself."""
-        self.opening, self.broken = True, self.broken or self.reused
+    @property
+    def broken(self) -> bool:
+        """Did a connection break? aiohttp then asks once more by itself, on another one."""
+        return self.taken > 1
 
 
 #: That of the request which this task, or one that it started, works for.
@@ -45,7 +45,7 @@ class TimingLoop(asyncio.SelectorEventLoop):
     async def getaddrinfo(self, *args: Any, **kwargs: Any) -> Any:
         began = self.time()
         if timing := CURRENT.get(None):
-            timing.opens()
+            timing.opening = True
         found = await super().getaddrinfo(*args, **kwargs)
         if timing:
             timing.resolve = self.time() - began
@@ -54,7 +54,7 @@ class TimingLoop(asyncio.SelectorEventLoop):
     async def sock_connect(self, sock: Any, address: Any) -> None:
         began = self.time()
         if timing := CURRENT.get(None):
-            timing.opens()
+            timing.opening = True
         await super().sock_connect(sock, address)
         if timing:
             timing.connect = self.time() - began
@@ -63,7 +63,7 @@ class TimingLoop(asyncio.SelectorEventLoop):
         began = self.time()
         made = await super().create_connection(*args, **kwargs)
         if timing := CURRENT.get(None):
-            timing.ready = self.time()
+            timing.ready, timing.taken = self.time(), timing.taken + 1
             if (secured := made[0].get_extra_info("ssl_object")) is not None:
                 timing.tls = timing.ready - began
                 timing.certificate = _left(secured)
