@@ -17,8 +17,6 @@ from bench.measure.probe import Check, Context, Failed, Option, Probe, Skipped, 
 from bench.model import Code, Measurement, Request
 from probes.common.metrics import Between, metrics
 from probes.service import plan
-from probes.service.parse import parse, told
-from probes.service.records import answers, read, refusal
 
 MODULE = "probes.service.load.main"
 #: Kept back of its time: starting, and the last answers.
@@ -42,6 +40,9 @@ METRICS = metrics(
 
 def measure(ctx: Context) -> Sequence[Measurement]:
     """Ask them all beside each other, in a child. Raises Skipped, Unsupported, Failed, TimedOut."""
+    from probes.service.parse import parse, told
+    from probes.service.records import answers, read, refusal
+
     services = ctx.option("service")
     if services is None:
         raise Skipped(Code.NOT_ASKED_FOR, "no service was named (--service NAME_OR_URL)")
