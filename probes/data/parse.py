@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -82,6 +83,23 @@ def _access(one: Access, labels: dict[str, str]) -> Iterator[Measurement]:
             yield exact("data_access_gaps", float(gap), 1, {**labels, "check": check})
     told = {"owner": one.owner, "group": one.group, "mode": one.mode, "access_list": one.access_list}
     yield exact("data_access_info", 1.0, 1, {**labels, **told, "encrypted": one.encrypted or "unknown"})
+
+
+_WATCHED = re.compile(r"(?:^|\s)(?:-w\s+|-F\s+(?:dir|path)=)(\S+)")
+_RIGHTS = re.compile(r"(?:^|\s)(?:-p\s+|-F\s+perm=)([rwxa]+)")
+
+
+def audited(rules: str | None, data: str) -> Iterator[Measurement]:
+    """Whether a rule of auditctl(8) has reads of the set recorded; nothing where the rules are not known."""
+    if rules is None:
+        return
+    covering = [line for line in rules.splitlines() for path in _WATCHED.findall(line) if _inside(data, path)]
+    reads = any("r" in (_RIGHTS.findall(line) or ["rwxa"])[0] for line in covering)
+    yield exact("data_access_gaps", float(not reads), 1, {"data": data[:500], "check": "unaudited"})
+
+
+def _inside(data: str, path: str) -> bool:
+    return data == path or data.startswith(path.rstrip("/") + "/")
 
 
 def doubts(events: Sequence[Event], data: str) -> Iterator[str]:

@@ -35,8 +35,8 @@ METRICS = metrics(
      "file at fault", "none"),
     ("data_info", "What the data is known by: digests of its inventory, of the ends of 64 files, of its description",
      "inventory* content* description*", "none"),
-    ("data_access_gaps", "1 where the check finds a gap: others read or write, unencrypted, devices, setuid", "check",
-     "lower"),
+    ("data_access_gaps", "1 where the check finds a gap: others read or write, unencrypted, unaudited, devices, setuid",
+     "check", "lower"),
     ("data_access_info", "Who owns the data set, and what protects it", "owner* group* mode* access_list* encrypted*",
      "none"),
     first="data",
@@ -65,7 +65,7 @@ def measure(ctx: Context) -> Sequence[Measurement]:
 
 def _survey(ctx: Context, data: str, number: int, seconds: float) -> list[Measurement]:
     from probes.data.events import read
-    from probes.data.parse import IDENTITY, doubts, parse
+    from probes.data.parse import IDENTITY, audited, doubts, parse
 
     ctx.progress(f"reading samples of {data}", None)
     words = {
@@ -80,11 +80,20 @@ def _survey(ctx: Context, data: str, number: int, seconds: float) -> list[Measur
     events = read(done.stdout, cut=done.returncode != 0)
     for text in doubts(events, data):
         ctx.warn(text)
-    found = parse(events, data)
+    found = [*parse(events, data), *audited(_audit_rules(ctx), data)]
     for one in (m.labels for m in found if m.metric == IDENTITY):
         known = ((name, one[name]) for name in ("inventory", "content", "description") if one[name])
         ctx.sources += [Source(kind=f"data_{name}", name=data, sha256=digest) for name, digest in known]
     return found
+
+
+def _audit_rules(ctx: Context) -> str | None:
+    """The kernel's audit rules as auditctl lists them, which takes root; None where nobody says."""
+    try:
+        done = ctx.tools.run([ctx.tools.require("auditctl"), "-l"], name="audit", timeout=10.0)
+    except ProbeError:
+        return None
+    return done.stdout if done.returncode == 0 else None
 
 
 def changed(tools: Tools, then: Sequence[Measurement], data: str) -> str | None:

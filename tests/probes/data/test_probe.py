@@ -12,7 +12,7 @@ import pytest
 from bench.measure.probe import Failed, Unsupported
 from bench.model import Run
 from probes.data.events import Drawn, Ended, Event, Refused, line, read
-from probes.data.parse import parse
+from probes.data.parse import audited, parse
 from probes.data.plan import sets as data_sets
 from probes.data.plan import there
 from tests.probes.data import sets
@@ -83,6 +83,18 @@ def test_a_share_is_never_made_of_nothing() -> None:
         parse([Drawn("a", "", 1, None, None)], "/data")
     with pytest.raises(Unsupported):
         parse([Refused("empty", "nothing here")], "/data")
+
+
+@pytest.mark.parametrize(
+    ("rules", "gap"),
+    [
+        (None, []), ("No rules\n", [1.0]), ("-w /data -p wa -k x\n", [1.0]), ("-w /data/set -p rwa\n", [0.0]),
+        ("-a always,exit -F arch=b64 -S openat -F dir=/data -F perm=r\n", [0.0]), ("-w /data/se -p r\n", [1.0]),
+        ("-a always,exit -S all -F dir=/data/set\n", [0.0]),
+    ],
+)  # fmt: skip
+def test_reads_are_audited_where_a_rule_says_so(rules: str | None, gap: list[float]) -> None:
+    assert [m.value for m in audited(rules, "/data/set")] == gap
 
 
 def test_faults_are_all_counted_and_a_hundred_are_named() -> None:
