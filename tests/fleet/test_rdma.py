@@ -23,7 +23,7 @@ from tests.probes.test_rdma import RATE, TIMES
 
 ROOT = Path(__file__).resolve().parents[2]
 PORT = {"state": "4: ACTIVE", "link_layer": "InfiniBand", "rate": "400 Gb/sec (4X NDR)"}
-PERFTEST = f"""#!{sys.executable}
+PERFTEST = f"""#!/usr/bin/env python3
 import socket, sys
 words = sys.argv[1:]
 port = int(words[words.index("-p") + 1])
@@ -86,7 +86,8 @@ def test_two_hosts_with_such_cards_are_measured_by_rdma_in_their_pair(
     own = hosts.inventory.read_text().splitlines()
     inventory.write_text("\n".join(line for line in own if not line.startswith(("n003", "n004"))) + "\n")
     path = os.pathsep.join([str(cards), os.environ["PATH"]])
-    bench = f"export PATH={shlex.quote(path)} PYTHONPATH={shlex.quote(str(ROOT))}; exec {sys.executable} -m bench"
+    python = shlex.quote(sys.executable)
+    bench = f"export PATH={shlex.quote(path)} PYTHONPATH={shlex.quote(str(ROOT))}; exec {python} -m bench"
     profile = tmp_path / "by-rdma.toml"
     profile.write_text(PROFILE)
     words = f"--effort quick --json --no-quiet-check --profile {shlex.quote(str(profile))}"

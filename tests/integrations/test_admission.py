@@ -53,7 +53,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
     (folder / "signers").write_text(f'node namespaces="aiready-bench" {(folder / "key.pub").read_text()}')
     command = folder / "bench"
-    command.write_text(f'#!/bin/sh\nPYTHONPATH={shlex.quote(str(ROOT))} exec {sys.executable} -m bench "$@"\n')
+    python = shlex.quote(sys.executable)
+    command.write_text(f'#!/bin/sh\nPYTHONPATH={shlex.quote(str(ROOT))} exec {python} -m bench "$@"\n')
     command.chmod(0o755)
     return folder
 
