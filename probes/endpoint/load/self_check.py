@@ -16,6 +16,7 @@ LIMIT_SECONDS = 0.005
 #: Where the search for the highest rate begins, if the load had less.
 _STREAMS, _CHUNKS_PER_SECOND = 64, 500.0
 _ROUND_SECONDS = 0.6
+_GAPS = 5  # of a stream, that its last one is a small part of the round
 _TIMES = 3.0  # from one round to the next
 _BEGIN_SECONDS = 0.0015  # from the beginning of one stream to that of the next
 _MOST_CHUNKS_PER_SECOND = 32_000.0
@@ -32,7 +33,9 @@ async def checked(stamps: StampingSelector, port: int, streams: int, rate: float
         while not reached and tried <= _MOST_CHUNKS_PER_SECOND:
             if highest and until - loop.time() < 2 * _ROUND_SECONDS:
                 break
-            late, achieved = await _round(client, max(streams, _STREAMS), tried, _ROUND_SECONDS)
+            many = max(streams, _STREAMS)
+            lasts = max(_ROUND_SECONDS, _GAPS * many / tried)
+            late, achieved = await _round(client, many, tried, lasts)
             reached = not late or quantile(late, 0.99) > LIMIT_SECONDS or achieved < 0.8 * tried
             highest, tried = (highest if reached else achieved), _TIMES * tried
     return SelfCheck(tuple(round(d, 6) for d in delays), streams, rate, round(highest, 1), LIMIT_SECONDS, reached)
