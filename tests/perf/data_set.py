@@ -1,6 +1,6 @@
 """A data set of 10,000,000 samples in 10,000 files: seconds and memory to a verdict, over one of a tenth of the files.
 
-A survey costs by the samples that it draws, not by the set: ten times the files may take at most three times as long.
+A survey costs by the samples that it draws, not by the set: ten times the files may take at most five times as long.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from probes.data.events import Drawn, Ended, Found, read
 from tests.probes.data.sets import describe
 
 FILES, ROWS = 10_000, 1_000
-MOST_SECONDS, MOST_BYTES, MOST_RATIO = 60.0, 500e6, 3.0
+MOST_SECONDS, MOST_BYTES, MOST_RATIO = 60.0, 500e6, 5.0
 
 
 def make(root: Path, first: int, last: int) -> None:
