@@ -111,13 +111,17 @@ def sources() -> tuple[Source, ...]:
     return tuple(found)
 
 
+def _cards() -> list[Path]:
+    """What the kernel says of each GPU: no library and no permission needed."""
+    return sorted(_NVIDIA.glob("gpus/*/information"))
+
+
 def identity() -> str | None:
     """Digest of what is this machine's alone: its machine-id and its GPUs, whichever way they are numbered.
 
     None where it has neither, as in a container: then nothing says which machine it is.
     """
-    cards = sorted(_NVIDIA.glob("gpus/*/information"))
-    uuids = sorted(_found(r"^GPU UUID:\s*(\S+)", card) or "" for card in cards)
+    uuids = sorted(_found(r"^GPU UUID:\s*(\S+)", card) or "" for card in _cards())
     words = [read("/etc/machine-id").strip(), *uuids]
     if not any(words):
         return None
@@ -136,8 +140,7 @@ def facts(storage: Sequence[Path] = (), told: Mapping[str, Any] | None = None) -
         release = platform.freedesktop_os_release()
     model = _found(r"^model name\s*:\s*(.+)$", "/proc/cpuinfo") or platform.processor() or platform.machine()
     memory = _found(r"^MemTotal:\s*(\d+) kB", "/proc/meminfo")
-    files = sorted(_NVIDIA.glob("gpus/*/information"))  # no library, no permission needed
-    gpus = [_found(r"^Model:\s*(.+)$", file) or "unknown" for file in files]
+    gpus = [_found(r"^Model:\s*(.+)$", card) or "unknown" for card in _cards()]
     return {
         "kernel": platform.release(),
         "os": release.get("PRETTY_NAME", "unknown"),

@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,7 +42,6 @@ def test_what_was_mended_is_no_decline() -> None:
 
 
 def test_a_line_through_the_nights_is_that_of_least_squares() -> None:
-    np = pytest.importorskip("numpy")
     noise = random.Random(5)
     nights = [1.0 - 0.01 * at + noise.gauss(0.0, 0.03) for at in range(50)]
     (slope, start), cov = np.polyfit(range(50), nights, 1, cov=True)
