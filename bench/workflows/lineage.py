@@ -44,7 +44,7 @@ Change = Callable[[re.Match[str], int], str]
 
 
 def _unevenly(number: re.Match[str], place: int) -> str:
-    """More by the ``place`` on the line: quotients and differences, which one amount for all would leave, change."""
+    """More by the ``place``: quotients and differences, which one amount for all would leave, change."""
     return _more(number[1], 1 + place % 7)
 
 
@@ -64,6 +64,11 @@ def _set(number: re.Match[str], _: int) -> str:
     return number[0] if float(number[1]) else "1"
 
 
+def _ever_more(number: re.Match[str], place: int) -> str:
+    """Counts alone, the later the more: one more in each bucket may leave a quantile where it was."""
+    return str((2 + place) * int(number[1])) if number[1].isdigit() else number[0]
+
+
 def _more(number: str, times: int) -> str:
     """So many millionths more, and of a whole number at least so many units; 0 stays."""
     if number.lstrip("-").isdigit():
@@ -72,7 +77,7 @@ def _more(number: str, times: int) -> str:
     return repr(float(number) * (1 + times * 1e-6))
 
 
-_CHANGES: tuple[Change, ...] = (_unevenly, _evenly, _listed, _set)
+_CHANGES: tuple[Change, ...] = (_unevenly, _evenly, _listed, _set, _ever_more)
 
 
 class Tracer:
@@ -111,9 +116,14 @@ class _Part:
     last: int
     change: Change
 
-    def changed(self, line: str) -> str:
+    def changed(self, lines: Sequence[str]) -> list[str]:
         place = count()
-        return _NUMBER.sub(lambda found: self.change(found, next(place)) if found[1] else found[0], line)
+
+        def changed(found: re.Match[str]) -> str:
+            return self.change(found, next(place)) if found[1] else found[0]
+
+        part = [_NUMBER.sub(changed, line) for line in lines[self.first : self.last]]
+        return [*lines[: self.first], *part, *lines[self.last :]]
 
 
 @dataclass(slots=True)
@@ -215,8 +225,7 @@ class _Recorded(Recording):
         call = left.popleft()
         lines, part = self._texts[call.file], self._part
         if part is not None and part.file == call.file:
-            changed = [part.changed(line) for line in lines[part.first : part.last]]
-            lines = [*lines[: part.first], *changed, *lines[part.last :]]
+            lines = part.changed(lines)
         done = Completed(call.argv, call.returncode or 0, "".join(lines), call.stderr, call.seconds)
         return done, call.error
 

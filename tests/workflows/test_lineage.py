@@ -91,6 +91,21 @@ def test_what_several_lines_say_only_together_is_a_range(tmp_path: Path) -> None
     assert 2 <= found.first <= 6
 
 
+def test_a_quantile_stands_on_the_counts_that_move_it_where_one_more_of_each_does_not(tmp_path: Path) -> None:
+    """Bounds in quotes are names, not numbers; 200 in each of 40 buckets and one more leave the p90 as it was."""
+    text = "".join(f'"{10 * bound}": 200\n' for bound in range(1, 41))
+
+    def p90(texts: list[str]) -> float:
+        buckets = [line.split(": ") for line in texts[0].splitlines()]
+        counts = [int(count) for _, count in buckets]
+        reached = next(n for n in range(40) if sum(counts[: n + 1]) >= 0.9 * sum(counts))
+        return float(json.loads(buckets[reached][0]))
+
+    found = traced(tmp_path, [text], p90)
+    assert found
+    assert all(lines.text.startswith('"') for lines in found)
+
+
 def test_a_line_that_cannot_be_changed_does_not_hide_the_one_that_counts(tmp_path: Path) -> None:
     def strict(texts: list[str]) -> float:
         if [value(texts[0], number) for number in (1, 5, 9)] != [1.5, 5.5, 9.5]:

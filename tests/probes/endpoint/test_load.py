@@ -135,7 +135,7 @@ def test_the_client_is_held_against_its_own_echo(tmp_path: Path) -> None:
     (check,) = of(load.records, SelfCheck)
     assert check.delays and min(check.delays) > 0.0, "the echo stamps before it writes"
     assert median(check.delays) < check.limit
-    assert check.reached or check.highest > 500.0
+    assert check.reached or check.highest >= 0.8 * 500.0, "its first round asks for 500"
 
 
 def test_a_server_that_fails_all_is_left_alone(tmp_path: Path) -> None:
