@@ -17,7 +17,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import bench
 from bench.errors import UserError
@@ -79,19 +79,18 @@ def made(folder: Path, bundle: str = "") -> Bundle:
 def _files() -> dict[str, Path]:
     """Name in the bundle -> file."""
     root = Path(bench.__file__).resolve().parent.parent
-    found: dict[str, Path] = {}
-    for package in ("bench", "probes"):
-        found |= {str(p.relative_to(root)): p for p in (root / package).rglob("*") if _wanted(p)}
+    names: list[tuple[Path, PurePath]] = [
+        (root, path.relative_to(root)) for package in ("bench", "probes") for path in (root / package).rglob("*")
+    ]
     for distribution in _needed():
-        for file in distribution.files or ():
-            path = Path(str(distribution.locate_file(file)))
-            if not str(file).startswith("..") and _wanted(path):
-                found[str(file)] = path
-    return found
+        place = Path(str(distribution.locate_file("")))
+        names += [(place, file) for file in distribution.files or () if not str(file).startswith("..")]
+    return {str(name): place / name for place, name in names if _wanted(place / name, name)}
 
 
-def _wanted(path: Path) -> bool:
-    return path.is_file() and not path.is_symlink() and "__pycache__" not in path.parts and "tests" not in path.parts
+def _wanted(path: Path, name: PurePath) -> bool:
+    """By its name below the folder that holds all, which may itself be called ``tests``."""
+    return path.is_file() and not path.is_symlink() and not {"__pycache__", "tests"}.intersection(name.parts)
 
 
 def _needed() -> Iterator[metadata.Distribution]:

@@ -56,6 +56,15 @@ def test_what_the_product_needs_is_in_it_and_what_it_does_not_is_not() -> None:
     assert not [name for name in names if "__pycache__" in name or name.startswith(("/", ".."))]
 
 
+def test_a_checkout_below_a_folder_of_tests_is_brought_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    package = tmp_path / "tests/checkout/bench"
+    (package / "tests").mkdir(parents=True)
+    for name in ("__init__.py", "tests/test_one.py"):
+        (package / name).touch()
+    monkeypatch.setattr(bench, "__file__", str(package / "__init__.py"))
+    assert [name for name in staging._files() if name.startswith("bench")] == ["bench/__init__.py"]
+
+
 def test_a_bundle_is_sent_as_it_is_and_tells_whom_it_fits(tmp_path: Path) -> None:
     bundle = tmp_path / "aiready-bench-0.1.0-py312-aarch64.pyz"
     with ZipFile(bundle, "w") as file:
