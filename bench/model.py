@@ -334,7 +334,8 @@ class Measurement(Frozen):
 class Series(Frozen):
     """A time line: values of one metric, for plots; never judged.
 
-    ``seconds`` are since its stage began; a watcher's, since the watchers of the run began: those have one clock.
+    ``seconds`` are since its stage began; a watcher's, an endpoint's and a service's, since the watchers of the run
+    began: those have one clock.
     """
 
     metric: Name

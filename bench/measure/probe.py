@@ -252,6 +252,7 @@ class Context:
     stage: Callable[[str], AbstractContextManager[None]]
     progress: Callable[[str, float | None], None]
     seed: int = 7
+    watched_since: float = 0.0
     replaying: bool = False
     warnings: list[str] = field(default_factory=list)
     series: list[Series] = field(default_factory=list)
@@ -265,6 +266,14 @@ class Context:
         """A doubt that does not void the numbers; shown on the screen, once."""
         if text not in self.warnings:
             self.warnings.append(text)
+
+    def clock(self) -> float | None:
+        """When the clock of the watchers began, by the machine's monotonic one: what is stamped by that can be laid
+        beside what they saw. None where a recording does not say.
+        """
+        with suppress(Skipped, ValueError):
+            return positive_number(self.tools.record("clock", f"{self.watched_since:.6f}"))
+        return None
 
     def option(self, name: str) -> Any:
         """The value of one of the probe's own options. Raises KeyError for one that it does not declare."""

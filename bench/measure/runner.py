@@ -14,6 +14,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from bench.measure.recording import LiveTools, Recorder, Recording, ReplayTools
 from bench.measure.tools import Signals
 from bench.measure.watchers import Observers, Watching, from_lines, to_lines
 from bench.measure.workspace import workspace
-from bench.model import Code, Effort, Evidence, Measurement, Node, Outcome, ProbeResult, Request, Run, Source
+from bench.model import Code, Effort, Evidence, Measurement, Node, Outcome, ProbeResult, Request, Run, Series, Source
 
 _GRACE_FACTOR, _GRACE_SECONDS = 2.0, 30.0
 _SETTLE_SECONDS = {Effort.QUICK: 1.0, Effort.STANDARD: 3.0, Effort.THOROUGH: 15.0}
@@ -214,6 +215,7 @@ class _Runner:
             stage=(lambda _: nullcontext()) if replayed else self.observers.staged,
             progress=lambda text, fraction: self.plan.listen(Progress(probe.name, text, fraction)),
             seed=self.plan.seed,
+            watched_since=self.observers.started,
             replaying=replayed is not None,
         )
 
@@ -285,6 +287,15 @@ def _fault(error: BaseException) -> str:
     return f"{Code.INTERNAL}: {type(error).__name__}: {str(error)[:500]} ({Path(where.filename).name}:{where.lineno})"
 
 
+def _following(rounds: Sequence[ProbeResult]) -> list[Series]:
+    """The time lines of the first round, and of the others those that go on after them: they are on the run's clock."""
+    found = list(rounds[0].series)
+    for series in chain.from_iterable(one.series for one in rounds[1:]):
+        ends = [s.seconds[-1:] for s in found if (s.metric, s.labels) == (series.metric, series.labels)]
+        found += [series] if ends and series.seconds[:1] > max(ends) else []
+    return found
+
+
 def _pooled(probe: Probe, rounds: Sequence[ProbeResult], evidence: Sequence[Evidence]) -> ProbeResult:
     """All rounds of one probe as one result. The last that failed beside a good one is a warning, no more."""
     good = [one for one in rounds if one.outcome is Outcome.OK]
@@ -299,5 +310,6 @@ def _pooled(probe: Probe, rounds: Sequence[ProbeResult], evidence: Sequence[Evid
             probe.pool(found) if probe.pool else pooled(found, lambda m: key_of(m, named.get(m.metric)))
         ),
         "warnings": tuple(dict.fromkeys(warnings)),
+        "series": tuple(_following(good)),
     }
     return good[0].model_copy(update={**spent, **changed})

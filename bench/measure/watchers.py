@@ -50,7 +50,7 @@ class Observers:
     def __init__(self, watching: Sequence[Watching]) -> None:
         self.watching = list(watching)
         self._stages = ["idle"]
-        self._started = time.monotonic()
+        self.started = time.monotonic()
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._tick, name="observers", daemon=True)
@@ -65,7 +65,7 @@ class Observers:
 
     def _sample(self, event: str) -> None:
         with self._lock:
-            now = time.monotonic() - self._started
+            now = time.monotonic() - self.started
             for one in self.watching:
                 one.take(event, self._stages[-1], now)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import chain, groupby
+from itertools import chain
 
 from bench.judge.statistics import median, quantile
 from bench.model import Code, Measurement, Series
 from probes.common.metrics import Labels, exact, figure, of_counts, quantiles, rate_of_parts
 from probes.common.open_loop import Kept, Limits, late
+from probes.common.time_lines import most_of, rate_of, sum_of
 from probes.endpoint.records import Answer, Opened, Record, SearchEnd, SelfCheck, Window, of
 
 STAGE = "endpoint"
@@ -18,7 +19,6 @@ STAGE = "endpoint"
 MOST_TOKENS_A_CHUNK = 1.2
 #: Of the client: of one core, of the time that it waited for one, and of the most chunks that it can read.
 MOST_CPU_RATIO, MOST_DELAY_RATIO, MOST_SHARE_OF_HIGHEST = 0.8, 0.05, 0.5
-_MOST_POINTS = 300
 
 Served = tuple[Window, Sequence[Answer]]
 
@@ -186,29 +186,22 @@ def busiest_second(answers: Sequence[Answer]) -> float:
 # --- for the page
 
 
-def lines(found: Sequence[Record], endpoint: str) -> list[Series]:
-    """Over the held window: the first tokens by when they were asked for, tokens a second, and failures a second."""
-    held = [(window, answers) for window, answers in windows(found) if window.stage == "held" and answers]
-    if not held:
+def lines(found: Sequence[Record], endpoint: str, clock: float | None) -> list[Series]:
+    """Of the whole load, trials and all: failures and first tokens by when they were asked for, tokens a second, on
+    the run's clock, which began at ``clock``.
+    """
+    if clock is None:
         return []
-    window, answers = held[-1]
+    placed = [(window.began - clock, answer) for window, answers in windows(found) for answer in answers]
+    failed = [(began + a.scheduled, float(a.failed)) for began, a in placed]
+    firsts = [(began + a.scheduled, a.first_token) for began, a in placed if a.first_token is not None]
+    tokens = [(began + at, 1.0) for began, a in placed for at in _token_times(a)]
     labels = {"endpoint": endpoint, "stage": STAGE}
-    step = max(1.0, window.seconds / _MOST_POINTS)
-    asked = [(a.scheduled, a.first_token) for a in answers if a.first_token is not None]
-    worst = [(int(bin_), max(v for _, v in group)) for bin_, group in groupby(asked, lambda p: p[0] // step)]
-    bins = range(int(window.seconds // step) + 1)
-    failed = Counter(int(a.scheduled // step) for a in answers if a.failed)
-    tokens = Counter(int(at // step) for a in answers for at in _token_times(a))
-    made = [
-        ("endpoint_failed_requests", [(b, float(failed[b])) for b in bins]),
-        ("inference_tokens_per_second", [(b, tokens[b] / step) for b in bins]),
-        ("inference_first_token_seconds", worst),
-    ]
     return [
-        Series(metric=metric, labels=labels, seconds=tuple(round(b * step, 2) for b, _ in points),
-               values=tuple(round(v, 6) for _, v in points))
-        for metric, points in made if points
-    ]  # fmt: skip
+        *sum_of("endpoint_failed_requests", failed, **labels),
+        *most_of("inference_first_token_seconds", firsts, **labels),
+        *rate_of("inference_tokens_per_second", tokens, **labels),
+    ]
 
 
 def told(found: Sequence[Record]) -> Iterator[str]:

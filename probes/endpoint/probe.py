@@ -77,7 +77,7 @@ def measure(ctx: Context) -> Sequence[Measurement]:
     shown = settings.address.shown
     for text in told(found):
         ctx.warn(f"{shown}: {text}")
-    ctx.series += lines(found, shown)
+    ctx.series += lines(found, shown, ctx.clock())
     if not (made := parse(found, shown)):
         raise Failed(Code.EMPTY, f"{shown}: nothing was held")
     return made

@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
-from bench.model import Code, Measurement
+from bench.model import Code, Measurement, Series
 from bench.units import human
 from probes.common.http import REMEDIES
 from probes.common.looks import Looks
 from probes.common.metrics import exact, figure, quantiles
+from probes.common.time_lines import most_of, sum_of
 from probes.service.plan import Service
 from probes.service.records import Answer, not_let_in
 
@@ -76,6 +77,16 @@ def _times(
     counted = [one for one in answers if one.good or (phase == "whole" and one.code == Code.TOO_SLOW)]
     values = [value for one in counted if (value := getattr(one, phase)) is not None]
     return quantiles("service_response_seconds", values, labels, invalid)
+
+
+def lines(answers: Sequence[Answer], name: str, began: float) -> list[Series]:
+    """Failures and the slowest answers by when they were due, on a clock by which the schedule began at ``began``."""
+    failed = [(began + one.scheduled, float(not one.good)) for one in answers]
+    slowest = [(began + one.scheduled, one.whole) for one in answers]
+    return [
+        *sum_of("service_failed_requests", failed, service=name),
+        *most_of("service_response_seconds", slowest, service=name),
+    ]
 
 
 def longest_run(seen: Sequence[Answer]) -> int:

@@ -40,8 +40,8 @@ METRICS = metrics(
 
 def measure(ctx: Context) -> Sequence[Measurement]:
     """Ask them all beside each other, in a child. Raises Skipped, Unsupported, Failed, TimedOut."""
-    from probes.service.parse import parse, told
-    from probes.service.records import answers, read, refusal
+    from probes.service.parse import lines, parse, told
+    from probes.service.records import Began, answers, read, refusal
 
     services = ctx.option("service")
     if services is None:
@@ -58,12 +58,15 @@ def measure(ctx: Context) -> Sequence[Measurement]:
     if (error := refusal(records, done.returncode, done.stderr)) is not None:
         raise error
     found: list[Measurement] = []
-    seen = answers(records)
+    seen, clock = answers(records), ctx.clock()
     for service in services:
         these = seen.get(service.name, [])
         for text in told(these, service, looks[service.name], limit):
             ctx.warn(text)
         found += parse(these, service, looks[service.name], limit)
+    for began in records:
+        if isinstance(began, Began) and clock is not None:
+            ctx.series += lines(seen.get(began.service, []), began.service, began.at - clock)
     if not found:
         raise Failed(Code.EMPTY, "no service was asked")
     return found

@@ -49,6 +49,14 @@ class Answer(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class Began(Record):
+    """When the schedule of a service began, by the machine's monotonic clock."""
+
+    service: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Refused(Record):
     """There is nothing to measure."""
 
@@ -62,7 +70,7 @@ class Done(Record):
     seconds: float = 0.0
 
 
-KINDS: Mapping[str, type[Record] | None] = {"answer": Answer, "refused": Refused, "done": Done}
+KINDS: Mapping[str, type[Record] | None] = {"began": Began, "answer": Answer, "refused": Refused, "done": Done}
 _NAMES = {kind: name for name, kind in KINDS.items()}
 
 

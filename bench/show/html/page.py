@@ -65,7 +65,6 @@ PICTURES: Mapping[str, Callable[[Shown], Picture | None]] = {
 #: The same of a run in which a real server was named.
 OF_A_SERVER: Mapping[str, Callable[[Shown], Picture | None]] = {
     "A real server, by load": lambda one: latency.loads(one.run),
-    "A real server, over time": lambda one: timelines.served(one.run),
 }
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from bench.model import Code
 from probes.common.looks import Looks
 from probes.service.plan import COLD_EVERY, MOST_NOT_LET_IN, Settings, settings
-from probes.service.records import Answer, Done, Record, Refused, line, not_let_in
+from probes.service.records import Answer, Began, Done, Record, Refused, line, not_let_in
 
 if TYPE_CHECKING:
     from probes.service.load.client import Client
@@ -52,7 +52,7 @@ def main() -> int:
     return 0
 
 
-def run(told: Settings, tell: Callable[[Answer], None]) -> None:
+def run(told: Settings, tell: Callable[[Record], None]) -> None:
     """Ask every service to its end. Raises ValueError."""
     from probes.service.load.timing import TimingLoop
 
@@ -63,7 +63,7 @@ def run(told: Settings, tell: Callable[[Answer], None]) -> None:
         loop.close()
 
 
-async def _all(told: Settings, tell: Callable[[Answer], None]) -> None:
+async def _all(told: Settings, tell: Callable[[Record], None]) -> None:
     from probes.service.load.client import Client
 
     clients = [Client(service) for service in told.services]
@@ -84,7 +84,7 @@ class _Asked:
     looks: Looks
     start: float
     limit: float
-    tell: Callable[[Answer], None]
+    tell: Callable[[Record], None]
     found: dict[int, Answer] = field(default_factory=dict)
     upto: int = 0  # all before it have come
     row: list[Answer] = field(default_factory=list)  # those of them that count
@@ -92,6 +92,7 @@ class _Asked:
 
     async def to_the_end(self) -> None:
         loop, rate = asyncio.get_running_loop(), self.client.service.rate
+        self.tell(Began(self.client.service.name, round(self.start, 6)))
         async with self.client, asyncio.TaskGroup() as group:
             for n in range(self.looks.most):
                 await asyncio.sleep(max(0.0, self.start + n / rate - loop.time()))

@@ -118,6 +118,42 @@ def test_a_planted_key_is_in_no_byte_that_is_left(how: str, tmp_path: Path) -> N
             assert not any(piece in text for piece in pieces)
 
 
+def run_of(folder: Path, *words: str, status: int = 0) -> Run:
+    """`bench run` of these probes at its quickest; the document that it stored."""
+    results = folder / "results"
+    results.mkdir(exist_ok=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "run", "--effort", "quick", "--results", str(results), "--exit-zero",
+         "--no-quiet-check", *words],
+        cwd=ROOT, env={**os.environ, "BENCH_LOCK": str(folder / "lock")}, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == status, done.stderr[-2000:]
+    newest = max(results.glob("runs/*/*.json"), key=lambda path: path.stat().st_mtime_ns)
+    return Run.model_validate_json(newest.read_text())
+
+
+@pytest.mark.slow
+def test_a_stall_of_the_server_stands_at_its_moment_on_the_clock_of_the_watchers(tmp_path: Path) -> None:
+    """By the server's own log; a recording says the same."""
+    with simulated(tmp_path, stall_at=300, stall=1.5) as server:
+        run = run_of(tmp_path, "--endpoint", server.url, "--probe", "endpoint", "--probe", "host", "--rate", "40",
+                     "--endpoint-max-rate", "40", "--option", "output_tokens=4")  # fmt: skip
+        (stalled,) = (entry["arrived"] for entry in server.truth() if entry["n"] == 300)
+    (raw,) = (tmp_path / "results").glob("runs/*/*.raw")
+    (clock,) = {float(path.read_text()) for path in raw.glob("*-endpoint-clock.txt")}
+    lines = [series for result in run.results for series in result.series]
+    firsts = [series for series in lines if series.metric == "inference_first_token_seconds"]
+    slowest, at = max(zip(firsts[0].values, firsts[0].seconds, strict=True))
+    assert slowest > 1.4 and abs(at - (stalled - clock)) <= 1.0
+    turns = [series for series in lines if series.metric == "host_network_send_bytes_per_second"]
+    assert len(turns) == len(firsts), "a line a round"
+    for first, turn in zip(firsts, turns, strict=True):
+        assert turn.labels == {"stage": "endpoint"}
+        assert turn.seconds[0] < first.seconds[0] < first.seconds[-1] < turn.seconds[-1]
+    again = run_of(tmp_path, "--replay", str(raw))
+    assert [s for result in again.results for s in result.series if s.metric == firsts[0].metric] == firsts
+
+
 # --- what it means
 
 

@@ -15,7 +15,7 @@ from probes.common.looks import Looks
 from probes.service.load.main import run
 from probes.service.parse import parse, told
 from probes.service.plan import Service, Settings
-from probes.service.records import Answer, answers
+from probes.service.records import Record, answers
 
 ROOT = Path(__file__).parents[3]
 LIMIT = 0.99
@@ -45,7 +45,7 @@ class Asked:
     """What the load said of one service, and what is made of it."""
 
     def __init__(self, service: Service, requests: int = 60, effort: Effort = Effort.THOROUGH) -> None:
-        self.service, seconds, found = service, requests / service.rate, list[Answer]()
+        self.service, seconds, found = service, requests / service.rate, list[Record]()
         self.looks: Looks = service.looks(effort, seconds)
         run(Settings((service,), effort, seconds, LIMIT), found.append)
         self.answers = answers(found)["crm"]

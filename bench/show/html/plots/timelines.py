@@ -17,38 +17,42 @@ from bench.units import human
 _MOST_POINTS = 240
 _MOST_PANELS = 8
 _SECONDS = "elapsed_seconds"
-#: What the watchers saw of the whole run, a panel each, from the accelerator outwards.
+_ASKED = ("endpoint_", "service_")  # metrics of who asked
+#: What was seen of the whole run, a panel each, from the accelerator outwards: by the watchers, and by who asked.
 _PANELS = {
     "accelerator, utilization": ("accelerator_utilization_ratio",),
     "accelerator, power": ("accelerator_power_watts",),
     "accelerator, memory in use": ("accelerator_memory_used_bytes",),
+    "endpoint, tokens a second": ("inference_tokens_per_second",),
+    "endpoint, slowest first token": ("inference_first_token_seconds",),
+    "endpoint, requests that failed": ("endpoint_failed_requests",),
     "storage": ("host_disk_read_bytes_per_second", "host_disk_write_bytes_per_second"),
     "network": ("host_network_receive_bytes_per_second", "host_network_send_bytes_per_second"),
     "memory available": ("host_memory_available_bytes",),
+    "service, slowest answer": ("service_response_seconds",),
+    "service, requests that failed": ("service_failed_requests",),
+    "data, samples a second": ("data_samples_per_second",),
 }
 _FED = ("feed_device_bytes_per_second", "feed_consumed_bytes_per_second")
 _FED_SHARES = {"feed_utilization_ratio": "accelerator at work", "feed_pressure_ratio": "waits for I/O"}
 _ROUND_TRIP = "network_round_trip_seconds"
-_SERVED = {
-    "requests that failed": "endpoint_failed_requests",
-    "tokens a second": "inference_tokens_per_second",
-    "slowest first token": "inference_first_token_seconds",
-}
 
 
 def one_clock(run: Run) -> Picture | None:
-    """Accelerator, storage and network over the whole run, as the watchers saw them; None without a time line."""
+    """Accelerator, storage, network, and what was asked, over the whole run; None without a time line."""
     groups = {name: [s for s in _series(run) if s.metric in metrics] for name, metrics in _PANELS.items()}
     known = [s for found in groups.values() for s in found]
     if not known:
         return None
-    across = spanned(0.0, max(s.seconds[-1] for s in known), _SECONDS, 6)
+    across = spanned(0.0, max(1.0, *(s.seconds[-1] for s in known)), _SECONDS, 6)
     turns = tuple(
         (across.at(first), across.at(last), number, f"{number} {name}, {first:.0f} to {last:.0f} s")
         for number, (name, first, last) in enumerate(_turns(known), 1)
     )
     panels = tuple(_panel(name, found, across, _line_name) for name, found in groups.items() if found)
     said = "Accelerator, storage and network on one clock: while one works, which of the others stand still?"
+    if any(s.metric.startswith(_ASKED) for s in known):
+        said = "On one clock: what accelerator, storage and network did when answers came late, or failed."
     return Picture(said, Panels(panels, across.ticks, "since the run began", turns))
 
 
@@ -57,8 +61,8 @@ def _series(run: Run) -> list[Series]:
 
 
 def _turns(known: Sequence[Series]) -> list[tuple[str, float, float]]:
-    """Which probe measured from when to when."""
-    seen = {(s.seconds[0], s.seconds[-1]): s.labels["stage"] for s in known if "stage" in s.labels}
+    """Which probe measured from when to when, by the watchers' lines of each turn."""
+    seen = {(s.seconds[0], s.seconds[-1]): s.labels["stage"] for s in known if set(s.labels) == {"stage"}}
     return [(clean(name, 40), first, last) for (first, last), name in sorted(seen.items())]
 
 
@@ -94,20 +98,6 @@ def round_trip_lines(run: Run) -> Picture | None:
     worst = max(max(series.values) for series in found)
     said = f"The longest took {human(worst, _ROUND_TRIP)}; spikes at even intervals come from a timer, not from chance."
     return Picture(said, Panels(panels, across.ticks, "since the stage began"))
-
-
-def served(run: Run) -> Picture | None:
-    """What a real server did while its load was held; None where none was named."""
-    by_metric = {s.metric: s for s in _series(run) if s.labels.get("stage") == "endpoint"}
-    known = [(name, by_metric[metric]) for name, metric in _SERVED.items() if metric in by_metric]
-    if not known:
-        return None
-    across = axis((s.seconds[-1] for _, s in known), _SECONDS)
-    panels = tuple(_panel(name, [s], across, lambda s: clean(s.labels.get("endpoint", ""), 60)) for name, s in known)
-    said = (
-        "Failures, tokens and the slowest first token of each second: a pause that all requests share is the server's."
-    )
-    return Picture(said, Panels(panels, across.ticks, "since the load was held"))
 
 
 def _panel(name: str, found: Sequence[Series], across: Axis, named: Callable[[Series], str]) -> Panel:
