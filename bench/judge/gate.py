@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
+from bench.judge.attribution import RATE
+from bench.judge.decoding import HEADROOM
 from bench.judge.hardware import RDMA_PORTS, accelerators, has_rdma
 from bench.judge.profile import Gate, Profile
 from bench.judge.sessions import SpreadOf, alone, interval_of
@@ -40,6 +42,8 @@ AS_EXPECTED = Gate(
     source="What this site expects of the node (--expect, or [expect] in bench.toml)",
     remedy="Find the missing or wrong part (bench doctor, nvidia-smi -L, dmesg), or mend the expectation.",
 )
+#: Without it there is no demand that a supply is held against.
+_DEMAND = Gate(metric=RATE, labels={"stage": "resident"}, min=0.0, source="What a supply is held against")
 _WHY_NOT = {
     "rdma": "this node has no RDMA",
     "no_rdma": "this node has RDMA, which training uses in its place",
@@ -260,6 +264,8 @@ def _nothing(run: Run, gate: Gate, probes: Mapping[str, str]) -> Finding:
         return _finding(gate, Status.NO_DATA, None, reason, f"add --probe {probe}")
     if failed := next((r for r in results if r.outcome is not Outcome.OK), None):
         return _finding(gate, Status.NO_DATA, None, f"probe_{failed.outcome}: {failed.reason}", failed.remedy)
+    if gate.metric == HEADROOM and not run.find(RATE, stage="resident"):
+        return _finding(gate, Status.NO_DATA, None, (why := _nothing(run, _DEMAND, probes)).reason, why.remedy)
     reason = f"{Code.NOT_MEASURED}: the probe {probe} ran, and measured no {_name(gate)}"
     return _finding(gate, Status.NO_DATA, None, reason, results[0].remedy or gate.remedy)
 

@@ -26,6 +26,12 @@ def accelerators(run: Run) -> int | None:
     return cards or (1 if emulated else None)
 
 
+def fed_together(run: Run) -> int:
+    """How many accelerators the feed's rates are of: as many as were emulated by number, else the one that was fed."""
+    emulated = _EMULATED.fullmatch(run.request.accelerator)
+    return max(1, int(emulated["count"] or 1)) if emulated else 1
+
+
 def has_rdma(run: Run) -> bool | None:
     """Whether the node has a port to train over by RDMA; None where neither watcher nor probe looked."""
     if found := run.find(RDMA_PORTS):

@@ -6,13 +6,14 @@ read, is None, zero or an empty table, never an error. ``proc`` is another folde
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-PROC = Path("/proc")
+PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 #: Of /proc/diskstats, whatever the device's own sectors are (kernel: Documentation/admin-guide/iostats.rst).
 _SECTOR_BYTES = 512
 _WHOLE_DISK = re.compile(r"(sd[a-z]+|vd[a-z]+|xvd[a-z]+|nvme\d+n\d+|mmcblk\d+)")
@@ -104,6 +105,24 @@ def own_run_queue_seconds() -> float | None:
 def thread_run_queue_seconds() -> float | None:
     """Of the calling thread."""
     return run_queue_seconds([PROC / "thread-self/schedstat"])
+
+
+def usable_cores(proc: Path = PROC, cgroups: Path = CGROUPS) -> float:
+    """Cores that this process may use: its affinity, and no more than the quotas of its control groups, v1 and v2."""
+    shares = [float(len(os.sched_getaffinity(0)))]
+    for line in read(proc / "self/cgroup").splitlines():
+        _, controllers, own = (*line.split(":", 2), "", "")[:3]
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        for at in (Path(own.lstrip("/")), *Path(own.lstrip("/")).parents):
+            if controllers:
+                names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+                words = [read(cgroups / controllers / at / name).strip() for name in names]
+            else:
+                words = read(cgroups / at / "cpu.max").split()
+            if len(words) == 2 and words[0].isdigit() and words[1].isdigit() and int(words[1]):
+                shares.append(int(words[0]) / int(words[1]))
+    return min(shares)
 
 
 def read_bytes(pid: int | str = "self") -> int:

@@ -20,7 +20,7 @@ from typing import Any
 
 from bench import __version__
 from bench.judge.baseline.series import key_of
-from bench.judge.latency_budget import composed
+from bench.judge.composition import composed
 from bench.judge.pooling import LOOKS, pooled
 from bench.measure.probe import Context, Failed, Interrupted, Probe, ProbeError, Progress
 from bench.measure.processes import adopt_orphans

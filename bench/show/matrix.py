@@ -30,7 +30,7 @@ from bench.model import (
 )
 from bench.show import wording
 from bench.show.absent import GPU, PEER, Absent
-from bench.show.names import HEADROOM, columns, duration, figure, gate_name, needed
+from bench.show.names import HEADROOMS, columns, duration, figure, gate_name, needed
 from bench.show.steps import Step, next_steps
 from bench.show.text import clean
 from bench.units import human
@@ -292,10 +292,10 @@ class _Made:
         return ", ".join([f"{len(passed)} of {number} pass", *rest]), tuple(_closest(passed))
 
     def phrase(self, finding: Finding) -> str:
-        if finding.metric == HEADROOM and finding.observed is not None and finding.limit.min:
+        if finding.metric in HEADROOMS and finding.observed is not None and finding.limit.min:
             number = accelerators(self.run) or 1
             enough = math.floor(10.0 * max(0.0, finding.observed) * number / finding.limit.min) / 10.0
-            return f"storage feeds {enough:g} of {wording.plural(number, 'accelerator')}"
+            return f"{HEADROOMS[finding.metric]} {enough:g} of {wording.plural(number, 'accelerator')}"
         value = "" if finding.observed is None else figure(finding.observed, None, finding.metric)[0]
         return f"{gate_name(finding.metric, finding.labels)} {value}".rstrip() + _doubted(finding)
 

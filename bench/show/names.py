@@ -14,6 +14,7 @@ _NAMES: tuple[tuple[str, Mapping[str, str], str], ...] = (
     ("starvation_ratio", {"component": "storage"}, "waiting for storage"),
     ("starvation_ratio", {"component": "total"}, "waiting for data"),
     ("storage_headroom_ratio", {}, "accelerators fed"),
+    ("data_decode_headroom_ratio", {}, "accelerators decoded for"),
     ("storage_read_bytes_per_second", _SEQUENTIAL, "storage read"),
     ("storage_write_bytes_per_second", _SEQUENTIAL, "storage write"),
     ("storage_read_latency_seconds", {"pattern": "random", "queue_depth": "1"}, "storage read latency"),
@@ -37,7 +38,8 @@ _NAMES: tuple[tuple[str, Mapping[str, str], str], ...] = (
     ("response_over_budget_ratio", {"until": "first_token"}, "answers over 200 ms"),
     ("node_mismatches", {}, "parts not as expected"),
 )
-HEADROOM = "storage_headroom_ratio"
+#: What is told in accelerators, and who provides for them.
+HEADROOMS = {"storage_headroom_ratio": "storage feeds", "data_decode_headroom_ratio": "the cores decode for"}
 #: A profile's column, where its name is too long for one.
 _COLUMNS = {"distributed-training": "train", "batch-inference": "batch", "realtime-inference": "real-time"}
 _LONGEST_COLUMN = 10
@@ -57,7 +59,7 @@ def gate_name(metric: str, labels: Mapping[str, str]) -> str:
 
 def figure(value: float, interval: tuple[float, float] | None, metric: str) -> tuple[str, str]:
     """``2.3`` and ``2.2 to 2.4``, empty where it is one point. Accelerators are counted; a share of mere noise is 0."""
-    if metric == HEADROOM:
+    if metric in HEADROOMS:
         metric = "accelerators"
     if metric.endswith("_ratio") and -1e-3 < value < 1e-6 and (interval is None or interval[0] <= 0.0 <= interval[1]):
         value = 0.0
@@ -67,7 +69,7 @@ def figure(value: float, interval: tuple[float, float] | None, metric: str) -> t
 
 def needed(finding: Finding) -> str:
     """``>= 8.88`` or ``<= 10 %``."""
-    return wording.needed(finding.limit, "accelerators" if finding.metric == HEADROOM else finding.metric)
+    return wording.needed(finding.limit, "accelerators" if finding.metric in HEADROOMS else finding.metric)
 
 
 def duration(seconds: float) -> str:

@@ -17,8 +17,8 @@ from pydantic import ValidationError
 
 from bench.errors import UserError
 from bench.fleet.join.folder import join_folder
+from bench.judge.composition import composed
 from bench.judge.gate import worst_of
-from bench.judge.latency_budget import composed
 from bench.judge.profile import Profile
 from bench.judge.statement import (
     OURS,

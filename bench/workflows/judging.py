@@ -10,8 +10,8 @@ from contextlib import suppress
 from bench.errors import UserError, note
 from bench.judge.attribution import attribute, gap_limit
 from bench.judge.baseline.series import doubted
+from bench.judge.composition import composed
 from bench.judge.gate import deciding, judge, status_of
-from bench.judge.latency_budget import composed
 from bench.judge.profile import Gate
 from bench.judge.sessions import SpreadOf
 from bench.measure.probe import ProbeError

@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass
 
 from bench.measure import jsonl
 
+#: In place of the digest of a description that is not there.
+NONE = "none"
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -49,13 +52,20 @@ class Described:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """One sample. ``at``: where in its file; ``fault`` and ``undocumented``: why it does not count, else null."""
+    """One sample. ``at``: where in its file; ``fault`` and ``undocumented``: why it does not count, else null.
+
+    ``seconds``: when it had been looked at, since the survey began. ``decoded_bytes`` lie on the storage and were
+    decoded for it, in ``decode_seconds`` of a CPU's time: a row's whole group, and nothing where that was at hand.
+    """
 
     file: str
     at: str
     bytes: int
     fault: str | None
     undocumented: str | None
+    seconds: float = 0.0
+    decoded_bytes: int = 0
+    decode_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +80,13 @@ class Look:
 @dataclass(frozen=True, slots=True)
 class Ended:
     """``why``: clear (of the limit), whole (all was looked at), most, time. ``unchecked``: files whose checksum is
-    declared, and was not held against them because they are too large.
+    declared, and was not held against them because they are too large. ``cores``: what may decode here, 0 if unknown.
     """
 
     why: str
     most: int
     unchecked: int
+    cores: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

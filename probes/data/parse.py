@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TypeVar
 
+from bench.judge.statistics import median_interval
 from bench.measure.probe import Failed, Unsupported
 from bench.model import Code, Measurement
 from bench.units import human
@@ -17,6 +18,7 @@ from probes.data.events import Access, Described, Drawn, Ended, Event, Found, Id
 
 IDENTITY = "data_info"
 _WORDS = {"inventory": "its files or their sizes", "content": "what is in its files", "description": "its description"}
+_PARTS = 10
 _NAMED = 100  # faults that a run names, each with its place
 E = TypeVar("E", bound=Event)
 
@@ -30,7 +32,8 @@ def parse(events: Sequence[Event], data: str) -> list[Measurement]:
     samples, ended = _of(events, Drawn), _of(events, Ended)
     if not samples or not ended:
         raise Failed(Code.TOOL_OUTPUT, f"{data}: the survey did not come to its end")
-    found = [*_shares(samples, ended[0], labels), *_rates(_of(events, Look), labels), *_faults(samples, labels)]
+    found = [*_shares(samples, ended[0], labels), *_rates(_of(events, Look), labels)]
+    found += [*_decoding(samples, ended[0], labels), *_faults(samples, labels)]
     found += [exact(IDENTITY, 1.0, 1, {**labels, **asdict(one)}) for one in _of(events, Identity)]
     for one in _of(events, Found):
         found.append(exact("data_files", one.files, 1, labels))
@@ -57,6 +60,24 @@ def _rates(looks: Sequence[Look], labels: dict[str, str]) -> Iterator[Measuremen
     if looks:
         yield of_repeats("data_samples_per_second", [look.samples_per_second for look in looks], labels)
         yield of_repeats("data_bytes_per_second", [look.bytes_per_second for look in looks], labels)
+
+
+def _decoding(samples: Sequence[Drawn], ended: Ended, labels: dict[str, str]) -> Iterator[Measurement]:
+    """What a core decodes: bytes over CPU seconds of ten parts of the sound samples, the median.
+
+    In one of them a decoder was loaded first, which is no part of its rate.
+    """
+    sound = [one for one in samples if one.fault is None and one.decoded_bytes > 0 and one.decode_seconds > 0]
+    if sound:
+        parts = [_rate(sound[n::_PARTS]) for n in range(min(_PARTS, len(sound)))]
+        value, interval = median_interval(parts)
+        yield figure("data_decode_bytes_per_second", value, labels, interval, len(sound))
+    if ended.cores > 0:
+        yield exact("data_available_cores", ended.cores, 1, labels)
+
+
+def _rate(samples: Sequence[Drawn]) -> float:
+    return sum(one.decoded_bytes for one in samples) / sum(one.decode_seconds for one in samples)
 
 
 def _faults(samples: Sequence[Drawn], labels: dict[str, str]) -> Iterator[Measurement]:

@@ -28,6 +28,13 @@ METRICS = metrics(
     ("data_documented_ratio", "Share of samples whose file and typed fields a description names", "", "higher"),
     ("data_samples_per_second", "Samples a second that one process read cold and decoded", "", "higher"),
     ("data_bytes_per_second", "Bytes a second that one process read cold and decoded", "", "higher"),
+    ("data_decode_bytes_per_second", "Bytes on storage that one core decodes in a second of its time, reading left out",
+     "", "higher"),
+    ("data_available_cores", "CPU cores that may decode here: affinity, and the quotas of the control groups", "",
+     "none"),
+    ("data_decode_headroom_ratio",
+     "What those cores decode of the data set over what one accelerator demands (as the feed measured it)",
+     "stand_in accelerator", "higher"),
     ("data_files", "Files of known formats in the data set", "", "none"),
     ("data_samples", "Samples in the data set, by headers and footers, or estimated from them", "", "none"),
     ("data_faults", "Samples drawn that are not valid, by what is wrong with them", "fault", "lower"),
@@ -39,9 +46,9 @@ METRICS = metrics(
      "check", "lower"),
     ("data_access_info", "Who owns the data set, and what protects it", "owner* group* mode* access_list* encrypted*",
      "none"),
-    first="data",
+    first="data", over_one="data_decode_headroom_ratio",
     between=Between("Our choice: as storage, which they stand on, and the decoder's CPU", {
-        "samples_per_second": 0.10, "bytes_per_second": 0.10}),
+        "samples_per_second": 0.10, "bytes_per_second": 0.10, "data_decode_headroom_ratio": 0.10}),
 )  # fmt: skip
 
 
@@ -64,7 +71,7 @@ def measure(ctx: Context) -> Sequence[Measurement]:
 
 
 def _survey(ctx: Context, data: str, number: int, seconds: float) -> list[Measurement]:
-    from probes.data.events import read
+    from probes.data.events import NONE, read
     from probes.data.parse import IDENTITY, audited, doubts, parse
 
     ctx.progress(f"reading samples of {data}", None)
@@ -82,7 +89,7 @@ def _survey(ctx: Context, data: str, number: int, seconds: float) -> list[Measur
         ctx.warn(text)
     found = [*parse(events, data), *audited(_audit_rules(ctx), data)]
     for one in (m.labels for m in found if m.metric == IDENTITY):
-        known = ((name, one[name]) for name in ("inventory", "content", "description") if one[name])
+        known = ((name, one[name]) for name in ("inventory", "content", "description") if one[name] != NONE)
         ctx.sources += [Source(kind=f"data_{name}", name=data, sha256=digest) for name, digest in known]
     return found
 

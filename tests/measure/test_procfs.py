@@ -8,6 +8,8 @@ import sys
 import threading
 from pathlib import Path
 
+import pytest
+
 from bench.measure import procfs, tools
 
 
@@ -63,3 +65,24 @@ def test_child_programs_import_it_without_anything_else() -> None:
         env={**os.environ, **tools.python_environment()},
     )
     assert not {"pydantic", "psutil", "numpy", "scipy"} & set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("group", "files", "cores"),
+    [
+        ("0::/pods/one\n", {"pods/one/cpu.max": "max 100000", "pods/cpu.max": "25000 100000"}, 0.25),
+        ("0::/pods/one\n", {"cpu.max": "50000 100000"}, 0.5),  # a container sees its own group as the root
+        ("3:cpuset:/\n2:cpu,cpuacct:/a\n0::/\n",
+         {"cpu,cpuacct/a/cpu.cfs_quota_us": "10000\n", "cpu,cpuacct/a/cpu.cfs_period_us": "100000\n"}, 0.1),
+        ("1:cpu:/a\n", {"cpu/a/cpu.cfs_quota_us": "-1\n", "cpu/a/cpu.cfs_period_us": "100000\n"}, None),
+        ("", {}, None), ("nonsense", {"cpu.max": "1 0"}, None),
+    ],
+)  # fmt: skip
+def test_cores_are_those_that_affinity_and_quotas_leave(
+    group: str, files: dict[str, str], cores: float | None, tmp_path: Path
+) -> None:
+    for name, text in {"proc/self/cgroup": group, **{f"groups/{name}": text for name, text in files.items()}}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    found = procfs.usable_cores(tmp_path / "proc", tmp_path / "groups")
+    assert found == (len(os.sched_getaffinity(0)) if cores is None else cores)

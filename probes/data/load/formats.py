@@ -15,13 +15,14 @@ import math
 import os
 import stat
 import tarfile
+import time
 import warnings
 import wave
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BufferedReader
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
@@ -45,13 +46,17 @@ class Bad(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One sample, read. ``at``: where it lies in its file; ``names``: its fields; ``digest`` of what it holds."""
+    """One sample, read. ``at``: where it lies in its file; ``names``: its fields; ``digest`` of what it holds.
+
+    ``decoded``: the bytes on storage that were decoded for it, and the seconds of CPU time that this took.
+    """
 
     at: str
     size: int
     names: tuple[str, ...]
     digest: bytes
     fault: str | None = None
+    decoded: tuple[int, float] = (0, 0.0)
 
 
 @dataclass(slots=True)
@@ -91,7 +96,15 @@ def checksum(path: Path) -> str:
 
 def _sample(at: str, data: bytes, names: Sequence[str], check: Callable[[], object]) -> Sample:
     """A sample whose ``check`` raises for what is wrong with it."""
-    return Sample(at, len(data), tuple(names), hashlib.sha256(data).digest(), fault_of(check))
+    fault, seconds = _timed(check)
+    return Sample(at, len(data), tuple(names), hashlib.sha256(data).digest(), fault, (len(data), seconds))
+
+
+def _timed(check: Callable[[], object]) -> tuple[str | None, float]:
+    """What the check raised, and the CPU time that it took: waiting for the storage, or for others, is not in it."""
+    began = time.process_time()
+    fault = fault_of(check)
+    return fault, time.process_time() - began
 
 
 def fault_of(check: Callable[[], object]) -> str | None:
@@ -294,8 +307,9 @@ class _Lines:
 
     def one(self, at: int, line: bytes) -> Sample:
         names: list[str] = []
-        fault = fault_of(lambda: self._check(line, names))
-        return Sample(f"byte {at}", len(line), tuple(names), hashlib.sha256(line.strip()).digest(), fault)
+        fault, seconds = _timed(lambda: self._check(line, names))
+        digest = hashlib.sha256(line.strip()).digest()
+        return Sample(f"byte {at}", len(line), tuple(names), digest, fault, (len(line), seconds))
 
     def _check(self, line: bytes, names: list[str]) -> None:
         if len(line) >= _LONGEST_LINE:
@@ -369,7 +383,7 @@ def _parquet(path: Path, table: Table | None) -> Shard:
 
     with _file(path) as file, parquet.ParquetFile(file) as opened:
         counts = [opened.metadata.row_group(n).num_rows for n in range(opened.num_row_groups)]
-    return _rows(counts, rows, table)
+    return _rows(path, counts, rows, table)
 
 
 def _arrow(path: Path, table: Table | None) -> Shard:
@@ -384,12 +398,12 @@ def _arrow(path: Path, table: Table | None) -> Shard:
     with _file(path) as file:
         opened = ipc.open_file(file)
         counts = [opened.get_batch(n).num_rows for n in range(opened.num_record_batches)]
-    return _rows(counts, rows, table)
+    return _rows(path, counts, rows, table)
 
 
-def _rows(counts: Sequence[int], rows: Callable[[int], Any], table: Table | None) -> Shard:
+def _rows(path: Path, counts: Sequence[int], rows: Callable[[int], Any], table: Table | None) -> Shard:
     """Rows in groups that are decoded whole; the last group stays in memory."""
-    ends = list(accumulate(counts))
+    ends, size = list(accumulate(counts)), path.stat().st_size
     if not ends or not ends[-1]:
         raise Bad("empty", "no row in it")
     held: dict[int, Any] = {}
@@ -402,8 +416,12 @@ def _rows(counts: Sequence[int], rows: Callable[[int], Any], table: Table | None
             held.clear()
             held[group] = rows(group)
 
-        if group not in held and (fault := fault_of(decode)):
-            return Sample(f"row {number}", 0, (), hashlib.sha256(f"{number}".encode()).digest(), fault)
+        decoded = (0, 0.0)
+        if group not in held:
+            fault, seconds = _timed(decode)
+            if fault:
+                return Sample(f"row {number}", 0, (), hashlib.sha256(f"{number}".encode()).digest(), fault)
+            decoded = (size * counts[group] // ends[-1], seconds)
         data = held[group]
         record = data.slice(number - (ends[group] - counts[group]), 1).to_pylist()[0]
         text = repr(record).encode()
@@ -415,7 +433,7 @@ def _rows(counts: Sequence[int], rows: Callable[[int], Any], table: Table | None
                 raise Bad("schema", wrong)
 
         made = _sample(f"row {number}", text, list(record), check)
-        return Sample(made.at, data.nbytes // max(1, len(data)), made.names, made.digest, made.fault)
+        return replace(made, size=data.nbytes // max(1, len(data)), decoded=decoded)
 
     return Shard(ends[-1], read)
 
@@ -425,41 +443,50 @@ def _rows(counts: Sequence[int], rows: Callable[[int], Any], table: Table | None
 _ITEM_BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
 
 
-def _safetensors(path: Path, table: Table | None) -> Shard:
-    """Eight bytes, a JSON header of as many, then the tensors (github.com/huggingface/safetensors, "Format")."""
+def _tensors(path: Path) -> tuple[dict[str, Any], int, int]:
+    """The header of a safetensors file by tensor, where its bytes begin, and how large the file is. Raises Bad."""
     with _file(path) as file:
         size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(file.read(8), "little")
         if not 2 <= length <= min(size - 8, 100_000_000):
             raise Bad("truncated" if size > 8 else "empty", "its header is longer than the file")
         header = json.loads(file.read(length))
-    names = [name for name in header if name != "__metadata__"]
-    if not names:
+    if not isinstance(header, dict):
+        raise Bad("schema", "its header is no object")
+    header.pop("__metadata__", None)
+    if not header:
         raise Bad("empty", "no tensor in it")
-    base = 8 + length
+    return header, 8 + length, size
+
+
+def _safetensors(path: Path, table: Table | None) -> Shard:
+    """Eight bytes, a JSON header of as many, then the tensors (github.com/huggingface/safetensors, "Format")."""
+    header, base, size = _tensors(path)
+    names = list(header)
 
     def read(place: float) -> Sample:
-        name = names[int(place * len(names))]
-        one, digest = header[name], hashlib.sha256()
+        name, span, digest = names[int(place * len(names))], [0, 0], hashlib.sha256()
 
         def check() -> None:
-            begin, end = one["data_offsets"]
-            wanted = math.prod(one["shape"]) * _ITEM_BYTES.get(one["dtype"], 1)
-            if end - begin != wanted:
+            begin, end = span[:] = header[name]["data_offsets"]
+            wanted = math.prod(header[name]["shape"]) * _ITEM_BYTES.get(header[name]["dtype"], 1)
+            if begin < 0 or end - begin != wanted:
                 raise Bad("schema", f"{end - begin} bytes for a tensor of {wanted}")
             if not wanted:
                 raise Bad("empty", "no values in it")
             if base + end > size:
                 raise Bad("truncated", f"it ends {base + end - size} bytes after the file")
-            with _file(path) as file:
-                file.seek(base + begin)
-                for _ in range(begin, end, _PIECE):
-                    digest.update(file.read(min(_PIECE, base + end - file.tell())))
 
-        fault = fault_of(check)
-        return Sample(
-            f"tensor {name[:300]}", one["data_offsets"][1] - one["data_offsets"][0], (), digest.digest(), fault
-        )
+        def content() -> None:
+            with _file(path) as file:
+                file.seek(base + span[0])
+                for _ in range(span[0], span[1], _PIECE):
+                    digest.update(file.read(min(_PIECE, base + span[1] - file.tell())))
+
+        fault, seconds = _timed(check)
+        fault = fault or fault_of(content)
+        held = 0 if fault else span[1] - span[0]
+        return Sample(f"tensor {name[:300]}", held, (), digest.digest(), fault, (held, seconds))
 
     return Shard(len(names), read)
 

@@ -25,9 +25,10 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from bench.measure.procfs import usable_cores
 from probes.common.looks import Looks
 from probes.data.description import NAMES, Description, NotUnderstood, Table, read, undocumented
-from probes.data.events import Described, Drawn, Ended, Event, Found, Identity, Look, Refused, line
+from probes.data.events import NONE, Described, Drawn, Ended, Event, Found, Identity, Look, Refused, line
 from probes.data.load.access import access, acl
 from probes.data.load.formats import FORMATS, Bad, Sample
 from probes.data.load.worker import Worker
@@ -162,6 +163,7 @@ class Drawing:
     worker: Worker
     checksums: dict[str, str]
     checksum_bytes: int
+    began: float
     checked: dict[str, str | None] = field(default_factory=dict)
     unchecked: set[str] = field(default_factory=set)
     seen: dict[bytes, tuple[str, str]] = field(default_factory=dict)
@@ -185,7 +187,8 @@ class Drawing:
         self.bytes += sample.size
         self.valid += fault is None
         self.documented += lacking is None
-        say(Drawn(file.path[:500], sample.at, sample.size, fault, lacking))
+        at, (decoded, seconds) = time.monotonic() - self.began, sample.decoded
+        say(Drawn(file.path[:500], sample.at, sample.size, fault, lacking, round(at, 4), decoded, seconds))
 
     def _read(self, file: File, place: float) -> Sample:
         if file.fault is None:
@@ -259,10 +262,10 @@ def survey(root: Path, manifest: Path | None, asked: argparse.Namespace) -> None
         kinds = Counter(file.suffix for file in files)
         say(Found(len(files), size, total, exact, dict(kinds), dict(other.most_common(50))))
         declared = {file.path: file.table.sha256 for file in files if file.table and file.table.sha256}
-        drawing = Drawing(root, worker, declared | sums(root), asked.checksum_bytes)
+        drawing = Drawing(root, worker, declared | sums(root), asked.checksum_bytes, began)
         whole = exact and total <= asked.whole_samples and size <= asked.whole_bytes
         why = _drawn(drawing, orders(files, whole, Looks(asked.most), draw), whole, began + asked.seconds, asked)
-        say(Ended(why, asked.most, len(drawing.unchecked)))
+        say(Ended(why, asked.most, len(drawing.unchecked), usable_cores()))
     finally:
         worker.close()
 
@@ -303,7 +306,7 @@ def identity(root: Path, manifest: Path | None) -> Identity:
             file.seek(max(file.tell(), os.fstat(file.fileno()).st_size - _IDENTIFYING_BYTES))
             content.update(file.read(_IDENTIFYING_BYTES))
     description = manifest or next((p for name in NAMES for p in sorted(root.glob(name))), None)
-    digest = hashlib.sha256(description.read_bytes()).hexdigest() if description else "none"
+    digest = hashlib.sha256(description.read_bytes()).hexdigest() if description else NONE
     return Identity(inventory.hexdigest(), content.hexdigest(), digest)
 
 

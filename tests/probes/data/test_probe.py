@@ -54,6 +54,23 @@ def test_a_data_set_is_judged_where_it_was_named_and_known_again(tmp_path: Path)
 
 
 @pytest.mark.slow
+def test_two_sets_of_which_one_has_no_description_and_one_cannot_be_used(tmp_path: Path) -> None:
+    sets.make("arrays", tmp_path / "bare", 20, 0)
+    sets.make("csv", tmp_path / "whole", 50, 0)
+    (tmp_path / "none").mkdir()
+    words = ("--probe", "data", "--effort", "quick", "--accelerator", "cpu", "--no-quiet-check", "--results", tmp_path)
+    named = [word for name in ("bare", "whole", "none") for word in ("--data", tmp_path / name)]
+    done = bench("run", *words, *named, "--json", "--exit-zero")
+    result = next(r for r in Run.model_validate_json(done.stdout).results if r.probe == "data")
+    assert result.outcome.value == "ok", result.reason
+    shares = {m.labels["data"]: m.value for m in result.measurements if m.metric == "data_documented_ratio"}
+    assert shares == {f"{tmp_path / 'bare'}": 0.0, f"{tmp_path / 'whole'}": 1.0}
+    assert {one.kind for one in result.sources if one.name == f"{tmp_path / 'bare'}"} == {
+        "data_inventory", "data_content"}  # fmt: skip
+    assert any("none" in text and "no file of a known format" in text for text in result.warnings)
+
+
+@pytest.mark.slow
 def test_a_run_without_data_does_not_judge_it(tmp_path: Path) -> None:
     done = bench("run", "--probe", "host", "--effort", "quick", "--results", tmp_path, "--json", "--exit-zero")
     assert "data" not in {verdict.profile for verdict in Run.model_validate_json(done.stdout).verdicts}

@@ -19,12 +19,15 @@ from typing import Any, TypeVar
 
 import pytest
 
+from bench.measure.procfs import usable_cores
 from probes.common.looks import Looks
 from probes.data.events import Access, Described, Drawn, Ended, Event, Found, Identity, Look, Refused, read
+from probes.data.load import formats as formats_module
 from probes.data.load import survey as survey_module
 from probes.data.load import worker as worker_module
 from probes.data.load.formats import Bad
 from probes.data.load.worker import Worker
+from probes.data.parse import parse
 from tests.probes.data import sets
 
 E = TypeVar("E", bound=Event)
@@ -302,6 +305,46 @@ def test_rates_are_those_of_the_reading(tmp_path: Path) -> None:
     assert look.samples == 200 and look.samples_per_second > 1
     size = (tmp_path / "00000.npy").stat().st_size
     assert look.bytes_per_second == pytest.approx(look.samples_per_second * size)
+
+
+def spinning(seconds: float) -> Any:
+    """A decoder of that much CPU time a sample."""
+
+    def decode(data: bytes) -> None:
+        end = time.process_time() + seconds
+        while time.process_time() < end:
+            pass
+
+    return decode
+
+
+def test_what_a_core_decodes_is_known_by_its_own_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A decoder that takes four times the CPU time gives a quarter, however slowly the samples were read."""
+    sets.make("arrays", tmp_path, 100, 3)
+    asked = argparse.Namespace(**{name.replace("-", "_"): value for name, value in WHOLE.items()})
+    rates = []
+    for cost in (0.001, 0.004):
+        monkeypatch.setitem(formats_module._CONTENT, ".npy", spinning(cost))
+        survey_module.survey(tmp_path, None, asked)
+        events = read(capsys.readouterr().out)
+        rate = next(m for m in parse(events, "/data") if m.metric == "data_decode_bytes_per_second")
+        size = sum(sample.decoded_bytes for sample in of(events, Drawn)) / len(of(events, Drawn))
+        assert rate.value * cost == pytest.approx(size, rel=0.2) and rate.interval[0] <= rate.value <= rate.interval[1]
+        rates.append(rate.value)
+        assert of(events, Ended)[0].cores == usable_cores()
+    assert rates[0] / rates[1] == pytest.approx(4.0, rel=0.2)
+
+
+@pytest.mark.slow
+def test_a_row_group_is_decoded_once_for_all_its_rows(tmp_path: Path) -> None:
+    sets.make("parquet", tmp_path, 97 * 4, 0)
+    samples = of(survey(tmp_path), Drawn)
+    assert len(samples) == 388 and sum(sample.decoded_bytes > 0 for sample in samples) == 4
+    size = (tmp_path / "all.parquet").stat().st_size
+    assert sum(sample.decoded_bytes for sample in samples) == pytest.approx(size, abs=4)
+    assert [one.seconds for one in samples] == sorted(one.seconds for one in samples) and samples[-1].seconds > 0
 
 
 def test_no_event_holds_what_a_sample_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
