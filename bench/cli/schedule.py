@@ -20,6 +20,7 @@ schedule = Typer(no_args_is_help=True, help="The nightly run, as a systemd timer
 Words = Annotated[list[str] | None, Option(help="As for bench run; again for more.")]
 Word = Annotated[str | None, Option(help="As for bench run.")]
 User = Annotated[bool | None, Option("--user/--system", help="A unit of your own, or of the system (root's default).")]
+KeepSigned = Annotated[int | None, Option(min=0, help="Signed runs to keep beside them, the newest; default: all.")]
 _KEEP = 400
 
 
@@ -33,7 +34,8 @@ def install(
     results: Results = None,
     at: Annotated[str, Option(help="When, HH:MM of the node's own clock.")] = "02:00",
     delay: Annotated[str, Option(help="Spread the nodes over this long, each by a fixed part.")] = "90m",
-    keep: Annotated[int, Option(min=30, help="Nights to keep; pinned and signed ones are never removed.")] = _KEEP,
+    keep: Annotated[int, Option(min=30, help="Nights to keep; pinned ones are never removed.")] = _KEEP,
+    keep_signed: KeepSigned = None,
     account: Annotated[str | None, Option(help="The account that the system unit runs as; default root.")] = None,
     user: User = None,
     show: Annotated[bool, Option("--print", help="Print the files; install nothing.")] = False,
@@ -58,9 +60,10 @@ def install(
     root = results_root(results).absolute()
     writes = (root, *(Path(word).absolute() for word in folders))
     bench = (sys.executable, "-m", "bench")
+    signed = () if keep_signed is None else ("--keep-signed", str(keep_signed))
     nightly = nightly_run.Nightly(
         run=(*bench, "run", "--baseline", "--quiet", *options, "--results", str(root)),
-        prune=(*bench, "schedule", "prune", "--keep", str(keep), "--results", str(root)),
+        prune=(*bench, "schedule", "prune", "--keep", str(keep), *signed, "--results", str(root)),
         writes=writes if account else (*writes, cache_folder()),
         at=at,
         delay_minutes=max(1, int(duration(delay, "--delay") // 60)),
@@ -118,21 +121,21 @@ def remove(user: User = None) -> None:
 @schedule.command("prune")
 def prune(
     keep: Annotated[
-        int, Option(min=30, help="Nights to keep; pinned and signed ones, and those that the gate needs, always are.")
+        int, Option(min=30, help="Nights to keep; pinned ones, and those that the gate needs, always are.")
     ] = _KEEP,
+    keep_signed: KeepSigned = None,
     results: Results = None,
 ) -> None:
     """Remove this node's oldest runs. The nightly unit does it after each run, when the disk is idle.
 
-    Example:  bench schedule prune --keep 100
+    Examples:  bench schedule prune --keep 100    bench schedule prune --keep 100 --keep-signed 30
     """
     from bench.store.history import prune as remove_old
     from bench.workflows.site import results_root
 
-    removed = remove_old(results_root(results), socket.gethostname(), keep)
-    emit(
-        f"removed {len(removed)} runs; the newest {keep} nights, pinned, signed and good ones that the gate needs stay"
-    )
+    removed = remove_old(results_root(results), socket.gethostname(), keep, keep_signed)
+    signed = "signed ones" if keep_signed is None else f"the newest {keep_signed} signed ones"
+    emit(f"removed {len(removed)} runs; the newest {keep} nights, pinned ones, {signed} and those the gate needs stay")
 
 
 def _user(asked: bool | None) -> bool:

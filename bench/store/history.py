@@ -17,7 +17,7 @@ from bench.judge.profile import STAND_IN
 from bench.model import Code, Metric, Run, Status, code_of
 from bench.store import baselines, documents
 from bench.store.errors import StoreError, UnusableRun, one_line, why
-from bench.store.evidence import is_signed
+from bench.store.evidence import SIGNATURE, is_signed, statement_path
 from bench.store.index import Index, is_sound, seconds_of
 
 #: More than is kept of a node: 400 nights (``--keep``), each with a second measurement.
@@ -239,12 +239,13 @@ def _spoilt(path: Path) -> int:
     return int(any(finding.status is Status.FAIL for finding in found))
 
 
-def prune(root: Path, host: str, keep: int) -> list[Path]:
+def prune(root: Path, host: str, keep: int, keep_signed: int | None = None) -> list[Path]:
     """Remove that node's runs beyond its newest ``keep`` nights, with their raw output; the documents removed.
 
-    A pinned or signed run stays, and one that the nightly gate still learns from; one that confirms another goes when
-    that one does. The raw output goes first, so that a run whose removal was cut short is still listed and goes the
-    next time. Raises StoreError, and UnusableRun when the pins cannot be read: then nothing is removed.
+    A pinned run stays, one that the nightly gate still learns from, and a signed one: all of them, or the newest
+    ``keep_signed``. One that confirms another goes when that one does. Signature, statement and raw output go first, so
+    that a run whose removal was cut short is still listed and goes the next time. Raises StoreError, and UnusableRun
+    when the pins cannot be read: then nothing is removed.
     """
     pin = baselines.read(root, host).pin
     with Index(root) as index:
@@ -254,11 +255,13 @@ def prune(root: Path, host: str, keep: int) -> list[Path]:
     rows = [(path, run, confirms) for path, run, confirms, _ in found]
     kept = {run for _, run, _ in nights[:keep]}
     kept |= {*(pin.runs if pin else ()), *(_learnt_from(nights, keep) if nights[keep:] else ())}
-    kept |= {run for path, run, _ in rows if is_signed(root / "runs" / path)}
+    kept |= set(islice((run for path, run, _ in rows if is_signed(root / "runs" / path)), keep_signed))
     found = [root / "runs" / path for path, run, confirms in rows if kept.isdisjoint((run, confirms))]
     for path in found:
-        raw = path.with_suffix(".raw")
+        raw, statement = path.with_suffix(".raw"), statement_path(path)
         try:
+            statement.with_name(statement.name + SIGNATURE).unlink(missing_ok=True)
+            statement.unlink(missing_ok=True)
             if raw.is_dir() and not raw.is_symlink():
                 shutil.rmtree(raw)
             path.unlink(missing_ok=True)

@@ -227,6 +227,24 @@ def test_prune_keeps_what_is_signed_and_what_confirms_it(tmp_path: Path) -> None
     assert len(prune(tmp_path, "node01", 30)) == 2
 
 
+def test_where_every_night_is_signed_as_many_stay_as_were_asked_for(tmp_path: Path) -> None:
+    nights = Nights(tmp_path)
+    nights.add(node=OLD)
+    nights.add_many(45)
+    for path in list((tmp_path / "runs/node01").glob("*.json")):
+        path.with_name(f"{path.stem}.intoto.json").write_text("{}")
+        path.with_name(f"{path.stem}.intoto.json.sig").write_text("signature")
+    assert prune(tmp_path, "node01", 30) == [] == prune(tmp_path, "node01", 30, keep_signed=46)
+    gone = prune(tmp_path, "node01", 30, keep_signed=40)
+    left = sorted(path.name.partition(".")[0] for path in (tmp_path / "runs/node01").iterdir())
+    assert 0 < len(gone) <= 6 and not {path.stem for path in gone} & set(left)
+    assert all(left.count(stem) in (3, 4) for stem in left), "a run, its statement, its signature, its raw output"
+    newest = sorted(set(left))[-30:]
+    prune(tmp_path, "node01", 30, keep_signed=0)
+    left = sorted({path.name.partition(".")[0] for path in (tmp_path / "runs/node01").iterdir()})
+    assert set(newest) <= set(left) and len(left) == 30 + Policy().own_pins
+
+
 def test_a_second_measurement_goes_with_its_night(tmp_path: Path) -> None:
     nights = Nights(tmp_path)
     first = nights.add(node=OLD)
