@@ -17,14 +17,13 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import os
-import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError
+from bench.measure.regular_files import NotReadable, read_regular
 from bench.store import atomic
 from bench.store.errors import StoreError, one_line, why
 
@@ -35,14 +34,10 @@ _MAX_HOSTS_BYTES, _MAX_JSON_BYTES, _MAX_LOG_BYTES = 8 << 20, 64 << 20, 512 << 20
 
 def small_file(path: Path, most: int) -> bytes:
     """The content of a regular file of at most ``most`` bytes. Raises OSError; UserError when it is something else."""
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise UserError(one_line(f"{path}: is not a regular file"))
-        data = file.read(most + 1)
-    if len(data) > most:
-        raise UserError(one_line(f"{path}: is larger than {most >> 20} MiB, which no such file is"))
-    return data
+    try:
+        return read_regular(path, most)
+    except NotReadable as error:
+        raise UserError(one_line(f"{path}: {error}")) from error
 
 
 def read_object(path: Path) -> dict[str, Any]:

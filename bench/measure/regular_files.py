@@ -1,7 +1,7 @@
-"""Reading files that others name: regular ones below a folder, no link followed, of bounded size.
+"""Reading files that others name: regular ones of bounded size; below a folder, where a document names them.
 
-A path out of a run document, or out of a file of declared checks, may point to a device, a pipe that nobody writes to,
-ten gigabytes, or out of the folder. None of it is opened.
+A path may point to a device, a pipe that nobody writes to, ten gigabytes, or, out of a run document or a file of
+declared checks, out of the folder. None of it is read.
 """
 
 from __future__ import annotations
@@ -42,6 +42,15 @@ def opened_below(folder: Path, relative: str, most_bytes: int) -> Iterator[Binar
         except (OSError, UnicodeError) as error:
             raise NotReadable(_in_words(error)) from error
         yield file
+
+
+def read_regular(path: Path, most_bytes: int, *, follow: bool = True) -> bytes:
+    """Return the content of that regular file. Raises OSError, and NotReadable for one that is none, or larger."""
+    # O_NONBLOCK: opening a named pipe must not wait for a writer. It changes nothing for a regular file.
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    with os.fdopen(os.open(path, flags), "rb") as file:
+        _look(os.fstat(file.fileno()), most_bytes)
+        return b"".join(_chunks(file, most_bytes))
 
 
 def read_below(folder: Path, relative: str, most_bytes: int) -> bytes:

@@ -11,8 +11,6 @@ from __future__ import annotations
 import errno
 import json
 import math
-import os
-import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from bench.measure.regular_files import NotReadable, read_regular
 from bench.model import SCHEMA, SCHEMA_VERSION, Run
 from bench.store.errors import UnusableRun, one_line, why
 
@@ -52,7 +51,12 @@ def load(path: Path, *, follow: bool = True) -> Run:
 
 def parse(data: bytes) -> Run:
     """The run in these bytes of JSON. Raises UnusableRun, without the name of the file."""
-    document = _checked(*_decode(data))
+    try:
+        document = decoded(data)
+    except UnusableRun as error:
+        raise UnusableRun(f"{error}; {_AGAIN}") from error
+    if not isinstance(document, dict):
+        raise UnusableRun(f"is JSON, but not a run document; {_AGAIN}")
     version = _version(document)
     if version < SCHEMA_VERSION:
         data = json.dumps(_upgraded(document, version)).encode()
@@ -63,27 +67,23 @@ def parse(data: bytes) -> Run:
 
 
 def _read(path: Path, follow: bool) -> bytes:
-    # O_NONBLOCK: opening a named pipe must not wait for a writer. It changes nothing for a regular file.
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     try:
-        with os.fdopen(os.open(path, flags), "rb") as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise UnusableRun("is not a regular file; name the .json file that bench run wrote")
-            data = file.read(MAX_BYTES + 1)
+        return read_regular(path, MAX_BYTES, follow=follow)
     except OSError as error:
         raise UnusableRun(_REFUSED.get(error.errno or 0, f"{why(error)}; {_AGAIN}")) from error
+    except NotReadable as error:
+        raise UnusableRun(f"{error}; name the .json file that bench run wrote") from error
     except ValueError as error:  # a NUL in the name
         raise UnusableRun("is not a file name; name the .json file that bench run wrote") from error
-    if len(data) > MAX_BYTES:
-        raise UnusableRun(f"is larger than {MAX_BYTES >> 20} MiB, which no run is; {_AGAIN}")
-    return data
 
 
-def _decode(data: bytes) -> tuple[object, bool]:
-    """What the JSON says, and whether every number in it is finite."""
+def decoded(data: bytes) -> object:
+    """The JSON in these bytes, its numbers all finite and no key twice, as json.loads alone does not ask.
+
+    Raises UnusableRun with what is wrong and where, without the way out.
+    """
     if not data.strip():
-        raise UnusableRun(f"is empty; {_AGAIN}")
+        raise UnusableRun("is empty")
     odd: list[float] = []
 
     def number(text: str) -> float:
@@ -94,15 +94,18 @@ def _decode(data: bytes) -> tuple[object, bool]:
 
     hooks: dict[str, Any] = {"object_pairs_hook": _no_duplicates, "parse_float": number, "parse_constant": number}
     try:
-        return json.loads(data.decode("utf-8"), **hooks), not odd
+        found: object = json.loads(data.decode("utf-8"), **hooks)
     except UnicodeDecodeError as error:
-        raise UnusableRun(f"byte {error.start}: not UTF-8; {_AGAIN}") from error
+        raise UnusableRun(f"byte {error.start}: not UTF-8") from error
     except json.JSONDecodeError as error:
-        raise UnusableRun(f"line {error.lineno}, column {error.colno}: not JSON: {error.msg}; {_AGAIN}") from error
+        raise UnusableRun(f"line {error.lineno}, column {error.colno}: not JSON: {error.msg}") from error
     except RecursionError as error:
-        raise UnusableRun(f"is nested too deeply; {_AGAIN}") from error
+        raise UnusableRun("is nested too deeply") from error
     except ValueError as error:  # an integer of more digits than Python converts
-        raise UnusableRun(f"a number in it is too long; {_AGAIN}") from error
+        raise UnusableRun("a number in it is too long") from error
+    if odd:  # only then is the document walked through for its place: ten thousand of a fleet are read at a time
+        _refuse_odd(found)
+    return found
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> Document:
@@ -110,26 +113,21 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> Document:
     if len(document) != len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise UnusableRun(f"the key {twice[:60]!r} stands twice in one object; {_AGAIN}")
+        raise UnusableRun(f"the key {twice[:60]!r} stands twice in one object")
     return document
 
 
-def _checked(found: object, finite: bool) -> Document:
-    """An object whose numbers are all finite; json.loads alone accepts NaN, Infinity and 1e999. Only when one is not
-    is the document walked through for its place: ten thousand of a fleet are read at a time.
-    """
-    if not isinstance(found, dict):
-        raise UnusableRun(f"is JSON, but not a run document; {_AGAIN}")
-    pending: list[tuple[str, object]] = [] if finite else [("", found)]
+def _refuse_odd(found: object) -> None:
+    """Raise UnusableRun with the place of a number that is not finite."""
+    pending: list[tuple[str, object]] = [("", found)]
     while pending:
         place, value = pending.pop()
         if isinstance(value, float) and not math.isfinite(value):
-            raise UnusableRun(f"{place[1:]}: Input should be a finite number; {_AGAIN}")
+            raise UnusableRun(f"{place[1:]}: Input should be a finite number")
         if isinstance(value, dict):
             pending += [(f"{place}.{key}", child) for key, child in value.items()]
         elif isinstance(value, list):
             pending += [(f"{place}.{index}", child) for index, child in enumerate(value)]
-    return found
 
 
 def _version(document: Document) -> int:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from bench.model import Code, Request, Run, code_of
 from bench.store import documents
 from bench.store.errors import UnusableRun, one_line
 from bench.store.evidence import is_run_name
+from bench.store.runs import AHEAD_SECONDS
 
 _VERSION = 4
 _BUSY_SECONDS = 20.0
@@ -126,9 +128,13 @@ class Index(AbstractContextManager["Index"]):
         return [host for (host,) in self.db.execute("SELECT DISTINCT host FROM runs ORDER BY host")]
 
     def newest(self, host: str) -> tuple[str, float, str] | None:
-        """That node's newest own run, confirmations apart: its id, start and path below ``runs/``; None without one."""
+        """That node's newest own run, confirmations apart: its id, start and path below ``runs/``; None without one.
+
+        One that is dated in the future counts only where there is no other, as for `bench.store.runs.Store.newest`.
+        """
         own = "SELECT id, at, path FROM runs WHERE host=? AND sound=1 AND confirms IS NULL"
-        found: tuple[str, float, str] | None = self._one(f"{own} ORDER BY at DESC, path DESC LIMIT 1", host)
+        order, now = "ORDER BY at<=? DESC, at DESC, path DESC LIMIT 1", time.time() + AHEAD_SECONDS
+        found: tuple[str, float, str] | None = self._one(f"{own} {order}", host, now)
         return found
 
     def runs(self, host: str, since: float, until: float, limit: int) -> list[StoredRun]:

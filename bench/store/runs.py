@@ -16,7 +16,7 @@ import re
 import secrets
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ load = documents.load
 _CONCLUSIONS = ("attribution", "verdicts")
 #: A run of the standard effort takes 30 to 100 kB; a folder that takes this takes the run.
 _CHECK_BYTES = 256 << 10
+#: Clocks differ by less. What is dated later than now by more was dated by a clock that is wrong.
+AHEAD_SECONDS = 300.0
 
 
 class Store:
@@ -101,14 +103,21 @@ class Store:
         return path
 
     def newest(self, hostname: str) -> Run | None:
-        """That node's newest own run. Replays, other nodes' runs and unusable files are left out, with a warning."""
+        """That node's newest own run. Replays, other nodes' runs and unusable files are left out, with a warning; and
+        what is dated in the future, by a clock that was ahead, where there is another: it would stay the newest.
+        """
         best: Run | None = None
-        for path in reversed(self._paths(hostname)):
+        now = f"{datetime.now(UTC) + timedelta(seconds=AHEAD_SECONDS):%Y%m%dT%H%M%SZ}"
+        paths = self._paths(hostname)
+        ahead = [path for path in paths if path.name[:1].isdigit() and path.name > now]
+        for path in [*(path for path in reversed(paths) if path not in ahead), *reversed(ahead)]:
             if best and path.name.partition("-")[0] != stem(best.started_at, best.id).partition("-")[0]:
                 break  # names sort by the second; within one second the run itself says which is newer
             run = self._usable(path, hostname)
             if run and (best is None or run.started_at > best.started_at):
                 best = run
+        if best and ahead and self.path_for(best) not in ahead:
+            self._warn(one_line(f"left out: {ahead[-1]}: is dated in the future; check the node's clock"))
         return best
 
     def all(self, hostname: str | None = None) -> Iterator[tuple[Path, Run]]:

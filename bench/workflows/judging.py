@@ -17,7 +17,7 @@ from bench.judge.sessions import SpreadOf
 from bench.measure.probe import ProbeError
 from bench.model import Code, Finding, Measurement, Request, Run, Status, code_of
 from bench.store.index import seconds_of
-from bench.store.runs import Store
+from bench.store.runs import AHEAD_SECONDS, Store
 from bench.units import series_name
 from bench.workflows.catalog import Catalog, load_catalog
 from bench.workflows.sessions import by_nights, by_priors
@@ -100,7 +100,7 @@ def too_old(started_at: str, whose: str, max_age_seconds: float | None) -> str |
         return f"{Code.STALE}: started_at of {whose} is not a time"
     if age > max_age_seconds:
         return f"{Code.STALE}: measured {age / 3600.0:.1f} h ago, at most {max_age_seconds / 3600.0:.1f} h are allowed"
-    if age < -300.0:
+    if age < -AHEAD_SECONDS:
         return f"{Code.STALE}: dated {-age / 3600.0:.1f} h in the future; check the node's clock"
     return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from bench.measure import tools
 from bench.measure.probe import Interrupted, ProbeError
 from bench.measure.tools import Signals
 from bench.model import Effort, Measurement, Request, Run
-from bench.store.baselines import Pin, Reset, read, write
+from bench.store.baselines import Decisions, Pin, Reset, change, read
 from bench.store.errors import one_line
 from bench.store.history import Series, history_of
 from bench.store.index import Index
@@ -218,7 +219,7 @@ def pin(
     if not chosen:
         raise UserError(f"{host}: no good night is stored to pin; measure with: bench run")
     made = Pin(runs=tuple(chosen), at=_now(), reason=reason)
-    write(store.root, read(store.root, host).model_copy(update={"pin": made}))
+    change(store.root, host, lambda decided: decided.model_copy(update={"pin": made}))
     return one_line(f"{host}: pinned {len(nights)} nights, {chosen[0]} to {chosen[-1]}")
 
 
@@ -226,21 +227,26 @@ def unpin(results: Path | None, node: str | None, reason: str) -> str:
     """Give up what is pinned; what was done. Raises UserError, StoreError."""
     with open_index(results) as index:
         host = node_meant(index, node)
-        decided = read(index.root, host)
+
+    def without_pin(decided: Decisions) -> Decisions:
         if decided.pin is None:
             raise UserError(f"{host}: nothing is pinned")
-        write(index.root, decided.model_copy(update={"pin": None}))
-    return one_line(f"{host}: unpinned {len(decided.pin.runs)} nights" + (f" ({reason})" if reason else ""))
+        return decided.model_copy(update={"pin": None})
+
+    pinned = change(index.root, host, without_pin).pin
+    nights = len(pinned.runs) if pinned else 0
+    return one_line(f"{host}: unpinned {nights} nights" + (f" ({reason})" if reason else ""))
 
 
 def reset(results: Path | None, node: str | None, reason: str) -> str:
     """Take every run that is stored now out of what is normal; what was done. Raises UserError, StoreError."""
     with open_index(results) as index:
         host = node_meant(index, node)
-        decided = read(index.root, host)
-        made = Reset(through=_newest(index, host)[1], at=_now(), reason=reason)
-        write(index.root, decided.model_copy(update={"resets": (*decided.resets, made)}))
-    if decided.pin is not None:
+        # No later than now: the clock may have been ahead when that run was made.
+        through = min(_newest(index, host)[1], time.time())
+    made = Reset(through=through, at=_now(), reason=reason)
+    before = change(index.root, host, lambda decided: decided.model_copy(update={"resets": (*decided.resets, made)}))
+    if before.pin is not None:
         note(f"the pinned nights still guard; give them up with: bench baseline unpin --node {host}")
     return one_line(f"{host}: baseline reset, warming 0/7: {reason}")
 

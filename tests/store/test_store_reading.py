@@ -112,7 +112,7 @@ def loop(path: Path) -> None:
     [
         (lambda path: None, "No such file"),
         (Path.mkdir, "is a folder"),
-        (fifo, "not a regular file"),
+        (fifo, "is no regular file"),
         (loop, "symbolic link"),
     ],
 )
@@ -123,7 +123,7 @@ def test_only_regular_files_are_opened(tmp_path: Path, make: Callable[[Path], No
 
 
 def test_devices_and_impossible_names_are_refused() -> None:
-    for path, words in (("/dev/zero", "not a regular file"), ("a\0b", "not a file name"), ("x" * 5000, "too long")):
+    for path, words in (("/dev/zero", "is no regular file"), ("a\0b", "not a file name"), ("x" * 5000, "too long")):
         with pytest.raises(UnusableRun, match=words):
             load(Path(path))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench.model import Node, Run
+from bench.store.index import Index
 from bench.store.runs import Store, StoreError, UnusableRun, folder_name, load, short_id, stem
 from tests.store.sample import judged, measured
 
@@ -193,6 +194,21 @@ def test_the_newest_run_of_this_node_skips_what_is_not_its_own_measurement(tmp_p
     assert len(lines) == 4
     for words in ("is a replay of old", "was measured on node-18", "not JSON", "is a symbolic link"):
         assert sum(words in line for line in lines) == 1, words
+
+
+def test_a_run_of_a_clock_that_was_ahead_does_not_stay_the_newest(tmp_path: Path) -> None:
+    lines: list[str] = []
+    runs = store(tmp_path, lines)
+    ahead = measured(id="ahead", started_at="2999-01-01T00:00:00Z")
+    runs.save(ahead)
+    assert runs.newest("node-17") == ahead and not lines, "a clock that is behind dates every run in the future"
+    wanted = measured(id="wanted", started_at="2024-01-01T00:00:00Z")
+    runs.save(wanted)
+    assert runs.newest("node-17") == wanted
+    assert len(lines) == 1 and "29990101T000000Z-ahead.json: is dated in the future" in lines[0]
+    with Index(tmp_path) as index:
+        found = index.newest("node-17")
+    assert found is not None and found[0] == "wanted"
 
 
 def test_within_one_second_the_runs_own_start_decides(tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def _compare(root: Path, told: bytes) -> None:
 
 
 def test_prune_keeps_the_newest_the_pinned_and_their_raw_output(tmp_path: Path) -> None:
-    from bench.store.baselines import Decisions, Pin, write
+    from bench.store.baselines import Decisions, Pin, change
 
     nights = Nights(tmp_path)
     nights.add_many(60)
@@ -174,7 +174,7 @@ def test_prune_keeps_the_newest_the_pinned_and_their_raw_output(tmp_path: Path) 
     for path in list((tmp_path / "runs/node01").glob("*.json")):
         path.with_suffix(".raw").mkdir()
         (path.with_suffix(".raw") / "fio.json").write_text("{}")
-    write(tmp_path, Decisions(hostname="node01", pin=Pin(runs=("node01-00022",), at="now")))
+    change(tmp_path, "node01", lambda _: Decisions(hostname="node01", pin=Pin(runs=("node01-00022",), at="now")))
     assert len(prune(tmp_path, "node01", 30)) == 15
     left = {load(path).id for path in (tmp_path / "runs/node01").glob("*.json")}
     numbers = [*range(Policy().own_pins), 22, *range(30, 60)]  # an epoch's first nights are what its decline is seen by
