@@ -18,19 +18,20 @@ def _row(quick: float, standard: float, thorough: float) -> Seconds:
     return {Effort.QUICK: quick, Effort.STANDARD: standard, Effort.THOROUGH: thorough}
 
 
-#: A whole run, further rounds included; and how much longer it may be with a peer.
+#: A whole run, further rounds included; and how much longer it may be with a peer, by TCP or RDMA. Standard holds for
+#: up to eight cards; a quick run of several takes as much longer as they take beside each other (`BESIDE`).
 WHOLE, WHOLE_WITH_PEER = _row(75, 300, 3600), _row(100, 300, 3600)
 #: Of each --storage directory.
-STORAGE, FEED = _row(18, 40, 300), _row(21, 62, 600)
+STORAGE, FEED = _row(17, 40, 300), _row(21, 62, 600)
 #: Of one card; and of a node's cards beside each other, where there are several.
-INFERENCE, CARDS = _row(13, 40, 240), _row(10, 11, 120)
-#: Beside each of the two, on cards: products whose values are compared, while clocks and heat are watched.
+INFERENCE, CARDS = _row(13, 36, 240), _row(10, 11, 120)
+#: Beside the last that a card has of the two: products whose values are compared, while clocks and heat are watched.
 SOAK = _row(1, 4, 20)
-#: Of several cards: both of theirs, and the start of torch in each.
+#: Of several cards: `CARDS`, the soak of all of them, and the start of torch in each.
 BESIDE = _row(19, 25, 150)
 #: Against the loopback, and against each --peer.
-LOOPBACK, NETWORK = _row(11, 18, 18), _row(32, 87, 620)
-RDMA = _row(7, 14, 150)
+LOOPBACK, NETWORK = _row(11, 18, 18), _row(30, 73, 620)
+RDMA = _row(5, 8, 150)
 #: Between the GPUs of a node, and of each --peer.
 RANKS, COLLECTIVE = _row(8, 10, 60), _row(8, 15, 180)
 #: Of all data sets together.

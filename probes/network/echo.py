@@ -15,7 +15,7 @@ from probes.common.iperf3 import document, tcp_arguments, tcp_flows, udp_argumen
 from probes.common.metrics import figure, of_repeats
 from probes.network.bandwidth import CONGESTION, DIRECTIONS, SOCKET_BUFFER, UDP_PAYLOAD, Bandwidth
 from probes.network.echo_parse import Echo, LoadEnded, idle_or_loaded, parse, quantiles, usual_times
-from probes.network.plan import FINE_INTERVAL, LOADED_INTERVAL, SETTLE_SECONDS, NetworkPlan
+from probes.network.plan import FINE_INTERVAL, LOADED_INTERVAL, NetworkPlan
 from probes.peer.link import Link, key_words
 
 #: G.711 voice in RTP: 160 bytes of sound and 12 of header, every 20 ms.
@@ -78,16 +78,17 @@ def _beside(link: Link, plan: NetworkPlan, bandwidth: Bandwidth, name: str, shar
         rate = share * (frames * UDP_PAYLOAD / (UDP_PAYLOAD + 42))
         words = udp_arguments(link.iperf3, direction, seconds, rate, UDP_PAYLOAD, SOCKET_BUFFER)
     title = f"echo-{name.rstrip('%')}-{direction}"
-    echo = paced(link, title, plan.loaded_packets, LOADED_INTERVAL, words, seconds)
+    echo = paced(link, title, plan.loaded_packets, LOADED_INTERVAL, words, seconds, plan.settle_seconds)
     doc = document(echo.load, link.iperf3)  # raises when the load broke off
     came = tcp_flows(doc, direction)[0] if name == TCP else udp_datagrams(doc, direction)
     return Loaded(direction, name, share, echo, came.bytes_per_second)
 
 
 def paced(
-    link: Link, name: str, packets: int, interval: float, load: Sequence[str] = (), load_seconds: float = 0.0
-) -> Echo:
-    """``packets`` of a voice packet's size, ``interval`` seconds apart, beside a load if one is given.
+    link: Link, name: str, packets: int, interval: float,
+    load: Sequence[str] = (), load_seconds: float = 0.0, settle_seconds: float = 0.0,
+) -> Echo:  # fmt: skip
+    """``packets`` of a voice packet's size, ``interval`` seconds apart; with a load, beside it once it has settled.
 
     Raises Failed or TimedOut with one line that names the peer.
     """
@@ -98,7 +99,7 @@ def paced(
         *key_words(link.ctx),
     ]  # fmt: skip
     if load:
-        words += ["--load", json.dumps(list(load)), "--settle", str(SETTLE_SECONDS)]
+        words += ["--load", json.dumps(list(load)), "--settle", str(settle_seconds)]
     try:
         timeout = packets * interval + load_seconds + 30.0
         done = link.ctx.tools.python("probes.network.echo_child", *words, name=name, timeout=timeout)

@@ -19,21 +19,10 @@ import pytest
 from bench.model import Decision
 from tests.fleet.test_run import drive, states
 from tests.fleet.testbed import Testbed
-from tests.probes.test_rdma import RATE, TIMES
+from tests.probes.test_rdma import with_perftest
 
 ROOT = Path(__file__).resolve().parents[2]
 PORT = {"state": "4: ACTIVE", "link_layer": "InfiniBand", "rate": "400 Gb/sec (4X NDR)"}
-PERFTEST = f"""#!/usr/bin/env python3
-import socket, sys
-words = sys.argv[1:]
-port = int(words[words.index("-p") + 1])
-if words[0].startswith("-"):
-    with socket.create_server(("", port)) as server:
-        server.accept()
-else:
-    socket.create_connection((words[0], port), 10)
-    print({RATE!r} if sys.argv[0].endswith("bw") else {TIMES!r})
-"""
 PROFILE = """
 name = "by-rdma"
 [[gate]]
@@ -60,11 +49,7 @@ def cards(hosts: Testbed, tmp_path: Path) -> Iterator[Path]:
     port.mkdir(parents=True)
     for name, text in PORT.items():
         (port / name).write_text(f"{text}\n")
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    for tool in ("ib_write_bw", "ib_write_lat"):
-        (tools / tool).write_text(PERFTEST)
-        (tools / tool).chmod(0o755)
+    tools = with_perftest(tmp_path / "tools")
     shown = tmp_path / "class"
     for i in (1, 2):
         done = hosts.on(i, ["sh", "-ec", SHOWN, "-", str(shown), str(port.parents[2])])

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import os
 import re
+from pathlib import Path
 from random import Random
 
 import pytest
 
 from bench.measure.probe import Failed
+from bench.measure.recording import LiveTools, Recorder
+from probes import rdma
 from probes.peer.children import Refused, perftest_argv
 from probes.rdma import bandwidth, latency
+from tests.probes.network.driver import context
+from tests.probes.network.test_peer import HOST, peer
 
 HEAD = """---------------------------------------------------------------------------------------
                     RDMA_Write BW Test
@@ -31,6 +38,46 @@ TIMES = HEAD + (
     f" {2:<7} {5000}          {1.05:<7.2f}        {9.1:<7.2f}      {1.09:<7.2f}  \t       {1.1:<7.2f}"
     f"     \t{0.08:<7.2f}\t\t{1.25:<7.2f} \t\t{3.5:<7.2f}\n"
 )
+
+#: Both ends meet over TCP and print the tables above. A server opens its device first, and listens then.
+PERFTEST = f"""#!/usr/bin/env python3
+import socket, sys, time
+words = sys.argv[1:]
+port = int(words[words.index("-p") + 1])
+if words[0].startswith("-"):
+    time.sleep(START)
+    with socket.create_server(("", port)) as server:
+        server.accept()
+else:
+    try:
+        socket.create_connection((words[0], port), 10)
+    except OSError:
+        sys.exit(f"Couldn't connect to {{words[0]}}:{{port}}")
+    print({RATE!r} if sys.argv[0].endswith("bw") else {TIMES!r})
+"""
+
+
+def with_perftest(folder: Path, start_seconds: float = 0.0) -> Path:
+    """A folder for PATH."""
+    folder.mkdir()
+    for tool in ("ib_write_bw", "ib_write_lat"):
+        (folder / tool).write_text(PERFTEST.replace("START", str(start_seconds)))
+        (folder / tool).chmod(0o755)
+    return folder
+
+
+@pytest.mark.slow
+def test_a_server_that_is_slow_to_listen_is_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It had half a second; a node with eight cards takes longer to open one, and RDMA had no figure."""
+    monkeypatch.setenv("PATH", f"{with_perftest(tmp_path / 'tools', 1.5)}:{os.environ['PATH']}")
+    monkeypatch.setattr(rdma, "_DEVICES", str(tmp_path))  # the folder in it will do for a card
+    with peer() as (_, port):
+        host = f"{HOST}:{port}"
+        ctx = dataclasses.replace(
+            context(host, tmp_path), probe=rdma.PROBE, tools=LiveTools("rdma", Recorder(tmp_path / "raw"))
+        )
+        found = {m.metric: m.value for m in rdma.measure(ctx) if m.labels.get("statistic", "p50") == "p50"}
+    assert found == pytest.approx({"rdma_write_bytes_per_second": 375.25e9 / 8, "rdma_write_latency_seconds": 1.09e-6})
 
 
 def test_bandwidth_is_the_average_in_bytes() -> None:

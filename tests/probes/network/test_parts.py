@@ -154,7 +154,7 @@ def test_it_says_how_much_it_will_send() -> None:
 
 def test_many_peers_get_a_plan_that_fits() -> None:
     assert for_peers(Effort.STANDARD, 1, 1000) is PEER_PLANS[Effort.STANDARD]
-    assert for_peers(Effort.STANDARD, 8, 600) is PEER_PLANS[Effort.QUICK]
+    assert for_peers(Effort.STANDARD, 8, 500) is PEER_PLANS[Effort.QUICK]
 
 
 # --- figures
