@@ -20,13 +20,26 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, ValidationError
 
-_BOUND = re.compile(r"(>=|<=|==|<|>)\s*(\d+(?:\.\d+){0,3})", re.ASCII)
+_BOUND = re.compile(r"(>=|<=|==|<|>)\s*(\d{1,9}(?:\.\d{1,9}){0,3})", re.ASCII)
+_RANGE = re.compile(rf"\s*{_BOUND.pattern}(\s*,\s*{_BOUND.pattern})*\s*", re.ASCII)
+
+
+def _range(text: str) -> str:
+    """Bounds that some version keeps: the least one that could is 0, one of them, or the next after one of them."""
+    if not _RANGE.fullmatch(text):
+        raise ValueError(f"{text[:80]!r} is no range of versions, such as '>=570, <600'")
+    bounds = [_parts(bound) for _, bound in _BOUND.findall(text)]
+    tried = [(0,), *bounds, *((*bound[:-1], bound[-1] + 1) for bound in bounds)]
+    if not any(within(".".join(map(str, one)), text) for one in tried):
+        raise ValueError(f"no version is {text[:80]}")
+    return text
+
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Positive = Annotated[FiniteFloat, Field(gt=0)]
-Range = Annotated[str, StringConstraints(pattern=rf"^\s*{_BOUND.pattern}(\s*,\s*{_BOUND.pattern})*\s*$")]
+Range = Annotated[str, AfterValidator(_range)]
 
 
 class _Strict(BaseModel):
@@ -60,10 +73,14 @@ class Expectation(_Strict):
 def expectation(text: str) -> Expectation:
     """The same tables as JSON, as a run document keeps them. Raises ValueError, one line that names the key."""
     try:
-        return Expectation.model_validate_json(text)
+        found = Expectation.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        said = "there is no such key" if first["type"] == "extra_forbidden" else first["msg"]
+        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {said.removeprefix('Value error, ')}") from error
+    if found == Expectation():
+        raise ValueError("it expects nothing; `bench doctor --write-expect FILE` writes what a good node is")
+    return found
 
 
 def within(version: str, wanted: str) -> bool:

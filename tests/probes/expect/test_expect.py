@@ -66,17 +66,21 @@ def test_a_port_whose_rate_the_kernel_does_not_know_does_not_pass() -> None:
 @pytest.mark.parametrize(
     ("version", "wanted", "fits"),
     [("580.159.04", ">=580.159.4", True), ("580.95", ">=580.159", False), ("570", "==570.0", True),
-     ("570.1", ">570, <571", True), ("", ">=1", False)],
+     ("570.1", ">570, <571", True), ("570.0.0.1", ">570, <570.0.1", True), ("", ">=1", False)],
 )  # fmt: skip
 def test_versions_are_compared_as_numbers(version: str, wanted: str, fits: bool) -> None:
-    assert within(version, wanted) is fits
+    assert expectation(json.dumps({"driver": wanted})).driver == wanted and within(version, wanted) is fits
 
 
 @pytest.mark.parametrize(
     ("wanted", "words"),
     [
-        ({"gpus": {"count": "8"}}, "gpus.count"), ({"gpu": {"count": 8}}, "gpu: Extra"),
-        ({"driver": "570 or newer"}, "driver"), ({"port": [{"speed": 1}]}, "port.0.name"),
+        ({"gpus": {"count": "8"}}, "gpus.count"), ({"gpu": {"count": 8}}, "gpu: there is no such key"),
+        ({"driver": "570 or newer"}, "driver: '570 or newer' is no range of versions, such as '>=570, <600'"),
+        ({"driver": ">=570 <600"}, "is no range"), ({"driver": ""}, "is no range"), ({"driver": 570}, "driver: "),
+        ({"driver": ">=600, <570"}, "driver: no version is >=600, <570"), ({"driver": "<0"}, "no version is <0"),
+        ({"driver": ">570, <=570"}, "no version is"), ({}, "it expects nothing"),
+        ({"port": []}, "it expects nothing"), ({"port": [{"speed": 1}]}, "port.0.name"),
         ({"gpus": {"count": 8, "memory_bytes": float("1e999")}}, "memory_bytes"),
     ],
 )  # fmt: skip
