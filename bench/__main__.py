@@ -33,6 +33,7 @@ def main() -> None:
         where = "(BENCH_DEBUG=1 shows where)"
         sys.stderr.write(f"bench: a fault of bench itself: {type(error).__name__}: {error} {where}\n")
         status = 2
+    gc.freeze()  # else the interpreter looks through all of it once more before it ends, an eighth of `bench gate`
     sys.exit(status)
 
 

@@ -44,8 +44,9 @@ class Frozen(BaseModel):
     """An immutable value. Unknown fields of a newer minor version are ignored when a file is read."""
 
     model_config = ConfigDict(
-        frozen=True, extra="ignore", ser_json_inf_nan="constants", populate_by_name=True, serialize_by_alias=True
-    )
+        frozen=True, extra="ignore", ser_json_inf_nan="constants", populate_by_name=True, serialize_by_alias=True,
+        defer_build=True,  # most of them are only ever read as parts of a run
+    )  # fmt: skip
 
 
 class Outcome(StrEnum):

@@ -147,14 +147,12 @@ def _of_probe(probe: Probe, request: Request) -> list[Check]:
 
 
 def _show(found: list[Check], status: int, json: bool) -> None:
-    from dataclasses import asdict
-
     from bench.measure.node import nvidia_driver, versions
     from bench.show.text import clean
 
     if json:
         tools = {**versions(), "nvidia_driver": nvidia_driver()}
-        checks = [asdict(check) for check in found]
+        checks = [check._asdict() for check in found]
         emit_json({"node": socket.gethostname(), "status": status, "versions": tools, "checks": checks})
         return
     width = max(len(check.name) for check in found)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from bench.judge.profile import Profile
 from bench.model import Attribution, Bottleneck, Components, Measurement, Outcome, ProbeResult
@@ -74,8 +74,7 @@ def attribute(
     return max((_attribute_path(arm, limit) for arm in arms), key=_severity)
 
 
-@dataclass(frozen=True, slots=True)
-class _Arms:
+class _Arms(NamedTuple):
     """The rates of one path by stage, the bytes of one sample where known, and why they cannot decide, if so."""
 
     path: str | None

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise
+from typing import NamedTuple
 
 from bench.judge.statistics import Interval, quantile, quantile_interval
 from bench.model import Measurement, Outcome, ProbeResult, Run
@@ -27,8 +27,7 @@ _FINE = (*(n / 20 for n in range(1, 20)), 0.96, 0.97, 0.98, 0.985, 0.99, 0.992, 
 Atom = tuple[float, float]  # seconds, probability
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """One part of a response: (share, low, value, high) of each known quantile, by share; the last one is the largest.
 
     Seconds. ``low`` and ``high`` are the quantile's interval.
@@ -46,8 +45,7 @@ class Part:
         return Part(name, times, self.samples, self.stand_in, self.invalid)  # type: ignore[arg-type]
 
 
-@dataclass(frozen=True, slots=True)
-class Composed:
+class Composed(NamedTuple):
     """``over``: the probability of exceeding the budget, with its bounds; ``shares``: of the mean, by part; seconds."""
 
     over: float

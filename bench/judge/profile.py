@@ -97,10 +97,10 @@ def load(text: str, name: str, metrics: Mapping[str, Metric]) -> Profile:
 
     Raises TomlError with one line for each mistake, in the order of the file.
     """
-    raw, lines = parse(text, name)
+    raw = parse(text, name)
     meaning = dict(_meaning(raw, metrics))
     mistakes = {path: said for path, said in form(raw, Profile, Gate, "gate") if path[:-1] not in meaning} | meaning
-    refuse(mistakes, lines, name)
+    refuse(mistakes, text, name)
     return Profile.model_validate(raw)
 
 

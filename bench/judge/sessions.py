@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from bench.judge.statistics import Interval, t_quantile
 from bench.model import Measurement, unit_of
@@ -35,8 +35,7 @@ _POCOCK = (_TAIL, 0.0147, 0.01105, 0.0091, 0.0079)
 _LARGEST, _LARGEST_LOG = math.nextafter(math.inf, 0.0), 709.0
 
 
-@dataclass(frozen=True, slots=True)
-class Spread:
+class Spread(NamedTuple):
     """How far whole sessions of a series lie apart: a standard deviation, of logarithms or in the metric's own unit,
     that is worth ``df`` degrees of freedom. ``whole``: the sessions' own noise is in it. ``looks``: how often the
     series is looked at before a verdict.

@@ -39,13 +39,13 @@ class TomlError(UserError):
 
 
 class StrictTable(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", defer_build=True)
 
 
-def parse(text: str, name: str) -> tuple[dict[str, Any], dict[Path, int]]:
-    """What the file says, and the line of each key. Raises TomlError."""
+def parse(text: str, name: str) -> dict[str, Any]:
+    """What the file says. Raises TomlError."""
     try:
-        return tomllib.loads(text), lines_of(text)
+        return tomllib.loads(text)
     except RecursionError:
         raise TomlError((f"{name}:1: nested too deeply",)) from None
     except tomllib.TOMLDecodeError as error:
@@ -54,9 +54,10 @@ def parse(text: str, name: str) -> tuple[dict[str, Any], dict[Path, int]]:
         raise TomlError((f"{name}:1: not TOML: a number has too many digits",)) from None
 
 
-def refuse(mistakes: Mapping[Path, str], lines: dict[Path, int], name: str) -> None:
+def refuse(mistakes: Mapping[Path, str], text: str, name: str) -> None:
     """Raise TomlError with these mistakes in the order of the file, if there are any."""
     if mistakes:
+        lines = lines_of(text)
         ordered = sorted((line_of(lines, path), message) for path, message in mistakes.items())
         raise TomlError(tuple(f"{name}:{line}: {message}" for line, message in dict.fromkeys(ordered)))
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 from bench.model import Code, Effort, Measurement, Metric, Outcome, ProbeResult, Request, Series, Source, code_of
 
@@ -84,8 +84,7 @@ class Interrupted(Exception):
         self.signum = signum
 
 
-@dataclass(frozen=True, slots=True)
-class Completed:
+class Completed(NamedTuple):
     """A tool that ended by itself. Seconds are wall clock."""
 
     argv: tuple[str, ...]
@@ -95,8 +94,7 @@ class Completed:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(NamedTuple):
     """What ``bench run --option PROBE.NAME=VALUE`` may set for a probe. A run document keeps the value as text.
 
     ``quotable``: its text may be repeated to the user; not that of an address, which may hold a secret.
@@ -147,8 +145,7 @@ def positive_integer(text: str) -> int:
     return int(text)
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(NamedTuple):
     """One line of ``bench doctor``: can this be measured here, and if not, what fixes it?"""
 
     name: str
@@ -157,8 +154,7 @@ class Check:
     remedy: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One tool to run. ``name`` labels its recorded output; ``timeout`` in seconds; no standard input by default.
 
     ``env`` is added to the few names that every tool sees. ``on_line`` is told each line of standard output at once.
@@ -376,8 +372,7 @@ class Probe:
             raise ValueError(f"{self.name}: a probe either measures, or watches and parses")
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(NamedTuple):
     """What is going on: for a live display. ``fraction`` of the probe, 0 to 1, or None when it is not known."""
 
     probe: str

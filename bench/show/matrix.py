@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from pathlib import PurePath
+from typing import NamedTuple
 
 from bench.judge.gate import margin
 from bench.judge.hardware import accelerators
@@ -45,8 +45,7 @@ class Mark(StrEnum):
     ABSENT = "-"  # needs what this node has not, or does not ask this node
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
+class Cell(NamedTuple):
     mark: Mark
     required: bool
 
@@ -54,8 +53,7 @@ class Cell:
         return self.mark.value if self.required else f"({self.mark.value})"
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One gate. ``measured`` names what stood in; ``interval`` is empty where it is one point, or does not count.
 
     ``cells`` has one for each profile, None where it does not ask. ``cause``: why there is no figure.
@@ -77,8 +75,7 @@ class Row:
         return 2 * len(order) if self.cause else min(ranks)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """A profile's line: what was decided, what decided it, and what else there is to say where there is room.
 
     ``column`` heads its marks.
@@ -91,8 +88,7 @@ class Answer:
     more: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Missing:
+class Missing(NamedTuple):
     """What was not measured for one cause: gates and probes by name, and what mends it, if that is known."""
 
     cause: str
@@ -100,8 +96,7 @@ class Missing:
     mend: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Matrix:
+class Matrix(NamedTuple):
     """All that is shown of a run. ``head``: lines of phrases, each of which stays whole.
 
     ``proved``: what a GO still cannot rule out. ``notes``: doubts of the probes.

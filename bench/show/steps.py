@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from bench.measure.budget import WHOLE, WHOLE_WITH_PEER
 from bench.measure.probe import Option, Probe
@@ -18,8 +18,7 @@ MOST_STEPS = 5
 _EMULATED = "emulated:unet3d-h100"
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """A command to copy, what it is for, and about how many seconds it takes (0: at once)."""
 
     command: str

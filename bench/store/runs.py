@@ -9,11 +9,9 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import logging
 import math
 import os
 import re
-import secrets
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -22,6 +20,7 @@ from typing import Any
 
 from pydantic_core import PydanticSerializationError
 
+from bench.errors import note
 from bench.model import Run
 from bench.store import atomic, documents
 from bench.store.errors import StoreError, UnusableRun, one_line, why
@@ -39,18 +38,18 @@ AHEAD_SECONDS = 300.0
 
 
 class Store:
-    """The stored runs under ``root``. ``warn`` gets one line for each file that is left out; default: the log."""
+    """The stored runs under ``root``. ``warn`` gets one line for each file that is left out."""
 
-    def __init__(self, root: Path, warn: atomic.Warn | None = None) -> None:
+    def __init__(self, root: Path, warn: atomic.Warn = note) -> None:
         self.root = root
-        self._warn = warn or logging.getLogger(__name__).warning
+        self._warn = warn
 
     @staticmethod
     def new_id() -> str:
         """An id for a new run: twelve hex digits. Among a million runs two collide with a chance below 0.2 %, and then
         only matter if they also began in the same second on the same host.
         """
-        return secrets.token_hex(6)
+        return os.urandom(6).hex()
 
     def folder(self, hostname: str) -> Path:
         """Where the runs of that node lie."""

@@ -119,11 +119,13 @@ def unchanged(run: Run, catalog: Catalog, inputs: str | None) -> Run:
 
     Raises UserError for one that it did not measure, or that cannot be read.
     """
+    if not inputs:
+        return run
     from bench.measure.recording import LiveTools
 
     measured = [m for result in run.results for m in result.measurements]
     for probe in catalog.probes:
-        for data in json.loads(inputs) if inputs and probe.changed else ():
+        for data in json.loads(inputs) if probe.changed else ():
             try:
                 reason = probe.changed(LiveTools(probe.name, None), measured, data) if probe.changed else None
             except ProbeError as error:

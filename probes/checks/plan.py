@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, StringConstraints
 
 from bench.judge.toml_lines import Path as At
-from bench.judge.toml_lines import StrictTable, TomlError, form, line_of, parse, refuse, shown
+from bench.judge.toml_lines import StrictTable, TomlError, form, line_of, lines_of, parse, refuse, shown
 
 _MOST_BYTES, _MOST_CHECKS = 1 << 20, 500
 
@@ -78,9 +78,10 @@ def read(path: Path) -> str:
 
 def load(text: str, name: str) -> list[tuple[int, Check]]:
     """Each check with its line; ``name`` is the file's. Raises TomlError, with a line for each mistake."""
-    raw, lines = parse(text, name)
+    raw = parse(text, name)
     mistakes = dict(_form(raw))
-    refuse(mistakes | {at: why for at, why in _meaning(raw) if at not in mistakes}, lines, name)
+    refuse(mistakes | {at: why for at, why in _meaning(raw) if at not in mistakes}, text, name)
+    lines = lines_of(text)
     return [(line_of(lines, ("check", i)), check) for i, check in enumerate(_Checks.model_validate(raw).checks)]
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from bench.judge.statistics import binomial_interval
 
 _ERROR = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class Looks:
+class Looks(NamedTuple):
     """At which numbers of samples the shares are looked at, the last at ``most``, and how sure each look must be.
 
     The error of 5 % is shared evenly among the looks (Bonferroni), and each uses Clopper and Pearson's exact interval,

@@ -7,8 +7,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from bench.judge.pooling import SHARES, quantile_of
 from bench.judge.statistics import Interval, binomial_interval, median_interval, samples_needed_for_quantile
@@ -21,8 +20,7 @@ _PARTS = 5  # of a window, as repeats for the interval of a rate
 Row = tuple[str, str, str, Literal["higher", "lower", "none"]]
 
 
-@dataclass(frozen=True, slots=True)
-class Between:
+class Between(NamedTuple):
     """How far whole sessions of a table's metrics lie apart (`Metric.session_spread`), by name, else by base unit."""
 
     source: str

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from bench.judge import statistics
 from bench.measure.probe import Option, positive_number
@@ -79,8 +79,7 @@ class Held(StrEnum):
     UNDECIDED = "undecided"
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """Seconds: to the first token, and between tokens in the mean of a request."""
 
     first_token: float
@@ -123,8 +122,7 @@ _CLOSE_ENOUGH = 1.1  # a failing rate this much above the best passing one ends 
 _MOST_DOUBLINGS = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
+class Trial(NamedTuple):
     """One window at one rate (requests a second)."""
 
     rate: float

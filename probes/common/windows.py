@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.model import Series
 
@@ -37,8 +36,7 @@ def seconds(window: Window) -> float:
     return float(window[-1]["t"]) - float(window[0]["t"])
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
+class Stage(NamedTuple):
     """All windows of one stage of the run."""
 
     name: str

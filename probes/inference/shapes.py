@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(NamedTuple):
     """A Llama-like decoder: RMSNorm, rotary positions, grouped-query attention, SwiGLU. Sizes are counts of floats."""
 
     name: str

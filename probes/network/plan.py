@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from bench.model import Effort
 
@@ -14,8 +14,7 @@ VOICE_INTERVAL, FINE_INTERVAL, LOADED_INTERVAL = 0.020, 0.002, 0.005
 UDP_BITS_PER_SECOND = 60e6
 
 
-@dataclass(frozen=True, slots=True)
-class NetworkPlan:
+class NetworkPlan(NamedTuple):
     """Whole seconds for iperf3. ``loads``: shares of the measured capacity that are offered as UDP.
 
     ``settle_seconds``: how long a load runs before the echo beside it begins, so that its queues are full.

@@ -128,18 +128,18 @@ class _Services(StrictTable):
 
 def declared(text: str, name: str, folder: Path) -> tuple[Service, ...]:
     """The services of a ``bench.toml``, whose other settings are not looked at. Raises TomlError, a line a mistake."""
-    raw, lines = parse(text, name)
+    raw = parse(text, name)
     if "service" not in raw:
         return ()
     only = {"service": raw["service"]}
     mistakes = dict(form(only, _Services, Service, "service"))
     if len(mistakes) > 1:
         mistakes.pop(("service",), None)
-    refuse(mistakes, lines, name)
+    refuse(mistakes, text, name)
     found = _Services.model_validate(only).services
     names = [one.name for one in found]
     twice = [(at, one) for at, one in enumerate(names) if one in names[:at]]
-    refuse({("service", at, "name"): f"the service {one!r} is there twice" for at, one in twice}, lines, name)
+    refuse({("service", at, "name"): f"the service {one!r} is there twice" for at, one in twice}, text, name)
     return tuple(_placed(one, folder) for one in found)
 
 

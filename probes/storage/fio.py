@@ -24,7 +24,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
@@ -48,8 +48,7 @@ TURN_SECONDS, START_SECONDS = 0.2, 0.1
 _SHORTEST_RATIO = 0.9  # of the seconds asked for; a job that ended earlier did not measure what was asked
 
 
-@dataclass(frozen=True, slots=True)
-class FioJob:
+class FioJob(NamedTuple):
     """One job: ``rw`` as fio calls it; ``depth`` requests of ``block_bytes`` are kept in flight."""
 
     rw: Literal["read", "write", "randread"]
@@ -105,8 +104,7 @@ class StoragePlan:
         return START_SECONDS + sum(self.seconds[job.side] + self.ramp + TURN_SECONDS for job in jobs)
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """One job's figures, base units; of the latency the largest, the mean, and all of them in fio's buckets."""
 
     job: str

@@ -11,7 +11,6 @@ import statistics
 import sys
 import time
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -72,7 +71,7 @@ def operators(kind: type[Decoder], shape: Shape) -> Counter[str]:
     """Of one layer of a step: what one layer more adds."""
     counts = []
     for layers in (1, 2):
-        decoder = made(kind, replace(shape, layers=layers))
+        decoder = made(kind, shape._replace(layers=layers))
         decoder.decode(1, CONTEXT)
         with profile(activities=[ProfilerActivity.CPU]) as seen:
             decoder.decode(1, CONTEXT + 1)

@@ -282,9 +282,9 @@ def test_an_empty_store_says_how_to_fill_it(tmp_path: Path) -> None:
         store(tmp_path).find("abc")
 
 
-def test_the_default_warning_goes_to_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_default_warning_goes_to_standard_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "runs" / "node-17"
     folder.mkdir(parents=True)
     (folder / "20260101T000000Z-x.json").write_text("")
     assert Store(tmp_path).newest("node-17") is None
-    assert "is empty" in caplog.text
+    assert "is empty" in capsys.readouterr().err

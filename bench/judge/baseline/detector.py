@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from bench.judge.baseline.prediction import Baseline, Policy, Prior, baseline_of, line_of, memory
 from bench.judge.baseline.scale import Scale
@@ -32,8 +33,7 @@ class SeriesState(StrEnum):
     REGRESSED = "regressed"
 
 
-@dataclass(frozen=True, slots=True)
-class SeriesCall:
+class SeriesCall(NamedTuple):
     """The decision on one night. ``drop`` and ``least`` (the smallest drop that would be seen) are on the scale.
 
     ``base`` is what it was compared with; None while warming, where ``centre`` is the mean of what there is.
@@ -58,8 +58,7 @@ class SeriesCall:
 SEVERITY = tuple(SeriesState)
 
 
-@dataclass(frozen=True, slots=True)
-class Night:
+class Night(NamedTuple):
     """One night's value on the scale, and that of its second measurement if there was one. None: not measured.
 
     ``usable`` is False for a night that was judged bad, interrupted or contaminated: shown, never part of what is
@@ -128,7 +127,7 @@ class Track:
         if old is None or night.value is None or call.state is SeriesState.REGRESSED or self._mended(old, night, call):
             return call
         drop = old.centre - night.mean()
-        return replace(call, state=SeriesState.REGRESSED, centre=old.centre, drop=drop, unmended=old.nights)
+        return call._replace(state=SeriesState.REGRESSED, centre=old.centre, drop=drop, unmended=old.nights)
 
     def enter(self, night: Night) -> SeriesCall:
         """Judge the night and take it in."""
@@ -194,7 +193,7 @@ class Track:
                 break
             base = self._base(before)
             if self._lasts(night, nights, base, before, self.policy.lasting_level, self.policy.effect):
-                return replace(call, state=SeriesState.REGRESSED, since=nights)
+                return call._replace(state=SeriesState.REGRESSED, since=nights)
         return call
 
     def _pinned(self, night: Night) -> list[SeriesCall]:
@@ -209,11 +208,11 @@ class Track:
         df = len(self.pinned) - 1.0 + max(len(normal) - 1.0, 0.0)
         deviation = max(math.sqrt(squares / df), self.scale.floor(self.policy.scale_floor))
         base = Baseline(centre, deviation, df, len(self.pinned))
-        call = replace(self._compared(night, base, self._recent[-1][0] if self._recent else None), pinned=True)
+        call = self._compared(night, base, self._recent[-1][0] if self._recent else None)._replace(pinned=True)
         if call.state is not SeriesState.REGRESSED:
             for nights in self.policy.shifts:
                 if self._lasts(night, nights, base, (), self.policy.lasting_level, self.policy.effect):
-                    return [replace(call, state=SeriesState.REGRESSED, since=nights)]
+                    return [call._replace(state=SeriesState.REGRESSED, since=nights)]
         return [call]
 
     def _pinned_themselves(self, night: Night, normal: Sequence[float]) -> list[SeriesCall]:
@@ -223,7 +222,7 @@ class Track:
         nights, level = self.policy.shifts[-1], self.policy.own_pins_level
         if night.value is None or len(self._first) < self.policy.fewest:
             return []
-        base = replace(self._base(normal), centre=sum(self._first) / len(self._first), n=len(self._first))
+        base = self._base(normal)._replace(centre=sum(self._first) / len(self._first), n=len(self._first))
         if not self._lasts(night, nights, base, normal, level, self.policy.effect_of_decline):
             return []
         drop = base.centre - night.value
@@ -268,9 +267,9 @@ class Track:
         hidden = max(base.centre - least, night.mean() - base.edge(self.policy.hidden_level))
         call = SeriesCall(SeriesState.OK, base.n, base.centre, base.centre - night.value, least, hidden)
         if base.centre - night.value > self._bound(base):
-            return replace(call, state=self._confirmed(night, base, before))
+            return call._replace(state=self._confirmed(night, base, before))
         asked = self.scale.asked(self.policy.asked, base.centre)
-        return replace(call, state=SeriesState.UNDETECTABLE) if least > asked else call
+        return call._replace(state=SeriesState.UNDETECTABLE) if least > asked else call
 
     def _confirmed(self, night: Night, base: Baseline, before: float | None) -> SeriesState:
         """Two separate measurements, both bad: of one night, or of two in a row. One alone is a suspicion, and so are

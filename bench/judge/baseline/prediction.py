@@ -11,14 +11,13 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import NamedTuple
 
 from bench.judge.statistics import digamma, t_quantile, trigamma
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(NamedTuple):
     """The constants of the decision. Levels are one-sided and for one series.
 
     The levels are for one of ``most_series`` that gate a profile: fewer only alarm less, more share them (`shared`). A
@@ -61,19 +60,17 @@ class Policy:
         """With the levels that each of so many series has, so that together they alarm no more than `most_series`."""
         part = min(1.0, self.most_series / series)
         levels = ("suspect_level", "both_level", "lasting_level", "own_pins_level", "decline_level")
-        return replace(self, **{level: part * getattr(self, level) for level in levels})
+        return self._replace(**{level: part * getattr(self, level) for level in levels})
 
 
-@dataclass(frozen=True, slots=True)
-class Prior:
+class Prior(NamedTuple):
     """What sibling nodes say of this series' night-to-night variance, worth ``df`` degrees of freedom."""
 
     variance: float
     df: float
 
 
-@dataclass(frozen=True, slots=True)
-class Baseline:
+class Baseline(NamedTuple):
     """What is normal, on the scale: centre and standard deviation of single nights, from ``n`` nights."""
 
     centre: float
@@ -107,8 +104,7 @@ def baseline_of(values: Sequence[float], floor: float, prior: Prior | None = Non
     return Baseline(centre, max(math.sqrt(squares / df), floor), df, n)
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """The line through ``n`` nights: where it starts, how far it has fallen at the end, and that fall's own error."""
 
     start: float

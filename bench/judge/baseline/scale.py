@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from bench.model import Metric
 
@@ -31,8 +31,7 @@ _FLOOR_POINTS = 0.0025
 _ROOT = 1.0  # of counts on their scale: the least that matters, and the least deviation
 
 
-@dataclass(frozen=True, slots=True)
-class Scale:
+class Scale(NamedTuple):
     """From a value to the scale and back, for one metric. ``sign`` is +1 where higher is better, else -1."""
 
     kind: ScaleKind

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, takewhile, zip_longest
+from typing import NamedTuple
 
 from bench.judge.baseline.detector import SEVERITY, Night, SeriesCall, SeriesState, Track
 from bench.judge.baseline.epoch import Circumstances, Labels
@@ -43,8 +44,7 @@ NIGHT_SECONDS = 20 * 3600.0
 _THERE, _OF_NIGHTS = 5, 7
 
 
-@dataclass(frozen=True, slots=True)
-class StoredRun:
+class StoredRun(NamedTuple):
     """One stored run, as far as a baseline needs to know it. ``at`` is its start in seconds since the epoch (UTC).
 
     ``sound``: measured to its end and no replay. ``confirms``: the id of the run that it was made to confirm.

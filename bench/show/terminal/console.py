@@ -28,5 +28,5 @@ def console(file: TextIO, width: int | None = None, *, colours: bool | None = No
     wanted = is_colourful(file) if colours is None else colours
     return Console(
         file=file, width=width, force_terminal=True if wanted else None, color_system="standard" if wanted else None,
-        legacy_windows=False, _environ=None if width is None else {},
+        legacy_windows=False, emoji=False, markup=False, highlight=False, _environ=None if width is None else {},
     )  # fmt: skip

@@ -10,7 +10,6 @@ import io
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, TextIO
 
 from bench.measure.probe import Probe
@@ -106,7 +105,7 @@ class Screen:
             table = _table(header=False)
             for answer in answers:
                 table.add_row(_lines([answer.profile], "bold"), _decision(answer), _lines([_reason(answer, room)]))
-            yield _indented(table)
+            yield table
             return
         for answer in answers:
             title = _lines(["  "]).append_text(_decision(answer)).append(f"  {clean(answer.profile, 40)}", "bold")
@@ -141,7 +140,7 @@ class Screen:
             table.add_column(_lines([title]), overflow="fold", no_wrap=at > 0)
         for row, gate in zip(self.rows, gates, strict=True):
             table.add_row(*(_lines([text]) for text in gate), *map(_mark, row.cells))
-        return _indented(table)
+        return table
 
     def _below(self, row: Row) -> RenderableType:
         marks = [f"{cell} {answer.column}" for cell, answer in zip(row.cells, self.found.answers, strict=True) if cell]
@@ -200,13 +199,7 @@ def _lines(lines: Iterable[str], style: str = "", end: str = "\n") -> Text:
 def _table(*, header: bool) -> Table:
     from rich.table import Table
 
-    return Table(box=None, show_header=header, header_style="", pad_edge=False, padding=(0, _GAP, 0, 0))
-
-
-def _indented(table: Table) -> RenderableType:
-    from rich.padding import Padding
-
-    return Padding(table, (0, 0, 0, _GAP))
+    return Table(box=None, show_header=header, header_style="", padding=(0, 0, 0, _GAP))
 
 
 def _decision(answer: Answer) -> Text:
@@ -227,7 +220,7 @@ def _mark(cell: Cell | None) -> Text:
 
 def _with_cause(row: Row) -> Row:
     """In the figure's place why there is none, as far as it fits there."""
-    return replace(row, measured=clean(row.cause, _LONGEST_CAUSE)) if row.cause else row
+    return row._replace(measured=clean(row.cause, _LONGEST_CAUSE)) if row.cause else row
 
 
 def _measured(row: Row, gap: str = " ") -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -60,7 +58,7 @@ def test_a_layer_of_a_decode_step_starts_few_kernels() -> None:
     """At batch 1 each costs some microseconds beside the weights that are read: they must not creep back."""
     counts = []
     for layers in (2, 3):
-        made = Decoder(replace(TINY, layers=layers), "cpu", torch.float32, slots=4, length=64)
+        made = Decoder(TINY._replace(layers=layers), "cpu", torch.float32, slots=4, length=64)
         made.decode(1, 32)
         with profile(activities=[ProfilerActivity.CPU]) as seen:
             made.decode(1, 32)
