@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from bench.judge.attribution import RATE
 from bench.judge.decoding import HEADROOM
 from bench.judge.hardware import RDMA_PORTS, accelerators, has_rdma
+from bench.judge.latency_budget import told_apart
 from bench.judge.profile import Gate, Profile
 from bench.judge.sessions import SpreadOf, alone, interval_of
 from bench.model import Code, Decision, Finding, Limit, Measurement, Outcome, Run, Status, Verdict, code_of
@@ -67,7 +68,7 @@ def judge(run: Run, profile: Profile, probes: Mapping[str, str] | None = None, s
     """
     gates = (*profile.gates, AS_EXPECTED) if EXPECTATION in run.request.options else profile.gates
     judged = [judge_gate(run, gate, probes or {}, spread_of) for gate in gates]
-    findings = tuple(finding for finding, _ in judged)
+    findings = tuple(told_apart(run, finding) for finding, _ in judged)
     measured = [score for finding, score in judged if stands_on(finding)]
     return Verdict(
         profile=profile.name,

@@ -13,12 +13,16 @@ from itertools import accumulate, chain, pairwise
 from typing import NamedTuple
 
 from bench.judge.statistics import Interval, quantile, quantile_interval
-from bench.model import Measurement, Outcome, ProbeResult, Run
+from bench.model import Finding, Measurement, Outcome, ProbeResult, Run, Status
+from bench.units import human
 
 #: The gap between two speakers in human conversation is about 200 ms (Stivers et al., PNAS 106, 2009).
 BUDGET_SECONDS = 0.2
 #: Under this name, as of a probe, a run holds the whole answer that was put together.
 RESPONSE = "response"
+FIRST_TOKEN, ROUND_TRIP = "inference_first_token_seconds", "network_round_trip_seconds"
+#: What network and server of a server on another host take of its time to the first token.
+PART = "response_part_seconds"
 #: Speech synthesis can begin with the first words, not with the first token: about five tokens.
 FIRST_WORDS_TOKENS = 5
 _CELLS = 120  # in all of a part
@@ -172,24 +176,100 @@ def response(run: Run, budget: float = BUDGET_SECONDS) -> list[Measurement]:
 
     Network: ``network_round_trip_seconds``, loaded where there is such a figure, of the peer with the worst p99. Model:
     ``inference_first_token_seconds`` of a real server (``endpoint``), else of the stage ``serve``, and
-    ``inference_inter_token_seconds`` of the same stage. A server that is named by its address on another node has that
-    network in it already: then the sum is an upper bound.
+    ``inference_inter_token_seconds`` of the same stage. The times of a server on another host have its network in
+    them: nothing is added, and they are told apart (`_apart`).
     """
-    network = _network(run)
-    model = _staged(run, "inference_first_token_seconds", "first_token")
-    if network is None or model is None:
+    model = _staged(run, FIRST_TOKEN, "first_token")
+    split = _apart(run)
+    network = None if split else _network(run)
+    if model is None or not (split or network):
         return []
-    found = _answer("first_token", [network, model], budget)
+    parts = [network, model] if network else [model]
+    found = _answer("first_token", parts, budget, split)
     gap = _staged(run, "inference_inter_token_seconds", "further_tokens")
     if gap is not None:
         words = gap.scaled(FIRST_WORDS_TOKENS - 1, "further_tokens")
-        found += _answer("first_words", [network, model, words], budget)
-    return found
+        found += _answer("first_words", [*parts, words], budget, split)
+    return [*found, *split]
+
+
+def _apart(run: Run) -> list[Measurement]:
+    """Network and server of a server on another host: p50 and p99 of each. None for one on this node.
+
+    The network's round trip is that of the paced echo, where a peer is the server's host, else the time to connect (of
+    TLS half of it: TCP and TLS 1.3 take a round trip each). The server has what is left of the time to the first token
+    on an open connection, and the network the rest of the whole, waiting for a connection included.
+    """
+    info = next((m for m in run.find("endpoint_info") if m.labels.get("place") in ("peer", "elsewhere")), None)
+    whole = part("whole", run.find(FIRST_TOKEN, stage="endpoint"))
+    connected = part("server", run.find("endpoint_connected_first_token_seconds"))
+    if info is None or whole is None or connected is None:
+        return []
+    echo = part("network", run.find(ROUND_TRIP, state="idle", peer=info.labels.get("peer", "")))
+    secure = info.labels.get("endpoint", "").startswith("https:")
+    connect = part("network", run.find("endpoint_connect_seconds"))
+    way = echo or (connect and connect.scaled(0.5 if secure else 1.0, "network"))
+    if way is None:
+        return []
+    by = {"endpoint": info.labels.get("endpoint", ""), "measured_by": "echo" if echo else "connect"}
+    made = []
+    for statistic in ("p50", "p99"):
+        usual, slow = _at(way, "p50"), _at(way, statistic)
+        low, value, high = _at(connected, statistic)
+        server = max(0.0, value - usual[1])
+        between = (min(server, max(0.0, low - slow[2])), max(server, high - usual[0]))
+        rest = max(0.0, _at(whole, statistic)[1] - server)
+        for name, seconds, around in (("network", rest, (rest, rest)), ("server", server, between)):
+            labels = {"until": "first_token", "part": name, "statistic": statistic, **by}
+            made.append(Measurement(metric=PART, value=seconds, interval=around, samples=whole.samples, labels=labels,
+                                    invalid=whole.invalid or way.invalid))  # fmt: skip
+    return made
+
+
+def _at(one: Part, statistic: str) -> tuple[float, float, float]:
+    """Low, value and high of a quantile; of the next lower one that is known, where that one is not."""
+    known = [(low, value, high) for share, low, value, high in one.quantiles if share <= _SHARES[statistic]]
+    return known[-1] if known else one.quantiles[0][1:]
+
+
+def told_apart(run: Run, finding: Finding) -> Finding:
+    """The finding of a server's first token that is not in time, with which of both breaks the limit: it, or the
+    network to it.
+    """
+    statistic, most = finding.labels.get("statistic", ""), finding.limit.max
+    split = {m.labels["part"]: m for m in run.find(PART, statistic=statistic) if "measured_by" in m.labels}
+    judged = {m.value for m in run.find(FIRST_TOKEN, stage="endpoint", statistic=statistic)}
+    open_ = finding.metric == FIRST_TOKEN and finding.status in (Status.FAIL, Status.UNDECIDED)
+    if not open_ or most is None or len(split) < 2 or split["server"].invalid or finding.observed not in judged:
+        return finding
+    network, server = split["network"], split["server"]
+    if server.interval[1] <= most:
+        which, remedy = "the network to the server breaks the limit, not the server", _NETWORK_REMEDY
+    elif server.interval[0] > most:
+        which, remedy = "the server breaks the limit, not the network to it", finding.remedy
+    else:
+        which, remedy = "whether the server breaks the limit or the network to it is not clear", finding.remedy
+    takes = (
+        f"the network takes {human(network.value, PART)} {way_words(network)}, the server {human(server.value, PART)}"
+    )
+    reason = f"{finding.reason}; {which}: {takes}" if finding.reason else f"({which}: {takes})"
+    return finding.model_copy(update={"reason": reason[:4000], "remedy": remedy})
+
+
+def way_words(network: Measurement) -> str:
+    """How the network's part is known, for a person."""
+    echoed = network.labels.get("measured_by") == "echo"
+    return "(by the paced echo there)" if echoed else "(by the time to connect; no --peer is on its host)"
+
+
+_NETWORK_REMEDY = (
+    "Mend the path to the server, or serve from nearer to those who ask; "
+    "run it on the server's node to judge the server alone."
+)
 
 
 def _network(run: Run) -> Part | None:
-    metric = "network_round_trip_seconds"
-    found = run.find(metric, state="loaded") or run.find(metric, state="idle")
+    found = run.find(ROUND_TRIP, state="loaded") or run.find(ROUND_TRIP, state="idle")
     by_peer: dict[str, list[Measurement]] = {}
     for measurement in found:
         by_peer.setdefault(measurement.labels.get("peer", ""), []).append(measurement)
@@ -216,8 +296,13 @@ def _staged(run: Run, metric: str, name: str) -> Part | None:
     return part(name, [m for m in found if m.labels.get("stage", "") == wanted])
 
 
-def _answer(until: str, parts: Sequence[Part], budget: float) -> list[Measurement]:
+def _answer(until: str, parts: Sequence[Part], budget: float, split: Sequence[Measurement] = ()) -> list[Measurement]:
+    """``split``: network and server of the first part, which is a server's whole time."""
     whole = compose(parts, budget)
+    shares = dict(whole.shares)
+    if median := {m.labels["part"]: m.value for m in split if m.labels["statistic"] == "p50"}:
+        both, every = shares.pop(parts[0].name), sum(median.values()) or 1.0
+        shares = {name: both * value / every for name, value in median.items()} | shares
     stand_in = next((one.stand_in for one in parts if one.stand_in), None)
     labels = {"until": until} | ({"stand_in": stand_in} if stand_in else {})
     invalid = "; ".join(dict.fromkeys(one.invalid for one in parts if one.invalid)) or None
@@ -232,5 +317,5 @@ def _answer(until: str, parts: Sequence[Part], budget: float) -> list[Measuremen
         made("response_seconds", whole.p50, statistic="p50"),
         made("response_seconds", whole.p99, statistic="p99"),
         made("response_left_seconds", whole.left),
-        *(made("response_part_ratio", share, part=name) for name, share in whole.shares.items()),
+        *(made("response_part_ratio", share, part=name) for name, share in shares.items()),
     ]

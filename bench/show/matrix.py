@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from bench.judge.gate import margin
 from bench.judge.hardware import accelerators
+from bench.judge.latency_budget import BUDGET_SECONDS, PART, way_words
 from bench.measure.probe import Probe
 from bench.model import (
     Attribution,
@@ -107,6 +108,7 @@ class Matrix(NamedTuple):
     rows: tuple[Row, ...]
     starvation: str
     accelerator: str
+    answer: str
     proved: tuple[str, ...]
     steps: tuple[Step, ...]
     missing: tuple[Missing, ...]
@@ -122,6 +124,7 @@ def matrix(run: Run, probes: Sequence[Probe] = ()) -> Matrix:
         rows=made.rows,
         starvation=made.starvation(),
         accelerator=accelerator(run),
+        answer=answer(run),
         proved=tuple(dict.fromkeys(text for verdict in run.verdicts for text in wording.proved(run, verdict))),
         steps=next_steps(made.absent),
         missing=made.missing(),
@@ -387,6 +390,20 @@ def accelerator(run: Run) -> str:
     stood = sorted({m.stand_in for m in (serve, decode, prefill, fed) if m and m.stand_in})
     who = f"In place of the accelerator ({clean(', '.join(stood), 40)})" if stood else "The accelerator"
     return f"{who}: {'; '.join(parts)}." if parts else ""
+
+
+def answer(run: Run) -> str:
+    """What network and server take of an answer of a server on another host; empty where none was named."""
+    p99 = {m.labels.get("part"): m for m in run.find(PART, statistic="p99")}
+    network, server = p99.get("network"), p99.get("server")
+    if network is None or server is None:
+        return ""
+    whole, *parts = (human(s, PART) for s in (network.value + server.value, network.value, server.value))
+    url, doubt = clean(network.labels.get("endpoint", ""), 80), "Does not count: " if server.invalid else ""
+    return (
+        f"{doubt}An answer of {url} begins within {whole} (p99, of {human(BUDGET_SECONDS, PART)}): "
+        f"the network takes {parts[0]} {way_words(network)}, the server {parts[1]}."
+    )
 
 
 def _least(run: Run, metric: str, **labels: str) -> Measurement | None:

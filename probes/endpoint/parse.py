@@ -38,7 +38,10 @@ def windows(found: Sequence[Record]) -> list[Served]:
 def parse(found: Sequence[Record], endpoint: str) -> list[Measurement]:
     """All measurements of a load; none without a window that was held."""
     served, labels = windows(found), {"endpoint": endpoint}
-    made = [m for how in of(found, Opened) for m in [figure("endpoint_open_seconds", how.seconds, labels)]]
+    made = list[Measurement]()
+    for how in of(found, Opened):
+        made.append(figure("endpoint_open_seconds", how.seconds, labels))
+        made.append(exact("endpoint_info", 1.0, 1, {**labels, "api": how.api, **_place(how)}))
     for window, answers in served:
         if window.stage != "warm-up":
             made += _at_load(window, answers, labels)
@@ -49,6 +52,10 @@ def parse(found: Sequence[Record], endpoint: str) -> list[Measurement]:
             made += _held(window, answers, labels, invalid)
             made += _sustained(found, window, {**labels, "stage": STAGE}, invalid)
     return [*made, *_client(check, labels)] if any(window.stage == "held" for window, _ in served) else []
+
+
+def _place(how: Opened) -> Labels:
+    return {"place": how.place} | ({"peer": how.peer} if how.peer else {})
 
 
 def _at_load(window: Window, answers: Sequence[Answer], labels: Labels) -> Iterator[Measurement]:
@@ -78,6 +85,8 @@ def _held(window: Window, answers: Sequence[Answer], base: Labels, invalid: str 
         yield exact("endpoint_failed_requests", float(count), len(answers), {**base, "code": code}, invalid)
     firsts = [a.first_token for a in answers if a.first_token is not None]
     yield from quantiles("inference_first_token_seconds", firsts, labels, invalid)
+    connected = [a.connected_first_token for a in answers if a.connected_first_token is not None]
+    yield from quantiles("endpoint_connected_first_token_seconds", connected, base, invalid)
     yield from _between_tokens(answers, labels, invalid)
     longest = [max(a.gaps) for a in answers if a.gaps]
     yield from quantiles("inference_longest_gap_seconds", longest, labels, invalid)

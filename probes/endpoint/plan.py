@@ -65,6 +65,7 @@ class Settings:
     timeout: float = 30.0
     self_check: float = 4.0
     seed: int = 7
+    peers: tuple[str, ...] = ()
 
     @property
     def address(self) -> Address:

@@ -92,6 +92,7 @@ def settings_of(request: Request, seconds: float, seed: int = 7) -> Settings:
         max_rate=option("endpoint_max_rate"), model=option("endpoint_model"), key_file=option("endpoint_key_file"),
         prompt_tokens=option("prompt_tokens"), output_tokens=option("output_tokens"),
         shared_prefix=option("endpoint_shared_prefix") or 0, timeout=option("request_timeout"), seed=seed,
+        peers=request.peers,
         **{name: value for name, value in given.items() if value is not None},
     )  # fmt: skip
 
@@ -175,6 +176,10 @@ _OWN = metrics(
     ("endpoint_open_seconds", "The first real completion, in which a server may load its model.", "", "none"),
     ("endpoint_connect_seconds",
      "Opening a connection: name, TCP, TLS; of those that the load had to open.", "statistic", "lower"),
+    ("endpoint_connected_first_token_seconds",
+     "Time to the first token from when the request was sent, on an open connection.", "statistic", "lower"),
+    ("endpoint_info", "How the server is spoken to, and where it is: on this node, on a peer's host, or elsewhere.",
+     "api* place* peer*", "none"),
     ("endpoint_load_first_token_seconds",
      "Time to the first token at one offered load, in requests a second.", "offered statistic", "none"),
     ("endpoint_load_goodput_ratio", "Share of requests that kept the limits at one offered load.", "offered", "none"),

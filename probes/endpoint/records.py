@@ -29,11 +29,15 @@ class Mark(Record):
     stage: str
 
 
+Place = Literal["node", "peer", "elsewhere"]
+
+
 @dataclass(frozen=True, slots=True)
 class Opened(Record):
     """The first real completion: how the server is spoken to, and how long it took (its model may have been loaded).
 
     ``extras``: what it takes beyond the plain protocol. ``words_a_token`` of our prompts, None where it counts none.
+    ``place``: on this node, on the host of the named ``peer``, or elsewhere.
     """
 
     api: Literal["chat", "completions"]
@@ -41,6 +45,8 @@ class Opened(Record):
     extras: tuple[str, ...]
     seconds: float
     words_a_token: float | None = None
+    place: Place = "elsewhere"
+    peer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +104,12 @@ class Answer(Record):
     def first_token(self) -> float | None:
         """From the *scheduled* arrival to the first content."""
         return self.chunks[0] - self.scheduled if self.chunks else None
+
+    @property
+    def connected_first_token(self) -> float | None:
+        """From when it was sent on an open connection to the first content."""
+        waited = self.lag + (self.connect or 0.0)
+        return max(0.0, self.chunks[0] - self.scheduled - waited) if self.chunks else None
 
     @property
     def token_seconds(self) -> float | None:

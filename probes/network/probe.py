@@ -121,6 +121,9 @@ _RESPONSE = metrics(
     ("response_seconds", "time of an answer: network and model put together", "statistic", "lower"),
     ("response_left_seconds", "what the budget leaves at the 99th percentile", "", "higher"),
     ("response_part_ratio", "share of one part in the mean time of an answer", "part", "none"),
+    ("response_part_seconds",
+     "of a server on another host: what the network to it takes, by the echo there or by connecting, and what it takes",
+     "endpoint part statistic measured_by*", "none"),
     first="until", last="stand_in", between=_BETWEEN,
 )  # fmt: skip
 _OWN = metrics(

@@ -158,7 +158,7 @@ class Screen:
     # --- below
 
     def sentences(self) -> Iterator[RenderableType]:
-        for sentence in (self.found.starvation, self.found.accelerator, *self.found.proved):
+        for sentence in (self.found.starvation, self.found.accelerator, self.found.answer, *self.found.proved):
             if sentence:
                 yield _lines(fold(sentence, self.width))
 

@@ -73,6 +73,7 @@ class Client:
         if key:
             self._headers["Authorization"] = f"Bearer {key}"
         self._session: aiohttp.ClientSession | None = None
+        self.ends: tuple[str, str] | None = None  # of the last connection: our address, and the server's
 
     async def __aenter__(self) -> Client:
         trace = aiohttp.TraceConfig(trace_config_ctx_factory=_context)  # type: ignore[arg-type]
@@ -150,6 +151,7 @@ class Client:
 
     async def _read(self, response: aiohttp.ClientResponse, seen: Stream, output: int) -> None:
         seen.status, seen.first_byte = response.status, self.stamps.stamp()[0]
+        self.ends = _ends(response) or self.ends
         if (code := of_status(response.status)) is not None:
             seen.retry_after = _seconds(response.headers.get("Retry-After"))
             raise Broken(code, await _said(response, code))
@@ -224,6 +226,15 @@ def _fed(events: Events, data: bytes) -> list[bytes]:
         return events.feed(data)
     except TooLong as error:
         raise Broken(Code.TOO_LARGE, str(error)) from error
+
+
+def _ends(response: aiohttp.ClientResponse) -> tuple[str, str] | None:
+    """Addresses at both ends of its connection, while it still has one."""
+    transport = response.connection.transport if response.connection else None
+    if transport is None:
+        return None
+    ours, its = (transport.get_extra_info(name) for name in ("sockname", "peername"))
+    return (str(ours[0]), str(its[0])) if ours and its else None
 
 
 async def _bounded(response: aiohttp.ClientResponse) -> bytes:

@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Literal, cast
+from urllib.parse import urlsplit
 
 from bench.model import Code
 from probes.endpoint.load.client import Broken, Client
 from probes.endpoint.plan import EXTRAS, Settings, body, completions, prompt, url
-from probes.endpoint.records import Answer, Opened
+from probes.endpoint.records import Answer, Opened, Place
 
 Api = Literal["chat", "completions"]
 _LOADING = 503  # while a model is loaded (llama.cpp, vLLM behind a router, TGI)
@@ -62,7 +65,21 @@ async def opened(client: Client, settings: Settings) -> tuple[Dialect, Opened]:
     ratio = settings.prompt_tokens / answer.prompt if answer.prompt else None
     scaled = Dialect(where, api, model, extras, _scaled(words, ratio), _scaled(settings.shared_prefix, ratio),
                      settings.output_tokens)  # fmt: skip
-    return scaled, Opened(api, client.secrets.clean(model), extras, round(loop.time() - began, 6), ratio)
+    seconds, (place, peer) = loop.time() - began, await _placed(client, settings.peers)
+    return scaled, Opened(api, client.secrets.clean(model), extras, round(seconds, 6), ratio, place, peer)
+
+
+async def _placed(client: Client, peers: Sequence[str]) -> tuple[Place, str | None]:
+    """Where the server is, by the address that its connection has: here, or at one of the peers."""
+    ours, its = client.ends or ("", "")
+    if its in ("", ours) or ip_address(its).is_loopback:
+        return "node", None
+    for peer in peers:
+        with suppress(OSError, ValueError):
+            found = await asyncio.get_running_loop().getaddrinfo(urlsplit(f"//{peer}").hostname, None)
+            if its in {str(one[4][0]) for one in found}:
+                return "peer", peer
+    return "elsewhere", None
 
 
 def _scaled(words: int, ratio: float | None) -> int:

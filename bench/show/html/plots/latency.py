@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bench.judge.latency_budget import BUDGET_SECONDS
+from bench.judge.latency_budget import BUDGET_SECONDS, FIRST_TOKEN, PART, ROUND_TRIP
 from bench.model import Finding, Measurement, Run
 from bench.show.html.plots import SERIES, Chart, Mark, Picture, Row, axis
 from bench.show.text import clean
 from bench.show.wording import label_words, title
 from bench.units import human
 
-ROUND_TRIP = "network_round_trip_seconds"
 STORAGE = {"storage_read_latency_seconds": "read", "storage_write_latency_seconds": "write"}
 #: What of the answer it is, by the metric of its gate.
 _PARTS = {
-    ROUND_TRIP: "network", "storage_read_latency_seconds": "storage", "inference_first_token_seconds": "model",
+    ROUND_TRIP: "network", "storage_read_latency_seconds": "storage", FIRST_TOKEN: "model",
 }  # fmt: skip
 _QUANTILES = ("p50", "p99", "p99.9", "max")
 _HOLLOW = " Hollow marks are for the record only: too few samples, or a contended host."
@@ -109,7 +108,7 @@ def budget(run: Run) -> Picture | None:
 
     A part that was not measured stands there hollow, as large as its share of the budget.
     """
-    found = parts(run)
+    found = [_alone(run, finding) for finding in parts(run)]
     measured = {_PARTS[f.metric]: f.observed for f in found if f.observed is not None}
     if not measured:
         return None
@@ -131,6 +130,13 @@ def budget(run: Run) -> Picture | None:
         said = said.replace(" take ", " takes ", 1).replace("their 99th percentiles", "its 99th percentile")
     row = Row("until the answer begins", f"{human(used, ROUND_TRIP)} of 200 ms", tuple(marks))
     return Picture(said, Chart((row,), scale.ticks, scale.at(BUDGET_SECONDS), tuple(keys)))
+
+
+def _alone(run: Run, finding: Finding) -> Finding:
+    """Of a server on another host, whose times have its network in them: what each of both takes."""
+    name = {FIRST_TOKEN: "server", ROUND_TRIP: "network"}.get(finding.metric, "")
+    split = next(iter(run.find(PART, part=name, statistic="p99")), None)
+    return finding.model_copy(update={"observed": split.value, "stand_in": None}) if split else finding
 
 
 def _told(finding: Finding) -> str:
