@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 import shlex
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from bench.errors import UserError
 from bench.measure import tools
 from bench.measure.probe import Completed, ProbeError
 from bench.store.atomic import write_atomically
+from bench.store.home import own_folder
 
 NAME = "aiready-bench"
 _SECONDS = 30.0
@@ -110,9 +110,11 @@ class TimerStatus:
 
 
 def place(user: bool) -> InstallPlace:
-    """This machine's place: of the system, or of the user's own manager."""
-    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    folder = home / "systemd/user" if user else Path("/etc/systemd/system")
+    """This machine's place: of the system, or of the user's own manager. Raises ScheduleError."""
+    own = own_folder("XDG_CONFIG_HOME", ".config") if user else Path("/etc")
+    if own is None:
+        raise ScheduleError("this account has no home folder for a unit of its own; give --system, as root")
+    folder = own / "systemd" / ("user" if user else "system")
     booted = Path("/run/systemd/system").is_dir()
     cron = Path("/etc/cron.d") / NAME
     return InstallPlace(folder, cron, booted, user, lambda argv: tools.run(argv, timeout=_SECONDS))

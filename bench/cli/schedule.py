@@ -46,27 +46,34 @@ def install(
     """
     from bench import schedule as nightly_run
     from bench.store.index import cache_folder
-    from bench.workflows.site import results_root
+    from bench.workflows.catalog import load_catalog
+    from bench.workflows.request import RunOptions, request_of
+    from bench.workflows.site import config, results_root
 
     where = nightly_run.place(_user(user))
     if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", at):
         raise UserError(f"--at {at}: must be HH:MM, 02:00 say")
     if account is not None and not re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", account):
         raise UserError(f"--account {account!r}: is not the name of an account")
-    folders = storage or ["."]
+    if (spread := duration(delay, "--delay")) > 24 * 3600:
+        raise UserError(f"--delay {delay}: must be at most 24h, the time between two nights")
+    places = [Path(word) for word in storage or []]
+    asked = RunOptions(storage=places, peer=peer or [], accelerator=accelerator, effort=effort)
+    folders = list(request_of(asked, config(), load_catalog(profile)).storage)  # refused now, not at night
     given: dict[str, list[str] | None] = {"--storage": folders, "--peer": peer, "--profile": profile}
     given |= {"--accelerator": [accelerator] if accelerator else [], "--effort": [effort] if effort else []}
     options = [word for name, words in given.items() for value in words or [] for word in (name, _fixed(name, value))]
     root = results_root(results).absolute()
-    writes = (root, *(Path(word).absolute() for word in folders))
+    cache = None if account else cache_folder()
+    writes = (root, *map(Path, folders), *([cache] if cache else []))
     bench = (sys.executable, "-m", "bench")
     signed = () if keep_signed is None else ("--keep-signed", str(keep_signed))
     nightly = nightly_run.Nightly(
         run=(*bench, "run", "--baseline", "--quiet", *options, "--results", str(root)),
         prune=(*bench, "schedule", "prune", "--keep", str(keep), *signed, "--results", str(root)),
-        writes=writes if account else (*writes, cache_folder()),
+        writes=writes,
         at=at,
-        delay_minutes=max(1, int(duration(delay, "--delay") // 60)),
+        delay_minutes=max(1, int(spread // 60)),
         user=where.user,
         account=account,
     )
@@ -143,8 +150,8 @@ def _user(asked: bool | None) -> bool:
 
 
 def _fixed(option: str, value: str) -> str:
-    """A folder or a file as it is from everywhere; other words as they are."""
-    is_path = option == "--storage" or (option == "--profile" and Path(value).suffix == ".toml")
+    """A file as it is from everywhere; other words as they are."""
+    is_path = option == "--profile" and Path(value).suffix == ".toml"
     return str(Path(value).absolute()) if is_path else value
 
 

@@ -24,23 +24,26 @@ from bench.model import Code, Request, Run, code_of
 from bench.store import documents
 from bench.store.errors import UnusableRun, one_line
 from bench.store.evidence import is_run_name
+from bench.store.home import own_folder
 from bench.store.runs import AHEAD_SECONDS
 
 _VERSION = 4
 _BUSY_SECONDS = 20.0
 
 
-def cache_folder() -> Path:
-    """``BENCH_CACHE``, else the XDG cache folder's own corner."""
+def cache_folder() -> Path | None:
+    """``BENCH_CACHE``, else the XDG cache folder's own corner; None for a user without a home."""
     if given := os.environ.get("BENCH_CACHE"):
         return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aiready-bench"
+    own = own_folder("XDG_CACHE_HOME", ".cache")
+    return own and own / "aiready-bench"
 
 
-def cache_file(root: Path) -> Path:
-    """The index of that results folder."""
+def cache_file(root: Path) -> Path | None:
+    """The index of that results folder; None where there is no place for it."""
     name = hashlib.sha256(os.path.realpath(root).encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    return cache_folder() / f"index-{name}.sqlite"
+    folder = cache_folder()
+    return folder and folder / f"index-{name}.sqlite"
 
 
 class Index(AbstractContextManager["Index"]):
@@ -58,7 +61,7 @@ class Index(AbstractContextManager["Index"]):
 
     # --- being up to date
 
-    def _opened(self, path: Path) -> sqlite3.Connection:
+    def _opened(self, path: Path | None) -> sqlite3.Connection:
         """The cache, brought up to date; made anew when it is torn, in memory when there is no place for it."""
         for attempt in (path, path, None):
             try:
@@ -72,7 +75,8 @@ class Index(AbstractContextManager["Index"]):
                 path = Path(os.devnull) / "none"
             except sqlite3.DatabaseError:  # torn
                 db.close()
-                _remove(path)
+                if attempt is not None:
+                    _remove(attempt)
             else:
                 return db
         db = self._connect(None)

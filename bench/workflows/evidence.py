@@ -7,6 +7,7 @@ figures follow from the raw output, and the verdicts from the figures.
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -91,8 +92,8 @@ def place(store: Store, reference: str | None) -> Path:
 
 def own_key() -> Path:
     """The SSH key that the user has, by its usual name (ssh(1), IdentityFile). Raises UserError for none."""
-    usual = (Path.home() / ".ssh" / f"id_{kind}" for kind in ("ed25519", "ed25519_sk", "ecdsa", "ecdsa_sk", "rsa"))
-    found = next((key for key in usual if key.is_file()), None)
+    usual = (f"~/.ssh/id_{kind}" for kind in ("ed25519", "ed25519_sk", "ecdsa", "ecdsa_sk", "rsa"))
+    found = next((Path(key) for key in map(os.path.expanduser, usual) if os.path.isfile(key)), None)
     if found is None:
         raise UserError("no key of yours lies in ~/.ssh; name one with --key KEY, or make one: ssh-keygen -t ed25519")
     return found

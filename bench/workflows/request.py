@@ -7,7 +7,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,21 +38,21 @@ class RunOptions:
     ``sign``: the key that the stored run is signed with, ``nonce`` a verifier's word.
     """
 
-    profile: list[str]
-    probe: list[str]
-    storage: list[Path]
-    peer: list[str]
-    accelerator: str | None
-    effort: str | None
-    results: Path | None
-    replay: Path | None
-    flags: Mapping[str, str | None]
-    option: list[str]
-    baseline: bool
-    precision: float | None
-    patience: float | None
-    quiet_check: bool
-    confirms: str | None
+    profile: Sequence[str] = ()
+    probe: Sequence[str] = ()
+    storage: Sequence[Path] = ()
+    peer: Sequence[str] = ()
+    accelerator: str | None = None
+    effort: str | None = None
+    results: Path | None = None
+    replay: Path | None = None
+    flags: Mapping[str, str | None] = field(default_factory=dict)
+    option: Sequence[str] = ()
+    baseline: bool = False
+    precision: float | None = None
+    patience: float | None = None
+    quiet_check: bool = True
+    confirms: str | None = None
     expect: Path | None = None
     services: Sequence[str] = ()
     sign: Path | None = None
@@ -161,9 +161,9 @@ def _directory(path: Path) -> str:
     try:
         if not path.is_dir():
             raise UserError(f"--storage {path}: is not a directory; give one on the storage to be measured")
-    except OSError as error:
+        return str(path.absolute())
+    except OSError as error:  # for ``.``: a working directory that was removed
         raise UserError(f"--storage {path}: {error.strerror}") from error
-    return str(path.absolute())
 
 
 def probe_options(flags: Mapping[str, str | None], words: Sequence[str], catalog: Catalog) -> dict[str, str]:

@@ -14,6 +14,7 @@ from bench import __version__
 from bench.errors import UserError, note
 from bench.model import Run
 from bench.store.errors import one_line
+from bench.store.home import own_folder
 from bench.store.index import Index
 from bench.store.runs import Store
 
@@ -33,13 +34,13 @@ CONFIG = "bench.toml"
 
 def config_paths() -> list[Path]:
     """In order of precedence; the first that exists is the one that counts."""
-    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    return [Path(CONFIG), home / OURS / CONFIG, Path("/etc") / OURS / CONFIG]
+    own = own_folder("XDG_CONFIG_HOME", ".config")
+    return [Path(CONFIG), *([own / OURS / CONFIG] if own else []), Path("/etc") / OURS / CONFIG]
 
 
 def config_file() -> Path | None:
-    """The one that counts, or None."""
-    return next((path for path in config_paths() if path.is_file()), None)
+    """The one that counts, or None. What lies behind a folder that may not be entered (another's home) is not there."""
+    return next((path for path in config_paths() if os.path.isfile(path)), None)
 
 
 def config() -> dict[str, Any]:
@@ -69,16 +70,20 @@ def _check_setting(path: Path, name: str, value: Any) -> None:
 
 
 def results_root(option: Path | None, settings: Mapping[str, Any] | None = None) -> Path:
-    """``--results`` or ``BENCH_RESULTS``, the site's setting, ``results/`` here, the XDG state folder: the first."""
+    """``--results`` or ``BENCH_RESULTS``, the site's setting, ``results/`` here, the XDG state folder: the first.
+
+    Raises UserError when there is none.
+    """
     if option is not None:
         return option
     if site := (settings if settings is not None else config()).get("results"):
         return Path(site)
-    if Path("results").is_dir():
+    if os.path.isdir("results"):
         return Path("results")
-    if os.geteuid() == 0:
-        return Path("/var/lib") / OURS
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / OURS
+    own = Path("/var/lib") if os.geteuid() == 0 else own_folder("XDG_STATE_HOME", ".local/state")
+    if own is None:
+        raise UserError("this account has no home folder to store runs in; name a folder with --results DIR")
+    return own / OURS
 
 
 def check_installation() -> None:

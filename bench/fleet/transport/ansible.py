@@ -233,5 +233,5 @@ def environment(folder: Path) -> dict[str, str]:
 def _site_config() -> Path | None:
     """The configuration that ansible itself would take, seen from where the user stands."""
     given = os.environ.get("ANSIBLE_CONFIG")
-    places = (given, "ansible.cfg", str(Path.home() / ".ansible.cfg"), "/etc/ansible/ansible.cfg")
-    return next((Path(place).resolve() for place in places if place and Path(place).is_file()), None)
+    places = (given, "ansible.cfg", os.path.expanduser("~/.ansible.cfg"), "/etc/ansible/ansible.cfg")
+    return next((Path(place).resolve() for place in places if place and os.path.isfile(place)), None)

@@ -69,6 +69,7 @@ def test_a_spoilt_cache_is_made_anew(tmp_path: Path, damage: str) -> None:
     Nights(tmp_path).add_many(4)
     _indexed(tmp_path)
     cache = cache_file(tmp_path)
+    assert cache is not None
     if damage == "torn":
         data = cache.read_bytes()
         cache.write_bytes(data[:100] + os.urandom(len(data) - 100))
