@@ -20,8 +20,8 @@ from bench.store.errors import StoreError, UnusableRun, one_line, why
 from bench.store.evidence import SIGNATURE, is_signed, statement_path
 from bench.store.index import Index, is_sound, seconds_of
 
-#: More than is kept of a node: 400 nights (``--keep``), each with a second measurement.
-LONGEST = 1000
+#: More than is kept of a node: 400 nights (``--keep``), each measured three times.
+LONGEST = 1300
 #: So many runs of a series that is shown and decides nothing.
 _LONGEST_SHOWN = 120
 _MOST_SIBLINGS = 24

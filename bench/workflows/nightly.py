@@ -1,11 +1,10 @@
-"""This node's own nights: a run against them, a second look at what is worse, and what an operator decides of them."""
+"""This node's own nights: a run against them, further looks at what is worse, and what an operator decides of them."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,7 +46,7 @@ from bench.workflows.site import node_meant, open_index, open_store
 
 _PINNED_NIGHTS = 30
 _AGAIN_FACTOR, _AGAIN_SECONDS = 2.0, 600.0
-#: How long the node rests before the second measurement: 30 s by the research, less for a quick look.
+#: How long the node rests before it is measured again: 30 s by the research, less for a quick look.
 _PAUSE_SECONDS = {Effort.QUICK: 5.0, Effort.STANDARD: 30.0, Effort.THOROUGH: 60.0}
 
 
@@ -93,26 +92,31 @@ def _history(store: Store, run: Run, catalog: Catalog, keys: Sequence[Key], deci
         raise UserError(f"run {run.id}: started_at is not an RFC 3339 time: {error}") from error
 
 
-# --- a second look
+# --- a second and a third look
 
 
 def compared_with_nights(judged: Run, catalog: Catalog, store: Store, signals: Signals) -> Compared:
     """The run against its node's nights. The probes of what is worse are measured again after a pause, in a process
-    of their own; the answer is on the first run, which both then decide.
+    of their own, and once more where two measurements leave it open; the answer is on the first run, which all decide.
     """
     compared = against_baseline(judged, catalog, store)
-    bad = [entry for entry in compared.regressions if entry.gating and entry.status in ("suspect", "regressed")]
-    probes = sorted({catalog.owners[entry.metric] for entry in bad if entry.metric in catalog.owners})
-    if not probes:
-        return compared
-    note(f"worse than this node's nights: measuring again after a pause: {', '.join(probes)}")
-    with suppress(Interrupted):  # it stays a suspicion that nothing has confirmed
-        tools.pause(_PAUSE_SECONDS[judged.request.effort], signals)
-        _measure_again(judged, probes, catalog, store, signals)
-    return against_baseline(judged, catalog, store)
+    for states in (("suspect", "regressed"), ("suspect",)):  # a third time only what two have left open
+        bad = [entry for entry in compared.regressions if entry.gating and entry.status in states]
+        probes = sorted({catalog.owners[entry.metric] for entry in bad if entry.metric in catalog.owners})
+        if not probes:
+            break
+        note(f"worse than this node's nights: measuring again after a pause: {', '.join(probes)}")
+        try:
+            tools.pause(_PAUSE_SECONDS[judged.request.effort], signals)
+            if not _measured_again(judged, probes, catalog, store, signals):
+                break
+        except Interrupted:  # it stays a suspicion that nothing has confirmed
+            break
+        compared = against_baseline(judged, catalog, store)
+    return compared
 
 
-def _measure_again(first: Run, probes: Sequence[str], catalog: Catalog, store: Store, signals: Signals) -> None:
+def _measured_again(first: Run, probes: Sequence[str], catalog: Catalog, store: Store, signals: Signals) -> bool:
     """``bench run`` of these probes only, as the first was asked. What fails there confirms nothing, and is told."""
     spent = sum(result.duration_seconds for result in first.results)
     words = [*same_again(first.request, probes, catalog), "--results", str(store.root.absolute())]
@@ -124,10 +128,12 @@ def _measure_again(first: Run, probes: Sequence[str], catalog: Catalog, store: S
             env=tools.python_environment(),
         )
     except ProbeError as error:
-        note(f"the second measurement failed: {error.reason}")
-        return
-    if done.returncode not in (0, 1, 3):
-        note(f"the second measurement failed: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
+        note(f"the separate measurement failed: {error.reason}")
+        return False
+    if done.returncode in (0, 1, 3):
+        return True
+    note(f"the separate measurement failed: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
+    return False
 
 
 def same_again(request: Request, probes: Sequence[str], catalog: Catalog) -> list[str]:

@@ -6,9 +6,11 @@ One series by itself in the first two, its night-to-night spread given; eight a 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.judge.baseline.detector import Night, SeriesState, Track
 from bench.judge.baseline.prediction import Policy
@@ -22,9 +24,15 @@ A_NIGHT, TOO_MUCH, BROKEN = 0.003, 0.15, 0.30
 _BAD = (SeriesState.SUSPECT, SeriesState.REGRESSED)
 
 
-def as_measured(track: Track, first: float, second: float) -> Night:
-    """Measured again only when the first measurement asks for it, as `bench run --baseline` does."""
-    return Night(first, second if track.judge(Night(first)).state in _BAD else None)
+def as_measured(track: Track, first: float, again: Sequence[float]) -> Night:
+    """Measured again when the first measurement asks for it, and a third time when two leave it open, as
+    `bench run --baseline` does.
+    """
+    night, (second, third) = Night(first), again
+    if track.judge(night).state not in _BAD:
+        return night
+    night = Night(first, second)
+    return Night(first, second, third) if track.judge(night).state is SeriesState.SUSPECT else night
 
 
 def states(first: Array, again: Array) -> Iterator[SeriesState]:
@@ -34,6 +42,12 @@ def states(first: Array, again: Array) -> Iterator[SeriesState]:
         yield track.enter(as_measured(track, one, two)).state
 
 
+def _alike(rng: np.random.Generator, spread: float, level: NDArray[np.floating[Any]]) -> tuple[Array, Array]:
+    """Nights whose measurements are all separate draws: the first, and the second and third."""
+    first, *again = level + spread * rng.standard_normal((3, len(level)))
+    return first, np.stack(again, -1)
+
+
 def decline(job: tuple[float, int, int]) -> list[float]:
     """The share that each of some series had lost when its decline was found; 1 for never."""
     spread, start, series = job
@@ -41,7 +55,7 @@ def decline(job: tuple[float, int, int]) -> list[float]:
     level = math.log1p(-A_NIGHT) * np.clip(np.arange(start + 110) - start, 0, None)
     costs = []
     for _ in range(series):
-        found = states(*(level + spread * rng.standard_normal((2, len(level)))))
+        found = states(*_alike(rng, spread, level))
         nights = (night for night, state in enumerate(found) if state is SeriesState.REGRESSED and night > start)
         first = next(nights, None)
         costs.append(1.0 if first is None else -math.expm1(float(level[first])))
@@ -53,11 +67,7 @@ def unmended(job: tuple[float, int]) -> tuple[int, int]:
     spread, series = job
     rng = np.random.default_rng([2, round(1000 * spread)])
     level = np.where(np.arange(NIGHTS) < BASELINE, 0.0, math.log1p(-BROKEN))
-    after = [
-        state
-        for _ in range(series)
-        for state in list(states(*(level + spread * rng.standard_normal((2, NIGHTS)))))[BASELINE + 1 :]
-    ]
+    after = [state for _ in range(series) for state in list(states(*_alike(rng, spread, level)))[BASELINE + 1 :]]
     return sum(state is not SeriesState.REGRESSED for state in after), len(after)
 
 

@@ -104,7 +104,7 @@ def judged(home: Path) -> tuple[int, dict[str, list[dict[str, Any]]]]:
 
 
 def _newest(home: Path) -> list[str]:
-    """The newest night that confirms no other: the last run but for second measurements."""
+    """The newest night that confirms no other: the last run but for second and third measurements."""
     runs = sorted((home / "results/runs").glob("*/*.json"))
     own = [path for path in runs if "confirms" not in json.loads(path.read_text())["request"]["options"]]
     return [str(own[-1])]

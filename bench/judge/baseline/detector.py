@@ -2,7 +2,8 @@
 
 The unit is one value a night, made comparable by a scale (`bench.judge.baseline.scale`): logarithms for rates and
 times, so that effects are ratios. Tonight is *suspect* when it lies below a one-sided prediction interval over the last
-nights and the drop is large enough to matter; it is *regressed* when a second, separate measurement is bad too, or when
+nights and the drop is large enough to matter; it is *regressed* when separate measurements say it too (a second where
+the drop is out of all doubt, else a third), or when
 the mean of the last six or seven nights lies below the interval for such a mean (a small shift that lasts), or when a
 line through the last sixty falls by too much (a decline that the last nights follow). What has regressed
 stays so until a good night.
@@ -37,6 +38,7 @@ class SeriesCall(NamedTuple):
     """The decision on one night. ``drop`` and ``least`` (the smallest drop that would be seen) are on the scale.
 
     ``base`` is what it was compared with; None while warming, where ``centre`` is the mean of what there is.
+    ``measured``: how often the night was measured.
     ``hidden``: the lowest level that may hide behind tonight: one that the nights would not show, nor tonight itself.
     ``since``: how many nights the shift has lasted when it is one that lasts, else 1. ``pinned``: the comparison was
     with the pinned nights, ``declined``: with where a line through the nights starts. ``unmended``: for how many nights
@@ -49,6 +51,7 @@ class SeriesCall(NamedTuple):
     drop: float | None = None
     least: float | None = None
     hidden: float | None = None
+    measured: int = 1
     since: int = 1
     pinned: bool = False
     declined: bool = False
@@ -59,7 +62,7 @@ SEVERITY = tuple(SeriesState)
 
 
 class Night(NamedTuple):
-    """One night's value on the scale, and that of its second measurement if there was one. None: not measured.
+    """One night's value on the scale, and of its second and third measurement where there were any. None: not measured.
 
     ``usable`` is False for a night that was judged bad, interrupted or contaminated: shown, never part of what is
     normal.
@@ -67,12 +70,16 @@ class Night(NamedTuple):
 
     value: float | None
     again: float | None = None
+    third: float | None = None
     usable: bool = True
 
+    @property
+    def measured(self) -> list[float]:
+        return [value for value in (self.value, self.again, self.third) if value is not None]
+
     def mean(self) -> float:
-        """Of its measurements: the first of two was chosen because it was low."""
-        assert self.value is not None
-        return self.value if self.again is None else (self.value + self.again) / 2.0
+        """Of its measurements: the first of several was chosen because it was low."""
+        return sum(self.measured) / len(self.measured)
 
 
 @dataclass(slots=True)
@@ -254,36 +261,48 @@ class Track:
         """How far below the centre a night must lie to be bad."""
         return max(base.edge(self.policy.suspect_level), self.scale.effect(self.policy.effect, base.centre))
 
-    def _bound_of_both(self, base: Baseline) -> float:
-        """How far below the centre the mean of two separate measurements must lie to be a regression."""
+    def _bound_of_mean(self, base: Baseline, level: float) -> float:
+        """How far below the centre the mean of separate measurements must lie to be a regression."""
         least, matters = (self.scale.effect(p, base.centre) for p in (self.policy.effect, self.policy.effect_of_one))
         effect = max(least, min(matters, self.policy.certain * base.deviation))
-        return max(base.edge(self.policy.both_level), effect)
+        return max(base.edge(level), effect)
 
     def _compared(self, night: Night, base: Baseline, before: float | None) -> SeriesCall:
         """One night against ``base``. ``before``: the last night's value if that may confirm a suspicion."""
         assert night.value is not None
-        least = self._bound_of_both(base) + z_quantile(self.policy.seen) * base.spread
+        least = self._bound_of_mean(base, self.policy.confirmed_level) + z_quantile(self.policy.seen) * base.spread
         hidden = max(base.centre - least, night.mean() - base.edge(self.policy.hidden_level))
-        call = SeriesCall(SeriesState.OK, base.n, base.centre, base.centre - night.value, least, hidden)
+        call = SeriesCall(
+            SeriesState.OK, base.n, base.centre, base.centre - night.value, least, hidden, len(night.measured)
+        )
         if base.centre - night.value > self._bound(base):
             return call._replace(state=self._confirmed(night, base, before))
         asked = self.scale.asked(self.policy.asked, base.centre)
         return call._replace(state=SeriesState.UNDETECTABLE) if least > asked else call
 
     def _confirmed(self, night: Night, base: Baseline, before: float | None) -> SeriesState:
-        """Two separate measurements, both bad: of one night, or of two in a row. One alone is a suspicion, and so are
-        two that are bad by little.
+        """Separate measurements that are all bad: three of one night, or two nights in a row. Two of one night suffice
+        where the drop is out of all doubt. What is bad alone, or by little, is a suspicion; a good one clears it.
         """
         assert night.value is not None
-        second = night.again if night.again is not None else before
-        if second is None:
-            return SeriesState.SUSPECT
-        effect = self.scale.effect(self.policy.effect, base.centre)
-        alone = base.centre - second > max(base.edge(self.policy.confirm_level), effect)
-        if alone and base.centre - (night.value + second) / 2.0 > self._bound_of_both(base):
+        policy, of_one_night = self.policy, night.again is not None
+        second = night.again if of_one_night else before
+        if second is None or not self._bad_too(second, base):
+            return SeriesState.OK if of_one_night else SeriesState.SUSPECT
+        of_both = self._bound_of_mean(base, policy.at_once_level if of_one_night else policy.confirmed_level)
+        if base.centre - (night.value + second) / 2.0 > of_both:
             return SeriesState.REGRESSED
-        return SeriesState.SUSPECT if alone or night.again is None else SeriesState.OK
+        if night.third is None or not of_one_night:
+            return SeriesState.SUSPECT
+        if not self._bad_too(night.third, base):
+            return SeriesState.OK
+        certain = base.centre - night.mean() > self._bound_of_mean(base, policy.confirmed_level)
+        return SeriesState.REGRESSED if certain else SeriesState.SUSPECT
+
+    def _bad_too(self, further: float, base: Baseline) -> bool:
+        """Is a further measurement bad by itself?"""
+        effect = self.scale.effect(self.policy.effect, base.centre)
+        return base.centre - further > max(base.edge(self.policy.confirm_level), effect)
 
     def _lasts(
         self, night: Night, nights: int, base: Baseline, normal: Sequence[float], level: float, least: float

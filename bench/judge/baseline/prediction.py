@@ -21,14 +21,15 @@ class Policy(NamedTuple):
     """The constants of the decision. Levels are one-sided and for one series.
 
     The levels are for one of ``most_series`` that gate a profile: fewer only alarm less, more share them (`shared`). A
-    series is ``suspect_level`` likely to be measured again on a healthy night; both measurements must then be bad
-    (``confirm_level`` for the second alone, ``both_level`` for their mean). ``lasting_level`` is for each of the
-    windows ``shifts``, in nights, ``own_pins_level`` for the longest against the first ``own_pins`` good nights,
-    ``decline_level`` for the line through ``decline_nights`` at most, ``fewest_of_decline`` at least. ``effect`` is the
-    least drop that matters; for one night it is ``effect_of_one``, because slow nights come and go by themselves,
-    unless it is ``certain`` deviations, for a slow decline ``effect_of_decline``. ``asked`` is the drop that must be
-    seen with 80 % power; ``seen`` is a little more, because the second measurement must be bad too. ``hidden_level``:
-    how likely tonight lies so far above the node's level that this one would hide. ``scale_floor`` keeps a series that
+    series is ``suspect_level`` likely to be measured again on a healthy night; each further measurement must be bad
+    (``confirm_level``), and so must their mean: ``at_once_level`` for two of one night, ``confirmed_level`` for three,
+    or for two nights in a row. ``lasting_level`` is for each of the windows ``shifts``, in nights, ``own_pins_level``
+    for the longest against the first ``own_pins`` good nights, ``decline_level`` for the line through
+    ``decline_nights`` at most, ``fewest_of_decline`` at least. ``effect`` is the least drop that matters; for one night
+    it is ``effect_of_one``, because slow nights come and go by themselves, unless it is ``certain`` deviations, for a
+    slow decline ``effect_of_decline``. ``asked`` is the drop that must be seen with 80 % power; ``seen`` is a little
+    more, because each further measurement must be bad too. ``hidden_level``: how likely tonight lies so far above the
+    node's level that this one would hide. ``scale_floor`` keeps a series that
     did not vary at all from alarming on its last digit; ``entry_level`` is how far out a night may lie and still be
     taken in as it is.
     """
@@ -38,16 +39,17 @@ class Policy(NamedTuple):
     own_pins: int = 14
     own_pins_level: float = 0.0002
     most_series: int = 8
-    suspect_level: float = 0.01
-    confirm_level: float = 0.01
-    both_level: float = 0.0035
+    suspect_level: float = 0.015
+    confirm_level: float = 0.04
+    at_once_level: float = 0.0005
+    confirmed_level: float = 0.0049
     lasting_level: float = 0.0006
     shifts: tuple[int, ...] = (6, 7)
     entry_level: float = 0.001
     effect: float = 0.05
     effect_of_one: float = 0.06
     certain: float = 5.0
-    seen: float = 0.82
+    seen: float = 0.80
     decline_nights: int = 60
     fewest_of_decline: int = 45
     decline_level: float = 0.0003
@@ -59,7 +61,14 @@ class Policy(NamedTuple):
     def shared(self, series: int) -> Policy:
         """With the levels that each of so many series has, so that together they alarm no more than `most_series`."""
         part = min(1.0, self.most_series / series)
-        levels = ("suspect_level", "both_level", "lasting_level", "own_pins_level", "decline_level")
+        levels = (
+            "suspect_level",
+            "at_once_level",
+            "confirmed_level",
+            "lasting_level",
+            "own_pins_level",
+            "decline_level",
+        )
         return self._replace(**{level: part * getattr(self, level) for level in levels})
 
 

@@ -313,21 +313,26 @@ class _Nights:
                 yield stored
 
     def night(self, runs: Sequence[StoredRun]) -> Night:
-        """The median of a night's runs, of its usable ones where there are any, with their second measurements."""
+        """The median of a night's runs, of its usable ones where there are any, with their further measurements."""
         usable = [stored for stored in runs if self.usable(stored)]
         counted = [stored.run for stored in usable or runs]
         again = [self._again[run] for run in counted if run in self._again]
+        thirds = [later[1] for later in again if len(later) > 1]
         value = median([self.scale.of(self.values[run]) for run in counted])
-        return Night(value, median(again) if again else None, bool(usable))
+        second = median([later[0] for later in again]) if again else None
+        return Night(value, second, median(thirds) if thirds else None, usable=bool(usable))
 
     def usable(self, stored: StoredRun) -> bool:
         return _fits(self.values[stored.run], self.scale) and not judged_bad(stored, self.profile)
 
     @cached_property
-    def _again(self) -> Mapping[str, float]:
-        """Run id -> its second measurement, on the scale."""
-        found = ((s.confirms, self.values[s.run]) for s in self.runs if s.sound and s.confirms and s.run in self.values)
-        return {run: self.scale.of(value) for run, value in found}
+    def _again(self) -> Mapping[str, list[float]]:
+        """Run id -> its further measurements, on the scale."""
+        found: dict[str, list[float]] = defaultdict(list)
+        for stored in self.runs:
+            if stored.sound and stored.confirms and stored.run in self.values:
+                found[stored.confirms].append(self.scale.of(self.values[stored.run]))
+        return found
 
 
 def judged_bad(stored: StoredRun, profile: Profile) -> bool:
@@ -349,27 +354,32 @@ def _tonight(run: Run, history: History, values: Mapping[str, float], scale: Sca
     own = next((stored for stored in history.runs if stored.run == run.id), None)
     confirmed = own.confirms if own else run.confirms
     if confirmed is not None and confirmed != run.id and confirmed in values:
-        return confirmed, Night(scale.of(values[confirmed]), scale.of(values[run.id]))
-    second = _second(run.id, history, values)
-    return run.id, Night(scale.of(values[run.id]), None if second is None else scale.of(second))
+        until = takewhile(lambda one: one != run.id, _later(confirmed, history, values))
+        return confirmed, _night([confirmed, *until, run.id], values, scale)
+    return run.id, _night([run.id, *_later(run.id, history, values)], values, scale)
 
 
-def _second(run: str, history: History, values: Mapping[str, float]) -> float | None:
-    """The separate measurement of the same night: of the run made to confirm it, else of the next run within hours."""
+def _night(runs: Sequence[str], values: Mapping[str, float], scale: Scale) -> Night:
+    """Of its runs, in their order: three measurements at most decide."""
+    first, again, third, *_ = *(scale.of(values[run]) for run in runs), None, None
+    return Night(first, again, third)
+
+
+def _later(run: str, history: History, values: Mapping[str, float]) -> list[str]:
+    """The separate measurements of the same night: of runs made to confirm it, then of the next runs within hours."""
     runs = [s for s in history.runs if s.sound or s.run == run]
     confirming = [s.run for s in runs if s.confirms == run]
     own = next((s for s in runs if s.run == run), None)
     later = runs[runs.index(own) + 1 :] if own else []
     near = [s.run for s in later if own and s.at - own.at <= SAME_NIGHT_SECONDS and s.confirms is None]
-    return next((values[found] for found in (*confirming, *near) if found in values), None)
+    return [found for found in (*confirming, *near) if found in values]
 
 
 def _bearing(found: Regression, call: SeriesCall, tonight: Night, scale: Scale, limits: Sequence[Limit]) -> Regression:
     """What the call means for what is asked. Far below a `max`, worse is only slower; a drop that might hide decides
     only where it would break a limit.
     """
-    measured = [value for value in (tonight.value, tonight.again) if value is not None]
-    far = all(limit.max is not None and scale.back(min(measured)) < _FAR * limit.max for limit in limits)
+    far = all(limit.max is not None and scale.back(min(tonight.measured)) < _FAR * limit.max for limit in limits)
     if far and found.status in _BAD:
         why = f"{found.reason.partition(': ')[2]}, and still under a tenth of the limit"
         return found.model_copy(
@@ -397,6 +407,9 @@ def _regression(measurement: Measurement, call: SeriesCall, scale: Scale, opened
     )
 
 
+_TIMES = ("", "once", "twice", "three times")
+
+
 def _reason(call: SeriesCall, ratio: float | None, least: float | None, scale: Scale, opened: str) -> str:
     normal = "the pinned nights" if call.pinned else f"the last {call.nights} nights"
     if call.state is SeriesState.WARMING:
@@ -406,7 +419,7 @@ def _reason(call: SeriesCall, ratio: float | None, least: float | None, scale: S
         seen = f"a drop of less than {_amount(least, scale)} would not be seen"
         return f"{Code.UNDETECTABLE}: {seen}, so noisy are {normal}"
     if call.state is SeriesState.SUSPECT:
-        return f"{Code.SUSPECT}: {_amount(ratio, scale)} worse than {normal}, measured once"
+        return f"{Code.SUSPECT}: {_amount(ratio, scale)} worse than {normal}, measured {_TIMES[call.measured]}"
     if call.unmended:
         return f"{Code.REGRESSED}: worse than {normal} for {call.unmended} nights, and no good night since"
     if call.declined:
@@ -414,7 +427,8 @@ def _reason(call: SeriesCall, ratio: float | None, least: float | None, scale: S
     if call.state is SeriesState.REGRESSED and call.since > 1:
         return f"{Code.REGRESSED}: worse than {normal} for {call.since} nights in the mean"
     if call.state is SeriesState.REGRESSED:
-        return f"{Code.REGRESSED}: {_amount(ratio, scale)} worse than {normal}, in two separate measurements"
+        separate = "three" if call.measured > 2 else "two"
+        return f"{Code.REGRESSED}: {_amount(ratio, scale)} worse than {normal}, in {separate} separate measurements"
     return ""
 
 

@@ -29,6 +29,11 @@ def _track(
     return track
 
 
+def _measured(values: Sequence[float]) -> Night:
+    first, again, third, *_ = *(UP.of(value) for value in values), None, None
+    return Night(first, again, third)
+
+
 def _enter(track: Track, *ratios: float) -> list[SeriesCall]:
     return [track.enter(Night(track.scale.of(1e9 * ratio))) for ratio in ratios]
 
@@ -85,6 +90,17 @@ def test_a_second_measurement_of_the_night_confirms_or_clears_it() -> None:
     assert track.judge(Night(bad)).state is SeriesState.SUSPECT
     assert track.judge(Night(bad, bad)).state is SeriesState.REGRESSED
     assert track.judge(Night(bad, good)).state is SeriesState.OK
+
+
+def test_a_third_measurement_decides_what_two_leave_open() -> None:
+    """Two that are bad by little stayed suspect, whatever else was measured."""
+    track = _track(30, spread=0.03)
+    bad, good, far = UP.of(0.905e9), UP.of(0.97e9), UP.of(0.75e9)
+    assert track.judge(Night(bad, bad)).state is SeriesState.SUSPECT
+    assert track.judge(Night(bad, bad, bad)).state is SeriesState.REGRESSED
+    assert track.judge(Night(bad, bad, good)).state is SeriesState.OK
+    assert track.judge(Night(bad, bad, UP.of(0.948e9))).state is not SeriesState.REGRESSED
+    assert track.judge(Night(far, far, good)).state is SeriesState.REGRESSED  # out of all doubt without a third
 
 
 @pytest.mark.parametrize("scale", [UP, DOWN])
@@ -280,9 +296,10 @@ def test_a_scale_goes_there_and_back(value: float, drop: float, scale: Scale) ->
 
 @given(
     st.lists(st.floats(0.5, 2.0), min_size=8, max_size=40),
-    *(st.floats(0.2, 2.0), st.floats(0.5, 1.0), st.floats(0.2, 2.0)),
+    st.lists(st.floats(0.2, 2.0), min_size=3, max_size=3),
+    *(st.floats(0.5, 1.0), st.sampled_from([0, 1, 2])),
 )
-def test_worse_is_never_judged_better(nights: list[float], tonight: float, factor: float, again: float) -> None:
+def test_worse_is_never_judged_better(nights: list[float], tonight: list[float], factor: float, at: int) -> None:
     """Making one measurement worse never makes its word milder (`undetectable` stands beside `ok`)."""
     order = {
         SeriesState.OK: 0,
@@ -294,11 +311,10 @@ def test_worse_is_never_judged_better(nights: list[float], tonight: float, facto
     track = Track(Policy(), UP)
     for value in nights:
         track.enter(Night(UP.of(value)))
-    before, after = (track.judge(Night(UP.of(value))) for value in (tonight, tonight * factor))
-    assert order[after.state] >= order[before.state]
-    pairs = [Night(UP.of(tonight), UP.of(again)), Night(UP.of(tonight * factor), UP.of(again))]
-    before, after = (track.judge(night) for night in pairs)
-    assert order[after.state] >= order[before.state]
+    worse = [value * factor if each == at else value for each, value in enumerate(tonight)]
+    for times in (1, 2, 3):
+        before, after = (track.judge(_measured(one[:times])) for one in (tonight, worse))
+        assert order[after.state] >= order[before.state]
 
 
 def test_an_outlier_that_ends_a_shift_is_no_milder_than_a_smaller_one() -> None:

@@ -1,4 +1,4 @@
-"""The second look, precision and what `bench run` was asked, without a measurement."""
+"""The second and third look, precision and what `bench run` was asked, without a measurement."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def _judged(found: dict[str, Any], profile: Profile) -> Run:
     return run.model_copy(update={"verdicts": (judge(run, profile),)})
 
 
-class SecondLook:
-    """A store of good nights, a first run, and a second measurement that reads as told, or fails (None)."""
+class FurtherLooks:
+    """A store of good nights, a first run, and further measurements that read as told, or fail (None)."""
 
-    def __init__(self, root: Path, patch: pytest.MonkeyPatch, first: float, second: float | None) -> None:
-        self.root, self.second = root, second
+    def __init__(self, root: Path, patch: pytest.MonkeyPatch, first: float, *further: float | None) -> None:
+        self.root, self.further = root, list(further)
         patch.setattr(tools, "pause", self.pause)
         patch.setattr(tools, "run", self.run)
         self.profile = _profile()
@@ -62,15 +62,16 @@ class SecondLook:
         self.pauses = 0
 
     def run(self, argv: Sequence[str], **_: object) -> Completed:
-        assert self.pauses == 1  # the node rests before it is measured again
         self.measured.append([value for option, value in pairwise(argv) if option == "--probe"])
         assert ("--confirms", self.first.id) in list(pairwise(argv))
         assert ("--results", str(self.root)) in list(pairwise(argv))
-        if self.second is None:
+        assert self.pauses == len(self.measured)  # the node rests before it is measured again
+        if (value := self.further[len(self.measured) - 1]) is None:
             raise Failed(Code.TOOL_OUTPUT, "it ended before there was a figure")
         request = {**document(0, [])["request"], "options": {"confirms": self.first.id}}
-        found = [measurement(READ, 1e9 * self.second, SEQUENTIAL)]
-        store(self.root, document(99, found, request=request, at=START.replace(day=15, hour=3)))
+        found = [measurement(READ, 1e9 * value, SEQUENTIAL)]
+        at = START.replace(day=15, hour=3, minute=len(self.measured))
+        store(self.root, document(99 + len(self.measured), found, request=request, at=at))
         return Completed(tuple(argv), 0, "", "", 1.0)
 
     def pause(self, seconds: float, _: Signals) -> None:
@@ -82,31 +83,36 @@ class SecondLook:
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "decision", "state"),
+    ("values", "decision", "state"),
     [
-        (0.75, 0.75, "NO-GO", "regressed"),
-        (0.75, 1.0, "GO", "ok"),
-        (0.75, None, "INCONCLUSIVE", "suspect"),  # the second measurement failed: nothing is confirmed or cleared
+        ((0.75, 0.75), "NO-GO", "regressed"),
+        ((0.75, 1.0), "GO", "ok"),
+        ((0.75, None), "INCONCLUSIVE", "suspect"),  # the second measurement failed: nothing is confirmed or cleared
+        ((0.945, 0.945, 0.90), "NO-GO", "regressed"),  # two that are bad by little: was INCONCLUSIVE, whatever came
+        ((0.945, 0.945, 1.0), "GO", "ok"),
+        ((0.945, 0.945, None), "INCONCLUSIVE", "suspect"),
     ],
 )
 def test_what_is_worse_is_measured_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: float, second: float | None, decision: str, state: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: Sequence[float | None], decision: str, state: str
 ) -> None:
-    look = SecondLook(tmp_path, monkeypatch, first, second)
+    first, *further = values
+    assert first is not None
+    look = FurtherLooks(tmp_path, monkeypatch, first, *further)
     compared = look.confirm()
-    assert look.measured == [["storage"]]
+    assert look.measured == [["storage"]] * len(further)
     assert compared.run.verdicts[0].decision == decision
     assert next(entry for entry in compared.regressions if entry.metric == READ).status == state
 
 
 def test_what_is_well_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    look = SecondLook(tmp_path, monkeypatch, 1.0, 1.0)
+    look = FurtherLooks(tmp_path, monkeypatch, 1.0, 1.0)
     assert look.confirm().run.verdicts[0].decision == "GO"
     assert (look.measured, look.pauses) == ([], 0)
 
 
 def test_a_regression_lowers_the_score_and_names_its_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    verdict = SecondLook(tmp_path, monkeypatch, 0.75, 0.75).confirm().run.verdicts[0]
+    verdict = FurtherLooks(tmp_path, monkeypatch, 0.75, 0.75).confirm().run.verdicts[0]
     assert verdict.score == pytest.approx(75.0, abs=4.0)
     assert [finding.status for finding in verdict.findings] == ["fail", "pass"]
     assert (verdict.findings[0].reason or "").startswith("regressed: ")
