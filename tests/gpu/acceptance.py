@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import math
 import os
 import shutil
 import signal
@@ -340,16 +341,32 @@ def pack(out: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def _steps(text: str) -> list[str]:
+    names = [step.name for step in STEPS]
+    if unknown := set(text.split(",")) - set(names):
+        raise argparse.ArgumentTypeError(f"there is no step {', '.join(sorted(unknown))}; there are {','.join(names)}")
+    return text.split(",")
+
+
+def _seconds(text: str) -> float:
+    if not 0 < float(text) < math.inf:
+        raise ValueError(text)
+    return float(text)
+
+
 def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="tools/gpu-acceptance", description=__doc__)
     parser.add_argument("out", type=Path, help="an empty folder for all that is found")
     parser.add_argument("--accelerator", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--seconds", type=float, default=720.0, help="the time that all steps have together")
+    parser.add_argument("--seconds", type=_seconds, default=720.0, help="the time that all steps have together")
     parser.add_argument("--storage", type=Path, default=ROOT, help="a folder on a disk")
-    parser.add_argument("--only", type=lambda text: text.split(","), help=",".join(step.name for step in STEPS))
+    parser.add_argument("--only", type=_steps, help=",".join(step.name for step in STEPS))
     asked = parser.parse_args(words)
     asked.out = asked.out.resolve()
-    asked.out.mkdir(parents=True, exist_ok=True)
+    try:
+        asked.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(str(error))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     began = time.monotonic()
     results: dict[str, Result] = {}

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bench.model import Decision, Status
-from tests.gpu.acceptance import CLAIMS, STEPS, Found, Result, claims
+from tests.gpu.acceptance import CLAIMS, STEPS, Found, Result, claims, main
 from tests.probes.gpu.conftest import PYTHONPATH, Fake, fake, new_driver
 from tests.show.terminal.sample import finding, measurement, talking_run, verdict
 
@@ -60,6 +60,27 @@ def test_a_step_that_hangs_is_ended_and_all_within_the_time(tmp_path: Path, fake
     assert outcomes(document) == {step.name: "timed_out" if step.name == "driver" else "skipped" for step in STEPS}
     assert document["seconds"] < 16 + 10, "with the time to end in"
     assert {claim["holds"] for claim in document["claims"]} == {None}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(("--only", "driver,nonesuch"), "there is no step nonesuch"), (("--seconds", "0"), "--seconds"),
+     (("--seconds", "nan"), "--seconds"), (("--accelerator", "tpu"), "tpu")],
+)  # fmt: skip
+def test_what_cannot_be_asked_is_status_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], said: str
+) -> None:
+    """A step that is not there was left out: nothing was asked, nothing failed, status 0."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(tmp_path / "out"), *words])
+    assert ended.value.code == 2 and said in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_a_place_that_is_no_folder_is_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(SystemExit) as ended:
+        main([str(tmp_path / "out")])
+    assert ended.value.code == 2 and "out" in capsys.readouterr().err and (tmp_path / "out").read_text() == "mine"
 
 
 def found(**figures: Any) -> Found:
