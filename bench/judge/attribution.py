@@ -142,7 +142,7 @@ def _attribute_path(arms: _Arms, limit: float) -> Attribution:
     explanation = _undecided(arms.doubt) if arms.doubt else _sentence(answer, (c, f), limit, slower)
     advice = _advice(answer, arms.beside)
     if not arms.doubt and (why := _unsure(arms.rates, answer)):
-        explanation, advice = f"{explanation[:-1]}, which is not sure.", f"It is not sure, because {why}. {advice}"
+        explanation, advice = f"{explanation[:-1]}, but this is not sure.", f"It is not sure, because {why}. {advice}"
     return _explained(answer, explanation, advice)
 
 
@@ -248,17 +248,16 @@ def _sentence(answer: Attribution, rates: tuple[float, float], limit: float, slo
     if demand is None or supply is None:
         (demand, supply), unit = rates, "samples_per_second"
     needs, gets, idle = human(demand, unit, 2), human(supply, unit, 2), f"stands idle {lost} of the time"
-    alone = "and would for {} through this alone"
     match answer.bottleneck:
         case "storage":
             verb = "starves" if answer.starved else "seems to starve"
             return f"Storage {verb} the accelerator: it needs {needs} and gets {gets}, so it {idle}."
         case "preprocess":
-            part = alone.format(_percent(answer.components.preprocess))
-            return f"Decoding starves the accelerator, not storage: it {idle}, {part}."
+            part = _alone(answer.components.preprocess, answer)
+            return f"Decoding starves the accelerator, not storage: it {idle}{part}."
         case "transfer":
-            part = alone.format(_percent(answer.components.transfer))
-            return f"The copy to the accelerator starves it: it {idle}, {part}."
+            part = _alone(answer.components.transfer, answer)
+            return f"The copy to the accelerator starves it: it {idle}{part}."
         case "loader":
             return (
                 f"The loader starves the accelerator: storage can deliver {gets} of the {needs} that it needs, but the "
@@ -275,6 +274,13 @@ def _sentence(answer: Attribution, rates: tuple[float, float], limit: float, slo
         f"The accelerator {idle}, mostly for storage, which is too little to call it starved (the limit is "
         f"{_percent(limit)})."
     )
+
+
+def _alone(part: float | None, answer: Attribution) -> str:
+    """What one part would cost by itself; nothing where noise makes it more than the whole."""
+    if part is None or part > (answer.starvation_ratio or 0.0):
+        return ""
+    return f", and would for {_percent(part)} through this alone"
 
 
 def _percent(ratio: float | None) -> str:

@@ -9,6 +9,7 @@ from bench.model import Code, Finding, Outcome, Run, code_of
 from bench.show import wording
 
 GPU, PEER = "a GPU", "a peer"
+NOT_ASKED = "not asked"
 _NO_GPU = {
     *(Code.NVML_MISSING, Code.NO_GPU, Code.NO_CUDA, Code.CUDA_UNAVAILABLE, Code.TORCH_WITHOUT_CUDA, Code.EMULATED),
 }
@@ -49,7 +50,7 @@ class Absent:
     def cause(self, finding: Finding) -> str:
         """Why a gate has no figure, in words that gates with the same fate share."""
         if not wording.asked(finding):
-            return f"not asked ({wording.reason_text(finding.reason)})"
+            return f"{NOT_ASKED} ({wording.reason_text(finding.reason)})"
         if need := self.needs(finding):
             return f"needs {self.words(need)}"
         code, probe = code_of(finding.reason), self.owners.get(finding.metric)

@@ -271,7 +271,7 @@ class _Made:
         for verdict, column in zip(self.run.verdicts, columns(names), strict=True):
             required = [f for f in verdict.findings if f.required]
             because, more = self._because(required)
-            if verdict.required is not None:
+            if verdict.required is not None and verdict.measured:
                 more = (*more, wording.shown_of(verdict))
             yield Answer(clean(verdict.profile, 60), column, verdict.decision, because, more)
 
@@ -319,7 +319,10 @@ class _Made:
         end = sentence.find(". ")
         first = sentence if end < 0 else sentence[: end + 1]
         counts = found.valid or found.bottleneck == "undetermined"
-        return f"{self._of_all(found)}{first}" if counts else f"Does not count: {first}"
+        if not counts:
+            return f"Does not count: {first}"
+        together = self._of_all(found)
+        return f"{together} Fed alone, {first[:1].lower()}{first[1:]}" if together else first
 
     def _of_all(self, found: Attribution) -> str:
         """What all accelerators of the node need of the path that one was fed from; empty where one is all."""
@@ -328,9 +331,8 @@ class _Made:
         if number == 1 or not found.valid or demand is None or supply is None:
             return ""
         need, gets = human(min(number * demand, _LARGEST), unit, 2), human(supply, unit, 2)
-        return (
-            f"All {number} accelerators need {need}, and {clean(found.path or 'storage', 60)} delivers {gets}. Each: "
-        )
+        only = "only " if supply < number * demand else ""
+        return f"All {number} accelerators need {need}, and {clean(found.path or 'storage', 60)} delivers {only}{gets}."
 
 
 def _doubted(finding: Finding) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import secrets
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -139,7 +140,7 @@ def sweep(folder: Path, now: float | None = None) -> int:
 
 
 def _temp_name(name: str) -> str:
-    return f".{name}.{os.urandom(4).hex()}.tmp"
+    return f".{name}.{secrets.token_hex(4)}.tmp"
 
 
 def _written(folder: Path, fd: int, name: str, data: bytes) -> str:

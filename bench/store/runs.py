@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import secrets
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -49,7 +50,7 @@ class Store:
         """An id for a new run: twelve hex digits. Among a million runs two collide with a chance below 0.2 %, and then
         only matter if they also began in the same second on the same host.
         """
-        return os.urandom(6).hex()
+        return secrets.token_hex(6)
 
     def folder(self, hostname: str) -> Path:
         """Where the runs of that node lie."""

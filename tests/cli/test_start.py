@@ -53,7 +53,26 @@ def test_judging_a_stored_run_needs_of_a_probe_only_its_declaration(tmp_path: Pa
     assert {"probes.feed.probe", "probes.inference.probe", "probes.endpoint.probe", "probes.rdma"} <= loaded
     measures = ("parse", "records", "events", "load", "link", "protocol", "sampler", "echo", "bandwidth", "iperf3")
     assert not {name for name in loaded if name.startswith("probes.") and name.rpartition(".")[2] in measures}
-    assert not loaded & {"asyncio", "ssl", "probes.common.nvml", "probes.expect.inventory"}
+    unused = {"asyncio", "ssl", "logging", "probes.common.nvml", "probes.expect.inventory"}
+    unused |= {"bench.measure.recording", "bench.measure.tools", "bench.measure.runner", "bench.workflows.nightly"}
+    unused |= {"rich._emoji_codes", "rich.markdown", "rich.live", "rich.progress", "pygments"}
+    assert not loaded & unused
+
+
+def test_a_stored_run_builds_no_model_that_is_not_used(tmp_path: Path) -> None:
+    """What is not read (services, fio's output) is declared and no more, and nothing is looked through at the end."""
+    recorded = Path(__file__).parents[1] / "recorded/runs/feed.json"
+    (tmp_path / "run.json").write_bytes(recorded.read_bytes())
+    code = (
+        "import sys, gc\nsys.argv = ['bench', 'gate', 'run.json', '--results', '.', '--quiet']\n"
+        "from bench.__main__ import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "from probes.service.plan import Service\nfrom probes.storage.fio import _Output\nfrom bench.model import Run\n"
+        "print(Run.__pydantic_complete__, Service.__pydantic_complete__, _Output.__pydantic_complete__)\n"
+        "print(gc.get_freeze_count() > 10_000)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert done.stdout.splitlines()[-2:] == ["True False False", "True"]
 
 
 def test_help_does_not_even_load_the_probes(tmp_path: Path) -> None:

@@ -289,6 +289,15 @@ def test_ways_that_are_no_faster_leave_the_path_as_the_limit() -> None:
     assert "page cache" in answer.explanation
 
 
+def test_a_part_that_noise_makes_larger_than_the_whole_is_not_told() -> None:
+    """A node without a GPU was told: idle 24 % of the time, and would for 81 % through this alone."""
+    loses = {"resident": 100.0, "transfer": 100.0, "fetch": 500.0}
+    odd = of(*arms(**loses, preprocess=19.0, storage=76.0))
+    assert odd.bottleneck == "preprocess" and "stands idle 24 % of the time (" in odd.explanation
+    whole = of(*arms(**loses, preprocess=19.0, storage=18.0))
+    assert "idle 82 % of the time, and would for 81 % through this alone" in whole.explanation
+
+
 def test_a_decode_that_lacks_cores_says_how_many() -> None:
     slow = {"resident": 100.0, "transfer": 100.0, "preprocess": 50.0, "fetch": 300.0, "storage": 50.0}
     cores = [

@@ -144,7 +144,9 @@ def test_starvation_is_one_sentence_and_says_when_it_does_not_count() -> None:
 
 def test_of_several_accelerators_the_sentence_tells_what_all_need() -> None:
     told = of(recorded("gpu")).starvation
-    assert told.startswith("All 2 accelerators need 420 MB/s, and /mnt delivers 1.2 GB/s. Each: Nothing starves the ")
+    assert told.startswith(
+        "All 2 accelerators need 420 MB/s, and /mnt delivers 1.2 GB/s. Fed alone, nothing starves the "
+    )
 
 
 # --- next

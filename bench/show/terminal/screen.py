@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, TextIO
 
 from bench.measure.probe import Probe
 from bench.model import Decision, Run
+from bench.show.absent import NOT_ASKED
 from bench.show.matrix import Answer, Cell, Mark, Matrix, Row, matrix
 from bench.show.terminal.console import console, is_colourful
 from bench.show.text import cells, clean, fold, hang
+from bench.show.wording import plural
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -31,7 +33,7 @@ _LEAST_NAME, _LEAST_GATE = 16, 26
 _LEAST_REASON = 40
 _MARK_CELLS = 6
 _GAP = 2
-_MOST_NOTES, _NOTE = 2, "Note: "
+_NOTE_LINES, _NOTE = 2, "Note: "
 _STEP = 5
 _LONGEST_CAUSE = 34
 _MEANING = {
@@ -171,22 +173,32 @@ class Screen:
             yield _lines([" " * _STEP + line for line in fold(step.told, self.width - _STEP)])
 
     def missing(self) -> Iterator[RenderableType]:
+        """By cause; of the gates that do not ask this node only how many, and why."""
         found = () if self.all_gates else self.found.missing
         if found:
             yield _lines(["Not measured"], "bold")
-        for one in found:
+        asked = [one for one in found if not one.cause.startswith(NOT_ASKED)]
+        for one in asked:
             yield _lines(hang(f"{one.cause}: {', '.join(one.names)}", self.width))
             if one.mend:
                 yield _lines(hang(f"fix: {one.mend}", self.width, 2 * _GAP))
+        if others := [one for one in found if one not in asked]:
+            gates = plural(sum(len(one.names) for one in others), "gate")
+            whys = "; ".join(one.cause.removeprefix(NOT_ASKED).strip(" ()") for one in others)
+            yield _lines(hang(f"not asked of this node: {gates} ({whys})", self.width))
 
     def notes(self) -> Iterator[RenderableType]:
-        notes = self.found.notes if self.all_gates else self.found.notes[:_MOST_NOTES]
-        hidden = len(self.found.notes) - len(notes)
-        for at, note in enumerate(notes, 1):
-            more = f" ({hidden} more: --all-gates)" if hidden and at == len(notes) else ""
-            room = self.width - len(more) - 2 * _GAP
-            text = note if self.all_gates else clean(note, room - len(_NOTE))
-            yield _lines(hang(f"{_NOTE}{text}{more}", self.width, 0))
+        """Whole ones, as many as fit into two lines; the first in any case, cut where it is a page."""
+        lines: list[str] = []
+        for at, note in enumerate(self.found.notes):
+            text = note if self.all_gates else clean(note, 3 * _WIDE)
+            folded = hang(f"{_NOTE}{text}", self.width, 0)
+            if lines and len(lines) + len(folded) > _NOTE_LINES and not self.all_gates:
+                lines += hang(f"{plural(len(self.found.notes) - at, 'more note')}: --all-gates", self.width, 0)
+                break
+            lines += folded
+        if lines:
+            yield _lines(lines)
 
 
 def _lines(lines: Iterable[str], style: str = "", end: str = "\n") -> Text:

@@ -169,7 +169,7 @@ def test_quiet_shows_no_view(replayed: list[str], tmp_path: Path) -> None:
 def test_a_run_on_a_terminal_ends_with_its_screen(replayed: list[str]) -> None:
     written, process = on_terminal(100, replayed)
     assert process.returncode == 1
-    assert lines(written)[-1].startswith("Note: feed: ") and "Next" in lines(written)
+    assert lines(written)[-1].endswith(" more notes: --all-gates") and "Next" in lines(written)
 
 
 def test_a_further_round_that_is_skipped_takes_nothing_out_of_the_matrix() -> None:

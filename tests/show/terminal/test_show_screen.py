@@ -132,8 +132,17 @@ def test_notes_are_few_unless_all_are_wanted() -> None:
         probe="a", outcome=Outcome.OK, measurements=(READ,), warnings=tuple(f"doubt {n}" for n in range(9))
     )
     run = cpu_run(results=(noisy,))
-    assert "Note: a: doubt 0 Note: a: doubt 1 (7 more: --all-gates)" in told(run) and "doubt 2" not in told(run)
+    assert "Note: a: doubt 0 Note: a: doubt 1 7 more notes: --all-gates" in told(run) and "doubt 2" not in told(run)
     assert "doubt 8" in told(run, all_gates=True)
+
+
+@pytest.mark.parametrize("width", [100, 80, 60, 40])
+def test_a_note_that_is_shown_is_whole(width: int) -> None:
+    long = " ".join(f"word{n}" for n in range(40))
+    noisy = ProbeResult(probe="a", outcome=Outcome.OK, measurements=(READ,), warnings=(long, "short"))
+    text = screen(cpu_run(results=(noisy,)), width)
+    assert long in " ".join(text.split()) and "1 more note: --all-gates" in text and "..." not in text
+    assert max(map(len, text.splitlines())) <= width
 
 
 def test_a_run_that_is_not_judged_says_so() -> None:
@@ -333,5 +342,6 @@ def test_a_gate_that_does_not_ask_this_node_is_listed_with_why() -> None:
     reason = "not_applicable: this node has no RDMA"
     gate = finding("rdma_write_bytes_per_second", Status.NO_DATA, required=False, reason=reason, min=1e9)
     one = cpu_run(results=(), verdicts=(verdict("training", Decision.INCONCLUSIVE, 0.0, (gate,)),))
-    assert "Not measured not asked (this node has no RDMA): RDMA write" in told(one)
+    assert "Not measured not asked of this node: 1 gate (this node has no RDMA)" in told(one)
+    assert "not asked (this node has no RDMA)" in told(one, all_gates=True)
     assert "no gate decides" in told(one)
