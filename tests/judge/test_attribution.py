@@ -291,10 +291,9 @@ def test_ways_that_are_no_faster_leave_the_path_as_the_limit() -> None:
 
 def test_a_part_that_noise_makes_larger_than_the_whole_is_not_told() -> None:
     """A node without a GPU was told: idle 24 % of the time, and would for 81 % through this alone."""
-    loses = {"resident": 100.0, "transfer": 100.0, "fetch": 500.0}
-    odd = of(*arms(**loses, preprocess=19.0, storage=76.0))
+    odd = of(*arms(resident=100.0, transfer=100.0, preprocess=19.0, fetch=500.0, storage=76.0))
     assert odd.bottleneck == "preprocess" and "stands idle 24 % of the time (" in odd.explanation
-    whole = of(*arms(**loses, preprocess=19.0, storage=18.0))
+    whole = of(*arms(resident=100.0, transfer=100.0, preprocess=19.0, fetch=500.0, storage=18.0))
     assert "idle 82 % of the time, and would for 81 % through this alone" in whole.explanation
 
 
