@@ -130,7 +130,9 @@ def applies(run: Run, gate: Gate) -> bool | None:
     if gate.when is None:
         return True
     if gate.when in ("endpoint", "no_endpoint"):
-        return (ENDPOINT in run.request.options) is (gate.when == "endpoint")
+        named = ENDPOINT in run.request.options
+        beside = gate.when == "no_endpoint" and bool(run.find(gate.metric, **gate.labels))  # asked for by --probe
+        return beside or named is (gate.when == "endpoint")
     rdma = has_rdma(run)
     return None if rdma is None else rdma is (gate.when == "rdma")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bench.judge.gate import ENDPOINT
 from bench.measure.probe import Probe
 from bench.model import Code, Finding, Outcome, Run, code_of
 from bench.show import wording
@@ -56,10 +57,17 @@ class Absent:
         code, probe = code_of(finding.reason), self.owners.get(finding.metric)
         if code in wording.OF_A_PROBE:
             inner = (finding.reason or "").partition(": ")[2]
+            if code_of(inner) is Code.NOT_ASKED_FOR and self.beside_a_server(probe):
+                return "left to the server, which has the cards for itself (--endpoint)"
             return self.why(code.removeprefix("probe_"), inner)
         if code is Code.NOT_MEASURED and self.measured(probe):
             return f"{probe} has no such figure at effort {self.run.request.effort.value}"
         return wording.reason_text(finding.reason) or "no reason was given"
+
+    def beside_a_server(self, probe: str | None) -> bool:
+        """Was it left out because a server was named, which has the node's cards for itself?"""
+        known = self.probes.get(probe or "")
+        return known is not None and known.on_cards and ENDPOINT in self.run.request.options
 
     def measured(self, probe: str | None) -> bool:
         return any(result.probe == probe and result.outcome is Outcome.OK for result in self.run.results)

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from bench.judge.gate import ENDPOINT
 from bench.measure.budget import WHOLE, WHOLE_WITH_PEER
 from bench.measure.probe import Option, Probe
 from bench.model import Code, Effort, Finding, Request, Status, code_of
@@ -14,6 +15,8 @@ from bench.show.names import duration, gate_name
 from bench.show.text import clean
 
 MOST_STEPS = 5
+#: Of what a server's presence left out.
+_BESIDE = "decides {}, once, before the server starts: beside it nothing shows whether its cards wait for data"
 #: What stands for a card that training could have, on a node without one.
 _EMULATED = "emulated:unet3d-h100"
 
@@ -71,11 +74,21 @@ class _Steps:
             if more := {Effort.QUICK: Effort.STANDARD, Effort.STANDARD: Effort.THOROUGH}.get(self.run.request.effort):
                 yield self.again([probe], more, f"measures {_list(found)}")
         quiet = [p for p, found in left if self._skipped(p)]
-        if quiet:
-            names = [f for p, found in left if p in quiet for f in found]
-            yield self.again(quiet, self.run.request.effort, f"measures {_list(names)}")
+        beside = [p for p in quiet if self.absent.beside_a_server(p)]
+        others = [p for p in quiet if p not in beside]
+        for chosen, what in ((beside, _BESIDE), (others, "measures {}")):
+            if names := [f for p, found in left if p in chosen for f in found]:
+                yield self.again(chosen, self.run.request.effort, what.format(_list(names)))
         if any(probe not in quiet for probe, _ in left):
             yield Step("bench doctor", "says what is missing here, and the command that installs it", 10.0)
+
+    def _of_others(self, names: Sequence[str]) -> Request:
+        """The request, without what was said of a server where these probes were left out beside it."""
+        request = self.run.request
+        if not any(map(self.absent.beside_a_server, names)):
+            return request
+        servers = {option.name for p in self.probes.values() if p.needs == ENDPOINT for option in p.options}
+        return request.model_copy(update={"options": {k: v for k, v in request.options.items() if k not in servers}})
 
     def _skipped(self, probe: str) -> bool:
         codes = {code_of(result.reason) for result in self.run.results if result.probe == probe}
@@ -104,7 +117,7 @@ class _Steps:
 
     def again(self, names: Sequence[str], effort: Effort, purpose: str, more: str = "") -> Step:
         """Run these probes once more; the whole run where one of them only watches others."""
-        request = self.run.request.model_copy(update={"effort": effort})
+        request = self._of_others(names).model_copy(update={"effort": effort})
         whole = any(self.probes[name].watch for name in names)
         seconds = (WHOLE_WITH_PEER if request.peers else WHOLE)[effort]
         if not whole:
@@ -132,7 +145,7 @@ def _options(probes: Iterable[Probe], request: Request) -> Iterator[str]:
         for option in probe.options:
             given = request.options.get(f"{probe.name}.{option.name}", request.options.get(option.name))
             if isinstance(given, str) and option.typed:
-                yield from (f"--{option.name} {_word(word)}" for word in _typed(option, given))
+                yield from (f"--{option.name.replace('_', '-')} {_word(word)}" for word in _typed(option, given))
             elif isinstance(given, str) and len(given) <= _MOST_OPTION:
                 yield f"--option {_word(f'{probe.name}.{option.name}={given}')}"
 

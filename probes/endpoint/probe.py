@@ -156,6 +156,11 @@ def doctor(tools: Tools, request: Request) -> Sequence[Check]:
     ]
 
 
+def _word(text: str) -> list[str]:
+    """These options are flags of `bench run`: one word each."""
+    return [text]
+
+
 def _key_file(text: str) -> str:
     """The file's absolute name. Raises ValueError."""
     return str(Path(text).absolute())
@@ -210,14 +215,15 @@ PROBE = Probe(
     order=45,
     guards_itself=True,
     options=(
-        Option("endpoint", "an OpenAI-compatible server, http://HOST:8000 say", type=address, quotable=False),
-        Option("endpoint_model", "one of the server's models; default: the first that it lists"),
+        Option("endpoint", "an OpenAI-compatible server, http://HOST:8000 say", type=address, quotable=False,
+               typed=_word),
+        Option("endpoint_model", "one of the server's models; default: the first that it lists", typed=_word),
         Option("endpoint_key_file", f"a file with the server's key; default: {KEY_VARIABLE} in the environment",
-               type=_key_file, check=lambda file: key_in(Path(file)), affects_comparability=False),
+               type=_key_file, check=lambda file: key_in(Path(file)), affects_comparability=False, typed=_word),
         Option("endpoint_max_rate", "requests a second that the server is asked for at most",
-               type=positive_number, default=DEFAULT_MAX_RATE, affects_comparability=False),
+               type=positive_number, default=DEFAULT_MAX_RATE, affects_comparability=False, typed=_word),
         Option("endpoint_shared_prefix", "tokens at the beginning of each prompt that are always the same",
-               type=positive_integer),
+               type=positive_integer, typed=_word),
         Option("prompt_tokens", "tokens of a prompt", type=positive_integer, default=128),
         Option("output_tokens", "tokens of an answer", type=positive_integer, default=64),
         Option("request_timeout", "seconds after which a request is too slow", type=positive_number, default=30.0),

@@ -116,6 +116,36 @@ def test_without_nvml_no_go(name: str) -> None:
     assert judge(node(*rest), profile).decision is Decision.INCONCLUSIVE
 
 
+def beside_a_server(name: str, *more: Measurement) -> Run:
+    """A node whose cards are a server's: what the feed and our own load would say is not there, all else is kept."""
+    absent = {"starvation_ratio", "storage_headroom_ratio"}
+    asked = [gate for gate in shipped(name).gates if gate.when in (None, "endpoint") and gate.metric not in absent]
+    found = [keeping(gate) for gate in asked if gate.metric != "accelerator_mismatched_values"]
+    one = node(*found, *more)
+    return one.model_copy(update={"request": one.request.model_copy(update={"options": {"endpoint": "http://s"}})})
+
+
+def test_a_server_can_be_go_in_real_time() -> None:
+    profile = shipped("realtime-inference")
+    assert judge(beside_a_server(profile.name), profile).decision is Decision.GO
+    wrong = measurement("accelerator_mismatched_values", 3.0)
+    assert judge(beside_a_server(profile.name, wrong), profile).decision is Decision.NO_GO, "asked for by --probe"
+
+
+def test_whether_the_cards_wait_for_data_is_not_seen_beside_a_server() -> None:
+    """Two nodes, one with storage that starves its cards: the same figures beside a server, so neither has a verdict.
+    What the feed found without it tells them apart.
+    """
+    profile = shipped("batch-inference")
+    assert judge(beside_a_server(profile.name), profile).decision is Decision.INCONCLUSIVE
+    decided = []
+    for starved in (0.02, 0.6):
+        parts = [measurement("starvation_ratio", starved, labels={"component": part}) for part in ("total", "storage")]
+        fed = [*parts, measurement("storage_headroom_ratio", 1.0 / starved)]
+        decided.append(judge(beside_a_server(profile.name, *fed), profile).decision)
+    assert decided == [Decision.GO, Decision.NO_GO]
+
+
 def test_the_real_time_budget_is_200_ms() -> None:
     parts = ("network_round_trip_seconds", "storage_read_latency_seconds", "inference_first_token_seconds")
     gates = {gate.metric: gate for gate in shipped("realtime-inference").gates}

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from bench.errors import UserError
-from bench.judge.gate import judge_gate
+from bench.judge.gate import judge, judge_gate
 from bench.judge.profile import Gate
 from bench.measure import tools
 from bench.model import Code, Effort, Outcome, ProbeResult, Request, Run, Status
+from bench.show.matrix import matrix
 from bench.workflows.catalog import declared, load_catalog
 from bench.workflows.judging import to_repeat
 from bench.workflows.request import RunOptions, request_of, why_not
@@ -273,6 +274,24 @@ def test_a_gate_of_the_server_asks_only_where_one_was_named() -> None:
     assert not finding.required and (finding.reason or "").startswith("not_applicable: ")
     busy = failed.model_copy(update={"reason": "contended: others"})
     assert "endpoint" in to_repeat(run.model_copy(update={"results": (busy,)}), catalog)
+
+
+def test_the_screen_says_what_is_left_to_the_server_and_what_decides_it(tmp_path: Path) -> None:
+    """A command without the server, and nothing of it in that: not its rate, not its limits."""
+    request = requested(asked(tmp_path, flags={"endpoint": URL, "rate": "4", "endpoint_model": "m"}))
+    left = {p.name: why_not(p, request) for p in declared().probes if p.name not in request.probes}
+    results = [ProbeResult(probe=name, outcome=Outcome.SKIPPED, reason=f"{Code.NOT_ASKED_FOR}: {why}")
+               for name, why in left.items()]  # fmt: skip
+    run = a_run(*results).model_copy(update={"request": request})
+    catalog = load_catalog(["batch-inference"])
+    judged = judge(run, catalog.profiles[0], catalog.owners_in(request))
+    shown = matrix(run.model_copy(update={"verdicts": (judged,)}), declared().probes)
+    (cause,) = (hole for hole in shown.missing if "waiting for data" in hole.names)
+    assert cause.cause == "left to the server, which has the cards for itself (--endpoint)"
+    (step,) = (step for step in shown.steps if "before the server starts" in step.purpose)
+    assert step.command == f"bench run --probe feed --effort quick --storage {tmp_path} --accelerator cpu"
+    again = [step.command for step in shown.steps if "--probe endpoint" in step.command]
+    assert all("--endpoint-model m" in command and f"--endpoint {URL}" in command for command in again)
 
 
 # --- what is sent
