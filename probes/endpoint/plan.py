@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any, Literal
@@ -83,10 +84,10 @@ def enough(effort: Effort) -> int:
 def url(base: Address, path: str) -> str:
     """Of one of the API's paths, whether or not the user named ``/v1``, or the whole path of the completions."""
     parts = base.parts
-    root = parts.path
-    for known in _PATHS.values():
-        root = root.removesuffix(known)
-    root = root if root.rsplit("/", 1)[-1].startswith("v") and root[-1:].isdigit() else f"{root}/v1"
+    whole = next((known for known in _PATHS.values() if parts.path.endswith(known)), "")
+    root = parts.path.removesuffix(whole)
+    if not whole and not re.fullmatch(r"v\d+", root.rpartition("/")[2]):
+        root += "/v1"
     return parts._replace(path=root + path).geturl()
 
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from types import SimpleNamespace
 from typing import Literal
 
@@ -153,14 +155,21 @@ class Client:
         seen.status, seen.first_byte = response.status, self.stamps.stamp()[0]
         self.ends = _ends(response) or self.ends
         if (code := of_status(response.status)) is not None:
-            seen.retry_after = _seconds(response.headers.get("Retry-After"))
-            raise Broken(code, await _said(response, code))
+            seen.retry_after = _retry_after(response.headers)
+            said = await _said(response, code)
+            if seen.retry_after is not None:
+                said = f"{said or code}; it asks to wait {seen.retry_after:g} s"
+            raise Broken(code, said)
         encoding, kind = response.headers.get("Content-Encoding", "identity"), response.content_type
         if encoding.lower() != "identity":
             raise Broken(Code.WRONG_CONTENT, f"it is encoded as {encoding}, which was not asked for")
         if kind != "text/event-stream":
-            raise Broken(Code.WRONG_CONTENT, f"it is {kind}, not text/event-stream")
-        await self._events(response, seen, _MOST_TIMES_ASKED * output + 64)
+            said = await _said(response, Code.WRONG_CONTENT)
+            raise Broken(Code.WRONG_CONTENT, f"it is {kind}, not text/event-stream{said and f': {said}'}")
+        await self._events(response, seen, most := _MOST_TIMES_ASKED * output + 64)
+        if seen.completion is not None and seen.completion > most:
+            seen.completion = None
+            raise Broken(Code.GARBLED, f"its usage says more than {most} tokens, and {output} were asked for")
         if not (seen.done or seen.finished):
             raise Broken(Code.TORN, f"the stream ended after {len(seen.chunks)} chunks, without a reason or [DONE]")
         if not seen.chunks:
@@ -250,17 +259,23 @@ async def _said(response: aiohttp.ClientResponse, code: Code) -> str:
     """What the server says of an error; never of a key that it did not take."""
     if code is Code.REDIRECTED:
         there = response.headers.get("Location", "nowhere").partition("?")[0]
-        return f"to {there}"
+        return f"to {re.sub('//[^/@]*@', '//', there)}"
     if code is Code.UNAUTHORIZED:
         return ""
-    with contextlib.suppress(Broken, ValueError, aiohttp.ClientError):
+    with contextlib.suppress(Broken, ValueError, RecursionError, aiohttp.ClientError):
         return message(json.loads(await _bounded(response)))
     return ""
 
 
-def _seconds(text: str | None) -> float | None:
-    """Of Retry-After; None where it is a date, which needs a clock that agrees."""
-    return float(text) if text and text.strip().isdigit() and len(text) < 9 else None
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds of Retry-After (RFC 9110, 10.2.3), of a date after the server's own; None where it has none."""
+    text = headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit() and len(text) < 9:
+        return float(text)
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
+        dates = [parsedate_to_datetime(one) for one in (text, headers.get("Date", ""))]
+        return max(0.0, (dates[0] - dates[1]).total_seconds())
+    return None
 
 
 def _micro(seconds: float) -> float:

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 DONE = b"[DONE]"
-_CONTENT = ("content", "reasoning_content", "reasoning", "tool_calls", "refusal")
+_CONTENT = ("content", "reasoning_content", "reasoning", "tool_calls", "function_call", "refusal")
+#: Reasons by which servers end an answer that they could not finish.
+_UNFINISHED = ("abort", "error")
 
 
 class Garbled(ValueError):
@@ -42,12 +44,16 @@ def delta(data: bytes) -> Delta:
         return Delta(error=message(value) or json.dumps(said))
     choices, usage = value.get("choices"), value.get("usage")
     if not isinstance(choices, list) and not isinstance(usage, dict):
+        if said := message(value):
+            return Delta(error=said)
         raise Garbled("an event without choices")
     found = [choice for choice in choices or () if isinstance(choice, dict)]
+    if broken := [choice["finish_reason"] for choice in found if choice.get("finish_reason") in _UNFINISHED]:
+        return Delta(error=f"finish_reason {broken[0]}")
     completion, prompt = _usage(value)
     return Delta(
         content=any(map(_content, found)),
-        finished=any(choice.get("finish_reason") is not None for choice in found),
+        finished=any(choice.get("finish_reason") for choice in found),
         completion=completion,
         prompt=prompt,
     )
@@ -75,4 +81,4 @@ def _usage(value: Mapping[str, Any]) -> tuple[int | None, int | None]:
 
 
 def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 31 else None

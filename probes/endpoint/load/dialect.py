@@ -17,6 +17,7 @@ from typing import Literal, cast
 from urllib.parse import urlsplit
 
 from bench.model import Code
+from probes.common.http import of_status
 from probes.endpoint.load.client import Broken, Client
 from probes.endpoint.plan import EXTRAS, Settings, body, completions, prompt, url
 from probes.endpoint.records import Answer, Opened, Place
@@ -25,6 +26,7 @@ Api = Literal["chat", "completions"]
 _LOADING = 503  # while a model is loaded (llama.cpp, vLLM behind a router, TGI)
 _ASK_AGAIN_SECONDS = 1.0
 _NOT_TAKEN = (400, 422)
+_MOST_WORDS = 8.0  # of a token, or the other way round; a chat template has some tokens of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +63,10 @@ async def opened(client: Client, settings: Settings) -> tuple[Dialect, Opened]:
         if answer.code != Code.NOT_FOUND or _of_model(answer, model):
             break
     if answer.code is not None:
-        raise _refused(answer, model, listed)
+        refused = _refused(answer, model, listed)
+        raise Broken(refused.code, client.secrets.clean(refused.detail))
     ratio = settings.prompt_tokens / answer.prompt if answer.prompt else None
+    ratio = ratio if ratio and 1 / _MOST_WORDS < ratio < _MOST_WORDS else None  # else it counts something else
     scaled = Dialect(where, api, model, extras, _scaled(words, ratio), _scaled(settings.shared_prefix, ratio),
                      settings.output_tokens)  # fmt: skip
     seconds, (place, peer) = loop.time() - began, await _placed(client, settings.peers)
@@ -99,12 +103,17 @@ async def _loaded(client: Client, dialect: Dialect, draw: random.Random) -> Answ
 
 async def _models(client: Client, settings: Settings) -> list[str]:
     """The names of the server's models; none where it does not list them."""
-    status, text = await client.small("GET", url(settings.address, "/models"))
-    if status in (401, 403):
-        raise Broken(Code.UNAUTHORIZED)
+    until = asyncio.get_running_loop().time() + client.timeout
+    while True:
+        status, text = await client.small("GET", url(settings.address, "/models"))
+        if status != _LOADING or asyncio.get_running_loop().time() + _ASK_AGAIN_SECONDS > until:
+            break
+        await asyncio.sleep(_ASK_AGAIN_SECONDS)
+    if (code := of_status(status)) in (Code.UNAUTHORIZED, Code.REDIRECTED):
+        raise Broken(code)
     try:
         found = json.loads(text) if status == 200 else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     rows = found.get("data") if isinstance(found, Mapping) else None
     rows = rows if isinstance(rows, list) else []

@@ -97,7 +97,8 @@ def _run(settings: Settings, echo: int, began: float) -> Refused | None:
     return None
 
 
-_WORDS = {Code.UNAUTHORIZED: "it takes no request without a key that is valid there", Code.NOT_FOUND: "no such path"}
+_WORDS = {Code.UNAUTHORIZED: "it takes no request without a key that is valid there", Code.NOT_FOUND: "no such path",
+          Code.REDIRECTED: "it sends elsewhere who asks for its models"}  # fmt: skip
 
 
 async def _load(settings: Settings, echo: int, stamps: Any, began: float) -> None:
