@@ -11,16 +11,19 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from fnmatch import fnmatch
 from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 #: Names of description files, looked for at the top of a data set.
 NAMES = ("croissant.json", "metadata.json", "datapackage.json", "datacontract.yaml", "*.croissant.json", "*.odcs.yaml")
 #: Croissant 1.1, "Dataset-level information": required properties.
 _CROISSANT = ("@context", "@type", "conformsTo", "description", "license", "name", "url", "creator", "datePublished")
+#: By these a column of Table Schema writes its values in a form of its own, which they are not held against.
+_FORMS = ("trueValues", "falseValues", "decimalChar", "groupChar")
 #: The types of the three standards as four that a value can be held against; any other type takes every value.
 _KINDS = {
     "integer": "integer", "int": "integer", "int32": "integer", "int64": "integer", "long": "integer",
@@ -43,11 +46,18 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Files, by names or patterns relative to the data set, and the fields of their records (none: not described)."""
+    """Files, by names or patterns relative to the data set, and the fields of their records (none: not described).
+
+    Of a file of separated values: what is ``missing``, the ``delimiter`` if it is not that of its name, and whether its
+    first line has the columns' names, which are else those of the fields.
+    """
 
     patterns: tuple[str, ...]
     fields: Mapping[str, Field] = field(default_factory=dict)
     sha256: str | None = None
+    missing: tuple[str, ...] = ("",)
+    delimiter: str = ""
+    header: bool = True
 
     def covers(self, path: str) -> bool:
         return any(path == one or fnmatch(path, one) or fnmatch(PurePosixPath(path).name, one) for one in self.patterns)
@@ -67,7 +77,8 @@ class Description:
         if not found:
             return None
         fields = {name: one for table in found for name, one in table.fields.items()}
-        return Table((path,), fields, next((table.sha256 for table in found if table.sha256), None))
+        sha256 = next((table.sha256 for table in found if table.sha256), None)
+        return replace(found[0], patterns=(path,), fields=fields, sha256=sha256)
 
 
 def read(document: Any, text_of: Callable[[str], Any]) -> Description | None:
@@ -100,7 +111,7 @@ def _croissant(document: Mapping[str, Any]) -> Description:
         kind = str(one.get("@type", "")).rpartition("/")[2].rpartition(":")[2]
         patterns: tuple[str, ...]
         if kind == "FileObject":
-            patterns = (_relative(str(one.get("contentUrl", "")), f"{place}.contentUrl"),)
+            patterns = _copies(str(one.get("contentUrl", "")), name, f"{place}.contentUrl")
         elif kind == "FileSet":
             patterns = tuple(map(str, _many(one.get("includes"))))
         else:
@@ -137,6 +148,14 @@ def _croissant_fields(document: Mapping[str, Any], files: Mapping[str, Table]) -
     return found
 
 
+def _copies(url: str, name: str, place: str) -> tuple[str, ...]:
+    """Where a file lies in the data set; of one that is published somewhere else, what a copy of it is called."""
+    if "://" not in url:
+        return (_relative(url, place),)
+    last = PurePosixPath(unquote(urlsplit(url).path)).name
+    return tuple(dict.fromkeys(one for one in (name, last) if PurePosixPath(one).suffix))
+
+
 def _extracted(source: Mapping[str, Any], name: str) -> Iterator[str]:
     """The names under which a field may stand in a record: its column, its JSON path's last part, or its own."""
     extract = source.get("extract")
@@ -167,8 +186,9 @@ def _reference(value: Any) -> str | None:
 def _frictionless(document: Mapping[str, Any], text_of: Callable[[str], Any]) -> Description:
     tables = []
     for place, one in _objects(document, "resources"):
-        paths = [_relative(str(path), f"{place}.path") for path in _many(one.get("path"))]
-        if not paths and "data" not in one:
+        named = [str(path) for path in _many(one.get("path"))]
+        paths = [_relative(path, f"{place}.path") for path in named if "://" not in path]  # a URL is none of this set
+        if not named and "data" not in one:
             raise NotUnderstood(f"{place} has no path")
         schema = one.get("schema") or {}
         if isinstance(schema, str):
@@ -179,10 +199,19 @@ def _frictionless(document: Mapping[str, Any], text_of: Callable[[str], Any]) ->
         for at, column in _objects(schema, "fields", f"{place}.schema"):
             constraints = column.get("constraints")
             required = isinstance(constraints, Mapping) and constraints.get("required") is True
-            fields[_name(column, at)] = Field(_kind(column.get("type")), required)
+            plain = column.get("format", "default") == "default" and not any(column.get(name) for name in _FORMS)
+            kind = _kind(column.get("type"))
+            fields[_name(column, at)] = Field(kind if plain else kind and "any", required)
         algorithm, _, digest = str(one.get("hash") or "").rpartition(":")
         declared = digest.lower() if algorithm.lower() in ("sha256", "sha-256") else None
-        tables.append(Table(tuple(paths), fields, declared))
+        dialect = _object(one.get("dialect"))
+        dialect = {**dialect, **_object(dialect.get("csv"))}
+        delimiter = dialect.get("delimiter")
+        table = Table(
+            tuple(paths), fields, declared, tuple(map(str, _many(schema.get("missingValues", [""])))),
+            delimiter if isinstance(delimiter, str) and len(delimiter) == 1 else "", dialect.get("header") is not False,
+        )  # fmt: skip
+        tables.append(table)
     return Description("frictionless", tuple(tables))
 
 
@@ -213,6 +242,10 @@ def _kind(declared: Any) -> str:
 
 def _many(value: Any) -> Sequence[Any]:
     return [] if value is None else value if isinstance(value, list) else [value]
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _objects(of: Mapping[str, Any], key: str, place: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -250,7 +283,7 @@ def mismatch(record: Mapping[str, Any], table: Table | None, *, texts: bool = Fa
     """What of a record is not as declared; None where all is. ``texts``: values are texts, as in CSV."""
     for name, one in (table.fields if table else {}).items():
         value = record.get(name)
-        if value is None or (texts and value == ""):
+        if value is None or (texts and table and (value == "" or value in table.missing)):
             if one.required:
                 return f"its field {name!r} is missing"
         elif not _FITS[one.kind](value, texts):

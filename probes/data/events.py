@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass
 
 from bench.measure import jsonl
@@ -14,7 +15,7 @@ NONE = "none"
 @dataclass(frozen=True, slots=True)
 class Found:
     """The data set as it lies there. ``other``: files by suffix that no decoder is known for. ``exact``: ``samples``
-    was counted, else estimated.
+    was counted, else estimated. ``unlisted``: folders whose content could not be listed.
     """
 
     files: int
@@ -23,6 +24,7 @@ class Found:
     exact: bool
     formats: dict[str, int]
     other: dict[str, int]
+    unlisted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +113,13 @@ _KINDS: dict[str, type[Event]] = {
     "found": Found, "access": Access, "described": Described, "drawn": Drawn, "look": Look, "ended": Ended,
     "identity": Identity, "refused": Refused,
 }  # fmt: skip
+_NO_TEXT = re.compile("[\ud800-\udfff]")
 
 
 def line(event: Event) -> str:
-    return json.dumps({"kind": type(event).__name__.lower(), **asdict(event)})
+    """One line of JSON; the bytes of a name that is no UTF-8 stand in it as ``\\xff``."""
+    text = json.dumps({"kind": type(event).__name__.lower(), **asdict(event)}, ensure_ascii=False)
+    return _NO_TEXT.sub(lambda found: f"\\\\x{ord(found[0]) & 0xFF:02x}", text)
 
 
 def read(text: str, *, cut: bool = False) -> list[Event]:

@@ -131,6 +131,8 @@ def doubts(events: Sequence[Event], data: str) -> Iterator[str]:
         if found.other:
             kinds = ", ".join(f"{times} of {suffix}" for suffix, times in list(found.other.items())[:5])
             yield f"{data}: files that no decoder is known for were not looked at: {kinds}"
+        if found.unlisted:
+            yield f"{data}: {found.unlisted} folders cannot be listed by this user: what is in them was not looked at"
     for ended in _of(events, Ended):
         if ended.why != "whole":
             yield f"{data}: duplicates were looked for among the {len(samples)} samples drawn, not in the whole set"

@@ -13,11 +13,13 @@ import io
 import json
 import math
 import os
+import re
 import stat
 import tarfile
 import time
 import warnings
 import wave
+import zipfile
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,6 +37,7 @@ _INDEXED_BYTES = 8 << 20
 _LONGEST_LINE = 16 << 20
 _LARGEST_SAMPLE = 512 << 20
 _PIECE = 1 << 20
+csv.field_size_limit(_LONGEST_LINE)  # Python's own limit, 128 KiB, is less than a document
 
 
 class Bad(ValueError):
@@ -69,7 +72,7 @@ class Shard:
 
 
 @contextmanager
-def _file(path: Path) -> Iterator[BufferedReader]:
+def regular_file(path: Path) -> Iterator[BufferedReader]:
     """A regular file, opened for reading from the storage and not from memory. Raises Bad, OSError."""
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -79,7 +82,7 @@ def _file(path: Path) -> Iterator[BufferedReader]:
 
 
 def _content(path: Path) -> bytes:
-    with _file(path) as file:
+    with regular_file(path) as file:
         data = file.read(_LARGEST_SAMPLE + 1)
     if not data:
         raise Bad("empty", "the file is empty")
@@ -90,7 +93,7 @@ def _content(path: Path) -> bytes:
 
 def checksum(path: Path) -> str:
     """SHA-256 of a whole file, in hexadecimal."""
-    with _file(path) as file:
+    with regular_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -123,7 +126,7 @@ def fault_of(check: Callable[[], object]) -> str | None:
 def _printable(text: str) -> str:
     """A library's own words without what they may quote of the sample."""
     first = (text.strip().splitlines() or [""])[0]
-    return "".join(c if c.isprintable() else "?" for c in first.partition("'")[0].partition('"')[0])[:120].strip()
+    return "".join(c if c.isprintable() else "?" for c in re.split("['\"<]", first)[0])[:120].strip()
 
 
 # --- content of one kind
@@ -164,6 +167,18 @@ def _array(data: bytes) -> None:
         raise Bad("empty", "no values in it")
 
 
+def _arrays(data: bytes) -> None:
+    """An ``.npz``: a zip archive of arrays, each with a checksum of its own."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = archive.infolist()
+        if sum(member.file_size for member in members) > _LARGEST_SAMPLE:
+            raise Bad("too_large", f"it unpacks to more than {_LARGEST_SAMPLE >> 20} MiB")
+        if not members:
+            raise Bad("empty", "no array in it")
+        for member in members:
+            _array(archive.read(member))
+
+
 def _json(data: bytes) -> None:
     json.loads(data)
 
@@ -173,8 +188,8 @@ def _text(data: bytes) -> None:
 
 
 _CONTENT: Mapping[str, Callable[[bytes], None]] = {
-    ".jpg": _image, ".jpeg": _image, ".png": _image, ".wav": _sound, ".npy": _array, ".json": _json, ".txt": _text,
-    ".cls": _text,
+    ".jpg": _image, ".jpeg": _image, ".png": _image, ".wav": _sound, ".npy": _array, ".npz": _arrays,
+    ".json": _json, ".txt": _text, ".cls": _text,
 }  # fmt: skip
 
 
@@ -209,14 +224,14 @@ class _Group:
 
 def _tar(path: Path, table: Table | None) -> Shard:
     """A WebDataset where keys repeat (``a.jpg a.json``); else each member is a sample."""
-    with _file(path) as file:
+    with regular_file(path) as file:
         groups = _groups(file)
     usual = Counter(tuple(sorted(suffix for suffix, _, _ in group.parts)) for group in groups).most_common(1)
     web = max((len(group.parts) for group in groups), default=0) > 1
 
     def read(place: float) -> Sample:
         group = groups[int(place * len(groups))]
-        with _file(path) as file:
+        with regular_file(path) as file:
             parts = [(suffix, _part(file, at, size)) for suffix, at, size in group.parts]
 
         def check() -> None:
@@ -293,7 +308,7 @@ class _Lines:
 
     def near(self, place: float) -> Sample:
         """The line after a random place: the longer the line before it, the likelier, which says nothing of itself."""
-        with _file(self.path) as file:
+        with regular_file(self.path) as file:
             file.seek(self.first + int(place * (self.size - self.first)))
             file.readline(_LONGEST_LINE)
             if file.tell() >= self.size:
@@ -301,8 +316,7 @@ class _Lines:
             while not (line := file.readline(_LONGEST_LINE)).strip() and file.tell() < self.size:
                 pass
             at = file.tell() - len(line)
-            while self.comma and line.count(b'"') % 2 and len(line) < _LONGEST_LINE and (more := file.readline()):
-                line += more
+            line = _completed(file, line) if self.comma else line
         return self.one(at, line)
 
     def one(self, at: int, line: bytes) -> Sample:
@@ -322,12 +336,17 @@ class _Lines:
 
 def _lines(path: Path, table: Table | None) -> Shard:
     comma = {".csv": ",", ".tsv": "\t"}.get(path.suffix.lower())
-    with _file(path) as file:
+    if comma and table and table.delimiter:
+        comma = table.delimiter
+    named = comma is not None and table is not None and not table.header  # in the description alone
+    with regular_file(path) as file:
         size = os.fstat(file.fileno()).st_size
-        head = file.readline(_LONGEST_LINE).decode("utf-8-sig", "replace") if comma else ""
+        head = file.readline(_LONGEST_LINE) if comma and not named else b""
+        head = _completed(file, head)
         first = file.tell()
         data = file.read(_INDEXED_BYTES if size <= _INDEXED_BYTES else _PIECE)
-    columns = next(csv.reader([head], delimiter=comma), []) if comma else []
+    columns = next(csv.reader(io.StringIO(head.decode("utf-8-sig", "replace")), delimiter=comma), []) if comma else []
+    columns = list(table.fields) if named and table else columns
     lines, spans = _Lines(path, table, first, size, comma, tuple(columns)), list(_spans(data, quoted=bool(comma)))
     if not spans:
         raise Bad("empty", "no line in it")
@@ -339,6 +358,13 @@ def _lines(path: Path, table: Table | None) -> Shard:
         return lines.one(first + begin, data[begin:end])
 
     return Shard(len(spans), read)
+
+
+def _completed(file: BinaryIO, line: bytes) -> bytes:
+    """With the lines that follow, as long as a quotation is open."""
+    while line.count(b'"') % 2 and len(line) < _LONGEST_LINE and (more := file.readline(_LONGEST_LINE)):
+        line += more
+    return line
 
 
 def _spans(data: bytes, quoted: bool) -> Iterator[tuple[int, int]]:
@@ -363,6 +389,8 @@ def _object(line: bytes) -> dict[str, Any]:
 
 
 def _separated(line: bytes, columns: Sequence[str], comma: str) -> dict[str, str]:
+    if b"\0" in line:
+        raise Bad("undecodable", "a zero byte, which no text has")
     values = next(csv.reader(io.StringIO(line.decode("utf-8")), delimiter=comma, strict=True))
     if len(values) != len(columns):
         raise Bad("schema", f"{len(values)} values for {len(columns)} columns")
@@ -378,10 +406,10 @@ def _parquet(path: Path, table: Table | None) -> Shard:
     from pyarrow import parquet
 
     def rows(number: int) -> Any:
-        with _file(path) as file, parquet.ParquetFile(file, page_checksum_verification=True) as opened:
+        with regular_file(path) as file, parquet.ParquetFile(file, page_checksum_verification=True) as opened:
             return opened.read_row_group(number, use_threads=False)
 
-    with _file(path) as file, parquet.ParquetFile(file) as opened:
+    with regular_file(path) as file, parquet.ParquetFile(file) as opened:
         counts = [opened.metadata.row_group(n).num_rows for n in range(opened.num_row_groups)]
     return _rows(path, counts, rows, table)
 
@@ -390,12 +418,12 @@ def _arrow(path: Path, table: Table | None) -> Shard:
     from pyarrow import ipc
 
     def rows(number: int) -> Any:
-        with _file(path) as file:
+        with regular_file(path) as file:
             batch = ipc.open_file(file).get_batch(number)
             batch.validate(full=True)
             return batch
 
-    with _file(path) as file:
+    with regular_file(path) as file:
         opened = ipc.open_file(file)
         counts = [opened.get_batch(n).num_rows for n in range(opened.num_record_batches)]
     return _rows(path, counts, rows, table)
@@ -440,12 +468,16 @@ def _rows(path: Path, counts: Sequence[int], rows: Callable[[int], Any], table: 
 
 # --- tensors
 
-_ITEM_BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
+#: Of safetensors' types; any other takes eight.
+_ITEM_BITS = {
+    "F64": 64, "I64": 64, "U64": 64, "C64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16, "I16": 16,
+    "U16": 16, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
+}  # fmt: skip
 
 
 def _tensors(path: Path) -> tuple[dict[str, Any], int, int]:
     """The header of a safetensors file by tensor, where its bytes begin, and how large the file is. Raises Bad."""
-    with _file(path) as file:
+    with regular_file(path) as file:
         size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(file.read(8), "little")
         if not 2 <= length <= min(size - 8, 100_000_000):
@@ -469,16 +501,16 @@ def _safetensors(path: Path, table: Table | None) -> Shard:
 
         def check() -> None:
             begin, end = span[:] = header[name]["data_offsets"]
-            wanted = math.prod(header[name]["shape"]) * _ITEM_BYTES.get(header[name]["dtype"], 1)
+            wanted = math.prod(header[name]["shape"]) * _ITEM_BITS.get(header[name]["dtype"], 8) // 8
             if begin < 0 or end - begin != wanted:
-                raise Bad("schema", f"{end - begin} bytes for a tensor of {wanted}")
+                raise Bad("schema", f"bytes {begin} to {end} for a tensor of {wanted}")
             if not wanted:
                 raise Bad("empty", "no values in it")
             if base + end > size:
                 raise Bad("truncated", f"it ends {base + end - size} bytes after the file")
 
         def content() -> None:
-            with _file(path) as file:
+            with regular_file(path) as file:
                 file.seek(base + span[0])
                 for _ in range(span[0], span[1], _PIECE):
                     digest.update(file.read(min(_PIECE, base + span[1] - file.tell())))
@@ -494,8 +526,8 @@ def _safetensors(path: Path, table: Table | None) -> Shard:
 #: By the end of a file's name, in lower case.
 FORMATS: Mapping[str, Callable[[Path, Table | None], Shard]] = {
     ".parquet": _parquet, ".arrow": _arrow, ".feather": _arrow, ".tar": _tar, ".jsonl": _lines, ".ndjson": _lines,
-    ".csv": _lines, ".tsv": _lines, ".safetensors": _safetensors, ".npy": _whole, ".jpg": _whole, ".jpeg": _whole,
-    ".png": _whole, ".wav": _whole,
+    ".csv": _lines, ".tsv": _lines, ".safetensors": _safetensors, ".npy": _whole, ".npz": _whole,
+    ".jpg": _whole, ".jpeg": _whole, ".png": _whole, ".wav": _whole,
 }  # fmt: skip
 
 

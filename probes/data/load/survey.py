@@ -14,11 +14,13 @@ import json
 import os
 import random
 import re
+import stat
 import sys
 import time
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from itertools import accumulate
@@ -30,7 +32,7 @@ from probes.common.looks import Looks
 from probes.data.description import NAMES, Description, NotUnderstood, Table, read, undocumented
 from probes.data.events import NONE, Described, Drawn, Ended, Event, Found, Identity, Look, Refused, line
 from probes.data.load.access import access, acl
-from probes.data.load.formats import FORMATS, Bad, Sample
+from probes.data.load.formats import FORMATS, Bad, Sample, regular_file
 from probes.data.load.worker import Worker
 
 _SAMPLE_SECONDS = 20.0  # for one sample; then it counts as one that cannot be decoded
@@ -67,14 +69,19 @@ class File:
 # --- what is there
 
 
-def found(root: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """(relative path, its state) of every regular file, in order; hidden ones left out."""
-    for folder, folders, names in os.walk(root):
+def found(root: Path, unlisted: list[str] | None = None) -> Iterator[tuple[str, os.stat_result]]:
+    """(relative path, its state) of every regular file, in order; hidden ones, and what is gone by then, left out.
+
+    Folders that cannot be listed go to ``unlisted``.
+    """
+    refused = unlisted if unlisted is not None else []
+    for folder, folders, names in os.walk(root, onerror=lambda error: refused.append(str(error.filename))):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(folder, name)
-            if not name.startswith(".") and path.is_file():
-                yield str(path.relative_to(root)), path.stat()
+            with suppress(OSError):
+                if not name.startswith(".") and stat.S_ISREG((state := path.stat()).st_mode):
+                    yield str(path.relative_to(root)), state
 
 
 def beside(path: str) -> bool:
@@ -92,16 +99,33 @@ def sums(root: Path) -> dict[str, str]:
     return stated
 
 
-def parsed(path: Path) -> Any:
-    """A JSON or YAML file. Raises NotUnderstood, OSError."""
-    with path.open("rb") as file:
-        data = file.read(_DESCRIPTION_BYTES + 1)
+def text_of(path: Path) -> bytes:
+    """All of a description. Raises NotUnderstood, OSError."""
+    try:
+        with regular_file(path) as file:
+            data = file.read(_DESCRIPTION_BYTES + 1)
+    except Bad as bad:
+        raise NotUnderstood(str(bad)) from bad
     if len(data) > _DESCRIPTION_BYTES:
         raise NotUnderstood(f"it is larger than {_DESCRIPTION_BYTES >> 20} MiB")
+    return data
+
+
+def parsed(path: Path) -> Any:
+    """A JSON or YAML file. Raises NotUnderstood, OSError."""
+    data = text_of(path)
     try:
         return _yaml(data) if path.suffix.lower() in (".yaml", ".yml") else json.loads(data)
     except (ValueError, RecursionError) as error:
         raise NotUnderstood(f"it cannot be parsed: {' '.join(str(error).split())[:200]}") from error
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a description in hexadecimal, `NONE` where it cannot be read."""
+    try:
+        return hashlib.sha256(text_of(path)).hexdigest()
+    except (NotUnderstood, OSError):
+        return NONE
 
 
 def _yaml(data: bytes) -> Any:
@@ -125,7 +149,7 @@ def described(root: Path, manifest: Path | None) -> Description | None:
         except (NotUnderstood, OSError) as error:
             description, wrong = None, " ".join(str(error).split())[:500]
         if description or wrong:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+            digest = digest_of(path)
             lacking = list(description.lacking) if description else []
             say(Described(path.name, digest, description.standard if description else None, lacking, wrong))
         if description:
@@ -140,7 +164,7 @@ def count(files: Sequence[File], worker: Worker, root: Path, draw: random.Random
         if number and time.monotonic() > deadline:
             break
         try:
-            file.samples, file.exact = worker.ask("count", root / file.path)
+            file.samples, file.exact = worker.ask("count", root / file.path, file.table)
         except Bad as bad:
             file.fault, file.exact = str(bad), True  # what it should hold is not known, and all of it is lost
             continue
@@ -240,8 +264,8 @@ def survey(root: Path, manifest: Path | None, asked: argparse.Namespace) -> None
     """Look at one data set, to the end or until the time is over."""
     began, draw = time.monotonic(), random.Random(asked.seed)
     description = described(root, manifest)
-    files, other, modes = [], Counter[str](), 0
-    for path, state in found(root):
+    files, other, modes, unlisted = [], Counter[str](), 0, list[str]()
+    for path, state in found(root, unlisted):
         if beside(path):
             continue
         size, modes = state.st_size, modes | state.st_mode
@@ -260,7 +284,7 @@ def survey(root: Path, manifest: Path | None, asked: argparse.Namespace) -> None
         exact, total = all(file.exact for file in files), sum(file.samples for file in files)
         size = sum(file.size for file in files)
         kinds = Counter(file.suffix for file in files)
-        say(Found(len(files), size, total, exact, dict(kinds), dict(other.most_common(50))))
+        say(Found(len(files), size, total, exact, dict(kinds), dict(other.most_common(50)), len(unlisted)))
         declared = {file.path: file.table.sha256 for file in files if file.table and file.table.sha256}
         drawing = Drawing(root, worker, declared | sums(root), asked.checksum_bytes, began)
         whole = exact and total <= asked.whole_samples and size <= asked.whole_bytes
@@ -301,13 +325,12 @@ def identity(root: Path, manifest: Path | None) -> Identity:
         inventory.update(f"{path}\0{state.st_size}\n".encode(errors="surrogateescape"))
         paths.append(path)
     for path in paths[:: max(1, -(-len(paths) // _IDENTIFYING_FILES))]:
-        with (root / path).open("rb") as file:
+        with suppress(OSError, Bad), regular_file(root / path) as file:
             content.update(file.read(_IDENTIFYING_BYTES))
             file.seek(max(file.tell(), os.fstat(file.fileno()).st_size - _IDENTIFYING_BYTES))
             content.update(file.read(_IDENTIFYING_BYTES))
     description = manifest or next((p for name in NAMES for p in sorted(root.glob(name))), None)
-    digest = hashlib.sha256(description.read_bytes()).hexdigest() if description else NONE
-    return Identity(inventory.hexdigest(), content.hexdigest(), digest)
+    return Identity(inventory.hexdigest(), content.hexdigest(), digest_of(description) if description else NONE)
 
 
 def main(words: Sequence[str]) -> int:

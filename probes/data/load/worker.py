@@ -98,8 +98,8 @@ def _shard(shards: OrderedDict[Path, Shard], path: Path, table: Table | None) ->
     return shards[path]
 
 
-def _count(shards: OrderedDict[Path, Shard], path: Path) -> tuple[int, bool]:
-    shard = opened(path, None)
+def _count(shards: OrderedDict[Path, Shard], path: Path, table: Table | None) -> tuple[int, bool]:
+    shard = opened(path, table)
     return shard.count, shard.exact
 
 

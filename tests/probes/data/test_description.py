@@ -44,6 +44,33 @@ def test_croissant_that_lacks_what_its_standard_asks_for_says_so() -> None:
     assert found is not None and found.lacking == ("license", "creator")
 
 
+def test_croissant_of_a_set_that_is_published_elsewhere_covers_its_copy() -> None:
+    """The form of the large hubs: a repository by its address, files in it by patterns. Nothing of it is fetched."""
+    document = copy.deepcopy(CROISSANT)
+    hub = "https://hub.example/datasets/people"
+    document["distribution"] = [
+        {"@type": "cr:FileObject", "@id": "repo", "contentUrl": f"{hub}/tree/main", "encodingFormat": "git+https"},
+        {"@type": "cr:FileSet", "@id": "pictures", "containedIn": {"@id": "repo"}, "includes": "data/*/*.parquet"},
+        {"@type": "cr:FileObject", "@id": "people.csv", "contentUrl": f"{hub}/resolve/main/my%20people.csv?download=1"},
+    ]
+    found = read(document, no_file)
+    assert found is not None
+    for path in ("people.csv", "my people.csv", "data/train/0.parquet"):
+        assert found.of(path) is not None, path
+    assert found.of("main") is None and found.of("repo") is None
+
+
+def test_a_resource_at_an_address_is_none_of_this_set() -> None:
+    remote = {
+        "name": "far",
+        "path": "https://example.org/far.csv",
+        "schema": {"fields": [{"name": "a", "type": "any"}]},
+    }
+    package = {"resources": [PACKAGE["resources"][0], remote]}
+    found = read(package, no_file)
+    assert found is not None and found.of("a/1.csv") is not None and found.of("far.csv") is None
+
+
 def test_a_data_package_with_its_schema_in_another_file() -> None:
     asked = []
 
@@ -91,7 +118,7 @@ def broken(change: Any) -> Any:
         (broken(lambda d: d["recordSet"][0]["field"][0]["source"].update(fileObject={"@id": "gone"})), "'gone'"),
         (broken(lambda d: d["recordSet"][0]["field"].append(7)), "recordSet[0].field[2]"),
         ({"resources": [{"name": "a"}]}, "resources[0]"),
-        ({"resources": [{"path": "https://example.com/a.csv"}]}, "resources[0].path"),
+        ({"resources": [{"path": "/srv/a.csv"}]}, "resources[0].path"),
         ({"resources": [{"path": "a.csv", "schema": {"fields": [{"type": "integer"}]}}]}, "fields[0]"),
         ({"resources": ["a.csv"]}, "resources[0]"),
         ({"kind": "DataContract", "schema": [{"properties": []}]}, "schema[0]"),

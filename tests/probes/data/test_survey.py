@@ -8,9 +8,11 @@ import io
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 import zlib
 from collections import Counter
@@ -21,13 +23,13 @@ import pytest
 
 from bench.measure.procfs import usable_cores
 from probes.common.looks import Looks
-from probes.data.events import Access, Described, Drawn, Ended, Event, Found, Identity, Look, Refused, read
+from probes.data.events import NONE, Access, Described, Drawn, Ended, Event, Found, Identity, Look, Refused, read
 from probes.data.load import formats as formats_module
 from probes.data.load import survey as survey_module
 from probes.data.load import worker as worker_module
 from probes.data.load.formats import Bad
 from probes.data.load.worker import Worker
-from probes.data.parse import parse
+from probes.data.parse import doubts, parse
 from tests.probes.data import sets
 
 E = TypeVar("E", bound=Event)
@@ -180,6 +182,154 @@ def bomb() -> bytes:
     header = (50_000).to_bytes(4, "big") * 2 + b"\x08\x00\x00\x00\x00"
     pixels = zlib.compress(bytes(1 << 20))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+@pytest.mark.slow
+def test_names_of_whatever_bytes_cost_nothing(tmp_path: Path) -> None:
+    """A lone byte in one name of a file, a folder or a member ended the whole survey without a figure."""
+    root = os.fsencode(tmp_path)
+    for number, name in enumerate((b"a b.npy", b"new\nline.npy", b"\xff\xfe.npy", b"caf\xe9/x.npy")):
+        os.makedirs(os.path.dirname(os.path.join(root, name)), exist_ok=True)
+        Path(os.fsdecode(os.path.join(root, name))).write_bytes(sets.array(number))
+    sets.tar(tmp_path / "t.tar", [("n\udcff.txt", b"z"), ("", b"q"), ("/", b"r")])
+    samples = of(survey(tmp_path), Drawn)
+    assert {s.file for s in samples if not s.fault} >= {"a b.npy", "new\nline.npy", "\\xff\\xfe.npy", "caf\\xe9/x.npy"}
+    assert [s for s in samples if s.at.startswith("n\\xff")]
+
+
+@pytest.mark.slow
+def test_separated_values_as_they_are_written_in_the_wild(tmp_path: Path) -> None:
+    texts: dict[str, tuple[bytes, int]] = {
+        "bom.csv": ("\ufeffid,t\r\n1,a\r\n2,b\r\n".encode(), 0),
+        "field.csv": (b"id,t\n3," + b"x" * 200_000 + b"\n", 0),  # over the 128 KiB that Python's reader takes by itself
+        "head.csv": (b'"id\nof it",t\n4,a\n', 0),
+        "utf16.csv": ("id,t\n5,a\n6,b\n".encode("utf-16-le"), 3),  # and the half character behind the last line
+        "zero.csv": (b"id,t\n7,\0\n8,b\n", 1),
+    }
+    for name, (data, _) in texts.items():
+        (tmp_path / name).write_bytes(data)
+    bad = Counter(sample.file for sample in of(survey(tmp_path), Drawn) if sample.fault)
+    assert bad == {name: faulty for name, (_, faulty) in texts.items() if faulty}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("text", "more", "wrong"),
+    [
+        ("id;text\n1;a\n2;b\n", {"dialect": {"delimiter": ";"}}, 0),
+        ("id|text\n1|a\n2|b\n", {"dialect": {"csv": {"delimiter": "|"}}}, 0),
+        ("1,a\n2,b\n", {"dialect": {"header": False}}, 0),
+        ("id,text\nNA,a\n-,b\n3,c\nx,d\n", {"missing": ["", "NA", "-"]}, 1),
+        ('id,text\n"1 000",a\n', {"column": {"groupChar": " "}}, 0),
+        ("id,text\n1.0,a\n2,b\n", {}, 1),
+    ],
+)
+def test_a_data_package_says_how_its_values_are_written(
+    text: str, more: dict[str, Any], wrong: int, tmp_path: Path
+) -> None:
+    fields = [{"name": "id", "type": "integer", **more.get("column", {})}, {"name": "text", "type": "string"}]
+    schema = {"fields": fields, "missingValues": more.get("missing", [""])}
+    resource = {"name": "all", "path": "all.csv", "schema": schema, "dialect": more.get("dialect", {})}
+    (tmp_path / "datapackage.json").write_text(json.dumps({"name": "all", "resources": [resource]}))
+    (tmp_path / "all.csv").write_text(text)
+    samples = of(survey(tmp_path), Drawn)
+    assert len(samples) == text.count("\n") - text.startswith("id") and not any(s.undocumented for s in samples)
+    assert sum(s.fault is not None for s in samples) == wrong, [s.fault for s in samples]
+
+
+@pytest.mark.slow
+def test_archives_of_arrays(tmp_path: Path) -> None:
+    import numpy as np
+
+    for name, values in (("good", np.arange(9)), ("flipped", np.arange(8)), ("bomb", np.zeros(100 << 20))):
+        np.savez_compressed(tmp_path / f"{name}.npz", a=values, b=values[:3])
+    np.savez(tmp_path / "unsafe.npz", a=np.array([{"a": 1}], dtype=object))
+    flipped = bytearray((tmp_path / "flipped.npz").read_bytes())
+    flipped[60] ^= 4
+    (tmp_path / "flipped.npz").write_bytes(flipped)
+    found = {s.file: (s.fault or "none").partition(":")[0] for s in of(survey(tmp_path), Drawn)}
+    assert found == {"good.npz": "none", "flipped.npz": "undecodable", "bomb.npz": "too_large", "unsafe.npz": "unsafe"}
+
+
+@pytest.mark.slow
+def test_tensors_of_every_type_and_headers_that_lie(tmp_path: Path) -> None:
+    def offsets(kind: str, count: int, begin: int, end: int) -> dict[str, Any]:
+        return {"dtype": kind, "shape": [count], "data_offsets": [begin, end]}
+
+    sound = {"c64": offsets("C64", 2, 0, 16), "f8": offsets("F8_E4M3", 16, 16, 32), "f4": offsets("F4", 32, 32, 48)}
+    lies = {
+        "before": offsets("F32", 4, -8, 8),
+        "none": {"dtype": "F32"},
+        "number": 7,
+        "huge": offsets("I8", 1 << 62, 0, 1 << 62),
+    }
+    text = json.dumps({"__metadata__": {"format": "pt"}, **sound, **lies}).encode()
+    (tmp_path / "a.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + os.urandom(64))
+    (tmp_path / "b.safetensors").write_bytes((2).to_bytes(8, "little") + b"[]")
+    samples = of(survey(tmp_path), Drawn)
+    assert {s.at.removeprefix("tensor ") for s in samples if not s.fault} == set(sound)
+    assert len(samples) == 8 and not [s for s in samples if (s.fault or "").startswith("crashed")]
+
+
+@pytest.mark.slow
+def test_a_description_that_is_endless_or_no_file_is_told(tmp_path: Path) -> None:
+    """A pipe of that name held the survey up for ever, a sparse terabyte ended it."""
+    sets.make("arrays", tmp_path, 5, 0)
+    with (tmp_path / "croissant.json").open("wb") as file:
+        file.truncate(1 << 40)
+    os.mkfifo(tmp_path / "datapackage.json")
+    events = survey(tmp_path)
+    assert [one.wrong for one in of(events, Described)] == [
+        "it is larger than 64 MiB",
+        "unreadable: it is no regular file",
+    ]
+    assert len(of(events, Drawn)) == 5 and of(events, Identity)[0].description == NONE
+
+
+@pytest.mark.slow
+@pytest.mark.root
+def test_what_this_user_may_not_read_is_told_and_never_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    root = Path(tempfile.mkdtemp(dir="/tmp"))
+    try:
+        root.chmod(0o755)
+        sets.make("arrays", root, 6, 0)
+        (root / "00003.npy").chmod(0o600)
+        (root / "secret").mkdir(mode=0o700)
+        (root / "secret/1.npy").write_bytes(sets.array(99))
+        asked = argparse.Namespace(**{name.replace("-", "_"): value for name, value in WHOLE.items()})
+        Worker(20.0).close()  # imports what the other user may not read
+        os.seteuid(65534)
+        try:
+            first = survey_module.identity(root, None)
+            survey_module.survey(root, None, asked)
+        finally:
+            os.seteuid(0)
+        events = read(capsys.readouterr().out)
+        bad = {s.file: s.fault for s in of(events, Drawn) if s.fault}
+        assert bad == {"00003.npy": "unreadable: Permission denied"} and len(of(events, Drawn)) == 6
+        assert any("1 folders cannot be listed" in text for text in doubts(events, "/data"))
+        assert survey_module.identity(root, None).content != first.content
+    finally:
+        shutil.rmtree(root)
+
+
+def test_a_file_that_goes_while_the_set_is_read_costs_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sets.make("arrays", tmp_path, 6, 0)
+    counted = survey_module.count
+
+    def count(files: Any, *more: Any) -> None:
+        counted(files, *more)
+        (tmp_path / "00002.npy").unlink()
+
+    monkeypatch.setattr(survey_module, "count", count)
+    asked = argparse.Namespace(**{name.replace("-", "_"): value for name, value in WHOLE.items()})
+    survey_module.survey(tmp_path, None, asked)
+    events = read(capsys.readouterr().out)
+    assert {s.file: s.fault for s in of(events, Drawn) if s.fault} == {
+        "00002.npy": "unreadable: No such file or directory"}  # fmt: skip
+    assert len(of(events, Drawn)) == 6 and of(events, Ended)
 
 
 @pytest.mark.slow
