@@ -22,6 +22,7 @@ from probes.data.events import Access
 
 _GET_POLICY = 0xC0096616
 _ACLS = {"system.posix_acl_access": "posix", "system.posix_acl_default": "posix", "system.nfs4_acl": "nfs4"}
+_ACL_USER, _ACL_GROUP, _ACL_MASK = 0x02, 0x08, 0x10
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "lustre", "ceph", "beegfs", "gpfs", "9p")
 
 
@@ -44,11 +45,27 @@ def access(root: Path, modes: int, acls: bool) -> Access:
 
 
 def acl(path: Path) -> str | None:
-    """The kind of list that a path carries beside its mode."""
+    """The kind of list that a path carries beside its mode, and whom a POSIX one names: ``posix: user alice rw-``."""
     names: list[str] = []
     with suppress(OSError):
         names = os.listxattr(path)
+        if (access := "system.posix_acl_access") in names:
+            return f"posix: {', '.join(_named(os.getxattr(path, access))) or 'nobody by name'}"[:500]
     return next((kind for name, kind in _ACLS.items() if name in names), None)
+
+
+def _named(data: bytes) -> list[str]:
+    """Who is named, with what the mask leaves (Linux, include/uapi/linux/posix_acl_xattr.h: tag, permissions, id)."""
+    entries = list(struct.iter_unpack("<HHI", data[4 : 4 + (len(data) - 4) // 8 * 8]))
+    mask = next((rights for tag, rights, _ in entries if tag == _ACL_MASK), 7)
+    found = []
+    for tag, rights, number in entries:
+        bits = "".join(letter if rights & mask & bit else "-" for letter, bit in (("r", 4), ("w", 2), ("x", 1)))
+        if tag == _ACL_USER:
+            found.append(f"user {_name(lambda n=number: pwd.getpwuid(n).pw_name, number)} {bits}")  # type: ignore[misc]
+        elif tag == _ACL_GROUP:
+            found.append(f"group {_name(lambda n=number: grp.getgrgid(n).gr_name, number)} {bits}")  # type: ignore[misc]
+    return found
 
 
 def _name(ask: Callable[[], str], number: int) -> str:

@@ -7,8 +7,10 @@ import hashlib
 import io
 import json
 import os
+import pwd
 import resource
 import shutil
+import struct
 import subprocess
 import sys
 import tarfile
@@ -446,6 +448,36 @@ def test_who_can_reach_it(tmp_path: Path) -> None:
     (tmp_path / "set/00001.npy").chmod(0o666)
     opened = of(survey(tmp_path / "set"), Access)[0]
     assert (opened.others_read, opened.others_write) == (True, True)
+
+
+@pytest.mark.slow
+def test_whom_an_access_list_names(tmp_path: Path) -> None:
+    """As setfacl -m u:65534:rwx,g:100:rw,m::r-x writes it."""
+    sets.make("arrays", tmp_path, 3, 0)
+    entries = [(1, 7, -1), (2, 7, 65534), (4, 5, -1), (8, 6, 4_000_000), (16, 5, -1), (32, 0, -1)]
+    data = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
+    os.setxattr(tmp_path, "system.posix_acl_access", data)
+    found = of(survey(tmp_path), Access)[0]
+    assert found.access_list == f"posix: user {pwd.getpwuid(65534).pw_name} r-x, group 4000000 r--"
+    os.removexattr(tmp_path, "system.posix_acl_access")
+    os.setxattr(tmp_path / "00001.npy", "system.posix_acl_access", data)
+    assert of(survey(tmp_path), Access)[0].access_list == "some files"
+
+
+@pytest.mark.slow
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("options", "gaps"), [("nodev,nosuid", set()), ("dev,suid", {"devices_allowed", "setuid_allowed"})]
+)
+def test_how_it_is_mounted(options: str, gaps: set[str], tmp_path: Path) -> None:
+    """In a mount namespace of its own."""
+    script = 'mount -t tmpfs -o "$1" x "$2" && mkdir "$2/s" && printf "a\\n1\\n" > "$2/s/a.csv" && shift 2 && exec "$@"'
+    argv = [sys.executable, "-m", "probes.data.load.survey", str(tmp_path / "s")]
+    words = ["unshare", "-m", "sh", "-ec", script, "sh", options, str(tmp_path), *argv]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    found = {m.labels["check"]: m.value for m in parse(read(done.stdout), "/s") if m.metric == "data_access_gaps"}
+    assert {name for name in ("devices_allowed", "setuid_allowed") if found[name]} == gaps
 
 
 @pytest.mark.slow
