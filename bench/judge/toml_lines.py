@@ -42,8 +42,14 @@ class StrictTable(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", defer_build=True)
 
 
+#: A key of a hundred parts: tomllib takes time by the square of their number, minutes for a file of 40 kB.
+_DEEP_KEY = re.compile(r"""(?<![\w-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){100}""")
+
+
 def parse(text: str, name: str) -> dict[str, Any]:
     """What the file says. Raises TomlError."""
+    if endless := _DEEP_KEY.search(text):
+        raise TomlError((f"{name}:{text.count(chr(10), 0, endless.start()) + 1}: nested too deeply",))
     try:
         return tomllib.loads(text)
     except RecursionError:
