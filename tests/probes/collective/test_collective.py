@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from typing import Any
 
 from tests.probes.network.test_faults import running, wait_for
@@ -48,8 +47,7 @@ def test_two_hosts_reduce_at_the_speed_of_their_cable(cable: Net) -> None:
 
 
 def test_a_plain_iperf3_server_has_no_ranks(cable: Net) -> None:
-    cable.start(cable.command("b", "iperf3", "-s"))
-    time.sleep(0.3)
+    cable.iperf3_server("b")
     got = result(start(cable))
     assert got["outcome"] == "failed"
     assert got["reason"].startswith("peer_without_ranks: 10.98.0.2")
@@ -59,8 +57,8 @@ def test_a_rank_that_is_lost_in_the_middle(cable: Net) -> None:
     peer = cable.peer("b", "10.98.0.2")
     cable.shape("a", 20e6, 0.05)  # so slow that there is a middle
     run = start(cable)
-    rank = child_of(peer.pid, "probes.collective.load.rank ", 60)
-    time.sleep(8)  # it imports torch, joins, and is somewhere in the first sizes
+    rank = child_of(peer.pid, "probes.collective.load.rank ", 90)
+    cable.wait_until_sent("a", 3_000_000)  # torch is imported, the ranks have met, and reduce
     os.kill(rank, signal.SIGKILL)
     got = result(run)
     assert got["outcome"] in ("failed", "timed_out")

@@ -37,6 +37,22 @@ while True:
 """
 
 
+#: So many bytes have been sent when iperf3 is in the middle of a measurement.
+MIDDLE = 1_000_000
+
+
+def slow(net: Net, *hosts: str) -> None:
+    """No figure matters here, and a cable without a limit takes all of the machine's time."""
+    for host in hosts:
+        net.shape(host, 50e6, 0.05)
+
+
+@pytest.fixture
+def cable(cable: Net) -> Net:
+    slow(cable, "a", "b")
+    return cable
+
+
 def running(host: str) -> list[str]:
     """The command lines of what runs in a host."""
     listed = subprocess.run(["ip", "netns", "pids", name_of(host)], capture_output=True, text=True, check=True)
@@ -96,10 +112,9 @@ def garbage(kind: str) -> Act:
 
 
 def hangs(net: Net, a: str, b: str) -> Run:
-    server = net.start(net.command(b, "iperf3", "-s"))
+    server = net.iperf3_server(b)
     run = start_run(net, a)
-    wait_for(a, "iperf3 -c", True)
-    time.sleep(0.7)
+    net.wait_until_sent(a, MIDDLE)
     server.send_signal(signal.SIGSTOP)
     return run
 
@@ -107,8 +122,7 @@ def hangs(net: Net, a: str, b: str) -> Run:
 def vanishes(net: Net, a: str, b: str) -> Run:
     peer = net.peer(b, "10.98.0.2")
     run = start_run(net, a)
-    wait_for(a, "iperf3 -c", True)
-    time.sleep(0.7)
+    net.wait_until_sent(a, MIDDLE)
     peer.kill()
     wait_for(b, "iperf3", False)  # the peer's servers died with it
     return run
@@ -127,6 +141,7 @@ def end_of(folder: Path, case: str) -> Ended:
         for host in (a, b):
             net.host(host)
         net.link(a, b)
+        slow(net, a, b)
         run = CASES[case](net, a, b)
         out, err = run.communicate(timeout=180)
         assert out.strip(), err
@@ -224,10 +239,9 @@ def test_sigterm_ends_both_sides(cable: Net) -> None:
 
 
 def test_busy_server_is_waited_for(cable: Net) -> None:
-    cable.start(cable.command("b", "iperf3", "-s"))
-    time.sleep(0.3)
+    cable.iperf3_server("b")
     other = cable.start(cable.command("a", "iperf3", "-c", "10.98.0.2", "-t", "100"))
-    time.sleep(0.3)
+    cable.wait_until_sent("a", MIDDLE)
     run = start_run(cable)
     _wait_for_answer(cable, "the server is busy", "the server was busy, and nobody said so")
     other.terminate()

@@ -63,14 +63,15 @@ def test_a_clean_link_has_no_event_of_its_own(cable: Net) -> None:
 def test_a_stall_is_laid_at_the_door_that_it_came_from(hosts: Net) -> None:
     relay = hosts.relay("a", "b", {"delay": 0.002})
     peer = hosts.peer("b", PEER)
-    running = start_echo(hosts, 300, 0.02)
+    running = start_echo(hosts, 350, 0.02)
     client = child_of(running.pid, "probes.network.echo_child ")
-    time.sleep(1.3)  # until it sends
+    before = hosts.sent("a")
+    hosts.wait_until_sent("a", before + 4000)  # it sends
     for pid in (peer.pid, relay.process.pid, client):
-        stall(pid, 0.25)
+        stall(pid, 0.5)
         time.sleep(0.9)
     got = compare(_answer(running), relay)
-    found = got.events(0.15)
+    found = got.events(0.3)
     assert (found["peer"], found["network"], found["host"], found["egress"]) == (1, 1, 1, 0)
 
 
@@ -88,7 +89,7 @@ def stall(pid: int, seconds: float) -> None:
         os.kill(pid, signal.SIGCONT)
 
 
-def child_of(pid: int, word: str, seconds: float = 10.0) -> int:
+def child_of(pid: int, word: str, seconds: float = 60.0) -> int:
     from bench.measure.processes import descendants
 
     end = time.monotonic() + seconds

@@ -111,6 +111,21 @@ class Net:
                 raise RuntimeError(f"{argv}: {line!r} {process.stderr.read() if process.stderr else ''}")
         return process
 
+    def iperf3_server(self, host: str) -> subprocess.Popen[str]:
+        """A plain one, that listens."""
+        return self.start(self.command(host, "iperf3", "-s", "--forceflush"), "---")
+
+    def wait_until_sent(self, host: str, bytes_: int, seconds: float = 90.0) -> None:
+        """Until the host has sent so much over its devices: what is measured there is under way."""
+        end = time.monotonic() + seconds
+        while self.sent(host) < bytes_:
+            assert time.monotonic() < end, f"{host} has sent {self.sent(host)} bytes"
+            time.sleep(0.02)
+
+    def sent(self, host: str) -> int:
+        shown = subprocess.run(["ip", "-n", name_of(host), "-s", "-j", "link"], capture_output=True, check=True)
+        return sum(one["stats64"]["tx"]["bytes"] for one in json.loads(shown.stdout) if one["ifname"] != "lo")
+
     def run(self, argv: Sequence[str], timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             list(argv), capture_output=True, text=True, timeout=timeout, cwd=ROOT, env=self.environment(), check=False
