@@ -1,7 +1,9 @@
 """A whole fleet run over four hosts with sshd: sweep, pairs, faults of every kind, resume.
 
 The hosts are namespaces of this machine; what they run is a stand-in that starts in 30 ms, so that what is tested is
-the engine. Wall times are bounded by the budget plus a minute, as the product promises, and never compared closer.
+the engine. Each run's wait is bounded, and what hangs hangs for hours: a run that waited for it would not end.
+Pairs with hosts that fail, and what is resumed of them, are in `tests.fleet.transport_cases`; the product itself, sent,
+run, stored and resumed, in `tests.fleet.test_stage`.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from bench.fleet.pair_rounds import schedule
 from bench.judge.fleet.model import Fleet
 from bench.model import Decision
 from bench.show.html.page import render_fleet
-from bench.store.runs import Store
+from tests.cli.bench import bench
 from tests.fleet.drive import STAND_IN
 from tests.fleet.testbed import Testbed
 
@@ -53,14 +55,6 @@ def drive(
 
 def states(fleet: Fleet) -> dict[str, str]:
     return {node.host: node.state.value for node in fleet.nodes}
-
-
-def slowness() -> float:
-    """How much slower than alone this machine is now: what ansible takes to say its version, against 0.8 s."""
-    began = time.monotonic()
-    argv = [str(Path(sys.executable).parent / "ansible-inventory"), "--version"]
-    subprocess.run(argv, check=True, capture_output=True, timeout=60)
-    return max(1.0, (time.monotonic() - began) / 0.8)
 
 
 def starts(path: Path) -> dict[str, int]:
@@ -127,22 +121,19 @@ def test_every_kind_of_fault_has_its_one_true_outcome_and_resume_completes(hosts
     cut = threading.Thread(target=_cut_when_started, args=(hosts, 3, log))
     cut.start()
     try:
-        fleet, progress, seconds = drive(hosts, tmp_path / "b", node=words, budget=8.0, pair_budget=10.0)
+        fleet, progress, _ = drive(hosts, tmp_path / "b", node=words, budget=10.0, pairs="none", profile=STORAGE_ONLY)
     finally:
         cut.join()
         hosts.power_on(1)
         hosts.link(3, True)
     assert states(fleet) == {"n001": "unreachable", "n002": "node-timeout", "n003": "lost", "n004": "bad-result"}
     assert fleet.decision is Decision.INCONCLUSIVE
-    # The node's bound, that of the one round which could be walked, and a minute of this machine's time.
-    assert seconds < 8 + 10 + 60 * slowness(), progress
     assert hosts.on(2, ["pgrep", "-f", "node.py"]).returncode == 1, "the hung job outlived its bound"
     for fault in faults.iterdir():
         fault.unlink()
-    mended, progress, _ = drive(hosts, tmp_path / "b")
+    mended, progress, _ = drive(hosts, tmp_path / "b", profile=STORAGE_ONLY)
     assert states(mended) == dict.fromkeys(hosts.names, "pass"), progress
     assert mended.decision is Decision.GO
-    assert all(pair.state.value == "pass" for pair in mended.pairs) and len(mended.pairs) == 6
     # n003 had finished behind the cut cable: its result was taken, it was not measured twice.
     assert starts(log) == {"n001": 1, "n002": 2, "n003": 1, "n004": 2}
 
@@ -167,7 +158,7 @@ def test_frozen_twice_answering_and_two_names_of_one_machine(hosts: Testbed, tmp
     hosts.freeze(1)
     try:
         words = ["--faults", str(faults), "--starts", str(log)]
-        fleet, progress, seconds = drive(
+        fleet, progress, _ = drive(
             hosts, tmp_path / "c", inventory=str(second), node=words, pairs="none", profile=STORAGE_ONLY
         )
     finally:
@@ -175,7 +166,6 @@ def test_frozen_twice_answering_and_two_names_of_one_machine(hosts: Testbed, tmp
     expected = {"n001": "unreachable", "n002": "duplicate", "n003": "pass", "n004": "bad-result", "n9": "duplicate"}
     assert states(fleet) == expected, progress
     assert starts(log) == {"n002": 1, "n003": 1, "n004": 1}
-    assert seconds < 15 + 60 * slowness()
 
 
 def test_a_killed_controller_leaves_a_run_that_is_completed_once(hosts: Testbed, tmp_path: Path) -> None:
@@ -209,30 +199,6 @@ def test_a_killed_controller_leaves_a_run_that_is_completed_once(hosts: Testbed,
     assert starts(log) == {"n001": 1, "n002": 2, "n003": 1, "n004": 1}
 
 
-@pytest.mark.timeout(400)
-def test_the_command_runs_the_product_itself_on_every_node_and_stores_their_runs(
-    hosts: Testbed, tmp_path: Path
-) -> None:
-    """`bench run` on four hosts that have no GPU to probe: measured and INCONCLUSIVE, every document in the store."""
-    results = tmp_path / "results"
-    words = ["--probe", "gpu", "--pairs", "none", "--no-collective", "--results", str(results)]
-    command = [sys.executable, "-m", "bench", "fleet", "run"]
-    env = {"PYTHONPATH": str(ROOT)}
-    done = hosts.controller([*command, "-i", str(hosts.inventory), *words, "--json"], timeout=200, **env)
-    assert done.returncode == 3, done.stderr
-    fleet = Fleet.model_validate_json(done.stdout)
-    assert states(fleet) == dict.fromkeys(hosts.names, "inconclusive")
-    stored = Store(results)
-    assert {stored.find(node.run or "").node.hostname for node in fleet.nodes} == set(hosts.names)
-    folder = results / "fleet" / json.loads(next((results / "fleet").glob("*/plan.json")).read_text())["id"]
-    assert json.loads((folder / "fleet.json").read_text())["decision"] == "INCONCLUSIVE"
-    assert "INCONCLUSIVE" in (folder / "fleet.html").read_text()
-    again = hosts.controller(
-        [*command, "--resume", folder.name, "--results", str(results), "--quiet"], timeout=100, **env
-    )
-    assert again.returncode == 3 and again.stdout.count("INCONCLUSIVE") == 3
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -249,16 +215,14 @@ def test_the_command_runs_the_product_itself_on_every_node_and_stores_their_runs
     ],
 )
 def test_wrong_usage_is_one_line_and_status_2(options: list[str], tmp_path: Path) -> None:
-    argv = [sys.executable, "-m", "bench", "fleet", "run", *options, "--results", str(tmp_path)]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    done = bench("fleet", "run", *options, "--results", tmp_path, cwd=tmp_path)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 
 def test_a_dry_run_leaves_to_the_pairs_what_needs_a_peer(tmp_path: Path) -> None:
     """RDMA was left to the sweep, where each node is alone: it was never measured."""
-    argv = [sys.executable, "-m", "bench", "fleet", "run", "-i", "n1,n2,", "--dry-run", "--results", str(tmp_path)]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    done = bench("fleet", "run", "-i", "n1,n2,", "--dry-run", "--results", tmp_path, cwd=tmp_path)
     sweep, pairs = (
         next(line for line in done.stdout.splitlines() if line.startswith(f"{w}:")) for w in ("sweep", "pairs")
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import re
 import shlex
@@ -23,6 +24,7 @@ from bench.fleet import job_script, staging
 from bench.fleet.transport import ansible
 from bench.judge.fleet.model import Fleet
 from bench.show.terminal.progress import Note, _Table, fleet_listener
+from bench.store.runs import Store
 from tests.fleet.test_run import STORAGE_ONLY, drive, states
 from tests.fleet.testbed import Testbed
 
@@ -198,9 +200,11 @@ def test_a_torn_bundle_is_refused_by_the_node_and_leaves_nothing(hosts: Testbed,
     assert stage_of(hosts, 1) == [] and not list((tmp_path / "t").rglob("*.pyz"))
 
 
+@pytest.mark.timeout(400)
 def test_a_node_without_the_product_gets_it_once_by_its_version_and_measures_with_it(
     hosts: Testbed, lacking: Path, tmp_path: Path
 ) -> None:
+    """The command itself, on two hosts that have no GPU to probe: measured and INCONCLUSIVE, every document stored."""
     results = tmp_path / "results"
     words = ["--probe", "gpu", "--pairs", "none", "--no-collective", "--results", str(results), "--json"]
     command = [sys.executable, "-m", "bench", "fleet", "run"]
@@ -213,3 +217,11 @@ def test_a_node_without_the_product_gets_it_once_by_its_version_and_measures_wit
     assert re.fullmatch(version + "[0-9a-f]{12}", name), "unpacked under its version and digest, the file gone"
     assert stage_of(hosts, 2) == [], "only where it is missing"
     assert not list(results.rglob("*.pyz"))
+    stored = Store(results)
+    assert {stored.find(node.run or "").node.hostname for node in fleet.nodes} == {"n001", "n002"}
+    (folder,) = (results / "fleet").iterdir()
+    assert json.loads((folder / "fleet.json").read_text())["decision"] == "INCONCLUSIVE"
+    assert "INCONCLUSIVE" in (folder / "fleet.html").read_text()
+    words = ["--resume", folder.name, "--results", str(results), "--quiet"]
+    again = hosts.controller([*command, *words], timeout=200, PYTHONPATH=root)
+    assert again.returncode == 3 and again.stdout.count("INCONCLUSIVE") == 3, again.stderr

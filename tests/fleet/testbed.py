@@ -175,8 +175,10 @@ class Testbed:
         return ["sh", "-c", _ENTER, " ".join(str(group) for group in self._cgroups(name)), *argv]
 
     def environment(self, **env: str) -> dict[str, str]:
+        """Of the controller. What it leaves when it is killed goes with the testbed's folder."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("ANSIBLE_", "BENCH_"))}
-        return {**kept, "BENCH_LOCK": str(self.folder / "ctl.lock"), **env}
+        own = {"BENCH_LOCK": str(self.folder / "ctl.lock"), "TMPDIR": str(self.folder)}
+        return {**kept, **own, **env}
 
     def on(self, i: int, argv: Sequence[str], timeout: float = 60) -> subprocess.CompletedProcess[str]:
         return run(self.on_argv(i, argv), timeout=timeout)
