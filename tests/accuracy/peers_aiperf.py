@@ -20,7 +20,8 @@ from typing import Any
 from bench.judge.statistics import quantile
 from probes.endpoint.parse import doubt
 from probes.endpoint.records import Answer, SelfCheck, of
-from tests.probes.endpoint.harness import loaded, process, simulated
+from tests.forks import serving
+from tests.probes.endpoint.harness import loaded, simulated
 
 HOME = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "aiready-bench" / "peers-aiperf"
 PACKAGE = "aiperf==0.13.0"
@@ -100,7 +101,7 @@ def main() -> int:
             truth = (quantile(firsts, 0.5), quantile(firsts, 0.99), quantile(gaps, 0.5))
             row("simulated", "the server's log", truth)
             good &= said is not None or all(abs(a - b) <= MEDIAN for a, b in pairwise((figures[0], truth[0])))
-            with process("tests.probes.endpoint.tiny_llama", str(folder / "tiny.gguf"), quiet=True) as port:
+            with serving("tests.probes.endpoint.tiny_llama", str(folder / "tiny.gguf"), quiet=True) as port:
                 url = f"http://127.0.0.1:{port}"
                 row("llama.cpp", "AIPerf", theirs(commands, url, "tiny.gguf", folder))
                 figures, said, _, _ = ours(url)

@@ -11,20 +11,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests import forks
+
 
 def bench(
     *arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None, timeout: float = 280
 ) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, "-m", "bench", *(str(word) for word in arguments)]
-    return subprocess.run(
-        words,
-        cwd=cwd,
-        env={"BENCH_QUIET_CHECK": "0", **os.environ, **(env or {})},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+    words, whole = [str(word) for word in arguments], {"BENCH_QUIET_CHECK": "0", **os.environ, **(env or {})}
+    if any(name.startswith(("LD_", "PYTHON", "LC_", "LANG")) for name in env or ()):  # they count where one starts
+        argv = [sys.executable, "-m", "bench", *words]
+        return subprocess.run(argv, cwd=cwd, env=whole, capture_output=True, text=True, timeout=timeout, check=False)
+    return forks.run("bench", words, cwd=cwd, env=whole, timeout=timeout)
 
 
 def measurement(metric: str, value: float, low: float, high: float, **labels: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import time
 from bench.judge.statistics import quantile
 from bench.measure.tools import python_environment
 from probes.endpoint.parse import MOST_SHARE_OF_HIGHEST
-from tests.probes.endpoint.harness import process
+from tests.forks import serving
 
 STREAMS, RATE, LIMIT, SECONDS, TRIES = 500, 2000.0, 0.005, 6.0, 3
 
@@ -43,7 +43,7 @@ def main() -> int:
     """Up to three times: what else the machine does is not the client's."""
     status = 1
     for _ in range(TRIES):
-        with process("probes.endpoint.load.echo") as port:
+        with serving("probes.endpoint.load.echo") as port:
             argv = [sys.executable, "-m", "tests.perf.endpoint", str(port)]
             status = subprocess.run(argv, env={**os.environ, **python_environment()}, check=False).returncode
         if status == 0:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,14 +15,14 @@ from probes.data.events import Drawn, Ended, Event, Refused, line, read
 from probes.data.parse import audited, parse
 from probes.data.plan import sets as data_sets
 from probes.data.plan import there
+from tests import forks
 from tests.probes.data import sets
 
 ROOT = Path(__file__).parents[3]
 
 
 def bench(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "bench", *map(str, words)]
-    return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+    return forks.run("bench", [str(word) for word in words], env=os.environ)
 
 
 @pytest.mark.slow

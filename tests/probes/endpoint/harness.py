@@ -3,69 +3,18 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import re
-import runpy
-import sys
-import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import forkserver
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from probes.endpoint.plan import Settings
 from probes.endpoint.records import Answer, Record, Refused, Window, of, read
+from tests.forks import run, serving
 
 ROOT = Path(__file__).parents[3]
-#: Forks of a process that has imported what the programs below import: to start an interpreter and import it takes
-#: longer than most of them run. `bench run --endpoint` itself starts them as anywhere: `test_probe`.
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["probes.endpoint.load.client", "probes.endpoint.load.window"])
-
-
-def forks_begin() -> None:
-    """The process that forks is there, and is one of pytest's until it ends."""
-    forkserver.ensure_running()
-
-
-def _program(module: str, words: tuple[str, ...], files: tuple[str, str, str], env: Mapping[str, str]) -> None:
-    """In the fork: what ``python -m`` does, with these standard files."""
-    for number, name in enumerate(files):
-        os.dup2(os.open(name, os.O_WRONLY | os.O_APPEND if number else os.O_RDONLY), number)
-    os.environ.clear()
-    os.environ.update(env)
-    sys.stdin, sys.stdout, sys.stderr = (open(number, "w" if number else "r", closefd=False) for number in range(3))  # noqa: SIM115
-    sys.argv = [module, *words]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
-
-
-@contextmanager
-def _forked(module: str, *words: str, files: tuple[str, str, str], env: Mapping[str, str]) -> Iterator[BaseProcess]:
-    one = _FORKS.Process(target=_program, args=(module, words, files, dict(env)), daemon=True)
-    one.start()
-    try:
-        yield one
-    finally:
-        one.kill()
-        one.join()
-        one.close()
-
-
-@contextmanager
-def process(module: str, *words: str, quiet: bool = False) -> Iterator[int]:
-    """A server of ours for as long as the ``with`` lasts; yields its port. ``quiet``: what it logs is dropped."""
-    with tempfile.NamedTemporaryFile("r") as said:
-        files = (os.devnull, said.name, os.devnull if quiet else "/proc/self/fd/2")
-        with _forked(module, *words, files=files, env=os.environ) as one:
-            while not (found := re.search(r" on .*?(\d+)\n", Path(said.name).read_text())):
-                assert one.is_alive(), f"{module} ended before it served"
-                time.sleep(0.005)
-            yield int(found[1])
 
 
 @dataclass(frozen=True)
@@ -89,7 +38,7 @@ class Simulated:
 def simulated(folder: Path, **config: Any) -> Iterator[Simulated]:
     log = folder / "truth.jsonl"
     log.unlink(missing_ok=True)
-    with process("tests.probes.endpoint.simulated", json.dumps({"log": str(log), **config})) as port:
+    with serving("tests.probes.endpoint.simulated", json.dumps({"log": str(log), **config})) as port:
         host = "[::1]" if config.get("host") == "::1" else "127.0.0.1"
         yield Simulated(port, log, "https" if config.get("certificate") else "http", host)
 
@@ -121,17 +70,12 @@ def loaded(url: str, env: Mapping[str, str] | None = None, **settings: Any) -> L
     given = {"seconds": 4.0, "enough": 60, "rate": 40.0, "max_rate": 40.0, "prompt_tokens": 16, "output_tokens": 8,
              "self_check": 0.5}  # fmt: skip
     told = Settings(url=url, **{**given, **settings})
-    with process("probes.endpoint.load.echo") as port, tempfile.TemporaryDirectory() as name:
-        stdin, stdout, stderr = (Path(name) / which for which in ("stdin", "stdout", "stderr"))
-        stdin.write_text(told.text() + "\n")
-        for file in (stdout, stderr):
-            file.touch()
-        files, words = (str(stdin), str(stdout), str(stderr)), ("--echo", str(port))
-        with _forked("probes.endpoint.load.main", *words, files=files, env={**os.environ, **(env or {})}) as one:
-            one.join(120)
-            assert one.exitcode is not None, "the load did not end"
-            out, err = stdout.read_text(), stderr.read_text()
-            return Loaded(read(out, cut=True), out, err, one.exitcode)
+    with serving("probes.endpoint.load.echo") as port:
+        done = run(
+            "probes.endpoint.load.main", ["--echo", str(port)], stdin=told.text() + "\n", timeout=120,
+            env={**os.environ, **(env or {})},
+        )  # fmt: skip
+    return Loaded(read(done.stdout, cut=True), done.stdout, done.stderr, done.returncode)
 
 
 def wrong(load: Loaded, truth: list[dict[str, Any]]) -> list[str]:

@@ -20,7 +20,8 @@ import trustme
 from bench.model import Code
 from probes.common.http import REMEDIES
 from probes.endpoint.records import Answer, of
-from tests.probes.endpoint.harness import Simulated, forks_begin, loaded, simulated
+from tests import forks
+from tests.probes.endpoint.harness import Simulated, loaded, simulated
 
 pytestmark = pytest.mark.slow
 
@@ -56,7 +57,7 @@ FAULTS = [
 
 @pytest.fixture(autouse=True)
 def _nothing_is_left() -> Iterator[None]:
-    forks_begin()
+    forks.begin()
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     yield
     assert {child.pid for child in psutil.Process().children(recursive=True)} <= before

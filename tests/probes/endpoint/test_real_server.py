@@ -9,14 +9,15 @@ import pytest
 from bench.model import Measurement
 from probes.endpoint.parse import parse
 from probes.endpoint.records import Opened, of
-from tests.probes.endpoint.harness import loaded, process
+from tests.forks import serving
+from tests.probes.endpoint.harness import loaded
 
 pytestmark = pytest.mark.slow
 
 
 def test_llama_cpp_is_measured_whole(tmp_path: Path) -> None:
     file = tmp_path / "tiny.gguf"
-    with process("tests.probes.endpoint.tiny_llama", str(file), quiet=True) as port:
+    with serving("tests.probes.endpoint.tiny_llama", str(file), quiet=True) as port:
         assert file.stat().st_size < 600_000
         load = loaded(f"http://127.0.0.1:{port}", enough=60, rate=10.0, seconds=12.0)
     assert load.refused is None and load.returncode == 0, load.stderr

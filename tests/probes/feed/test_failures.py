@@ -21,6 +21,7 @@ from probes.feed import probe as feed
 from probes.feed.load import arms, dataset
 from probes.feed.parse import Parsed
 from probes.feed.plan import Row
+from tests.cli.bench import bench
 from tests.probes.feed.conftest import ROOT
 
 pytestmark = pytest.mark.slow
@@ -63,8 +64,7 @@ def test_an_unknown_option_names_what_there_is(tmp_path: Path, option: str, valu
     ],
 )
 def test_a_name_that_is_none_is_wrong_usage_and_measures_nothing(tmp_path: Path, words: list[str], said: str) -> None:
-    argv = [sys.executable, "-m", "bench", "run", "--storage", str(tmp_path), "--results", str(tmp_path / "r"), *words]
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = bench("run", "--storage", tmp_path, "--results", tmp_path / "r", *words, cwd=tmp_path)
     assert done.returncode == 2 and not done.stdout
     (line,) = done.stderr.strip().splitlines()
     assert said in line

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +14,7 @@ from probes.service.load.main import run
 from probes.service.parse import parse, told
 from probes.service.plan import Service, Settings
 from probes.service.records import Record, answers
+from tests.forks import serving
 
 ROOT = Path(__file__).parents[3]
 LIMIT = 0.99
@@ -24,15 +23,8 @@ LIMIT = 0.99
 @contextmanager
 def server(**config: Any) -> Iterator[int]:
     """Yields its port."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.probes.service.server", json.dumps(config)],
-        stdout=subprocess.PIPE, text=True, cwd=ROOT,
-    ) as one:  # fmt: skip
-        try:
-            assert one.stdout is not None
-            yield int(one.stdout.readline().split()[-1])
-        finally:
-            one.kill()
+    with serving("tests.probes.service.server", json.dumps(config)) as port:
+        yield port
 
 
 def service(port: int, rate: float = 100.0, **fields: Any) -> Service:

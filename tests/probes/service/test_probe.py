@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from bench.model import Run
-from tests.probes.service.harness import ROOT, server
+from tests import forks
+from tests.probes.service.harness import server
 
 PLANTED = {"env": "pl4nted-in-the-environment", "headers": "pl4nted-in-the-headers", "body": "pl4nted-in-the-body"}
 
 
 def bench(folder: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
     """The command where that folder's bench.toml counts."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "CRM_AUTHORIZATION": f"Bearer {PLANTED['env']}"}
-    argv = [sys.executable, "-m", "bench", *map(str, words)]
-    return subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=280, check=False, env=env)
+    env = {**os.environ, "CRM_AUTHORIZATION": f"Bearer {PLANTED['env']}"}
+    return forks.run("bench", [str(word) for word in words], cwd=folder, env=env)
 
 
 def site(folder: Path, port: int, more: str = "") -> None:
