@@ -28,8 +28,8 @@ def server(**config: Any) -> Iterator[int]:
 
 
 def service(port: int, rate: float = 100.0, **fields: Any) -> Service:
-    """One on the loopback, with a budget that a busy machine keeps."""
-    given = {"name": "crm", "url": f"http://127.0.0.1:{port}/x", "budget_seconds": 5.0, **fields}
+    """One on the loopback, with a budget that a busy machine keeps: a twentieth of it may a request be sent late."""
+    given = {"name": "crm", "url": f"http://127.0.0.1:{port}/x", "budget_seconds": 30.0, **fields}
     return Service.model_construct(**{**Service(**given).model_dump(), "rate": rate})
 
 

@@ -52,16 +52,16 @@ def test_each_third_that_fails_is_counted_under_its_name(
 @pytest.mark.parametrize("fault", ["hangs", "slow headers"])
 def test_what_is_not_there_in_time_is_given_up(fault: str) -> None:
     with server(fault=fault) as port:
-        asked = Asked(service(port, rate=10.0, budget_seconds=1.0), requests=10)
+        asked = Asked(service(port, rate=10.0, budget_seconds=3.0), requests=10)
     assert asked.codes == {Code.TOO_SLOW}
-    assert {answer.detail for answer in asked.answers} == {"no end within 1 s, before its headers"}
+    assert {answer.detail for answer in asked.answers} == {"no end within 3 s, before its headers"}
     (longest,) = asked.of("service_response_seconds", phase="whole", connection="cold", statistic="max")
-    assert longest.value >= 1.0
+    assert longest.value >= 3.0
 
 
 def test_an_answer_that_comes_late_is_no_success() -> None:
-    with server(delay=0.6, every=1) as port:
-        asked = Asked(service(port, rate=10.0, budget_seconds=0.5), requests=10)
+    with server(delay=3.5, every=1) as port:
+        asked = Asked(service(port, rate=10.0, budget_seconds=3.0), requests=10)
     assert asked.ratio.value == 0.0 and Code.TOO_SLOW in asked.codes
 
 

@@ -45,7 +45,8 @@ def test_a_declared_service_is_judged_and_no_secret_is_written(tmp_path: Path) -
     (verdict,) = (verdict for verdict in run.verdicts if verdict.profile == "agent")
     assert verdict.decision.value == "NO-GO"
     (ratio,) = (m for m in run.measurements() if m.metric == "service_success_ratio")
-    assert (ratio.value, ratio.samples, ratio.labels) == (0.5, 50, {"service": "crm", "budget_seconds": "5"})
+    assert ratio.labels == {"service": "crm", "budget_seconds": "5"}
+    assert ratio.samples == 50 and 0.4 < ratio.value < 0.6, "what this machine sent too late itself does not count"
     assert "crm: at most 500 requests, 10 a second, 50 s; they show 99 %" in done.stderr
     seen = log.read_text()
     assert all(secret in seen for secret in PLANTED.values()), "the service itself gets them"

@@ -39,17 +39,17 @@ def decision(answers: list[Answer], effort: Effort) -> Decision:
     return judge(run(result("service", found)), agent()).decision
 
 
-def decisions(share: float, effort: Effort, seed: int) -> list[Decision]:
+def decisions(share: float, effort: Effort, seed: int, trials: int = TRIALS) -> list[Decision]:
     draw, most = random.Random(seed), MOST[effort]
-    return [decision([answered(n, draw.random() < share) for n in range(most)], effort) for _ in range(TRIALS)]
+    return [decision([answered(n, draw.random() < share) for n in range(most)], effort) for _ in range(trials)]
 
 
 @pytest.mark.slow
 def test_a_flaky_service_is_told_from_a_sound_one_in_the_requests_that_were_printed() -> None:
     assert int(re.search(r"at most (\d+) requests", printed(Effort.THOROUGH))[1]) == MOST[Effort.THOROUGH]  # type: ignore[index]
-    flaky, sound = decisions(0.985, Effort.THOROUGH, 1), decisions(0.995, Effort.THOROUGH, 2)
-    assert flaky.count(Decision.NO_GO) >= 0.9 * TRIALS and Decision.GO not in flaky
-    assert sound.count(Decision.GO) >= 0.9 * TRIALS and sound.count(Decision.NO_GO) <= 0.05 * TRIALS
+    flaky, sound = (decisions(share, Effort.THOROUGH, seed, 30) for seed, share in ((1, 0.985), (2, 0.995)))
+    assert flaky.count(Decision.NO_GO) >= 27 and Decision.GO not in flaky
+    assert sound.count(Decision.GO) >= 27 and sound.count(Decision.NO_GO) <= 1
 
 
 @pytest.mark.slow
@@ -87,13 +87,12 @@ def test_a_rate_that_is_too_low_for_a_decision_is_said_before() -> None:
 
 @pytest.mark.slow
 def test_a_flaky_service_is_refused_by_the_real_load_too() -> None:
-    """One in 66 fails, 98.5 %: at most 8000 requests at a rate that no user may ask for."""
-    with server(fault="status 503", every=66) as port:
-        asked = Asked(service(port, rate=400.0), requests=MOST[Effort.THOROUGH])
-    assert len(asked.answers) <= MOST[Effort.THOROUGH]
-    if asked.ratio.invalid is None:  # a node that is too busy to send on time says so, and decides nothing
-        assert asked.ratio.interval[1] < LIMIT
-        assert judge(run(result("service", asked.measurements)), agent()).decision is Decision.NO_GO
+    """One in ten fails, so that some hundred of the 8000 requests are enough."""
+    with server(fault="status 503", every=10) as port:
+        asked = Asked(service(port), requests=MOST[Effort.THOROUGH])
+    assert len(asked.answers) < 0.2 * MOST[Effort.THOROUGH], "it was left in peace when its share was clear"
+    assert asked.ratio.invalid is None and asked.ratio.interval[1] < LIMIT
+    assert judge(run(result("service", asked.measurements)), agent()).decision is Decision.NO_GO
 
 
 # --- what counts
