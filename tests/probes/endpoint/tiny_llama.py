@@ -61,6 +61,8 @@ def serve(file: Path) -> None:
 
     settings = xllamacpp.CommonParams()
     settings.model.path = str(file)
+    for threads in (settings.cpuparams, settings.cpuparams_batch):  # more of them would wait for each other, awake
+        threads.n_threads = 1
     settings.n_ctx, settings.n_parallel, settings.warmup = 8 * 512, 8, True
     server = xllamacpp.Server(settings)
     print(f"llama on {server.listening_address.rpartition(':')[2]}", flush=True)
