@@ -27,11 +27,12 @@ _KEEP_DAYS = 7
 #: A run of 32 MiB of text packs to a few; what does not is no run, and would fill the controller's memory.
 MOST_PACKED_BYTES = 4 << 20
 
-#: Our folder on a node, ``$b``.
+#: Our folder on a node, ``$b``. The first line ends what the login may have printed without an end.
 BASE = """\
+echo
 umask 077
 b=/var/tmp/aiready-bench-$(id -u)
-mkdir -m 700 "$b" 2>/dev/null
+[ -e "$b" ] || mkdir -m 700 "$b" || [ -d "$b" ] || exit 74
 if [ -L "$b" ] || [ ! -d "$b" ] || [ ! -O "$b" ]; then echo "$b is not a folder of ours" >&2; exit 74; fi
 """
 _HEAD = """\
@@ -46,11 +47,13 @@ frame() {
   echo 'AIREADY-END @CLAIM@'
 }
 """
-_RUN = """\
+_CLAIM_IT = """\
 find "$b" -mindepth 1 -maxdepth 1 -type d -mtime +@DAYS@ -exec rm -rf {} + 2>/dev/null
-mkdir "$d" 2>/dev/null || exit 75
-echo "$$ $(born $$)" >"$d/pid"
+mkdir "$d" 2>/dev/null || { [ -d "$d" ] && exit 75; mkdir "$d"; exit 74; }
 cd "$d" || exit 74
+"""
+_RUN = """\
+echo "$$ $(born $$)" >pid || { echo "nothing can be written to $d" >&2; exit 74; }
 @ENV@sleep @DELAY@
 timeout -k @KILL@ @LIMIT@ sh -c @COMMAND@ >out 2>err </dev/null
 echo $? >rc.part && mv rc.part rc
@@ -68,8 +71,6 @@ for old in "$b/@FAMILY@."*/pid; do
 done 2>/dev/null
 """
 _SERVE = """\
-mkdir "$d" 2>/dev/null || exit 75
-cd "$d" || exit 74
 @ENV@setsid timeout -k @KILL@ @LIMIT@ sh -c @COMMAND@ >out 2>&1 </dev/null &
 echo "$! $(born $!)" >"$d/pid"
 n=0; while [ $n -lt @WAIT@ ]; do
@@ -81,6 +82,7 @@ kill $! 2>/dev/null
 tail -c 600 out >&2; exit 1
 """
 CONTACT = """\
+echo
 printf 'AIREADY-NODE %s %s %s\\n' "$(uname -n)" "$(cat /etc/machine-id 2>/dev/null | sha256sum | cut -c1-16)" \
 "$(cat /proc/sys/kernel/random/boot_id 2>/dev/null || echo -)"
 @PYTHON@ -c 'import sys, os; print("AIREADY-PYTHON", "%d.%d" % sys.version_info[:2], os.uname()[4])' 2>/dev/null
@@ -108,8 +110,8 @@ class BadResult(Exception):
 
 def run(claim: str, command: str, limit: float, env: Mapping[str, str], delay: float = 0.0) -> str:
     """Take the claim, run ``command`` (a line for sh; ``$PWD`` is the job's folder) for at most ``limit`` seconds."""
-    return _script(BASE + _HEAD + _RUN, claim, LIMIT=f"{limit:g}", COMMAND=shlex.quote(command), ENV=_exports(env),
-                   DELAY=f"{delay:.0f}")  # fmt: skip
+    return _script(BASE + _HEAD + _CLAIM_IT + _RUN, claim, LIMIT=f"{limit:g}", COMMAND=shlex.quote(command),
+                   ENV=_exports(env), DELAY=f"{delay:.0f}")  # fmt: skip
 
 
 def collect(claim: str, wait: float = 0.0) -> str:
@@ -121,9 +123,9 @@ def serve(claim: str, command: str, ready: str, limit: float, env: Mapping[str, 
     """Leave a server running, at most ``limit`` seconds, that has printed ``ready``. One that a killed controller
     left, whose claim differs only behind the last dot, is ended first.
     """
-    family = claim.rpartition(".")[0]
-    return _script(BASE + _HEAD + _END_OLD + _SERVE, claim, LIMIT=f"{limit:g}", COMMAND=shlex.quote(command),
-                   ENV=_exports(env), READY=shlex.quote(ready), FAMILY=family, WAIT=f"{wait * 5:.0f}")  # fmt: skip
+    text, family = BASE + _HEAD + _END_OLD + _CLAIM_IT + _SERVE, claim.rpartition(".")[0]
+    return _script(text, claim, LIMIT=f"{limit:g}", COMMAND=shlex.quote(command), ENV=_exports(env),
+                   READY=shlex.quote(ready), FAMILY=family, WAIT=f"{wait * 5:.0f}")  # fmt: skip
 
 
 def stop(family: str) -> str:

@@ -172,14 +172,13 @@ class Jobs:
             return state, f"{word}: {reply.detail}"
         if reply.rc == job_script.CLAIMED:
             return State.LOST, "taken_already: by an earlier start of this run, whose result is not here yet"
-        status = said = ""
+        status, said = "", f"; it said: {reply.detail}" if reply.detail else ""
         try:
             frame = job_script.parse(reply.stdout, claim)
             if frame.rc in job_script.TIMED_OUT:
                 return State.NODE_TIMEOUT, f"node_timeout: did not end within its {job.budget:.0f} s"
-            status = f"status {frame.rc}: "
-            if complaint := " ".join(frame.stderr.split())[-200:]:
-                said = f"; it said: {complaint}"
+            status, complaint = f"status {frame.rc}: ", " ".join(frame.stderr.split())[-200:]
+            said = f"; it said: {complaint}" if complaint else ""
             job.accept(frame)
         except BadResult as error:
             if error.twice:

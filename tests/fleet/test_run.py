@@ -26,7 +26,7 @@ from bench.model import Decision
 from bench.show.html.page import render_fleet
 from tests.cli.bench import bench
 from tests.fleet.drive import STAND_IN
-from tests.fleet.testbed import Testbed
+from tests.fleet.testbed import Testbed, must
 
 ROOT = Path(__file__).resolve().parents[2]
 ENV = {"PYTHONPATH": str(ROOT)}
@@ -166,6 +166,36 @@ def test_frozen_twice_answering_and_two_names_of_one_machine(hosts: Testbed, tmp
     expected = {"n001": "unreachable", "n002": "duplicate", "n003": "pass", "n004": "bad-result", "n9": "duplicate"}
     assert states(fleet) == expected, progress
     assert starts(log) == {"n002": 1, "n003": 1, "n004": 1}
+
+
+#: What each host prints at a login, or what is wrong with the folder of its jobs.
+LOGINS = {
+    1: "printf 'Welcome, without an end of line'",
+    2: "head -c 2000000 /dev/urandom | base64",  # more than ansible-runner keeps of a result
+}
+JOBS = "/var/tmp/aiready-bench-$(id -u)"
+
+
+def test_what_a_login_prints_hides_nothing_and_a_folder_that_takes_nothing_is_said(
+    hosts: Testbed, tmp_path: Path
+) -> None:
+    """n003 has no space for a job, n004 may not write there."""
+    for i, text in LOGINS.items():  # sshd has all else from its own folder
+        must(hosts.on_argv(i, ["sh", "-c", 'mount -t tmpfs tmpfs /etc/ssh; echo "$0" >/etc/ssh/sshrc', text]))
+    must(hosts.on_argv(3, ["sh", "-c", f"head -c 300000000 /dev/zero >{JOBS}/fill || true"]))
+    must(hosts.on_argv(4, ["sh", "-c", f"mount -o remount,ro {JOBS}"]))
+    try:
+        fleet, progress, _ = drive(hosts, tmp_path / "l", pairs="none", profile=STORAGE_ONLY)
+    finally:
+        must(hosts.on_argv(4, ["sh", "-c", f"mount -o remount,rw {JOBS}"]))
+        must(hosts.on_argv(3, ["sh", "-c", f"rm {JOBS}/fill"]))
+        for i in LOGINS:
+            must(hosts.on_argv(i, ["umount", "/etc/ssh"]))
+    assert states(fleet) == {"n001": "pass", "n002": "pass", "n003": "bad-result", "n004": "bad-result"}, progress
+    reasons = {node.host: node.reason or "" for node in fleet.nodes}
+    assert "nothing can be written" in reasons["n003"] and "Read-only file system" in reasons["n004"]
+    mended, progress, _ = drive(hosts, tmp_path / "l", profile=STORAGE_ONLY)
+    assert states(mended) == dict.fromkeys(hosts.names, "pass"), progress
 
 
 def test_a_killed_controller_leaves_a_run_that_is_completed_once(hosts: Testbed, tmp_path: Path) -> None:

@@ -22,9 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError
+from bench.fleet.job_script import MOST_PACKED_BYTES
 from bench.fleet.transport.base import OnReply, Replies, Reply, ReplyKind, last_line
+from bench.fleet.transport.child import Child
 from bench.measure import tools
-from bench.measure.probe import Failed, ProbeError, TimedOut
+from bench.measure.probe import ProbeError
 from bench.measure.tools import Signals
 from bench.store.errors import one_line
 
@@ -37,6 +39,7 @@ _TASK = "job"
 _OWN_WORD = "{{ aiready_words[inventory_hostname] }}"
 _START_SECONDS, _HOST_SECONDS = 30.0, 15.0
 _MOST_HOSTS_AT_ONCE = 512  # of one start of ansible: its output is held in memory
+_MOST_STDOUT = 4 * MOST_PACKED_BYTES  # of its end: what a login prints comes first
 _BEFORE = re.compile(r"^(Task failed: |Failed to connect to the host via ssh: |ERROR! |\[ERROR\]: )+")
 
 
@@ -92,28 +95,26 @@ class Ansible:
         width = width or min(len(words), 16 * (os.cpu_count() or 1))
         deadline = (limit + CONNECT_SECONDS + _HOST_SECONDS) * -(-len(words) // width) + _START_SECONDS
         replies, events = Replies(words, listen), _Events()
-        kind, why = ReplyKind.NOT_RUN, "ansible ended before it came to this host"
         with private() as folder:
             _write_plays(folder, task, words, limit)
             argv = [
                 program("ansible-runner"), "run", str(folder), "-p", "plays.json", "--ident", "r", "-j",
                 "--omit-env-files", "--forks", str(width), f"--cmdline={shlex.join(self._inventory())}",
             ]  # fmt: skip
+            runner = Child(argv, environment(folder))
             try:
-                done = tools.run(
-                    argv, timeout=deadline, signals=self.signals, env=environment(folder),
-                    on_line=lambda text: events.hear(text, replies),
-                )  # fmt: skip
+                runner.send(b"", last=True)
+                for _ in runner.polls(deadline, self.signals):
+                    for line in runner.out.lines():
+                        events.hear(line, replies)
+                if runner.is_running():
+                    return replies.complete(ReplyKind.LATE, f"the controller's limit of {deadline:.0f} s was reached")
                 if not events.begun:
-                    complaint = _last_line(events.said) or _last_line(done.stderr) or f"status {done.returncode}"
-                    raise UserError(one_line(f"ansible did not begin: {complaint}"))
-            except TimedOut:
-                kind, why = ReplyKind.LATE, f"the controller's limit of {deadline:.0f} s was reached"
-            except Failed as error:
-                why = error.reason
-            except ProbeError as error:
-                raise UserError(one_line(f"{error.reason}; {INSTALL}")) from error
-        return replies.complete(kind, why)
+                    complaint = events.said or "\n".join(runner.err.lines())
+                    raise UserError(one_line(f"ansible did not begin: {_last_line(complaint) or 'it said nothing'}"))
+            finally:
+                runner.end()
+        return replies.complete(ReplyKind.NOT_RUN, "ansible ended before it came to this host")
 
     def _inventory(self) -> list[str]:
         return [word for source in self.inventory for word in ("-i", source)]
@@ -144,7 +145,7 @@ class _Events:
         elif "timedout" in result:
             replies.give(host, ReplyKind.LATE, "its task reached the controller's limit")
         elif isinstance(rc, int):
-            replies.give(host, ReplyKind.DONE, detail, rc, str(result.get("stdout") or ""))
+            replies.give(host, ReplyKind.DONE, detail, rc, str(result.get("stdout") or "")[-_MOST_STDOUT:])
         else:
             replies.give(host, ReplyKind.NOT_RUN, detail)
 
@@ -225,6 +226,7 @@ def environment(folder: Path) -> dict[str, str]:
         "ANSIBLE_NOCOLOR": "True",
         "ANSIBLE_SSH_CONTROL_PATH_DIR": str(folder / "c"),
         "ANSIBLE_LOCAL_TEMP": str(folder / "t"),
+        "MAX_EVENT_RES": str(1 << 30),  # ansible-runner drops a result of more characters, 700000 if it is not told
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
     }
     return {**site, "ANSIBLE_TIMEOUT": site.get("ANSIBLE_TIMEOUT", str(CONNECT_SECONDS)), **ours}
