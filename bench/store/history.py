@@ -190,7 +190,7 @@ def _form(key: Key) -> tuple[str, frozenset[str]]:
 
 
 def values_of(index: Index, metric: str, host: str | None = None, limit: int = 100_000) -> list[dict[str, Any]]:
-    """Every stored value of a metric, a dict a measurement, oldest first.
+    """The stored values of a metric, the newest ``limit`` of them, a dict a measurement, oldest first.
 
     Keys: ``at`` (seconds since 1970), ``run``, ``host``, ``labels`` (JSON), ``value``, ``low``, ``high``, ``invalid``
     (text or None), ``epoch``.
@@ -199,11 +199,12 @@ def values_of(index: Index, metric: str, host: str | None = None, limit: int = 1
     query = (
         "SELECT runs.at, runs.id AS run, runs.host, series.labels, points.value, points.low, points.high, "
         "points.invalid, runs.epoch FROM series JOIN points ON points.series=series.number "
-        f"JOIN runs ON runs.number=points.run WHERE series.metric=? {where} ORDER BY runs.at, series.labels LIMIT ?"
+        f"JOIN runs ON runs.number=points.run WHERE series.metric=? {where} "
+        "ORDER BY runs.at DESC, series.labels DESC LIMIT ?"
     )
     found = index.db.execute(query, (metric, *given, limit))
     names = [column[0] for column in found.description]
-    return [dict(zip(names, row, strict=True)) for row in found]
+    return [dict(zip(names, row, strict=True)) for row in reversed(found.fetchall())]
 
 
 def metrics_in(index: Index) -> list[str]:

@@ -17,7 +17,7 @@ import pytest
 from bench.judge.baseline.prediction import Policy
 from bench.judge.baseline.series import key_of
 from bench.model import Measurement, Run
-from bench.store.history import prune
+from bench.store.history import prune, values_of
 from bench.store.index import Index, cache_file
 from bench.store.runs import Store, load
 from tests.judge.baseline.make import LATENCY, P99, READ, SEQUENTIAL, Nights, document, measurement, store
@@ -164,6 +164,13 @@ def _compare(root: Path, told: bytes) -> None:
     truth = _truth(root)  # raises for a torn file
     assert {word.decode() for word in told.split()} <= set(truth)
     assert _indexed(root) == truth
+
+
+def test_of_more_values_than_are_asked_for_the_newest_are_given_oldest_first(tmp_path: Path) -> None:
+    nights = Nights(tmp_path)
+    found = [nights.add() for _ in range(4)]
+    with Index(tmp_path) as index:
+        assert [row["run"] for row in values_of(index, READ, limit=2)] == [found[2]["id"], found[3]["id"]]
 
 
 def test_prune_keeps_the_newest_the_pinned_and_their_raw_output(tmp_path: Path) -> None:
