@@ -81,9 +81,9 @@ def test_a_sound_set_has_no_fault(kind: str, tmp_path: Path) -> None:
 def test_a_large_set_is_decided_where_the_share_is_clear_and_never_wrongly(
     broken: int, right: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """So many of each thousand. At 3 and 8 % at least 29 of 30 surveys decide rightly; between them one may not."""
+    """So many of each thousand. At 3 and 8 % at least 98 of 100 surveys decide rightly; between them none wrongly."""
     sets.make("lines", tmp_path, 8000, 8 * broken)
-    decided, needed, trials = Counter[str](), [], 30 if right else 10
+    decided, needed, trials = Counter[str](), [], 100 if right else 25
     for seed in range(trials):
         asked = argparse.Namespace(seconds=60.0, limit=0.95, most=2500, seed=seed, whole_samples=0, whole_bytes=0,
                                    checksum_bytes=0)  # fmt: skip
@@ -94,8 +94,8 @@ def test_a_large_set_is_decided_where_the_share_is_clear_and_never_wrongly(
         needed.append(len(samples))
     print(f"{broken / 10:g} % broken: {dict(decided)}, samples needed: median {sorted(needed)[trials // 2]}")
     wrong = {"over", "under"} - {right or ("over" if broken < 50 else "under")}
-    assert sum(decided[one] for one in wrong) <= 1
-    assert not right or decided[right] >= 29, decided
+    assert sum(decided[one] for one in wrong) <= 2
+    assert not right or decided[right] >= 98, decided
 
 
 def test_the_interval_at_which_one_stops_is_honest() -> None:
