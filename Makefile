@@ -45,7 +45,7 @@ format: $(DEV_STAMP) ## mend style, as far as a tool can
 accuracy: $(DEV_STAMP) tools test-tools ## injected faults against known truth: a table a claim
 	$(BIN)/python -m tests.accuracy $(ARGS)
 ifdef PEERS
-	$(BIN)/python -m tests.accuracy peers_dlio peers_aiperf data_judges
+	$(BIN)/python -m tests.accuracy peers_dlio peers_aiperf data_judges bundle_debian
 endif
 
 perf: $(DEV_STAMP) tools ## speed claims, as ratios measured side by side

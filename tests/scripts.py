@@ -15,6 +15,7 @@ NOT_FOR_ALL = (
     "peers_dlio",
     "peers_aiperf",
     "data_judges",
+    "bundle_debian",
     "fleet_faults",
     "fleet_kills",
 )

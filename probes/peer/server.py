@@ -15,7 +15,6 @@ import os
 import random
 import secrets
 import selectors
-import shutil
 import socket
 import sys
 import time
@@ -26,6 +25,7 @@ from typing import Any
 
 from bench import __version__
 from bench.measure import tools
+from bench.measure.probe import Unsupported
 from bench.measure.tools import Signals
 from probes.peer.children import Refused, perftest_argv, rank_argv
 from probes.peer.echo_server import Responder
@@ -211,8 +211,7 @@ class Peer:
         connection.until = time.monotonic() + seconds
         problem = None
         try:
-            if shutil.which("iperf3") is None:
-                raise Refused("tool_missing: iperf3 is not installed on the peer")
+            _require_iperf3()
             connection.iperf3_port = self._free_port()
             self._start_iperf3(connection)
         except Refused as error:
@@ -287,6 +286,14 @@ class Peer:
 def networks(words: Sequence[str]) -> tuple[Network, ...]:
     """Addresses or CIDR networks. Raises ValueError."""
     return tuple(ipaddress.ip_network(word, strict=False) for word in words)
+
+
+def _require_iperf3() -> None:
+    """The system's, or the one that a bundle carries. Raises Refused."""
+    try:
+        tools.require("iperf3")
+    except Unsupported as error:
+        raise Refused("tool_missing: iperf3 is not installed on the peer") from error
 
 
 def _silent(argv: Sequence[str]) -> Any:

@@ -55,6 +55,14 @@ def test_an_old_fio_is_refused(data: Path, tmp_path: Path, monkeypatch: pytest.M
     )  # fmt: skip
 
 
+def test_an_fio_without_its_libraries_says_which(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A card was lent for a quarter of an hour, and storage had no figure: `'' is not a version of fio`."""
+    lacks = "fio: error while loading shared libraries: libboost_thread.so.1.74.0: cannot open shared object file"
+    fake_fio(tmp_path / "bin", monkeypatch, f"echo '{lacks}' >&2\nexit 127\n")
+    result = only(storage_run.run(data, evidence=tmp_path / "t.raw"))
+    assert str(result.reason) == f"tool_failed: fio does not start: {lacks}" and "fio" in str(result.remedy)
+
+
 @pytest.mark.parametrize(
     ("answer", "status", "reason"),
     [
