@@ -58,9 +58,23 @@ def test_sums_on_gpus_are_timed_back_to_back(monkeypatch: pytest.MonkeyPatch) ->
         def elapsed_time(self, other: Event) -> float:
             return 2.0 * (other.after - self.after)
 
-    monkeypatch.setattr(torch, "cuda", SimpleNamespace(Event=Event))
-    monkeypatch.setattr("torch.distributed.all_reduce", sums.append)
-    assert rank._sums("a tensor", 20) == pytest.approx(0.002) and len(sums) == 20
+    def all_reduce(tensor: Any) -> None:
+        sums.append(tensor.numel())
+        tensor.mul_(2)
+
+    def on_the_cpu(make: Any) -> Any:
+        return lambda *sizes, device, **more: make(*sizes, **more)
+
+    for name in ("empty", "ones", "rand"):
+        monkeypatch.setattr(torch, name, on_the_cpu(getattr(torch, name)))
+    monkeypatch.setattr(torch, "cuda", SimpleNamespace(Event=Event, synchronize=lambda _: None))
+    monkeypatch.setattr("torch.distributed.all_reduce", all_reduce)
+    asked: Any = SimpleNamespace(links=True, iterations=4)
+    task, waits = rank.RankTask(asked, "nccl", 2, 0, 0, 2), list[float]()
+    seconds = rank._all_reduce(task, SimpleNamespace(type="cuda"), 1 << 20, waits)
+    assert seconds == pytest.approx([0.002] * 4) and len(waits) == 4
+    one_round = [1, *[1 << 18] * 20, 1 << 18]  # who is waited for, the sums that are timed, and one for its result
+    assert sums == one_round * (4 + rank._WARM_UP)
 
 
 def test_the_last_to_arrive_is_told_by_the_waits_where_the_sums_begin_together() -> None:
