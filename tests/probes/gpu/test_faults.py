@@ -203,6 +203,15 @@ def test_what_is_no_fault_costs_its_own_figure_and_nothing_else(runs: dict[str, 
     assert decision is GO, findings
 
 
+def test_cards_of_others_are_neither_watched_nor_judged(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two cards one was given to this process; the other one's faults, and its users, were held against it."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    run = observed(fake, {"count": 2, "0.remap_failed": 1, "0.processes": 2}, {"0.uncorrected": 3})
+    decision, findings = verdict(run)
+    assert decision is GO, findings
+    assert {m.labels["device"] for m in watched(run).measurements if "device" in m.labels} == {"1"}
+
+
 def test_what_a_kind_of_card_lacks_is_no_warning(fake: Fake) -> None:
     """A healthy H200 in a virtual machine always warned "not readable": no NVLink, and nothing new in a buffer."""
     run = observed(fake, {"error.field.215": NOT_SUPPORTED, "error.nvmlDeviceGetSamples": NOT_FOUND})
