@@ -51,6 +51,16 @@ def _main(
     """Is this GPU node ready for AI work? Measures storage, network and accelerator, and judges each workload."""
 
 
+def with_status(text: str | None) -> str:
+    """The help text with the exit status before its examples: what it says of it itself, or what all others have."""
+    whole = inspect.cleandoc(text or "")
+    if "Exit status" in whole:
+        return whole
+    found = _EXAMPLES.search(whole)
+    end = found.start() if found else len(whole)
+    return f"{whole[:end]}\n\nExit status: 0, or 2 and one line that says why it could not be done.{whole[end:]}"
+
+
 def with_examples(text: str | None) -> str:
     """The help text with each example on a line of its own, as it is typed, below the text that explains."""
     whole = inspect.cleandoc(text or "")
@@ -70,7 +80,7 @@ for _command in (*_STORED, evidence.sign, evidence.verify, doctor.doctor, peer.p
 for _name, _group in _GROUPS.items():
     app.add_typer(_group, name=_name)
 for _info in [info for group in (app, *_GROUPS.values()) for info in group.registered_commands]:
-    _info.help = with_examples(_info.callback and _info.callback.__doc__)
+    _info.help = with_examples(with_status(_info.callback and _info.callback.__doc__))
 
 
 def _with_only(name: str) -> typer.Typer:

@@ -77,7 +77,8 @@ def verify(
 ) -> int:
     """Check the signature of a run, or a fleet, its signer and every digest, and judge it again from the raw output.
 
-    Status 0 where all of it holds, 1 where not, with a line for each reason; GO or not is --only-go's question.
+    Exit status: 0 all of it holds, 1 not, with a line for each reason, 2 it cannot be looked at. GO or not is
+    --only-go's question.
 
     Examples:  bench verify 3f9a --allowed-signers signers
                bench verify --allowed-signers signers --only-go --this-node --max-age 26h

@@ -68,8 +68,9 @@ def export(
 ) -> int:
     """The fleet of DIR, joined as `bench fleet join` does, for Prometheus, CI, Nagios or a pull request.
 
-    Every named host is there with its one state; a missing one is an error, never skipped. Status 0 when it was
-    written; nagios is a plugin: 0, 2, 3, 3 for GO, NO-GO, no verdict, INCONCLUSIVE.
+    Every named host is there with its one state; a missing one is an error, never skipped.
+
+    Exit status: 0 it was written, 2 not; nagios is a plugin: 0, 2, 3, 3 for GO, NO-GO, no verdict, INCONCLUSIVE.
 
     Examples:  bench fleet export results/fleet/3f9a -f junit -o fleet.xml
                bench fleet export /shared/acceptance --expect hosts.txt -f markdown >> "$GITHUB_STEP_SUMMARY"

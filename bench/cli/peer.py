@@ -20,9 +20,13 @@ def peer(
     max_rate: Annotated[Word, Option(help="Ceiling in bit/s for bandwidth tests: 500M, 1G.")] = None,
     idle_timeout: Annotated[float, Option(min=0, help="End after so many seconds without a client.")] = 0.0,
 ) -> int:
-    """Be the far end of the network probes, until SIGTERM (status 0) or the idle time (status 0). Needs no root.
+    """Be the far end of the network probes, until SIGTERM or the idle time. Needs no root.
 
-    Prints one line on standard output when it is ready. Example:  bench peer --bind 10.0.0.2 --allow 10.0.0.0/24
+    Prints one line on standard output when it is ready.
+
+    Exit status: 0, 2 it cannot listen, 130 by Control-C.
+
+    Example:  bench peer --bind 10.0.0.2 --allow 10.0.0.0/24
     """
     from bench.measure.probe import ProbeError
     from bench.measure.tools import Signals

@@ -91,7 +91,9 @@ def install(
 
 @schedule.command("status")
 def status(user: User = None, results: Results = None, json: Json = False) -> int:
-    """When it last ran, how it ended, when it runs next. Status 0 when it is installed, 3 when it is not.
+    """When it last ran, how it ended, when it runs next.
+
+    Exit status: 0 it is installed, 3 it is not, 2 it cannot be said.
 
     Example:  bench schedule status --json
     """

@@ -29,6 +29,7 @@ def test_help_shows_examples_that_would_be_accepted(command: tuple[str, ...], tm
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert max(map(len, lines)) <= 100
+    assert done.stdout.count("Exit status: ") == 1
     examples = [
         line.strip()
         for line in lines[lines.index("  Examples:") + 1 :]

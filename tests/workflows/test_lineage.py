@@ -12,13 +12,17 @@ import pytest
 from bench.measure.probe import Completed, Context, Failed, Probe
 from bench.measure.recording import Recorder
 from bench.model import Code, Effort, Measurement, Metric, Outcome, ProbeResult, Run
+from bench.show.matrix import matrix
+from bench.show.names import gate_name
 from bench.show.raw_output import Lines, RawOutput
+from bench.show.terminal.lineage import gate_paths, named
 from bench.store.documents import load
 from bench.workflows.catalog import Catalog, declared
 from bench.workflows.lineage import Tracer
 from tests.cli.bench import document
 from tests.golden.recorded import lay_out
 from tests.golden.said import said
+from tests.show.runs import recorded as judged_run
 
 METRIC = Metric(name="thing_seconds", help="A thing.", better="lower")
 
@@ -194,16 +198,26 @@ def explained(where: Path, *words: str) -> Any:
 def test_the_gate_that_decided_is_explained_down_to_its_lines(recorded: Path) -> None:
     run, _ = stored(recorded, "feed")
     text = explained(recorded, run.id).text()
-    assert "fail: starvation (storage)" in text
+    assert "fail: waiting for storage" in text
     assert text.count("-feed-feed-0.json:") == 3
     assert "python -m probes" in text
     assert f"bench explain {run.id} --all" in text.splitlines()[-1]
 
 
-@pytest.mark.parametrize("words", [("starvation",), ("distributed-training",), ("starvation", "(storage)")])
+@pytest.mark.parametrize(
+    "words", [("starvation",), ("distributed-training",), ("starvation", "(storage)"), ("waiting for storage",)]
+)
 def test_a_gate_may_be_named_behind_its_run(recorded: Path, words: tuple[str, ...]) -> None:
     run, _ = stored(recorded, "feed")
-    assert "fail: starvation (storage)" in explained(recorded, run.id, *words).text()
+    assert "fail: waiting for storage" in explained(recorded, run.id, *words).text()
+
+
+@pytest.mark.parametrize("run", ["feed", "peer", "gpu", "h200"])
+def test_each_gate_is_known_by_the_name_that_the_screen_gives_it(run: str) -> None:
+    paths = gate_paths(judged_run(run))
+    for row in matrix(judged_run(run)).rows:
+        name = gate_name(row.finding.metric, row.finding.labels)
+        assert {path.finding.metric for path in named(paths, name)} == {row.finding.metric}, name
 
 
 def test_a_slip_is_told_the_nearest_name(recorded: Path) -> None:

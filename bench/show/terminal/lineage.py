@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bench.model import Finding, Measurement, ProbeResult, Run, Source, Status, Verdict
 from bench.show import wording
+from bench.show.names import figure, gate_name, needed
 from bench.show.raw_output import Call, Lines, RawOutput
 from bench.show.text import clean, fold
 
@@ -39,13 +40,18 @@ class GatePath:
 
     @property
     def name(self) -> str:
+        """As the screen calls it: ``storage read latency p99``."""
+        return gate_name(self.finding.metric, self.finding.labels)
+
+    @property
+    def title(self) -> str:
         """Title and labels: ``storage read (random, 4 KiB)``."""
         return wording.bare_name(self.finding)
 
     @property
     def words(self) -> set[str]:
         """All that it may be called by."""
-        return _words(f"{self.finding.metric} {self.name} {' '.join(self.finding.labels.values())}")
+        return _words(f"{self.finding.metric} {self.title} {self.name} {' '.join(self.finding.labels.values())}")
 
 
 def gate_paths(run: Run) -> list[GatePath]:
@@ -70,7 +76,7 @@ def _rank(finding: Finding) -> tuple[bool, int, float]:
 
 def named(paths: Sequence[GatePath], name: str) -> list[GatePath]:
     """Those of that metric, name or profile; else those whose name holds all of its words."""
-    exact = [p for p in paths if name in (p.finding.metric, p.name, *(v.profile for v in p.verdicts))]
+    exact = [p for p in paths if name in (p.finding.metric, p.title, p.name, *(v.profile for v in p.verdicts))]
     return exact or [path for path in paths if _words(name) <= path.words]
 
 
@@ -130,9 +136,9 @@ class Lineage:
         yield f"{wording.STATUS[f.status]}: {path.name}"
         asked = ", ".join(clean(verdict.profile) for verdict in path.verdicts)
         yield from _row("asked by", f"{asked} ({'required' if f.required else 'optional: never decides'})")
-        yield from _row("needed", wording.needed(f.limit, f.metric))
+        yield from _row("needed", needed(f))
         yield from _row("because", f.source)
-        yield from _row("observed", wording.observed(f) + (f", {far}" if far else ""))
+        yield from _row("observed", _observed(f) + (f", {far}" if far else ""))
         yield from _row("stand-in", f.stand_in or "")
         yield from _row("reason", f.reason or "")
         yield from _row("fix", "" if f.status is Status.PASS else f.remedy)
@@ -245,6 +251,13 @@ class Lineage:
 
 def _text(lines: Iterable[str]) -> str:
     return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _observed(finding: Finding) -> str:
+    if finding.observed is None:
+        return "not measured"
+    value, interval = figure(finding.observed, finding.interval, finding.metric)
+    return f"{value} ({interval})" if interval else value
 
 
 def _row(name: str, text: str) -> Iterator[str]:
