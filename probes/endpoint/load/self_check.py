@@ -27,6 +27,7 @@ async def checked(stamps: StampingSelector, port: int, streams: int, rate: float
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
     async with Client(address(f"http://127.0.0.1:{port}"), None, stamps, timeout=5.0) as client:
+        client.counts_tokens = False
         await _round(client, streams, rate, 0.2)  # opens the connections
         delays, _ = await _round(client, streams, rate, min(1.5, seconds / 3))
         highest, reached, tried = 0.0, False, max(rate, _CHUNKS_PER_SECOND)
