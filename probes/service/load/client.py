@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Self
 from urllib.parse import urljoin, urlsplit
 
@@ -108,8 +108,9 @@ class Client:
 
     async def _answer(self, session: aiohttp.ClientSession, timing: Timing) -> None:
         """Raises Wrong for an answer that is not the declared one."""
-        url = self._url
-        for _ in range(_MOST_REDIRECTS + 1):
+        url, asked = self._url, set[URL]()
+        while url not in asked and len(asked) <= _MOST_REDIRECTS:
+            asked.add(url)
             began, timing.taken = asyncio.get_running_loop().time(), 0
             async with session.request(
                 self.service.method, url, headers=self._headers, data=self._body, allow_redirects=False
@@ -123,14 +124,19 @@ class Client:
                 self._hold(response.status, response.headers.get("Content-Encoding", ""), body)
                 return
             url = there
-        raise Wrong(Code.REDIRECTED, f"more than {_MOST_REDIRECTS} times")
+        raise Wrong(Code.REDIRECTED, "in a circle" if url in asked else f"more than {_MOST_REDIRECTS} times")
 
     def _elsewhere(self, response: aiohttp.ClientResponse, url: URL) -> URL | None:
         """Where it points to on the same host. Raises Wrong for another one."""
         if response.status not in _REDIRECTS or response.status == self.service.status:
             return None
-        there = urljoin(str(url), response.headers.get("Location", ""))
-        parts = urlsplit(there)
+        if not (named := response.headers.get("Location", "")):
+            raise Wrong(Code.REDIRECTED, "without a word of where to")
+        try:
+            there = urljoin(str(url), named)
+            parts = urlsplit(there)
+        except ValueError:
+            raise Wrong(Code.REDIRECTED, "to what is no address") from None
         try:
             same = URL(there).origin() == url.origin()
         except ValueError:
@@ -168,9 +174,19 @@ class Client:
             raise Wrong(Code.WRONG_CONTENT, "no JSON") from None
         if self.service.pointer and at_pointer(found, self.service.pointer) is _ABSENT:
             raise Wrong(Code.NOT_AS_DECLARED, f"{self.service.pointer} is not there")
-        if self._validator is not None and (error := next(self._validator.iter_errors(found), None)) is not None:
-            where = "/".join(map(str, error.absolute_schema_path))
-            raise Wrong(Code.NOT_AS_DECLARED, f"against its schema at #/{where}")
+        if self._validator is not None:
+            _hold_against(self._validator, found)
+
+
+def _hold_against(validator: Any, found: Any) -> None:
+    """Raises Wrong where an answer is not as its schema says."""
+    try:
+        error = next(validator.iter_errors(found), None)
+    except RecursionError:
+        raise Wrong(Code.NOT_AS_DECLARED, "nested too deep for its schema") from None
+    if error is not None:
+        where = "/".join(map(str, error.absolute_schema_path))
+        raise Wrong(Code.NOT_AS_DECLARED, f"against its schema at #/{where}")
 
 
 async def _reused(_: object, __: object, ___: object) -> None:
@@ -199,14 +215,48 @@ def _validator(schema: Any, file: str) -> Any:
     if schema is None:
         return None
     import jsonschema
-    import referencing
+    from jsonschema_specifications import REGISTRY
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import DRAFT202012
 
     kind = jsonschema.validators.validator_for(schema, jsonschema.Draft202012Validator)
     try:
         kind.check_schema(schema)
+        made = kind(schema, registry=Registry())
+        next(made.iter_errors({}), None)
     except jsonschema.SchemaError:
         raise ValueError(f"{file}: is no JSON Schema") from None
-    return kind(schema, registry=referencing.Registry())
+    except RecursionError:
+        raise ValueError(f"{file}: is a JSON Schema that refers to itself without end") from None
+    except Unresolvable:
+        raise ValueError(f"{file}: {_NOT_THERE}") from None
+    known = REGISTRY.with_resource("", DRAFT202012.create_resource(schema)).resolver()
+    for reference in _references(schema):
+        try:
+            known.lookup(reference)
+        except Unresolvable:
+            raise ValueError(f"{file}: {_NOT_THERE}") from None
+    return made
+
+
+_NOT_THERE = "is a JSON Schema that refers to what is not in it, and nothing is fetched: put that into its $defs"
+_LITERAL = ("const", "enum", "examples", "default")
+
+
+def _references(schema: Any) -> Iterator[str]:
+    """Every reference of a schema; none of one whose parts have names of their own ($id), which is not looked into."""
+    found, todo = list[str](), [schema]
+    while todo:
+        one = todo.pop()
+        if isinstance(one, list):
+            todo += one
+        elif isinstance(one, dict):
+            if isinstance(one.get("$id"), str) or isinstance(one.get("$anchor"), str):
+                return
+            found += [one["$ref"]] if isinstance(one.get("$ref"), str) else []
+            todo += [value for key, value in one.items() if key not in _LITERAL]
+    yield from found
 
 
 def _micro(seconds: float) -> float:

@@ -13,6 +13,7 @@ import pytest
 import trustme
 
 from bench.model import Code
+from probes.service.load.client import Client, Wrong, _hold_against
 from probes.service.records import line
 from tests.probes.service.harness import Asked, server, service
 
@@ -92,6 +93,19 @@ def test_a_redirect_is_followed_on_the_same_host_alone(tmp_path: Path) -> None:
         asked = Asked(service(port), requests=20)
     assert asked.codes == {Code.REDIRECTED} and not other.read_text()
     assert asked.answers[0].detail == f"to http://127.0.0.1:{elsewhere}"
+
+
+@pytest.mark.parametrize(
+    ("location", "said"),
+    [("/x", "in a circle"), ("", "without a word of where to"), ("http://[bad", "to what is no address")],
+)
+def test_a_redirect_that_leads_nowhere_costs_one_request(location: str, said: str, tmp_path: Path) -> None:
+    """Each further request of a circle would come on top of the rate."""
+    log = tmp_path / "log.jsonl"
+    with server(fault="status 302", location=location, log=str(log)) as port:
+        asked = Asked(service(port), requests=10)
+    assert {(answer.code, answer.detail) for answer in asked.answers} == {(Code.REDIRECTED, said)}
+    assert len(log.read_text().splitlines()) == len(asked.answers)
 
 
 def test_nobody_who_listens_and_a_name_that_is_none() -> None:
@@ -196,6 +210,36 @@ def test_a_schema_holds_the_answer_and_fetches_nothing(tmp_path: Path) -> None:
             asked = Asked(service(port, schema_file=str(file)), requests=10)
         assert asked.codes == codes
     assert asked.answers[0].detail == "against its schema at #/properties/records/maxItems"
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        ({"properties": {"records": {"$ref": "https://nowhere.example/x"}}}, "refers to what is not in it"),
+        ({"items": {"$ref": "#/$defs/absent"}}, "refers to what is not in it"),
+        ({"$ref": "#"}, "refers to itself without end"),
+        ({"patternProperties": {"(": {}}}, "is no JSON Schema"),
+    ],
+)
+def test_a_schema_that_can_hold_nothing_is_refused_before_anything_is_sent(
+    schema: object, said: str, tmp_path: Path
+) -> None:
+    """It would end the asking of all services, or fail one that does nothing wrong."""
+    file = tmp_path / "schema.json"
+    file.write_text(json.dumps(schema))
+    with pytest.raises(ValueError, match=said) as refused:
+        Client(service(9, schema_file=str(file)))
+    assert str(refused.value).startswith(str(file))
+
+
+def test_an_answer_too_deep_for_its_schema_is_not_as_declared(tmp_path: Path) -> None:
+    file = tmp_path / "schema.json"
+    file.write_text(json.dumps({"items": {"$ref": "#"}, "examples": [{"$ref": "https://nowhere.example"}]}))
+    validator = Client(service(9, schema_file=str(file)))._validator
+    deep = json.loads("[" * 900 + "]" * 900)
+    with pytest.raises(Wrong) as wrong:
+        _hold_against(validator, deep)
+    assert wrong.value.code is Code.NOT_AS_DECLARED
 
 
 def test_post_sends_its_body_and_headers(tmp_path: Path) -> None:
