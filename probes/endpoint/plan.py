@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any, Literal
 
 from bench.judge.statistics import samples_needed_for_quantile
+from bench.measure.probe import positive_integer
 from bench.model import Effort
 from probes.common.http import Address, address
 from probes.common.metrics import needed
@@ -24,6 +25,8 @@ HELD_SHARE = 0.8
 _SEARCH_SHARE = 0.3  # of the time
 _FIRST_TRIAL_SHARE = 0.1  # of the time, if that many requests of a trial fit into it
 LEAST_HELD_SHARE = 0.4  # of the time, however long the search took
+MOST_TOKENS = 131_072  # of a prompt or an answer: the longest context that servers are commonly run with
+LEAST_REQUESTS = 10
 #: 64 decide with one violation (exact binomial, 99 %).
 TRIAL_REQUESTS = samples_needed_for_quantile(LEAST_KEPT, over=1)
 #: 368 hold a p99 with 95 %; over all looks 469 show a success ratio of 99 % if none failed.
@@ -74,6 +77,13 @@ class Settings:
 
     def text(self) -> str:
         return json.dumps(asdict(self))
+
+
+def tokens(text: str) -> int:
+    """How many tokens. Raises ValueError for none, and for more than any request has."""
+    if (found := positive_integer(text)) > MOST_TOKENS:
+        raise ValueError(f"{text!r} is more than {MOST_TOKENS} tokens")
+    return found
 
 
 def enough(effort: Effort) -> int:

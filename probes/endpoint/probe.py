@@ -27,7 +27,6 @@ from bench.measure.probe import (
     Skipped,
     Tools,
     Unsupported,
-    positive_integer,
     positive_number,
     python_argv,
 )
@@ -38,12 +37,14 @@ from probes.common.open_loop import OPEN_LOOP
 from probes.endpoint.plan import (
     DEFAULT_MAX_RATE,
     KEY_VARIABLE,
+    LEAST_REQUESTS,
     Settings,
     announced,
     enough,
     held_requests,
     sample,
     search_seconds,
+    tokens,
 )
 
 MODULE = "probes.endpoint.load.main"
@@ -117,11 +118,20 @@ def _follow(ctx: Context, stages: ExitStack, line: str) -> None:
 
 
 def check(request: Request) -> None:
-    """Raises Unsupported where the rates contradict each other."""
+    """Raises Unsupported where the rates contradict each other, or leave nothing to be sent."""
     rate, most = PROBE.option(request, "rate"), PROBE.option(request, "endpoint_max_rate")
-    if PROBE.option(request, "endpoint") is not None and rate is not None and rate > most:
+    if PROBE.option(request, "endpoint") is None:
+        return
+    if rate is not None and rate > most:
         text = (
             f"--rate {rate:g} is over --endpoint-max-rate {most:g}: raise that if the server may be asked for so much"
+        )
+        raise Unsupported(Code.BAD_OPTION, text)
+    flag, highest, seconds = "--rate" if rate else "--endpoint-max-rate", rate or most, PROBE.time(request)
+    if highest * seconds < LEAST_REQUESTS:
+        text = (
+            f"{flag} {highest:g} makes fewer than {LEAST_REQUESTS} requests in {seconds:.0f} s, which tell nothing: "
+            f"name at least {LEAST_REQUESTS / seconds:.2g}"
         )
         raise Unsupported(Code.BAD_OPTION, text)
 
@@ -223,9 +233,9 @@ PROBE = Probe(
         Option("endpoint_max_rate", "requests a second that the server is asked for at most",
                type=positive_number, default=DEFAULT_MAX_RATE, affects_comparability=False, typed=_word),
         Option("endpoint_shared_prefix", "tokens at the beginning of each prompt that are always the same",
-               type=positive_integer, typed=_word),
-        Option("prompt_tokens", "tokens of a prompt", type=positive_integer, default=128),
-        Option("output_tokens", "tokens of an answer", type=positive_integer, default=64),
+               type=tokens, typed=_word),
+        Option("prompt_tokens", "tokens of a prompt", type=tokens, default=128),
+        Option("output_tokens", "tokens of an answer", type=tokens, default=64),
         Option("request_timeout", "seconds after which a request is too slow", type=positive_number, default=30.0),
         *OPEN_LOOP,
     ),

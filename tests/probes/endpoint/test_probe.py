@@ -68,6 +68,9 @@ def test_both_are_measured_where_both_are_named(tmp_path: Path) -> None:
         ({"endpoint": "gpu1"}, "--endpoint: is no URL"),
         ({"endpoint": URL, "endpoint_max_rate": "0"}, "--endpoint-max-rate 0: '0' is not a number above 0"),
         ({"endpoint": URL, "rate": "6"}, "--rate 6 is over --endpoint-max-rate 5"),
+        ({"endpoint": URL, "rate": "1e-9"}, "--rate 1e-09 makes fewer than 10 requests in"),
+        ({"endpoint": URL, "endpoint_max_rate": "0.01"}, "--endpoint-max-rate 0.01 makes fewer than 10 requests in"),
+        ({"endpoint": URL, "endpoint_shared_prefix": "1000000000"}, "is more than 131072 tokens"),
         ({"endpoint": URL, "endpoint_key_file": "/nowhere/key"}, "/nowhere/key: No such file"),
     ],
 )  # fmt: skip
