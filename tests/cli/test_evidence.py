@@ -6,8 +6,11 @@ import copy
 import json
 import os
 import random
+import shlex
 import shutil
+import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -390,11 +393,36 @@ def _node_signed_again(place: Place) -> str:
     return "statement: hostname is not that of the evidence"
 
 
+def _raw_removed_and_signed_again(place: Place) -> str:
+    """All digests hold; a figure's own output is gone."""
+    next(file for file in sorted(place.raw.iterdir()) if "storage" in file.name).unlink()
+    place.sign_as_it_is()
+    return "storage: failed by the raw output, ok in the run"
+
+
+def _not_yet(place: Place) -> str:
+    words = f'{ME} valid-after="20990101",namespaces="aiready-bench"'
+    (place.folder / "allowed").write_text(f"{words} {(place.folder / 'key.pub').read_text()}")
+    return "signature: allowed:1: key is not yet valid"
+
+
+def _pipe_in_place_of_the_signature(place: Place) -> str:
+    place.signature.unlink()
+    os.mkfifo(place.signature)
+    return f"statement: {place.signature.name}: is no regular file"
+
+
+def _endless_statement(place: Place) -> str:
+    os.truncate(place.statement, 1 << 40)
+    return f"statement: {place.statement.name}: is larger than 32 MiB"
+
+
 CHEATS = [
     _flip_run, _flip_raw, _flip_index, _flip_profile, _flip_statement, _no_signature, _no_statement, _remove_raw,
     _add_raw, _add_folder_behind_a_link, _link_raw, _pipe_raw, _huge_raw, _stranger, _for_git, _expired,
     _for_another_purpose, _not_json, _verdict_signed_again, _finding_signed_again, _figure_signed_again,
-    _statement_signed_again, _node_signed_again,
+    _statement_signed_again, _node_signed_again, _raw_removed_and_signed_again, _not_yet,
+    _pipe_in_place_of_the_signature, _endless_statement,
 ]  # fmt: skip
 
 
@@ -587,6 +615,56 @@ def test_a_key_that_cannot_sign_is_one_line(
     found = place.sign()
     assert (found.status, found.text(), found.err.count("\n")) == (2, "", 1) and words in found.err
     assert before == (place.statement.read_bytes(), place.signature.read_bytes())
+
+
+@pytest.mark.parametrize("kind", ["ecdsa", "rsa"])
+def test_keys_of_every_kind_sign(kind: str, place: Place) -> None:
+    ssh_keygen("-q", "-t", kind, "-N", "", "-f", place.folder / kind, "-C", ME)
+    (place.folder / "allowed").write_text(f"{ME} {(place.folder / f'{kind}.pub').read_text()}")
+    assert place.sign(key=kind).status == 0
+    assert place.verify().status == 0
+
+
+def test_nobody_is_asked_for_a_passphrase_on_a_terminal(place: Place) -> None:
+    """With a terminal of its own ssh-keygen asks there, for ever: it gets none."""
+    ssh_keygen("-q", "-p", "-P", "", "-N", "secret", "-f", place.folder / "key")
+    words = [sys.executable, "-m", "bench", "sign", str(place.run), "--key", "key", "--profile", "site.toml"]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "BENCH_RESULTS": str(place.folder / "results")}
+    env = {name: value for name, value in env.items() if name != "SSH_AUTH_SOCK"}
+    argv = ["script", "-qec", shlex.join(words), "/dev/null"]
+    done = subprocess.run(argv, cwd=place.folder, env=env, capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == 2 and "ssh-add it" in done.stdout, done.stdout
+
+
+def test_an_agent_that_never_answers_is_given_up(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.measure.ssh_signature._SIGN_SECONDS", 2.0)
+    path = f"/tmp/agent-{os.getpid()}-{random.randrange(1 << 30):x}"
+    with socket.socket(socket.AF_UNIX) as deaf:
+        deaf.bind(path)
+        deaf.listen()
+        monkeypatch.setenv("SSH_AUTH_SOCK", path)
+        (place.folder / "key").unlink()
+        found = place.sign(key="key.pub")
+    Path(path).unlink()
+    assert (found.status, found.err.count("\n")) == (2, 1) and "ssh-keygen" in found.err
+
+
+def test_the_statement_of_another_run_does_not_hold(place: Place) -> None:
+    other = place.run.with_name("20260101T000000Z-000000000000.json")
+    shutil.copytree(place.raw, other.with_suffix(".raw"))
+    shutil.copy(place.run, other)
+    for file in (place.statement, place.signature):
+        shutil.copy(file, other.with_name(file.name.replace(place.run.stem, other.stem)))
+    found = place.bench("verify", other, "--allowed-signers", "allowed", "--profile", "site.toml")
+    assert found.status == 1 and f"{other.name}: was added after it was signed" in found.text()
+
+
+@pytest.mark.parametrize("what", ["pipe", "folder"])
+def test_a_file_of_signers_that_is_none_is_no_answer(what: str, place: Place) -> None:
+    (place.folder / "allowed").unlink()
+    os.mkfifo(place.folder / "allowed") if what == "pipe" else (place.folder / "allowed").mkdir()
+    found = place.verify()
+    assert (found.status, found.err.count("\n")) == (2, 1)
 
 
 def test_by_default_one_s_own_key_signs(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,6 +49,16 @@ def test_a_data_set_is_judged_where_it_was_named_and_known_again(tmp_path: Path)
     (data / "all.csv").write_text((data / "all.csv").read_text().replace("text", "test", 1))
     changed = bench(*gate, "--data", data)
     assert changed.returncode == 3 and "what is in its files" in changed.stderr
+    (data / "all.csv").write_text((data / "all.csv").read_text().replace("test", "text", 1))
+    assert bench(*gate, "--data", data).returncode == 0, "as it was"
+    (data / "added.csv").write_text("x,y\n1,2\n")
+    added = bench(*gate, "--data", data)
+    (data / "added.csv").unlink()
+    (data / "all.csv").rename(data / "other.csv")
+    renamed = bench(*gate, "--data", data)
+    (data / "other.csv").rename(data / "all.csv")
+    for one in (added, renamed):
+        assert one.returncode == 3 and "its files or their sizes" in one.stderr
     other = bench(*gate, "--data", tmp_path)
     assert other.returncode == 2 and "did not measure" in other.stderr
 

@@ -389,6 +389,20 @@ def test_a_decoder_that_dies_or_loops_is_replaced(tmp_path: Path, monkeypatch: p
     assert said == ["fine", "crashed", "fine", "timed_out", "too_large", "fine"]
 
 
+def test_samples_that_all_hang_end_the_survey_at_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Sixteen of them were waited for before the clock was looked at: the run lost the whole survey."""
+    sets.make("arrays", tmp_path, 40, 0)
+    monkeypatch.setitem(formats_module._CONTENT, ".npy", lambda _: time.sleep(600))
+    monkeypatch.setattr(survey_module, "_SAMPLE_SECONDS", 0.5)
+    asked = argparse.Namespace(**{name.replace("-", "_"): value for name, value in WHOLE.items()} | {"seconds": 1.0})
+    survey_module.survey(tmp_path, None, asked)
+    events = read(capsys.readouterr().out)
+    assert of(events, Ended)[0].why == "time" and 1 <= len(of(events, Drawn)) <= 4
+    assert set(faults(events)) == {"timed_out"}
+
+
 def test_the_decoder_may_not_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(worker_module._ANSWERS, "test", lambda shards, path: resource.getrlimit(resource.RLIMIT_FSIZE))
     worker = Worker(seconds=20.0)
