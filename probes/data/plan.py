@@ -26,7 +26,8 @@ def sets(text: str) -> tuple[str, ...]:
 
 
 def there(paths: tuple[str, ...]) -> None:
-    """Raises ValueError for a path that is neither a directory nor a file."""
+    """Raises ValueError for a path that is neither a directory nor, by its name, the description of one."""
     for path in paths:
-        if not (Path(path).is_dir() or Path(path).is_file()):
-            raise ValueError(f"{path} is neither a directory nor a description of one")
+        found = Path(path)
+        if not (found.is_dir() or (found.is_file() and found.suffix.lower() in (".json", ".yaml", ".yml"))):
+            raise ValueError(f"{path} is neither a directory nor a description of one (.json, .yaml)")

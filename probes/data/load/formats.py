@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from io import BufferedReader
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
@@ -401,6 +401,8 @@ def _separated(line: bytes, columns: Sequence[str], comma: str) -> dict[str, str
 
 # --- rows
 
+_ARROW = b"ARROW1"
+
 
 def _parquet(path: Path, table: Table | None) -> Shard:
     from pyarrow import parquet
@@ -415,18 +417,37 @@ def _parquet(path: Path, table: Table | None) -> Shard:
 
 
 def _arrow(path: Path, table: Table | None) -> Shard:
+    """A file that knows its batches, or a stream, as the datasets library writes it under the same name."""
     from pyarrow import ipc
 
+    with regular_file(path) as file:
+        stream = file.read(len(_ARROW)) not in (_ARROW, b"")
+        if not stream:
+            opened = ipc.open_file(file)
+            counts = [opened.get_batch(n).num_rows for n in range(opened.num_record_batches)]
+    if stream:
+        counts = [batch.num_rows for batch in _streamed(path)]
+
     def rows(number: int) -> Any:
+        if stream:
+            batch = next(islice(_streamed(path), number, None))
+            batch.validate(full=True)
+            return batch
         with regular_file(path) as file:
             batch = ipc.open_file(file).get_batch(number)
             batch.validate(full=True)
             return batch
 
-    with regular_file(path) as file:
-        opened = ipc.open_file(file)
-        counts = [opened.get_batch(n).num_rows for n in range(opened.num_record_batches)]
     return _rows(path, counts, rows, table)
+
+
+def _streamed(path: Path) -> Iterator[Any]:
+    """Its batches, one after the other; only what is looked at is read."""
+    import pyarrow as pa
+    from pyarrow import ipc
+
+    with pa.memory_map(str(path)) as file, ipc.open_stream(file) as stream:
+        yield from stream
 
 
 def _rows(path: Path, counts: Sequence[int], rows: Callable[[int], Any], table: Table | None) -> Shard:

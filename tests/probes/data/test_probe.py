@@ -92,6 +92,22 @@ def test_a_data_set_that_is_not_there_is_wrong_usage(tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(("name", "said"), [("", "a path is empty"), ("b\udcff", "no UTF-8")])
+def test_what_no_run_could_name_is_wrong_usage(name: str, said: str, tmp_path: Path) -> None:
+    """An empty variable surveyed the working directory, a lone byte lost the run."""
+    word = str(tmp_path / name) if name else ""
+    (tmp_path / name).mkdir(exist_ok=True)
+    done = bench("run", "--data", word, "--results", tmp_path)
+    assert done.returncode == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_a_file_of_the_set_is_no_description_of_it(tmp_path: Path) -> None:
+    sets.make("csv", tmp_path, 5, 0)
+    with pytest.raises(ValueError, match="neither a directory nor a description"):
+        there((str(tmp_path / "all.csv"),))
+    there((str(tmp_path), str(tmp_path / "datapackage.json")))
+
+
 @pytest.mark.parametrize("text", ["[", "[]", "[1]", '["a", ""]'])
 def test_a_stored_request_that_names_no_set_is_refused(text: str) -> None:
     with pytest.raises(ValueError):

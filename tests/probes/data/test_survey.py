@@ -32,6 +32,7 @@ from probes.data.load import worker as worker_module
 from probes.data.load.formats import Bad
 from probes.data.load.worker import Worker
 from probes.data.parse import doubts, parse
+from tests.judge.test_decoding import feed, finding, found
 from tests.probes.data import sets
 
 E = TypeVar("E", bound=Event)
@@ -237,6 +238,22 @@ def test_a_data_package_says_how_its_values_are_written(
     samples = of(survey(tmp_path), Drawn)
     assert len(samples) == text.count("\n") - text.startswith("id") and not any(s.undocumented for s in samples)
     assert sum(s.fault is not None for s in samples) == wrong, [s.fault for s in samples]
+
+
+@pytest.mark.slow
+def test_an_arrow_file_may_be_a_stream(tmp_path: Path) -> None:
+    """As the datasets library keeps every set; it was taken for damaged."""
+    from pyarrow import ipc
+
+    table = sets._table(300, {7, 150})
+    with ipc.new_stream(str(tmp_path / "a.arrow"), table.schema) as stream:
+        for batch in table.to_batches(max_chunksize=100):
+            stream.write_batch(batch)
+    sets.describe(tmp_path, "*.arrow", {"id": "integer", "text": "string"}, required=True)
+    samples = of(survey(tmp_path), Drawn)
+    assert [int(s.at.split()[1]) for s in samples if s.fault] == [7, 150] and len(samples) == 300
+    os.truncate(tmp_path / "a.arrow", (tmp_path / "a.arrow").stat().st_size // 2)
+    assert set(faults(survey(tmp_path))) == {"undecodable"}
 
 
 @pytest.mark.slow
@@ -520,7 +537,7 @@ def test_what_a_core_decodes_is_known_by_its_own_time(
     """A decoder that takes four times the CPU time gives a quarter, however slowly the samples were read."""
     sets.make("arrays", tmp_path, 100, 3)
     asked = argparse.Namespace(**{name.replace("-", "_"): value for name, value in WHOLE.items()})
-    rates = []
+    rates, surveys = [], []
     for cost in (0.001, 0.004):
         monkeypatch.setitem(formats_module._CONTENT, ".npy", spinning(cost))
         survey_module.survey(tmp_path, None, asked)
@@ -529,8 +546,13 @@ def test_what_a_core_decodes_is_known_by_its_own_time(
         size = sum(sample.decoded_bytes for sample in of(events, Drawn)) / len(of(events, Drawn))
         assert rate.value * cost == pytest.approx(size, rel=0.2) and rate.interval[0] <= rate.value <= rate.interval[1]
         rates.append(rate.value)
+        surveys.append([*parse(events, "/data")])
         assert of(events, Ended)[0].cores == usable_cores()
     assert rates[0] / rates[1] == pytest.approx(4.0, rel=0.2)
+    demand = feed(
+        usable_cores() * rates[1] * 2 / 1e5
+    )  # twice what the slow decoder gives, half of what the fast one does
+    assert [finding(found(survey, demand)).status for survey in surveys] == ["pass", "fail"]
 
 
 @pytest.mark.slow
