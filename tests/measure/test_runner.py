@@ -122,7 +122,7 @@ def test_raw_output_is_kept_with_its_digest(tmp_path: Path) -> None:
     import hashlib
 
     def runs(context: Context) -> Sequence[Measurement]:
-        done = context.tools.run(["echo", "42", "--password=hunter2"], name="echo", timeout=5)
+        done = context.tools.run(["echo", "42", "--password=hunter2"], name="echo", timeout=60)
         return [measured(float(done.stdout.split()[0]))]
 
     run = execute(plan(tmp_path, probe("p", runs)))
@@ -135,9 +135,9 @@ def test_raw_output_is_kept_with_its_digest(tmp_path: Path) -> None:
 
 def test_a_replay_gives_the_same_figures_without_a_process(tmp_path: Path) -> None:
     def runs(context: Context) -> Sequence[Measurement]:
-        with context.tools.serve(["sh", "-c", "echo ready; exec sleep 60"], name="srv", ready="ready", timeout=5):
+        with context.tools.serve(["sh", "-c", "echo ready; exec sleep 60"], name="srv", ready="ready", timeout=60):
             lines: list[str] = []
-            context.tools.run(["date", "+%N\n7"], name="date", timeout=5, on_line=lines.append)
+            context.tools.run(["date", "+%N\n7"], name="date", timeout=60, on_line=lines.append)
         return [measured(float(lines[0]), float(lines[1]))]
 
     first = execute(plan(tmp_path, probe("p", runs)))
@@ -148,7 +148,7 @@ def test_a_replay_gives_the_same_figures_without_a_process(tmp_path: Path) -> No
 
 def test_a_replay_without_the_output_is_skipped_not_guessed(tmp_path: Path) -> None:
     def runs(context: Context) -> Sequence[Measurement]:
-        context.tools.run(["true"], name="one", timeout=5)
+        context.tools.run(["true"], name="one", timeout=60)
         return [measured(1)]
 
     execute(plan(tmp_path, probe("p", runs)))

@@ -43,22 +43,22 @@ def eventually_gone(marker: str, seconds: float = 20.0) -> bool:
 
 
 def test_a_tool_that_ends_is_returned_whole() -> None:
-    done = tools.run(["sh", "-c", "echo out; echo err >&2; exit 3"], timeout=10)
+    done = tools.run(["sh", "-c", "echo out; echo err >&2; exit 3"], timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (3, "out\n", "err\n")
 
 
 def test_standard_input_reaches_the_tool() -> None:
-    assert tools.run(["cat"], timeout=10, stdin="one\ntwo\n").stdout == "one\ntwo\n"
+    assert tools.run(["cat"], timeout=60, stdin="one\ntwo\n").stdout == "one\ntwo\n"
 
 
 def test_without_input_the_tool_sees_its_end() -> None:
-    assert tools.run(["cat"], timeout=10).stdout == ""
+    assert tools.run(["cat"], timeout=60).stdout == ""
 
 
 def test_lines_are_passed_on_before_the_end() -> None:
     seen: list[float] = []
     tools.run(
-        ["sh", "-c", "echo one; sleep 0.5; echo two"], timeout=10, on_line=lambda _: seen.append(time.monotonic())
+        ["sh", "-c", "echo one; sleep 0.5; echo two"], timeout=60, on_line=lambda _: seen.append(time.monotonic())
     )
     assert len(seen) == 2
     assert seen[1] - seen[0] > 0.25
@@ -74,7 +74,7 @@ def test_a_file_that_is_no_program_is_a_failure_of_its_own(tmp_path: Path) -> No
     broken = tmp_path / "broken"
     broken.write_bytes(b"\x7fELF nonsense")
     broken.chmod(0o755)
-    done = tools.run([str(broken)], timeout=5)  # started by setpriv, which then cannot execute it
+    done = tools.run([str(broken)], timeout=60)  # started by setpriv, which then cannot execute it
     assert done.returncode != 0
 
 
@@ -112,7 +112,7 @@ def test_endless_output_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_was_printed_before_a_time_out_is_kept() -> None:
     with pytest.raises(TimedOut) as caught:
-        tools.run(["sh", "-c", "echo so far; sleep 600"], timeout=0.7)
+        tools.run(["sh", "-c", "echo so far; sleep 600"], timeout=3)
     assert caught.value.completed is not None
     assert caught.value.completed.stdout == "so far\n"
 
@@ -130,7 +130,7 @@ def test_a_signal_ends_the_tool_and_is_told() -> None:
 def test_the_environment_carries_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "do-not-tell")
     monkeypatch.setenv("BENCH_MARK", "passed")
-    printed = tools.run(["env"], timeout=5).stdout
+    printed = tools.run(["env"], timeout=60).stdout
     assert "do-not-tell" not in printed
     assert "BENCH_MARK=passed" in printed
 
@@ -149,7 +149,7 @@ def test_our_own_sudden_death_ends_the_tool() -> None:
 
 def test_a_server_lives_as_long_as_it_is_needed(tmp_path: Path) -> None:
     marker, seconds = f"server-{tmp_path.name}", f"700.{os.getpid()}"  # told from every other sleep by its length
-    with tools.serve(["sh", "-c", f"echo ready {marker}; exec sleep {seconds}"], ready="ready", timeout=5) as line:
+    with tools.serve(["sh", "-c", f"echo ready {marker}; exec sleep {seconds}"], ready="ready", timeout=60) as line:
         assert line == f"ready {marker}"
         assert alive(f"sleep\x00{seconds}")
     assert not alive(f"sleep\x00{seconds}")
@@ -158,7 +158,7 @@ def test_a_server_lives_as_long_as_it_is_needed(tmp_path: Path) -> None:
 def test_a_server_that_dies_or_stays_silent_is_told_apart() -> None:
     with (
         pytest.raises(Failed, match="cannot bind"),
-        tools.serve(["sh", "-c", "echo cannot bind; exit 1"], ready="ready", timeout=5),
+        tools.serve(["sh", "-c", "echo cannot bind; exit 1"], ready="ready", timeout=60),
     ):
         pass
     with pytest.raises(TimedOut), tools.serve(["sleep", "60"], ready="ready", timeout=0.5):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,14 +64,12 @@ def _nothing_is_left() -> Iterator[None]:
 
 @pytest.mark.parametrize(("fault", "code", "word"), FAULTS, ids=[fault for fault, *_ in FAULTS])
 def test_a_fault_from_the_start_is_named_with_what_to_do(fault: str, code: Code, word: str, tmp_path: Path) -> None:
-    began = time.monotonic()
     with simulated(tmp_path, fault=fault) as server:
         load = loaded(server.url, timeout=1.5, model="sim")
     assert load.refused is not None and load.returncode == 0, load.stderr
     assert load.refused.reason.startswith(f"{code}: {server.url}: ")
     assert word.lower() in load.refused.reason.lower() and "\n" not in load.refused.reason
     assert load.refused.remedy == REMEDIES[code]
-    assert time.monotonic() - began < 40.0
     assert "?" not in load.refused.reason, "a query of the server's may hold a token of its own"
 
 

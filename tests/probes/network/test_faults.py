@@ -169,7 +169,7 @@ def test_it_is_one_line_inconclusive_and_nothing_runs_on(ended: dict[str, Ended]
 def test_absent(ended: dict[str, Ended]) -> None:
     got = ended["absent"]
     assert got.reason.startswith(("peer_unreachable: 10.98.0.77", "peer_timed_out: 10.98.0.77"))
-    assert got.result["duration_seconds"] < 20
+    assert got.result["duration_seconds"] < 60
 
 
 def test_no_such_name(ended: dict[str, Ended]) -> None:
