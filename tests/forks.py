@@ -25,7 +25,8 @@ _FORKS = multiprocessing.get_context("forkserver")
 _PROBES = [f"probes.{file.parent.name}.probe" for file in (ROOT / "probes").glob("*/probe.py")]
 _FORKS.set_forkserver_preload(
     ["bench.cli.app", "bench.workflows.judging", "bench.show.terminal.screen",
-     "probes.endpoint.load.client", "probes.endpoint.load.window", *_PROBES]
+     "probes.endpoint.load.client", "probes.endpoint.load.window", "probes.feed.load.arms",
+     "probes.feed.load.loaders", *_PROBES]
 )  # fmt: skip
 
 
@@ -86,6 +87,7 @@ def _program(
         file = os.open(name, os.O_WRONLY | os.O_APPEND if number else os.O_RDONLY)
         os.dup2(file, number)
         os.close(file)
+    multiprocessing.set_start_method(None, force=True)  # its own children are made as anywhere
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)

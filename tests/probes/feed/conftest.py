@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests import forks
 
 ROOT = Path(__file__).resolve().parents[3]
 BATCH, SAMPLE, STEP = 32, 131_072, 0.05
@@ -39,8 +40,8 @@ def specification(folder: Path, **changes: Any) -> dict[str, Any]:
 
 def run_child(folder: Path, **changes: Any) -> str:
     """Run the load program with changes to the specification; its standard output."""
-    argv = [sys.executable, "-m", "probes.feed.load.main", json.dumps(specification(folder, **changes))]
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    words = [json.dumps(specification(folder, **changes))]
+    done = forks.run("probes.feed.load.main", words, env=os.environ, timeout=240)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
