@@ -11,8 +11,9 @@ from bench.judge.statistics import median, quantile
 from bench.model import Code, Measurement, Series
 from probes.common.metrics import Labels, exact, figure, of_counts, quantiles, rate_of_parts
 from probes.common.open_loop import Kept, Limits, late
+from probes.common.pipe import Record, of
 from probes.common.time_lines import most_of, rate_of, sum_of
-from probes.endpoint.records import Answer, Opened, Record, SearchEnd, SelfCheck, Window, of
+from probes.endpoint.records import Answer, Opened, SearchEnd, SelfCheck, Window
 
 STAGE = "endpoint"
 #: Beyond it the time between chunks says nothing of the slowest tokens.

@@ -58,8 +58,9 @@ _INSTALL = "pip install 'aiready-bench[endpoint]'"
 
 def measure(ctx: Context) -> Sequence[Measurement]:
     """Run the load in a child and parse what it printed. Raises Skipped, Unsupported, Failed, TimedOut."""
+    from probes.common.pipe import refusal
     from probes.endpoint.parse import lines, parse, told
-    from probes.endpoint.records import read, refusal
+    from probes.endpoint.records import read
 
     if ctx.option("endpoint") is None:
         raise Skipped(Code.NOT_ASKED_FOR, "no server was named (--endpoint URL)")
@@ -73,7 +74,7 @@ def measure(ctx: Context) -> Sequence[Measurement]:
             env=_environment(), on_line=partial(_follow, ctx, stages),
         )  # fmt: skip
     found = read(done.stdout, cut=done.returncode != 0)
-    if (error := refusal(found, done.returncode, done.stderr)) is not None:
+    if (error := refusal(found, done.returncode, done.stderr, "the load on the endpoint")) is not None:
         raise error
     shown = settings.address.shown
     for text in told(found):

@@ -5,20 +5,14 @@ No record holds a key, a prompt, or what the server answered.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 from bench.measure.jsonl import records
-from bench.measure.probe import Failed, ProbeError, Unsupported
-from bench.model import Code
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One line of the pipe."""
+from probes.common import pipe
+from probes.common.pipe import Done, Record, Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,26 +165,11 @@ class SelfCheck(Record):
     reached: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Refused(Record):
-    """There is nothing to measure."""
-
-    outcome: Literal["unsupported", "failed"]
-    reason: str
-    remedy: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Done(Record):
-    seconds: float = 0.0
-
-
 KINDS: Mapping[str, type[Record] | None] = {
     "begin": None, "end": None, "opened": Opened, "answer": Answer, "window": Window, "search": SearchEnd,
     "self_check": SelfCheck, "refused": Refused, "done": Done,
 }  # fmt: skip
 _NAMES = {kind: name for name, kind in KINDS.items()}
-R = TypeVar("R", bound=Record)
 
 
 def read(text: str, *, cut: bool = False) -> list[Record]:
@@ -198,24 +177,6 @@ def read(text: str, *, cut: bool = False) -> list[Record]:
     return records(text, "the load on the endpoint", KINDS, cut=cut)
 
 
-def of(found: Iterable[Record], kind: type[R]) -> list[R]:
-    """The records of one kind."""
-    return [record for record in found if isinstance(record, kind)]
-
-
-def refusal(found: Sequence[Record], returncode: int, stderr: str) -> ProbeError | None:
-    """Why the load has no result, or None if it came to its end."""
-    if refused := of(found, Refused):
-        kind = Unsupported if refused[0].outcome == "unsupported" else Failed
-        return kind.told(refused[0].reason, refused[0].remedy)
-    if returncode == 0 and found and isinstance(found[-1], Done):
-        return None
-    last = (stderr.strip().splitlines() or ["it printed nothing to standard error"])[-1][:300]
-    return Failed(Code.LOAD_FAILED, f"the load on the endpoint ended with status {returncode}: {last}")
-
-
 def line(record: Record) -> str:
-    """One line of the pipe. A number that is not finite is an error of ours."""
-    fields: dict[str, Any] = {name: value for name, value in asdict(record).items() if value is not None}
-    named = {} if isinstance(record, Mark) else {"kind": _NAMES[type(record)]}
-    return json.dumps({**named, **fields}, allow_nan=False)
+    """One line of the pipe."""
+    return pipe.line(record, kind=_NAMES.get(type(record)))  # a mark says its own

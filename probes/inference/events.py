@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from bench.measure import procfs
 from bench.measure.jsonl import records
-from bench.measure.probe import Failed, ProbeError, Unsupported
+from bench.measure.probe import Failed
 from bench.model import Code
+from probes.common.pipe import Done, R, Record, Refused, line, of
 
 MARK_SECONDS = 0.03  # between the line that opens a stage and its first step: the parent samples its watchers then
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
-    """One line of the pipe."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mark(Event):
+class Mark(Record):
     """A stage begins or ends, so that the parent samples its watchers there."""
 
     event: Literal["begin", "end"]
@@ -33,7 +28,7 @@ class Mark(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceFacts(Event):
+class DeviceFacts(Record):
     """What the load runs on; ``index`` in the driver's order, ``stand_in`` where it takes a GPU's place."""
 
     kind: Literal["cuda", "cpu"]
@@ -53,7 +48,7 @@ class DeviceFacts(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class NodeFacts(Event):
+class NodeFacts(Record):
     """By the driver's number the name of each card, empty where it is not ours; none on a CPU."""
 
     kind: Literal["cuda", "cpu"]
@@ -61,7 +56,7 @@ class NodeFacts(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Pinned(Event):
+class Pinned(Record):
     """A worker is up and bound to so many CPUs beside its card; None where those are not known."""
 
     device: str
@@ -69,7 +64,7 @@ class Pinned(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Lost(Event):
+class Lost(Record):
     """A worker that gives no answer, or none to this step."""
 
     device: str
@@ -77,7 +72,7 @@ class Lost(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Compiled(Event):
+class Compiled(Record):
     """Whether the small parts of a decode step run compiled, and why not; seconds of a step either way, and of the
     compiler.
     """
@@ -90,7 +85,7 @@ class Compiled(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Checked(Event):
+class Checked(Record):
     """So many products of each kind: ``mismatches`` values of the random ones were not those of the first of them, and
     ``wrong`` ones of the others not the known answer. ``digest``: of the first's bits. ``device``: of several cards.
     """
@@ -103,13 +98,13 @@ class Checked(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Warmup(Event):
+class Warmup(Record):
     windows: int = 0
     steady: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stretch(Event):
+class Stretch(Record):
     """A stretch of work: wall seconds, those in which the device computed, joules, and how the load was held up.
 
     The ratios are shares of wall time: in which the load waited for a CPU, any task of the node did, and which the
@@ -170,7 +165,7 @@ class Window(Stretch):
 
 
 @dataclass(frozen=True, slots=True)
-class ServedRequest(Event):
+class ServedRequest(Record):
     """One request of an open-loop window. Seconds after its start; ``tokens`` when each token was there."""
 
     scheduled: float
@@ -212,7 +207,7 @@ class SearchTrial(Stretch):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SearchEnd(Event):
+class SearchEnd(Record):
     """The highest rate that passed and the lowest that did not; ``share`` of the requests had to keep the limits."""
 
     best: float | None = None
@@ -221,32 +216,17 @@ class SearchEnd(Event):
     trials: int
 
 
-@dataclass(frozen=True, slots=True)
-class Refused(Event):
-    """The load cannot run here."""
-
-    outcome: Literal["unsupported", "failed"]
-    reason: str
-    remedy: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Done(Event):
-    seconds: float = 0.0
-
-
-KINDS: Mapping[str, type[Event] | None] = {
+KINDS: Mapping[str, type[Record] | None] = {
     "begin": None, "end": None, "device": DeviceFacts, "node": NodeFacts, "card": Pinned, "lost": Lost,
     "compiled": Compiled, "checked": Checked, "warmup": Warmup, "window": Window, "request": ServedRequest,
     "serve": Serve, "trial": SearchTrial, "search": SearchEnd, "refused": Refused, "done": Done,
 }  # fmt: skip
 _NAMES = {kind: name for name, kind in KINDS.items()}
-E = TypeVar("E", bound=Event)
 
 # --- the parent's side
 
 
-def read(text: str, *, cut: bool = False) -> list[Event]:
+def read(text: str, *, cut: bool = False) -> list[Record]:
     """The events of an output; of one that was ``cut`` off, those that can be read.
 
     Raises Failed for a line that is none, with its number.
@@ -254,47 +234,31 @@ def read(text: str, *, cut: bool = False) -> list[Event]:
     return records(text, "the inference load", KINDS, "event", cut=cut)
 
 
-def of(found: Iterable[Event], kind: type[E]) -> list[E]:
-    """The events of one kind."""
-    return [event for event in found if isinstance(event, kind)]
-
-
-def first(found: Iterable[Event], kind: type[E]) -> E | None:
+def first(found: Iterable[Record], kind: type[R]) -> R | None:
     """The first event of a kind, or None."""
     return next(iter(of(found, kind)), None)
 
 
-def device_of(found: Iterable[Event]) -> DeviceFacts:
+def device_of(found: Iterable[Record]) -> DeviceFacts:
     """What the load said that it runs on. Raises Failed where it never did."""
     if device := first(found, DeviceFacts):
         return device
     raise Failed(Code.TOOL_OUTPUT, "the load never said what it runs on")
 
 
-def unfinished(found: Iterable[Event], quick: bool) -> list[str]:
+def unfinished(found: Iterable[Record], quick: bool) -> list[str]:
     """The stages of which a load that was ended early has no figures, in their order."""
     ends = {"check": Checked, "serve": Serve, **({} if quick else {"search": SearchEnd})}
     seen = {window.stage for window in of(found, Window)} | {name for name, kind in ends.items() if of(found, kind)}
     return [name for name in ("matmul", "copy", "prefill", "decode", *ends) if name not in seen]
 
 
-def refusal(found: list[Event], returncode: int, stderr: str) -> ProbeError | None:
-    """Why the load has no result, or None if it came to its end."""
-    if refused := first(found, Refused):
-        return (Unsupported if refused.outcome == "unsupported" else Failed).told(refused.reason, refused.remedy)
-    if returncode == 0 and found and isinstance(found[-1], Done):
-        return None
-    last = (stderr.strip().splitlines() or ["it printed nothing to standard error"])[-1][:300]
-    return Failed(Code.LOAD_FAILED, f"the inference load ended with status {returncode}: {last}")
-
-
 # --- the child's side
 
 
-def say(event: Event, **more: Any) -> None:
+def say(event: Record, **more: Any) -> None:
     """Print one line; ``more`` is for whoever reads the evidence. A number that is not finite is an error of ours."""
-    fields = {name: value for name, value in asdict(event).items() if value is not None}
-    print(json.dumps({"event": _NAMES.get(type(event)), **fields, **more}, allow_nan=False), flush=True)
+    print(line(event, event=_NAMES.get(type(event)), **more), flush=True)
 
 
 @contextmanager

@@ -15,10 +15,10 @@ from bench.judge import statistics
 from bench.model import Code, Measurement
 from probes.common.metrics import Labels, exact, figure, of_counts, of_repeats, quantiles, rate_of_parts
 from probes.common.open_loop import Kept, Limits, late
+from probes.common.pipe import Record, of
 from probes.inference import datasheet
 from probes.inference.events import (
     Checked,
-    Event,
     NodeFacts,
     SearchEnd,
     SearchTrial,
@@ -28,7 +28,6 @@ from probes.inference.events import (
     Window,
     device_of,
     first,
-    of,
 )
 
 #: By step: the metric of its rate, and what the step counts.
@@ -65,7 +64,7 @@ Stages = Mapping[tuple[str, int | None], Sequence[Window]]  # by stage and batch
 Cards = Mapping[tuple[str, str, str, str | None], Sequence[Window]]  # by step, phase, device and the copy's other end
 
 
-def parse(found: Sequence[Event]) -> list[Measurement]:
+def parse(found: Sequence[Record]) -> list[Measurement]:
     """All measurements of one device's load. Raises Failed when there is none to make."""
     device = device_of(found)
     stages: dict[tuple[str, int | None], list[Window]] = {}
@@ -144,7 +143,7 @@ def _energy(stages: Stages, device: Labels) -> Iterator[Measurement]:
 # --- open-loop serving; times count from the *scheduled* arrival
 
 
-def _serve(found: Sequence[Event], labels: Labels) -> Iterator[Measurement]:
+def _serve(found: Sequence[Record], labels: Labels) -> Iterator[Measurement]:
     """All figures of the serve stage; none where it was not run.
 
     Below saturation the rates equal what was offered: they say that the load was carried, not what could be.
@@ -179,7 +178,7 @@ def _goodput(outcomes: Sequence[Kept], limits: Limits, labels: Labels, invalid: 
     yield figure("inference_unfinished_requests", float(censored), labels)
 
 
-def _sustained(found: Sequence[Event], limits: Limits, labels: Labels, invalid: str | None) -> Iterator[Measurement]:
+def _sustained(found: Sequence[Record], limits: Limits, labels: Labels, invalid: str | None) -> Iterator[Measurement]:
     """The highest rate that kept the limits; its interval reaches to the lowest rate that did not."""
     if (search := first(found, SearchEnd)) is None or search.best is None:
         return
@@ -194,7 +193,7 @@ def _sustained(found: Sequence[Event], limits: Limits, labels: Labels, invalid: 
 # --- the node's cards beside each other
 
 
-def parse_node(found: Sequence[Event]) -> list[Measurement]:
+def parse_node(found: Sequence[Record]) -> list[Measurement]:
     """Cards alone, together, the slowest over the median, card to card; a lost one has the figures it gave before."""
     node = first(found, NodeFacts) or NodeFacts("cpu")
     stand_in = {} if node.kind == "cuda" else {"stand_in": "cpu"}

@@ -31,7 +31,8 @@ from probes.common.open_loop import OPEN_LOOP
 from probes.inference.shapes import SHAPES
 
 if TYPE_CHECKING:
-    from probes.inference.events import DeviceFacts, Event
+    from probes.common.pipe import Record
+    from probes.inference.events import DeviceFacts
 
 MODULE = "probes.inference.load.main"
 NODE_MODULE = "probes.inference.load.multi_gpu"
@@ -50,7 +51,8 @@ def measure(ctx: Context) -> Sequence[Measurement]:
 
     Raises Unsupported, Failed; TimedOut where nothing was finished.
     """
-    from probes.inference.events import Window, device_of, of, read, refusal, unfinished
+    from probes.common.pipe import of, refusal
+    from probes.inference.events import Window, device_of, read, unfinished
     from probes.inference.parse import MISMATCHED, parse
 
     if _emulated(ctx.request):
@@ -58,7 +60,7 @@ def measure(ctx: Context) -> Sequence[Measurement]:
     done, late = _run(ctx, MODULE, "load", _arguments(ctx))
     found = read(done.stdout, cut=late is not None or done.returncode != 0)
     in_part = isinstance(late, TimedOut) and bool(of(found, Window))
-    if not in_part and (error := late or refusal(found, done.returncode, done.stderr)):
+    if not in_part and (error := late or refusal(found, done.returncode, done.stderr, "the inference load")):
         raise error
     _tell(ctx, found)
     device = device_of(found)
@@ -77,7 +79,8 @@ def measure(ctx: Context) -> Sequence[Measurement]:
 
 def _beside_each_other(ctx: Context, device: DeviceFacts) -> list[Measurement]:
     """The node's cards alone and together, where there are several; its failure costs those figures only."""
-    from probes.inference.events import Lost, of, read, refusal
+    from probes.common.pipe import of, refusal
+    from probes.inference.events import Lost, read
     from probes.inference.parse import parse_node
 
     workers = (ctx.option("cpu_workers") or 1) if device.kind == "cpu" else device.devices or 1
@@ -87,7 +90,7 @@ def _beside_each_other(ctx: Context, device: DeviceFacts) -> list[Measurement]:
     words += ["--soak", f"{budget.SOAK[ctx.effort]:g}", "--seed", str(ctx.seed)]
     done, late = _run(ctx, NODE_MODULE, "node", words)
     beside = read(done.stdout, cut=True)
-    if why := late or refusal(beside, done.returncode, done.stderr):
+    if why := late or refusal(beside, done.returncode, done.stderr, "the inference load"):
         ctx.warn(f"the node's {workers} accelerators were not measured together to the end: {why.reason}")
     for lost in of(beside, Lost):
         ctx.warn(f"accelerator {lost.device} did not finish: {lost.reason}")
@@ -135,7 +138,7 @@ def _follow(ctx: Context, stages: ExitStack, line: str) -> None:
         stages.pop_all().close()
 
 
-def _tell(ctx: Context, found: Sequence[Event]) -> None:
+def _tell(ctx: Context, found: Sequence[Record]) -> None:
     from probes.inference import datasheet
     from probes.inference.events import Compiled, DeviceFacts, SearchEnd, Warmup
 
@@ -152,13 +155,14 @@ def _tell(ctx: Context, found: Sequence[Event]) -> None:
 
 def doctor(tools: Tools, request: Request) -> Sequence[Check]:
     """Can the load run here? Starts the child with no time to measure in."""
-    from probes.inference.events import device_of, read, refusal
+    from probes.common.pipe import refusal
+    from probes.inference.events import device_of, read
 
     if _emulated(request):
         return [Check("inference", False, _NOTHING, "--accelerator auto")]
     done = tools.python(MODULE, "--accelerator", request.accelerator, "--check", name="doctor", timeout=60.0)
     found = read(done.stdout, cut=True)
-    if (error := refusal(found, done.returncode, done.stderr)) is not None:
+    if (error := refusal(found, done.returncode, done.stderr, "the inference load")) is not None:
         return [Check("inference", False, str(error), error.remedy)]
     device = device_of(found)
     stand_in = " stands in for a GPU" if device.stand_in else ""

@@ -40,8 +40,9 @@ METRICS = metrics(
 
 def measure(ctx: Context) -> Sequence[Measurement]:
     """Ask them all beside each other, in a child. Raises Skipped, Unsupported, Failed, TimedOut."""
+    from probes.common.pipe import refusal
     from probes.service.parse import lines, parse, told
-    from probes.service.records import Began, answers, read, refusal
+    from probes.service.records import Began, answers, read
 
     services = ctx.option("service")
     if services is None:
@@ -55,7 +56,7 @@ def measure(ctx: Context) -> Sequence[Measurement]:
             stdin=settings.text() + "\n", env=_environment(services),
         )  # fmt: skip
     records = read(done.stdout, cut=done.returncode != 0)
-    if (error := refusal(records, done.returncode, done.stderr)) is not None:
+    if (error := refusal(records, done.returncode, done.stderr, "the load on the services")) is not None:
         raise error
     found: list[Measurement] = []
     seen, clock = answers(records), ctx.clock()

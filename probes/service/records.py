@@ -5,19 +5,13 @@ No record holds a header, a body, or what a service answered.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
 
 from bench.measure.jsonl import records
-from bench.measure.probe import Failed, ProbeError, Unsupported
 from bench.model import Code
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One line of the pipe."""
+from probes.common import pipe
+from probes.common.pipe import Done, Record, Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +50,6 @@ class Began(Record):
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Refused(Record):
-    """There is nothing to measure."""
-
-    outcome: Literal["unsupported", "failed"]
-    reason: str
-    remedy: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Done(Record):
-    seconds: float = 0.0
-
-
 KINDS: Mapping[str, type[Record] | None] = {"began": Began, "answer": Answer, "refused": Refused, "done": Done}
 _NAMES = {kind: name for name, kind in KINDS.items()}
 
@@ -93,18 +73,6 @@ def not_let_in(found: Sequence[Answer]) -> bool:
     return bool(found) and all(answer.code == Code.UNAUTHORIZED for answer in found)
 
 
-def refusal(found: Sequence[Record], returncode: int, stderr: str) -> ProbeError | None:
-    """Why the load has no result, or None if it came to its end."""
-    if refused := next((one for one in found if isinstance(one, Refused)), None):
-        kind = Unsupported if refused.outcome == "unsupported" else Failed
-        return kind.told(refused.reason, refused.remedy)
-    if returncode == 0 and found and isinstance(found[-1], Done):
-        return None
-    last = (stderr.strip().splitlines() or ["it printed nothing to standard error"])[-1][:300]
-    return Failed(Code.LOAD_FAILED, f"the load on the services ended with status {returncode}: {last}")
-
-
 def line(record: Record) -> str:
-    """One line of the pipe. A number that is not finite is an error of ours."""
-    fields: dict[str, Any] = {name: value for name, value in asdict(record).items() if value is not None}
-    return json.dumps({"kind": _NAMES[type(record)], **fields}, allow_nan=False)
+    """One line of the pipe."""
+    return pipe.line(record, kind=_NAMES[type(record)])

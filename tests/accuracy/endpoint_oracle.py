@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.judge.statistics import quantile
+from probes.common.pipe import of
 from probes.endpoint.parse import doubt
-from probes.endpoint.records import SelfCheck, of
+from probes.endpoint.records import SelfCheck
 from tests.probes.endpoint.harness import Loaded, loaded, simulated, wrong
 
 MEDIAN, P99, TRIES = 0.002, 0.005, 3

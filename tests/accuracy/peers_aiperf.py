@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.judge.statistics import quantile
+from probes.common.pipe import of
 from probes.endpoint.parse import doubt
-from probes.endpoint.records import Answer, SelfCheck, of
+from probes.endpoint.records import Answer, SelfCheck
 from tests.forks import serving
 from tests.probes.endpoint.harness import loaded, simulated
 

@@ -13,7 +13,8 @@ import time
 from bench.measure.probe import ProbeError, Unsupported
 from bench.model import Code
 from probes.common.nvml import hide_hung, pin, survey
-from probes.inference.events import DeviceFacts, Done, Refused, say
+from probes.common.pipe import Done, Refused
+from probes.inference.events import DeviceFacts, say
 from probes.inference.load.device import Device, brief, choose, import_torch
 from probes.inference.shapes import SHAPES, shape_for
 

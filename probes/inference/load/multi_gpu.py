@@ -23,7 +23,8 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from probes.common.nvml import Survey, joined_by, pin, survey
-from probes.inference.events import MARK_SECONDS, Checked, Done, Lost, NodeFacts, Pinned, Window, measured, say, stage
+from probes.common.pipe import Done
+from probes.inference.events import MARK_SECONDS, Checked, Lost, NodeFacts, Pinned, Window, measured, say, stage
 from probes.inference.load.device import Device, TimedWork, brief, ceilings, choose, timer
 from probes.inference.shapes import SHAPES, shape_for
 

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 from bench.model import Code
 from probes.common.looks import Looks
+from probes.common.pipe import Done, Record, Refused
 from probes.service.plan import COLD_EVERY, MOST_NOT_LET_IN, Settings, settings
-from probes.service.records import Answer, Began, Done, Record, Refused, line, not_let_in
+from probes.service.records import Answer, Began, line, not_let_in
 
 if TYPE_CHECKING:
     from probes.service.load.client import Client

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from probes.common.pipe import Record, Refused, of
 from probes.endpoint.plan import Settings
-from probes.endpoint.records import Answer, Record, Refused, Window, of, read
+from probes.endpoint.records import Answer, Window, read
 from tests.forks import run, serving
 
 ROOT = Path(__file__).parents[3]

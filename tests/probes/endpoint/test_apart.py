@@ -16,8 +16,9 @@ from bench.model import Finding, Measurement, Outcome, ProbeResult, Run, Status
 from bench.show.html.plots import Chart, latency
 from bench.show.matrix import answer
 from probes.common.metrics import quantiles
+from probes.common.pipe import Record
 from probes.endpoint.parse import parse
-from probes.endpoint.records import Opened, Record
+from probes.endpoint.records import Opened
 from tests.judge.make import run as a_run
 from tests.probes.endpoint.test_probe import CHECK, URL, a_window, an_answer
 from tests.probes.network.testbed import Net, measured, network, unusable

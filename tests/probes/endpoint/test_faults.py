@@ -18,7 +18,8 @@ import trustme
 
 from bench.model import Code
 from probes.common.http import REMEDIES
-from probes.endpoint.records import Answer, of
+from probes.common.pipe import of
+from probes.endpoint.records import Answer
 from tests import forks
 from tests.probes.endpoint.harness import Simulated, loaded, simulated
 

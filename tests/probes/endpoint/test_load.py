@@ -8,7 +8,8 @@ from statistics import median
 
 import pytest
 
-from probes.endpoint.records import Answer, Opened, SearchEnd, SelfCheck, Window, of
+from probes.common.pipe import of
+from probes.endpoint.records import Answer, Opened, SearchEnd, SelfCheck, Window
 from tests.probes.endpoint.harness import loaded, simulated, wrong
 
 pytestmark = pytest.mark.slow

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from bench.model import Measurement
+from probes.common.pipe import of
 from probes.endpoint.parse import parse
-from probes.endpoint.records import Opened, of
+from probes.endpoint.records import Opened
 from tests.forks import serving
 from tests.probes.endpoint.harness import loaded
 

@@ -13,8 +13,9 @@ import pytest
 
 from bench.model import Measurement, Outcome, Run
 from probes.common.nvml import survey
+from probes.common.pipe import refusal
 from probes.gpu import probe as gpu
-from probes.inference.events import read, refusal
+from probes.inference.events import read
 from probes.inference.parse import parse
 from tests.probes.gpu.conftest import PYTHONPATH, Fake
 
@@ -135,7 +136,7 @@ def figures() -> list[Measurement]:
     environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
     done = subprocess.run(argv, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     found = read(done.stdout)
-    error = refusal(found, done.returncode, done.stderr)
+    error = refusal(found, done.returncode, done.stderr, "the inference load")
     assert error is None, error
     print(found[0])
     return parse(found)

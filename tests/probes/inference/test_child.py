@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from probes.inference.events import read, refusal
+from probes.common.pipe import refusal
+from probes.inference.events import read
 from probes.inference.parse import parse
 from tests.probes.gpu.conftest import Fake, fake, new_driver
 
@@ -55,7 +56,7 @@ def run() -> subprocess.CompletedProcess[str]:
 
 def test_a_run_has_every_stage_and_ends_with_done(run: subprocess.CompletedProcess[str]) -> None:
     found = events(run.stdout)
-    assert refusal(read(run.stdout), run.returncode, run.stderr) is None
+    assert refusal(read(run.stdout), run.returncode, run.stderr, "the inference load") is None
     assert {e["stage"] for e in found if e["event"] == "window"} == {"matmul", "copy", "prefill", "decode"}
     rounds = [e["round"] for e in found if e["event"] == "window" and e["stage"] == "decode"]
     assert rounds == [0, 0, 1, 1, 2, 2]  # both batches in turn: interleaved, not one after the other
@@ -109,7 +110,7 @@ def test_a_broken_torch_is_a_failure_with_its_last_line(tmp_path: Path, body: st
 
 def test_a_torch_that_kills_the_process_is_a_failure(tmp_path: Path) -> None:
     done = load("--accelerator", "cpu", path=shadow(tmp_path, "import os; os.kill(os.getpid(), 11)"))
-    error = refusal(read(done.stdout), done.returncode, done.stderr)
+    error = refusal(read(done.stdout), done.returncode, done.stderr, "the inference load")
     assert error is not None and error.reason.startswith("load_failed: ") and "-11" in error.reason
 
 

@@ -17,7 +17,8 @@ import pytest
 from bench.measure import budget
 from bench.model import Effort
 from probes.common.nvml import parse_cpulist
-from probes.inference.events import Done, Lost, Window, of, read
+from probes.common.pipe import Done, of
+from probes.inference.events import Lost, Window, read
 from probes.inference.load.multi_gpu import alone_and_together, ready
 from probes.inference.parse import parse_node
 

@@ -11,16 +11,17 @@ import pytest
 
 from bench.measure.probe import Completed, Context, Failed, ProbeError, TimedOut, Unsupported
 from bench.model import Effort, Measurement, Request
+from probes.common.pipe import Record
 from probes.inference import parse as parsing
 from probes.inference import probe as inference
-from probes.inference.events import DeviceFacts, Event, Window, read
+from probes.inference.events import DeviceFacts, Window, read
 
 Line = dict[str, Any]
 CPU = {"event": "device", "kind": "cpu", "index": 0, "shape": "nano", "stand_in": "cpu"}
 QUIET = {"delay_ratio": 0.001, "pressure_ratio": 0.002, "steal_ratio": 0.0}
 
 
-def typed(lines: list[Line]) -> list[Event]:
+def typed(lines: list[Line]) -> list[Record]:
     """The lines as the probe reads them."""
     return read("".join(json.dumps(line) + "\n" for line in lines))
 

@@ -10,10 +10,11 @@ from typing import Any
 
 from bench.model import Effort, Measurement
 from probes.common.looks import Looks
+from probes.common.pipe import Record
 from probes.service.load.main import run
 from probes.service.parse import parse, told
 from probes.service.plan import Service, Settings
-from probes.service.records import Record, answers
+from probes.service.records import answers
 from tests.forks import serving
 
 ROOT = Path(__file__).parents[3]

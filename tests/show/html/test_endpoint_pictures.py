@@ -10,9 +10,9 @@ from bench.model import Effort, Outcome, ProbeResult, Request, Run, Series
 from bench.show.html.page import OF_A_SERVER, PICTURES, Shown, render
 from bench.show.html.plots import Panels
 from bench.show.html.plots.timelines import one_clock
+from probes.common.pipe import Record
 from probes.common.time_lines import most_of, sum_of
 from probes.endpoint.parse import lines, parse
-from probes.endpoint.records import Record
 from probes.service.parse import lines as service_lines
 from probes.service.records import Answer as ServiceAnswer
 from tests.judge.make import run

@@ -1,0 +1,55 @@
+"""The pipe from a load, which is a child program of ours: one record a line, and the two records that end it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeVar
+
+from bench.measure.probe import Failed, ProbeError, Unsupported
+from bench.model import Code
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One line of the pipe."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused(Record):
+    """There is nothing to measure, or it cannot be measured here."""
+
+    outcome: Literal["unsupported", "failed"]
+    reason: str
+    remedy: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Record):
+    seconds: float = 0.0
+
+
+R = TypeVar("R", bound=Record)
+
+
+def of(found: Iterable[Record], kind: type[R]) -> list[R]:
+    """The records of one kind."""
+    return [record for record in found if isinstance(record, kind)]
+
+
+def refusal(found: Sequence[Record], returncode: int, stderr: str, who: str) -> ProbeError | None:
+    """Why ``who`` (the inference load) has no result, or None if it came to its end."""
+    if refused := of(found, Refused):
+        kind = Unsupported if refused[0].outcome == "unsupported" else Failed
+        return kind.told(refused[0].reason, refused[0].remedy)
+    if returncode == 0 and found and isinstance(found[-1], Done):
+        return None
+    last = (stderr.strip().splitlines() or ["it printed nothing to standard error"])[-1][:300]
+    return Failed(Code.LOAD_FAILED, f"{who} ended with status {returncode}: {last}")
+
+
+def line(record: Record, **more: Any) -> str:
+    """One line, with ``more`` before the record's own. A number that is not finite is an error of ours."""
+    fields = {name: value for name, value in asdict(record).items() if value is not None}
+    return json.dumps({**more, **fields}, allow_nan=False)
