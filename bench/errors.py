@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class UserError(Exception):
@@ -16,3 +20,9 @@ class UserError(Exception):
 def note(text: str) -> None:
     """Write one line to standard error."""
     sys.stderr.write(text + "\n")
+
+
+def first_mistake(error: ValidationError) -> tuple[str, str]:
+    """The place of the first (``results.0.value``; empty for the whole) and what is wrong there."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")

@@ -52,11 +52,11 @@ def supply_gap(c: float, f: float) -> float:
     return 1.0 - min(c, f) / c
 
 
-def gap_limit(profiles: Iterable[Profile], default: float = GAP_LIMIT) -> float:
+def gap_limit(profiles: Iterable[Profile]) -> float:
     """The smallest ``max`` that a required gate sets for the starvation by storage, or 0.10 when none does."""
     gates = (g for profile in profiles for g in profile.gates if g.required and g.metric == "starvation_ratio")
     limits = [g.max for g in gates if g.labels.get("component") == "storage" and g.max is not None]
-    return min(limits, default=default)
+    return min(limits, default=GAP_LIMIT)
 
 
 def attribute(

@@ -20,6 +20,7 @@ from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
+from bench.errors import first_mistake
 from bench.measure.probe import Failed, ProbeError
 from bench.model import Code
 
@@ -65,9 +66,8 @@ def _typed(line: str, kind: type[T], where: str) -> T:
     try:
         return cast(T, _adapter(kind).validate_json(line, strict=True))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        field = ".".join(map(str, first["loc"]))
-        problem = f"{where} has no sound {field[:200]!r}: {first['msg']}" if field else f"{where}: {first['msg']}"
+        field, wrong = first_mistake(error)
+        problem = f"{where} has no sound {field[:200]!r}: {wrong}" if field else f"{where}: {wrong}"
         raise Failed(Code.TOOL_OUTPUT, problem[:_MOST_REASON]) from error
     except UnicodeError as error:
         raise Failed(Code.TOOL_OUTPUT, f"{where} is no UTF-8") from error

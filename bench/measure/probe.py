@@ -249,7 +249,6 @@ class Context:
     progress: Callable[[str, float | None], None]
     seed: int = 7
     watched_since: float = 0.0
-    replaying: bool = False
     warnings: list[str] = field(default_factory=list)
     series: list[Series] = field(default_factory=list)
     sources: list[Source] = field(default_factory=list)

@@ -216,7 +216,6 @@ class _Runner:
             progress=lambda text, fraction: self.plan.listen(Progress(probe.name, text, fraction)),
             seed=self.plan.seed,
             watched_since=self.observers.started,
-            replaying=replayed is not None,
         )
 
     def _result(self, probe: Probe, measure: Callable[[Context], Sequence[Measurement]]) -> ProbeResult:

@@ -43,7 +43,7 @@ def _storing(path: Path) -> Iterator[None]:
             fix = "free some space there, or choose another folder with --results DIR"
         elif error.errno == errno.ELOOP:
             fix = "it is a link, which is not followed; choose a real folder with --results DIR"
-        raise StoreError(one_line(f"{path}: cannot store the run: {why(error)}; {fix}")) from error
+        raise StoreError(one_line(f"{path}: cannot be stored: {why(error)}; {fix}")) from error
 
 
 def make_folder(folder: Path) -> None:

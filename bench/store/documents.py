@@ -18,6 +18,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from bench.errors import first_mistake
 from bench.measure.regular_files import NotReadable, read_regular
 from bench.model import SCHEMA, SCHEMA_VERSION, Run
 from bench.store.errors import UnusableRun, one_line, why
@@ -154,10 +155,8 @@ def _upgraded(document: Document, version: int) -> Document:
 
 def first_error(error: ValidationError) -> str:
     """``results.0.measurements.2.value: Input should be a finite number``, and how many more there are."""
-    first, *more = error.errors(include_url=False, include_context=False, include_input=False)
-    place = ".".join(map(str, first["loc"]))
-    rest = f" (and {len(more)} more)" if more else ""
-    return (f"{place}: " if place else "") + first["msg"].removeprefix("Value error, ") + rest
+    (place, wrong), more = first_mistake(error), error.error_count() - 1
+    return (f"{place}: " if place else "") + wrong + (f" (and {more} more)" if more else "")
 
 
 def json_schema() -> dict[str, Any]:

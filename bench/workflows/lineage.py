@@ -193,7 +193,7 @@ class _Replays:
         context = Context(
             probe=self.probe, request=self.run.request, tools=ReplayTools(self.probe.name, recording),
             seconds=0.0, remaining=lambda: 1.0, workspace=lambda at, _: nullcontext(at), stage=lambda _: nullcontext(),
-            progress=lambda *_: None, replaying=True,
+            progress=lambda *_: None,
         )  # fmt: skip
         if self.probe.measure is None:
             assert self.probe.parse is not None

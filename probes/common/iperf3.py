@@ -16,6 +16,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 
 from pydantic import AliasPath, BaseModel, Field, FiniteFloat, ValidationError
 
+from bench.errors import first_mistake
 from bench.measure.probe import Failed, TimedOut
 from bench.model import Code
 
@@ -162,9 +163,7 @@ def document(text: str, server: Iperf3Server, stderr: str = "") -> Document:
     try:
         return Document.model_validate(chosen)
     except ValidationError as trouble:
-        first = trouble.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise Failed(Code.TOOL_OUTPUT, f"iperf3 against {where}: {place}: {first['msg']}") from trouble
+        raise Failed(Code.TOOL_OUTPUT, f"iperf3 against {where}: {': '.join(first_mistake(trouble))}") from trouble
 
 
 def _documents(text: str) -> list[dict[str, Any]]:

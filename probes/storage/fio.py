@@ -28,6 +28,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
+from bench.errors import first_mistake
 from bench.measure.probe import Completed, Failed, Unsupported
 from bench.model import Code, Distribution
 from probes.storage.directory import ANOTHER
@@ -290,9 +291,7 @@ def _output(text: str) -> _Output:
     try:
         return _Output.model_validate(_object(text))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise Failed(Code.FIO_OUTPUT, f"{_short(place)}: {_short(first['msg'])}") from error
+        raise Failed(Code.FIO_OUTPUT, ": ".join(map(_short, first_mistake(error)))) from error
     except (ValueError, RecursionError) as error:
         raise Failed(Code.FIO_OUTPUT, f"not the JSON of fio ({_short(error)}); it begins {_short(text)}") from error
 

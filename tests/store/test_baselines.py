@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bench.store.baselines import Decisions, Reset, change, path_of, read
-from bench.store.errors import UnusableRun
+from bench.store.errors import StoreError, UnusableRun
 from bench.workflows import nightly
 from tests.judge.baseline.make import Nights
 
@@ -94,3 +94,9 @@ def test_a_reset_takes_no_night_that_is_still_to_come_though_the_clock_was_ahead
     Nights(tmp_path, started_at="2999-01-01T00:00:00Z").add()
     nightly.reset(tmp_path, "node01", "mended")
     assert read(tmp_path, "node01").through <= time.time()
+
+
+def test_a_decision_that_cannot_be_stored_is_not_called_a_run(tmp_path: Path) -> None:
+    (tmp_path / "baselines").touch()
+    with pytest.raises(StoreError, match=r"^\S+/baselines: cannot be stored: "):
+        change(tmp_path, "node01", lambda decided: decided)

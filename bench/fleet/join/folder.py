@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bench.errors import UserError
+from bench.errors import UserError, first_mistake
 from bench.fleet.files import AGAIN, entries, expected_in, hostnames_in, read_object, small_file
 from bench.fleet.join.join import Judgement, Known, join
 from bench.fleet.join.pairs import pairs_in, shared_in
@@ -133,6 +133,6 @@ def trouble_of_line(entry: object) -> str | None:
     try:
         NodeTimes.model_validate(entry)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        return one_line(f"bad_result: {'.'.join(map(str, first['loc'])) or 'the line'}: {first['msg']}")
+        place, wrong = first_mistake(error)
+        return one_line(f"bad_result: {place or 'the line'}: {wrong}")
     return None

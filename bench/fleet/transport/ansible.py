@@ -200,8 +200,9 @@ def private() -> Iterator[Path]:
     base = next(place for place in places if place and os.access(place, os.W_OK | os.X_OK))
     for left in Path(base).glob("aiready-fleet-*-*"):
         owner = left.name.split("-")[2]
-        if owner.isdigit() and not Path(f"/proc/{owner}").exists() and left.stat().st_uid == os.geteuid():
-            shutil.rmtree(left, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another controller was quicker
+            if owner.isdigit() and not Path(f"/proc/{owner}").exists() and left.stat().st_uid == os.geteuid():
+                shutil.rmtree(left, ignore_errors=True)
     prefix = f"aiready-fleet-{os.getpid()}-"
     with tempfile.TemporaryDirectory(prefix=prefix, dir=base, ignore_cleanup_errors=True) as folder:
         yield Path(folder)
