@@ -57,9 +57,8 @@ class NetworkPlan(NamedTuple):
         return self.bandwidth_seconds * 1.1 + 2 * self.udp_rounds * (self.udp_seconds + 0.4) + echo + loaded
 
 
-#: Each fits its row of `bench.measure.budget`. A p99 needs 368 packets, and 505 where it is looked at four times. A
-#: second of TCP after the one left out tells as much of a link as two: what time that leaves goes into further rounds
-#: where they are needed.
+#: Each fits its row of `bench.measure.budget`. A p99 needs 368 packets, and 505 where it is looked at four times. At
+#: standard TCP runs for a second at a time, after the one left out: where that does not decide, further rounds do.
 PEER_PLANS = {
     Effort.QUICK: NetworkPlan(4, 1, 0, 1, 1, 380, loaded_packets=390, settle_seconds=1.0),
     Effort.STANDARD: NetworkPlan(
