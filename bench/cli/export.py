@@ -48,8 +48,8 @@ def export(
 
     Without a run, grafana is a dashboard and rules are Prometheus rules, both made from what the probes declare.
 
-    Exit status: 0 it was written, 2 not. nagios and npd are plugins, theirs is the verdict: nagios 0, 2, 3, 3 and npd 0,
-    1, 2, 2 for GO, NO-GO, no verdict, INCONCLUSIVE.
+    Exit status: 0 it was written, 2 not. nagios and npd are plugins, theirs is the verdict: nagios 0, 2, 3, 3 and npd
+    0, 1, 2, 2 for GO, NO-GO, no verdict, INCONCLUSIVE.
 
     Examples:  bench export -f openmetrics -o /var/lib/node_exporter/textfile/bench.prom
                bench export 3f9a -f junit -o bench.xml

@@ -138,7 +138,7 @@ class Lineage:
         yield from _row("asked by", f"{asked} ({'required' if f.required else 'optional: never decides'})")
         yield from _row("needed", needed(f))
         yield from _row("because", f.source)
-        yield from _row("observed", _observed(f) + (f", {far}" if far else ""))
+        yield from _row("observed", _figure(f.observed, f.interval, f.metric) + (f", {far}" if far else ""))
         yield from _row("stand-in", f.stand_in or "")
         yield from _row("reason", f.reason or "")
         yield from _row("fix", "" if f.status is Status.PASS else f.remedy)
@@ -169,7 +169,7 @@ class Lineage:
         repeats = ", ".join(f"{value:.6g}" for value in m.repeats[:_MOST_REPEATS])
         more = f" and {len(m.repeats) - _MOST_REPEATS} more" if len(m.repeats) > _MOST_REPEATS else ""
         how = f"; repeats {repeats}{more}" if repeats else ""
-        what = f"{wording.quantity(m.value, m.interval, m.metric)}, {wording.plural(m.samples, 'sample')}{how}"
+        what = f"{_figure(m.value, m.interval, m.metric)}, {wording.plural(m.samples, 'sample')}{how}"
         yield from _row("", f"by the probe {result.probe}: {what}")
         yield from _row("doubt", m.invalid or "")
         for warning in () if brief else result.warnings[:_MOST_WARNINGS]:
@@ -253,11 +253,12 @@ def _text(lines: Iterable[str]) -> str:
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-def _observed(finding: Finding) -> str:
-    if finding.observed is None:
+def _figure(observed: float | None, interval: tuple[float, float] | None, metric: str) -> str:
+    """``24.9 % (12.6 to 37.2)``, as the screen has it."""
+    if observed is None:
         return "not measured"
-    value, interval = figure(finding.observed, finding.interval, finding.metric)
-    return f"{value} ({interval})" if interval else value
+    value, around = figure(observed, interval, metric)
+    return f"{value} ({around})" if around else value
 
 
 def _row(name: str, text: str) -> Iterator[str]:
