@@ -26,7 +26,7 @@ Api = Literal["chat", "completions"]
 _LOADING = 503  # while a model is loaded (llama.cpp, vLLM behind a router, TGI)
 _ASK_AGAIN_SECONDS = 1.0
 _NOT_TAKEN = (400, 422)
-_MOST_WORDS = 8.0  # of a token, or the other way round; a chat template has some tokens of its own
+_MOST_WORDS = 8.0  # of a token; of a word there may be many, where each byte is one
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ async def opened(client: Client, settings: Settings) -> tuple[Dialect, Opened]:
         refused = _refused(answer, model, listed)
         raise Broken(refused.code, client.secrets.clean(refused.detail))
     ratio = settings.prompt_tokens / answer.prompt if answer.prompt else None
-    ratio = ratio if ratio and 1 / _MOST_WORDS < ratio < _MOST_WORDS else None  # else it counts something else
+    ratio = ratio if ratio and ratio < _MOST_WORDS else None  # else it counts something else
     scaled = Dialect(where, api, model, extras, _scaled(words, ratio), _scaled(settings.shared_prefix, ratio),
                      settings.output_tokens)  # fmt: skip
     seconds, (place, peer) = loop.time() - began, await _placed(client, settings.peers)
