@@ -25,6 +25,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import date
 from io import BufferedReader
 from itertools import accumulate, islice
 from pathlib import Path, PurePosixPath
@@ -472,8 +473,7 @@ def _rows(path: Path, counts: Sequence[int], rows: Callable[[int], Any], table: 
                 return Sample(f"row {number}", 0, (), hashlib.sha256(f"{number}".encode()).digest(), fault)
             decoded = (size * counts[group] // ends[-1], seconds)
         data = held[group]
-        record = data.slice(number - (ends[group] - counts[group]), 1).to_pylist()[0]
-        text = repr(record).encode()
+        record, text = _record(data.slice(number - (ends[group] - counts[group]), 1))
 
         def check() -> None:
             if all(value is None for value in record.values()):
@@ -485,6 +485,29 @@ def _rows(path: Path, counts: Sequence[int], rows: Callable[[int], Any], table: 
         return replace(made, size=data.nbytes // max(1, len(data)), decoded=decoded)
 
     return Shard(ends[-1], read)
+
+
+def _record(row: Any) -> tuple[dict[str, Any], bytes]:
+    """A row's values, and all of it as bytes that tell it from others.
+
+    Python has no time beyond the year 9999, and none of a zone that this host knows nothing of: that is not the row's
+    fault, and any date stands for it.
+    """
+    try:
+        record: dict[str, Any] = row.to_pylist()[0]
+    except (ValueError, OverflowError, ImportError, KeyError):  # pyarrow's errors are ValueErrors
+        columns = dict(zip(row.schema.names, row.columns, strict=True))
+        return {name: _value(column) for name, column in columns.items()}, repr(
+            [column.to_string() for column in columns.values()]
+        ).encode()
+    return record, repr(record).encode()
+
+
+def _value(column: Any) -> Any:
+    try:
+        return column[0].as_py()
+    except (ValueError, OverflowError, ImportError, KeyError):
+        return date.min
 
 
 # --- tensors

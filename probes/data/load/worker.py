@@ -87,6 +87,8 @@ def _answer(ask: Callable[[], Any]) -> tuple[Any] | str:
         return "too_large: it needs more memory than a decoder may have"
     except OSError as error:
         return f"unreadable: {error.strerror or type(error).__name__}"
+    except Exception as error:  # noqa: BLE001 - of dozens of kinds; the process is as sound as before
+        return f"undecodable: {type(error).__name__}"
 
 
 def _shard(shards: OrderedDict[Path, Shard], path: Path, table: Table | None) -> Shard:

@@ -241,6 +241,19 @@ def test_a_data_package_says_how_its_values_are_written(
 
 
 @pytest.mark.slow
+def test_times_that_python_has_not_are_no_fault_of_the_rows(tmp_path: Path) -> None:
+    """A zone without tzdata on the host, and the year 75,000: each row crashed the decoder."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    zoned = pa.array([1, 2, 3, 3], type=pa.timestamp("us", tz="Nowhere/Land"))
+    far = pa.array([1 << 61, 7, (1 << 61) + 1, (1 << 61) + 1], type=pa.timestamp("us"))
+    parquet.write_table(pa.table({"zoned": zoned, "far": far}), tmp_path / "a.parquet")
+    sets.describe(tmp_path, "a.parquet", {"zoned": "datetime", "far": "datetime"}, required=True)
+    assert faults(survey(tmp_path)) == {"none": 3, "duplicate": 1}
+
+
+@pytest.mark.slow
 def test_an_arrow_file_may_be_a_stream(tmp_path: Path) -> None:
     """As the datasets library keeps every set; it was taken for damaged."""
     from pyarrow import ipc
@@ -390,6 +403,8 @@ def test_a_decoder_that_dies_or_loops_is_replaced(tmp_path: Path, monkeypatch: p
             os.kill(os.getpid(), 11)
         if path.name == "loops":
             time.sleep(600)
+        if path.name == "raises":
+            raise KeyError(path.name)
         if path.name == "eats":
             bytearray(64 << 30)
         return path.name
@@ -397,13 +412,13 @@ def test_a_decoder_that_dies_or_loops_is_replaced(tmp_path: Path, monkeypatch: p
     monkeypatch.setitem(worker_module._ANSWERS, "test", answer)
     worker = Worker(seconds=2.0)
     said = []
-    for name in ("fine", "dies", "fine", "loops", "eats", "fine"):
+    for name in ("fine", "dies", "fine", "loops", "eats", "raises", "fine"):
         try:
             said.append(worker.ask("test", tmp_path / name))
         except Bad as bad:
             said.append(str(bad).partition(":")[0])
     worker.close()
-    assert said == ["fine", "crashed", "fine", "timed_out", "too_large", "fine"]
+    assert said == ["fine", "crashed", "fine", "timed_out", "too_large", "undecodable", "fine"]
 
 
 def test_samples_that_all_hang_end_the_survey_at_its_time(
