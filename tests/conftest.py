@@ -1,6 +1,6 @@
 """What every test may rely on: its own lock, its own results, no settings of this machine; and how tests share time.
 
-The suite mostly waits, so `make test` runs several files at once, those that take long first. A test marked ``alone``
+The suite mostly waits, so `make test` runs several files at once, the longest first. A test marked ``alone``
 waits until no other runs, and holds up the rest meanwhile.
 """
 
@@ -20,6 +20,14 @@ from probes.common.nvml import survey
 _HERE = Path(__file__).parent
 #: Whatever stands on one of these makes hosts or a cluster, runs fio or the feed's load, builds.
 _SLOW_FIXTURES = {"brief", "cable", "child", "hosts", "server", "slurm", "wheel"}
+#: Files that take longest, the longest first, as `make test ARGS=--durations=60` tells: none of them may begin last.
+_LONGEST = (
+    "fleet/test_run.py", "probes/network/test_faults.py", "fleet/test_ray.py", "fleet/test_slurm.py",
+    "fleet/test_stage.py", "probes/network/test_truth.py", "cli/test_run_faults.py", "probes/endpoint/test_load.py",
+    "probes/feed/test_failures.py", "cli/test_run.py", "probes/endpoint/test_faults.py", "fleet/test_rdma.py",
+    "probes/feed/test_ways.py", "probes/collective/test_collective.py", "probes/inference/test_child.py",
+    "integrations/test_slurm.py", "probes/data/test_survey.py", "probes/endpoint/test_probe.py",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -62,8 +70,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
+    longest = {_HERE / name: place for place, name in enumerate(_LONGEST)}
+    assert all(path.exists() for path in longest), f"tests/conftest.py: {_LONGEST}: one of them is no file any more"
     marked = {name: {item.path for item in items if item.get_closest_marker(name)} for name in ("alone", "slow")}
-    items.sort(key=lambda item: (item.path in marked["alone"], item.path not in marked["slow"]))
+    items.sort(
+        key=lambda item: (
+            item.path in marked["alone"],
+            longest.get(item.path, len(longest)),
+            item.path not in marked["slow"],
+        )
+    )
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # around the time-out: waiting for one's turn does not count
