@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -214,7 +215,8 @@ def test_a_disk_that_stops_in_the_middle_ends_in_time(tmp_path: Path, stuck_disk
     time.sleep(6.0)
     _limit(stuck_disk, tmp_path, 1)
     try:
-        time.sleep(25.0)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(25.0)  # it may come to its end before, or wait for what nobody can end
     finally:
         _limit(stuck_disk, tmp_path, 0)
     output, errors = process.communicate(timeout=60)

@@ -34,7 +34,8 @@ def test_a_loader_of_other_people_feeds_cold_and_its_gap_is_told(child: Child, l
     assert storage["own_device_bytes"] >= 0.98 * storage["read_bytes"] > 0
     (gap,) = found(parse(text, "/data", ""), "feed_loader_gap_ratio")
     assert gap.labels["loader"] == loader and gap.labels["workers"] == "2"
-    assert -0.2 < gap.value <= 1.0
+    assert gap.interval[0] <= gap.value <= gap.interval[1]
+    assert abs(gap.value) <= 1.0, "of what the accelerator takes; whose turn this machine held up is chance"
 
 
 def test_a_loader_whose_package_is_missing_is_unsupported() -> None:
