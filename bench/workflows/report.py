@@ -40,7 +40,9 @@ _POWER = 0.8
 
 
 def compared(first: Run, second: Run, store: Store, catalog: Catalog) -> dict[str, Any]:
-    """``a``, ``b`` (ids), ``differences``, ``only_a``, ``only_b`` (series), ``facts`` (what differs of the nodes)."""
+    """``a``, ``b`` (ids), ``differences``, ``only_a``, ``only_b`` (series), ``facts``: what differs of the nodes, and
+    of how they were measured.
+    """
     noise = _noise(first, second, store, catalog)
     both, only_first, only_second = differences(first, second, catalog.metrics, noise)
     facts = changes(telling(first.node.facts), telling(second.node.facts))
@@ -48,6 +50,8 @@ def compared(first: Run, second: Run, store: Store, catalog: Catalog) -> dict[st
         facts = [f"fingerprint: {first.node.fingerprint} -> {second.node.fingerprint}"]
     if first.node.hostname != second.node.hostname:
         facts = [f"node: {first.node.hostname} -> {second.node.hostname}", *facts]
+    asked = ({"effort": run.request.effort.value, "accelerator": run.request.accelerator} for run in (first, second))
+    facts = [*changes(*asked), *facts]
     return {
         "a": first.id,
         "b": second.id,

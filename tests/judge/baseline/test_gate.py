@@ -331,6 +331,16 @@ def test_history_and_compare(bench: Bench) -> None:
     assert (status, found[READ]["verdict"], found[LATENCY]["verdict"]) == (0, "worse", "same")
 
 
+def test_a_comparison_says_that_the_two_were_measured_otherwise(bench: Bench) -> None:
+    nights = Nights(bench.root)
+    first = nights.add()
+    nights.add(request={**first["request"], "effort": "quick", "accelerator": "cpu"})
+    assert json.loads(bench("compare", "node01-00000", "node01-00001", "--json", profile=False)[1])["facts"] == [
+        "effort: standard -> quick",
+        "accelerator: auto -> cpu",
+    ]
+
+
 def test_gate_without_the_baseline_reads_no_index(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     import bench.store.index as index
 
