@@ -78,7 +78,8 @@ def ours(batch: Batch, nights: int, pooled: bool) -> Row:
             base = baseline_of(track.normal, SCALE.floor(policy.scale_floor), prior)
             spread = Spread(base.deviation, base.df, logarithmic=True, whole=True, looks=LOOKS)
             rounds = batch.rounds[gate, metric]
-            go = {name: go[name] and _passes(call, rounds, spread, margin) for name, margin in MARGINS.items()}
+            for name, margin in MARGINS.items():
+                go[name] = go[name] and _passes(track, call, more[0], rounds, spread, 1.0 - margin)
             alarm |= _regressed(track, first[0], more[0], 0.0)
             for name, drop in zip(("p5", "p10", "p20"), DROPS, strict=True):
                 found[name] += _regressed(track, first[0], more[0], -math.log1p(-drop))
@@ -93,21 +94,23 @@ def ours(batch: Batch, nights: int, pooled: bool) -> Row:
     return found
 
 
-def _passes(call: SeriesCall, rounds: Array, spread: Spread, margin: float) -> bool:
-    """Does the series let its gate be GO, whose limit is ``margin`` below what the node does?
+def _passes(
+    track: Track, call: SeriesCall, again: Sequence[float], rounds: Array, spread: Spread, least: float
+) -> bool:
+    """Does the series let its gate be GO, whose limit is ``least`` of what the node does?
 
     By the interval that the absolute gate decides by, from the node's own nights; while it straddles the limit the
-    session goes on (``rounds``: all the repeats that there may be), as `bench run` does.
+    session goes on, as `bench run` does, and all its repeats (``rounds``) are the night's figure.
     """
-    limit = 1.0 - margin
-    hides = call.state is SeriesState.UNDETECTABLE and (call.hidden is None or math.exp(call.hidden) < limit)
-    if hides or call.state not in (SeriesState.OK, SeriesState.UNDETECTABLE):
-        return False
     for looks in range(1, LOOKS + 1):
-        low, high = interval_of(of_session(np.exp(rounds[: looks * REPEATS]).tolist(), READ), spread)
-        if low >= limit or high < limit:
-            return low >= limit
-    return False
+        session = of_session(np.exp(rounds[: looks * REPEATS]).tolist(), READ)
+        low, high = interval_of(session, spread)
+        if low >= least or high < least:
+            break
+    if looks > 1:
+        call = track.judge(as_measured(track, math.log(session.value), again))
+    hides = call.state is SeriesState.UNDETECTABLE and (call.hidden is None or math.exp(call.hidden) < least)
+    return low >= least and not hides and call.state in (SeriesState.OK, SeriesState.UNDETECTABLE)
 
 
 def _prior(siblings: Array, policy: Policy) -> Prior | None:

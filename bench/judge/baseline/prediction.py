@@ -42,8 +42,8 @@ class Policy(NamedTuple):
     suspect_level: float = 0.015
     confirm_level: float = 0.04
     at_once_level: float = 0.0005
-    confirmed_level: float = 0.0049
-    lasting_level: float = 0.0006
+    confirmed_level: float = 0.0055
+    lasting_level: float = 0.0007
     shifts: tuple[int, ...] = (6, 7)
     entry_level: float = 0.001
     effect: float = 0.05
