@@ -150,7 +150,7 @@ def _pairs(fleet: Fleet) -> dict[str, Any] | None:
         "rows": rows,
         "usual": usual,
         "small": small,
-        "room": 8 + (0.5 if small else 4.0) * len(hosts),
+        "room": (0.5 if small else 4.0) * len(hosts),
         "said": _slowest(rates, usual),
     }
 

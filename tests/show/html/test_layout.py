@@ -49,6 +49,12 @@ def test_every_word_can_be_read(make: Callable[[], str], dark: bool, tmp_path: P
     assert faults(make(), tmp_path, dark=dark) == []
 
 
+def test_a_small_fleet_fits_a_phone_without_scrolling(tmp_path: Path) -> None:
+    """Its verdicts and its pairs; what is folded away may scroll."""
+    page = render_fleet(fleet(4)).partition("<h2>Details")[0].replace('class="scroll"', "")
+    assert faults(page, tmp_path, (400,)) == []
+
+
 @pytest.mark.parametrize(
     ("fault", "planted"),
     [
