@@ -33,6 +33,11 @@ def clean(text: str, longest: int | None = None) -> str:
     return line if longest is None or len(line) <= longest else line[: max(longest - 3, 0)] + "..."
 
 
+def signs(text: str) -> str:
+    """``<= 10 %`` as people write it."""
+    return text.replace("<=", "≤").replace(">=", "≥")
+
+
 def cells(text: str) -> int:
     """How many columns of a terminal the text takes (East Asian wide characters two, combining marks none)."""
     if text.isascii():

@@ -24,7 +24,7 @@ from bench.show.html.plots import Picture, latency, rates, timelines
 from bench.show.html.plots.timelines import MetricHistory
 from bench.show.matrix import matrix
 from bench.show.terminal.fleet_screen import collective_line, outlier_line, shared_line, shift_line
-from bench.show.text import clean
+from bench.show.text import clean, signs
 from bench.units import human
 
 _MOST_LINEAGE = 60_000
@@ -106,7 +106,7 @@ def filled(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["clean"] = clean
+    environment.filters.update(clean=clean, signs=signs)
     return environment.get_template(template).render(values)
 
 

@@ -17,7 +17,7 @@ from bench.model import Decision, Run
 from bench.show.absent import NOT_ASKED
 from bench.show.matrix import Answer, Cell, Mark, Matrix, Row, matrix
 from bench.show.terminal.console import console, is_colourful
-from bench.show.text import cells, clean, fold, hang
+from bench.show.text import cells, clean, fold, hang, signs
 from bench.show.wording import plural
 
 if TYPE_CHECKING:
@@ -121,13 +121,13 @@ class Screen:
         if not self.rows:
             return
         marks = sum(max(_MARK_CELLS, cells(answer.column)) + _GAP for answer in self.found.answers)
-        needed = max(cells(_signs(row.needed)) for row in self.rows)
+        needed = max(cells(signs(row.needed)) for row in self.rows)
         room = self.width - marks - needed - 3 * _GAP
         if room - max(cells(_measured(row)) for row in self.rows) >= _LEAST_NAME:
-            rows = ([row.name, _measured(row), _signs(row.needed)] for row in self.rows)
+            rows = ([row.name, _measured(row), signs(row.needed)] for row in self.rows)
             yield self._matrix(["", "measured", "needed"], rows)
         elif room - max(max(cells(row.measured), cells(row.interval) + 2) for row in self.rows) >= _LEAST_NAME:
-            rows = ([row.name, _measured(row, "\n"), _signs(row.needed)] for row in self.rows)
+            rows = ([row.name, _measured(row, "\n"), signs(row.needed)] for row in self.rows)
             yield self._matrix(["", "measured", "needed"], rows)
         elif (room := self.width - marks - _GAP) >= _LEAST_GATE:
             rows = (["\n".join([*fold(row.name, room), *hang(_figures(row), room)])] for row in self.rows)
@@ -241,11 +241,7 @@ def _measured(row: Row, gap: str = " ") -> str:
 
 def _figures(row: Row) -> str:
     """The need stays in one piece: its blanks do not break."""
-    return f"{_measured(row)}, needs {_signs(row.needed)}".replace("≤ ", "≤\xa0").replace("≥ ", "≥\xa0")
-
-
-def _signs(text: str) -> str:
-    return text.replace("<=", "≤").replace(">=", "≥")
+    return f"{_measured(row)}, needs {signs(row.needed)}".replace("≤ ", "≤\xa0").replace("≥ ", "≥\xa0")
 
 
 def _flow(phrases: Iterable[str], width: int) -> list[str]:

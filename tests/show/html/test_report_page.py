@@ -118,7 +118,7 @@ def test_each_profile_says_what_decided_it_and_each_gate_stands_once() -> None:
     assert [top.count(f'<b class="{v.decision}">{v.decision}</b>') for v in run.verdicts] == [1, 1, 1]
     assert "2 of 7 gates fail: waiting for storage 66 %, and 1 more" in top
     rows = re.findall(r"<tr><td>(.*?)</td><td>(.*?) <span.*?</td><td>(.*?)</td>", top)
-    assert ("waiting for storage", "66 % emulated", "&lt;= 10 %") in rows
+    assert ("waiting for storage", "66 % emulated", "≤ 10 %") in rows
     assert len(rows) == len(set(rows))
     assert "1 of 1 pass" in page(good())
 
