@@ -75,12 +75,17 @@ class RawOutput:
         return "unchanged" if hashlib.sha256(data).hexdigest() == item.sha256 else "CHANGED since it was measured"
 
     def calls(self, result: ProbeResult) -> list[Call]:
-        """The probe's recorded calls in the folders of its evidence; what is no call is left out."""
+        """The probe's recorded calls in the folders of its evidence; what is no call is left out.
+
+        Of figures that were put together from several probes', the calls that are its evidence.
+        """
         folders = dict.fromkeys(PurePosixPath(item.path).parent for item in result.evidence)
         lines = [(place, line) for place in folders for line in (self.read(str(place / _INDEX)) or b"").splitlines()]
         found = [(place, decoded(line) or {}) for place, line in lines]
-        return [_call(place, one) for place, one in found
-                if one.get("probe") == result.probe and isinstance(one.get("argv"), list)]  # fmt: skip
+        calls = [(one, _call(place, one)) for place, one in found if isinstance(one.get("argv"), list)]
+        files = {item.path for item in result.evidence}
+        own = [call for one, call in calls if one.get("probe") == result.probe]
+        return own or [call for _, call in calls if call.file in files]
 
 
 def _call(place: PurePosixPath, entry: Mapping[str, Any]) -> Call:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,7 @@ from bench.judge.decoding import DECODING, HEADROOM
 from bench.judge.gate import judge_gate
 from bench.judge.profile import Gate
 from bench.model import Code, Decision, Evidence, Finding, Measurement, Outcome, Run, Status, code_of
+from bench.show.raw_output import RawOutput
 from bench.workflows.catalog import declared, load_profiles
 from bench.workflows.judging import concluded
 from tests.judge.make import measurement, result, run
@@ -111,9 +114,16 @@ def test_what_was_measured_under_doubt_decides_nothing() -> None:
     assert (said.status, code_of(said.reason)) == (Status.UNDECIDED, Code.INVALID)
 
 
-def test_it_leads_to_the_raw_output_of_both_probes() -> None:
+def test_it_leads_to_the_raw_output_of_both_probes(tmp_path: Path) -> None:
     whole = found(survey(1e8), feed(2000))
     files = [Evidence(path=f"{one.probe}.txt", sha256="0" * 64) for one in whole.results[:2]]
     made = [one.model_copy(update={"evidence": (file,)}) for one, file in zip(whole.results[:2], files, strict=True)]
     (last,) = composed(whole.model_copy(update={"results": tuple(made)})).results[2:]
     assert (last.probe, last.evidence) == (DECODING, tuple(files))
+    lines = [
+        {"probe": "data", "name": "survey-0", "argv": ["survey"], "stdout": "data.txt"},
+        {"probe": "feed", "name": "feed-0", "argv": ["feed"], "stdout": "feed.txt"},
+        {"probe": "gpu", "name": "other", "argv": ["other"], "stdout": "gpu.txt"},
+    ]
+    (tmp_path / "tools.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert [call.name for call in RawOutput(tmp_path).calls(last)] == ["survey-0", "feed-0"]
