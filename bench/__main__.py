@@ -12,9 +12,17 @@ def _terminated(signum: int, _frame: object) -> None:
     sys.exit(128 + signum)  # the contract's 143, where dying of the signal would be -15 to a parent
 
 
+def _open_streams() -> None:
+    """A stream that the caller closed (``>&-``) is the null device; else the next file that is opened would be it."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - until the end
+
+
 def main() -> None:
     """Run the command line and exit with the contract's status."""
     signal.signal(signal.SIGTERM, _terminated)
+    _open_streams()
     gc.set_threshold(200_000)  # what starting makes stays; looking through it again took a tenth of `bench gate`
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # else it asks every installed distribution for some
     try:

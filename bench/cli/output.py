@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,17 +19,23 @@ if TYPE_CHECKING:
     from bench.model import Run, Verdict
 
 
-def emit(text: str) -> None:
-    """Write ``text`` and a newline to standard output. What its encoding cannot hold is shown as ``?``.
-
-    A reader that went away (``| head``) is no error.
-    """
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Around what is written there. A reader that went away (``| head``) is no error; UserError for a full disk."""
     try:
-        encoding = sys.stdout.encoding or "utf-8"
-        sys.stdout.write((text if text.endswith("\n") else text + "\n").encode(encoding, "replace").decode(encoding))
+        yield
         sys.stdout.flush()
-    except BrokenPipeError:  # without this, Python would fail again when it flushes the stream at its exit
+    except OSError as error:  # without this, Python would fail again when it flushes the stream at its exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise UserError(f"standard output cannot be written: {error.strerror}") from error
+
+
+def emit(text: str) -> None:
+    """Write ``text`` and a newline to standard output. What its encoding cannot hold is shown as ``?``."""
+    encoding = sys.stdout.encoding or "utf-8"
+    with _writing():
+        sys.stdout.write((text if text.endswith("\n") else text + "\n").encode(encoding, "replace").decode(encoding))
 
 
 def emit_json(value: Any, indent: int = 2) -> None:
@@ -75,4 +82,5 @@ def write(data: bytes, output: Path | None, *, binary_name: str = "") -> None:
     elif sys.stdout.isatty():
         raise UserError(f"{binary_name} is not for a terminal: give a file with -o FILE")
     else:
-        sys.stdout.buffer.write(data)
+        with _writing():
+            sys.stdout.buffer.write(data)

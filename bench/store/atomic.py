@@ -111,10 +111,10 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
     collector (``*.prom``) never reads half a file. Readable by all: an exporter runs as another user. A device or a
     pipe (``/dev/null``) is written to and stays what it is; behind a link the file that it points to is replaced.
     """
-    path = path.resolve()
     if path.exists() and not path.is_file() and not path.is_dir():
         path.write_bytes(data)
         return
+    path = path.resolve()
     temporary = path.with_name(_temp_name(path.name))
     try:
         _write(str(temporary), data)
