@@ -205,7 +205,8 @@ def _collective(asked: FleetOptions) -> str:
 
 
 def dry_run(asked: FleetOptions, root: Path) -> str:
-    """What would be done, as text: hosts, commands, how much for how long, what is written where."""
+    """What would be done, as text: hosts, commands, how much for how long, what is written where. Raises UserError."""
+    judgement(asked.profile)  # what cannot be judged is refused as it would be when it is measured
     plan = make_plan(asked, connect(*_where(asked)))
     rounds = ceiling(schedule(plan.hosts, plan.pairs, plan.seed), plan.pairs_at_once)
     sweeps = waves(plan.hosts, {host: plan.variables[host].storage for host in plan.hosts}, plan.at_once)

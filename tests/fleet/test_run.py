@@ -242,6 +242,7 @@ def test_a_killed_controller_leaves_a_run_that_is_completed_once(hosts: Testbed,
         ["--slurm"],
         ["--ray", "nonsense"],
         ["--ray", "nonsense", "--dry-run"],
+        ["-i", "n1,", "--dry-run", "--profile", "nonsense"],
     ],
 )
 def test_wrong_usage_is_one_line_and_status_2(options: list[str], tmp_path: Path) -> None:
