@@ -83,12 +83,14 @@ class Look:
 class Ended:
     """``why``: clear (of the limit), whole (all was looked at), most, time. ``unchecked``: files whose checksum is
     declared, and was not held against them because they are too large. ``cores``: what may decode here, 0 if unknown.
+    ``began``: when the survey did, by the machine's monotonic clock; 0 in an older recording.
     """
 
     why: str
     most: int
     unchecked: int
     cores: float = 0.0
+    began: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,11 @@ from typing import TypeVar
 
 from bench.judge.statistics import median_interval
 from bench.measure.probe import Failed, Unsupported
-from bench.model import Code, Measurement
+from bench.model import Code, Measurement, Series
 from bench.units import human
 from probes.common.looks import Looks
 from probes.common.metrics import exact, figure, of_repeats
+from probes.common.time_lines import rate_of
 from probes.data.events import Access, Described, Drawn, Ended, Event, Found, Identity, Look, Refused
 
 IDENTITY = "data_info"
@@ -39,6 +40,13 @@ def parse(events: Sequence[Event], data: str) -> list[Measurement]:
         found.append(exact("data_files", one.files, 1, labels))
         found.append(exact("data_samples", one.samples, 1, labels))
     return found + [m for one in _of(events, Access) for m in _access(one, labels)]
+
+
+def lines(events: Sequence[Event], data: str, clock: float) -> list[Series]:
+    """Samples a second of a survey, on the clock that began at ``clock``."""
+    began = [ended.began for ended in _of(events, Ended) if ended.began > 0]
+    looked = [(at - clock + one.seconds, 1.0) for at in began for one in _of(events, Drawn)]
+    return rate_of("data_samples_per_second", looked, data=data[:500])
 
 
 def _of(events: Sequence[Event], kind: type[E]) -> list[E]:

@@ -72,7 +72,7 @@ def measure(ctx: Context) -> Sequence[Measurement]:
 
 def _survey(ctx: Context, data: str, number: int, seconds: float) -> list[Measurement]:
     from probes.data.events import NONE, read
-    from probes.data.parse import IDENTITY, audited, doubts, parse
+    from probes.data.parse import IDENTITY, audited, doubts, lines, parse
 
     ctx.progress(f"reading samples of {data}", None)
     words = {
@@ -88,6 +88,8 @@ def _survey(ctx: Context, data: str, number: int, seconds: float) -> list[Measur
     for text in doubts(events, data):
         ctx.warn(text)
     found = [*parse(events, data), *audited(_audit_rules(ctx), data)]
+    if (clock := ctx.clock()) is not None:
+        ctx.series += lines(events, data, clock)
     for one in (m.labels for m in found if m.metric == IDENTITY):
         known = ((name, one[name]) for name in ("inventory", "content", "description") if one[name] != NONE)
         ctx.sources += [Source(kind=f"data_{name}", name=data, sha256=digest) for name, digest in known]

@@ -289,7 +289,7 @@ def survey(root: Path, manifest: Path | None, asked: argparse.Namespace) -> None
         drawing = Drawing(root, worker, declared | sums(root), asked.checksum_bytes, began)
         whole = exact and total <= asked.whole_samples and size <= asked.whole_bytes
         why = _drawn(drawing, orders(files, whole, Looks(asked.most), draw), whole, began + asked.seconds, asked)
-        say(Ended(why, asked.most, len(drawing.unchecked), usable_cores()))
+        say(Ended(why, asked.most, len(drawing.unchecked), usable_cores(), began))
     finally:
         worker.close()
 

@@ -12,7 +12,7 @@ import pytest
 from bench.measure.probe import Failed, Unsupported
 from bench.model import Run
 from probes.data.events import Drawn, Ended, Event, Refused, line, read
-from probes.data.parse import audited, parse
+from probes.data.parse import audited, lines, parse
 from probes.data.plan import sets as data_sets
 from probes.data.plan import there
 from tests import forks
@@ -38,6 +38,8 @@ def test_a_data_set_is_judged_where_it_was_named_and_known_again(tmp_path: Path)
     found = {m.metric: m for m in next(r for r in run.results if r.probe == "data").measurements}
     assert found["data_valid_ratio"].value == 0.99 and found["data_valid_ratio"].interval == (0.99, 0.99)
     assert found["data_documented_ratio"].value == 1.0 and found["data_samples"].value == 200
+    (line,) = next(r for r in run.results if r.probe == "data").series
+    assert (line.metric, sum(line.values)) == ("data_samples_per_second", 200), "a point a second"
     sources = next(r for r in run.results if r.probe == "data").sources
     assert {one.kind.partition("_")[2]: one.sha256 for one in sources}.items() <= found["data_info"].labels.items()
     explained = bench("explain", run.id, "data_valid_ratio", "--results", results).stdout
@@ -117,6 +119,14 @@ def test_a_stored_request_that_names_no_set_is_refused(text: str) -> None:
 def test_events_survive_their_line() -> None:
     events: list[Event] = [Drawn("a\n.csv", "byte 7", 3, "schema: x", None), Ended("clear", 2000, 0)]
     assert read("\n".join(map(line, events))) == events
+
+
+def test_samples_a_second_stand_on_the_clock_of_the_run() -> None:
+    """A survey that began 7.5 s after the watchers looked at two samples, at nothing for a second, and at a third."""
+    looked = [Drawn("a", "", 1, None, None, seconds=at) for at in (0.6, 0.7, 2.6)]
+    (found,) = lines([*looked, Ended("whole", 3, 0, began=1007.5)], "/data", clock=1000.0)
+    assert (found.seconds, found.values) == ((8.5, 9.5, 10.5), (2.0, 0.0, 1.0))
+    assert lines([*looked, Ended("whole", 3, 0)], "/data", clock=1000.0) == [], "an older recording"
 
 
 def test_a_share_is_never_made_of_nothing() -> None:
