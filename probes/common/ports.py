@@ -20,16 +20,17 @@ _IB_HARDWARE = ("out_of_sequence", "packet_seq_err", "local_ack_timeout_err", "r
                 "rx_icrc_encapsulated")  # fmt: skip
 #: linux/Documentation/ABI/testing/sysfs-class-net-statistics.
 _NET_ERRORS = ("rx_errors", "tx_errors", "rx_crc_errors", "rx_fifo_errors", "tx_carrier_errors")
-_RATE = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)\s*Gb/sec", re.ASCII)
+_RATE = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)\s*Gb/sec(?:\s*\((\d{1,4})X)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """One port as it stands. ``bytes_per_second`` of its link; ``flaps`` and ``errors`` since boot."""
+    """One port as it stands. ``bytes_per_second`` and ``lanes`` of its link; ``flaps`` and ``errors`` since boot."""
 
     kind: str
     active: bool
     bytes_per_second: float | None
+    lanes: int | None
     flaps: int | None
     errors: dict[str, int]
 
@@ -47,6 +48,7 @@ def _infiniband(folder: Path) -> Port:
         kind=layer if layer.isascii() and layer.isalpha() else "infiniband",
         active="ACTIVE" in read(folder / "state"),
         bytes_per_second=float(rate[1]) * 1e9 / 8 if rate else None,
+        lanes=int(rate[2]) if rate and rate[2] else None,
         flaps=_number(folder / "counters" / "link_downed"),
         errors=_counters(folder / "counters", _IB_ERRORS) | _counters(folder / "hw_counters", _IB_HARDWARE),
     )
@@ -58,6 +60,7 @@ def _ethernet(folder: Path) -> Port:
         kind="ethernet",
         active=read(folder / "operstate").strip() == "up",
         bytes_per_second=speed * 1e6 / 8 if speed and speed > 0 else None,
+        lanes=None,
         flaps=_number(folder / "carrier_changes"),
         errors=_counters(folder / "statistics", _NET_ERRORS),
     )
