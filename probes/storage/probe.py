@@ -23,7 +23,6 @@ from pathlib import Path
 from bench.measure import budget
 from bench.measure.jsonl import record
 from bench.measure.probe import Check, Completed, Context, Failed, Probe, ProbeError, TimedOut, Tools, Unsupported
-from bench.measure.tools import install_command
 from bench.model import Code, Effort, Measurement, Request
 from probes.common.io_counters import block_counters
 from probes.common.metrics import Between, metrics, needed, of_distributions, of_repeats
@@ -83,6 +82,8 @@ def check_version(tools: Tools, tool: str) -> str:
     """fio's version. Raises Unsupported when it does not start or is too old, Failed when something else answers."""
     done = tools.run([tool, "--version"], name="version", timeout=10)
     if done.returncode and done.stderr.strip():  # ld.so's word for a library that was not brought along
+        from bench.measure.tools import install_command
+
         said = done.stderr.strip().splitlines()[-1][:300]
         raise Unsupported(Code.TOOL_FAILED, f"fio does not start: {said}", install_command("fio"))
     version = fio.version_of(done.stdout)
