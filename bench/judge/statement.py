@@ -41,7 +41,6 @@ TEST_RESULT = "https://in-toto.io/attestation/test-result/v0.1"
 #: The name of our own part of the predicate.
 OURS = "urn:aiready-bench:evidence:1"
 
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, Field(max_length=4000)]
 
 

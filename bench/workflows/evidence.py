@@ -117,7 +117,8 @@ def sign_run(path: Path, key: Path, catalog: Catalog, store: Store, told: Told, 
     spreads = Spreads(by_nights(composed(run), catalog, store))
     if problems := [*_verdicts(run, catalog, spreads), *_figures(run, path, catalog)]:
         raise UserError(one_line(f"run {run.id} is not signed: {problems[0]}"))
-    return _signed(path, of_run(run, files.digests(path), _with(told, spreads)), key, signals)
+    told = told.model_copy(update={"spreads": spreads.told()})
+    return _signed(path, of_run(run, files.digests(path), told), key, signals)
 
 
 def sign_fleet(folder: Path, key: Path, profile: Sequence[str], told: Told, signals: Signals | None = None) -> Path:
@@ -132,10 +133,6 @@ def told_now(nonce: str | None, max_age: float | None) -> Told:
         return Told(signed_at=now(), nonce=nonce, max_age_seconds=max_age)
     except ValidationError as error:
         raise UserError(one_line(f"--nonce: {first_error(error)}")) from error
-
-
-def _with(told: Told, spreads: Spreads) -> Told:
-    return told.model_copy(update={"spreads": spreads.told()})
 
 
 def _signed(path: Path, statement: Mapping[str, Any], key: Path, signals: Signals | None) -> Path:
@@ -176,7 +173,7 @@ def verify(path: Path, wanted: Wanted) -> Checked:
     if not found.problems:
         found.says = says
         of_kind = _of_fleet if path.is_dir() else _of_run
-        found.problems += [*of_kind(path, statement, subjects, known, wanted), *_asked(says, known, wanted)]
+        found.problems += [*of_kind(path, statement, subjects, known, wanted), *_asked(says, wanted)]
     return found
 
 
@@ -272,7 +269,7 @@ def _figures(run: Run, path: Path, catalog: Catalog) -> Iterator[str]:
     yield from measured_otherwise(run, again)
 
 
-def _asked(says: Evidence, known: Mapping[str, Profile], wanted: Wanted) -> Iterator[str]:
+def _asked(says: Evidence, wanted: Wanted) -> Iterator[str]:
     """What whoever verifies asked for, and does not get."""
     if wanted.nonce is not None and says.nonce != wanted.nonce:
         yield "nonce: is not the one that was asked for" if says.nonce else "nonce: none was signed"
