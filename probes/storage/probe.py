@@ -85,8 +85,6 @@ def check_version(tools: Tools, tool: str) -> str:
         from bench.measure.tools import install_command
 
         said = done.stderr.strip().splitlines()[-1][:300]
-        from bench.measure.tools import install_command
-
         raise Unsupported(Code.TOOL_FAILED, f"fio does not start: {said}", install_command("fio"))
     version = fio.version_of(done.stdout)
     text = ".".join(map(str, version))
