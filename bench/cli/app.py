@@ -6,13 +6,11 @@ import inspect
 import re
 import sys
 from collections.abc import Sequence
-from copy import copy
+from importlib import import_module
 
 import typer
 
 from bench import __version__
-from bench.cli import baseline, checks, doctor, evidence, export, fleet, gate, history, peer, report, schedule
-from bench.cli import run as run_command
 from bench.errors import UserError
 
 #: typer carries click inside of itself or beside itself, by version; the base class is found either way.
@@ -22,13 +20,13 @@ _NEXT = re.compile(r"\s{2,}(?=(?:[A-Z_]+=\S+ )*bench\b)")
 #: click leaves a paragraph as it is when its first line is this character alone.
 _AS_IT_IS = "\b"
 
-app = typer.Typer(
-    name="bench",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
+#: Each command, in the order of the help, with the module of `bench.cli` that has the function of its name.
+_COMMANDS = {
+    "run": "run", "gate": "gate", "explain": "report", "report": "report", "compare": "report", "history": "history",
+    "export": "export", "sign": "evidence", "verify": "evidence", "doctor": "doctor", "peer": "peer",
+    "probes": "doctor", "profiles": "doctor",
+}  # fmt: skip
+_GROUPS = ("baseline", "checks", "schedule", "fleet")
 
 
 def _version(wanted: bool) -> None:
@@ -42,7 +40,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(epilog="Exit status: 0 GO, 1 NO-GO, 2 no verdict, 3 INCONCLUSIVE, 130 and 143 interrupted.")
 def _main(
     version: bool = typer.Option(
         False, "--version", callback=_version, is_eager=True, help="The version, and those of the tools that measure."
@@ -72,31 +69,34 @@ def with_examples(text: str | None) -> str:
     return f"{whole[: found.start()]}\n\n{_AS_IT_IS}\nExamples:\n{lines}"
 
 
-_STORED = (gate.gate, report.explain, report.report, report.compare, history.history, export.export)
-_GROUPS = {"baseline": baseline.baseline, "checks": checks.checks, "schedule": schedule.schedule, "fleet": fleet.fleet}
-app.command(cls=run_command.RunCommand)(run_command.run)
-for _command in (*_STORED, evidence.sign, evidence.verify, doctor.doctor, peer.peer, doctor.probes, doctor.profiles):
-    app.command()(_command)
-for _name, _group in _GROUPS.items():
-    app.add_typer(_group, name=_name)
-for _info in [info for group in (app, *_GROUPS.values()) for info in group.registered_commands]:
-    _info.help = with_examples(with_status(_info.callback and _info.callback.__doc__))
-
-
-def _with_only(name: str) -> typer.Typer:
-    """The same with the one command that is run, as the other sixty need not be built; the whole for any other word."""
-    found = [info for info in app.registered_commands if name in (info.name, getattr(info.callback, "__name__", None))]
-    if not found:
-        return app
-    alone = copy(app)
-    alone.registered_commands, alone.registered_groups = found, []
-    return alone
+def command_line(name: str = "") -> typer.Typer:
+    """The whole, or with the one command or group of that name: then nothing of the others is loaded."""
+    known = name in _COMMANDS or name in _GROUPS
+    app = typer.Typer(
+        name="bench",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+    app.callback(epilog="Exit status: 0 GO, 1 NO-GO, 2 no verdict, 3 INCONCLUSIVE, 130 and 143 interrupted.")(_main)
+    infos = app.registered_commands
+    for command in [one for one in _COMMANDS if one == name or not known]:
+        module = import_module(f"bench.cli.{_COMMANDS[command]}")
+        app.command(cls=module.RunCommand if command == "run" else None)(getattr(module, command))
+    for group in [one for one in _GROUPS if one == name or not known]:
+        part = getattr(import_module(f"bench.cli.{group}"), group)
+        app.add_typer(part, name=group)
+        infos = [*infos, *part.registered_commands]
+    for info in infos:
+        info.help = with_examples(with_status(info.callback and info.callback.__doc__))
+    return app
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; returns its exit status. Usage errors and unusable input are one line and status 2."""
     try:
-        command = _with_only(arguments[0] if arguments else "")
+        command = command_line(arguments[0] if arguments else "")
         status = command(list(arguments), prog_name="bench", standalone_mode=False)
     except _ClickError as error:
         error.show()  # type: ignore[attr-defined]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from bench.cli.app import app, with_examples
+from bench.cli.app import command_line, with_examples
 from bench.show.export import FORMATS
 from tests.cli.bench import bench
 
@@ -23,7 +23,7 @@ def commands(group: typer.Typer, before: tuple[str, ...] = ()) -> list[tuple[str
     return found
 
 
-@pytest.mark.parametrize("command", commands(app), ids=" ".join)
+@pytest.mark.parametrize("command", commands(command_line()), ids=" ".join)
 def test_help_shows_examples_that_would_be_accepted(command: tuple[str, ...], tmp_path: Path) -> None:
     done = bench(*command, "--help", cwd=tmp_path, env={"COLUMNS": "100"})
     assert (done.returncode, done.stderr) == (0, "")

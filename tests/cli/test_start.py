@@ -53,7 +53,8 @@ def test_judging_a_stored_run_needs_of_a_probe_only_its_declaration(tmp_path: Pa
     assert {"probes.feed.probe", "probes.inference.probe", "probes.endpoint.probe", "probes.rdma"} <= loaded
     measures = ("parse", "records", "events", "load", "link", "protocol", "sampler", "echo", "bandwidth", "iperf3")
     assert not {name for name in loaded if name.startswith("probes.") and name.rpartition(".")[2] in measures}
-    unused = {"asyncio", "ssl", "logging", "probes.common.nvml", "probes.expect.inventory"}
+    unused = {f"bench.cli.{name}" for name in ("run", "fleet", "schedule", "doctor", "export", "history", "peer")}
+    unused |= {"asyncio", "ssl", "logging", "probes.common.nvml", "probes.expect.inventory"}
     unused |= {"bench.measure.recording", "bench.measure.tools", "bench.measure.runner", "bench.workflows.nightly"}
     unused |= {"rich._emoji_codes", "rich.markdown", "rich.live", "rich.progress", "pygments"}
     assert not loaded & unused

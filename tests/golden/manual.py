@@ -10,7 +10,7 @@ import typer
 from typer._completion_shared import get_completion_script
 
 from bench import __version__
-from bench.cli.app import app
+from bench.cli.app import command_line
 from bench.workflows.site import CONFIG, OURS
 
 NAMES = ("bench", OURS)
@@ -32,7 +32,7 @@ _ENVIRONMENT = {
 
 def man_page() -> str:
     """bench(1), in the man macros."""
-    root = typer.main.get_command(app)
+    root = typer.main.get_command(command_line())
     lines = [
         f'.TH BENCH 1 "" "aiready-bench {__version__}" "User Commands"',
         ".SH NAME", f"{', '.join(map(_text, NAMES))} \\- {_SUMMARY}",

@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from bench.cli.app import app
+from bench.cli.app import command_line
 from tests.golden.said import said
 
 FILE = Path(__file__).with_name("what_stands.json")
@@ -32,7 +32,7 @@ def standing() -> dict[str, Any]:
     """What stands now, in the form of the file, without the options that probes read."""
     listed = _asked("probes", "--json")
     return {
-        "commands": dict(_commands(typer.main.get_command(app))),
+        "commands": dict(_commands(typer.main.get_command(command_line()))),
         "probes": {
             probe["probe"]: {
                 metric["name"]: {name: metric[name] for name in ("unit", "better", "labels")}

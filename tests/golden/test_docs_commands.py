@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import typer
 
-from bench.cli.app import app
+from bench.cli.app import command_line
 from bench.model import Code, Outcome
 from bench.workflows.catalog import declared
 from tests.golden.generated import ROOT
@@ -60,7 +60,7 @@ def named() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("page", "words"), named(), ids=lambda text: str(text)[:60])
 def test_a_command_in_the_documents_is_taken(page: str, words: str) -> None:
-    rest, command = shlex.split(words.replace("...", "")), typer.main.get_command(app)
+    rest, command = shlex.split(words.replace("...", "")), typer.main.get_command(command_line())
     while (inner := getattr(command, "commands", None)) and rest and not rest[0].startswith("-"):
         assert rest[0] in inner, f"{page}: bench {words}: no such command"
         command = inner[rest.pop(0)]
@@ -86,7 +86,7 @@ def parsed(command: Any, words: list[str]) -> str | None:
 
 
 def test_the_reader_of_commands_finds_what_is_wrong() -> None:
-    gate = typer.main.get_command(app).commands["gate"]  # type: ignore[attr-defined]
+    gate = typer.main.get_command(command_line()).commands["gate"]  # type: ignore[attr-defined]
     assert parsed(gate, ["3f9a", "--profile", "mine.toml", "--json"]) is None
     assert parsed(gate, ["--no-such"]) is not None
     assert parsed(gate, ["a", "b"]) is not None

@@ -8,7 +8,7 @@ import pytest
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from bench.cli.app import app
+from bench.cli.app import command_line
 from bench.model import Decision, Effort, Outcome, ProbeResult, Request, Run, Status
 from bench.show.matrix import Mark, Matrix, matrix
 from bench.show.names import columns, duration, figure, gate_name
@@ -157,7 +157,7 @@ def steps(run: Run) -> list[str]:
 
 
 def test_a_step_is_a_command_that_bench_takes_with_its_purpose_and_time() -> None:
-    command = get_command(app)
+    command = get_command(command_line())
     assert isinstance(command, TyperGroup)
     commands = command.commands
     for name in ("feed", "peer", "gpu", "h200"):
