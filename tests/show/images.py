@@ -60,9 +60,9 @@ _SVG = """<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http:
 
 
 def screen(run: Run, theme: str) -> str:
-    """The screen of a run as an SVG."""
+    """The screen of a run as an SVG; a column wider, as rich cuts the last pixel of it off."""
     console = Console(
-        record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True, color_system="standard",
+        record=True, width=COLUMNS + 1, file=io.StringIO(), force_terminal=True, color_system="standard",
         legacy_windows=False, _environ={},
     )  # fmt: skip
     console.print(Screen(matrix(run, CATALOG.probes), COLUMNS).whole(), "")  # rich clips all lines but the last

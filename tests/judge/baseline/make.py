@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-START = datetime(2026, 1, 1, 2, 0, tzinfo=UTC)
+START = datetime(2025, 1, 1, 2, 0, tzinfo=UTC)  # 400 nights end before today
 READ = "storage_read_bytes_per_second"
 LATENCY = "storage_read_latency_seconds"
 SEQUENTIAL = {"path": "/data", "pattern": "sequential", "block_bytes": "1048576"}
