@@ -52,7 +52,7 @@ class Policy(NamedTuple):
     seen: float = 0.80
     decline_nights: int = 60
     fewest_of_decline: int = 45
-    decline_level: float = 0.0003
+    decline_level: float = 0.0006
     effect_of_decline: float = 0.09
     asked: float = 0.20
     hidden_level: float = 0.025
