@@ -2,6 +2,10 @@
 
 The suite mostly waits, so `make test` runs several files at once, the longest first. A test marked ``alone``
 waits until no other runs, and holds up the rest meanwhile.
+
+A test marked ``slow`` drives real tools in real time, and a machine that itself stands still for a moment is a fault
+that no test injected: such a test that fails is tried again, and the summary names it (``R``). A fault of the product
+fails each time.
 """
 
 from __future__ import annotations
@@ -20,6 +24,8 @@ from probes.common.nvml import survey
 _HERE = Path(__file__).parent
 #: Whatever stands on one of these makes hosts or a cluster, runs fio or the feed's load, builds.
 _SLOW_FIXTURES = {"brief", "cable", "child", "hosts", "server", "slurm", "wheel"}
+#: How often a slow test that failed is tried again.
+_RERUNS = 2
 #: Files that take longest, the longest first, as `make test ARGS=--durations=60` tells: none of them may begin last.
 _LONGEST = (
     "fleet/test_run.py", "probes/network/test_faults.py", "fleet/test_ray.py", "fleet/test_slurm.py",
@@ -72,6 +78,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("slow")
     longest = {_HERE / name: place for place, name in enumerate(_LONGEST)}
     assert all(path.exists() for path in longest), f"tests/conftest.py: {_LONGEST}: one of them is no file any more"
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.flaky(reruns=_RERUNS))
     marked = {name: {item.path for item in items if item.get_closest_marker(name)} for name in ("alone", "slow")}
     items.sort(
         key=lambda item: (

@@ -148,14 +148,11 @@ def test_a_delay_of_the_path_and_one_of_the_server_are_told_apart(hosts: Net) ->
     words = ["run", "--probe", "network", "--probe", "endpoint", "--peer", "10.97.0.2", "--endpoint", url, "--rate=20",
              "--endpoint-max-rate", "20", "--effort", "quick", "--no-quiet-check", "--json", "--profile",
              "realtime-inference", "--results", str(hosts.folder), "--option", "output_tokens=4"]  # fmt: skip
-    for _ in range(3):  # beside other work an echo may come out as the busy host's, which decides nothing
-        done = hosts.run(hosts.python("a", "bench", *words), timeout=240.0)
-        assert done.stdout.strip(), done.stderr[-2000:]
-        document = json.loads(done.stdout)
-        found = {m["labels"]["part"]: m for m in measured(document, PART, statistic="p50")}
-        if (by := {m["labels"]["measured_by"] for m in found.values()}) == {"echo"}:
-            break
-    assert by == {"echo"}
+    done = hosts.run(hosts.python("a", "bench", *words), timeout=240.0)
+    assert done.stdout.strip(), done.stderr[-2000:]
+    document = json.loads(done.stdout)
+    found = {m["labels"]["part"]: m for m in measured(document, PART, statistic="p50")}
+    assert {m["labels"]["measured_by"] for m in found.values()} == {"echo"}
     assert found["server"]["value"] == pytest.approx(server, abs=0.02 + 0.1 * server)
     assert found["network"]["value"] == pytest.approx(way, abs=0.02 + 0.1 * way)
     (info,) = measured(document, "endpoint_info")
