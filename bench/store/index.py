@@ -134,12 +134,14 @@ class Index(AbstractContextManager["Index"]):
     def newest(self, host: str) -> tuple[str, float, str] | None:
         """That node's newest own run, confirmations apart: its id, start and path below ``runs/``; None without one.
 
-        One that is dated in the future counts only where there is no other, as for `bench.store.runs.Store.newest`.
+        One that is dated in the future counts until another is stored after it, as for `bench.store.runs.Store.newest`.
         """
-        own = "SELECT id, at, path FROM runs WHERE host=? AND sound=1 AND confirms IS NULL"
-        order, now = "ORDER BY at<=? DESC, at DESC, path DESC LIMIT 1", time.time() + AHEAD_SECONDS
-        found: tuple[str, float, str] | None = self._one(f"{own} {order}", host, now)
-        return found
+        own = "FROM runs JOIN files USING (path) WHERE host=? AND sound=1 AND confirms IS NULL AND at"
+        newest = f"SELECT id, at, path, mtime {own} %s ? ORDER BY at DESC, path DESC LIMIT 1"
+        now = time.time() + AHEAD_SECONDS
+        past, ahead = (self._one(newest % side, host, now) for side in ("<=", ">"))
+        found = ahead if ahead and (past is None or ahead[3] >= past[3]) else past
+        return (found[0], found[1], found[2]) if found else None
 
     def runs(self, host: str, since: float, until: float, limit: int) -> list[StoredRun]:
         """The newest ``limit`` runs of a node with ``since`` < start <= ``until``, oldest first."""

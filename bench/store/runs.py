@@ -13,7 +13,7 @@ import math
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -104,20 +104,28 @@ class Store:
 
     def newest(self, hostname: str) -> Run | None:
         """That node's newest own run. Replays, other nodes' runs and unusable files are left out, with a warning; and
-        what is dated in the future, by a clock that was ahead, where there is another: it would stay the newest.
+        what a clock that was ahead dated in the future, once another was stored after it: it would stay the newest.
         """
-        best: Run | None = None
         now = f"{datetime.now(UTC) + timedelta(seconds=AHEAD_SECONDS):%Y%m%dT%H%M%SZ}"
         paths = self._paths(hostname)
         ahead = [path for path in paths if path.name[:1].isdigit() and path.name > now]
-        for path in [*(path for path in reversed(paths) if path not in ahead), *reversed(ahead)]:
-            if best and path.name.partition("-")[0] != stem(best.started_at, best.id).partition("-")[0]:
+        best = self._newest([path for path in paths if path not in ahead], hostname)
+        late = self._newest(ahead, hostname)
+        if not (best and late):
+            return (best or late or (None,))[0]
+        if late[1].stat().st_mtime_ns >= best[1].stat().st_mtime_ns:
+            return late[0]
+        self._warn(one_line(f"left out: {late[1]}: is dated in the future; check the node's clock"))
+        return best[0]
+
+    def _newest(self, paths: Sequence[Path], hostname: str) -> tuple[Run, Path] | None:
+        best: tuple[Run, Path] | None = None
+        for path in reversed(paths):
+            if best and path.name.partition("-")[0] != best[1].name.partition("-")[0]:
                 break  # names sort by the second; within one second the run itself says which is newer
             run = self._usable(path, hostname)
-            if run and (best is None or run.started_at > best.started_at):
-                best = run
-        if best and ahead and self.path_for(best) not in ahead:
-            self._warn(one_line(f"left out: {ahead[-1]}: is dated in the future; check the node's clock"))
+            if run and (best is None or run.started_at > best[0].started_at):
+                best = run, path
         return best
 
     def all(self, hostname: str | None = None) -> Iterator[tuple[Path, Run]]:

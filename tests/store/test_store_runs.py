@@ -202,6 +202,7 @@ def test_a_run_of_a_clock_that_was_ahead_does_not_stay_the_newest(tmp_path: Path
     ahead = measured(id="ahead", started_at="2999-01-01T00:00:00Z")
     runs.save(ahead)
     assert runs.newest("node-17") == ahead and not lines, "a clock that is behind dates every run in the future"
+    os.utime(runs.path_for(ahead), (1_700_000_000, 1_700_000_000))
     wanted = measured(id="wanted", started_at="2024-01-01T00:00:00Z")
     runs.save(wanted)
     assert runs.newest("node-17") == wanted
@@ -209,6 +210,18 @@ def test_a_run_of_a_clock_that_was_ahead_does_not_stay_the_newest(tmp_path: Path
     with Index(tmp_path) as index:
         found = index.newest("node-17")
     assert found is not None and found[0] == "wanted"
+
+
+def test_the_run_of_tonight_is_the_newest_though_the_clock_is_ahead(tmp_path: Path) -> None:
+    lines: list[str] = []
+    runs = store(tmp_path, lines)
+    for name, year in (("old", 2024), ("ahead", 2998), ("tonight", 2999)):
+        runs.save(measured(id=name, started_at=f"{year}-01-01T00:00:00Z"))
+    newest = runs.newest("node-17")
+    assert newest is not None and (newest.id, lines) == ("tonight", [])
+    with Index(tmp_path) as index:
+        found = index.newest("node-17")
+    assert found is not None and found[0] == "tonight"
 
 
 def test_within_one_second_the_runs_own_start_decides(tmp_path: Path) -> None:
