@@ -161,17 +161,9 @@ def changed(then: Sequence[Measurement], now: Sequence[Event], data: str) -> str
         raise Failed(Code.NOT_MEASURED, f"the run did not measure {data}; it measured {there}")
     if refused := _of(now, Refused):
         return f"{data}: {refused[0].text}"
-    different = [name for one in _of(now, Identity) for name, digest in asdict(one).items() if known[0][name] != digest]
-    words = {
-        "inventory": "its files or their sizes",
-        "content": "what is in its files",
-        "description": "its description",
-    }
-    return (
-        f"{data} has changed since it was measured: {', '.join(words[name] for name in different)}"
-        if different
-        else None
-    )
+    found = ((name, digest) for one in _of(now, Identity) for name, digest in asdict(one).items())
+    words = [_WORDS[name] for name, digest in found if known[0][name] != digest]
+    return f"{data} has changed since it was measured: {', '.join(words)}" if words else None
 
 
 def _of_description(descriptions: Sequence[Described], data: str) -> Iterator[str]:
