@@ -18,7 +18,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from bench.judge.toml_lines import StrictTable, form, parse, refuse
+from bench.measure.regular_files import NotReadable, read_regular
 from bench.model import Effort
 from probes.common.http import address
 from probes.common.looks import Looks
@@ -238,35 +238,24 @@ def schema_of(service: Service) -> Any:
     """The JSON Schema of its answer, or None. Raises ValueError."""
     if not service.schema_file:
         return None
+    data = _read(service.schema_file)
     try:
-        found = json.loads(_read(service.schema_file))
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, _NotReadable):
-            raise
+        found = json.loads(data)
+    except (ValueError, RecursionError):
         raise ValueError(f"{service.schema_file}: is no JSON") from None
     if not isinstance(found, dict):
         raise ValueError(f"{service.schema_file}: is no JSON Schema: it must be an object")
     return found
 
 
-class _NotReadable(ValueError):
-    pass
-
-
 def _read(file: str) -> bytes:
-    """A regular file of at most 1 MiB."""
+    """A regular file of at most 1 MiB. Raises ValueError."""
     try:
-        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
-            if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
-                raise _NotReadable(f"{file}: is no regular file")
-            data = opened.read(_MOST_BYTES + 1)
+        return read_regular(Path(file), _MOST_BYTES)
+    except NotReadable as error:
+        raise ValueError(f"{file}: {error}") from None
     except (OSError, ValueError) as error:
-        if isinstance(error, _NotReadable):
-            raise
-        raise _NotReadable(f"{file}: {getattr(error, 'strerror', None) or 'cannot be read'}") from None
-    if len(data) > _MOST_BYTES:
-        raise _NotReadable(f"{file}: is larger than {_MOST_BYTES >> 20} MiB")
-    return data
+        raise ValueError(f"{file}: {getattr(error, 'strerror', None) or 'cannot be read'}") from None
 
 
 # --- what is said before
