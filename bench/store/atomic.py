@@ -104,7 +104,7 @@ def replace(folder: Path, fd: int, name: str, data: bytes, warn: Warn = lambda _
     _settle(folder, fd, name, warn)
 
 
-def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
+def write_atomically(path: Path, data: bytes) -> None:
     """Put this content in the place of any ``path``, outside of the store. Raises OSError.
 
     The temporary name begins with a dot and does not end like the real one, so that node_exporter's textfile
@@ -118,7 +118,7 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
     temporary = path.with_name(_temp_name(path.name))
     try:
         _write(str(temporary), data)
-        temporary.chmod(mode)
+        temporary.chmod(0o644)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
