@@ -71,7 +71,6 @@ class RunPlan:
     max_seconds: float = float("inf")
     repeat_seconds: float = float("inf")
     signals: Signals = field(default_factory=Signals)
-    seed: int = 7
     sources: tuple[Source, ...] = ()
     started_at: str = field(default_factory=now)
     started: float = field(default_factory=time.monotonic)
@@ -214,7 +213,6 @@ class _Runner:
             workspace=lambda at, need: nullcontext(at) if replayed else workspace(at, need, self.plan.id),
             stage=(lambda _: nullcontext()) if replayed else self.observers.staged,
             progress=lambda text, fraction: self.plan.listen(Progress(probe.name, text, fraction)),
-            seed=self.plan.seed,
             watched_since=self.observers.started,
         )
 
