@@ -85,11 +85,6 @@ def changed(before: Circumstances, now: Circumstances, scope: Scope, labels: Lab
     return _changed(before, now, scope, dict(labels).get("path", ""))
 
 
-def same_terms(before: Circumstances, now: Circumstances, scope: Scope, labels: Labels) -> bool:
-    """Was the same asked of the series?"""
-    return not other_terms(before, now, scope, labels)
-
-
 def other_terms(before: Circumstances, now: Circumstances, scope: Scope, labels: Labels) -> tuple[str, ...]:
     """What was asked otherwise of a series, in words."""
     return _other_terms(before, now, scope, "peer" in dict(labels))
@@ -104,7 +99,7 @@ def asked_for(before: Circumstances, now: Circumstances, scope: Scope, labels: L
         scope.probe in past.probes
         and needed <= set(tonight.probes)
         and all(_still(dict(labels).get(label), old, new) for label, old, new in places)
-        and same_terms(before, now, scope, labels)
+        and not other_terms(before, now, scope, labels)
     )
 
 
