@@ -215,11 +215,6 @@ CREATE TABLE circumstances (number INTEGER PRIMARY KEY, facts TEXT, request TEXT
 Stamp = tuple[int, int, int]
 
 
-def labels_text(labels: Labels) -> str:
-    """Labels as they stand in the index: compact JSON, sorted."""
-    return json.dumps(dict(labels), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
 def seconds_of(started_at: str) -> float:
     """RFC 3339 to seconds since 1970. Raises ValueError."""
     start = datetime.fromisoformat(started_at)
@@ -296,14 +291,13 @@ class Writer:
         request = run.request.model_copy(update={"options": options}).model_dump_json()
         said = json.dumps(kept(run.node), sort_keys=True), request
         self._db.execute("INSERT OR IGNORE INTO circumstances (facts, request) VALUES (?,?)", said)
-        number: int = self._db.execute("SELECT number FROM circumstances WHERE facts=? AND request=?", said).fetchone()[
-            0
-        ]
+        query = "SELECT number FROM circumstances WHERE facts=? AND request=?"
+        number: int = self._db.execute(query, said).fetchone()[0]
         return number
 
     def _number(self, metric: str, labels: Labels) -> int:
         if (metric, labels) not in self._met:
-            key = metric, labels_text(labels)
+            key = metric, json.dumps(dict(labels), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
             if key not in self._series:
                 self._series[key] = len(self._series) + 1
                 self._db.execute("INSERT INTO series VALUES (?,?,?)", (self._series[key], *key))
