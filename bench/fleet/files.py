@@ -25,7 +25,7 @@ from typing import Any
 from bench.errors import UserError
 from bench.measure.regular_files import NotReadable, read_regular
 from bench.store import atomic
-from bench.store.errors import StoreError, one_line, why
+from bench.store.errors import one_line, why
 
 PLAN, ROSTER, LOG, FLEET, HOSTS_FILE = "plan.json", "roster.json", "log.jsonl", "fleet.json", "hosts.txt"
 NODES, AGAIN = "nodes", "again"
@@ -62,12 +62,9 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Put it there atomically, with the folders above it. Raises UserError."""
-    try:
-        atomic.make_folder(path.parent)
-        with atomic.opened(path.parent) as fd:
-            atomic.replace(path.parent, fd, path.name, data)
-    except StoreError as error:
-        raise UserError(str(error)) from error
+    atomic.make_folder(path.parent)
+    with atomic.opened(path.parent) as fd:
+        atomic.replace(path.parent, fd, path.name, data)
 
 
 def entries(folder: Path) -> list[dict[str, Any]]:
