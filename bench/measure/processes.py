@@ -45,20 +45,15 @@ def session_members(session: int) -> list[int]:
     return [pid for pid, process in processes if process and process.session == session and _running(pid)]
 
 
-def end_tree(pid: int, *, grace: float = 3.0) -> list[int]:
-    """SIGTERM, ``grace`` seconds, SIGKILL to ``pid`` and all below it. Returns those that would not go.
+def end_all(pids: Iterable[int]) -> list[int]:
+    """SIGTERM, three seconds, SIGKILL to these and what they start meanwhile. Returns those that would not go.
 
     A process in uninterruptible sleep (a dead file server) cannot be ended by anybody; it is reported, not waited for.
     """
-    return end_all([pid, *descendants(pid)], grace=grace)
-
-
-def end_all(pids: Iterable[int], *, grace: float = 3.0) -> list[int]:
-    """The same for these processes and what they start meanwhile."""
     held: dict[int, int] = {}
     try:
         _hold(held, pids)
-        for sig, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, 2.0)):
+        for sig, patience in ((signal.SIGTERM, 3.0), (signal.SIGKILL, 2.0)):
             for fd in held.values():
                 with suppress(OSError):
                     signal.pidfd_send_signal(fd, sig)

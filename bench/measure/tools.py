@@ -23,7 +23,7 @@ from types import FrameType
 from typing import IO, Any
 
 from bench.measure.probe import Completed, Failed, Interrupted, TimedOut, Unsupported
-from bench.measure.processes import end_all, end_tree, session_members
+from bench.measure.processes import descendants, end_all, session_members
 from bench.model import Code
 
 MAX_OUTPUT_BYTES = 64 << 20
@@ -153,7 +153,7 @@ def spawn(
 
 def end(process: subprocess.Popen[bytes]) -> list[int]:
     """End the tree below ``process`` and what it left in its session; returns the ids of those that cannot be ended."""
-    left = end_tree(process.pid) if process.poll() is None else []
+    left = end_all([process.pid, *descendants(process.pid)]) if process.poll() is None else []
     left += end_all(p for p in session_members(process.pid) if p not in left)
     with suppress(subprocess.TimeoutExpired):
         process.wait(0.1 if left else 5.0)

@@ -13,7 +13,7 @@ import pytest
 
 from bench.measure import tools
 from bench.measure.probe import Failed, Interrupted, TimedOut, Unsupported
-from bench.measure.processes import end_tree
+from bench.measure.processes import end_all
 from bench.measure.tools import Signals
 
 
@@ -165,7 +165,7 @@ def test_a_server_that_dies_or_stays_silent_is_told_apart() -> None:
         pass
 
 
-def test_end_tree_of_a_dead_process_is_quiet() -> None:
+def test_ending_a_dead_process_is_quiet() -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
-    assert end_tree(gone.pid) == []
+    assert end_all([gone.pid]) == []
