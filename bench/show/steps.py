@@ -162,7 +162,12 @@ _MOST_OPTION = 100
 
 
 def _word(text: str) -> str:
-    return shlex.quote(clean(text, 200))
+    """As a shell reads it back, every blank of it; what does not print is spelt by its bytes."""
+    hidden = {c for c in text if clean(f"x{c}x") != f"x{c}x"}
+    if not hidden:
+        return shlex.quote(text)
+    spelt = {c: "".join(f"\\x{byte:02x}" for byte in c.encode("utf-8", "surrogatepass")) for c in (*hidden, "'", "\\")}
+    return f"$'{''.join(spelt.get(c, c) for c in text)}'"
 
 
 def _list(gates: Iterable[Finding], most: int = 3) -> str:

@@ -21,6 +21,8 @@ _INVISIBLE = re.compile(
 #: A number stays with its unit: "50" at the end of one line and "ms" on the next is hard to read.
 _NUMBER_UNIT = re.compile(r"(?<=\d) (?=(?:%|x|[mµnp]?s|[kMGTPE]?B(?:/s)?|op/s|W|J|°C)(?:\W|$))")
 _SPACE = re.compile(r"\s+")
+#: A word of a command as a shell reads it: blanks in quotes are part of it.
+_SHELL_WORD = re.compile(r"""(?:'[^']*'|"[^"]*"|\\.|[^\s'"\\])+""")
 
 
 def clean(text: str, longest: int | None = None) -> str:
@@ -71,6 +73,17 @@ def fold(text: str, width: int) -> list[str]:
             *whole, line = chop_cells(word, max(width, 2))
             lines += whole
     return [*lines, line]
+
+
+def fold_command(command: str, width: int) -> list[str]:
+    """The command in lines that a shell reads as one: a word stays whole, also where it is wider than the line."""
+    lines: list[str] = []
+    for word in _SHELL_WORD.findall(command):
+        if lines and cells(f"{lines[-1]} {word} \\") <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return [f"{line} \\" for line in lines[:-1]] + lines[-1:]
 
 
 def hang(text: str, width: int, indent: int = 2) -> list[str]:

@@ -17,7 +17,7 @@ from bench.model import Decision, Run
 from bench.show.absent import NOT_ASKED
 from bench.show.matrix import Answer, Cell, Mark, Matrix, Row, matrix
 from bench.show.terminal.console import console, is_colourful
-from bench.show.text import cells, clean, fold, hang, signs
+from bench.show.text import cells, clean, fold, fold_command, hang, signs
 from bench.show.wording import plural
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def drawn(parts: Iterable[RenderableType], width: int, colours: bool, ascii_only
     """Parts of a screen as text, each line without blanks at its end."""
     drawing = console(io.StringIO(), width, colours=colours)
     with drawing.capture() as captured:
-        drawing.print(*parts, sep="\n")
+        drawing.print(*parts, sep="\n", crop=False)
     text = captured.get().replace("\xa0", " ")
     text = text.translate(_ASCII) if ascii_only else text
     return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
@@ -168,8 +168,10 @@ class Screen:
         if self.found.steps:
             yield _lines(["Next"], "bold")
         for number, step in enumerate(self.found.steps, 1):
-            head, *rest = fold(step.command, self.width - _STEP - 2)
-            yield _lines([f"  {number}. {head}", *(" " * _STEP + line for line in rest)], "bold", " \\\n")
+            head, *rest = fold_command(step.command, self.width - _STEP)
+            command = _lines([f"  {number}. {head}", *(" " * _STEP + line for line in rest)], "bold")
+            command.no_wrap, command.overflow = True, "ignore"
+            yield command
             yield _lines([" " * _STEP + line for line in fold(step.told, self.width - _STEP)])
 
     def missing(self) -> Iterator[RenderableType]:

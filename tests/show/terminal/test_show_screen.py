@@ -166,6 +166,29 @@ def test_a_command_that_is_too_long_can_be_copied_from_two_lines() -> None:
     assert " ".join(joined) == matrix(two_of_each(), CATALOG.probes).steps[0].command
 
 
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 160])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/mnt/my training data/of this  year", "/mnt/" + "a-long-name/" * 9, "/mnt/" + "x" * 250,
+        "/mnt/it's \"$HOME\" `x`",
+        "/mnt/new\nline\ttab", "/mnt/\u200bhidden \xa0 \u202e", "/数据/" + "训练集/" * 20, "/mnt/back\\slash\n'",
+    ],
+)  # fmt: skip
+def test_a_shell_reads_each_next_command_as_it_was_meant_however_wide_the_screen(path: str, width: int) -> None:
+    """A path that was broken over two lines, or within its quotes, was another path."""
+    run = two_of_each()
+    run = run.model_copy(update={"request": run.request.model_copy(update={"storage": (path, "/mnt/scratch")})})
+    start, read = re.compile(r"(?m)^  \d\. (bench(?:.*\\\n)*.*)$"), 'bench() { printf "%s\\0" "$@"; echo; }\n'
+    commands = start.findall(screen(run, width))
+    assert len(commands) == len(matrix(run, CATALOG.probes).steps)
+    script = read + "\n".join(commands)
+    done = subprocess.run(["bash", "-c", script], capture_output=True, check=True, env={"LC_ALL": "C.UTF-8"})
+    typed = [words.split("\0") for words in done.stdout.decode().split("\0\n")]
+    named = [[words[at + 1] for at, word in enumerate(words) if word == "--storage"] for words in typed]
+    assert [path, "/mnt/scratch"] in named and all(found in ([], [path, "/mnt/scratch"]) for found in named)
+
+
 def test_it_can_be_drawn_into_a_picture() -> None:
     console = Console(record=True, file=io.StringIO(), width=100)
     console.print(Screen(matrix(no_gpu(), CATALOG.probes), 100).whole())
