@@ -128,17 +128,14 @@ def _export(reference: str | None, profile: Words, results: Path | None, max_age
 def _listen(where: str, format: str | None, profile: Words, results: Path | None) -> int:  # noqa: A002
     """Serve until SIGTERM or SIGINT, which is how a service ends well: status 0."""
     from bench.show.export import render
-    from bench.show.export.http import ScrapeError, server
+    from bench.show.export.http import server
 
     if format not in (None, "openmetrics"):
         raise UserError(f"--listen serves openmetrics, not {format}")
     host, port = _address(where)
 
     def scrape() -> bytes:
-        try:
-            return render("openmetrics", _export(None, profile, results, None))
-        except UserError as error:
-            raise ScrapeError(str(error)) from error
+        return render("openmetrics", _export(None, profile, results, None))
 
     try:
         serving = server(host, port, scrape)

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import ClassVar
 
+from bench.errors import UserError
 from bench.show.text import clean
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -20,10 +21,6 @@ _TIMEOUT_SECONDS = 10.0
 _MOST_CLIENTS = 16
 
 Scrape = Callable[[], bytes]
-
-
-class ScrapeError(Exception):
-    """There is nothing to show; the message is one line."""
 
 
 def server(host: str, port: int, scrape: Scrape) -> http.server.ThreadingHTTPServer:
@@ -53,7 +50,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         try:
             self._answer(200, type(self).scrape())
-        except ScrapeError as error:
+        except UserError as error:
             self._answer(500, clean(str(error)).encode() + b"\n")
         finally:
             self.slots.release()
