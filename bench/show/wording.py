@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Container, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from bench.judge.gate import keeps
 from bench.model import Code, Decision, Finding, Limit, Measurement, Outcome, Run, Status, Verdict, code_of, unit_of
@@ -88,6 +88,11 @@ def quantity(value: float, interval: tuple[float, float] | None, metric: str) ->
     return f"{shown} ({_number(interval[0] * factor)}..{_number(interval[1] * factor)})"
 
 
+def pair_rate(bytes_per_second: float) -> str:
+    """What went between two nodes: ``1.02 GB/s``."""
+    return human(bytes_per_second, "network_throughput_bytes_per_second")
+
+
 def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{float(f'{value:.3g}'):g}"
 
@@ -152,30 +157,12 @@ def doubts(run: Run, *, each_reason: bool = False) -> list[str]:
     return found
 
 
-class Hole(NamedTuple):
-    """Probes or gates without a figure, and what they share: how it ended, why, and what mends it (or nothing)."""
-
-    names: tuple[str, ...]
-    state: str
-    why: str
-    mend: str
-
-
-def probe_holes(run: Run) -> list[Hole]:
-    """The probes that did not end well, one each."""
-    return [
-        Hole((result.probe,), OUTCOME[result.outcome], reason_text(result.reason), clean(result.remedy or ""))
-        for result in run.results
-        if result.outcome is not Outcome.OK
-    ]
-
-
-def to_do(run: Run, name: Callable[[Finding], str]) -> dict[str, dict[str, None]]:
+def to_do(run: Run) -> dict[str, dict[str, None]]:
     """The remedies of what failed or is undecided; of each the names of the required gates that it mends, each once."""
     found: dict[str, dict[str, None]] = {}
     for finding in (f for v in run.verdicts for f in v.findings if f.required and f.remedy):
         if finding.status in (Status.FAIL, Status.UNDECIDED):
-            found.setdefault(clean(finding.remedy), {})[name(finding)] = None
+            found.setdefault(clean(finding.remedy), {})[gate_name(finding)] = None
     return found
 
 

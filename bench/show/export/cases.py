@@ -25,17 +25,15 @@ from bench.judge.fleet.model import (
     State,
 )
 from bench.model import Decision, Finding, Run, Status, Verdict
+from bench.show import wording
 from bench.show.terminal import fleet_screen
 from bench.show.text import clean
-from bench.show.wording import against_limit, asked, ended, gate_name, margin, moment, plural, score, scored, when
-from bench.units import human
 
 CaseState = Literal["pass", "failure", "error"]
 _BY_DECISION: dict[Decision, CaseState] = {Decision.GO: "pass", Decision.NO_GO: "failure"}
 _BY_STATUS: dict[Status, CaseState] = {Status.PASS: "pass", Status.FAIL: "failure"}
 _BY_STATE: dict[State, CaseState] = {State.PASS: "pass", State.FAIL: "failure"}
 _BY_CONSEQUENCE: dict[str, CaseState] = {"outlier": "failure", "regressed": "failure", "suspect": "error"}
-_RATE = "network_throughput_bytes_per_second"
 _LONGEST = 300
 
 
@@ -105,7 +103,7 @@ def _of_run(run: Run) -> Report:
     unjudged = Case("verdict", "error", "INCONCLUSIVE", f"not judged; judge it with: bench gate {clean(run.id, 40)}")
     about = {
         "run": run.id,
-        "started_at": when(run.started_at),
+        "started_at": wording.when(run.started_at),
         "effort": run.request.effort.value,
         "accelerator": run.request.accelerator,
         "fingerprint": run.node.fingerprint,
@@ -114,8 +112,8 @@ def _of_run(run: Run) -> Report:
     found = run.attribution
     return Report(
         suites=[_profile(verdict) for verdict in run.verdicts] or [Suite("bench", (unjudged,))],
-        began=moment(run.started_at),
-        ended=ended(run),
+        began=wording.moment(run.started_at),
+        ended=wording.ended(run),
         version=run.bench_version,
         properties=about | ({"bottleneck": found.bottleneck, "explanation": found.explanation} if found else {}),
         environment={"hostname": run.node.hostname}
@@ -126,31 +124,31 @@ def _of_run(run: Run) -> Report:
 
 
 def _profile(verdict: Verdict) -> Suite:
-    missed = [f for f in verdict.findings if not f.required and f.status is not Status.PASS and asked(f)]
-    notes = (f"optional, does not decide: {gate_name(f)}: {_said(f)}" for f in missed)
+    missed = [f for f in verdict.findings if not f.required and f.status is not Status.PASS and wording.asked(f)]
+    notes = (f"optional, does not decide: {wording.gate_name(f)}: {_said(f)}" for f in missed)
     return _suite(clean(verdict.profile, 200) or "profile", (_whole(verdict), *map(_gate, verdict.findings)), notes)
 
 
 def _whole(verdict: Verdict) -> Case:
     required = [f for f in verdict.findings if f.required]
     bad = [f for f in required if f.status is not Status.PASS]
-    message = f"{verdict.decision.value}, score {scored(verdict)}"
+    message = f"{verdict.decision.value}, score {wording.scored(verdict)}"
     if bad:
-        message += f": {len(bad)} of {plural(len(required), 'required gate')} did not pass"
-    lines = tuple(f"{gate_name(f)}: {_said(f)}" for f in bad)
+        message += f": {len(bad)} of {wording.plural(len(required), 'required gate')} did not pass"
+    lines = tuple(f"{wording.gate_name(f)}: {_said(f)}" for f in bad)
     return Case("verdict", _BY_DECISION.get(verdict.decision, "error"), verdict.decision.value, message, lines)
 
 
 def _gate(finding: Finding) -> Case:
     """A gate that is not required never decides, so it passes."""
     state = _BY_STATUS.get(finding.status, "error") if finding.required else "pass"
-    return Case(gate_name(finding), state, finding.status.value, _said(finding), tuple(_details(finding)))
+    return Case(wording.gate_name(finding), state, finding.status.value, _said(finding), tuple(_details(finding)))
 
 
 def _said(finding: Finding) -> str:
     """``38 %, needs <= 10 %, 280 % over``, and why."""
-    far = margin(finding)
-    text = against_limit(finding) + (f", {far}" if far else "")
+    far = wording.margin(finding)
+    text = wording.against_limit(finding) + (f", {far}" if far else "")
     return f"{text}; {clean(finding.reason, _LONGEST)}" if finding.reason else text
 
 
@@ -174,7 +172,7 @@ def _details(finding: Finding) -> Iterator[str]:
 def _of_fleet(fleet: Fleet) -> Report:
     """Suites for which there is anything to say; the first two always."""
     shifts = [(shift, consequence(shift)) for shift in fleet.shifts]
-    unjudged = Case("verdict", "error", "INCONCLUSIVE", f"not judged: {plural(len(fleet.nodes), 'node')}")
+    unjudged = Case("verdict", "error", "INCONCLUSIVE", f"not judged: {wording.plural(len(fleet.nodes), 'node')}")
     suites = [
         _suite("fleet", [_verdict(v) for v in fleet.verdicts] or [unjudged]),
         _suite("nodes", map(_node, fleet.nodes)),
@@ -202,8 +200,8 @@ def _of_fleet(fleet: Fleet) -> Report:
     known = {name: value for name, value in about.items() if value}
     return Report(
         suites=[suite for suite in suites if suite.cases or suite.notes],
-        began=moment(fleet.measured_at or fleet.joined_at),
-        ended=moment(fleet.joined_at),
+        began=wording.moment(fleet.measured_at or fleet.joined_at),
+        ended=wording.moment(fleet.joined_at),
         version=fleet.bench_version,
         properties=known,
         environment=known,
@@ -220,7 +218,7 @@ def consequence(found: Outlier | Shift) -> str:
 
 
 def _verdict(verdict: FleetVerdict) -> Case:
-    message = f"{verdict.decision.value}, score {score(verdict.score)}: {fleet_screen.counts(verdict)}"
+    message = f"{verdict.decision.value}, score {wording.score(verdict.score)}: {fleet_screen.counts(verdict)}"
     name, state = clean(verdict.profile, 200) or "profile", _BY_DECISION.get(verdict.decision, "error")
     return Case(name, state, verdict.decision.value, message, tuple(clean(reason) for reason in verdict.reasons))
 
@@ -236,7 +234,7 @@ def _node(node: NodeOutcome) -> Case:
 
 def _pair(pair: PairOutcome) -> Case:
     rates = (("send", pair.send_bytes_per_second), ("receive", pair.receive_bytes_per_second))
-    figures = [f"{word} {human(rate, _RATE)}" for word, rate in rates if rate is not None]
+    figures = [f"{word} {wording.pair_rate(rate)}" for word, rate in rates if rate is not None]
     message = ", ".join(figures) if pair.state is State.PASS else clean(pair.reason or "no figure", _LONGEST)
     details = [f"{word}: {rate!r} bytes per second" for word, rate in rates if rate is not None]
     return _of_state(f"{_host(pair.client)} - {_host(pair.server)}", pair.state, message, details)

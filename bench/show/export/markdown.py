@@ -10,16 +10,14 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from bench.judge.fleet.model import Fleet, FleetVerdict, State
-from bench.model import Decision, Finding, Run, Status, Verdict
+from bench.model import Decision, Finding, Outcome, Run, Status, Verdict
 from bench.show import wording
 from bench.show.export import Export
 from bench.show.terminal import fleet_screen
 from bench.show.text import clean
-from bench.units import human
 
 _MARK = {Decision.GO: "✅", Decision.NO_GO: "❌", Decision.INCONCLUSIVE: "❔"}
 _STATE_MARK = {State.PASS: "✅", State.FAIL: "❌"}
-_RATE = "network_throughput_bytes_per_second"
 #: Columns of numbers stand on the right.
 _NUMBERS = ("score", "send", "receive")
 #: Foreign characters that Markdown or GitHub gives a meaning, and what shows them as themselves. The empty comment
@@ -78,11 +76,13 @@ def _run(run: Run) -> Iterator[str]:
         yield f"Not judged. Judge it with `bench gate {_code(run.id)}`."
     if run.attribution is not None:
         yield from ("", f"**Starvation.** {escape(run.attribution.explanation)}")
-    todo = wording.to_do(run, wording.gate_name).items()
+    todo = wording.to_do(run).items()
     yield from _section("To do", [f"{', '.join(map(escape, names))}: {escape(remedy)}" for remedy, names in todo])
     holes = [
-        f"{', '.join(names)} {state}: {escape(why)}" + (f"; mend: {escape(mend)}" if mend else "")
-        for names, state, why, mend in wording.probe_holes(run)
+        f"{one.probe} {wording.OUTCOME[one.outcome]}: {escape(wording.reason_text(one.reason))}"
+        + (f"; mend: {escape(one.remedy)}" if one.remedy else "")
+        for one in run.results
+        if one.outcome is not Outcome.OK
     ]
     yield from _section("Not measured", holes)
     for verdict in run.verdicts:
@@ -153,7 +153,7 @@ def _nodes(fleet: Fleet) -> Iterator[Sequence[str]]:
 def _pairs(fleet: Fleet) -> Iterator[Sequence[str]]:
     for p in fleet.pairs:
         rates = (p.send_bytes_per_second, p.receive_bytes_per_second)
-        shown = ("" if rate is None else human(rate, _RATE) for rate in rates)
+        shown = ("" if rate is None else wording.pair_rate(rate) for rate in rates)
         yield escape(p.client, 100), escape(p.server, 100), _state(p.state), *shown, escape(p.reason or "", 300)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from bench.judge.baseline.comparison import Difference
@@ -25,13 +24,11 @@ from bench.show.html.plots.timelines import MetricHistory
 from bench.show.matrix import matrix
 from bench.show.terminal.fleet_screen import collective_line, outlier_line, shared_line, shift_line
 from bench.show.text import clean, signs
-from bench.units import human
 
 _MOST_LINEAGE = 60_000
 _MOST_MATRIX = 128
 #: Of more hosts a cell has no room for its figure.
 _MOST_FIGURES = 10
-_RATE = "network_throughput_bytes_per_second"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +123,7 @@ def render_fleet(fleet: Fleet) -> str:
         shifts=[shift_line(shift) for shift in fleet.shifts],
         shared=[shared_line(one) for one in fleet.shared],
         matrix=_pairs(fleet),
-        rate=partial(human, metric=_RATE),
+        rate=wording.pair_rate,
         missing=[node for node in fleet.nodes if node.state not in ANSWERED],
     )
 
@@ -173,7 +170,7 @@ def _cell(
         return "" if small else "–", "", f"{ends}: {why}"
     level = min(10, max(0, int(20 * (rate / usual - 0.5) + 1e-9)))
     share = f"{100 * rate / usual:.0f} % of the median"
-    return "" if small else human(rate, _RATE), str(level), f"{ends}: {human(rate, _RATE)}, {share}"
+    return "" if small else wording.pair_rate(rate), str(level), f"{ends}: {wording.pair_rate(rate)}, {share}"
 
 
 def _slowest(rates: Mapping[tuple[str, str], float], usual: float | None) -> str:
@@ -182,4 +179,4 @@ def _slowest(rates: Mapping[tuple[str, str], float], usual: float | None) -> str
         return "None was measured."
     (a, b), rate = min(rates.items(), key=lambda item: item[1])
     share = f"{100 * rate / usual:.0f} % of the median"
-    return f"The slowest is {clean(a)} to {clean(b)}: {human(rate, _RATE)}, {share}."
+    return f"The slowest is {clean(a)} to {clean(b)}: {wording.pair_rate(rate)}, {share}."
