@@ -1,12 +1,16 @@
-"""The pipe from a load, which is a child program of ours: one record a line, and the two records that end it."""
+"""The pipe from a load, which is a child program of ours: one JSON object a line, typed at both ends, and the two
+records that end it.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeVar
 
+from bench.measure.jsonl import records
 from bench.measure.probe import Failed, ProbeError, Unsupported
 from bench.model import Code
 
@@ -49,7 +53,25 @@ def refusal(found: Sequence[Record], returncode: int, stderr: str, who: str) -> 
     return Failed(Code.LOAD_FAILED, f"{who} ended with status {returncode}: {last}")
 
 
-def line(record: Record, **more: Any) -> str:
-    """One line, with ``more`` before the record's own. A number that is not finite is an error of ours."""
-    fields = {name: value for name, value in asdict(record).items() if value is not None}
-    return json.dumps({**more, **fields}, allow_nan=False)
+@dataclass(frozen=True, slots=True)
+class Pipe:
+    """What ``who`` says: records of these kinds, by the word at ``key``. With None, such lines are not read."""
+
+    who: str
+    kinds: Mapping[str, type[Record] | None]
+    key: str = "kind"
+
+    def read(self, text: str, *, cut: bool = False) -> list[Record]:
+        """The records of an output; of one that was ``cut`` off, those that can be read. Raises Failed."""
+        return records(text, self.who, self.kinds, self.key, cut=cut)
+
+    def line(self, record: Record, **more: Any) -> str:
+        """One line, with ``more`` before the record's own. A number that is not finite is an error of ours."""
+        word = next((word for word, kind in self.kinds.items() if kind is type(record)), None)  # a mark says its own
+        fields = {name: value for name, value in asdict(record).items() if value is not None}
+        return json.dumps({self.key: word, **more, **fields}, allow_nan=False)
+
+    def say(self, record: Record, **more: Any) -> None:
+        """Print its line; ``more`` is for whoever reads the evidence."""
+        sys.stdout.write(self.line(record, **more) + "\n")
+        sys.stdout.flush()

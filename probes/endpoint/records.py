@@ -5,14 +5,11 @@ No record holds a key, a prompt, or what the server answered.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from bench.measure.jsonl import records
-from probes.common import pipe
-from probes.common.pipe import Done, Record, Refused
+from probes.common.pipe import Done, Pipe, Record, Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,18 +162,8 @@ class SelfCheck(Record):
     reached: bool
 
 
-KINDS: Mapping[str, type[Record] | None] = {
+PIPE = Pipe("the load on the endpoint", {
     "begin": None, "end": None, "opened": Opened, "answer": Answer, "window": Window, "search": SearchEnd,
     "self_check": SelfCheck, "refused": Refused, "done": Done,
-}  # fmt: skip
-_NAMES = {kind: name for name, kind in KINDS.items()}
-
-
-def read(text: str, *, cut: bool = False) -> list[Record]:
-    """The records of an output; of one that was ``cut`` off, those that can be read. Raises Failed."""
-    return records(text, "the load on the endpoint", KINDS, cut=cut)
-
-
-def line(record: Record) -> str:
-    """One line of the pipe."""
-    return pipe.line(record, kind=_NAMES.get(type(record)))  # a mark says its own
+})  # fmt: skip
+read, line, say = PIPE.read, PIPE.line, PIPE.say

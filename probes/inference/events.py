@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
 from bench.measure import procfs
-from bench.measure.jsonl import records
 from bench.measure.probe import Failed
 from bench.model import Code
-from probes.common.pipe import Done, R, Record, Refused, line, of
+from probes.common.pipe import Done, Pipe, R, Record, Refused, of
 
 MARK_SECONDS = 0.03  # between the line that opens a stage and its first step: the parent samples its watchers then
 
@@ -216,22 +215,14 @@ class SearchEnd(Record):
     trials: int
 
 
-KINDS: Mapping[str, type[Record] | None] = {
+PIPE = Pipe("the inference load", {
     "begin": None, "end": None, "device": DeviceFacts, "node": NodeFacts, "card": Pinned, "lost": Lost,
     "compiled": Compiled, "checked": Checked, "warmup": Warmup, "window": Window, "request": ServedRequest,
     "serve": Serve, "trial": SearchTrial, "search": SearchEnd, "refused": Refused, "done": Done,
-}  # fmt: skip
-_NAMES = {kind: name for name, kind in KINDS.items()}
+}, "event")  # fmt: skip
+read, say = PIPE.read, PIPE.say
 
 # --- the parent's side
-
-
-def read(text: str, *, cut: bool = False) -> list[Record]:
-    """The events of an output; of one that was ``cut`` off, those that can be read.
-
-    Raises Failed for a line that is none, with its number.
-    """
-    return records(text, "the inference load", KINDS, "event", cut=cut)
 
 
 def first(found: Iterable[Record], kind: type[R]) -> R | None:
@@ -254,11 +245,6 @@ def unfinished(found: Iterable[Record], quick: bool) -> list[str]:
 
 
 # --- the child's side
-
-
-def say(event: Record, **more: Any) -> None:
-    """Print one line; ``more`` is for whoever reads the evidence. A number that is not finite is an error of ours."""
-    print(line(event, event=_NAMES.get(type(event)), **more), flush=True)
 
 
 @contextmanager

@@ -5,13 +5,11 @@ No record holds a header, a body, or what a service answered.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.measure.jsonl import records
 from bench.model import Code
-from probes.common import pipe
-from probes.common.pipe import Done, Record, Refused
+from probes.common.pipe import Done, Pipe, Record, Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +48,8 @@ class Began(Record):
     at: float
 
 
-KINDS: Mapping[str, type[Record] | None] = {"began": Began, "answer": Answer, "refused": Refused, "done": Done}
-_NAMES = {kind: name for name, kind in KINDS.items()}
-
-
-def read(text: str, *, cut: bool = False) -> list[Record]:
-    """The records of an output; of one that was ``cut`` off, those that can be read. Raises Failed."""
-    return records(text, "the load on the services", KINDS, cut=cut)
+PIPE = Pipe("the load on the services", {"began": Began, "answer": Answer, "refused": Refused, "done": Done})
+read, line, say = PIPE.read, PIPE.line, PIPE.say
 
 
 def answers(found: Sequence[Record]) -> dict[str, list[Answer]]:
@@ -71,8 +64,3 @@ def answers(found: Sequence[Record]) -> dict[str, list[Answer]]:
 def not_let_in(found: Sequence[Answer]) -> bool:
     """Was none of them let in (401, 403)?"""
     return bool(found) and all(answer.code == Code.UNAUTHORIZED for answer in found)
-
-
-def line(record: Record) -> str:
-    """One line of the pipe."""
-    return pipe.line(record, kind=_NAMES[type(record)])

@@ -21,7 +21,7 @@ from bench.measure.jsonl import decoded
 from bench.model import Code
 from probes.common.http import REMEDIES, key_of
 from probes.common.open_loop import LEAST_KEPT, Kept, Limits, Search, Trial, held
-from probes.common.pipe import Done, Record, Refused
+from probes.common.pipe import Done, Refused
 from probes.endpoint.plan import (
     HELD_SHARE,
     KEY_VARIABLE,
@@ -32,14 +32,10 @@ from probes.endpoint.plan import (
     held_requests,
     search_seconds,
 )
-from probes.endpoint.records import Mark, SearchEnd, line
+from probes.endpoint.records import Mark, SearchEnd, say
 
 _WARM_UP_SECONDS = 1.0
 _LONGEST_WARM_UP = 8.0
-
-
-def say(record: Record) -> None:
-    print(line(record), flush=True)
 
 
 @contextmanager

@@ -19,16 +19,12 @@ from bench.model import Code
 from probes.common.looks import Looks
 from probes.common.pipe import Done, Record, Refused
 from probes.service.plan import COLD_EVERY, MOST_NOT_LET_IN, Settings, settings
-from probes.service.records import Answer, Began, line, not_let_in
+from probes.service.records import Answer, Began, not_let_in, say
 
 if TYPE_CHECKING:
     from probes.service.load.client import Client
 
 _AHEAD_SECONDS = 0.2
-
-
-def say(record: Record) -> None:
-    print(line(record), flush=True)
 
 
 def main() -> int:
