@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from bench.cli.options import File, Json, Profiles, Results, Word, duration
+from bench.cli.options import File, Json, Profiles, Results, Word, age
 from bench.cli.output import emit, emit_json, emit_lines
 from bench.errors import UserError
 
@@ -49,7 +49,7 @@ def sign(
     from bench.workflows.site import open_store
 
     store, key = open_store(results), key or evidence.own_key()
-    path, told = evidence.place(store, run), evidence.told_now(nonce, seconds(max_age))
+    path, told = evidence.place(store, run), evidence.told_now(nonce, age(max_age))
     with Signals() as signals:
         if path.is_dir():
             made = evidence.sign_fleet(path, key, profile or [], told, signals)
@@ -88,9 +88,7 @@ def verify(
 
     if not allowed_signers.is_file():
         raise UserError(f"--allowed-signers {allowed_signers}: no such file; docs/evidence.md shows how to write it")
-    wanted = evidence.Wanted(
-        allowed_signers, profile or [], signer, nonce, seconds(max_age), go=only_go, here=this_node
-    )
+    wanted = evidence.Wanted(allowed_signers, profile or [], signer, nonce, age(max_age), go=only_go, here=this_node)
     found = evidence.verify(evidence.place(open_store(results), run), wanted)
     if json:
         says = found.says.model_dump(mode="json", exclude={"spreads"}) if found.says else None
@@ -98,10 +96,6 @@ def verify(
     else:
         emit_lines(found.problems or [_holds(found)])
     return 1 if found.problems else 0
-
-
-def seconds(max_age: str | None) -> float | None:
-    return None if max_age is None else duration(max_age, "--max-age")
 
 
 def _holds(found: Checked) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
-from bench.cli.options import Output, Results, RunArgument, Word, Words, duration
+from bench.cli.options import Output, Results, RunArgument, Word, Words, age
 from bench.cli.output import emit, write
 from bench.errors import UserError, note
 from bench.show.export import BINARY, FORMATS, PLUGIN_STATUS
@@ -117,8 +117,7 @@ def _export(reference: str | None, profile: Words, results: Path | None, max_age
 
     store = open_store(results)
     found = judged(find_run(store, reference), store, profile)
-    oldest = None if max_age is None else duration(max_age, "--max-age")
-    old = too_old(found.started_at, f"run {found.id}", oldest)
+    old = too_old(found.started_at, f"run {found.id}", age(max_age))
     return Export(found, declared().metrics, old, is_signed(path_of(store, reference, found)))
 
 

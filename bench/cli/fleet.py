@@ -97,12 +97,10 @@ def _stale(found: Fleet, max_age: str | None) -> str | None:
     from bench.model import Code
     from bench.workflows.judging import too_old
 
-    if max_age is None:
-        return None
-    seconds = options.duration(max_age, "--max-age")
+    oldest = options.age(max_age)
     if found.measured_at is None:
-        return f"{Code.STALE}: no node has a run"
-    return too_old(found.measured_at, "the oldest run", seconds)
+        return None if oldest is None else f"{Code.STALE}: no node has a run"
+    return too_old(found.measured_at, "the oldest run", oldest)
 
 
 @fleet.command("run")

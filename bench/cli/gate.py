@@ -17,7 +17,7 @@ from bench.cli.options import (
     RunArgument,
     Word,
     Words,
-    duration,
+    age,
     ratio,
 )
 from bench.cli.output import emit_json, emit_lines, emit_run
@@ -71,7 +71,7 @@ def gate(
 
         compared = against_baseline(judged, catalog, store, ratio(detect, "--detect"))
         judged = compared.run
-    judged = judged if max_age is None else fresh(judged, duration(max_age, "--max-age"))
+    judged = fresh(judged, age(max_age))
     judged = unchanged(judged, catalog, options.paths(data))
     if json:
         emit_json({

@@ -53,6 +53,11 @@ def duration(text: str, option: str) -> float:
     return float(found[1]) * _SECONDS[found[2] or "s"]
 
 
+def age(max_age: str | None) -> float | None:
+    """What --max-age stands for, in seconds."""
+    return None if max_age is None else duration(max_age, "--max-age")
+
+
 def paths(words: Words) -> str | None:
     """Several paths as the text of one option: a JSON list of absolute ones. Raises UserError for what is no path."""
     for word in words or []:
