@@ -227,22 +227,17 @@ class Spreads:
 
     def told(self) -> tuple[SeriesSpread, ...]:
         """Those that are not the default."""
-        named = ((metric, labels, spread) for (metric, labels), spread in self._used.items() if spread != Spread())
         return tuple(
-            SeriesSpread(
-                metric=metric, labels=dict(labels), deviation=spread.deviation, df=spread.df,
-                logarithmic=spread.logarithmic, whole=spread.whole, looks=spread.looks,
-            )
-            for metric, labels, spread in named
-        )  # fmt: skip
+            SeriesSpread(metric=metric, labels=dict(labels), **spread._asdict())
+            for (metric, labels), spread in self._used.items()
+            if spread != Spread()
+        )
 
 
 def as_told(spreads: tuple[SeriesSpread, ...]) -> SpreadOf:
     """The spreads by which a run was judged, as its statement tells them."""
     known = {
-        (one.metric, tuple(sorted(one.labels.items()))): Spread(
-            one.deviation, one.df, one.logarithmic, one.whole, one.looks
-        )
+        (one.metric, tuple(sorted(one.labels.items()))): Spread(**one.model_dump(include=set(Spread._fields)))
         for one in spreads
     }
     return lambda measurement: known.get(_series(measurement), Spread())

@@ -27,25 +27,25 @@ _MADE = "<!-- Made by `python -m tests.golden` from the declarations; changes ma
 # --- plain text
 
 
-def probes_table(found: Iterable[Probe], width: int = _WIDTH) -> str:
+def probes_table(found: Iterable[Probe]) -> str:
     """For each probe its help, then a line for each metric: name, unit, labels, help. Ends with a newline."""
-    return "\n\n".join("\n".join(_probe(probe, width)) for probe in found) + "\n"
+    return "\n\n".join("\n".join(_probe(probe)) for probe in found) + "\n"
 
 
-def profiles_table(found: Iterable[Profile], width: int = _WIDTH) -> str:
+def profiles_table(found: Iterable[Profile]) -> str:
     """For each profile its description and its gates: limit, whether required, source. Ends with a newline."""
-    return "\n\n".join("\n".join(_profile(profile, width)) for profile in found) + "\n"
+    return "\n\n".join("\n".join(_profile(profile)) for profile in found) + "\n"
 
 
-def _probe(probe: Probe, width: int) -> Iterator[str]:
-    yield from hang(f"{probe.name}: {clean(probe.help)}", width, 0)
+def _probe(probe: Probe) -> Iterator[str]:
+    yield from hang(f"{probe.name}: {clean(probe.help)}", _WIDTH, 0)
     for option in probe.options:
-        yield from hang(f"--option {probe.name}.{option.name}: {clean(option.summary)}", width, 2)
+        yield from hang(f"--option {probe.name}.{option.name}: {clean(option.summary)}", _WIDTH, 2)
     for metric in probe.metrics:
         labels = f"  {{{', '.join(_labels(metric))}}}" if metric.labels else ""
-        yield from hang(f"{metric.name}{labels}", width, 2)
+        yield from hang(f"{metric.name}{labels}", _WIDTH, 2)
         better = "" if metric.better == "none" else f"; {metric.better} is better"
-        yield from hang(f"{metric.unit or 'a count'}{better}: {clean(metric.help)}", width, 6)
+        yield from hang(f"{metric.unit or 'a count'}{better}: {clean(metric.help)}", _WIDTH, 6)
 
 
 def _labels(metric: Metric) -> Iterator[str]:
@@ -53,11 +53,11 @@ def _labels(metric: Metric) -> Iterator[str]:
     return (f"{label}*" if label in metric.varying else label for label in metric.labels)
 
 
-def _profile(profile: Profile, width: int) -> Iterator[str]:
-    yield from hang(f"{clean(profile.name)}: {clean(profile.description)}", width, 0)
+def _profile(profile: Profile) -> Iterator[str]:
+    yield from hang(f"{clean(profile.name)}: {clean(profile.description)}", _WIDTH, 0)
     for gate in profile.gates:
-        yield from hang(_gate(gate), width, 2)
-        yield from hang(clean(gate.source), width, 6)
+        yield from hang(_gate(gate), _WIDTH, 2)
+        yield from hang(clean(gate.source), _WIDTH, 6)
 
 
 def _gate(gate: Gate) -> str:

@@ -170,10 +170,10 @@ def _word(text: str) -> str:
     return f"$'{''.join(spelt.get(c, c) for c in text)}'"
 
 
-def _list(gates: Iterable[Finding], most: int = 3) -> str:
+def _list(gates: Iterable[Finding]) -> str:
     names = list(dict.fromkeys(gate_name(f.metric, f.labels) for f in gates))
-    more = [f"{len(names) - most} more"] if len(names) > most else []
-    *first, last = [*names[:most], *more]
+    more = [f"{len(names) - 3} more"] if len(names) > 3 else []
+    *first, last = [*names[:3], *more]
     return f"{', '.join(first)} and {last}" if first else last
 
 

@@ -13,13 +13,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from types import SimpleNamespace
+from typing import get_args
 
 from prometheus_client.core import Metric as Family
 from prometheus_client.openmetrics.exposition import generate_latest
 
 from bench.judge.fleet.model import Collective, Fleet, NodeOutcome, Outlier, PairOutcome, State
 from bench.judge.gate import FULL, share
-from bench.model import Attribution, Decision, Finding, Measurement, Outcome, Run, Status, unit_of
+from bench.model import Attribution, Bottleneck, Decision, Finding, Measurement, Outcome, Run, Status, unit_of
 from bench.show.export import Export, ExportError
 from bench.show.export.cases import consequence
 from bench.show.text import clean
@@ -28,7 +29,6 @@ from bench.show.wording import bound_of, ended, moment
 Labels = Mapping[str, str]
 #: Name, labels and value; what nobody measured has None, and is not written: absent is not zero.
 Sample = tuple[str, Labels, float | None]
-BOTTLENECKS = ("storage", "preprocess", "transfer", "loader", "accelerator", "undetermined")
 #: What bench says of a run, beside its measurements. The alert rules, the board and the docs are made from these.
 FAMILIES: Mapping[str, str] = {
     "bench_run_info": "The run that this is: id, node, effort, accelerator, version of bench. Always 1.",
@@ -197,7 +197,7 @@ def _gate(profile: Labels, finding: Finding) -> Iterator[Sample]:
 
 def _attribution(found: Attribution) -> Iterator[Sample]:
     labels = {key: value for key, value in (("path", found.path), ("stand_in", found.stand_in)) if value}
-    yield from _of_values("bench_bottleneck", labels, "bottleneck", BOTTLENECKS, found.bottleneck)
+    yield from _of_values("bench_bottleneck", labels, "bottleneck", get_args(Bottleneck), found.bottleneck)
     yield "bench_attribution_valid", labels, float(found.valid)
     yield "bench_starved", labels, None if found.starved is None else float(found.starved)
     yield "bench_demand_bytes_per_second", labels, found.demand_bytes_per_second

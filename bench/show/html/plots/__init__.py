@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from bench.units import human
 
@@ -133,7 +133,7 @@ class Panels:
     panels: tuple[Panel, ...]
     ticks: tuple[Tick, ...] = ()
     beneath: str = ""
-    turns: tuple[tuple[float, float, int, str], ...] = field(default=())
+    turns: tuple[tuple[float, float, int, str], ...] = ()
 
 
 def path(xs: Sequence[float], ys: Sequence[float], across: Axis, up: Axis, *, dots: bool = False) -> str:
