@@ -14,6 +14,7 @@ from contextlib import suppress
 from bench.measure import budget
 from bench.measure.probe import Context, Failed, Probe, Unsupported
 from bench.model import Code, Effort, Measurement
+from probes.common.each import each
 from probes.common.metrics import Between, metrics, of_repeats
 from probes.peer.options import KEY_FILE
 
@@ -28,8 +29,6 @@ _PAUSE, _ATTEMPTS = 0.1, 50  # until the server at the other end listens
 
 def measure(ctx: Context) -> Sequence[Measurement]:
     """Bandwidth and latency of RDMA writes to every peer; one that fails is a warning if another one answered."""
-    from probes.peer.link import each_peer
-
     if not ctx.request.peers:
         raise Unsupported(Code.NO_PEER, "RDMA is measured against a peer", "name one with --peer HOST")
     done = ctx.tools.run(["find", _DEVICES, "-mindepth", "1", "-maxdepth", "1"], name="devices", timeout=5)
@@ -37,7 +36,7 @@ def measure(ctx: Context) -> Sequence[Measurement]:
         raise Unsupported(Code.NO_DEVICE, "this node has no InfiniBand or RoCE device")
     for tool in ("ib_write_bw", "ib_write_lat"):
         ctx.tools.require(tool)
-    return each_peer(ctx, lambda peer: _one(ctx, peer))
+    return each(ctx, ctx.request.peers, lambda _, peer: _one(ctx, peer))
 
 
 def _one(ctx: Context, peer: str) -> list[Measurement]:

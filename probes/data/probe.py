@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from bench.measure import budget
 from bench.measure.probe import Check, Context, Option, Probe, ProbeError, Skipped, Tools
 from bench.model import Code, Measurement, Request, Source
+from probes.common.each import each
 from probes.common.metrics import Between, metrics
 from probes.data import plan
 
@@ -57,17 +58,7 @@ def measure(ctx: Context) -> Sequence[Measurement]:
     sets = ctx.option("data")
     if sets is None:
         raise Skipped(Code.NOT_ASKED_FOR, "no data set was named (--data DIR)")
-    found: list[Measurement] = []
-    refused: list[ProbeError] = []
-    for number, data in enumerate(sets):
-        try:
-            found += _survey(ctx, data, number, ctx.seconds / len(sets))
-        except ProbeError as error:
-            refused.append(error)
-            ctx.warn(error.reason)
-    if refused and not found:
-        raise refused[0]
-    return found
+    return each(ctx, sets, lambda number, data: _survey(ctx, data, number, ctx.seconds / len(sets)))
 
 
 def _survey(ctx: Context, data: str, number: int, seconds: float) -> list[Measurement]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from bench.measure import budget
 from bench.measure.probe import Check, Context, Option, Probe, ProbeError, Tools
 from bench.model import Code, Effort, Measurement, Request
+from probes.common.each import each
 from probes.common.metrics import Between, metrics
 from probes.feed.plan import LOADERS, PATTERNS, Row, Spec, schedule
 
@@ -121,22 +122,15 @@ def measure(ctx: Context) -> Sequence[Measurement]:
 
     accelerator = resolve(ctx.request.accelerator, ctx.option("workload"))
     check(ctx.request)
-    found: list[Measurement] = []
-    refused: list[ProbeError] = []
-    for index, directory in enumerate(ctx.request.storage):
-        try:
-            parsed = _measure_directory(ctx, directory, accelerator, index)
-        except ProbeError as error:
-            refused.append(error)
-            ctx.warn(f"{directory}: {error.reason}")
-            continue
-        found += parsed.measurements
+
+    def one(index: int, directory: str) -> Sequence[Measurement]:
+        parsed = _measure_directory(ctx, directory, accelerator, index)
         ctx.series.extend(parsed.series)
         for text in parsed.warnings:
             ctx.warn(text)
-    if not found and refused:
-        raise refused[0]
-    return found
+        return parsed.measurements
+
+    return each(ctx, ctx.request.storage, one, show=True)
 
 
 def check(request: Request) -> None:

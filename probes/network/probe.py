@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from bench.measure import budget
 from bench.measure.probe import Check, Context, Failed, Option, Probe, ProbeError, Tools, python_argv
 from bench.model import Code, Measurement, Request
+from probes.common.each import each
 from probes.common.metrics import Between, metrics, of_counts
 from probes.network.plan import LOOPBACK_PLANS, PEER_PLANS, UDP_BITS_PER_SECOND, NetworkPlan, for_peers
 from probes.peer.options import KEY_FILE, MAX_RATE, bits
@@ -25,13 +26,11 @@ _SLACK_SECONDS = 30.0
 
 def measure(ctx: Context) -> Sequence[Measurement]:
     """Every peer in turn; one that fails is a warning as long as another one answered."""
-    from probes.peer.link import each_peer
-
     ctx.tools.require("iperf3")
     if not ctx.request.peers:
         return _loopback(ctx)
     plan = for_peers(ctx.effort, len(ctx.request.peers), ctx.remaining() - _SLACK_SECONDS)
-    return each_peer(ctx, lambda peer: measure_one(ctx, peer, {}, plan))
+    return each(ctx, ctx.request.peers, lambda _, peer: measure_one(ctx, peer, {}, plan))
 
 
 def _loopback(ctx: Context) -> list[Measurement]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from bench.measure.jsonl import record, refusal
-from bench.measure.probe import Context, Failed, ProbeError, TimedOut, Unsupported, python_argv
-from bench.model import Code, Measurement
+from bench.measure.probe import Context, Failed, TimedOut, Unsupported, python_argv
+from bench.model import Code
 from probes.common.iperf3 import Document, Iperf3Server, document
 from probes.peer.protocol import Interface, PeerLine, address
 
@@ -71,21 +71,6 @@ class Link:
             text = f"{self.name} stopped answering in the middle of an iperf3 test"
             raise TimedOut(Code.PEER_TIMED_OUT, text, _REMEDIES["peer_timed_out"]) from late
         return document(done.stdout, self.iperf3, done.stderr)
-
-
-def each_peer(ctx: Context, measure: Callable[[str], list[Measurement]]) -> list[Measurement]:
-    """Every peer in turn; one that fails is a warning as long as another one answered, else the first one's error."""
-    found: list[Measurement] = []
-    failures: list[ProbeError] = []
-    for peer in ctx.request.peers:
-        try:
-            found += measure(peer)
-        except ProbeError as error:
-            failures.append(error)
-            ctx.warn(error.reason)
-    if failures and not found:
-        raise failures[0]
-    return found
 
 
 @contextmanager
