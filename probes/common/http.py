@@ -114,6 +114,14 @@ class Secrets:
         return line[:most]
 
 
+class Broken(Exception):
+    """The answer is not what was asked for: a code, and words of ours."""
+
+    def __init__(self, code: Code, detail: str = "") -> None:
+        super().__init__(code)
+        self.code, self.detail = code, detail
+
+
 def of_status(status: int) -> Code | None:
     """What a status of HTTP says; None for one that is fine."""
     if 200 <= status < 300:

@@ -20,7 +20,7 @@ from typing import Literal
 import aiohttp
 
 from bench.model import Code
-from probes.common.http import Address, Secrets, of_error, of_status
+from probes.common.http import Address, Broken, Secrets, of_error, of_status
 from probes.endpoint.load.clock import StampingSelector
 from probes.endpoint.load.deltas import DONE, Garbled, delta, message
 from probes.endpoint.load.sse import Events, TooLong
@@ -37,14 +37,6 @@ _AFTER_END_SECONDS = 1.0  # for the end of the HTTP message after the end of the
 _KEEP_ALIVE_SECONDS = 1.5
 _CONNECTIONS_TRIED = 4
 _MOST_TIMES_ASKED = 4  # chunks for each token that was asked for, and some
-
-
-class Broken(Exception):
-    """The answer is not what was asked for."""
-
-    def __init__(self, code: Code, detail: str = "") -> None:
-        super().__init__(code)
-        self.code, self.detail = code, detail
 
 
 @dataclass(slots=True)

@@ -17,8 +17,8 @@ from typing import Literal, cast
 from urllib.parse import urlsplit
 
 from bench.model import Code
-from probes.common.http import of_status
-from probes.endpoint.load.client import Broken, Client
+from probes.common.http import Broken, of_status
+from probes.endpoint.load.client import Client
 from probes.endpoint.plan import EXTRAS, Settings, body, completions, prompt, url
 from probes.endpoint.records import Answer, Opened, Place
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from bench.measure.jsonl import decoded
 from bench.model import Code
-from probes.common.http import REMEDIES, key_of
+from probes.common.http import REMEDIES, Broken, key_of
 from probes.common.open_loop import LEAST_KEPT, Kept, Limits, Search, Trial, held
 from probes.common.pipe import Done, Refused
 from probes.endpoint.plan import (
@@ -79,7 +79,6 @@ def _prepare() -> None:
 
 
 def _run(settings: Settings, echo: int, began: float) -> Refused | None:
-    from probes.endpoint.load.client import Broken
     from probes.endpoint.load.clock import StampingSelector, loop_with
 
     stamps = StampingSelector()

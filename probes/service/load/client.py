@@ -14,7 +14,7 @@ import aiohttp
 from yarl import URL
 
 from bench.model import Code
-from probes.common.http import Secrets, of_error, of_status
+from probes.common.http import Broken, Secrets, of_error, of_status
 from probes.service.load.timing import CURRENT, Timing
 from probes.service.plan import Service, body_of, headers_of, schema_of
 from probes.service.records import Answer
@@ -26,14 +26,6 @@ _SHORTEST_SECRET = 6
 _KEEP_SECONDS = 1.5  # of an idle connection: less than servers wait, so that none is closed as we send
 _REDIRECTS = (301, 302, 303, 307, 308)
 _ABSENT = object()
-
-
-class Wrong(Exception):
-    """Why an answer is not the right one: a code, and words of ours."""
-
-    def __init__(self, code: Code, detail: str) -> None:
-        super().__init__(code)
-        self.code, self.detail = code, detail
 
 
 class Client:
@@ -81,8 +73,8 @@ class Client:
                 await self._answer(self._cold if cold else self._kept, timing)
         except TimeoutError:
             code, detail = self._too_slow(timing)
-        except Wrong as wrong:
-            code, detail = wrong.code, wrong.detail
+        except Broken as broken:
+            code, detail = broken.code, broken.detail
         except (aiohttp.ClientError, OSError, ValueError, asyncio.IncompleteReadError) as error:
             code, detail = of_error(error), ""
             if timing.first_byte is not None and code in (Code.CONNECTION_RESET, Code.GARBLED):
@@ -107,7 +99,7 @@ class Client:
         )
 
     async def _answer(self, session: aiohttp.ClientSession, timing: Timing) -> None:
-        """Raises Wrong for an answer that is not the declared one."""
+        """Raises Broken for an answer that is not the declared one."""
         url, asked = self._url, set[URL]()
         while url not in asked and len(asked) <= _MOST_REDIRECTS:
             asked.add(url)
@@ -119,30 +111,30 @@ class Client:
                 body = await self._read(response)
                 there = self._elsewhere(response, url)
             if timing.broken:
-                raise Wrong(Code.CONNECTION_RESET, "its connection broke; another one was answered")
+                raise Broken(Code.CONNECTION_RESET, "its connection broke; another one was answered")
             if there is None:
                 self._hold(response.status, response.headers.get("Content-Encoding", ""), body)
                 return
             url = there
-        raise Wrong(Code.REDIRECTED, "in a circle" if url in asked else f"more than {_MOST_REDIRECTS} times")
+        raise Broken(Code.REDIRECTED, "in a circle" if url in asked else f"more than {_MOST_REDIRECTS} times")
 
     def _elsewhere(self, response: aiohttp.ClientResponse, url: URL) -> URL | None:
-        """Where it points to on the same host. Raises Wrong for another one."""
+        """Where it points to on the same host. Raises Broken for another one."""
         if response.status not in _REDIRECTS or response.status == self.service.status:
             return None
         if not (named := response.headers.get("Location", "")):
-            raise Wrong(Code.REDIRECTED, "without a word of where to")
+            raise Broken(Code.REDIRECTED, "without a word of where to")
         try:
             there = urljoin(str(url), named)
             parts = urlsplit(there)
         except ValueError:
-            raise Wrong(Code.REDIRECTED, "to what is no address") from None
+            raise Broken(Code.REDIRECTED, "to what is no address") from None
         try:
             same = URL(there).origin() == url.origin()
         except ValueError:
             same = False
         if not same or self.service.method == "POST":
-            raise Wrong(Code.REDIRECTED, f"to {parts.scheme}://{parts.netloc.rpartition('@')[2]}")
+            raise Broken(Code.REDIRECTED, f"to {parts.scheme}://{parts.netloc.rpartition('@')[2]}")
         return URL(there)
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
@@ -152,41 +144,41 @@ class Client:
         async for chunk in response.content.iter_any():
             total += len(chunk)
             if total > most:
-                raise Wrong(Code.TOO_LARGE, f"more than {most >> 20} MiB")
+                raise Broken(Code.TOO_LARGE, f"more than {most >> 20} MiB")
             if wanted:
                 body += chunk
         return bytes(body)
 
     def _hold(self, status: int, encoding: str, body: bytes) -> None:
-        """Hold the answer against what was declared. Raises Wrong; nothing of the answer is in its words."""
+        """Hold the answer against what was declared. Raises Broken; nothing of the answer is in its words."""
         if status != self.service.status:
             if (code := of_status(status)) is not None:
-                raise Wrong(code, f"HTTP {status}")
+                raise Broken(code, f"HTTP {status}")
             if self.service.status is not None:
-                raise Wrong(Code.NOT_AS_DECLARED, f"HTTP {status}, declared is {self.service.status}")
+                raise Broken(Code.NOT_AS_DECLARED, f"HTTP {status}, declared is {self.service.status}")
         if not (self.service.pointer or self._validator):
             return
         if encoding not in ("", "identity"):
-            raise Wrong(Code.WRONG_CONTENT, "compressed, which was not asked for")
+            raise Broken(Code.WRONG_CONTENT, "compressed, which was not asked for")
         try:
             found = json.loads(body)
         except (ValueError, RecursionError):
-            raise Wrong(Code.WRONG_CONTENT, "no JSON") from None
+            raise Broken(Code.WRONG_CONTENT, "no JSON") from None
         if self.service.pointer and at_pointer(found, self.service.pointer) is _ABSENT:
-            raise Wrong(Code.NOT_AS_DECLARED, f"{self.service.pointer} is not there")
+            raise Broken(Code.NOT_AS_DECLARED, f"{self.service.pointer} is not there")
         if self._validator is not None:
             _hold_against(self._validator, found)
 
 
 def _hold_against(validator: Any, found: Any) -> None:
-    """Raises Wrong where an answer is not as its schema says."""
+    """Raises Broken where an answer is not as its schema says."""
     try:
         error = next(validator.iter_errors(found), None)
     except RecursionError:
-        raise Wrong(Code.NOT_AS_DECLARED, "nested too deep for its schema") from None
+        raise Broken(Code.NOT_AS_DECLARED, "nested too deep for its schema") from None
     if error is not None:
         where = "/".join(map(str, error.absolute_schema_path))
-        raise Wrong(Code.NOT_AS_DECLARED, f"against its schema at #/{where}")
+        raise Broken(Code.NOT_AS_DECLARED, f"against its schema at #/{where}")
 
 
 async def _reused(_: object, __: object, ___: object) -> None:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import pytest
 
 from bench.model import Code
-from probes.common.http import address
-from probes.endpoint.load.client import Broken, Client
+from probes.common.http import Broken, address
+from probes.endpoint.load.client import Client
 from probes.endpoint.load.clock import StampingSelector, loop_with
 from probes.endpoint.load.dialect import opened
 from probes.endpoint.plan import Settings, completions, url

@@ -13,7 +13,8 @@ import pytest
 import trustme
 
 from bench.model import Code
-from probes.service.load.client import Client, Wrong, _hold_against
+from probes.common.http import Broken
+from probes.service.load.client import Client, _hold_against
 from probes.service.records import line
 from tests.probes.service.harness import Asked, server, service
 
@@ -237,7 +238,7 @@ def test_an_answer_too_deep_for_its_schema_is_not_as_declared(tmp_path: Path) ->
     file.write_text(json.dumps({"items": {"$ref": "#"}, "examples": [{"$ref": "https://nowhere.example"}]}))
     validator = Client(service(9, schema_file=str(file)))._validator
     deep = json.loads("[" * 900 + "]" * 900)
-    with pytest.raises(Wrong) as wrong:
+    with pytest.raises(Broken) as wrong:
         _hold_against(validator, deep)
     assert wrong.value.code is Code.NOT_AS_DECLARED
 
