@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bench.cli.export import generated
-from bench.show.catalog import metrics_page, profiles_page
 from bench.workflows.catalog import declared, load_profiles, shipped_profiles
 from probes import discover
 from tests.golden import manual
+from tests.golden.catalog import metrics_page, profiles_page
 
 ROOT = Path(__file__).parents[2]
 
