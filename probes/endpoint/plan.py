@@ -29,8 +29,9 @@ MOST_TOKENS = 131_072  # of a prompt or an answer: the longest context that serv
 LEAST_REQUESTS = 10
 #: 64 decide with one violation (exact binomial, 99 %).
 TRIAL_REQUESTS = samples_needed_for_quantile(LEAST_KEPT, over=1)
-#: 368 hold a p99 with 95 %; over all looks 469 show a success ratio of 99 % if none failed.
-_ENOUGH = {Effort.QUICK: 480, Effort.STANDARD: 560, Effort.THOROUGH: 4000}
+#: Requests of the held window, where they fit into the time. 368 hold a p99 with 95 %; over all looks 469 show a
+#: success ratio of 99 % if none failed.
+ENOUGH = {Effort.QUICK: 480, Effort.STANDARD: 560, Effort.THOROUGH: 4000}
 #: What a server may take beyond the plain protocol, the most that we would like first; it is asked with less on 400.
 EXTRAS: tuple[tuple[str, ...], ...] = (
     ("include_usage", "continuous_usage_stats", "ignore_eos", "min_tokens"),
@@ -84,11 +85,6 @@ def tokens(text: str) -> int:
     if (found := positive_integer(text)) > MOST_TOKENS:
         raise ValueError(f"{text!r} is more than {MOST_TOKENS} tokens")
     return found
-
-
-def enough(effort: Effort) -> int:
-    """Requests of the held window, where they fit into the time."""
-    return _ENOUGH[effort]
 
 
 def url(base: Address, path: str) -> str:

@@ -36,11 +36,11 @@ from probes.common.metrics import Between, metrics, of_counts, quantiles
 from probes.common.open_loop import OPEN_LOOP
 from probes.endpoint.plan import (
     DEFAULT_MAX_RATE,
+    ENOUGH,
     KEY_VARIABLE,
     LEAST_REQUESTS,
     Settings,
     announced,
-    enough,
     held_requests,
     sample,
     search_seconds,
@@ -90,7 +90,7 @@ def settings_of(request: Request, seconds: float, seed: int = 7) -> Settings:
     option = partial(PROBE.option, request)
     given = {name: option(name) for name in ("first_token_limit", "inter_token_limit", "rate")}
     return Settings(
-        url=option("endpoint").url, seconds=max(5.0, seconds - _AROUND_SECONDS), enough=enough(request.effort),
+        url=option("endpoint").url, seconds=max(5.0, seconds - _AROUND_SECONDS), enough=ENOUGH[request.effort],
         max_rate=option("endpoint_max_rate"), model=option("endpoint_model"), key_file=option("endpoint_key_file"),
         prompt_tokens=option("prompt_tokens"), output_tokens=option("output_tokens"),
         shared_prefix=option("endpoint_shared_prefix") or 0, timeout=option("request_timeout"), seed=seed,
