@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeVar
 
-from bench.measure.jsonl import records
-from bench.measure.probe import Failed, ProbeError, Unsupported
+from bench.measure.jsonl import decoded, records
+from bench.measure.probe import Context, Failed, ProbeError, Unsupported
 from bench.model import Code
 
 
@@ -55,7 +56,9 @@ def refusal(found: Sequence[Record], returncode: int, stderr: str, who: str) -> 
 
 @dataclass(frozen=True, slots=True)
 class Pipe:
-    """What ``who`` says: records of these kinds, by the word at ``key``. With None, such lines are not read."""
+    """What ``who`` says: records of these kinds, by the word at ``key``. With None, such lines are not read: marks that
+    a stage begins or ends, so that the parent samples its watchers there.
+    """
 
     who: str
     kinds: Mapping[str, type[Record] | None]
@@ -67,7 +70,7 @@ class Pipe:
 
     def line(self, record: Record, **more: Any) -> str:
         """One line, with ``more`` before the record's own. A number that is not finite is an error of ours."""
-        word = next((word for word, kind in self.kinds.items() if kind is type(record)), None)  # a mark says its own
+        word = next((word for word, kind in self.kinds.items() if kind is type(record)), None)
         fields = {name: value for name, value in asdict(record).items() if value is not None}
         return json.dumps({self.key: word, **more, **fields}, allow_nan=False)
 
@@ -75,3 +78,22 @@ class Pipe:
         """Print its line; ``more`` is for whoever reads the evidence."""
         sys.stdout.write(self.line(record, **more) + "\n")
         sys.stdout.flush()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Marks at both ends of a stage, named as the watchers' figures will be: ``inference.decode``."""
+        self.say(Record(), **{self.key: "begin"}, stage=name)
+        try:
+            yield
+        finally:
+            self.say(Record(), **{self.key: "end"}, stage=name)
+
+    def follow(self, ctx: Context, stages: ExitStack, line: str) -> None:
+        """Marks open and close the watchers' stages while the load runs."""
+        said = decoded(line, self.key) or {}
+        word, stage = said.get(self.key), said.get("stage")
+        if word == "begin" and isinstance(stage, str):
+            stages.enter_context(ctx.stage(stage))
+            ctx.progress(stage, None)
+        elif word == "end":
+            stages.pop_all().close()

@@ -60,7 +60,7 @@ def measure(ctx: Context) -> Sequence[Measurement]:
     """Run the load in a child and parse what it printed. Raises Skipped, Unsupported, Failed, TimedOut."""
     from probes.common.pipe import refusal
     from probes.endpoint.parse import lines, parse, told
-    from probes.endpoint.records import read
+    from probes.endpoint.records import PIPE
 
     if ctx.option("endpoint") is None:
         raise Skipped(Code.NOT_ASKED_FOR, "no server was named (--endpoint URL)")
@@ -71,9 +71,9 @@ def measure(ctx: Context) -> Sequence[Measurement]:
         done = ctx.tools.run(
             python_argv(MODULE, "--echo", port if port.isdigit() else "0"),
             name="load", timeout=max(1.0, ctx.remaining() - _EXIT_SECONDS), stdin=settings.text() + "\n",
-            env=_environment(), on_line=partial(_follow, ctx, stages),
+            env=_environment(), on_line=partial(PIPE.follow, ctx, stages),
         )  # fmt: skip
-    found = read(done.stdout, cut=done.returncode != 0)
+    found = PIPE.read(done.stdout, cut=done.returncode != 0)
     if (error := refusal(found, done.returncode, done.stderr, "the load on the endpoint")) is not None:
         raise error
     shown = settings.address.shown
@@ -102,20 +102,6 @@ def settings_of(request: Request, seconds: float, seed: int = 7) -> Settings:
 def _environment() -> dict[str, str]:
     """What of the environment the child alone may see: the key, and whom TLS may trust."""
     return {name: os.environ[name] for name in (KEY_VARIABLE, "SSL_CERT_FILE", "SSL_CERT_DIR") if name in os.environ}
-
-
-def _follow(ctx: Context, stages: ExitStack, line: str) -> None:
-    """Stage marks open and close the watchers' stages while the child runs."""
-    from bench.measure.jsonl import record
-    from probes.endpoint.records import Mark
-
-    if (mark := record(line, Mark)) is None:
-        return
-    if mark.kind == "begin":
-        stages.enter_context(ctx.stage(mark.stage))
-        ctx.progress(mark.stage, None)
-    else:
-        stages.pop_all().close()
 
 
 def check(request: Request) -> None:

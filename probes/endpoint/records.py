@@ -11,15 +11,6 @@ from typing import Literal
 
 from probes.common.pipe import Done, Pipe, Record, Refused
 
-
-@dataclass(frozen=True, slots=True)
-class Mark(Record):
-    """A stage begins or ends, so that the parent samples its watchers there."""
-
-    kind: Literal["begin", "end"]
-    stage: str
-
-
 Place = Literal["node", "peer", "elsewhere"]
 
 

@@ -19,14 +19,6 @@ MARK_SECONDS = 0.03  # between the line that opens a stage and its first step: t
 
 
 @dataclass(frozen=True, slots=True)
-class Mark(Record):
-    """A stage begins or ends, so that the parent samples its watchers there."""
-
-    event: Literal["begin", "end"]
-    stage: str
-
-
-@dataclass(frozen=True, slots=True)
 class DeviceFacts(Record):
     """What the load runs on; ``index`` in the driver's order, ``stand_in`` where it takes a GPU's place."""
 
@@ -249,13 +241,10 @@ def unfinished(found: Iterable[Record], quick: bool) -> list[str]:
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Lines at both ends of a stage, named as the watchers' figures will be: ``inference.decode``."""
-    say(Mark("begin", name))
-    time.sleep(MARK_SECONDS)
-    try:
+    """Marks at both ends of a stage."""
+    with PIPE.stage(name):
+        time.sleep(MARK_SECONDS)
         yield
-    finally:
-        say(Mark("end", name))
 
 
 def measured(work: Callable[[], dict[str, Any]], energy: Callable[[], float | None] = lambda: None) -> dict[str, Any]:

@@ -99,10 +99,12 @@ def _beside_each_other(ctx: Context, device: DeviceFacts) -> list[Measurement]:
 
 def _run(ctx: Context, module: str, name: str, words: Sequence[str]) -> tuple[Completed, ProbeError | None]:
     """What a load printed, its stages opened and closed as it goes through them, and what ended it before its end."""
+    from probes.inference.events import PIPE
+
     timeout = max(1.0, ctx.remaining() - _EXIT_SECONDS)
     try:
         with ExitStack() as stages:
-            follow = partial(_follow, ctx, stages)
+            follow = partial(PIPE.follow, ctx, stages)
             return ctx.tools.python(module, *words, name=name, timeout=timeout, on_line=follow), None
     except ProbeError as error:
         return error.completed or Completed((), 0, "", "", 0.0), error
@@ -122,20 +124,6 @@ def _arguments(ctx: Context) -> list[str]:
         if ctx.option(name) is not None:
             words += [f"--{name.replace('_', '-')}", str(ctx.option(name))]
     return words
-
-
-def _follow(ctx: Context, stages: ExitStack, line: str) -> None:
-    """Stage marks open and close the watchers' stages while the child runs."""
-    from bench.measure.jsonl import record
-    from probes.inference.events import Mark
-
-    if (mark := record(line, Mark)) is None:
-        return
-    if mark.event == "begin":
-        stages.enter_context(ctx.stage(mark.stage))
-        ctx.progress(mark.stage, None)
-    else:
-        stages.pop_all().close()
 
 
 def _tell(ctx: Context, found: Sequence[Record]) -> None:

@@ -11,8 +11,6 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -32,19 +30,10 @@ from probes.endpoint.plan import (
     held_requests,
     search_seconds,
 )
-from probes.endpoint.records import Mark, SearchEnd, say
+from probes.endpoint.records import PIPE, SearchEnd, say
 
 _WARM_UP_SECONDS = 1.0
 _LONGEST_WARM_UP = 8.0
-
-
-@contextmanager
-def stage(name: str) -> Iterator[None]:
-    say(Mark("begin", f"endpoint.{name}"))
-    try:
-        yield
-    finally:
-        say(Mark("end", f"endpoint.{name}"))
 
 
 def main(words: list[str]) -> int:
@@ -106,7 +95,7 @@ async def _load(settings: Settings, echo: int, stamps: Any, began: float) -> Non
     limits = Limits(settings.first_token_limit, settings.inter_token_limit)
     key = key_of(settings.key_file, KEY_VARIABLE)
     async with Client(settings.address, key, stamps, settings.timeout) as client:
-        with stage("open"):
+        with PIPE.stage("endpoint.open"):
             dialect, how = await opened(client, settings)
         say(how)
         end = time.monotonic() + settings.seconds
@@ -123,13 +112,13 @@ async def _load(settings: Settings, echo: int, stamps: Any, began: float) -> Non
             return Trial(rate, kept, len(outcomes) - kept, held(kept, len(outcomes) - kept, LEAST_KEPT))
 
         rate = settings.rate or first_rate(settings)
-        with stage("warm_up"):
+        with PIPE.stage("endpoint.warm_up"):
             await window("warm-up", rate, _warm_requests(rate, how.seconds))
         if settings.rate is None:
-            with stage("search"):
+            with PIPE.stage("endpoint.search"):
                 until = end - settings.seconds + search_seconds(settings)
                 rate = await _found(settings, rate, trial, until)
-        with stage("held"):
+        with PIPE.stage("endpoint.held"):
             left = max(end - time.monotonic(), LEAST_HELD_SHARE * settings.seconds)
             last = await window("held", rate, held_requests(settings, rate, left))
     await _self_check(last, echo, stamps, settings.self_check)
@@ -159,7 +148,7 @@ async def _self_check(last: Any, echo: int, stamps: Any, seconds: float) -> None
     chunks = sum(len(a.chunks) for a in last.answers)
     streams = max(1, min(1000, math.ceil(busy / last.window.seconds)))
     rate = max(float(streams), chunks / last.window.seconds)
-    with stage("self_check"):
+    with PIPE.stage("endpoint.self_check"):
         say(await checked(stamps, echo, streams, rate, seconds))
 
 
