@@ -43,7 +43,7 @@ def explain(
 ) -> None:
     """The path of a gate: verdict, limit, figure, the lines of raw output that it was read from, the command line.
 
-    GATE is a metric, a part of a gate's name, or a profile, which means the gate that decided it.
+    GATE is a metric, a gate's name or a part of it, a profile, which means the gate that decided it, or a probe.
 
     Examples:  bench explain    bench explain starvation    bench explain 3f9a realtime-inference
                bench explain 3f9a --all

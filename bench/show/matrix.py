@@ -202,7 +202,7 @@ class _Made:
             if cells[at] is None or finding.required:
                 cells[at] = Cell(self.mark(finding), finding.required)
         shown = min((f for _, f in gates), key=lambda f: (f.observed is None, f.status is Status.NO_DATA))
-        name, place = gate_name(shown.metric, shown.labels), self._place(shown)
+        name, place = gate_name(shown.metric, shown.labels), place_of(self.run, shown)
         measured, interval = self._measured(shown)
         return Row(
             name=f"{name}, {place}" if place else name,
@@ -229,17 +229,6 @@ class _Made:
         counts = finding.status is not Status.NO_DATA
         value, interval = figure(finding.observed, finding.interval if counts else None, finding.metric)
         return f"{value} {clean(finding.stand_in or '', 20)}".rstrip() + _doubted(finding), interval
-
-    def _place(self, finding: Finding) -> str:
-        """Where the worst of several was; empty where all are the same, or there is one."""
-        if finding.observed is None:
-            return ""
-        found = self.run.find(finding.metric, **finding.labels)
-        worst = next((m for m in found if m.value == finding.observed), None)
-        if worst is None or len({m.value for m in found}) == 1:
-            return ""
-        differ = [key for key in _PLACES if len({m.labels.get(key) for m in found}) > 1 and worst.labels.get(key)]
-        return ", ".join(_PLACES[key].format(clean(worst.labels[key], 60)) for key in differ)
 
     def missing(self) -> tuple[Missing, ...]:
         """Each gate without a figure and each probe that did not end well, once, by cause."""
@@ -333,6 +322,18 @@ class _Made:
         need, gets = human(min(number * demand, _LARGEST), unit, 2), human(supply, unit, 2)
         only = "only " if supply < number * demand else ""
         return f"All {number} accelerators need {need}, and {clean(found.path or 'storage', 60)} delivers {only}{gets}."
+
+
+def place_of(run: Run, finding: Finding) -> str:
+    """Where the worst of several was; empty where all are the same, or there is one."""
+    if finding.observed is None:
+        return ""
+    found = run.find(finding.metric, **finding.labels)
+    worst = next((m for m in found if m.value == finding.observed), None)
+    if worst is None or len({m.value for m in found}) == 1:
+        return ""
+    differ = [key for key in _PLACES if len({m.labels.get(key) for m in found}) > 1 and worst.labels.get(key)]
+    return ", ".join(_PLACES[key].format(clean(worst.labels[key], 60)) for key in differ)
 
 
 def _doubted(finding: Finding) -> str:

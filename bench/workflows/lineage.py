@@ -252,9 +252,11 @@ def explained(store: Store, words: Sequence[str], *, every: bool, metric: str | 
     chosen = [p for p in paths if metric in (None, p.finding.metric)]
     chosen = chosen if wanted is None or metric else named(paths, wanted)
     if chosen:
-        return lineage.one(chosen[0], _others(run, chosen, paths))
+        return lineage.one(chosen[0], _others(reference or run.id, chosen, paths))
     if wanted in {m.metric for m in run.measurements()}:
         return lineage.of_metric(str(wanted))
+    if probe := next((result for result in run.results if result.probe == wanted), None):
+        return lineage.of_probe(probe)
     raise UserError(f"run {run.id} has no gate {wanted!r}; {_nearest(str(wanted), paths)}")
 
 
@@ -268,13 +270,14 @@ def _meant(store: Store, words: Sequence[str]) -> tuple[str | None, str | None]:
     return (words[0] if words else None), " ".join(words[1:]) or None
 
 
-def _others(run: Run, chosen: Sequence[GatePath], paths: Sequence[GatePath]) -> list[str]:
+def _others(reference: str, chosen: Sequence[GatePath], paths: Sequence[GatePath]) -> list[str]:
     """The commands for what else was meant, and for all."""
     names = (
         dict.fromkeys(path.name for path in chosen if path.name != chosen[0].name) if len(chosen) < len(paths) else {}
     )
-    lines = [f"also: bench explain {run.id} {shlex.quote(name)}" for name in list(names)[:_MOST_OTHERS]]
-    return [*lines, f"all {len(paths)} gates: bench explain {run.id} --all"]
+    explain = f"bench explain {shlex.quote(reference)}"
+    lines = [f"also: {explain} {shlex.quote(name)}" for name in list(names)[:_MOST_OTHERS]]
+    return [*lines, f"all {len(paths)} gates: {explain} --all"]
 
 
 def _nearest(wanted: str, paths: Sequence[GatePath]) -> str:

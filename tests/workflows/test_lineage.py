@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from bench.measure.probe import Completed, Context, Failed, Probe
 from bench.measure.recording import Recorder
 from bench.model import Code, Effort, Measurement, Metric, Outcome, ProbeResult, Run
 from bench.show.matrix import matrix
-from bench.show.names import gate_name
 from bench.show.raw_output import Lines, RawOutput
 from bench.show.terminal.lineage import gate_paths, named
 from bench.store.documents import load
@@ -22,7 +22,7 @@ from bench.workflows.lineage import Tracer
 from tests.cli.bench import document
 from tests.golden.recorded import lay_out
 from tests.golden.said import said
-from tests.show.runs import recorded as judged_run
+from tests.show.runs import SHOWN
 
 METRIC = Metric(name="thing_seconds", help="A thing.", better="lower")
 
@@ -212,12 +212,31 @@ def test_a_gate_may_be_named_behind_its_run(recorded: Path, words: tuple[str, ..
     assert "fail: waiting for storage" in explained(recorded, run.id, *words).text()
 
 
-@pytest.mark.parametrize("run", ["feed", "peer", "gpu", "h200"])
-def test_each_gate_is_known_by_the_name_that_the_screen_gives_it(run: str) -> None:
-    paths = gate_paths(judged_run(run))
-    for row in matrix(judged_run(run)).rows:
-        name = gate_name(row.finding.metric, row.finding.labels)
-        assert {path.finding.metric for path in named(paths, name)} == {row.finding.metric}, name
+@pytest.mark.parametrize("name", SHOWN)
+def test_each_gate_and_column_is_known_by_the_name_that_the_screen_gives_it(name: str) -> None:
+    paths, shown = gate_paths(SHOWN[name]()), matrix(SHOWN[name]())
+    for row in shown.rows:
+        kinds = {(path.finding.metric, *path.finding.labels.items()) for path in named(paths, row.name)}
+        assert kinds == {(row.finding.metric, *row.finding.labels.items())}, row.name
+    for answer in shown.answers:
+        assert {v.profile for v in named(paths, answer.column)[0].verdicts} >= {answer.profile}
+
+
+def test_a_probe_on_the_screen_is_explained_by_how_it_ended(recorded: Path) -> None:
+    run, _ = stored(recorded, "gpu")
+    probe = next(r for r in run.results if r.probe == "host")
+    assert f"probe       host: {probe.outcome.value}" in explained(recorded, run.id, "host").text()
+
+
+def test_the_commands_below_name_the_run_as_it_was_named(recorded: Path) -> None:
+    run, folder = stored(recorded, "feed")
+    copy = recorded / "of another node.json"
+    copy.write_bytes(next(folder.glob(f"*-{run.id}.json")).read_bytes())
+    lines = explained(recorded, str(copy), "storage").text().splitlines()
+    commands = [line.partition(": ")[2] for line in lines if ": bench explain " in line]
+    assert len(commands) > 1 and lines[-1].endswith("--all")
+    for command in commands:
+        assert explained(recorded, *shlex.split(command)[2:]).status == 0, command
 
 
 def test_a_slip_is_told_the_nearest_name(recorded: Path) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from bench.model import Finding, Measurement, ProbeResult, Run, Source, Status, Verdict
 from bench.show import wording
-from bench.show.names import figure, gate_name, needed
+from bench.show.matrix import place_of
+from bench.show.names import columns, figure, gate_name, needed
 from bench.show.raw_output import Call, Lines, RawOutput
 from bench.show.text import clean, fold
 
@@ -37,6 +38,8 @@ class GatePath:
 
     finding: Finding
     verdicts: tuple[Verdict, ...]
+    place: str = ""
+    columns: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -49,6 +52,12 @@ class GatePath:
         return wording.bare_name(self.finding)
 
     @property
+    def names(self) -> set[str]:
+        """What the screen, the run's document and the profiles' file call it, and those of the profiles that ask."""
+        profiles = (*(verdict.profile for verdict in self.verdicts), *self.columns)
+        return {self.finding.metric, self.title, self.name, f"{self.name}, {self.place}", *profiles}
+
+    @property
     def words(self) -> set[str]:
         """All that it may be called by."""
         return _words(f"{self.finding.metric} {self.title} {self.name} {' '.join(self.finding.labels.values())}")
@@ -59,12 +68,14 @@ def gate_paths(run: Run) -> list[GatePath]:
 
     Of those that fail the farthest from its limit stands first, of those that pass the closest.
     """
-    same: dict[tuple[object, ...], list[tuple[Verdict, Finding]]] = {}
-    for verdict in run.verdicts:
+    same: dict[tuple[object, ...], list[tuple[Finding, Verdict, str]]] = {}
+    for verdict, column in zip(run.verdicts, columns([verdict.profile for verdict in run.verdicts]), strict=True):
         for f in verdict.findings:
             alike = (f.metric, *f.labels.items(), f.limit, f.required, f.status, f.reason)
-            same.setdefault(alike, []).append((verdict, f))
-    paths = [GatePath(pairs[0][1], tuple(verdict for verdict, _ in pairs)) for pairs in same.values()]
+            same.setdefault(alike, []).append((f, verdict, column))
+    paths = []
+    for findings, verdicts, heads in (zip(*asked, strict=True) for asked in same.values()):
+        paths.append(GatePath(findings[0], verdicts, place_of(run, findings[0]), heads))
     return sorted(paths, key=lambda path: _rank(path.finding))
 
 
@@ -75,9 +86,8 @@ def _rank(finding: Finding) -> tuple[bool, int, float]:
 
 
 def named(paths: Sequence[GatePath], name: str) -> list[GatePath]:
-    """Those of that metric, name or profile; else those whose name holds all of its words."""
-    exact = [p for p in paths if name in (p.finding.metric, p.title, p.name, *(v.profile for v in p.verdicts))]
-    return exact or [path for path in paths if _words(name) <= path.words]
+    """Those that are called so; else those whose name holds all of its words."""
+    return [path for path in paths if name in path.names] or [path for path in paths if _words(name) <= path.words]
 
 
 def _words(text: str) -> set[str]:
@@ -109,6 +119,10 @@ class Lineage:
                 if m.metric == metric:
                     lines += ["", *self._measured(result, m)]
         return _text([*lines, *self._made_by(())])
+
+    def of_probe(self, result: ProbeResult) -> str:
+        """How a probe ended."""
+        return _text([*self._head(), "", *self._probe(result), *self._made_by(())])
 
     def whole(self) -> str:
         """Every gate, then every probe."""
