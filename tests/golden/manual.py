@@ -112,7 +112,8 @@ def completion(shell: str) -> str:
             .replace("#compdef bench", f"#compdef {' '.join(NAMES)}")
             .replace("_BENCH_COMPLETE=complete_zsh bench", "_BENCH_COMPLETE=complete_zsh ${words[1]}")
             .replace("compdef _bench_completion bench", f"compdef _bench_completion {' '.join(NAMES)}")
-            + "\n"
+            # the first TAB loads the file and is to be answered as well
+            + '\n[[ $zsh_eval_context[-1] != loadautofunc ]] || _bench_completion "$@"\n'
         )
     return "\n".join(scripts) + "\n"
 

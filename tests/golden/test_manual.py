@@ -65,14 +65,23 @@ def test_bash_completes_by_the_file(name: str, path: str) -> None:
     assert done.stdout.split() == ["--output"]
 
 
-@pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_the_command_answers_what_the_other_shells_ask(shell: str, path: str) -> None:
-    """By the words that the files hold: these shells need not be here for it."""
-    file = ROOT / COMPLETION / ("_bench" if shell == "zsh" else "bench.fish")
-    asked = "_BENCH_COMPLETE=complete_" + shell
-    assert asked in file.read_text(encoding="utf-8")
-    env = {**os.environ, "PATH": path, "_BENCH_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": "bench ga",
-           "_TYPER_COMPLETE_FISH_ACTION": "get-args"}  # fmt: skip
-    done = subprocess.run(["bench"], env=env, capture_output=True, text=True, check=False, cwd=ROOT)
-    assert "gate" in done.stdout
-    assert "doctor" not in done.stdout
+@pytest.mark.parametrize("name", NAMES)
+def test_zsh_completes_by_the_file_at_the_first_tab(name: str, path: str, tmp_path: Path) -> None:
+    """As where the wheel lies on zsh's own path: the file is not loaded before the first TAB."""
+    script = (
+        "zmodload zsh/zpty; zpty it zsh -f -i;"
+        f"zpty -w it {shlex.quote(f'fpath=({shlex.quote(str(ROOT / COMPLETION))} $fpath)')};"
+        "zpty -w it 'autoload -Uz compinit; compinit -u -D; echo ready to complete' $'\\n';"
+        "zpty -r -m it text $'*\\nready to complete*'; echo $text >&2;"
+        f"zpty -w -n it $'{name} run --outp\\t'; zpty -r -m it text '*--output*'; zpty -d it"
+    )
+    env = {**os.environ, "PATH": path, "HOME": str(tmp_path), "TERM": "xterm"}
+    subprocess.run(["zsh", "-f", "-c", script], env=env, check=True, cwd=ROOT, timeout=60)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_fish_completes_by_the_file(name: str, path: str, tmp_path: Path) -> None:
+    script = f"source {shlex.quote(str(ROOT / COMPLETION / f'{name}.fish'))}; complete -C '{name} run --outp'"
+    env = {**os.environ, "PATH": path, "HOME": str(tmp_path)}
+    done = subprocess.run(["fish", "-c", script], env=env, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["--output"]
