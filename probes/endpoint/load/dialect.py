@@ -1,7 +1,9 @@
 """How a server is to be spoken to, found by one real completion: its path, its model, and what it takes beside.
 
 The plain protocol has two paths, and servers differ in what they take beyond it. A request that is refused with 400 is
-sent again with less; a model that is being loaded is waited for.
+sent again with less; a server that takes no chat is asked for completions, whatever it calls that; a model that loads
+is waited for. The models are listed only where none was named: some gateways keep the list from whom they
+serve.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ Api = Literal["chat", "completions"]
 _LOADING = 503  # while a model is loaded (llama.cpp, vLLM behind a router, TGI)
 _ASK_AGAIN_SECONDS = 1.0
 _NOT_TAKEN = (400, 422)
+#: What servers say where there is no chat: no such path, or (vLLM, of a model without a template) no such request.
+_NO_CHAT = (400, 404, 405, 422, 501)
 _MOST_WORDS = 8.0  # of a token; of a word there may be many, where each byte is one
 
 
@@ -48,10 +52,10 @@ class Dialect:
 
 async def opened(client: Client, settings: Settings) -> tuple[Dialect, Opened]:
     """One real completion; how the server is spoken to, and what it took. Raises Broken."""
-    listed = await _models(client, settings)
+    listed = [] if settings.model else await _models(client, settings)
     if (model := settings.model or next(iter(listed), None)) is None:
         raise Broken(Code.MODEL_UNKNOWN, "the server lists no models")
-    loop = asyncio.get_running_loop()
+    loop, answers = asyncio.get_running_loop(), list[Answer]()
     began, draw = loop.time(), random.Random(settings.seed)
     for api in cast(tuple[Api, ...], ("chat", "completions")):
         for extras in EXTRAS:
@@ -60,11 +64,12 @@ async def opened(client: Client, settings: Settings) -> tuple[Dialect, Opened]:
             answer = await _loaded(client, dialect, draw)
             if answer.status not in _NOT_TAKEN:
                 break
-        if answer.code != Code.NOT_FOUND or _of_model(answer, model):
+        answers.append(answer)
+        if answer.status not in _NO_CHAT:
             break
     if answer.code is not None:
-        refused = _refused(answer, model, listed)
-        raise Broken(refused.code, client.secrets.clean(refused.detail))
+        refused = next((one for one in answers if one.code != Code.NOT_FOUND), answers[0])
+        raise await _refused(client, settings, refused, model, listed)
     ratio = settings.prompt_tokens / answer.prompt if answer.prompt else None
     ratio = ratio if ratio and ratio < _MOST_WORDS else None  # else it counts something else
     scaled = Dialect(where, api, model, extras, _scaled(words, ratio), _scaled(settings.shared_prefix, ratio),
@@ -124,10 +129,11 @@ def _of_model(answer: Answer, model: str) -> bool:
     return "model" in answer.detail.lower() or model in answer.detail
 
 
-def _refused(answer: Answer, model: str, listed: list[str]) -> Broken:
-    """Why there is nothing to measure."""
-    code = Code(answer.code or Code.SERVER_ERROR)
+async def _refused(client: Client, settings: Settings, answer: Answer, model: str, listed: Sequence[str]) -> Broken:
+    """Why there is nothing to measure; of a model that is not there, which are."""
+    code, detail = Code(answer.code or Code.SERVER_ERROR), answer.detail
     if code is Code.NOT_FOUND and _of_model(answer, model):
-        there = f"; there are {', '.join(listed[:5])}" if listed else ""
-        return Broken(Code.MODEL_UNKNOWN, f"{model}{there}")
-    return Broken(code, answer.detail)
+        with suppress(Broken):
+            listed = listed or await _models(client, settings)
+        code, detail = Code.MODEL_UNKNOWN, f"{model}; there are {', '.join(listed[:5])}" if listed else model
+    return Broken(code, client.secrets.clean(detail))

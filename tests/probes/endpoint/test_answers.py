@@ -209,6 +209,40 @@ def test_a_list_of_models_that_is_none(models: bytes, code: Code) -> None:
     assert isinstance(found, Broken) and found.code == code
 
 
+@pytest.mark.parametrize("models", [plain(403), plain(302, None, "Location: /login\r\n"), plain(200, "x" * (2 << 20))])
+def test_a_model_that_was_named_needs_no_list(models: bytes) -> None:
+    found, paths = opening(serving(models), model="mine")
+    assert isinstance(found, Opened) and (found.model, paths) == ("mine", ["/v1/chat/completions"])
+
+
+NO_TEMPLATE = plain(400, {"error": {"message": "default chat template is no longer allowed"}})
+
+
+@pytest.mark.parametrize(
+    "chat",
+    [plain(404, {"detail": "Not Found"}), plain(405), plain(501), NO_TEMPLATE,
+     plain(404, {"error": {"message": "The model does not support Chat Completions API"}})],
+)  # fmt: skip
+def test_a_server_without_chat_is_asked_for_completions_whatever_it_calls_that(chat: bytes) -> None:
+    def handler(path: str, body: bytes) -> bytes:
+        return chat if path.endswith("/chat/completions") else serving(listed("base"))(path, body)
+
+    found, _ = opening(handler)
+    assert isinstance(found, Opened) and (found.api, found.model) == ("completions", "base")
+
+
+def test_where_neither_is_taken_the_one_that_says_more_is_told() -> None:
+    none = plain(404, {"detail": "Not Found"})
+    for chat, completion, said in (
+        (NO_TEMPLATE, none, "template"),
+        (none, NO_TEMPLATE, "template"),
+        (none, none, "Not"),
+    ):
+        answers = {"/v1/models": listed("m"), "/v1/chat/completions": chat, "/v1/completions": completion}
+        found, _ = opening(lambda path, body, answers=answers: answers[path])  # type: ignore[misc]
+        assert isinstance(found, Broken) and said in found.detail
+
+
 def test_a_key_among_the_models_is_not_told() -> None:
     unknown = plain(404, {"error": {"message": "no such model"}})
     for given in ({}, {"model": "mine"}):
