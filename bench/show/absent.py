@@ -39,9 +39,10 @@ class Absent:
             return GPU if inner in _NO_GPU else PEER if inner in _NO_PEER else None
         if code is not Code.NOT_MEASURED:
             return None
-        if self.without_gpu and finding.metric.startswith(("accelerator_", "inference_")):
-            return GPU
         probe = self.probes.get(self.owners.get(finding.metric, ""))
+        of_server = probe is not None and probe.needs == ENDPOINT
+        if self.without_gpu and finding.metric.startswith(("accelerator_", "inference_")) and not of_server:
+            return GPU
         return PEER if probe and probe.peer_seconds is not None and not self.run.request.peers else None
 
     def words(self, need: str) -> str:

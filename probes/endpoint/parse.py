@@ -220,7 +220,7 @@ def told(found: Sequence[Record]) -> Iterator[str]:
     if held is None:
         return
     window, answers = held
-    if window.stopped:
+    if window.stopped and window.sent < window.planned:
         yield f"{window.stopped}; {window.planned - window.sent} of {window.planned} requests were not sent"
     good = [a for a in answers if not a.failed]
     if good and (short := median([float(a.token_count) for a in good])) < 0.9 * window.output:

@@ -21,6 +21,7 @@ from bench.workflows.catalog import declared, load_catalog
 from bench.workflows.judging import to_repeat
 from bench.workflows.request import RunOptions, request_of, why_not
 from bench.workflows.run import dry_run
+from probes.common.metrics import exact
 from probes.common.pipe import Record
 from probes.endpoint.parse import busiest_second, doubt, parse, tokens_a_chunk, told, windows
 from probes.endpoint.plan import Settings, announced, arrivals, completions, first_rate, held_requests, prompt
@@ -215,6 +216,12 @@ def test_a_failure_is_counted_whatever_its_times_were() -> None:
     assert any("30 of 600" in text for text in told(load(bad=30)))
 
 
+@pytest.mark.parametrize(("sent", "lines"), [(600, 0), (590, 1)])
+def test_what_was_not_sent_is_told_where_there_is_any(sent: int, lines: int) -> None:
+    found = told([*load()[:-2], a_window(sent=sent, stopped="25 requests in a row failed")])
+    assert len([text for text in found if "were not sent" in text]) == lines
+
+
 def test_chunks_of_several_tokens_have_no_slowest_time_between_tokens() -> None:
     found = [m for m in parse(load(size=3), URL) if m.metric == "inference_inter_token_seconds"]
     assert [m.labels["statistic"] for m in found] == ["p50"]
@@ -295,6 +302,21 @@ def test_the_screen_says_what_is_left_to_the_server_and_what_decides_it(tmp_path
     assert step.command == f"bench run --probe feed --effort quick --storage {tmp_path} --accelerator cpu"
     again = [step.command for step in shown.steps if "--probe endpoint" in step.command]
     assert all("--endpoint-model m" in command and f"--endpoint {URL}" in command for command in again)
+
+
+def test_a_server_s_times_that_are_not_there_need_no_gpu(tmp_path: Path) -> None:
+    """Too few requests for a p99, on a node without a card: more effort measures it."""
+    request = requested(asked(tmp_path, flags={"endpoint": URL}))
+    found = ProbeResult(
+        probe="endpoint", outcome=Outcome.OK, measurements=(exact("endpoint_open_seconds", 1.0, 1, {}),)
+    )
+    run = a_run(found).model_copy(update={"request": request})
+    catalog = load_catalog(["realtime-inference"])
+    judged = judge(run, catalog.profiles[0], catalog.owners_in(request))
+    shown = matrix(run.model_copy(update={"verdicts": (judged,)}), declared().probes)
+    (cause,) = (hole.cause for hole in shown.missing if "time to first token p99" in hole.names)
+    assert cause == "endpoint has no such figure at effort quick"
+    assert any("--probe endpoint --effort standard" in step.command for step in shown.steps)
 
 
 # --- what is sent
