@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from itertools import pairwise
 
 import typer
 
@@ -17,6 +18,8 @@ from bench.errors import UserError
 _ClickError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 _EXAMPLES = re.compile(r"\s*\bExamples?:\s+(?P<examples>.*)\Z", re.S)
 _NEXT = re.compile(r"\s{2,}(?=(?:[A-Z_]+=\S+ )*bench\b)")
+#: ``--storage=``: an option with nothing after it.
+_UNSAID = re.compile(r"--[a-z-]+=")
 #: click leaves a paragraph as it is when its first line is this character alone.
 _AS_IT_IS = "\b"
 
@@ -93,9 +96,21 @@ def command_line(name: str = "") -> typer.Typer:
     return app
 
 
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """``--storage "$DATA"`` without the variable must not mean the working directory, nor ``gate "$RUN"`` the newest.
+
+    Raises UserError.
+    """
+    for before, word in pairwise(("", *arguments)):
+        if not word or _UNSAID.fullmatch(word):
+            where = word.rstrip("=") or (before if before.startswith("-") else "an argument")
+            raise UserError(f"{where} is empty: is the variable that it comes from set?")
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run one command; returns its exit status. Usage errors and unusable input are one line and status 2."""
     try:
+        _refuse_empty(arguments)
         command = command_line(arguments[0] if arguments else "")
         status = command(list(arguments), prog_name="bench", standalone_mode=False)
     except _ClickError as error:
@@ -104,7 +119,10 @@ def run(arguments: Sequence[str]) -> int:
     except typer.Abort:
         return 130
     except UserError as error:
-        sys.stderr.write(f"bench: {error}\n")
+        from bench.store.errors import one_line
+
+        mistakes = getattr(error, "mistakes", (str(error),))
+        sys.stderr.write("bench: " + "\n".join(one_line(mistake, 1000) for mistake in mistakes) + "\n")
         return error.status
     except SystemExit as error:  # typer's own answer to a reader that went away is 1, which would read as NO-GO
         return error.code if isinstance(error.code, int) and error.code != 1 else 2

@@ -61,8 +61,6 @@ def age(max_age: str | None) -> float | None:
 def paths(words: Words) -> str | None:
     """Several paths as the text of one option: a JSON list of absolute ones. Raises UserError for what is no path."""
     for word in words or []:
-        if not word:
-            raise UserError("a path is empty: is the variable that it comes from set?")
         if any("\ud800" <= letter <= "\udfff" for letter in word):
             raise UserError(f"{word!a}: a path that is no UTF-8 cannot be named in a run; give it by a link")
     return json.dumps([str(Path(word).absolute()) for word in words]) if words else None

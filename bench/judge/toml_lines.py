@@ -48,6 +48,8 @@ _DEEP_KEY = re.compile(r"""(?<![\w-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ 
 
 def parse(text: str, name: str) -> dict[str, Any]:
     """What the file says. Raises TomlError."""
+    if text.startswith("\ufeff"):
+        raise TomlError((f"{name}:1: begins with a byte order mark: save it as UTF-8 without one",))
     if endless := _DEEP_KEY.search(text):
         raise TomlError((f"{name}:{text.count(chr(10), 0, endless.start()) + 1}: nested too deeply",))
     try:

@@ -15,6 +15,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from bench.errors import UserError
+
 _CHUNK_BYTES = 1 << 20
 
 
@@ -51,6 +53,22 @@ def read_regular(path: Path, most_bytes: int, *, follow: bool = True) -> bytes:
     with os.fdopen(os.open(path, flags), "rb") as file:
         _look(os.fstat(file.fileno()), most_bytes)
         return b"".join(_chunks(file, most_bytes))
+
+
+def read_text(path: Path, most_bytes: int = 1 << 20) -> str:
+    """The text of a file that a person wrote. Raises FileNotFoundError; UserError, one line, for any other reason."""
+    try:
+        data = read_regular(path, most_bytes)
+        return data.decode("utf-8")
+    except FileNotFoundError:
+        raise
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise UserError(f"{path}:{line}: not UTF-8") from error
+    except OSError as error:
+        raise UserError(f"{path}: {os.strerror(error.errno) if error.errno else error}") from error
+    except ValueError as error:  # no regular file, too large, or no file's name
+        raise UserError(f"{path}: {error}") from error
 
 
 def read_below(folder: Path, relative: str, most_bytes: int) -> bytes:

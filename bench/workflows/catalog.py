@@ -13,8 +13,9 @@ from bench.judge.baseline.epoch import Scope
 from bench.judge.pooling import LOOKS
 from bench.judge.profile import Profile, load
 from bench.measure.probe import Option, Probe
+from bench.measure.regular_files import read_text
 from bench.model import Metric, Request
-from bench.workflows.site import config
+from bench.workflows.site import config, said_by
 from probes import discover
 
 
@@ -77,8 +78,9 @@ def declared() -> Catalog:
 def load_catalog(wanted: Sequence[str] | None = None) -> Catalog:
     """Every probe, and the profiles that were named; else the site's, else the shipped ones. Raises UserError."""
     found = declared()
-    named = wanted or config().get("profile", [])
-    profiles = load_profiles(named, found.metrics)
+    site = {} if wanted else config()
+    named = wanted or site.get("profile", [])
+    profiles = load_profiles(named, found.metrics, said_by(wanted, "profile", site))
     if named:
         return Catalog(found.probes, profiles)
     always = tuple(profile for profile in profiles if profile.needs is None)
@@ -91,18 +93,16 @@ def shipped_profiles() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
-def load_profiles(wanted: Sequence[str], metrics: Mapping[str, Metric]) -> tuple[Profile, ...]:
+def load_profiles(wanted: Sequence[str], metrics: Mapping[str, Metric], where: str = "profile") -> tuple[Profile, ...]:
     """Shipped profiles by name, others by file; every shipped one if none is named. Raises UserError."""
     shipped = shipped_profiles()
     found = []
     for word in wanted or list(shipped):
         path = shipped.get(word) or Path(word)
         try:
-            found.append(load(path.read_text(encoding="utf-8"), str(path), metrics))
+            found.append(load(read_text(path), str(path), metrics))
         except FileNotFoundError as error:
-            raise UserError(f"profile {word!r}: no such file, and none of {', '.join(shipped)}") from error
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"profile {word}: {error}") from error
+            raise UserError(f"{where} {word!r}: no such file, and none of {', '.join(shipped)}") from error
     if doubles := sorted(name for name, times in Counter(profile.name for profile in found).items() if times > 1):
         raise UserError(f"profile {doubles[0]!r} is given twice; a verdict is found by its profile's name")
     return tuple(found)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +12,12 @@ from typing import Any
 
 from bench.errors import UserError
 from bench.judge.gate import ENDPOINT, EXPECTATION
+from bench.judge.toml_lines import parse
 from bench.measure.probe import Option, Probe, ProbeError
+from bench.measure.regular_files import read_text
 from bench.model import Effort, Request
 from bench.workflows.catalog import Catalog
-from bench.workflows.site import CONFIG, config_file
+from bench.workflows.site import CONFIG, config_file, said_by
 
 _PEER = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9][A-Za-z0-9._-]*|[0-9A-Fa-f:]+)(:\d{1,5})?")
 _ACCELERATOR = re.compile(r"auto|cuda|cpu|emulated(:[A-Za-z0-9._*-]+)?")
@@ -63,21 +64,25 @@ def request_of(asked: RunOptions, site: Mapping[str, Any], catalog: Catalog) -> 
     """The request, checked. Raises UserError, one line, for what cannot be asked."""
     effort = asked.effort or site.get("effort", "standard")
     if effort not in (efforts := [one.value for one in Effort]):
-        raise UserError(f"--effort {effort}: must be one of {', '.join(efforts)}")
+        raise UserError(f"{said_by(asked.effort, 'effort', site)} {effort}: must be one of {', '.join(efforts)}")
     accelerator = asked.accelerator or site.get("accelerator", "auto")
     if not _ACCELERATOR.fullmatch(accelerator):
-        raise UserError(f"--accelerator {accelerator}: must be auto, cuda, cpu or emulated[:NAME]")
+        where = said_by(asked.accelerator, "accelerator", site)
+        raise UserError(f"{where} {accelerator}: must be auto, cuda, cpu or emulated[:NAME]")
     wanted = asked.probe or site.get("probe", [])
     flags = {**asked.flags, "checks": asked.flags.get("checks") or site.get("checks")}
     given = probe_options(flags, asked.option, catalog) | _expected(asked.expect, site, catalog)
     given |= _services(asked.services, site, by_itself=not wanted or SERVICE in wanted)
-    names = _chosen(_probe_names(wanted, catalog), given, catalog, all_of_them=not wanted)
+    named = _probe_names(wanted, said_by(asked.probe, "probe", site), catalog)
+    names = _chosen(named, given, catalog, all_of_them=not wanted)
     names = [EXPECT] * (EXPECTATION in given) + [name for name in names if name != EXPECT]
-    storage = [_directory(path) for path in asked.storage or [Path(p) for p in site.get("storage", ["."])]]
+    where, places = said_by(asked.storage, "storage", site), asked.storage or map(Path, site.get("storage", ["."]))
+    storage = [_directory(path, where) for path in places]
     peers = asked.peer or site.get("peer", [])
     for peer in peers:
         if not _PEER.fullmatch(peer):
-            raise UserError(f"--peer {peer}: must be HOST or HOST:PORT ([ADDRESS]:PORT for IPv6)")
+            where = said_by(asked.peer, "peer", site)
+            raise UserError(f"{where} {peer}: must be HOST or HOST:PORT ([ADDRESS]:PORT for IPv6)")
     own = {"confirms": asked.confirms} if asked.confirms else {}
     own |= {} if asked.quiet_check else {"quiet_check": "off"}
     request = Request(
@@ -104,14 +109,16 @@ def _expected(file: Path | None, site: Mapping[str, Any], catalog: Catalog) -> d
         return {}
     try:
         if file is not None:
-            tables = tomllib.loads(file.read_text(encoding="utf-8"))
+            tables = parse(read_text(file), where)
         else:
             where = f"[{EXPECT}] in {CONFIG}"
         text = json.dumps(tables, default=str)
         dict(catalog.options())[f"{EXPECT}.{EXPECTATION}"].value(text)
     except OSError as error:
         raise UserError(f"{where}: {error.strerror}; bench doctor --write-expect FILE writes one") from error
-    except ValueError as error:  # no UTF-8, no TOML, or tables that say something else
+    except RecursionError:
+        raise UserError(f"{where}: nested too deeply") from None
+    except ValueError as error:  # tables that say something else
         raise UserError(f"{where}: {error}") from error
     return {EXPECTATION: text}
 
@@ -126,7 +133,7 @@ def _services(words: Sequence[str], site: Mapping[str, Any], by_itself: bool) ->
     from probes.service.plan import chosen, declared, told, usable
 
     file = config_file() if SERVICE in site else None
-    known = declared(file.read_text(encoding="utf-8"), str(file), file.parent) if file else ()
+    known = declared(read_text(file), str(file), file.parent) if file else ()
     try:
         found = chosen(words, known)
         usable(found)
@@ -135,11 +142,11 @@ def _services(words: Sequence[str], site: Mapping[str, Any], by_itself: bool) ->
     return {SERVICE: told(found)}
 
 
-def _probe_names(wanted: Sequence[str], catalog: Catalog) -> list[str]:
+def _probe_names(wanted: Sequence[str], where: str, catalog: Catalog) -> list[str]:
     known = [probe.name for probe in catalog.probes]
     for name in wanted:
         if name not in known:
-            raise UserError(f"--probe {name}: no such probe; there are {', '.join(known)}")
+            raise UserError(f"{where} {name}: no such probe; there are {', '.join(known)}")
     return [name for name in known if name in wanted] if wanted else known
 
 
@@ -157,13 +164,13 @@ def why_not(probe: Probe, request: Request) -> str:
     return "--probe did not name it"
 
 
-def _directory(path: Path) -> str:
+def _directory(path: Path, where: str) -> str:
     try:
         if not path.is_dir():
-            raise UserError(f"--storage {path}: is not a directory; give one on the storage to be measured")
+            raise UserError(f"{where} {path}: is not a directory; give one on the storage to be measured")
         return str(path.absolute())
     except OSError as error:  # for ``.``: a working directory that was removed
-        raise UserError(f"--storage {path}: {error.strerror}") from error
+        raise UserError(f"{where} {path}: {error.strerror}") from error
 
 
 def probe_options(flags: Mapping[str, str | None], words: Sequence[str], catalog: Catalog) -> dict[str, str]:

@@ -43,10 +43,12 @@ def measure_and_judge(asked: RunOptions, *, progress: bool) -> tuple[Compared, C
     """
     with Signals() as signals:  # until the verdict is stored: what was finished is not lost to a signal
         check_installation()
-        if asked.sign:
-            evidence.check_key(asked.sign, signals)
+        site = config()
+        key = asked.sign or (Path(site["sign"]) if "sign" in site and asked.replay is None else None)
+        if key:
+            evidence.check_key(key, signals)
         told = evidence.told_now(asked.nonce, None)
-        catalog, site = load_catalog(asked.profile), config()
+        catalog = load_catalog(asked.profile)
         store = Store(results_root(asked.results, site), warn=note)
         run = _measured(asked, site, catalog, store, signals, progress)
         catalog = catalog.of(run.request)
@@ -58,8 +60,8 @@ def measure_and_judge(asked: RunOptions, *, progress: bool) -> tuple[Compared, C
             store.complete(compared.run)
         except (StoreError, UnusableRun) as error:
             raise UserError(f"measured and stored, but the verdict could not be added: {error}") from error
-        if asked.sign and signals.caught is None:
-            _signed(compared.run, asked.sign, catalog, store, told, signals)
+        if key and signals.caught is None:
+            _signed(compared.run, key, catalog, store, told, signals)
     return compared, catalog, signals.caught
 
 

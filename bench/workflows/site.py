@@ -5,13 +5,15 @@ from __future__ import annotations
 import difflib
 import os
 import socket
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import __version__
 from bench.errors import UserError, note
+from bench.judge.toml_lines import Path as Place
+from bench.judge.toml_lines import parse, refuse, shown
+from bench.measure.regular_files import read_text
 from bench.model import Run
 from bench.store.errors import one_line
 from bench.store.home import own_folder
@@ -25,7 +27,7 @@ OURS = "aiready-bench"
 _LIST, _WORD, _TABLE, _TABLES = "a list of strings", "a string", "a table", "written as [[]] tables"
 _SETTINGS = {
     **dict.fromkeys(("profile", "probe", "storage", "peer"), _LIST),
-    **dict.fromkeys(("accelerator", "checks", "effort", "results"), _WORD),
+    **dict.fromkeys(("accelerator", "checks", "effort", "results", "sign"), _WORD),
     "expect": _TABLE,
     "service": _TABLES,
 }
@@ -48,25 +50,29 @@ def config() -> dict[str, Any]:
     path = config_file()
     if path is None:
         return {}
-    try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"{path}: {error}") from error
-    for name, value in found.items():
-        _check_setting(path, name, value)
+    text = read_text(path)
+    found = parse(text, str(path))
+    wrong: dict[Place, str] = {(name,): why for name, value in found.items() if (why := _wrong_setting(name, value))}
+    refuse(wrong, text, str(path))
     return found
 
 
-def _check_setting(path: Path, name: str, value: Any) -> None:
+def _wrong_setting(name: str, value: Any) -> str | None:
     if name not in _SETTINGS:
         near = difflib.get_close_matches(name, _SETTINGS, 1)
         hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(_SETTINGS)}"
-        raise UserError(f"{path}: unknown setting {name!r}; {hint}")
+        return f"unknown setting {shown(name)}; {hint}"
     kinds = {_LIST: (list, str), _WORD: (str, str), _TABLE: (dict, str), _TABLES: (list, dict)}
     whole, part = kinds[_SETTINGS[name]]
     words = value if isinstance(value, list) else []
     if not isinstance(value, whole) or not all(isinstance(word, part) for word in words):
-        raise UserError(f"{path}: {name} must be {_SETTINGS[name]}")
+        return f"{name} must be {_SETTINGS[name]}"
+    return f"{name} must not be empty" if "" in (value, *words) else None
+
+
+def said_by(given: object, name: str, settings: Mapping[str, Any]) -> str:
+    """Who said it, for a mistake in it: the option, or the file of settings."""
+    return f"--{name}" if given or name not in settings else f"{config_file()}: {name}"
 
 
 def results_root(option: Path | None, settings: Mapping[str, Any] | None = None) -> Path:

@@ -94,7 +94,7 @@ def test_a_data_set_that_is_not_there_is_wrong_usage(tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize(("name", "said"), [("", "a path is empty"), ("b\udcff", "no UTF-8")])
+@pytest.mark.parametrize(("name", "said"), [("", "--data is empty"), ("b\udcff", "no UTF-8")])
 def test_what_no_run_could_name_is_wrong_usage(name: str, said: str, tmp_path: Path) -> None:
     """An empty variable surveyed the working directory, a lone byte lost the run."""
     word = str(tmp_path / name) if name else ""

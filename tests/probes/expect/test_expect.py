@@ -151,7 +151,7 @@ def test_the_site_s_table_is_expected_of_every_run(tmp_path: Path, fake: Fake) -
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("gpus = 8", "gpus"), ("[gpus]\ncount = 8\nkind = 'H100'", "gpus.kind"), ("[gpus\ncount = 8", "line 1")],
+    [("gpus = 8", "gpus"), ("[gpus]\ncount = 8\nkind = 'H100'", "gpus.kind"), ("[gpus\ncount = 8", ":1: ")],
 )
 def test_a_file_that_expects_nonsense_is_status_2_and_names_the_place(
     tmp_path: Path, fake: Fake, text: str, words: str
