@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +42,8 @@ def server() -> Iterator[Testbed]:
 def fed(server: Testbed, held: Path | None = None, **changes: Any) -> str:
     """What the load program says of that mount; ``held`` is a file on it that the page cache must keep."""
     mount, exported = (server.folder / name for name in ("mount", "exported"))
+    if not held:  # what an attempt that was ended has left
+        shutil.rmtree(exported, ignore_errors=True)
     for place in (mount, exported):
         place.mkdir(exist_ok=True)
     options = [
