@@ -12,8 +12,9 @@ from bench.model import Code, Measurement, Series
 from probes.common.metrics import Labels, exact, figure, of_counts, quantiles, rate_of_parts
 from probes.common.open_loop import Kept, Limits, late
 from probes.common.pipe import Record, of
+from probes.common.sustained import none_sustained, sustained
 from probes.common.time_lines import most_of, rate_of, sum_of
-from probes.endpoint.records import Answer, Opened, SearchEnd, SelfCheck, Window
+from probes.endpoint.records import Answer, Opened, SelfCheck, Window
 
 STAGE = "endpoint"
 #: Beyond it the time between chunks says nothing of the slowest tokens.
@@ -51,7 +52,8 @@ def parse(found: Sequence[Record], endpoint: str) -> list[Measurement]:
         if window.stage == "held" and answers:
             invalid = doubt(window, answers, check)
             made += _held(window, answers, labels, invalid)
-            made += _sustained(found, window, {**labels, "stage": STAGE}, invalid)
+            unbroken = "it keeps the limits at the highest rate that it may be asked for"
+            made += sustained(found, _limits(window), {**labels, "stage": STAGE}, invalid, unbroken)
     return [*made, *_client(check, labels)] if any(window.stage == "held" for window, _ in served) else []
 
 
@@ -143,19 +145,6 @@ def _token_times(answer: Answer) -> Iterator[float]:
         yield from [at] * new
 
 
-def _sustained(found: Sequence[Record], window: Window, labels: Labels, invalid: str | None) -> Iterator[Measurement]:
-    """The highest rate that kept the limits; its interval reaches to the lowest rate that did not."""
-    for end in of(found, SearchEnd):
-        if end.best is None:
-            continue
-        why = invalid
-        if end.failed is None:
-            why = why or f"{Code.SEARCH_UNFINISHED}: it keeps the limits at the highest rate that it may be asked for"
-        named = {**_limits(window).labels(labels), "share": f"{end.share:g}"}
-        interval = (end.best, end.failed or end.best)
-        yield figure("inference_sustained_requests_per_second", end.best, named, interval, end.trials, why)
-
-
 def _client(check: SelfCheck | None, labels: Labels) -> Iterator[Measurement]:
     if check is not None:
         yield from quantiles("endpoint_client_delay_seconds", check.delays, {**labels, "state": "echo"})
@@ -231,6 +220,4 @@ def told(found: Sequence[Record]) -> Iterator[str]:
     if first is not None:
         said = f", it said: {first.detail}" if first.detail else ""
         yield f"{len(answers) - len(good)} of {len(answers)} requests failed, the first with {first.code}{said}"
-    for end in of(found, SearchEnd):
-        if end.best is None:
-            yield f"no rate down to {end.failed or 0.0:.3g} requests/s was shown to keep the limits"
+    yield from none_sustained(found)

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Literal
 
 from probes.common.pipe import Done, Pipe, Record, Refused
+from probes.common.sustained import SearchEnd
 
 Place = Literal["node", "peer", "elsewhere"]
 
@@ -125,16 +126,6 @@ class Window(Record):
     inter_token_limit: float
     delay_ratio: float | None = None
     stopped: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SearchEnd(Record):
-    """The highest rate that passed and the lowest that did not; ``share`` of the requests had to keep the limits."""
-
-    share: float
-    trials: int
-    best: float | None = None
-    failed: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from bench.measure import procfs
 from bench.measure.probe import Failed
 from bench.model import Code
 from probes.common.pipe import Done, Pipe, R, Record, Refused, of
+from probes.common.sustained import SearchEnd
 
 MARK_SECONDS = 0.03  # between the line that opens a stage and its first step: the parent samples its watchers then
 
@@ -195,16 +196,6 @@ class SearchTrial(Stretch):
     """One window of the search, at one rate."""
 
     rate: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SearchEnd(Record):
-    """The highest rate that passed and the lowest that did not; ``share`` of the requests had to keep the limits."""
-
-    best: float | None = None
-    failed: float | None = None
-    share: float
-    trials: int
 
 
 PIPE = Pipe("the inference load", {

@@ -16,11 +16,11 @@ from bench.model import Code, Measurement
 from probes.common.metrics import Labels, exact, figure, of_counts, of_repeats, quantiles, rate_of_parts
 from probes.common.open_loop import Kept, Limits, late
 from probes.common.pipe import Record, of
+from probes.common.sustained import sustained
 from probes.inference import datasheet
 from probes.inference.events import (
     Checked,
     NodeFacts,
-    SearchEnd,
     SearchTrial,
     Serve,
     ServedRequest,
@@ -164,7 +164,8 @@ def _serve(found: Sequence[Record], labels: Labels) -> Iterator[Measurement]:
     yield rate_of_parts("inference_tokens_per_second", tokens, serve.window, labels, invalid)
     yield from _goodput([limits.kept(r, serve.window) for r in requests], limits, labels, invalid)
     yield from quantiles("inference_schedule_lag_seconds", lags, labels)
-    yield from _sustained(found, limits, labels, invalid)
+    why, unbroken = contended(of(found, SearchTrial)) or invalid, "no rate was found at which the limits are broken"
+    yield from sustained(found, limits, labels, why, unbroken)
     yield figure("accelerator_busy_ratio", serve.busy_ratio, labels, invalid=invalid)
     if serve.delay_ratio is not None:
         yield figure("inference_run_delay_ratio", serve.delay_ratio, labels)
@@ -176,18 +177,6 @@ def _goodput(outcomes: Sequence[Kept], limits: Limits, labels: Labels, invalid: 
     if decided := len(outcomes) - censored:
         yield of_counts("inference_goodput_ratio", kept, decided, limits.labels(labels), invalid)
     yield figure("inference_unfinished_requests", float(censored), labels)
-
-
-def _sustained(found: Sequence[Record], limits: Limits, labels: Labels, invalid: str | None) -> Iterator[Measurement]:
-    """The highest rate that kept the limits; its interval reaches to the lowest rate that did not."""
-    if (search := first(found, SearchEnd)) is None or search.best is None:
-        return
-    why = contended(of(found, SearchTrial)) or invalid
-    if search.failed is None:
-        why = why or f"{Code.SEARCH_UNFINISHED}: no rate was found at which the limits are broken"
-    named = {**limits.labels(labels), "share": f"{search.share:g}"}
-    interval = (search.best, search.failed or 0.0)
-    yield figure("inference_sustained_requests_per_second", search.best, named, interval, search.trials, why)
 
 
 # --- the node's cards beside each other

@@ -127,18 +127,19 @@ def _arguments(ctx: Context) -> list[str]:
 
 
 def _tell(ctx: Context, found: Sequence[Record]) -> None:
+    from probes.common.sustained import none_sustained
     from probes.inference import datasheet
-    from probes.inference.events import Compiled, DeviceFacts, SearchEnd, Warmup
+    from probes.inference.events import Compiled, DeviceFacts, Warmup
 
     for event in found:
         if isinstance(event, Warmup) and not event.steady:
             ctx.warn("the load's speed had not settled within 3 % when its time for warming up was over")
         if isinstance(event, Compiled) and event.why:
             ctx.warn(f"a decode step runs uncompiled, some 10 % slower at batch 1: {event.why}")
-        if isinstance(event, SearchEnd) and event.best is None:
-            ctx.warn(f"no rate down to {event.failed or 0.0:.3g} requests/s was shown to keep the limits")
         if isinstance(event, DeviceFacts) and event.kind == "cuda" and datasheet.find(event.name) is None:
             ctx.warn(f"{event.name} is not in the table of accelerators: compare it with its data sheet")
+    for text in none_sustained(found):
+        ctx.warn(text)
 
 
 def doctor(tools: Tools, request: Request) -> Sequence[Check]:

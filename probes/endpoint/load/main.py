@@ -20,6 +20,7 @@ from bench.model import Code
 from probes.common.http import REMEDIES, Broken, key_of
 from probes.common.open_loop import LEAST_KEPT, Kept, Limits, Search, Trial, held
 from probes.common.pipe import Done, Refused
+from probes.common.sustained import SearchEnd
 from probes.endpoint.plan import (
     HELD_SHARE,
     KEY_VARIABLE,
@@ -30,7 +31,7 @@ from probes.endpoint.plan import (
     held_requests,
     search_seconds,
 )
-from probes.endpoint.records import PIPE, SearchEnd, say
+from probes.endpoint.records import PIPE, say
 
 _WARM_UP_SECONDS = 1.0
 _LONGEST_WARM_UP = 8.0

@@ -18,10 +18,10 @@ import torch
 
 from bench.judge.statistics import samples_needed_for_quantile
 from probes.common.open_loop import LEAST_KEPT, Kept, Limits, Trial, held, highest_rate
+from probes.common.sustained import SearchEnd
 from probes.inference.events import (
     Checked,
     Compiled,
-    SearchEnd,
     SearchTrial,
     Serve,
     ServedRequest,

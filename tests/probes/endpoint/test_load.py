@@ -9,7 +9,8 @@ from statistics import median
 import pytest
 
 from probes.common.pipe import of
-from probes.endpoint.records import Answer, Opened, SearchEnd, SelfCheck, Window
+from probes.common.sustained import SearchEnd
+from probes.endpoint.records import Answer, Opened, SelfCheck, Window
 from tests.probes.endpoint.harness import loaded, simulated, wrong
 
 pytestmark = pytest.mark.slow

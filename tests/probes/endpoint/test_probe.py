@@ -23,10 +23,11 @@ from bench.workflows.request import RunOptions, request_of, why_not
 from bench.workflows.run import dry_run
 from probes.common.metrics import exact
 from probes.common.pipe import Record
+from probes.common.sustained import SearchEnd
 from probes.endpoint.parse import busiest_second, doubt, parse, tokens_a_chunk, told, windows
 from probes.endpoint.plan import Settings, announced, arrivals, completions, first_rate, held_requests, prompt
 from probes.endpoint.probe import PROBE
-from probes.endpoint.records import Answer, SearchEnd, SelfCheck, Window, line, read
+from probes.endpoint.records import Answer, SelfCheck, Window, line, read
 from tests.judge.make import run as a_run
 from tests.probes.endpoint.harness import ROOT, simulated
 
