@@ -9,17 +9,22 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 
+def printable(text: str) -> str:
+    """On one line, without what a terminal would obey: a path or a key of a foreign file may hold anything."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+
+
 class UserError(Exception):
     """The message is the whole of what the user sees; ``status`` is the contract's exit status."""
 
     def __init__(self, message: str, status: int = 2) -> None:
-        super().__init__(message)
+        super().__init__(printable(message))
         self.status = status
 
 
 def note(text: str) -> None:
     """Write one line to standard error."""
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(printable(text) + "\n")
 
 
 def first_mistake(error: ValidationError) -> tuple[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from bench.errors import UserError
+from bench.errors import UserError, printable
 
 
 class StoreError(UserError):
@@ -16,11 +16,8 @@ class UnusableRun(UserError):
 
 
 def one_line(text: str, longest: int = 400) -> str:
-    """Printable and on one line, because a path or a key of a foreign file may hold terminal escapes.
-
-    A long one loses its middle: the file stands at its beginning, the reason and the fix at its end.
-    """
-    line = "".join(c if c.isprintable() else "?" for c in text)
+    """Printable, on one line; a long one loses its middle: the file stands first, what mends it last."""
+    line = printable(text)
     head = longest // 3
     return line if len(line) <= longest else line[:head] + "..." + line[head + 3 - longest :]
 

@@ -151,6 +151,19 @@ def test_exit_zero_and_quiet(results: Path) -> None:
     assert done.stdout == "NO-GO mine score 50 (1 of 1 measured, weakest 50)\n"
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [("gate",), ("explain",), ("report",), ("gate", "--profile"), ("run", "--storage"), ("run", "--expect")],
+)
+def test_a_foreign_name_neither_adds_a_line_nor_commands_the_terminal(
+    results: Path, arguments: tuple[str, ...]
+) -> None:
+    done = bench(*arguments, "/none/\x1b[2J\nbench: GO\u202e", cwd=results)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.isprintable() and "/none/" in line
+
+
 @pytest.mark.slow
 def test_usage_errors_are_status_2(results: Path) -> None:
     for arguments in (["gate", "--no-such-option"], ["no-such-command"], ["run", "--effort", "heroic"],
