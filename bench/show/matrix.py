@@ -135,7 +135,7 @@ def matrix(run: Run, probes: Sequence[Probe] = ()) -> Matrix:
 _LARGEST = 1e300
 _DOUBTS = (Code.INVALID, Code.STALE, Code.SUSPECT, Code.REGRESSED, Code.MISSING, Code.WARMING, Code.UNDETECTABLE)
 #: The labels that say where the worst of several was.
-_PLACES = {"path": "{}", "peer": "{}", "device": "GPU {}", "port": "{}", "host": "{}"}
+_PLACES = {"path": "{}", "peer": "{}", "device": "GPU {}", "port": "{}", "host": "{}", "service": "{}", "data": "{}"}
 
 
 class _Made:

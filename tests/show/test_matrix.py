@@ -97,6 +97,11 @@ def test_the_worst_of_several_paths_peers_and_cards_is_named_and_equals_are_not(
     assert of(cpu_run(results=(storage,), verdicts=judged)).rows[0].name == "storage read, /b"
     same = storage.model_copy(update={"measurements": (slow, slow.model_copy(update={"labels": {"path": "/c"}}))})
     assert of(cpu_run(results=(same,), verdicts=judged)).rows[0].name == "storage read"
+    share = "service_success_ratio"
+    good, bad = (measurement(share, value, service=name) for name, value in (("crm", 1.0), ("calendar", 0.5)))
+    services = ProbeResult(probe="service", outcome=Outcome.OK, measurements=(good, bad))
+    judged = (verdict("agent", Decision.NO_GO, 0, (finding(share, Status.FAIL, bad, min=0.99),)),)
+    assert of(cpu_run(results=(services,), verdicts=judged)).rows[0].name == "service success, calendar"
 
 
 def test_hardware_that_is_not_there_is_a_dash_and_what_failed_is_a_question() -> None:

@@ -25,6 +25,12 @@ _MOST_REDIRECTS = 5
 _SHORTEST_SECRET = 6
 _KEEP_SECONDS = 1.5  # of an idle connection: less than servers wait, so that none is closed as we send
 _REDIRECTS = (301, 302, 303, 307, 308)
+#: What there is none of within the budget, by the step of opening a connection that has no end.
+_NOT_OPENED = {
+    "resolve": (Code.HOST_UNKNOWN, "no word of the resolver"),
+    "connect": (Code.CONNECT_TIMED_OUT, "no connection"),
+    "tls": (Code.TLS_FAILED, "a connection, and no end of the TLS handshake"),
+}
 _ABSENT = object()
 
 
@@ -83,7 +89,7 @@ class Client:
         if code is None and whole > self.service.budget_seconds:
             code, detail = Code.TOO_SLOW, f"no end within {self.service.budget_seconds:g} s"
         return Answer(
-            self.service.name, n, _micro(at), _micro(sent - due), _micro(whole), not timing.opening,
+            self.service.name, n, _micro(at), _micro(sent - due), _micro(whole), not timing.step,
             resolve=_some(timing.resolve), connect=_some(timing.connect), tls=_some(timing.tls),
             first_byte=_some(timing.first_byte), certificate=_some(timing.certificate), code=code,
             detail=self._secrets.clean(detail),
@@ -91,8 +97,9 @@ class Client:
 
     def _too_slow(self, timing: Timing) -> tuple[Code, str]:
         most = f"within {self.service.budget_seconds:g} s"
-        if timing.opening and timing.ready is None:
-            return Code.CONNECT_TIMED_OUT, f"no connection {most}"
+        if timing.step and timing.ready is None:
+            code, what = _NOT_OPENED[timing.step]
+            return code, f"{what} {most}"
         return (
             Code.TOO_SLOW,
             f"no end {most}, {'in its body' if timing.first_byte is not None else 'before its headers'}",

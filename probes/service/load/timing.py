@@ -11,13 +11,14 @@ import ssl
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(slots=True)
 class Timing:
     """Of one request, in seconds; ``ready``: when its connection was, by the loop's clock. None: not needed, or not
-    reached. ``taken``: connections that it went out on, one after the other.
+    reached. ``step``: of opening a connection, the last that was begun. ``taken``: connections that it went out on, one
+    after the other.
     """
 
     resolve: float | None = None
@@ -26,7 +27,7 @@ class Timing:
     ready: float | None = None
     first_byte: float | None = None
     certificate: float | None = None
-    opening: bool = False
+    step: Literal["", "resolve", "connect", "tls"] = ""
     taken: int = 0
 
     @property
@@ -45,7 +46,7 @@ class TimingLoop(asyncio.SelectorEventLoop):
     async def getaddrinfo(self, *args: Any, **kwargs: Any) -> Any:
         began = self.time()
         if timing := CURRENT.get(None):
-            timing.opening = True
+            timing.step = "resolve"
         found = await super().getaddrinfo(*args, **kwargs)
         if timing:
             timing.resolve = self.time() - began
@@ -54,15 +55,17 @@ class TimingLoop(asyncio.SelectorEventLoop):
     async def sock_connect(self, sock: Any, address: Any) -> None:
         began = self.time()
         if timing := CURRENT.get(None):
-            timing.opening = True
+            timing.step = "connect"
         await super().sock_connect(sock, address)
         if timing:
             timing.connect = self.time() - began
 
     async def create_connection(self, *args: Any, **kwargs: Any) -> Any:
         began = self.time()
+        if (timing := CURRENT.get(None)) and kwargs.get("ssl"):
+            timing.step = "tls"
         made = await super().create_connection(*args, **kwargs)
-        if timing := CURRENT.get(None):
+        if timing:
             timing.ready, timing.taken = self.time(), timing.taken + 1
             if (secured := made[0].get_extra_info("ssl_object")) is not None:
                 timing.tls = timing.ready - began

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import json
 import os
@@ -130,6 +131,22 @@ def test_a_listener_that_takes_no_connection_times_out() -> None:
         for one in waiting:
             one.close()
     assert asked.codes == {Code.CONNECT_TIMED_OUT}
+
+
+def test_a_handshake_without_end_and_a_silent_resolver_are_no_firewall(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(64)  # the kernel takes connections, and nobody speaks
+        port = listener.getsockname()[1]
+        asked = Asked(service(port, url=f"https://127.0.0.1:{port}", rate=20.0, budget_seconds=0.5), requests=10)
+        assert asked.codes == {Code.TLS_FAILED} and "no end of the TLS handshake" in asked.lines[0]
+
+    async def silent(*_: object, **__: object) -> None:
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "getaddrinfo", silent)
+    asked = Asked(service(1, url="http://crm.example", rate=20.0, budget_seconds=0.5), requests=10)
+    assert asked.codes == {Code.HOST_UNKNOWN} and "no word of the resolver within 0.5 s" in asked.lines[0]
 
 
 # --- TLS
