@@ -13,7 +13,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
+from decimal import Decimal
 from fnmatch import fnmatch
+from numbers import Real
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -22,6 +24,9 @@ from urllib.parse import unquote, urlsplit
 NAMES = ("croissant.json", "metadata.json", "datapackage.json", "datacontract.yaml", "*.croissant.json", "*.odcs.yaml")
 #: Croissant 1.1, "Dataset-level information": required properties.
 _CROISSANT = ("@context", "@type", "conformsTo", "description", "license", "name", "url", "creator", "datePublished")
+#: A Croissant field of several values, and a source whose values are made of those in the record.
+_PARTS, _MADE = ("repeated", "isArray", "subField"), ("transform", "format")
+_WILD = re.compile(r"[*?[]")
 #: By these a column of Table Schema writes its values in a form of its own, which they are not held against.
 _FORMS = ("trueValues", "falseValues", "decimalChar", "groupChar")
 #: The types of the three standards as four that a value can be held against; any other type takes every value.
@@ -59,9 +64,6 @@ class Table:
     delimiter: str = ""
     header: bool = True
 
-    def covers(self, path: str) -> bool:
-        return any(path == one or fnmatch(path, one) or fnmatch(PurePosixPath(path).name, one) for one in self.patterns)
-
 
 @dataclass(frozen=True, slots=True)
 class Description:
@@ -70,10 +72,24 @@ class Description:
     standard: str
     tables: tuple[Table, ...]
     lacking: tuple[str, ...] = ()
+    _named: Mapping[str, list[int]] = field(init=False, repr=False, compare=False)  # of each pattern, its tables
+    _patterns: tuple[tuple[int, str], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        named: dict[str, list[int]] = {}
+        for number, table in enumerate(self.tables):
+            for one in table.patterns:
+                named.setdefault(one, []).append(number)
+        wild = tuple((number, one) for one, numbers in named.items() for number in numbers if _WILD.search(one))
+        object.__setattr__(self, "_named", named)
+        object.__setattr__(self, "_patterns", wild)
 
     def of(self, path: str) -> Table | None:
-        """All that is said of one file; None where nothing is."""
-        found = [table for table in self.tables if table.covers(path)]
+        """All that is said of one file; None where nothing is. A description may name each of ten thousand files."""
+        name = PurePosixPath(path).name
+        numbers = {*self._named.get(path, ()), *self._named.get(name, ())}
+        numbers.update(number for number, one in self._patterns if fnmatch(path, one) or fnmatch(name, one))
+        found: list[Table] = [self.tables[number] for number in sorted(numbers)]
         if not found:
             return None
         fields = {name: one for table in found for name, one in table.fields.items()}
@@ -132,7 +148,7 @@ def _croissant_fields(document: Mapping[str, Any], files: Mapping[str, Table]) -
     """By file object or set, the fields that any record set takes from it."""
     found: dict[str, dict[str, Field]] = {name: {} for name in files}
     for place, records in _objects(document, "recordSet"):
-        for at, one in _objects(records, "field", place):
+        for at, one in _with_parts(records, place):
             source = one.get("source")
             if not isinstance(source, Mapping):
                 continue
@@ -143,9 +159,18 @@ def _croissant_fields(document: Mapping[str, Any], files: Mapping[str, Table]) -
                 raise NotUnderstood(f"{at}.source names {origin!r}, which is not in distribution")
             kinds = [str(kind).rpartition("/")[2].rpartition(":")[2].lower() for kind in _many(one.get("dataType"))]
             kind = next((_KINDS.get(kind, "any") for kind in kinds), "")
+            if any(map(one.get, _PARTS)) or any(map(source.get, _MADE)):
+                kind = "any"  # a list of it, an object of several, or read out of what the record holds
             for name in _extracted(source, _name(one, at)):
                 found[origin][name] = Field(kind)
     return found
+
+
+def _with_parts(records: Mapping[str, Any], place: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The fields of a record set, and the parts that a field has in place of a value."""
+    for at, one in _objects(records, "field", place):
+        yield at, one
+        yield from _objects(one, "subField", at)
 
 
 def _copies(url: str, name: str, place: str) -> tuple[str, ...]:
@@ -304,7 +329,7 @@ def _number(value: Any, texts: bool) -> bool:
         except ValueError:
             return False
         return True
-    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+    return isinstance(value, Real | Decimal) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _boolean(value: Any, texts: bool) -> bool:

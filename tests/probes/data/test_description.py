@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+from decimal import Decimal
+from fnmatch import fnmatch
 from typing import Any
 
 import pytest
 
+from probes.data import description as description_module
 from probes.data.description import Field, NotUnderstood, Table, mismatch, read, undocumented
 from tests.probes.data.sets import CROISSANT
 
@@ -150,4 +153,51 @@ def test_values_are_held_against_their_types_and_what_is_required_must_be_there(
     assert mismatch({"x": 1, "y": None}, table) is None
     assert mismatch({"x": True}, table) == "its field 'x' is no integer"
     assert mismatch({"y": 1.0}, table) == "its field 'x' is missing"
-    assert mismatch({"x": 1, "y": float("nan")}, table) == "its field 'y' is no number"
+    assert mismatch({"x": 1, "y": Decimal("2.50")}, table) is None
+    for none in (float("nan"), float("inf"), -float("inf"), True, "1"):
+        assert mismatch({"x": 1, "y": none}, table) == "its field 'y' is no number"
+
+
+def test_croissant_of_lists_and_of_objects() -> None:
+    """The form of the large hubs for what is no single value: each record of such a set was called broken."""
+
+    def field(name: str, **more: Any) -> dict[str, Any]:
+        source = {"fileObject": {"@id": "people.csv"}, "extract": {"column": name.partition("/")[0]}}
+        return {"@type": "cr:Field", "@id": f"people/{name}", "source": source, **more}
+
+    part = field("answers/start", dataType="sc:Integer")
+    part["source"] = {**part["source"], "transform": {"jsonPath": "start"}}
+    document = copy.deepcopy(CROISSANT)
+    document["recordSet"] = [
+        {
+            "@type": "cr:RecordSet",
+            "@id": "people",
+            "field": [
+                field("tokens", dataType="sc:Integer", repeated=True),
+                field("pair", dataType="sc:Float", isArray=True),
+                {"@type": "cr:Field", "@id": "people/answers", "subField": [part]},
+                field("id", dataType="sc:Integer"),
+            ],
+        }
+    ]
+    found = read(document, no_file)
+    table = found.of("people.csv") if found else None
+    record = {"tokens": [1, 2], "pair": [0.5, 1], "answers": {"start": 3}, "id": 4}
+    assert table is not None and undocumented(list(record), table) is None and mismatch(record, table) is None
+    assert mismatch({**record, "id": "four"}, table) == "its field 'id' is no integer"
+
+
+def test_a_description_may_name_each_of_many_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file was held against each pattern: 5,000 files with a line each took longer than the survey may."""
+    calls = []
+
+    def counted(name: str, pattern: str) -> bool:
+        calls.append(pattern)
+        return fnmatch(name, pattern)
+
+    monkeypatch.setattr(description_module, "fnmatch", counted)
+    resources = [{"name": f"r{n}", "path": f"part/{n}.csv"} for n in range(300)]
+    found = read({"resources": [*resources, {"name": "all", "path": "*.jsonl"}]}, no_file)
+    assert found is not None
+    assert all(found.of(f"part/{n}.csv") for n in range(300)) and found.of("x/1.jsonl") and not found.of("part/300.csv")
+    assert len(calls) <= 2 * 302
