@@ -15,7 +15,7 @@ NONE = "none"
 @dataclass(frozen=True, slots=True)
 class Found:
     """The data set as it lies there. ``other``: files by suffix that no decoder is known for. ``exact``: ``samples``
-    was counted, else estimated. ``unlisted``: folders whose content could not be listed.
+    was counted, else estimated. ``unlisted``: folders whose content could not be listed; ``linked``: links to folders.
     """
 
     files: int
@@ -25,6 +25,7 @@ class Found:
     formats: dict[str, int]
     other: dict[str, int]
     unlisted: int = 0
+    linked: int = 0
 
 
 @dataclass(frozen=True, slots=True)

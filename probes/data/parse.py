@@ -141,6 +141,8 @@ def doubts(events: Sequence[Event], data: str) -> Iterator[str]:
             yield f"{data}: files that no decoder is known for were not looked at: {kinds}"
         if found.unlisted:
             yield f"{data}: {found.unlisted} folders cannot be listed by this user: what is in them was not looked at"
+        if found.linked:
+            yield f"{data}: {found.linked} links to folders are not followed: name what they lead to with --data too"
     for ended in _of(events, Ended):
         if ended.why != "whole":
             yield f"{data}: duplicates were looked for among the {len(samples)} samples drawn, not in the whole set"

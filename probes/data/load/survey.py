@@ -69,19 +69,42 @@ class File:
 # --- what is there
 
 
-def found(root: Path, unlisted: list[str] | None = None) -> Iterator[tuple[str, os.stat_result]]:
+@dataclass(slots=True)
+class Left:
+    """Folders that were left out: those that cannot be listed, and links to others, which may lead round in circles."""
+
+    unlisted: int = 0
+    linked: int = 0
+
+    def cannot_list(self, _: OSError) -> None:
+        self.unlisted += 1
+
+
+def found(root: Path, left: Left | None = None) -> Iterator[tuple[str, os.stat_result]]:
     """(relative path, its state) of every regular file, in order; hidden ones, and what is gone by then, left out.
 
-    Folders that cannot be listed go to ``unlisted``.
+    A link that leads to nothing has the state of itself: whoever reads the set finds its name and no file.
     """
-    refused = unlisted if unlisted is not None else []
-    for folder, folders, names in os.walk(root, onerror=lambda error: refused.append(str(error.filename))):
+    left = left or Left()
+    for folder, folders, names in os.walk(root, onerror=left.cannot_list):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        left.linked += sum(os.path.islink(Path(folder, name)) for name in folders)
         for name in sorted(names):
             path = Path(folder, name)
             with suppress(OSError):
-                if not name.startswith(".") and stat.S_ISREG((state := path.stat()).st_mode):
+                if not name.startswith(".") and _is_file(state := _state(path)):
                     yield str(path.relative_to(root)), state
+
+
+def _state(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except OSError:
+        return path.lstat()
+
+
+def _is_file(state: os.stat_result) -> bool:
+    return stat.S_ISREG(state.st_mode) or stat.S_ISLNK(state.st_mode)
 
 
 def beside(path: str) -> bool:
@@ -220,8 +243,10 @@ class Drawing:
                 sample: Sample = self.worker.ask("read", self.root / file.path, file.table, place)
                 return sample
             except Bad as bad:
-                return Sample(f"{place:.6%} of it", 0, (), b"", str(bad))
-        return Sample(f"{place:.6%} of it" if file.samples > 1 else "", 0, (), b"", file.fault)
+                file_fault = str(bad)
+        else:
+            file_fault = file.fault
+        return Sample(f"{place:.6%} of it" if file.samples > 1 else "", 0, (), b"", file_fault)
 
     def _checksum(self, file: File) -> str | None:
         wanted = self.checksums.get(file.path)
@@ -264,18 +289,19 @@ def survey(root: Path, manifest: Path | None, asked: argparse.Namespace) -> None
     """Look at one data set, to the end or until the time is over."""
     began, draw = time.monotonic(), random.Random(asked.seed)
     description = described(root, manifest)
-    files, other, modes, unlisted = [], Counter[str](), 0, list[str]()
-    for path, state in found(root, unlisted):
+    files, other, modes, left = [], Counter[str](), 0, Left()
+    for path, state in found(root, left):
         if beside(path):
             continue
-        size, modes = state.st_size, modes | state.st_mode
+        size, modes = state.st_size, modes | (0 if stat.S_ISLNK(state.st_mode) else state.st_mode)
         file = File(path, size, description.of(path) if description else None)
         if file.suffix in FORMATS:
             files.append(file)
         else:
             other[file.suffix or "no suffix"] += 1
     if not files:
-        say(Refused("empty", f"no file of a known format in it ({', '.join(sorted(FORMATS))})"))
+        more = f", and {left.linked} folders behind links, which are not followed" if left.linked else ""
+        say(Refused("empty", f"no file of a known format in it ({', '.join(sorted(FORMATS))}){more}"))
         return
     say(access(root, modes, any(acl(root / file.path) for file in files[:_LISTS])))
     worker = Worker(_SAMPLE_SECONDS)
@@ -284,7 +310,8 @@ def survey(root: Path, manifest: Path | None, asked: argparse.Namespace) -> None
         exact, total = all(file.exact for file in files), sum(file.samples for file in files)
         size = sum(file.size for file in files)
         kinds = Counter(file.suffix for file in files)
-        say(Found(len(files), size, total, exact, dict(kinds), dict(other.most_common(50)), len(unlisted)))
+        left_out = left.unlisted, left.linked
+        say(Found(len(files), size, total, exact, dict(kinds), dict(other.most_common(50)), *left_out))
         declared = {file.path: file.table.sha256 for file in files if file.table and file.table.sha256}
         drawing = Drawing(root, worker, declared | sums(root), asked.checksum_bytes, began)
         whole = exact and total <= asked.whole_samples and size <= asked.whole_bytes

@@ -216,6 +216,66 @@ def test_separated_values_as_they_are_written_in_the_wild(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+def test_records_over_several_lines_are_found_from_any_place_of_a_large_file(tmp_path: Path) -> None:
+    """A line in the middle of a quotation was taken for a record: a third of a sound set was called broken."""
+    for name, faulty in (("sound", 0), ("one in ten", 10)):
+        (root := tmp_path / name).mkdir()
+        with (root / "all.csv").open("w") as file:
+            file.write("id,text\n")
+            for n in range(60_000):
+                number = f"x{n}" if faulty and n % faulty == 0 else n
+                file.write(f'{number},"first of {n}\nsecond, of ""{n}""\n\n{"x" * 140}, last\n"\n')
+        assert (root / "all.csv").stat().st_size > 8 << 20
+        sets.describe(root, "all.csv", {"id": "integer", "text": "string"})
+        samples = of(survey(root, most=2_000, **{"whole-bytes": 1}), Drawn)
+        found = {sample.fault for sample in samples if sample.fault}
+        assert found == ({"schema: its field 'id' is no integer"} if faulty else set())
+        assert len(samples) >= 128 and sum(bool(s.fault) for s in samples) <= 0.2 * len(samples)
+
+
+def test_a_quote_within_a_field_is_a_letter(tmp_path: Path) -> None:
+    """One inch mark swallowed the records after it, and in a large file the time of the decoder."""
+    rows = [
+        f'{n},{n}" pipe' if n % 7 == 0 else f'{n},"a ""b""\nof {n}"' if n % 7 == 1 else f"{n},plain" for n in range(999)
+    ]
+    (tmp_path / "all.csv").write_text("id,text\n" + "\n".join(rows) + "\n")
+    samples = of(survey(tmp_path), Drawn)
+    assert len(samples) == 999 and not [s for s in samples if s.fault]
+    (tmp_path / "all.csv").write_text('id,text\n1,"never closed\n' + "2,a plain line of text\n" * 300_000)
+    assert faults(survey(tmp_path)) == {"undecodable": 1}
+
+
+@pytest.mark.slow
+def test_a_line_that_is_too_long_is_said_to_be_so(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "x" * (40 << 20)}) + "\n" + '{"text": "y"}\n')
+    assert set(faults(survey(tmp_path))) <= {"too_large", "none"}
+
+
+def test_sounds_of_every_encoding(tmp_path: Path) -> None:
+    """Floats, and 24 bits in the extensible form, were called broken."""
+
+    def wav(kind: int, bits: int, channels: int, data: bytes, more: bytes = b"") -> bytes:
+        frame = channels * bits // 8
+        head = struct.pack("<HHIIHH", kind, channels, 16_000, 16_000 * frame, frame, bits) + more
+        chunks = [(b"fmt ", head), (b"LIST", b"INFOx"), (b"data", data)]
+        body = b"".join(name + struct.pack("<I", len(one)) + one + b"\0" * (len(one) % 2) for name, one in chunks)
+        return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WAVE" + body
+
+    extended = struct.pack("<HHI", 22, 24, 3) + b"\x01\0\0\0\0\0\x10\0\x80\0\0\xaa\0\x38\x9b\x71"
+    sounds = {
+        "float": wav(3, 32, 1, os.urandom(400)), "extensible": wav(0xFFFE, 24, 2, os.urandom(600), extended),
+        "mu-law": wav(7, 8, 1, os.urandom(101)), "pcm": wav(1, 16, 2, os.urandom(400)),
+        "cut": wav(3, 32, 1, os.urandom(400))[:-100], "silent": wav(1, 16, 1, b""),
+        "odd": wav(1, 16, 1, os.urandom(33)), "headless": wav(1, 16, 1, b"")[:36], "other": b"RIFF" + os.urandom(99),
+    }  # fmt: skip
+    for name, data in sounds.items():
+        (tmp_path / f"{name}.wav").write_bytes(data)
+    bad = {s.file.removesuffix(".wav"): s.fault.partition(":")[0] for s in of(survey(tmp_path), Drawn) if s.fault}
+    assert bad == {"cut": "truncated", "silent": "empty", "odd": "undecodable", "headless": "truncated",
+                   "other": "undecodable"}  # fmt: skip
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "more", "wrong"),
     [
@@ -301,6 +361,53 @@ def test_tensors_of_every_type_and_headers_that_lie(tmp_path: Path) -> None:
     samples = of(survey(tmp_path), Drawn)
     assert {s.at.removeprefix("tensor ") for s in samples if not s.fault} == set(sound)
     assert len(samples) == 8 and not [s for s in samples if (s.fault or "").startswith("crashed")]
+
+
+def test_layers_share_masks_and_a_copied_file_is_a_copy_all_the_same(tmp_path: Path) -> None:
+    """A language model's causal masks are alike in each layer: 12 of GPT-2's 160 tensors were called duplicates."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    save_file({f"h.{n}.mask": np.tril(np.ones((4, 4))) for n in range(12)}, tmp_path / "model.safetensors")
+    assert faults(survey(tmp_path)) == {"none": 12}
+    shutil.copy(tmp_path / "model.safetensors", tmp_path / "model-copy.safetensors")
+    assert faults(survey(tmp_path)) == {"none": 12, "duplicate": 12}
+
+
+def test_links_that_lead_nowhere_are_broken_and_those_to_folders_are_told(tmp_path: Path) -> None:
+    root, other = tmp_path / "set", tmp_path / "other"
+    sets.make("arrays", root, 5, 0)
+    sets.make("arrays", other, 3, 0)
+    (root / "there.npy").symlink_to(root / "00001.npy")
+    (root / "nowhere.npy").symlink_to("/nowhere/1.npy")
+    (root / "loop.npy").symlink_to("loop.npy")
+    (root / "circle").symlink_to(".")
+    (root / "elsewhere").symlink_to(other)
+    events = survey(root)
+    bad = {s.file: s.fault.partition(":")[0] for s in of(events, Drawn) if s.fault}
+    assert bad == {"loop.npy": "unreadable", "nowhere.npy": "unreadable", "there.npy": "duplicate"}
+    assert len(of(events, Drawn)) == 8 and of(events, Found)[0].linked == 2
+    assert any("2 links to folders are not followed" in text for text in doubts(events, "/data"))
+    shutil.rmtree(root)
+    root.mkdir()
+    (root / "elsewhere").symlink_to(other)
+    assert "1 folders behind links" in of(survey(root), Refused)[0].text
+
+
+def test_an_empty_file_is_called_so_in_every_format(tmp_path: Path) -> None:
+    for suffix in formats_module.FORMATS:
+        (tmp_path / f"empty{suffix}").touch()
+    samples = of(survey(tmp_path), Drawn)
+    assert {(s.at, s.fault) for s in samples} == {("", "empty: the file is empty")}
+    assert len(samples) == len(formats_module.FORMATS)
+
+
+@pytest.mark.slow
+def test_an_image_of_a_hundred_million_points_is_one(tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.new("L", (10_000, 10_000)).save(tmp_path / "slide.png")
+    assert faults(survey(tmp_path)) == {"none": 1}
 
 
 @pytest.mark.slow
