@@ -105,15 +105,21 @@ def doctor(
 
 def _write_expect(file: Path) -> int:
     """What this node is, as a file that says what its like should be. An existing file stays as it is."""
+    from bench.measure.probe import ProbeError
     from bench.measure.recording import LiveTools
+    from bench.model import Code, code_of
     from bench.workflows.request import EXPECT
     from probes.expect.parse import taken, written
 
     try:
+        found = taken(LiveTools(EXPECT, None))
+        if found.why and code_of(found.why) is not Code.NVML_MISSING:  # a node without a driver has no cards
+            raise UserError(f"--write-expect {file}: {found.why}; write it on a node whose cards all answer")
         with file.open("x", encoding="utf-8") as opened:
-            opened.write(written(taken(LiveTools(EXPECT, None))))
-    except OSError as error:
-        raise UserError(f"--write-expect {file}: {error.strerror}") from error
+            opened.write(written(found))
+    except (ProbeError, OSError) as error:
+        why = error.reason if isinstance(error, ProbeError) else error.strerror
+        raise UserError(f"--write-expect {file}: {why}") from error
     emit(f"{file}: what this node is; look through it, then: bench run --expect {file}")
     return 0
 

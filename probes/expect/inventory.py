@@ -25,7 +25,7 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """``gpus`` is None where no driver answers; ``why`` says that, or which card hangs; ``ports`` are those that are
+    """``gpus`` is None where no driver answers; ``why`` says that, or which card does not; ``ports`` are those that are
     up, with their bytes a second where the kernel knows them.
     """
 
@@ -58,16 +58,19 @@ def _gpus() -> tuple[list[Gpu] | None, str | None, str]:
     driver, hung = nvml.driver_version(library), dict[int, str]()
     try:
         found, hung = nvml.each_card(range(nvml.count_cards(library)), lambda index: _gpu(Card(library, index)))
-        return [gpu for gpu in found.values() if gpu], driver, ", ".join(f"GPU {i}: {why}" for i, why in hung.items())
+        absent = hung | {index: card for index, card in found.items() if isinstance(card, str)}
+        cards = [card for card in found.values() if isinstance(card, Gpu)]
+        return cards, driver, ", ".join(f"GPU {index}: {why}" for index, why in sorted(absent.items()))
     except ProbeError as error:
         return [], driver, error.reason
     finally:
         nvml.close(library, hung)
 
 
-def _gpu(card: Card) -> Gpu | None:
+def _gpu(card: Card) -> Gpu | str:
+    """The card, or why it does not answer."""
     facts = card.facts()
-    return None if card.lost else Gpu(str(facts.get("name", "unknown")), facts.get("memory_total"))
+    return card.lost or Gpu(str(facts.get("name", "unknown")), facts.get("memory_total"))
 
 
 if __name__ == "__main__":

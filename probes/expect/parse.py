@@ -78,16 +78,20 @@ def figures(parts: list[tuple[str, Wrong]]) -> list[Measurement]:
 
 
 def written(found: Inventory) -> str:
-    """The file that expects a node like this one; memory may be 2 % less, since kernels and BIOSes reserve some."""
+    """The file that expects a node like this one; memory may be 2 % less: kernels, BIOSes and drivers reserve some.
+
+    Cards of several kinds have no one name.
+    """
     lines = [f"# What a node like {socket.gethostname()} should be. bench run --expect FILE; see docs/expect.md"]
     if version := re.match(r"\d+(\.\d+){0,3}", found.driver or "", re.ASCII):
         lines.append(f'driver = ">={version[0]}"')
     if found.memory_bytes:
         lines.append(f"memory_bytes = {found.memory_bytes * 98 // 100}")
     if found.gpus:
-        first = found.gpus[0]
-        lines += ["", "[gpus]", f"count = {len(found.gpus)}", f"name = {json.dumps(first.name)}"]
-        lines += [f"memory_bytes = {first.memory_bytes}"] if first.memory_bytes else []
+        names, memory = {card.name for card in found.gpus}, min(card.memory_bytes or 0 for card in found.gpus)
+        lines += ["", "[gpus]", f"count = {len(found.gpus)}"]
+        lines += [f"name = {json.dumps(name)}" for name in names if len(names) == 1]
+        lines += [f"memory_bytes = {memory * 98 // 100}"] if memory else []
     for name, rate in found.ports.items():
         lines += ["", "[[port]]", f"name = {json.dumps(name)}"] + ([f"bytes_per_second = {rate:.0f}"] if rate else [])
     return "\n".join(lines) + "\n"

@@ -93,10 +93,19 @@ def test_a_slip_is_refused_by_its_key(wanted: dict[str, Any], words: str) -> Non
 def test_what_doctor_writes_expects_a_node_like_this_one() -> None:
     import tomllib
 
-    for found in (node(), node(gpus=None, driver=None), node(0, ports={"eth0": None})):
+    mixed = node(gpus=[Gpu("NVIDIA L40S", 48_000_000_000), Gpu("NVIDIA T400", 4_000_000_000)])
+    for found in (node(), node(gpus=None, driver=None), node(0, ports={"eth0": None}), mixed):
         tables = tomllib.loads(written(found))
         assert wrong(tables, found) == {}
     assert wrong(tomllib.loads(written(node())), node(7)) == {"gpus": 1}
+
+
+def test_a_driver_may_keep_a_little_more_of_a_card_for_itself() -> None:
+    import tomllib
+
+    tables = tomllib.loads(written(node()))
+    assert wrong(tables, node(gpus=[Gpu(NAME, 84_000_000_000)] * 8)) == {}
+    assert wrong(tables, node(gpus=[Gpu(NAME, 83_000_000_000)] * 8)) == {"gpu memory": 8}
 
 
 # --- through the command, with the fake driver
@@ -165,5 +174,21 @@ def test_no_file_and_one_that_is_there_already(tmp_path: Path, fake: Fake) -> No
     status, _, told = run(tmp_path, fake, "--expect", "none.toml")
     assert status == 2 and "none.toml" in told and "--write-expect" in told
     (tmp_path / "mine.toml").write_text("driver = '>=1'\n")
+    status, _, told = run(tmp_path, fake, "--expect", "/dev/zero")
+    assert status == 2 and "/dev/zero" in told
     done = bench("doctor", "--write-expect", "mine.toml", cwd=tmp_path)
     assert done.returncode == 2 and (tmp_path / "mine.toml").read_text() == "driver = '>=1'\n"
+
+
+@pytest.mark.parametrize(
+    ("answers", "word"),
+    [({"count": 2, "1.lost": 1}, "GPU 1: GpuIsLost"), ({"error.nvmlInitWithFlags": 18}, "nvml_broken"),
+     ({"error.nvmlDeviceGetCount_v2": 999}, "nvml_broken")],
+)  # fmt: skip
+def test_a_node_whose_cards_do_not_all_answer_is_no_example(
+    tmp_path: Path, fake: Fake, answers: dict[str, float], word: str
+) -> None:
+    """It was written with the cards that were left, and its like were then held against that."""
+    fake.tell(answers)
+    done = bench("doctor", "--write-expect", "node.toml", cwd=tmp_path, env=fake.env())
+    assert done.returncode == 2 and word in done.stderr and not (tmp_path / "node.toml").exists()
