@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -107,21 +108,28 @@ def each_card(cards: Sequence[int], ask: Callable[[int], T]) -> tuple[dict[int, 
 def _visible(words: str, count: int, uuid_of: Callable[[int], str]) -> list[int]:
     """Which cards CUDA_VISIBLE_DEVICES names, by NVML's number, which is PCI's order; ours is set to that for CUDA too.
 
-    Numbers, or the beginnings of identities; the first that is no card ends the list (CUDA Programming Guide,
-    "CUDA Environment Variables"). The new names of MIG slices do not say which card they are of: then it may be any.
+    Numbers, or the beginnings of identities, as the first one is; what is no card ends the list, and what is there
+    twice leaves none (CUDA Programming Guide, "CUDA Environment Variables"; `torch.cuda._parse_visible_devices`). The
+    new names of MIG slices do not say which card they are of: then it may be any.
     """
-    found: list[int] = []
+    found: dict[str, int] = {}
+    by_identity = words.strip().startswith(("GPU-", "MIG-"))
     for word in (word.strip() for word in words.split(",")):
         start = word.removeprefix("MIG-").partition("/")[0]
-        if word.startswith("MIG-") and not start.startswith("GPU-"):
+        if by_identity and word.startswith("MIG-") and not start.startswith("GPU-"):
             return list(range(count))
-        named = [i for i in range(count) if uuid_of(i).startswith(start)] if start.startswith("GPU-") else []
-        if word.isdecimal() and int(word) < count:
-            named = [int(word)]
+        if by_identity:
+            named = [i for i in range(count) if start.startswith("GPU-") and uuid_of(i).startswith(start)]
+        else:
+            digits = re.match(r"\+?(\d{1,9})", word, re.ASCII)  # "1gpu" is 1, as for strtoul
+            named = [int(digits[1])] if digits and int(digits[1]) < count else []
         if len(named) != 1:
             break
-        found += named
-    return found
+        key = word if by_identity else str(named[0])
+        if key in found:
+            return []
+        found[key] = named[0]
+    return list(found.values())
 
 
 def close(nvml: Any, hung: Mapping[int, str]) -> None:
@@ -185,7 +193,7 @@ class Readable(ABC):
 
     @abstractmethod
     def health(self) -> dict[str, Any]:
-        """The set that is read before and after each probe, never during a stage."""
+        """The set that is read at first, and before and after each probe; never during a stage."""
 
     def read_all(self, calls: Mapping[str, Callable[[Any], Any]]) -> dict[str, Any]:
         """By name, what each call makes of the card's handle; those that it cannot give are left out."""

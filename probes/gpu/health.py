@@ -108,8 +108,11 @@ class CardHealth:
         return figure(metric, value, {"device": self.index, **labels}, n=n, invalid=invalid)
 
     def _counter(self, key: str, metric: str, gone: str | None) -> Iterator[Measurement]:
-        """How much it grew during the run. A card that vanished, or a counter that was reset, leaves it void."""
-        if not (values := [v for r in self._readings(key) if (v := finite(r)) is not None]):
+        """How much it grew during the run, by two readings at least. A card that vanished, or a counter that was reset,
+        leaves it void.
+        """
+        values = [v for r in self._readings(key) if (v := finite(r)) is not None]
+        if not values or (len(values) < 2 and gone is None):
             return
         grown = values[-1] - values[0]
         invalid = gone or (f"{Code.COUNTER_RESET}: it is lower than before the run" if grown < 0 else None)

@@ -61,7 +61,7 @@ class Polls:
 
 
 class GpuWatch:
-    """Samples of every card: the fast set always, the health set around each probe, GPM around each stage.
+    """Samples of every card: the fast set always, the health set at first and around each probe, GPM around each stage.
 
     Raises Unsupported where there is neither NVML nor amdsmi, or no card; Failed where NVML fails, or every card hangs.
     """
@@ -90,17 +90,18 @@ class GpuWatch:
         many seconds into the sample it was read; of one that does not answer in time, why it ``hung``. ``cost``:
         seconds that all of it took.
 
-        The first sample has the ``facts`` too. The activity counters last at a stage's begin and first at its end, for
-        all cards: reading eight of them takes a tenth of a second and more, which must not count as the stage's.
+        The first sample has the ``facts`` and the health set too. The activity counters last at a stage's begin and
+        first at its end, for all cards: reading eight of them takes a tenth of a second and more, which must not count
+        as the stage's.
         """
         if self._closed:
             return {}
         facts, self._facts = {} if self._facts is None else {"facts": self._facts}, None
         started, threads = time.perf_counter(), self._threads
         self._depth += event == "begin"
-        outermost = self._depth <= 1 and event in ("begin", "end")
+        with_health = bool(facts) or (self._depth <= 1 and event in ("begin", "end"))
         means = threads.each(self._driver.end, SAMPLE_SECONDS) if event == "end" else {}
-        found = threads.each(lambda index: self._read(index, outermost, started), SAMPLE_SECONDS)
+        found = threads.each(lambda index: self._read(index, with_health, started), SAMPLE_SECONDS)
         if event == "begin":
             threads.each(self._driver.begin, SAMPLE_SECONDS)
         self._depth -= event == "end"
@@ -109,9 +110,9 @@ class GpuWatch:
             cards[str(index)] = {**card, "gpm": means[index]} if index in means else card
         return {"cards": cards, "xids": self._xids(), "cost": time.perf_counter() - started, **facts}
 
-    def _read(self, index: int, outermost: bool, started: float) -> dict[str, Any]:
+    def _read(self, index: int, with_health: bool, started: float) -> dict[str, Any]:
         card, late = self._cards[index], time.perf_counter() - started
-        found = {**card.fast(), **(card.health() if outermost else {})}
+        found = {**card.fast(), **(card.health() if with_health else {})}
         if polls := self._polls.get(index):
             found["polls"] = polls.taken()
         elif "reasons" in found and not FAULTS & found.keys():

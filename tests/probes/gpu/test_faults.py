@@ -20,6 +20,7 @@ from bench.judge.gate import judge, judge_gate
 from bench.judge.profile import Gate, Profile, load
 from bench.model import Decision, Finding, Measurement, Outcome, ProbeResult, Run, Status
 from probes.gpu import probe as gpu
+from probes.gpu.health import CardHealth
 from tests.probes.gpu.conftest import PYTHONPATH, Fake
 
 pytestmark = pytest.mark.slow
@@ -358,6 +359,19 @@ def test_an_old_driver_says_less_and_nothing_wrong(fake_old: Fake) -> None:
     assert findings[SLOW].status is FAIL  # the older name of the call answers
     (warning,) = watched(run).warnings
     assert "gpm (FunctionNotFound)" in warning and "remapped (FunctionNotFound)" in warning
+
+
+def test_a_run_without_a_stage_sees_what_forbids_work(fake: Fake) -> None:
+    """`bench run --probe gpu` found a card sound that a row remap or the driver's word keeps from work."""
+    fake.tell({"remap_pending": 1, "field.230": 2})
+    program = "import json; from probes.gpu.sampler import GpuWatch; print(json.dumps(GpuWatch().sample('tick')))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, **fake.env(), "PYTHONPATH": PYTHONPATH}, cwd=ROOT,
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    own = CardHealth([{**(sample := json.loads(done.stdout)), **sample["cards"]["0"]}], "0")
+    (drain,) = [m for m in own.figures([], {}) if m.metric == "accelerator_drain_reasons"]
+    assert drain.labels["reasons"] == "pending_row_remap,recovery_action"
 
 
 # --- no card, no driver, a driver that does not start

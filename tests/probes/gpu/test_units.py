@@ -168,7 +168,13 @@ def test_reading_a_cards_energy_touches_no_other_card(library: Any, monkeypatch:
         ("GPU-aa3,GPU-aa1", [1, 3]),
         ("GPU-aa", []),  # not one card
         ("MIG-GPU-aa2/1/0", [2]),
+        ("MIG-GPU-aa2/1/0,MIG-GPU-aa2/2/0", [2]),
         ("MIG-0815", [0, 1, 2, 3]),
+        ("1gpu, +3", [1, 3]),
+        ("0,GPU-aa1", [0]),  # the first one says which kind the list is of
+        ("GPU-aa1,2", [1]),
+        ("2,0,2", []),  # twice is none
+        ("GPU-aa1,GPU-aa1", []),
         ("", []),
         ("-1", []),
     ],
@@ -419,6 +425,14 @@ def test_a_call_that_hangs_is_given_up_and_every_later_one_at_once_until_it_come
     while not done:
         time.sleep(0.01)
     assert worker.call(lambda: 7, 5.0) == 7
+
+
+@pytest.mark.parametrize(("readings", "grown"), [([3], []), ([3, 3], [0.0]), ([3, 5], [2.0])])
+def test_a_counter_that_was_read_once_has_not_been_seen_to_stay(readings: list[int], grown: list[float]) -> None:
+    """One reading was no growth: a card that was asked once had no errors."""
+    samples = [{"ecc_uncorrected": value} for value in readings]
+    made = [m for m in CardHealth(samples, "0").figures([], {}) if m.metric == "accelerator_uncorrected_errors"]
+    assert [m.value for m in made] == grown
 
 
 def test_a_card_is_lost_only_if_the_driver_does_not_answer_at_the_end() -> None:
