@@ -49,6 +49,14 @@ def test_every_word_can_be_read(make: Callable[[], str], dark: bool, tmp_path: P
     assert faults(make(), tmp_path, dark=dark) == []
 
 
+@pytest.mark.parametrize("name", ["H200", "every picture", "two-of-each", "six profiles", "two runs", "a large fleet"])
+def test_on_paper_every_word_can_be_read(name: str, tmp_path: Path) -> None:
+    """A page of A4 and one of US Letter between the browser's margins, where no column may be left to scroll to."""
+    page = PAGES[name]().replace("@media print", "@media all").replace('class="scroll"', "")
+    assert "@media all" in page
+    assert faults(page.partition("<h2>Details")[0], tmp_path, (716, 740)) == []
+
+
 def test_a_small_fleet_fits_a_phone_without_scrolling(tmp_path: Path) -> None:
     """Its verdicts and its pairs; what is folded away may scroll."""
     page = render_fleet(fleet(4)).partition("<h2>Details")[0].replace('class="scroll"', "")
