@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.judge.gate import ENDPOINT
+from bench.judge.hardware import RDMA_PORTS
 from bench.measure.probe import Probe
 from bench.model import Code, Finding, Outcome, Run, code_of
 from bench.show import wording
@@ -28,6 +29,12 @@ class Absent:
         asked = [probe for probe in probes if probe.also and probe.needs in run.request.options]
         self.owners |= {name: probe.name for probe in asked for name in probe.also}
         self.without_gpu = not wording.gpus(run) and not run.find("accelerator_info")
+
+    def owner(self, finding: Finding) -> str | None:
+        """The probe that would decide the gate: where its own has measured, the one that says whether it is asked."""
+        owner = self.owners.get(finding.metric)
+        unasked = code_of(finding.reason) in wording.OF_A_PROBE and self.measured(owner)
+        return self.owners.get(RDMA_PORTS) if unasked else owner
 
     def needs(self, finding: Finding) -> str | None:
         """The hardware that a gate without data needs: `GPU` or `PEER`; None where that is not why."""

@@ -63,7 +63,7 @@ class _Steps:
     def _by_owner(self, gates: Iterable[Finding]) -> list[tuple[str, list[Finding]]]:
         same: dict[str, list[Finding]] = {}
         for finding in gates:
-            if (owner := self.owners.get(finding.metric)) in self.probes:
+            if (owner := self.absent.owner(finding)) in self.probes:
                 same.setdefault(str(owner), []).append(finding)
         return list(same.items())
 

@@ -199,6 +199,19 @@ def test_what_this_effort_cannot_measure_is_measured_at_the_next() -> None:
     assert steps(run) == ["bench run --probe storage --effort standard --storage /d"]
 
 
+def test_a_gate_of_which_nobody_knows_whether_it_is_asked_waits_for_who_tells() -> None:
+    """TCP was measured; whether gradients go by RDMA was not looked at. To measure TCP longer would decide nothing."""
+    run, reason = recorded("peer"), "not_asked_for: --probe did not name it"
+    kept = ("storage", "network")
+    left = tuple(
+        r if r.probe in kept else ProbeResult(probe=r.probe, outcome=Outcome.SKIPPED, reason=reason)
+        for r in run.results
+    )
+    found = of(concluded(run.model_copy(update={"results": left}), CATALOG))
+    assert not any(f"--probe network --effort {Effort.STANDARD}" in step.command for step in found.steps)
+    assert sum(step.command.startswith("bench run --effort quick") for step in found.steps) == 1
+
+
 def test_a_probe_that_was_given_nothing_to_measure_asks_for_it() -> None:
     gate = finding("data_valid_ratio", Status.NO_DATA, min=1.0, reason="not_measured: the probe data did not run")
     request = Request(effort=Effort.QUICK, probes=("storage",), storage=("/d",))
