@@ -19,7 +19,7 @@ from bench.show.names import duration
 from bench.show.steps import about
 from bench.show.terminal.console import is_colourful
 from bench.show.terminal.screen import Screen, drawn, knows_only_ascii
-from bench.show.text import clean
+from bench.show.text import clean, fold
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleRenderable
@@ -154,8 +154,8 @@ class _Measuring:
         from rich.text import Text
 
         head, text = self._told()
-        lines = f"{clean(head, console.width)}\n  {clean(text, console.width - 2)}"
-        return Group(Text(lines, style="bold"), self._matrix(console))
+        lines = [*fold(clean(head), console.width), f"  {clean(text, console.width - 2)}"]
+        return Group(Text("\n".join(lines), style="bold"), self._matrix(console))
 
     def _told(self) -> tuple[str, str]:
         """Where the run is, and what it is at."""

@@ -98,6 +98,15 @@ def test_it_tells_probe_stage_and_time_left_and_the_matrix_fills(columns: int) -
     assert written.endswith("\x1b[2K") or not lines(written.rpartition("\x1b[2K")[2]), "at the end it is gone"
 
 
+def test_where_it_is_narrow_the_time_left_stands_on_a_line_of_its_own() -> None:
+    """It was cut to three dots, and it is what people look for."""
+    written, process = on_terminal(40)
+    found = lines(written)
+    assert process.returncode == 0 and max(map(cells, found)) <= 40
+    begun = next(at for at, line in enumerate(found) if line.startswith("storage, 1 of 2: "))
+    assert re.search(r"about [\dmins ]+ left$", " ".join(found[begun : begun + 2]))
+
+
 def test_hostile_text_cannot_reach_the_terminal_as_control_codes() -> None:
     rest = OURS.sub("", on_terminal(100)[0])
     assert not [c for c in rest if ord(c) < 32 and c not in "\r\n"]
