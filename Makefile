@@ -19,6 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 run: $(STAMP) tools ## measure this machine and judge it
 	$(BIN)/bench run --exit-zero $(ARGS)
+	@command -v bench >/dev/null || echo "to have bench on the path: source $(BIN)/activate" >&2
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
