@@ -83,19 +83,25 @@ def key_in(file: Path) -> str:
     """The key in a file, one line. Raises ValueError, which names the file and quotes nothing of it."""
     try:
         with file.open("rb") as opened:
-            key = opened.read(_LARGEST_KEY_BYTES + 1).decode("ascii").strip()
+            return _key(str(file), opened.read(_LARGEST_KEY_BYTES + 1))
     except OSError as error:
         raise ValueError(f"{file}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: holds no key: a key is one line of ASCII") from error
-    if not key or len(key) > _LARGEST_KEY_BYTES or not key.isprintable():
-        raise ValueError(f"{file}: holds no key: a key is one line of ASCII")
+
+
+def _key(where: str, text: bytes) -> str:
+    """A key is one line of ASCII. Raises ValueError."""
+    key = text.decode("ascii", "replace").strip()
+    if not key or len(text) > _LARGEST_KEY_BYTES or not (key.isascii() and key.isprintable()):
+        raise ValueError(f"{where}: holds no key: a key is one line of ASCII")
     return key
 
 
 def key_of(file: str | None, variable: str) -> str | None:
     """The key in the file, else in the environment's variable, else None. Raises ValueError."""
-    return key_in(Path(file)) if file else os.environ.get(variable, "").strip() or None
+    if file:
+        return key_in(Path(file))
+    text = os.environ.get(variable, "").strip()
+    return _key(f"${variable}", os.fsencode(text)) if text else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from bench.measure.probe import (
     python_argv,
 )
 from bench.model import Code, Measurement, Request
-from probes.common.http import address, key_in
+from probes.common.http import address, key_in, key_of
 from probes.common.metrics import Between, metrics, of_counts, quantiles
 from probes.common.open_loop import OPEN_LOOP
 from probes.endpoint.plan import (
@@ -105,10 +105,14 @@ def _environment() -> dict[str, str]:
 
 
 def check(request: Request) -> None:
-    """Raises Unsupported where the rates contradict each other, or leave nothing to be sent."""
+    """Raises Unsupported where the rates contradict each other or leave nothing to be sent, or the key is none."""
     rate, most = PROBE.option(request, "rate"), PROBE.option(request, "endpoint_max_rate")
     if PROBE.option(request, "endpoint") is None:
         return
+    try:
+        key_of(PROBE.option(request, "endpoint_key_file"), KEY_VARIABLE)
+    except ValueError as error:
+        raise Unsupported(Code.BAD_OPTION, str(error)) from None
     if rate is not None and rate > most:
         text = (
             f"--rate {rate:g} is over --endpoint-max-rate {most:g}: raise that if the server may be asked for so much"

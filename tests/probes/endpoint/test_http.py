@@ -56,6 +56,11 @@ def test_a_key_is_one_line_of_a_file_or_the_environment(tmp_path: Path, monkeypa
     monkeypatch.setenv("BENCH_ENDPOINT_KEY", "from-the-environment")
     assert key_of(str(file), "BENCH_ENDPOINT_KEY") == KEY
     assert key_of(None, "BENCH_ENDPOINT_KEY") == "from-the-environment"
+    for none in ("two\nlines-of-a-key", "schlüssel-von-uns", "a" * 20_000):
+        monkeypatch.setenv("BENCH_ENDPOINT_KEY", none)
+        with pytest.raises(ValueError, match=r"^\$BENCH_ENDPOINT_KEY: holds no key") as refused:
+            key_of(None, "BENCH_ENDPOINT_KEY")
+        assert none not in str(refused.value)
     monkeypatch.delenv("BENCH_ENDPOINT_KEY")
     assert key_of(None, "BENCH_ENDPOINT_KEY") is None
 

@@ -83,6 +83,16 @@ def test_what_cannot_be_asked_is_one_line_without_the_secret(flags: dict[str, st
     assert said in str(refused.value) and KEY not in str(refused.value) and "\n" not in str(refused.value)
 
 
+def test_a_key_of_the_environment_that_is_none_is_refused_before_anything_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENCH_ENDPOINT_KEY", f"{KEY}\nX-Header: of-another")
+    with pytest.raises(UserError, match=r"\$BENCH_ENDPOINT_KEY: holds no key") as refused:
+        requested(asked(tmp_path, flags={"endpoint": URL}))
+    assert KEY not in str(refused.value)
+    assert requested(asked(tmp_path, flags={})).probes, "without a server it is nobody's"
+
+
 def test_a_dry_run_says_what_would_be_sent_and_sends_nothing(tmp_path: Path) -> None:
     lines = dry_run(asked(tmp_path, flags={"endpoint": "http://127.0.0.1:9", "endpoint_max_rate": "20"}))
     assert "20 requests/s" in lines[0] and "requests in" in lines[1]
