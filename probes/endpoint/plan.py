@@ -6,6 +6,7 @@ import json
 import math
 import random
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any, Literal
@@ -40,7 +41,8 @@ EXTRAS: tuple[tuple[str, ...], ...] = (
     ("include_usage", "max_completion_tokens"),
     (),
 )
-_PATHS = {"chat": "/chat/completions", "completions": "/completions"}
+Api = Literal["chat", "completions"]
+_PATHS: Mapping[Api, str] = {"chat": "/chat/completions", "completions": "/completions"}
 #: Common English words of one token each in most vocabularies.
 _WORDS = (
     "time year people way day man thing woman life child world school state family student group country problem hand "
@@ -97,7 +99,13 @@ def url(base: Address, path: str) -> str:
     return parts._replace(path=root + path).geturl()
 
 
-def completions(base: Address, api: Literal["chat", "completions"]) -> str:
+def apis(base: Address) -> tuple[Api, ...]:
+    """Those that are tried, in turn: chat first, unless the path of the other was named."""
+    chat, plain = (base.parts.path.endswith(path) for path in _PATHS.values())
+    return ("completions", "chat") if plain and not chat else ("chat", "completions")
+
+
+def completions(base: Address, api: Api) -> str:
     return url(base, _PATHS[api])
 
 

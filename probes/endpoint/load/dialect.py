@@ -15,16 +15,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Literal, cast
 from urllib.parse import urlsplit
 
 from bench.model import Code
 from probes.common.http import Broken, of_status
 from probes.endpoint.load.client import Client
-from probes.endpoint.plan import EXTRAS, Settings, body, completions, prompt, url
+from probes.endpoint.plan import EXTRAS, Api, Settings, apis, body, completions, prompt, url
 from probes.endpoint.records import Answer, Opened, Place
 
-Api = Literal["chat", "completions"]
 _LOADING = 503  # while a model is loaded (llama.cpp, vLLM behind a router, TGI)
 _ASK_AGAIN_SECONDS = 1.0
 _NOT_TAKEN = (400, 422)
@@ -57,7 +55,7 @@ async def opened(client: Client, settings: Settings) -> tuple[Dialect, Opened]:
         raise Broken(Code.MODEL_UNKNOWN, "the server lists no models")
     loop, answers = asyncio.get_running_loop(), list[Answer]()
     began, draw = loop.time(), random.Random(settings.seed)
-    for api in cast(tuple[Api, ...], ("chat", "completions")):
+    for api in apis(settings.address):
         for extras in EXTRAS:
             where, words = completions(settings.address, api), settings.prompt_tokens
             dialect = Dialect(where, api, model, extras, words, settings.shared_prefix, settings.output_tokens)

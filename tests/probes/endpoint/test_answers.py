@@ -14,7 +14,7 @@ from probes.common.http import Broken, address
 from probes.endpoint.load.client import Client
 from probes.endpoint.load.clock import StampingSelector, loop_with
 from probes.endpoint.load.dialect import opened
-from probes.endpoint.plan import Settings, completions, url
+from probes.endpoint.plan import Settings, apis, completions, url
 from probes.endpoint.records import Answer, Opened
 
 KEY = "sk-9vQ2mZrT7LwX4bNd"
@@ -229,6 +229,13 @@ def test_a_server_without_chat_is_asked_for_completions_whatever_it_calls_that(c
 
     found, _ = opening(handler)
     assert isinstance(found, Opened) and (found.api, found.model) == ("completions", "base")
+
+
+@pytest.mark.parametrize(
+    ("named", "api"), [("", "chat"), ("/v1/chat/completions", "chat"), ("/v1/completions", "completions")]
+)
+def test_the_path_that_was_named_is_tried_first(named: str, api: str) -> None:
+    assert apis(address(f"http://h{named}"))[0] == api and len(set(apis(address(f"http://h{named}")))) == 2
 
 
 def test_where_neither_is_taken_the_one_that_says_more_is_told() -> None:
