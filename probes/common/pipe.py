@@ -6,9 +6,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from importlib import import_module
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from bench.measure.jsonl import decoded, records
@@ -78,6 +82,28 @@ class Pipe:
         """Print its line; ``more`` is for whoever reads the evidence."""
         sys.stdout.write(self.line(record, **more) + "\n")
         sys.stdout.flush()
+
+    def load(self, packages: Sequence[str], work: Callable[[], Refused | None]) -> int:
+        """Run a load that needs these packages, and say how it ended; its exit status.
+
+        Of an error that is nobody's fault but ours only the place is told: its text may hold what must not be.
+        """
+        began = time.monotonic()
+        try:
+            for name in packages:
+                import_module(name)
+        except ImportError as error:
+            remedy = "pip install 'aiready-bench[endpoint]'"
+            self.say(Refused("unsupported", f"{Code.PACKAGE_MISSING}: {error.name} is not installed", remedy))
+            return 0
+        try:
+            refused = work()
+        except Exception as error:  # noqa: BLE001 - as above
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            sys.stderr.write(f"{type(error).__name__} at {Path(where.filename).name}:{where.lineno}\n")
+            return 1
+        self.say(refused or Done(round(time.monotonic() - began, 3)))
+        return 0
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

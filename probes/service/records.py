@@ -49,7 +49,7 @@ class Began(Record):
 
 
 PIPE = Pipe("the load on the services", {"began": Began, "answer": Answer, "refused": Refused, "done": Done})
-read, line, say = PIPE.read, PIPE.line, PIPE.say
+read, line = PIPE.read, PIPE.line
 
 
 def answers(found: Sequence[Record]) -> dict[str, list[Answer]]:

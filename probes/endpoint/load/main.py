@@ -10,16 +10,15 @@ import math
 import resource
 import sys
 import time
-import traceback
+from functools import partial
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 from bench.measure.jsonl import decoded
 from bench.model import Code
 from probes.common.http import REMEDIES, Broken, key_of
 from probes.common.open_loop import LEAST_KEPT, Kept, Limits, Search, Trial, held
-from probes.common.pipe import Done, Refused
+from probes.common.pipe import Refused
 from probes.common.sustained import SearchEnd
 from probes.endpoint.plan import (
     HELD_SHARE,
@@ -40,23 +39,9 @@ _LONGEST_WARM_UP = 8.0
 def main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="probes.endpoint.load.main", description=__doc__)
     parser.add_argument("--echo", type=int, required=True, help="port of the client's own echo")
-    options, began = parser.parse_args(words), time.monotonic()
+    options = parser.parse_args(words)
     settings = Settings(**(decoded(sys.stdin.readline()) or {}))
-    try:
-        import aiohttp  # noqa: F401
-    except ImportError as error:
-        remedy = "pip install 'aiready-bench[endpoint]'"
-        say(Refused("unsupported", f"{Code.PACKAGE_MISSING}: {error.name} is not installed", remedy))
-        return 0
-    _prepare()
-    try:
-        refused = _run(settings, options.echo, began)
-    except Exception as error:  # noqa: BLE001 - its text may hold what must not be told
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        print(f"{type(error).__name__} at {Path(where.filename).name}:{where.lineno}", file=sys.stderr)
-        return 1
-    say(refused or Done(round(time.monotonic() - began, 3)))
-    return 0
+    return PIPE.load(("aiohttp",), partial(_run, settings, options.echo))
 
 
 def _prepare() -> None:
@@ -68,13 +53,14 @@ def _prepare() -> None:
     gc.set_threshold(50_000, 50, 1000)
 
 
-def _run(settings: Settings, echo: int, began: float) -> Refused | None:
+def _run(settings: Settings, echo: int) -> Refused | None:
     from probes.endpoint.load.clock import StampingSelector, loop_with
 
+    _prepare()
     stamps = StampingSelector()
     loop = loop_with(stamps)
     try:
-        loop.run_until_complete(_load(settings, echo, stamps, began))
+        loop.run_until_complete(_load(settings, echo, stamps))
     except Broken as broken:
         detail = f"{settings.address.shown}: {broken.detail or _WORDS.get(broken.code, 'it failed')}"
         return Refused("failed", f"{broken.code}: {detail}", REMEDIES.get(broken.code))
@@ -87,7 +73,7 @@ _WORDS = {Code.UNAUTHORIZED: "it takes no request without a key that is valid th
           Code.REDIRECTED: "it sends elsewhere who asks for its models"}  # fmt: skip
 
 
-async def _load(settings: Settings, echo: int, stamps: Any, began: float) -> None:
+async def _load(settings: Settings, echo: int, stamps: Any) -> None:
     from probes.endpoint.load.client import Client
     from probes.endpoint.load.dialect import opened
     from probes.endpoint.load.window import Served, serve, tell

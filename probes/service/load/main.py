@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
 from bench.model import Code
 from probes.common.looks import Looks
-from probes.common.pipe import Done, Record, Refused
+from probes.common.pipe import Record, Refused
 from probes.service.plan import COLD_EVERY, MOST_NOT_LET_IN, Settings, settings
-from probes.service.records import Answer, Began, not_let_in, say
+from probes.service.records import PIPE, Answer, Began, not_let_in
 
 if TYPE_CHECKING:
     from probes.service.load.client import Client
@@ -28,36 +26,21 @@ _AHEAD_SECONDS = 0.2
 
 
 def main() -> int:
-    told, began = settings(sys.stdin.readline()), time.monotonic()
-    try:
-        import aiohttp  # noqa: F401
-        import jsonschema  # noqa: F401
-    except ImportError as error:
-        reason = f"{Code.PACKAGE_MISSING}: {error.name} is not installed"
-        say(Refused("unsupported", reason, "pip install 'aiready-bench[endpoint]'"))
-        return 0
-    try:
-        run(told, say)
-    except ValueError as error:  # of a file or a variable: its words are ours
-        say(Refused("unsupported", f"{Code.UNUSABLE}: {error}"))
-        return 0
-    except Exception as error:  # noqa: BLE001 - its text may hold what must not be told
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        print(f"{type(error).__name__} at {Path(where.filename).name}:{where.lineno}", file=sys.stderr)
-        return 1
-    say(Done(round(time.monotonic() - began, 3)))
-    return 0
+    return PIPE.load(("aiohttp", "jsonschema"), partial(run, settings(sys.stdin.readline()), PIPE.say))
 
 
-def run(told: Settings, tell: Callable[[Record], None]) -> None:
-    """Ask every service to its end. Raises ValueError."""
+def run(told: Settings, tell: Callable[[Record], None]) -> Refused | None:
+    """Ask every service to its end."""
     from probes.service.load.timing import TimingLoop
 
     loop = TimingLoop()
     try:
         loop.run_until_complete(_all(told, tell))
+    except ValueError as error:  # of a file or a variable: its words are ours
+        return Refused("unsupported", f"{Code.UNUSABLE}: {error}")
     finally:
         loop.close()
+    return None
 
 
 async def _all(told: Settings, tell: Callable[[Record], None]) -> None:
