@@ -21,6 +21,7 @@ _OPEN_QUERY = {"api-version"}
 _SHARED_BYTES = 6  # of a secret in a row: a text that has them is not quoted
 _MOST_QUOTED = 300
 _LARGEST_KEY_BYTES = 16 << 10
+INSTALL = "pip install 'aiready-bench[endpoint]'"  # of the packages that a load on a server needs
 
 REMEDIES: Mapping[Code, str] = {
     Code.HOST_UNKNOWN: "check the host's name and this node's resolver (getent hosts NAME)",
@@ -102,6 +103,12 @@ def key_of(file: str | None, variable: str) -> str | None:
         return key_in(Path(file))
     text = os.environ.get(variable, "").strip()
     return _key(f"${variable}", os.fsencode(text)) if text else None
+
+
+def environment(*names: str) -> dict[str, str]:
+    """What of the environment a load alone may see: what is named, and whom TLS may trust."""
+    seen = ("SSL_CERT_FILE", "SSL_CERT_DIR", *names)
+    return {name: os.environ[name] for name in seen if name in os.environ}
 
 
 @dataclass(frozen=True, slots=True)

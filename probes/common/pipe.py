@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar
 from bench.measure.jsonl import decoded, records
 from bench.measure.probe import Context, Failed, ProbeError, Unsupported
 from bench.model import Code
+from probes.common.http import INSTALL
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +94,7 @@ class Pipe:
             for name in packages:
                 import_module(name)
         except ImportError as error:
-            remedy = "pip install 'aiready-bench[endpoint]'"
-            self.say(Refused("unsupported", f"{Code.PACKAGE_MISSING}: {error.name} is not installed", remedy))
+            self.say(Refused("unsupported", f"{Code.PACKAGE_MISSING}: {error.name} is not installed", INSTALL))
             return 0
         try:
             refused = work()

@@ -31,7 +31,7 @@ from bench.measure.probe import (
     python_argv,
 )
 from bench.model import Code, Measurement, Request
-from probes.common.http import address, key_in, key_of
+from probes.common.http import INSTALL, address, environment, key_in, key_of
 from probes.common.metrics import Between, metrics, of_counts, quantiles
 from probes.common.open_loop import OPEN_LOOP
 from probes.endpoint.plan import (
@@ -53,7 +53,6 @@ ECHO_READY = "echo on port"
 #: Kept back for opening, draining and the client's own check.
 _AROUND_SECONDS = 12.0
 _EXIT_SECONDS = 2.0
-_INSTALL = "pip install 'aiready-bench[endpoint]'"
 
 
 def measure(ctx: Context) -> Sequence[Measurement]:
@@ -71,7 +70,7 @@ def measure(ctx: Context) -> Sequence[Measurement]:
         done = ctx.tools.run(
             python_argv(MODULE, "--echo", port if port.isdigit() else "0"),
             name="load", timeout=max(1.0, ctx.remaining() - _EXIT_SECONDS), stdin=settings.text() + "\n",
-            env=_environment(), on_line=partial(PIPE.follow, ctx, stages),
+            env=environment(KEY_VARIABLE), on_line=partial(PIPE.follow, ctx, stages),
         )  # fmt: skip
     found = PIPE.read(done.stdout, cut=done.returncode != 0)
     if (error := refusal(found, done.returncode, done.stderr, "the load on the endpoint")) is not None:
@@ -97,11 +96,6 @@ def settings_of(request: Request, seconds: float, seed: int = 7) -> Settings:
         peers=request.peers,
         **{name: value for name, value in given.items() if value is not None},
     )  # fmt: skip
-
-
-def _environment() -> dict[str, str]:
-    """What of the environment the child alone may see: the key, and whom TLS may trust."""
-    return {name: os.environ[name] for name in (KEY_VARIABLE, "SSL_CERT_FILE", "SSL_CERT_DIR") if name in os.environ}
 
 
 def check(request: Request) -> None:
@@ -152,9 +146,7 @@ def best(request: Request) -> list[Measurement]:
 def doctor(tools: Tools, request: Request) -> Sequence[Check]:
     """Is the HTTP client there? Nothing is sent to anybody."""
     there = find_spec("aiohttp") is not None
-    return [
-        Check("endpoint", there, "aiohttp is there" if there else "aiohttp is missing", None if there else _INSTALL)
-    ]
+    return [Check("endpoint", there, "aiohttp is there" if there else "aiohttp is missing", None if there else INSTALL)]
 
 
 def _word(text: str) -> list[str]:

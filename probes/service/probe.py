@@ -8,13 +8,13 @@ connections apart.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 
 from bench.measure import budget
 from bench.measure.probe import Check, Context, Failed, Option, Probe, Skipped, Tools, python_argv
 from bench.model import Code, Measurement, Request
+from probes.common.http import INSTALL, environment
 from probes.common.metrics import Between, metrics
 from probes.service import plan
 
@@ -22,7 +22,6 @@ MODULE = "probes.service.load.main"
 #: Kept back of its time: starting, and the last answers.
 _AROUND_SECONDS = 5.0
 _EXIT_SECONDS = 2.0
-_INSTALL = "pip install 'aiready-bench[endpoint]'"
 
 METRICS = metrics(
     ("service_success_ratio", "Share of the requests that were answered as declared, and within the budget.",
@@ -53,7 +52,7 @@ def measure(ctx: Context) -> Sequence[Measurement]:
     with ctx.stage("service"):
         done = ctx.tools.run(
             python_argv(MODULE), name="load", timeout=max(1.0, ctx.remaining() - _EXIT_SECONDS),
-            stdin=settings.text() + "\n", env=_environment(services),
+            stdin=settings.text() + "\n", env=environment(*(name for one in services for name in one.variables)),
         )  # fmt: skip
     records = read(done.stdout, cut=done.returncode != 0)
     if (error := refusal(records, done.returncode, done.stderr, "the load on the services")) is not None:
@@ -86,17 +85,11 @@ def preview(request: Request) -> list[str]:
     return [*lines, "; ".join(f"{one.method} {one.url}" for one in told.services)]
 
 
-def _environment(services: Sequence[plan.Service]) -> dict[str, str]:
-    """What of the environment the child alone may see: its tokens, and whom TLS may trust."""
-    names = {"SSL_CERT_FILE", "SSL_CERT_DIR", *(name for one in services for name in one.variables)}
-    return {name: os.environ[name] for name in sorted(names) if name in os.environ}
-
-
 def doctor(tools: Tools, request: Request) -> Sequence[Check]:
     """Are the packages there? Nothing is sent to anybody."""
     missing = [name for name in ("aiohttp", "jsonschema") if find_spec(name) is None]
     if missing:
-        return [Check("service", False, f"{', '.join(missing)} not installed: no service can be asked", _INSTALL)]
+        return [Check("service", False, f"{', '.join(missing)} not installed: no service can be asked", INSTALL)]
     return [Check("service", True, "aiohttp and jsonschema are there")]
 
 
