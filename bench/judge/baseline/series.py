@@ -175,10 +175,10 @@ def regressions(
         ).model_copy(update={"gate": gate})
         for gate, measurement in measured
     )
-    return (*found, *missing(run, profile, history, metrics))
+    return (*found, *missing(run, profile, history))
 
 
-def missing(run: Run, profile: Profile, history: History, metrics: Mapping[str, Metric]) -> Iterator[Regression]:
+def missing(run: Run, profile: Profile, history: History) -> Iterator[Regression]:
     """The series of required gates that were there night after night and are not in the run, which asked for them.
 
     All of them decide: it takes no statistics to say that seven devices are not eight.
