@@ -11,9 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from bench.judge.statistics import median_interval, t_quantile
-
-Interval = tuple[float, float]
+from bench.judge.statistics import Interval, median_interval, t_quantile
 
 #: Thirds of a window that differ by no more are flat: a burst credit of storage would show in the first of them.
 FLAT_RATIO = 0.03

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bench.judge.attribution import RATE
 from bench.model import Measurement, Run
 from bench.show.html.plots import Axis, Chart, Mark, Picture, Row, axis
 from bench.show.text import clean
@@ -11,7 +12,6 @@ from bench.units import human
 TOKENS = "inference_tokens_per_second"
 OFFERED = "inference_offered_requests_per_second"
 GOODPUT = "inference_goodput_ratio"
-RATE = "inference_samples_per_second"
 _SUPPLY = "storage_read_bytes_per_second"
 _MOST_BARS = 14
 #: A part that costs less is not worth a word.
