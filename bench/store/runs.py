@@ -27,10 +27,6 @@ from bench.store import atomic, documents
 from bench.store.errors import StoreError, UnusableRun, one_line, why
 from bench.store.evidence import is_run_name
 
-__all__ = ["Store", "StoreError", "UnusableRun", "document", "load"]
-
-load = documents.load
-
 _CONCLUSIONS = ("attribution", "verdicts")
 #: A run of the standard effort takes 30 to 100 kB; a folder that takes this takes the run.
 _CHECK_BYTES = 256 << 10
@@ -93,7 +89,7 @@ class Store:
         path, wanted = self.path_for(run), document(run)
         data = _encode(wanted)
         with atomic.opened(path.parent, alone=True) as fd:
-            stored = document(load(path, follow=False))
+            stored = document(documents.load(path, follow=False))
             if stored["verdicts"] or stored["attribution"]:
                 raise StoreError(one_line(f"{path}: is completed already; judge it again with: bench gate {run.id}"))
             changed = [key for key in wanted if key not in _CONCLUSIONS and wanted[key] != stored[key]]
@@ -139,7 +135,7 @@ class Store:
 
         Raises UnusableRun, with the nearest names if there is none.
         """
-        return load(self.locate(reference))
+        return documents.load(self.locate(reference))
 
     def locate(self, reference: str) -> Path:
         """The file that ``find`` reads: for what lies beside it. Raises UnusableRun."""
@@ -179,7 +175,7 @@ class Store:
 
     def _load_or_warn(self, path: Path) -> Run | None:
         try:
-            return load(path, follow=False)
+            return documents.load(path, follow=False)
         except UnusableRun as error:
             self._warn(f"left out: {error}")
             return None

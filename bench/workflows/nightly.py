@@ -34,10 +34,11 @@ from bench.measure.probe import Interrupted, ProbeError
 from bench.measure.tools import Signals
 from bench.model import Effort, Measurement, Request, Run
 from bench.store.baselines import Decisions, Pin, Reset, change, read
+from bench.store.documents import load
 from bench.store.errors import one_line
 from bench.store.history import Series, history_of
 from bench.store.index import Index
-from bench.store.runs import Store, load
+from bench.store.runs import Store
 from bench.units import series_name
 from bench.workflows.catalog import Catalog, load_catalog
 from bench.workflows.judging import concluded

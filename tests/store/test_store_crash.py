@@ -15,7 +15,9 @@ import pytest
 
 from bench.model import Node
 from bench.store import atomic as writing
-from bench.store.runs import Store, StoreError, load
+from bench.store.documents import load
+from bench.store.errors import StoreError
+from bench.store.runs import Store
 from tests.store.sample import judged, measured
 
 KILLS = 60

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 
 from bench.model import SCHEMA_VERSION, Run
 from bench.store import documents as reading
-from bench.store.runs import Store, StoreError, UnusableRun, load
+from bench.store.documents import load
+from bench.store.errors import StoreError, UnusableRun
+from bench.store.runs import Store
 from tests.store.sample import judged, measured
 
 DOCUMENT = judged(measured()).model_dump_json(by_alias=True)

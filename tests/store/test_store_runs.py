@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from bench.model import Node, Run
+from bench.store.documents import load
+from bench.store.errors import StoreError, UnusableRun
 from bench.store.index import Index
-from bench.store.runs import Store, StoreError, UnusableRun, folder_name, load, short_id, stem
+from bench.store.runs import Store, folder_name, short_id, stem
 from tests.store.sample import judged, measured
 
 NAME = "20261122T105103Z-3f2a9c1b77de"

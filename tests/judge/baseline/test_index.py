@@ -17,9 +17,10 @@ import pytest
 from bench.judge.baseline.prediction import Policy
 from bench.judge.baseline.series import key_of
 from bench.model import Measurement, Run
+from bench.store.documents import load
 from bench.store.history import prune, values_of
 from bench.store.index import Index, cache_file
-from bench.store.runs import Store, load
+from bench.store.runs import Store
 from tests.judge.baseline.make import LATENCY, P99, READ, SEQUENTIAL, Nights, document, measurement, store
 
 KILLS = 200

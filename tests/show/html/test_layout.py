@@ -11,7 +11,7 @@ import pytest
 from bench.model import Run
 from bench.show.html.page import Shown, render, render_fleet
 from bench.show.terminal.lineage import explain
-from bench.store.runs import load
+from bench.store.documents import load
 from tests.show import images
 from tests.show.html.layout import faults
 from tests.show.html.sample_fleet import fleet

@@ -16,7 +16,7 @@ from bench.show.export import FORMATS, render
 from bench.show.html.page import Shown
 from bench.show.html.page import render as render_page
 from bench.show.terminal.lineage import explain
-from bench.store.runs import load
+from bench.store.documents import load
 from tests.show.export.test_export_formats import export
 from tests.show.html.chromium import look
 
