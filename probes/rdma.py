@@ -14,7 +14,6 @@ from contextlib import suppress
 from bench.measure import budget
 from bench.measure.probe import Context, Failed, Probe, Unsupported
 from bench.model import Code, Effort, Measurement
-from probes.common.each import each
 from probes.common.metrics import Between, metrics, of_repeats
 from probes.peer.options import KEY_FILE
 
@@ -36,7 +35,7 @@ def measure(ctx: Context) -> Sequence[Measurement]:
         raise Unsupported(Code.NO_DEVICE, "this node has no InfiniBand or RoCE device")
     for tool in ("ib_write_bw", "ib_write_lat"):
         ctx.tools.require(tool)
-    return each(ctx, ctx.request.peers, lambda _, peer: _one(ctx, peer))
+    return ctx.each(ctx.request.peers, lambda _, peer: _one(ctx, peer))
 
 
 def _one(ctx: Context, peer: str) -> list[Measurement]:

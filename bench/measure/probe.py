@@ -262,6 +262,25 @@ class Context:
         if text not in self.warnings:
             self.warnings.append(text)
 
+    def each(
+        self, named: Sequence[str], measure: Callable[[int, str], Sequence[Measurement]], *, show: bool = False
+    ) -> list[Measurement]:
+        """What ``measure`` found of each. One that fails is a warning if another did not, else the first one's error.
+
+        ``show``: the warning begins with its name.
+        """
+        found: list[Measurement] = []
+        failures: list[ProbeError] = []
+        for number, name in enumerate(named):
+            try:
+                found += measure(number, name)
+            except ProbeError as error:
+                failures.append(error)
+                self.warn(f"{name}: {error.reason}" if show else error.reason)
+        if failures and not found:
+            raise failures[0]
+        return found
+
     def clock(self) -> float | None:
         """When the clock of the watchers began, by the machine's monotonic one: what is stamped by that can be laid
         beside what they saw. None where a recording does not say.

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from bench.measure import budget
 from bench.measure.probe import Check, Context, Option, Probe, ProbeError, Skipped, Tools
 from bench.model import Code, Measurement, Request, Source
-from probes.common.each import each
 from probes.common.metrics import Between, metrics
 from probes.data import plan
 
@@ -58,7 +57,7 @@ def measure(ctx: Context) -> Sequence[Measurement]:
     sets = ctx.option("data")
     if sets is None:
         raise Skipped(Code.NOT_ASKED_FOR, "no data set was named (--data DIR)")
-    return each(ctx, sets, lambda number, data: _survey(ctx, data, number, ctx.seconds / len(sets)))
+    return ctx.each(sets, lambda number, data: _survey(ctx, data, number, ctx.seconds / len(sets)))
 
 
 def _survey(ctx: Context, data: str, number: int, seconds: float) -> list[Measurement]:

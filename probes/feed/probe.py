@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 from bench.measure import budget
 from bench.measure.probe import Check, Context, Option, Probe, ProbeError, Tools
 from bench.model import Code, Effort, Measurement, Request
-from probes.common.each import each
 from probes.common.metrics import Between, metrics
 from probes.feed.plan import LOADERS, PATTERNS, Row, Spec, schedule
 
@@ -130,7 +129,7 @@ def measure(ctx: Context) -> Sequence[Measurement]:
             ctx.warn(text)
         return parsed.measurements
 
-    return each(ctx, ctx.request.storage, one, show=True)
+    return ctx.each(ctx.request.storage, one, show=True)
 
 
 def check(request: Request) -> None:

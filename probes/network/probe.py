@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from bench.measure import budget
 from bench.measure.probe import Check, Context, Failed, Option, Probe, ProbeError, Tools, python_argv
 from bench.model import Code, Measurement, Request
-from probes.common.each import each
 from probes.common.metrics import Between, metrics, of_counts
 from probes.network.plan import LOOPBACK_PLANS, PEER_PLANS, UDP_BITS_PER_SECOND, NetworkPlan, for_peers
 from probes.peer.options import KEY_FILE, MAX_RATE, bits
@@ -30,7 +29,7 @@ def measure(ctx: Context) -> Sequence[Measurement]:
     if not ctx.request.peers:
         return _loopback(ctx)
     plan = for_peers(ctx.effort, len(ctx.request.peers), ctx.remaining() - _SLACK_SECONDS)
-    return each(ctx, ctx.request.peers, lambda _, peer: measure_one(ctx, peer, {}, plan))
+    return ctx.each(ctx.request.peers, lambda _, peer: measure_one(ctx, peer, {}, plan))
 
 
 def _loopback(ctx: Context) -> list[Measurement]:
