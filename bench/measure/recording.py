@@ -17,11 +17,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from bench.measure import tools
-from bench.measure.jsonl import decoded
+from bench.measure.jsonl import record
 from bench.measure.probe import Call, Completed, Failed, Interrupted, Skipped, TimedOut, Tools, Unsupported
+from bench.measure.regular_files import read_regular
 from bench.measure.tools import Signals
 from bench.model import Code, Evidence
 
@@ -30,7 +30,7 @@ _SECRET = re.compile(
     r"(?i)((?:token|secret|password|passwd|api[-_]?key|psk|hmac)[^=\s]*=)\S+|(?<=//)[^/@\s]+:[^/@\s]+(?=@)"
 )
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
-_MAX_INDEX_BYTES = 64 << 20
+_MOST_BYTES = 256 << 20
 
 
 def redact(word: str) -> str:
@@ -130,40 +130,52 @@ def _environment(argv: Sequence[str]) -> Mapping[str, str]:
     return tools.python_environment() if tuple(argv[1:2]) == ("-m",) else {}
 
 
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A line of the index, as it is read again."""
+
+    probe: str
+    name: str
+    stdout: str
+    returncode: int
+    argv: tuple[str, ...] = ()
+    stderr: str = ""
+    seconds: float = 0.0
+    error: str | None = None
+
+
 class Recording:
     """What an evidence folder holds, by probe and name, in order. Raises Failed, one line, when it cannot be used."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, path = folder, folder / INDEX
-        self._calls: dict[tuple[str, str], deque[Mapping[str, Any]]] = defaultdict(deque)
-        try:
-            if path.stat().st_size > _MAX_INDEX_BYTES:
-                raise Failed(Code.REPLAY_UNUSABLE, f"{path} is larger than {_MAX_INDEX_BYTES >> 20} MiB")
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise Failed(Code.REPLAY_UNUSABLE, f"{path}: {error}; give the .raw folder of a stored run") from error
-        for number, line in enumerate(lines, 1):
-            entry = decoded(line) or {}
-            if not {"probe", "name", "stdout", "returncode"} <= entry.keys():
+        self._calls: dict[tuple[str, str], deque[_Call]] = defaultdict(deque)
+        for number, line in enumerate(_content(path).splitlines(), 1):
+            if (call := record(line, _Call)) is None:
                 raise Failed(Code.REPLAY_UNUSABLE, f"{path}:{number}: not a recorded call")
-            self._calls[str(entry["probe"]), str(entry["name"])].append(entry)
+            self._calls[call.probe, call.name].append(call)
 
     def next(self, probe: str, name: str) -> tuple[Completed, str | None]:
         if not (calls := self._calls[probe, name]):
             raise Skipped(Code.NOT_RECORDED, f"{self.folder.name} holds no further output {name!r} of this probe")
-        entry = calls.popleft()
-        file = self.folder / Path(str(entry["stdout"])).name
-        try:
-            text = file.read_text(encoding="utf-8", errors="replace")
-        except OSError as error:
-            raise Failed(Code.REPLAY_UNUSABLE, f"{file}: {error.strerror}") from error
-        argv, stderr = tuple(map(str, entry.get("argv", ()))), str(entry.get("stderr", ""))
-        done = Completed(argv, int(entry["returncode"]), text, stderr, float(entry.get("seconds", 0.0)))
-        return done, entry.get("error")
+        call = calls.popleft()
+        text = _content(self.folder / Path(call.stdout).name)
+        return Completed(call.argv, call.returncode, text, call.stderr, call.seconds), call.error
 
     def holds(self, probe: str) -> bool:
         """Is there recorded output of that probe that was not yet replayed (besides a watcher's samples)?"""
         return any(calls for (owner, _), calls in self._calls.items() if owner == probe)
+
+
+def _content(file: Path) -> str:
+    """Raises Failed, one line."""
+    try:
+        return read_regular(file, _MOST_BYTES).decode("utf-8", "replace")
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise Failed(Code.REPLAY_UNUSABLE, f"{file}: {why}; give the .raw folder of a stored run") from error
+    except ValueError as error:  # no regular file, too large, or no file's name
+        raise Failed(Code.REPLAY_UNUSABLE, f"{file}: {error}; give the .raw folder of a stored run") from error
 
 
 _ERRORS = {"TimedOut": TimedOut, "Failed": Failed, "Unsupported": Unsupported}
@@ -188,7 +200,7 @@ class ReplayTools(Tools):
             call.on_line(line)  # type: ignore[misc]
         if error:
             kind, _, reason = error.partition(": ")
-            raised = _ERRORS.get(kind, Failed).told(reason)
+            raised = _ERRORS.get(kind, Failed).told(reason or error)
             raised.completed = done
             raise raised
         return done

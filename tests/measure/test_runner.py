@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +165,49 @@ def test_a_spoilt_recording_is_one_line(tmp_path: Path, text: str) -> None:
     with pytest.raises(Failed, match="replay_unusable") as caught:
         Recording(folder)
     assert "\n" not in caught.value.reason
+
+
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def device(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+def edited(old: str, new: str) -> Callable[[Path], object]:
+    return lambda path: path.write_text(path.read_text().replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("file", "spoil", "said"),
+    [
+        ("0001-p-one.txt", pipe, "is no regular file"),
+        ("0001-p-one.txt", device, "is no regular file"),
+        ("tools.jsonl", pipe, "tools.jsonl: is no regular file"),
+        ("tools.jsonl", edited('"returncode": 0', '"returncode": "0"'), "tools.jsonl:1"),
+        ("tools.jsonl", edited('"argv": [', '"argv": 5, "x": ['), "tools.jsonl:1"),
+        ("tools.jsonl", edited('"error": null', '"error": "odd"'), "odd"),
+    ],
+)
+def test_raw_output_that_is_a_pipe_or_says_nonsense_is_one_line(
+    tmp_path: Path, file: str, spoil: Callable[[Path], object], said: str
+) -> None:
+    def runs(context: Context) -> Sequence[Measurement]:
+        context.tools.run(["true"], name="one", timeout=60)
+        return [measured(1)]
+
+    execute(plan(tmp_path, probe("p", runs)))
+    spoil(tmp_path / "r1.raw" / file)
+    try:
+        recording = Recording(tmp_path / "r1.raw")
+    except Failed as error:
+        assert said in error.reason and "\n" not in error.reason
+        return
+    (result,) = execute(plan(tmp_path / "second", probe("p", runs), replay=recording)).results
+    assert result.outcome == "failed" and result.reason and said in result.reason
 
 
 class Thermometer:
