@@ -50,8 +50,10 @@ def make_folder(folder: Path) -> None:
     """The folder and its parents, mode 0750 where new; each new one is made durable. Raises StoreError."""
     with _storing(folder):
         missing = [f for f in (folder, *folder.parents) if not f.exists()]
-        folder.mkdir(mode=0o750, parents=True, exist_ok=True)
-        for made in missing:
+        if not missing:
+            folder.mkdir(exist_ok=True)  # a file there is refused
+        for made in reversed(missing):  # ``parents=True`` would make them as open as the umask allows
+            made.mkdir(mode=0o750, exist_ok=True)
             fd = os.open(made.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 _sync(fd)

@@ -39,6 +39,16 @@ def test_a_run_lies_where_the_contract_says_and_comes_back_equal(tmp_path: Path)
     assert (document["schema"], document["schema_version"]) == ("aiready-bench/run", 1)
 
 
+def test_no_folder_of_the_store_is_open_to_others_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        path = store(tmp_path / "new" / "results").save(measured())
+    finally:
+        os.umask(before)
+    made = [folder for folder in path.parents if tmp_path in folder.parents]
+    assert len(made) == 4 and {stat.S_IMODE(folder.stat().st_mode) for folder in made} == {0o750}
+
+
 def test_the_start_is_written_in_utc_and_sorts_by_time() -> None:
     assert stem("2026-11-22T10:51:03+02:00", "a") == "20261122T085103Z-a"
     assert stem("2026-11-22T10:51:03", "a") == "20261122T105103Z-a"
