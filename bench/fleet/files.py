@@ -75,7 +75,7 @@ def entries(folder: Path) -> list[dict[str, Any]]:
         return []
     found = []
     for line in text.splitlines():
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             found.append(json.loads(line))
     return [entry for entry in found if isinstance(entry, dict)]
 

@@ -211,5 +211,6 @@ def test_a_torn_log_is_read_to_its_last_whole_line(tmp_path: Path) -> None:
     log = Log(tmp_path)
     log.write([{"phase": "sweep", "key": "n1", "host": "n1", "attempt": 1}])
     with (tmp_path / "log.jsonl").open("a") as file:
+        file.write("[" * 100_000 + "\n")
         file.write('{"phase": "sweep", "key": "n2", "ho')
     assert Log(tmp_path).started == {("sweep", "n1"): 1}

@@ -152,10 +152,10 @@ def trouble_of_pair(run: Run, hostname: str) -> str | None:
 def shared_in(folder: Path, hosts: Sequence[str]) -> list[SharedStorage]:
     """What one node alone, and each of all at once, read from the shared storage."""
     asked = read_object(folder / SHARED / "asked.json")
-    if not asked:
+    if not isinstance(named := asked.get("hosts"), list):
         return []
     alone, together = (_read_rates(folder / SHARED / kind, hosts) for kind in ("alone", "together"))
-    missing = tuple(host for host in asked.get("hosts", ()) if host in hosts and host not in together)
+    missing = tuple(host for host in named if host in hosts and host not in together)
     path = str(asked.get("path") or "?")[:4000]
     return [SharedStorage(path=path, alone=alone, together=together, missing=missing)]
 

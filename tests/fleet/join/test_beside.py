@@ -152,3 +152,11 @@ def test_without_such_ports_tcp_decides_as_before(tmp_path: Path) -> None:
     fleet = fleet_of(tmp_path, ports=0)
     assert fleet.decision is Decision.NO_GO
     assert failed(fleet, "n1").startswith("network_throughput_bytes_per_second: fail")
+
+
+@pytest.mark.parametrize("text", ['{"hosts": NaN}', '{"hosts": {"a": 1}}', '{"path": "/data"}', "[]"])
+def test_shared_storage_that_names_no_hosts_was_not_asked_for(tmp_path: Path, text: str) -> None:
+    lay(tmp_path / "nodes", run_of("n1"))
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared/asked.json").write_text(text)
+    assert join_folder(tmp_path, ["n1"], judgement()).shared == ()
