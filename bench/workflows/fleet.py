@@ -26,6 +26,7 @@ from bench.show.terminal.progress import fleet_listener
 from bench.store.errors import StoreError
 from bench.store.runs import Store
 from bench.workflows.catalog import declared, load_catalog, shipped_profiles
+from bench.workflows.request import check_accelerator, probe_names
 from bench.workflows.sessions import by_priors
 from bench.workflows.site import check_installation
 
@@ -136,11 +137,14 @@ def make_plan(asked: FleetOptions, transport: Transport) -> FleetPlan:
     env = checked_env(asked.node_env)
     hosts = transport.hosts(asked.limit)
     if not hosts:
-        raise UserError(f"{' '.join([kind, *where])}: names no host for {asked.limit!r}")
+        look = f"; look at it with: ansible-inventory --graph -i {where[0]}" if kind == ANSIBLE else ""
+        raise UserError(f"{' '.join([kind, *where])}: names no host for {asked.limit!r}{look}")
     if asked.effort not in BUDGET_SECONDS:
         raise UserError(f"--effort {asked.effort}: must be one of {', '.join(BUDGET_SECONDS)}")
     if asked.pairs not in ("auto", "all", "random", "none"):
         raise UserError(f"--pairs {asked.pairs}: must be auto, all, random or none")
+    probe_names(asked.probe, "--probe", declared())  # each node would refuse it
+    check_accelerator(asked.accelerator or "auto", "--accelerator")
     return FleetPlan(
         id=Store.new_id(),
         transport=kind,

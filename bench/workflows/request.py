@@ -66,14 +66,12 @@ def request_of(asked: RunOptions, site: Mapping[str, Any], catalog: Catalog) -> 
     if effort not in (efforts := [one.value for one in Effort]):
         raise UserError(f"{said_by(asked.effort, 'effort', site)} {effort}: must be one of {', '.join(efforts)}")
     accelerator = asked.accelerator or site.get("accelerator", "auto")
-    if not _ACCELERATOR.fullmatch(accelerator):
-        where = said_by(asked.accelerator, "accelerator", site)
-        raise UserError(f"{where} {accelerator}: must be auto, cuda, cpu or emulated[:NAME]")
+    check_accelerator(accelerator, said_by(asked.accelerator, "accelerator", site))
     wanted = asked.probe or site.get("probe", [])
     flags = {**asked.flags, "checks": asked.flags.get("checks") or site.get("checks")}
     given = probe_options(flags, asked.option, catalog) | _expected(asked.expect, site, catalog)
     given |= _services(asked.services, site, by_itself=not wanted or SERVICE in wanted)
-    named = _probe_names(wanted, said_by(asked.probe, "probe", site), catalog)
+    named = probe_names(wanted, said_by(asked.probe, "probe", site), catalog)
     names = _chosen(named, given, catalog, all_of_them=not wanted)
     names = [EXPECT] * (EXPECTATION in given) + [name for name in names if name != EXPECT]
     where, places = said_by(asked.storage, "storage", site), asked.storage or map(Path, site.get("storage", ["."]))
@@ -142,7 +140,14 @@ def _services(words: Sequence[str], site: Mapping[str, Any], by_itself: bool) ->
     return {SERVICE: told(found)}
 
 
-def _probe_names(wanted: Sequence[str], where: str, catalog: Catalog) -> list[str]:
+def check_accelerator(word: str, where: str) -> None:
+    """Raises UserError for what is no accelerator; ``where`` it was said."""
+    if not _ACCELERATOR.fullmatch(word):
+        raise UserError(f"{where} {word}: must be auto, cuda, cpu or emulated[:NAME]")
+
+
+def probe_names(wanted: Sequence[str], where: str, catalog: Catalog) -> list[str]:
+    """Those that were named, in the order of the catalog; all where none was. Raises UserError."""
     known = [probe.name for probe in catalog.probes]
     for name in wanted:
         if name not in known:
