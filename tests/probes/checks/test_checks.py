@@ -113,7 +113,7 @@ def test_each_mistake_has_its_line(old: str, new: str, line: str, tmp_path: Path
         ("check = 3", "c.toml:1: `check` must be written as [[check]] tables"),
         ("check = [3]", "c.toml:1: a check must be a table under [[check]]"),
         (GOOD.encode() + b"\xff", "c.toml:17: not UTF-8"),
-        (b"\xef\xbb\xbf" + GOOD.encode(), "c.toml:1: not TOML"),
+        (b"\xef\xbb\xbf" + GOOD.encode(), "c.toml:1: begins with a byte order mark"),
         ("a = " + "[" * 5000, "c.toml:1: nested too deeply"),
         ("a = " + "9" * 5000, "c.toml:1: not TOML: a number has too many digits"),
         ("#" * (1 << 20) + "\n" + GOOD, "c.toml: is larger than 1 MiB, which no file of checks is"),

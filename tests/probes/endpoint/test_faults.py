@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 FAULTS = [
     ("status 401", Code.UNAUTHORIZED, "without a key that is valid"),
     ("status 403", Code.UNAUTHORIZED, "without a key that is valid"),
-    ("status 404", Code.NOT_FOUND, "not found"),
+    ("status 404", Code.NOT_FOUND, "it is so"),
     ("status 429", Code.THROTTLED, "it is so"),
     ("status 500", Code.SERVER_ERROR, "it is so"),
     ("status 302", Code.REDIRECTED, "to http://127.0.0.1:9/elsewhere"),
