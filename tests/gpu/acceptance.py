@@ -300,7 +300,8 @@ def stored(out: Path) -> dict[str, Run]:
 
 def write(results: Mapping[str, Result], asked: argparse.Namespace, seconds: float) -> list[dict[str, Any]]:
     """The summary of what is known by now."""
-    found = Found(results, stored(asked.out))
+    runs = {name: run for name, run in stored(asked.out).items() if name in results}  # others are of an earlier check
+    found = Found(results, runs)
     for name in found.runs:
         results[name].figures["run"] = found.runs[name].id
     held = claims(found, asked.accelerator)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from bench.model import Decision, Status
-from tests.gpu.acceptance import CLAIMS, STEPS, Found, Result, claims, main
+from tests.gpu.acceptance import CLAIMS, STEPS, Found, Result, claims, main, write
 from tests.probes.gpu.conftest import PYTHONPATH, Fake, fake, new_driver
 from tests.show.terminal.sample import finding, measurement, talking_run, verdict
 
@@ -143,6 +144,16 @@ def test_on_a_healthy_card_every_claim_holds() -> None:
 def test_each_claim_can_fail(wrong: dict[str, Any], word: str) -> None:
     false = [text for text, holds in held(found(**wrong)).items() if holds is False]
     assert len(false) == 1 and word in false[0]
+
+
+def test_a_run_that_an_earlier_check_left_is_not_this_one_s(tmp_path: Path) -> None:
+    """A check that was killed left its folders, and the next one there ended at its first step by KeyError."""
+    left = tmp_path / "standard.r" / "runs" / "node1"
+    left.mkdir(parents=True)
+    (left / "r1.json").write_text(talking_run().model_dump_json())
+    results = {"driver": Result("driver", "ok")}
+    made = write(results, argparse.Namespace(out=tmp_path, accelerator="cuda"), 1.0)
+    assert {claim["holds"] for claim in made} == {None} and results["driver"].figures == {}
 
 
 def test_a_claim_without_its_figure_is_not_shown() -> None:
