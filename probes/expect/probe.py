@@ -47,8 +47,8 @@ def doctor(tools: Tools, request: Request) -> Sequence[Check]:
         found = taken(tools)
     except ProbeError as error:
         return [Check("parts", False, error.reason, error.remedy)]
-    cards = f"{len(found.gpus)} GPUs" if found.gpus is not None else "no GPU that answers"
-    return [Check("parts", True, f"{cards}, {len(found.ports)} ports that are up")]
+    cards = "no GPU that answers" if found.gpus is None else f"{len(found.gpus)} GPU{'s' * (len(found.gpus) != 1)}"
+    return [Check("parts", True, f"{cards}, {len(found.ports)} port{'s' * (len(found.ports) != 1)} up")]
 
 
 PROBE = Probe(
