@@ -56,6 +56,8 @@ class _Steps:
         for probe, gates in self._by_owner(f for f in undecided if code_of(f.reason) is not Code.INVALID):
             yield self.again([probe], Effort.THOROUGH, f"decides {_list(gates)}, by more samples")
         for probe, gates in self._by_owner(f for f in undecided if code_of(f.reason) is Code.INVALID):
+            if self.probes[probe].once and self.probes[probe].guards_itself:
+                continue  # no busy node is why, and it would say the same again
             yield self.again([probe], effort, f"measures {_list(gates)} on a quiet node", "--wait-quiet 10m")
         yield from self._left_out([f for f in asked if f.status is Status.NO_DATA and not self.absent.needs(f)])
         yield from self._absent_hardware({self.absent.needs(f) for f in asked if f.status is Status.NO_DATA})

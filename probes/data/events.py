@@ -15,7 +15,8 @@ NONE = "none"
 @dataclass(frozen=True, slots=True)
 class Found:
     """The data set as it lies there. ``other``: files by suffix that no decoder is known for. ``exact``: ``samples``
-    was counted, else estimated. ``unlisted``: folders whose content could not be listed; ``linked``: links to folders.
+    was counted, else estimated. ``unlisted``: folders whose content could not be listed; ``linked``: links to folders;
+    ``unseen``: bytes of the other files.
     """
 
     files: int
@@ -26,6 +27,7 @@ class Found:
     other: dict[str, int]
     unlisted: int = 0
     linked: int = 0
+    unseen: int = 0
 
 
 @dataclass(frozen=True, slots=True)

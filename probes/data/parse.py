@@ -33,7 +33,7 @@ def parse(events: Sequence[Event], data: str) -> list[Measurement]:
     samples, ended = _of(events, Drawn), _of(events, Ended)
     if not samples or not ended:
         raise Failed(Code.TOOL_OUTPUT, f"{data}: the survey did not come to its end")
-    found = [*_shares(samples, ended[0], labels), *_rates(_of(events, Look), labels)]
+    found = [*_shares(samples, ended[0], events, labels), *_rates(_of(events, Look), labels)]
     found += [*_decoding(samples, ended[0], labels), *_faults(samples, labels)]
     found += [exact(IDENTITY, 1.0, 1, {**labels, **asdict(one)}) for one in _of(events, Identity)]
     for one in _of(events, Found):
@@ -53,15 +53,28 @@ def _of(events: Sequence[Event], kind: type[E]) -> list[E]:
     return [event for event in events if isinstance(event, kind)]
 
 
-def _shares(samples: Sequence[Drawn], ended: Ended, labels: dict[str, str]) -> Iterator[Measurement]:
+def _unseen(events: Sequence[Event]) -> str | None:
+    """Why the shares are not those of the set: most of its bytes were not looked at. A few other files do no harm."""
+    most = any(found.unseen > found.bytes for found in _of(events, Found))
+    return "most of its bytes are in files that no decoder is known for" if most else None
+
+
+def _shares(
+    samples: Sequence[Drawn], ended: Ended, events: Sequence[Event], labels: dict[str, str]
+) -> Iterator[Measurement]:
     """With the interval at which the drawing stopped; a set that was looked at as a whole has no doubt."""
-    n, looks = len(samples), Looks(ended.most)
-    for metric, k in (
-        ("data_valid_ratio", sum(sample.fault is None for sample in samples)),
-        ("data_documented_ratio", sum(sample.undocumented is None for sample in samples)),
+    n, looks, unseen = len(samples), Looks(ended.most), _unseen(events)
+    described = any(one.standard for one in _of(events, Described))
+    for metric, k, invalid in (
+        ("data_valid_ratio", sum(sample.fault is None for sample in samples), unseen),
+        (
+            "data_documented_ratio",
+            sum(sample.undocumented is None for sample in samples),
+            unseen if described else None,
+        ),
     ):
         interval = None if ended.why == "whole" else looks.interval(k, n)
-        yield figure(metric, k / n, labels, interval, n)
+        yield figure(metric, k / n, labels, interval, n, invalid=invalid)
 
 
 def _rates(looks: Sequence[Look], labels: dict[str, str]) -> Iterator[Measurement]:

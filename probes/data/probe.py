@@ -9,6 +9,7 @@ data set, or takes one, sees which samples would stop or spoil a training run, a
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Sequence
 
 from bench.measure import budget
@@ -98,8 +99,11 @@ def _audit_rules(ctx: Context) -> str | None:
 def changed(tools: Tools, then: Sequence[Measurement], data: str) -> str | None:
     """What of a data set is not as a run measured it; None where all is. Raises ProbeError."""
     from probes.data.events import read
+    from probes.data.parse import IDENTITY
     from probes.data.parse import changed as compared
 
+    known = (m.labels["data"] for m in then if m.metric == IDENTITY)
+    data = next((one for one in known if os.path.realpath(one) == os.path.realpath(data)), data)
     done = tools.python(MODULE, data, "--identify", name="identify", timeout=_IDENTIFY_SECONDS)
     return compared(then, read(done.stdout, cut=done.returncode != 0), data)
 

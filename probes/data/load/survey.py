@@ -290,6 +290,7 @@ def survey(root: Path, manifest: Path | None, asked: argparse.Namespace) -> None
     began, draw = time.monotonic(), random.Random(asked.seed)
     description = described(root, manifest)
     files, other, modes, left = [], Counter[str](), 0, Left()
+    passed: dict[tuple[int, int], int] = {}
     for path, state in found(root, left):
         if beside(path):
             continue
@@ -299,6 +300,7 @@ def survey(root: Path, manifest: Path | None, asked: argparse.Namespace) -> None
             files.append(file)
         else:
             other[file.suffix or "no suffix"] += 1
+            passed[state.st_dev, state.st_ino] = size
     if not files:
         more = f", and {left.linked} folders behind links, which are not followed" if left.linked else ""
         say(Refused("empty", f"no file of a known format in it ({', '.join(sorted(FORMATS))}){more}"))
@@ -310,7 +312,7 @@ def survey(root: Path, manifest: Path | None, asked: argparse.Namespace) -> None
         exact, total = all(file.exact for file in files), sum(file.samples for file in files)
         size = sum(file.size for file in files)
         kinds = Counter(file.suffix for file in files)
-        left_out = left.unlisted, left.linked
+        left_out = left.unlisted, left.linked, unseen(root, files, passed, size)
         say(Found(len(files), size, total, exact, dict(kinds), dict(other.most_common(50)), *left_out))
         declared = {file.path: file.table.sha256 for file in files if file.table and file.table.sha256}
         drawing = Drawing(root, worker, declared | sums(root), asked.checksum_bytes, began)
@@ -319,6 +321,16 @@ def survey(root: Path, manifest: Path | None, asked: argparse.Namespace) -> None
         say(Ended(why, asked.most, len(drawing.unchecked), usable_cores(), began))
     finally:
         worker.close()
+
+
+def unseen(root: Path, files: Sequence[File], passed: dict[tuple[int, int], int], size: int) -> int:
+    """Bytes of files that no decoder is known for, and that no link of a known name leads to, as in a cache."""
+    if sum(passed.values()) > size:
+        for file in files:
+            with suppress(OSError):
+                state = os.stat(root / file.path)
+                passed.pop((state.st_dev, state.st_ino), None)
+    return sum(passed.values())
 
 
 def _drawn(

@@ -47,7 +47,9 @@ def test_a_data_set_is_judged_where_it_was_named_and_known_again(tmp_path: Path)
 
     gate = ("gate", "--results", results, "--profile", "data", "--quiet")
     assert bench(*gate).returncode == 0
-    assert bench(*gate, "--data", data).returncode == 0
+    (tmp_path / "link").symlink_to(data)
+    for spelled in (data, tmp_path / "link", tmp_path / "results" / ".." / "my data"):
+        assert bench(*gate, "--data", spelled).returncode == 0
     (data / "all.csv").write_text((data / "all.csv").read_text().replace("text", "test", 1))
     changed = bench(*gate, "--data", data)
     assert changed.returncode == 3 and "what is in its files" in changed.stderr
@@ -158,3 +160,22 @@ def test_faults_are_all_counted_and_a_hundred_are_named() -> None:
     share = next(m for m in found if m.metric == "data_valid_ratio")
     assert share.value == 0.5 and share.interval[0] < 0.45 and share.interval[1] > 0.55
     assert json.dumps([m.model_dump() for m in found])
+
+
+@pytest.mark.slow
+def test_a_set_that_is_mostly_of_other_formats_is_not_known(tmp_path: Path) -> None:
+    """Two sound lines beside fifty archives that nothing here reads were 100 % valid, and GO."""
+    data = tmp_path / "data"
+    sets.make("lines", data, 40, 0)
+    words = ("run", "--probe", "data", "--effort", "quick", "--accelerator", "cpu", "--no-quiet-check", "--results",
+             tmp_path / "results", "--data", data, "--profile", "data")  # fmt: skip
+    (data / "few.bin").write_bytes(bytes(100))
+    assert bench(*words).returncode == 0
+    (tmp_path / "blob").write_bytes(bytes(1 << 20))
+    (data / "most.mp4").symlink_to(tmp_path / "blob")
+    done = bench(*words)
+    assert done.returncode == 3 and "--wait-quiet" not in done.stdout, done.stdout
+    explained = bench("explain", "data_valid_ratio", "--results", tmp_path / "results").stdout
+    assert "most of its bytes are in files that no decoder is known for" in " ".join(explained.split())
+    (data / "as-line.jsonl").symlink_to(tmp_path / "blob")
+    assert bench(*words).returncode == 0, "the same bytes under a name that is known: looked at, one broken of 41"
