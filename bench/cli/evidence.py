@@ -64,6 +64,9 @@ def verify(
         Path, Option("--allowed-signers", metavar="FILE", help="Who may sign: ssh-keygen's ALLOWED SIGNERS format.")
     ],
     run: Evidence = None,
+    revoked: Annotated[
+        File, Option(metavar="FILE", help="Keys that no longer count: public keys, or a list of ssh-keygen -k.")
+    ] = None,
     signer: Annotated[Word, Option(help="Only this one of them may have signed.")] = None,
     nonce: Annotated[Word, Option(help="The word that had to be signed.")] = None,
     max_age: Annotated[Word, Option(help="Evidence older than this, 26h say, does not hold.")] = None,
@@ -88,7 +91,11 @@ def verify(
 
     if not allowed_signers.is_file():
         raise UserError(f"--allowed-signers {allowed_signers}: no such file; docs/evidence.md shows how to write it")
-    wanted = evidence.Wanted(allowed_signers, profile or [], signer, nonce, age(max_age), go=only_go, here=this_node)
+    if revoked and not revoked.is_file():
+        raise UserError(f"--revoked {revoked}: no such file; leave it out if no key was revoked")
+    wanted = evidence.Wanted(
+        allowed_signers, profile or [], signer, nonce, age(max_age), go=only_go, here=this_node, revoked=revoked
+    )
     found = evidence.verify(evidence.place(open_store(results), run), wanted)
     if json:
         says = found.says.model_dump(mode="json", exclude={"spreads"}) if found.says else None

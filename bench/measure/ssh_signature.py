@@ -33,8 +33,12 @@ def sign(key: Path, text: str, signals: Signals | None = None) -> bytes:
     return done.stdout.encode()
 
 
-def signer(text: str, signature: bytes, allowed: Path, wanted: str | None = None) -> tuple[str | None, str]:
+def signer(
+    text: str, signature: bytes, allowed: Path, wanted: str | None = None, revoked: Path | None = None
+) -> tuple[str | None, str]:
     """Who of the allowed signers signed the text, or None and why nobody did. ``wanted``: only this one counts.
+
+    ``revoked``: keys and certificates that do not count, whoever allows them.
 
     Raises UserError where that cannot be found out.
     """
@@ -46,6 +50,7 @@ def signer(text: str, signature: bytes, allowed: Path, wanted: str | None = None
         why = _why(found) or f"its signer is not in {allowed}"
         for name in names if found.returncode == 0 else ():
             words = ["verify", "-f", str(allowed), "-I", name, "-n", NAMESPACE, "-s", file.name]
+            words += ["-r", str(revoked)] if revoked else []
             done = _ssh_keygen(words, text, _VERIFY_SECONDS)
             if done.returncode == 0:
                 return name, ""

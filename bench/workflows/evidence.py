@@ -57,7 +57,7 @@ class Wanted:
     """What whoever verifies asks for. ``profile``: names or files; each of them must have been judged.
 
     ``signer``: only this one; ``nonce``: the word that was to be signed; ``max_age``: seconds; ``go``: nothing but GO;
-    ``here``: measured on this machine.
+    ``here``: measured on this machine; ``revoked``: keys that no longer count.
     """
 
     allowed: Path
@@ -67,6 +67,7 @@ class Wanted:
     max_age: float | None = None
     go: bool = False
     here: bool = False
+    revoked: Path | None = None
 
 
 @dataclass(slots=True)
@@ -153,12 +154,15 @@ def verify(path: Path, wanted: Wanted) -> Checked:
     try:
         data, signature = files.read(path)
         text = data.decode("ascii")
-    except (NotReadable, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        found.problems.append("statement: is not one of a run of ours: it is not ASCII")
+        return found
+    except NotReadable as error:
         found.problems.append(
             f"statement: {error}" + ("; sign it with: bench sign" if "not there" in str(error) else "")
         )
         return found
-    found.signer, why = ssh_signature.signer(text, signature, wanted.allowed, wanted.signer)
+    found.signer, why = ssh_signature.signer(text, signature, wanted.allowed, wanted.signer, wanted.revoked)
     if found.signer is None:
         found.problems.append(f"signature: {why}")
     try:

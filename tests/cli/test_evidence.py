@@ -323,6 +323,11 @@ def _for_another_purpose(place: Place) -> str:
     return "signature: allowed:1: key is not permitted for use in signature namespace"
 
 
+def _not_text(place: Place) -> str:
+    place.statement.write_bytes(b"\xff\xfe")
+    return "statement: is not one of a run of ours: it is not ASCII"
+
+
 def _not_json(place: Place) -> str:
     place.statement.write_text("[]\n")
     text = place.statement.read_text()
@@ -420,7 +425,7 @@ def _endless_statement(place: Place) -> str:
 CHEATS = [
     _flip_run, _flip_raw, _flip_index, _flip_profile, _flip_statement, _no_signature, _no_statement, _remove_raw,
     _add_raw, _add_folder_behind_a_link, _link_raw, _pipe_raw, _huge_raw, _stranger, _for_git, _expired,
-    _for_another_purpose, _not_json, _verdict_signed_again, _finding_signed_again, _figure_signed_again,
+    _for_another_purpose, _not_json, _not_text, _verdict_signed_again, _finding_signed_again, _figure_signed_again,
     _statement_signed_again, _node_signed_again, _raw_removed_and_signed_again, _not_yet,
     _pipe_in_place_of_the_signature, _endless_statement,
 ]  # fmt: skip
@@ -657,6 +662,20 @@ def test_the_statement_of_another_run_does_not_hold(place: Place) -> None:
         shutil.copy(file, other.with_name(file.name.replace(place.run.stem, other.stem)))
     found = place.bench("verify", other, "--allowed-signers", "allowed", "--profile", "site.toml")
     assert found.status == 1 and f"{other.name}: was added after it was signed" in found.text()
+
+
+def test_a_key_that_was_revoked_signs_nothing(place: Place) -> None:
+    """Of a certificate too: the line of its CA stands for every other node."""
+    shutil.copy(place.folder / "key.pub", place.folder / "revoked")
+    assert place.refused("--revoked", "revoked").startswith("signature: ")
+    shutil.copy(place.folder / "other.pub", place.folder / "revoked")
+    assert place.verify("--revoked", "revoked").status == 0
+    ssh_keygen("-q", "-k", "-f", place.folder / "krl", place.folder / "key.pub")
+    assert place.refused("--revoked", "krl").startswith("signature: ")
+    missing = place.verify("--revoked", "none")
+    assert missing.status == 2 and "--revoked" in missing.err, (
+        "what is not there revokes nothing, and is not passed over"
+    )
 
 
 @pytest.mark.parametrize("what", ["pipe", "folder"])
