@@ -54,7 +54,7 @@ def signer(
             done = _ssh_keygen(words, text, _VERIFY_SECONDS)
             if done.returncode == 0:
                 return name, ""
-            why = _why(done) or f"it is not signed by {name}"
+            why = _why(done) or f"it is not signed by {name}" + (f", or {revoked} revokes its key" if revoked else "")
     return None, why
 
 
