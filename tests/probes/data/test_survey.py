@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import hashlib
 import io
 import json
 import os
 import pwd
+import random
 import resource
 import shutil
 import struct
@@ -25,6 +27,7 @@ import pytest
 
 from bench.measure.procfs import usable_cores
 from probes.common.looks import Looks
+from probes.data.description import Field, Table
 from probes.data.events import NONE, Access, Described, Drawn, Ended, Event, Found, Identity, Look, Refused, read
 from probes.data.load import formats as formats_module
 from probes.data.load import survey as survey_module
@@ -231,6 +234,28 @@ def test_records_over_several_lines_are_found_from_any_place_of_a_large_file(tmp
         found = {sample.fault for sample in samples if sample.fault}
         assert found == ({"schema: its field 'id' is no integer"} if faulty else set())
         assert len(samples) >= 128 and sum(bool(s.fault) for s in samples) <= 0.2 * len(samples)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_python_writes_is_read_from_any_place(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each record has its number in front, so one that was cut elsewhere shows."""
+    draw = random.Random(seed)
+    monkeypatch.setattr(formats_module, "_INDEXED_BYTES", 2000)
+    letters, share = draw.choice(["ab ,\n", 'a",\n ', "words of\n", 'é;"\n,']), draw.choice([0.02, 0.3, 1.0])
+    quoting, end = draw.choice([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]), draw.choice(["\n", "\r\n"])
+    columns = [f"c{n}" for n in range(draw.randint(1, 5))]
+
+    def text() -> str:
+        return "".join(draw.choices(letters, k=draw.choice([3, 30, 200]))) if draw.random() < share else "plain"
+
+    with (tmp_path / "all.csv").open("w", newline="") as file:
+        writer = csv.writer(file, quoting=quoting, lineterminator=end)
+        writer.writerows([["id", *columns], *([n, *(text() for _ in columns)] for n in range(400))])
+    table = Table(("all.csv",), {"id": Field("integer", required=True)})
+    shard = formats_module.opened(tmp_path / "all.csv", table)
+    assert not shard.exact and not [one.fault for one in (shard.read(draw.random()) for _ in range(200)) if one.fault]
 
 
 def test_a_quote_within_a_field_is_a_letter(tmp_path: Path) -> None:
