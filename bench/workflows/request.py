@@ -78,7 +78,7 @@ def request_of(asked: RunOptions, site: Mapping[str, Any], catalog: Catalog) -> 
     storage = [_directory(path, where) for path in places]
     peers = asked.peer or site.get("peer", [])
     for peer in peers:
-        if not _PEER.fullmatch(peer):
+        if not (found := _PEER.fullmatch(peer)) or not 0 < int((found[2] or ":1")[1:]) < 1 << 16:
             where = said_by(asked.peer, "peer", site)
             raise UserError(f"{where} {peer}: must be HOST or HOST:PORT ([ADDRESS]:PORT for IPv6)")
     own = {"confirms": asked.confirms} if asked.confirms else {}

@@ -39,6 +39,7 @@ def one_line_of(capsys: pytest.CaptureFixture[str]) -> str:
         ('accelerator = "tpu"', ": accelerator tpu: must be auto"),
         ('storage = ["nowhere"]', ": storage nowhere: is not a directory"),
         ('peer = ["a b"]', ": peer a b: must be HOST"),
+        ('peer = ["a:65536"]', ": peer a:65536: must be HOST"),
         ('probe = ["storag"]', ": probe storag: no such probe"),
         ('profile = ["nix"]', ": profile 'nix': no such file"),
         ("[expect]\nx = " + DEEP, "nested too deeply"),
