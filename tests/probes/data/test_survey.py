@@ -21,7 +21,7 @@ import time
 import zlib
 from collections import Counter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import pytest
 
@@ -244,7 +244,8 @@ def test_whatever_python_writes_is_read_from_any_place(
     draw = random.Random(seed)
     monkeypatch.setattr(formats_module, "_INDEXED_BYTES", 2000)
     letters, share = draw.choice(["ab ,\n", 'a",\n ', "words of\n", 'é;"\n,']), draw.choice([0.02, 0.3, 1.0])
-    quoting, end = draw.choice([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]), draw.choice(["\n", "\r\n"])
+    quoting: Literal[0, 1] = draw.choice([csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+    end = draw.choice(["\n", "\r\n"])
     columns = [f"c{n}" for n in range(draw.randint(1, 5))]
 
     def text() -> str:
