@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from bench.errors import UserError
+from bench.errors import UserError, printable
 
 _WANTED = {
     "string_type": "a string in quotes",
@@ -34,8 +34,9 @@ class TomlError(UserError):
     """A file that cannot be used. ``mistakes`` has one line for each, ``FILE:LINE: what is wrong``."""
 
     def __init__(self, mistakes: tuple[str, ...]) -> None:
-        super().__init__("\n".join(mistakes))
-        self.mistakes = mistakes
+        self.mistakes = tuple(map(printable, mistakes))
+        super().__init__("")
+        self.args = ("\n".join(self.mistakes),)  # each on its line
 
 
 class StrictTable(BaseModel):
