@@ -121,10 +121,11 @@ def nights_of(
 
 def _split(
     runs: Sequence[StoredRun], values: Mapping[str, float], now: Circumstances, scope: Scope, key: Key
-) -> tuple[dict[str, float], dict[str, float], str]:
-    """The values of the epoch that ``now`` is of, those of the epoch before, and what changed since that, in words.
+) -> tuple[dict[str, float], tuple[dict[str, float], ...], str]:
+    """The values of the epoch that ``now`` is of, those of the epochs before, and what changed since the last of them,
+    in words.
 
-    The epoch before is the newest that has nights enough to compare with; if none has, all earlier nights together.
+    The epochs before are those that have nights enough to compare with; if none has, all earlier nights together.
     """
     own: dict[str, float] = {}
     others: list[StoredRun] = []
@@ -136,21 +137,23 @@ def _split(
             others.append(stored)
         else:
             own[stored.run] = values[stored.run]
-    before = _newest_epoch(others, scope, key) or others
-    if before and before[-1].within:
-        words = changed(before[-1].within, now, scope, key[1])
-    return own, {stored.run: values[stored.run] for stored in before}, "; ".join(words[:_MOST_WORDS])
+    before = _epochs(others, scope, key) or ([others] if others else [])
+    if before and (last := before[-1][-1].within):
+        words = changed(last, now, scope, key[1])
+    epochs = tuple({stored.run: values[stored.run] for stored in epoch} for epoch in before)
+    return own, epochs, "; ".join(words[:_MOST_WORDS])
 
 
-def _newest_epoch(runs: Sequence[StoredRun], scope: Scope, key: Key) -> Sequence[StoredRun]:
-    """The runs of the newest epoch of the series that has nights enough to compare with; none where none has."""
+def _epochs(runs: Sequence[StoredRun], scope: Scope, key: Key) -> list[Sequence[StoredRun]]:
+    """The runs of each epoch of the series that has nights enough to compare with, the one that ended last at last."""
+    found: list[Sequence[StoredRun]] = []
     while runs and (newest := runs[-1].within):
         alike = [one for one in runs if one.within and not changed(one.within, newest, scope, key[1])]
         if len(by_night(one for one in alike if one.sound)) >= Policy().fewest:
-            return alike
+            found.append(alike)
         known = {one.run for one in alike}
         runs = [one for one in runs if one.run not in known]
-    return ()
+    return found[::-1]
 
 
 def _on_terms(series: Series, key: Key, host: str, runs: Sequence[StoredRun], now: Circumstances) -> list[float]:

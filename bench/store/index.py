@@ -144,16 +144,19 @@ class Index(AbstractContextManager["Index"]):
         return (found[0], found[1], found[2]) if found else None
 
     def runs(self, host: str, since: float, until: float, limit: int) -> list[StoredRun]:
-        """The newest ``limit`` runs of a node with ``since`` < start <= ``until``, oldest first."""
+        """The newest ``limit`` runs of a node with ``since`` < start <= ``until``, oldest first; of copies one."""
         query = (
             "SELECT id, at, sound, confirms, decisions, within FROM runs WHERE host=? AND at>? AND at<=? "
             "ORDER BY at DESC, path DESC LIMIT ?"
         )
         rows = self.db.execute(query, (host, since, until, limit)).fetchall()
-        return [
-            StoredRun(run, at, bool(sound), confirms, tuple(map(tuple, json.loads(decisions))), self._within(within))
+        found = {
+            run: StoredRun(
+                run, at, bool(sound), confirms, tuple(map(tuple, json.loads(decisions))), self._within(within)
+            )
             for run, at, sound, confirms, decisions, within in reversed(rows)
-        ]
+        }
+        return list(found.values())
 
     def series(self, metric: str) -> list[tuple[int, dict[str, str]]]:
         """Every series of a metric in the index, with all labels that its figures had: (number, labels)."""

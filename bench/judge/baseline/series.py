@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, takewhile, zip_longest
@@ -65,15 +65,15 @@ class History:
     """What the store knows that matters for one run: the node's runs, oldest first, and their values.
 
     ``runs`` holds the run itself and what came within `SAME_NIGHT_SECONDS` of it too. ``values[key]`` maps the id of a
-    run of the series' epoch to the series' value; an invalid measurement is not in it. ``before[key]``: the same of the
-    epoch before, ``opened[key]``: what changed between the two, in words. ``siblings[key]`` has the nights of each
-    other node, ``pinned[key]`` the acceptance nights. ``asked[key]``, of a series that the run has
+    run of the series' epoch to the series' value; an invalid measurement is not in it. ``before[key]``: the same of
+    each epoch before, the last at last, ``opened[key]``: what changed since that, in words. ``siblings[key]`` has the
+    nights of each other node, ``pinned[key]`` the acceptance nights. ``asked[key]``, of a series that the run has
     not: the earlier runs that asked for it as this one does, each with its value, None where it has none.
     """
 
     runs: tuple[StoredRun, ...] = ()
     values: Mapping[Key, Mapping[str, float]] = field(default_factory=dict)
-    before: Mapping[Key, Mapping[str, float]] = field(default_factory=dict)
+    before: Mapping[Key, Sequence[Mapping[str, float]]] = field(default_factory=dict)
     opened: Mapping[Key, str] = field(default_factory=dict)
     siblings: Mapping[Key, Sequence[Sequence[float]]] = field(default_factory=dict)
     pinned: Mapping[Key, Sequence[float]] = field(default_factory=dict)
@@ -232,8 +232,8 @@ def judge_series(
 ) -> Regression:
     """One measurement of the run against the nights of its series, and against what is asked of it."""
     key = key_of(measurement, metric)
-    values, before = {**history.values.get(key, {}), run.id: measurement.value}, history.before.get(key, {})
-    scale = scale_of(metric, [*values.values(), *before.values()])
+    values, before = {**history.values.get(key, {}), run.id: measurement.value}, history.before.get(key, ())
+    scale = scale_of(metric, [*values.values(), *chain.from_iterable(epoch.values() for epoch in before)])
     siblings = [[scale.of(v) for v in nights if _fits(v, scale)] for nights in history.siblings.get(key, ())]
     prior = prior_of(siblings, scale.floor(policy.scale_floor), policy.fewest)
     own, tonight = _tonight(run, history, values, scale)
@@ -242,8 +242,8 @@ def judge_series(
     call = track.judge(tonight)
     found = _regression(measurement, call, scale, history.opened.get(key, ""))
     if before and call.state not in _BAD:
-        older = Track(policy, scale, prior)
-        ended = _Nights(history.runs, before, profile, scale).teach(older, own)
+        epochs = [_Nights(history.runs, epoch, profile, scale) for epoch in before]
+        older, ended = _taught(epochs, own, lambda: Track(policy, scale, prior))
         worse = older.judge(tonight)
         if worse.state in _BAD and (call.state is SeriesState.WARMING or ended is SeriesState.REGRESSED):
             told = _regression(measurement, worse, scale, "")
@@ -253,6 +253,21 @@ def judge_series(
 
 
 _BAD = (SeriesState.SUSPECT, SeriesState.REGRESSED)
+
+
+def _taught(epochs: Sequence[_Nights], own: str, fresh: Callable[[], Track]) -> tuple[Track, SeriesState | None]:
+    """What tonight is compared with of the epochs before, and what the last night of them was.
+
+    It is the last epoch by itself, unless an earlier one ended regressed and no good night came since: however often
+    the node changed, bad nights are not normal for that.
+    """
+    older, ended = fresh(), None
+    for epoch in epochs:
+        alone = fresh()
+        state = epoch.teach(alone, own)
+        if ended is not SeriesState.REGRESSED or epoch.teach(older, own) is not SeriesState.REGRESSED:
+            older, ended = alone, state
+    return older, ended
 
 
 def _worse_than_before(

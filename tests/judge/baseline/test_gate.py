@@ -87,6 +87,18 @@ def test_suspect_then_regressed_then_well_again(bench: Bench) -> None:
     assert bench.gate(third)[:2] == (0, "GO")
 
 
+def test_a_copy_of_a_run_is_no_second_measurement(bench: Bench) -> None:
+    """A file that was kept beside the original confirmed it: REGRESSED, "in two separate measurements" of one."""
+    nights = Nights(bench.root)
+    nights.add_many(14)
+    bad = nights.add(read=0.75)
+    path = store(bench.root, bad)
+    for name in ("20260101T000000Z-copy.json", f"{path.stem} copy.json"):
+        path.with_name(name).write_bytes(path.read_bytes())
+    status, decision, found = bench.gate(bad)
+    assert (status, decision, found[READ]["status"], found[READ]["nights"]) == (3, "INCONCLUSIVE", "suspect", 14)
+
+
 @pytest.mark.slow
 def test_what_nobody_mends_is_regressed_every_night_until_a_reset(bench: Bench) -> None:
     """Was warming from night 86 on, and well from night 93."""

@@ -218,6 +218,24 @@ def test_a_change_does_not_heal_a_regression(node: Node) -> None:
     assert node.entries(node.night(facts={"kernel": "6.1.9"}))[0] == "GO"
 
 
+def test_nor_does_a_second_change(node: Node) -> None:
+    """A regression that outlived a kernel by twenty nights was what is normal for the next one: GO."""
+    node.nights(30)
+    node.nights(3, tcp=0.59)
+    node.nights(20, facts={"kernel": "6.1.9"}, tcp=0.59)
+    decision, found = node.entries(node.night(facts={"kernel": "6.1.10"}, tcp=0.59))
+    assert (decision, found["network send"]["status"]) == ("INCONCLUSIVE", "suspect")
+    assert "worse than the 30 nights before kernel: 6.1.9 -> 6.1.10, regressed then" in found["network send"]["reason"]
+    assert node.entries(node.night(facts={"kernel": "6.1.10"}))[0] == "GO"
+
+
+def test_a_change_that_was_learnt_stays_so_at_the_next(node: Node) -> None:
+    """A sound node that a kernel made slower is not held against the nights before that kernel for ever."""
+    node.nights(30)
+    node.nights(20, facts={"kernel": "6.1.9"}, tcp=0.8)
+    assert node.entries(node.night(facts={"kernel": "6.1.10"}, tcp=0.8))[0] == "GO"
+
+
 def test_many_short_epochs_are_compared_with_together(node: Node) -> None:
     """A kernel each five nights never warmed up, and was never compared with anything."""
     for number in range(4):
