@@ -17,6 +17,13 @@ from bench.show.text import clean
 MOST_STEPS = 5
 #: Of what a server's presence left out.
 _BESIDE = "decides {}, once, before the server starts: beside it nothing shows whether its cards wait for data"
+#: What a figure of today is held against that no more samples of it can decide.
+_NOT_BY_SAMPLES = (
+    (Code.MISSING, "bench doctor", "looks for what the nights had; gone on purpose: bench baseline reset --reason WHY"),
+    (Code.NOT_MEASURED, "bench doctor", "says why the accelerators cannot be counted"),
+    (Code.UNDETECTABLE, "bench baseline show", "shows how large a drop may hide: the nights differ too much"),
+)
+_OTHERWISE = (Code.INVALID, Code.STALE, Code.SUSPECT, *(code for code, _, _ in _NOT_BY_SAMPLES))
 #: What stands for a card that training could have, on a node without one.
 _EMULATED = "emulated:unet3d-h100"
 
@@ -53,7 +60,14 @@ class _Steps:
                 [probe], effort, f"measures {_list(gates)} again" + (f", after this: {remedy}" if remedy else "")
             )
         undecided = [f for f in asked if f.status is Status.UNDECIDED]
-        for probe, gates in self._by_owner(f for f in undecided if code_of(f.reason) is not Code.INVALID):
+        if any(code_of(f.reason) is Code.STALE for f in undecided):
+            yield Step(self.command([], self.run.request), "measures all of it again", self._whole(effort))
+        for probe, gates in self._by_owner(f for f in undecided if code_of(f.reason) is Code.SUSPECT):
+            yield self.again([probe], effort, f"confirms or clears {_list(gates)}")  # another effort is another series
+        for code, command, purpose in _NOT_BY_SAMPLES:
+            if any(code_of(f.reason) is code for f in undecided):
+                yield Step(command, purpose, 10.0)
+        for probe, gates in self._by_owner(f for f in undecided if code_of(f.reason) not in _OTHERWISE):
             yield self.again([probe], Effort.THOROUGH, f"decides {_list(gates)}, by more samples")
         for probe, gates in self._by_owner(f for f in undecided if code_of(f.reason) is Code.INVALID):
             if self.probes[probe].once and self.probes[probe].guards_itself:
@@ -120,11 +134,13 @@ class _Steps:
     def again(self, names: Sequence[str], effort: Effort, purpose: str, more: str = "") -> Step:
         """Run these probes once more; the whole run where one of them only watches others."""
         request = self._of_others(names).model_copy(update={"effort": effort})
-        whole = any(self.probes[name].watch for name in names)
-        seconds = (WHOLE_WITH_PEER if request.peers else WHOLE)[effort]
-        if not whole:
-            seconds = sum(self.probes[name].time(request) for name in names)
-        return Step(self.command([] if whole else names, request, more), purpose, about(seconds))
+        if any(self.probes[name].watch for name in names):
+            return Step(self.command([], request, more), purpose, self._whole(effort))
+        seconds = sum(self.probes[name].time(request) for name in names)
+        return Step(self.command(names, request, more), purpose, about(seconds))
+
+    def _whole(self, effort: Effort) -> float:
+        return about((WHOLE_WITH_PEER if self.run.request.peers else WHOLE)[effort])
 
     def command(self, names: Sequence[str], request: Request, more: str = "") -> str:
         """``bench run`` with what these probes need of the request; with all of it for no names."""

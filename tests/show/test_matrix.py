@@ -191,6 +191,25 @@ def test_next_is_to_mend_to_decide_to_measure_and_the_hardware() -> None:
     assert matrix(recorded("feed")).steps == (), "who knows no probe, knows no command"
 
 
+@pytest.mark.parametrize(
+    ("reason", "step"),
+    [
+        ("straddles_limit: 1 to 3", "bench run --probe storage --effort thorough --storage /d"),
+        ("suspect: 31 % worse", "bench run --probe storage --effort quick --storage /d"),
+        ("missing: measured on 7 of 7 nights", "bench doctor"),
+        ("not_measured: how many this node has is not known", "bench doctor"),
+        ("undetectable: so noisy are the last 30 nights", "bench baseline show"),
+        ("stale: measured 30 h ago", "bench run --effort quick --storage /d"),
+    ],
+)
+def test_what_is_undecided_is_decided_by_what_can(reason: str, step: str) -> None:
+    """All were to be decided by more samples: at another effort, which is no second measurement of the same series."""
+    gate = finding(READ.metric, Status.UNDECIDED, READ, min=1e9, reason=reason)
+    request = Request(effort=Effort.QUICK, probes=("storage",), storage=("/d",))
+    run = cpu_run(request=request, verdicts=(verdict("p", Decision.INCONCLUSIVE, 0, (gate,)),))
+    assert steps(run) == [step]
+
+
 def test_what_this_effort_cannot_measure_is_measured_at_the_next() -> None:
     reason = "not_measured: the probe storage ran, and measured no storage_read_latency_seconds"
     gate = finding(LATENCY.metric, Status.NO_DATA, labels={"statistic": "p99"}, max=0.01, reason=reason)
