@@ -32,6 +32,7 @@ from typing import Any, NamedTuple
 
 from bench.judge.collective import NodeTimes, RankTimes, SumTimes
 from probes.collective import nccl
+from probes.common.nvml import hide_hung, survey
 from probes.peer.client import NoPeer, connect, greet
 from probes.peer.protocol import LOOPBACK, address, interface_of, read_key
 
@@ -155,6 +156,8 @@ def _own_ranks(asked: argparse.Namespace) -> tuple[str, int]:
     """The backend that this node could have, and how many ranks it has."""
     import torch
 
+    if asked.device != "cpu":
+        hide_hung(survey())
     gpus = torch.cuda.device_count() if asked.device != "cpu" and torch.cuda.is_available() else 0
     if asked.device == "cuda" and gpus < max(1, asked.ranks) and (asked.ranks > 1 or not asked.links):
         sys.exit(f"{asked.ranks or 1} ranks on GPUs were asked for, and torch sees {gpus} GPUs here")

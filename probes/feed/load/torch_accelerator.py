@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from probes.common.nvml import hide_hung, survey
 from probes.feed.load.accelerators import Consumer, Consumption
 from probes.feed.load.reader import Buffer, CannotFeed, Feed, ReadyBlock, clock, first_that_fits, make_buffers
 
@@ -30,6 +31,8 @@ _MOST_IMAGES = 256
 
 def device_for(wanted: str) -> str:
     """``cpu`` or ``cuda``; for ``auto`` what there is. Raises CannotFeed without the device."""
+    if wanted != "cpu":
+        hide_hung(survey())
     if torch.cuda.is_available():
         return "cpu" if wanted == "cpu" else "cuda"
     if wanted == "cuda":

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from bench.judge.collective import Ranks, bus_bandwidths, late_rank, waits
+from probes.common.nvml import Seen, Survey
 from tests.probes.gpu.conftest import PYTHONPATH, Fake, fake, new_driver
 
 __all__ = ["fake", "new_driver"]
@@ -34,6 +36,31 @@ def test_more_ranks_than_torch_has_gpus_are_refused(fake: Fake, tmp_path: Path) 
     (result,) = (r for r in json.loads(done.stdout)["results"] if r["probe"] == "collective")
     assert result["outcome"] == "failed"
     assert "3 ranks on GPUs were asked for, and torch sees 0 GPUs here" in result["reason"]
+
+
+@needs_torch
+def test_a_card_that_hangs_is_hidden_from_cuda_before_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA starts every card that it may see: the all-reduce and the feed hung with the one to their bounds."""
+    import torch
+
+    from probes.collective.load import rank
+    from probes.feed.load import torch_accelerator
+
+    answering = tuple(Seen(index, f"GPU-{index}", "Fake H200", 0) for index in (0, 2))
+    for module in (rank, torch_accelerator):
+        monkeypatch.setattr(module, "survey", lambda: Survey("580.1", answering, {1: "no answer"}))
+    seen: list[str] = []
+
+    def is_available() -> bool:
+        seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
+        return False
+
+    monkeypatch.setattr(torch.cuda, "is_available", is_available)
+    asked: Any = SimpleNamespace(device="auto", ranks=0, links=False)
+    for start in (partial(rank._own_ranks, asked), partial(torch_accelerator.device_for, "auto")):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+        start()
+    assert seen == ["GPU-0,GPU-2"] * 2
 
 
 @needs_torch
