@@ -100,8 +100,9 @@ async def _load(settings: Settings, echo: int, stamps: Any) -> None:
 
         rate = settings.rate or first_rate(settings)
         with PIPE.stage("endpoint.warm_up"):
-            await window("warm-up", rate, _warm_requests(rate, how.seconds))
-        if settings.rate is None:
+            warm = await window("warm-up", rate, _warm_requests(rate, how.seconds))
+        hangs = all(answer.code == Code.TOO_SLOW for answer in warm.answers)  # no rate is kept: held is what says so
+        if settings.rate is None and not hangs:
             with PIPE.stage("endpoint.search"):
                 until = end - settings.seconds + search_seconds(settings)
                 rate = await _found(settings, rate, trial, until)

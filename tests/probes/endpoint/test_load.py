@@ -10,6 +10,7 @@ import pytest
 
 from probes.common.pipe import of
 from probes.common.sustained import SearchEnd
+from probes.endpoint.parse import parse
 from probes.endpoint.records import Answer, Opened, SelfCheck, Window
 from tests.probes.endpoint.harness import loaded, simulated, wrong
 
@@ -146,3 +147,18 @@ def test_a_server_that_fails_all_is_left_alone(tmp_path: Path) -> None:
     assert load.window.stopped and load.window.sent < 200
     failed: list[Answer] = [answer for answer in load.held if answer.failed]
     assert {(answer.code, answer.retry_after) for answer in failed} == {("throttled", 3.0)}
+
+
+def test_of_a_server_that_hangs_after_its_first_answer_no_rate_is_sought_and_that_it_does_is_a_figure(
+    tmp_path: Path,
+) -> None:
+    """Each window takes a time-out more: with a search too many for the time of the probe, which then has no figure."""
+    with simulated(tmp_path, fault="hangs", after=1) as server:
+        load = loaded(server.url, rate=None, max_rate=40.0, timeout=1.0)
+    assert {window.stage for window in of(load.records, Window)} == {"warm-up", "held"} and not of(
+        load.records, SearchEnd
+    )
+    found = {m.metric: m for m in parse(load.records, server.url)}
+    assert (
+        found["endpoint_success_ratio"].value == 0.0 and found["endpoint_success_ratio"].samples == len(load.held) > 0
+    )
