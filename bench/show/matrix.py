@@ -329,7 +329,8 @@ def place_of(run: Run, finding: Finding) -> str:
     if finding.observed is None:
         return ""
     found = run.find(finding.metric, **finding.labels)
-    worst = next((m for m in found if m.value == finding.observed), None)
+    same = (m for m in found if m.value == finding.observed)
+    worst = min(same, key=lambda m: m.invalid is not None, default=None)  # of equals one that decides
     if worst is None or len({m.value for m in found}) == 1:
         return ""
     differ = [key for key in _PLACES if len({m.labels.get(key) for m in found}) > 1 and worst.labels.get(key)]

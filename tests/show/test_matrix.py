@@ -99,7 +99,10 @@ def test_the_worst_of_several_paths_peers_and_cards_is_named_and_equals_are_not(
     assert of(cpu_run(results=(same,), verdicts=judged)).rows[0].name == "storage read"
     share = "service_success_ratio"
     good, bad = (measurement(share, value, service=name) for name, value in (("crm", 1.0), ("calendar", 0.5)))
-    services = ProbeResult(probe="service", outcome=Outcome.OK, measurements=(good, bad))
+    doubted = measurement(share, 0.5, service="mail").model_copy(
+        update={"invalid": "unauthorized: token in $X rejected"}
+    )
+    services = ProbeResult(probe="service", outcome=Outcome.OK, measurements=(good, doubted, bad))
     judged = (verdict("agent", Decision.NO_GO, 0, (finding(share, Status.FAIL, bad, min=0.99),)),)
     assert of(cpu_run(results=(services,), verdicts=judged)).rows[0].name == "service success, calendar"
 
