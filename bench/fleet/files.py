@@ -99,7 +99,8 @@ def expected_in(folder: Path) -> list[str]:
         return checked(hosts, str(folder / PLAN))
     if (folder / HOSTS_FILE).exists():
         return read_hosts(folder / HOSTS_FILE)
-    raise UserError(one_line(f"{folder}: does not say which hosts were named; give them with --expect FILE"))
+    why = f"does not say which hosts were named; list them in its {HOSTS_FILE}, or with --expect FILE"
+    raise UserError(one_line(f"{folder}: {why}"))
 
 
 def read_hosts(path: Path) -> list[str]:
