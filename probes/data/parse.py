@@ -10,12 +10,13 @@ from typing import TypeVar
 
 from bench.judge.statistics import median_interval
 from bench.measure.probe import Failed, Unsupported
-from bench.model import Code, Measurement, Series
+from bench.model import Code, Measurement, Series, code_of
 from bench.units import human
 from probes.common.looks import Looks
 from probes.common.metrics import exact, figure, of_repeats
 from probes.common.time_lines import rate_of
 from probes.data.events import Access, Described, Drawn, Ended, Event, Found, Identity, Look, Refused
+from probes.data.plan import INSTALL
 
 IDENTITY = "data_info"
 _WORDS = {"inventory": "its files or their sizes", "content": "what is in its files", "description": "its description"}
@@ -33,6 +34,8 @@ def parse(events: Sequence[Event], data: str) -> list[Measurement]:
     samples, ended = _of(events, Drawn), _of(events, Ended)
     if not samples or not ended:
         raise Failed(Code.TOOL_OUTPUT, f"{data}: the survey did not come to its end")
+    if (why := _unread(samples)) and not (samples := _read(samples)):
+        raise Unsupported(Code.PACKAGE_MISSING, f"{data}: {why}", INSTALL)
     found = [*_shares(samples, ended[0], events, labels), *_rates(_of(events, Look), labels)]
     found += [*_decoding(samples, ended[0], labels), *_faults(samples, labels)]
     found += [exact(IDENTITY, 1.0, 1, {**labels, **asdict(one)}) for one in _of(events, Identity)]
@@ -53,8 +56,21 @@ def _of(events: Sequence[Event], kind: type[E]) -> list[E]:
     return [event for event in events if isinstance(event, kind)]
 
 
+def _read(samples: Sequence[Drawn]) -> list[Drawn]:
+    """Those that could be decoded, or not, by their own doing."""
+    return [sample for sample in samples if code_of(sample.fault) is not Code.PACKAGE_MISSING]
+
+
+def _unread(samples: Sequence[Drawn]) -> str | None:
+    """What is not installed, if that left any out."""
+    why = {(s.fault or "").partition(": ")[2] for s in samples if code_of(s.fault) is Code.PACKAGE_MISSING}
+    return f"{', '.join(sorted(why))}, so {len(samples) - len(_read(samples))} samples were not read" if why else None
+
+
 def _unseen(events: Sequence[Event]) -> str | None:
-    """Why the shares are not those of the set: most of its bytes were not looked at. A few other files do no harm."""
+    """Why the shares are not those of the set: a package is missing, or most of its bytes are of other formats."""
+    if why := _unread(_of(events, Drawn)):
+        return f"{why}: {INSTALL}"
     most = any(found.unseen > found.bytes for found in _of(events, Found))
     return "most of its bytes are in files that no decoder is known for" if most else None
 
@@ -65,12 +81,13 @@ def _shares(
     """With the interval at which the drawing stopped; a set that was looked at as a whole has no doubt."""
     n, looks, unseen = len(samples), Looks(ended.most), _unseen(events)
     described = any(one.standard for one in _of(events, Described))
+    unread = next((one.wrong for one in _of(events, Described) if code_of(one.wrong) is Code.PACKAGE_MISSING), None)
     for metric, k, invalid in (
         ("data_valid_ratio", sum(sample.fault is None for sample in samples), unseen),
         (
             "data_documented_ratio",
             sum(sample.undocumented is None for sample in samples),
-            unseen if described else None,
+            unseen if described else unread,
         ),
     ):
         interval = None if ended.why == "whole" else looks.interval(k, n)
@@ -146,8 +163,11 @@ def _inside(data: str, path: str) -> bool:
 
 def doubts(events: Sequence[Event], data: str) -> Iterator[str]:
     """What a reader of the shares should know, one sentence each."""
-    samples = _of(events, Drawn)
+    drawn = _of(events, Drawn)
+    samples = _read(drawn)
     yield from _of_description(_of(events, Described), data)
+    if why := _unread(drawn):
+        yield f"{data}: {why}: {INSTALL}"
     for found in _of(events, Found):
         if found.other:
             kinds = ", ".join(f"{times} of {suffix}" for suffix, times in list(found.other.items())[:5])

@@ -15,6 +15,8 @@ WHOLE_SAMPLES: Mapping[Effort, int] = {Effort.QUICK: 2_000, Effort.STANDARD: 10_
 WHOLE_BYTES: Mapping[Effort, int] = {Effort.QUICK: 64 << 20, Effort.STANDARD: 512 << 20, Effort.THOROUGH: 8 << 30}
 #: Files whose declared checksum is held against them: so many bytes of each data set.
 CHECKSUM_BYTES: Mapping[Effort, int] = {Effort.QUICK: 256 << 20, Effort.STANDARD: 2 << 30, Effort.THOROUGH: 64 << 30}
+#: What decodes Parquet, Arrow, JPEG, PNG and YAML.
+INSTALL = "pip install 'aiready-bench[data]'"
 
 
 def sets(text: str) -> tuple[str, ...]:

@@ -22,7 +22,6 @@ MODULE = "probes.data.load.survey"
 _END_SECONDS = 60.0  # after its time: one sample may take 20 s and its checksum as long, and what was read is parsed
 _IDENTIFY_SECONDS = 300.0
 _PACKAGES = {"PIL": "pillow", "pyarrow": "pyarrow", "yaml": "PyYAML"}
-_INSTALL = "pip install 'aiready-bench[data]'"
 
 METRICS = metrics(
     ("data_valid_ratio", "Share of samples that decode whole and are as declared", "", "higher"),
@@ -112,7 +111,7 @@ def doctor(tools: Tools, request: Request) -> Sequence[Check]:
     """Which formats can be decoded here."""
     missing = [name for module, name in _PACKAGES.items() if importlib.util.find_spec(module) is None]
     if missing:
-        return [Check("data", False, f"{', '.join(missing)} not installed: those formats cannot be read", _INSTALL)]
+        return [Check("data", False, f"{', '.join(missing)} not installed: those formats cannot be read", plan.INSTALL)]
     return [Check("data", True, "Parquet, Arrow, tar, JSON lines, CSV, safetensors, NumPy, JPEG, PNG, WAV")]
 
 

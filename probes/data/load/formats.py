@@ -31,6 +31,7 @@ from itertools import accumulate, islice
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
+from bench.model import Code
 from probes.data.description import Table, mismatch
 
 #: Files of lines up to this are read whole to know where each begins; in a larger one a line is found from a place.
@@ -118,6 +119,8 @@ def fault_of(check: Callable[[], object]) -> str | None:
         check()
     except Bad as bad:
         return str(bad)
+    except ImportError as error:  # which says nothing of the data
+        return f"{Code.PACKAGE_MISSING}: {error.name} is not installed"
     except (MemoryError, RecursionError) as error:
         return f"too_large: it needs more memory than a decoder may have ({type(error).__name__})"
     except Exception as error:  # noqa: BLE001

@@ -28,12 +28,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.measure.procfs import usable_cores
+from bench.model import Code
 from probes.common.looks import Looks
 from probes.data.description import NAMES, Description, NotUnderstood, Table, read, undocumented
 from probes.data.events import NONE, Described, Drawn, Ended, Event, Found, Identity, Look, Refused, line
 from probes.data.load.access import access, acl
 from probes.data.load.formats import FORMATS, Bad, Sample, regular_file
 from probes.data.load.worker import Worker
+from probes.data.plan import INSTALL
 
 _SAMPLE_SECONDS = 20.0  # for one sample; then it counts as one that cannot be decoded
 _COUNTING = 0.3  # of the time: counting what the files hold
@@ -139,6 +141,8 @@ def parsed(path: Path) -> Any:
     data = text_of(path)
     try:
         return _yaml(data) if path.suffix.lower() in (".yaml", ".yml") else json.loads(data)
+    except NotUnderstood:
+        raise
     except (ValueError, RecursionError) as error:
         raise NotUnderstood(f"it cannot be parsed: {' '.join(str(error).split())[:200]}") from error
 
@@ -155,7 +159,7 @@ def _yaml(data: bytes) -> Any:
     try:
         import yaml
     except ImportError as error:
-        raise ValueError("YAML needs PyYAML, pip install 'aiready-bench[data]'") from error
+        raise NotUnderstood(f"{Code.PACKAGE_MISSING}: PyYAML is not installed: {INSTALL}") from error
     try:
         return yaml.safe_load(data)
     except yaml.YAMLError as error:

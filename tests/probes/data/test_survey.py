@@ -25,6 +25,7 @@ from typing import Any, Literal, TypeVar
 
 import pytest
 
+from bench.measure.probe import Unsupported
 from bench.measure.procfs import usable_cores
 from probes.common.looks import Looks
 from probes.data.description import Field, Table
@@ -35,6 +36,7 @@ from probes.data.load import worker as worker_module
 from probes.data.load.formats import Bad
 from probes.data.load.worker import Worker
 from probes.data.parse import doubts, parse
+from probes.data.plan import INSTALL
 from tests.judge.test_decoding import feed, finding, found
 from tests.probes.data import sets
 
@@ -495,6 +497,34 @@ def test_a_file_that_goes_while_the_set_is_read_costs_itself(
     assert {s.file: s.fault for s in of(events, Drawn) if s.fault} == {
         "00002.npy": "unreadable: No such file or directory"}  # fmt: skip
     assert len(of(events, Drawn)) == 6 and of(events, Ended)
+
+
+def test_what_needs_a_package_that_is_not_installed_is_not_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On an installation without the extra `data` each sound image, and each row, was broken."""
+
+    def events() -> list[Event]:
+        asked = argparse.Namespace(**{name.replace("-", "_"): value for name, value in WHOLE.items()})
+        survey_module.survey(tmp_path, None, asked)
+        return read(capsys.readouterr().out)
+
+    sets.make("images", tmp_path, 5, 0)
+    for package in ("PIL", "yaml"):
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(Unsupported, match="PIL is not installed, so 5 samples") as refused:
+        parse(events(), "/data")
+    assert refused.value.reason.startswith("package_missing: ") and refused.value.remedy == INSTALL
+    (tmp_path / "a.jsonl").write_text('{"a": 1}\n{"a": 2}\n{"a"\n')
+    (tmp_path / "datacontract.yaml").write_text("kind: DataContract\n")
+    found = events()
+    shares = {m.metric: m for m in parse(found, "/data") if m.metric.endswith("_ratio")}
+    assert shares["data_valid_ratio"].value == 2 / 3, "of what could be read"
+    assert "PIL is not installed" in (shares["data_valid_ratio"].invalid or "")
+    assert "PyYAML is not installed" in (shares["data_documented_ratio"].invalid or "")
+    assert any(INSTALL in text for text in doubts(found, "/data"))
+    (tmp_path / "datacontract.yaml").unlink()
+    assert parse(events(), "/data")[1].invalid is None, "nobody described it, whatever is installed"
 
 
 @pytest.mark.slow
