@@ -40,11 +40,13 @@ def main() -> None:
     parser.add_argument("--tool", help="the perftest server to lease")
     parser.add_argument("--words", type=json.loads, help="its options, as JSON")
     asked = parser.parse_args()
-    local, request = Interface(), {name: getattr(asked, name) for name in ("op", "seconds", "tool", "words")}
+    local, here = Interface(), False
+    request = {name: getattr(asked, name) for name in ("op", "seconds", "tool", "words")}
     with ExitStack() as connection:
         try:
             sock = connection.enter_context(connect(asked.host, asked.port))
-            local = protocol.interface_of(sock.getsockname()[0])
+            own, other = sock.getsockname()[0], sock.getpeername()[0]
+            local, here = protocol.interface_of(own), own == other or protocol.is_loopback(own)
             hello = greet(sock, request, protocol.read_key(asked.key_file))
         except UnusableKey as error:
             hello = PeerAnswer("key_unusable", str(error))
@@ -56,7 +58,7 @@ def main() -> None:
         if asked.op == "counters":
             print(json.dumps({"udp": hello.udp} if hello.ok else {"error": f"{hello.kind}: {hello.error}"[:300]}))
             return
-        print(json.dumps(asdict(PeerLine(hello, local))), flush=True)
+        print(json.dumps(asdict(PeerLine(hello, local, here))), flush=True)
         # The connection is the lease: it is kept until we are ended or the peer ends it. An iperf3 server serves one
         # connection at a time, and this one would be in the way.
         if hello.kind == "bench-peer":

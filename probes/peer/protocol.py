@@ -12,6 +12,7 @@ import hmac
 import json
 from collections import Counter
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -73,10 +74,14 @@ class PeerAnswer:
 
 @dataclass(frozen=True, slots=True)
 class PeerLine:
-    """What the program of a lease prints: who answered, and over which interface of this node."""
+    """What the program of a lease prints: who answered, and over which interface of this node.
+
+    ``here``: the peer is this very machine, so that nothing between them is a network.
+    """
 
     hello: PeerAnswer
     local: Interface = Interface()
+    here: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +163,11 @@ def counters(text: str, prefix: str) -> dict[str, int]:
     if len(rows) == 2:
         return {name: int(value) for name, value in zip(*rows, strict=False) if value.lstrip("-").isdigit()}
     return {w[0].removeprefix(prefix): int(w[1]) for w in lines if len(w) == 2 and w[0].startswith(prefix)}
+
+
+def is_loopback(address: str) -> bool:
+    """Does it never leave this machine?"""
+    return ip_address(address.partition("%")[0].removeprefix("::ffff:")).is_loopback
 
 
 def interface_of(address: str) -> Interface:

@@ -18,7 +18,7 @@ import pytest
 
 from probes.peer.client import NoPeer, connect, greet
 from probes.peer.datagram import REPLY, REQUEST, Packet, pack, unpack
-from probes.peer.protocol import GREETING, PeerAnswer
+from probes.peer.protocol import GREETING, PeerAnswer, is_loopback
 from tests.probes.network.testbed import ROOT, environment
 
 pytestmark = pytest.mark.slow
@@ -262,3 +262,9 @@ def test_no_reply_is_longer_than_its_request(size: int) -> None:
         with closing(sock):
             reply = ask(port, pack(Packet(REQUEST, answer.token or 0, 1, 1), size))
             assert reply is not None and len(reply) == size
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
+def test_the_loopback_is_known_in_each_form(address: str) -> None:
+    assert is_loopback(address)
+    assert not is_loopback("10.0.0.1") and not is_loopback("fe80::1%eth0")
