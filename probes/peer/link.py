@@ -82,8 +82,7 @@ def connected(ctx: Context, peer: str, labels: Mapping[str, str], seconds: float
             raise Unsupported.told(f"{hello.iperf3_problem} ({peer})", "install iperf3 on the peer")
         leased, own = hello.kind == "bench-peer", ctx.option("max_rate") or 0.0
         if line.here and "stand_in" not in labels:
-            ctx.warn(f"{peer} is this very machine: only the loopback was measured, which is not a network")
-            labels = {**labels, "stand_in": "loopback"}
+            ctx.warn(f"{peer} is this very machine: what was measured is its loopback, and no network")
         ceiling = min(hello.max_bits_per_second or own, own or hello.max_bits_per_second)  # 0 is none
         yield Link(
             ctx=ctx,
