@@ -311,7 +311,7 @@ class Measurement(Frozen):
     metric: Name
     value: FiniteFloat
     interval: tuple[FiniteFloat, FiniteFloat]
-    samples: Annotated[int, Field(ge=1)]
+    samples: Annotated[int, Field(ge=1, le=1 << 53)]  # what JSON's readers, and a column of 64 bit, hold
     labels: dict[Name, Label] = {}
     repeats: tuple[FiniteFloat, ...] = ()
     counts: Annotated[tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]] | None, _ONLY_IF_SET] = None

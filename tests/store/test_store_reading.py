@@ -52,6 +52,10 @@ HOSTILE: dict[str, tuple[str | bytes, str]] = {
     "text as number": (with_value('"1"'), r"results\.0\.measurements\.0\.value: Input should be a valid number"),
     "true as number": (with_value("true"), r"results\.0\.measurements\.0\.value: Input should be a valid number"),
     "outside its interval": (with_value("1.7e9"), r"results\.0\.measurements\.0: .*outside of its interval"),
+    "samples past 64 bit": (
+        DOCUMENT.replace('"samples":', '"samples":9999999999999999'),
+        r"measurements\.0\.samples: Input",
+    ),
     "too many digits": (with_value("9" * 5000), "a number in it is too long"),
     "duplicate key": (DOCUMENT.replace('"decision"', '"decision":"NO-GO","decision"'), "'decision' stands twice"),
     "duplicate outside": (DOCUMENT[:-1] + ',"verdicts":[]}', "'verdicts' stands twice"),
