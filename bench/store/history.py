@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import islice
@@ -229,6 +229,22 @@ def _learnt_from(nights: Sequence[tuple[Path, str, str]], keep: int) -> Iterator
         for epoch in {epoch for _, _, epoch in nights[:keep]}:
             oldest = (run for path, run, its in reversed(nights) if its == epoch and spoilt(path) <= most)
             yield from islice(oldest, policy.own_pins)
+    yield from _ended_worse(nights, spoilt)
+
+
+def _ended_worse(nights: Sequence[tuple[Path, str, str]], spoilt: Callable[[Path], int]) -> Iterator[str]:
+    """The last nights of each epoch that ended worse than before, until good nights enough came since: by them it is
+    known that the change that ended it mended nothing.
+    """
+    policy, good, last = Policy(), 0, dict[str, list[tuple[Path, str]]]()
+    for path, run, epoch in nights:
+        good += spoilt(path) == 0
+        if good > policy.window:
+            break
+        last.setdefault(epoch, []).append((path, run))
+    for newest in last.values():
+        if spoilt(newest[0][0]) > 1:
+            yield from (run for _, run in newest[: policy.shifts[-1]])
 
 
 def _spoilt(path: Path) -> int:

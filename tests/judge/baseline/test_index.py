@@ -213,6 +213,23 @@ def test_the_last_good_nights_of_a_node_that_nobody_mends_stay(tmp_path: Path, b
     assert len(removed) == 160 - len(left)
 
 
+def test_so_do_the_nights_that_say_that_a_change_mended_nothing(tmp_path: Path) -> None:
+    """Without them a drop from before a new kernel was forgotten with their files, and the node was GO."""
+    nights, worse = Nights(tmp_path), judged({"status": "undecided", "reason": "suspect: 30 % slower"})
+    nights.add_many(40)
+    nights.add_many(12, read=0.7, **judged({"status": "fail", "reason": "regressed: 30 % slower"}))
+    nights.add_many(60, read=0.7, fingerprint="beef", **worse)
+
+    def left() -> set[str]:
+        prune(tmp_path, "node01", 30)
+        return {load(path).id for path in (tmp_path / "runs/node01").glob("*.json")}
+
+    last = {f"node01-{number:05d}" for number in range(52 - Policy().shifts[-1], 52)}
+    assert last < left()
+    nights.add_many(Policy().window + 1, fingerprint="beef")
+    assert not last & left(), "good nights end it"
+
+
 def test_where_every_night_fails_the_newest_stay_as_before(tmp_path: Path) -> None:
     nights = Nights(tmp_path)
     nights.add_many(60, **judged({"status": "fail"}))
