@@ -53,8 +53,9 @@ class Field:
 class Table:
     """Files, by names or patterns relative to the data set, and the fields of their records (none: not described).
 
-    Of a file of separated values: what is ``missing``, the ``delimiter`` if it is not that of its name, and whether its
-    first line has the columns' names, which are else those of the fields.
+    ``without``: patterns of files that are none of these. Of a file of separated values: what is ``missing``, the
+    ``delimiter`` if it is not that of its name, and whether its first line has the columns' names, which are else those
+    of the fields.
     """
 
     patterns: tuple[str, ...]
@@ -63,6 +64,7 @@ class Table:
     missing: tuple[str, ...] = ("",)
     delimiter: str = ""
     header: bool = True
+    without: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +91,15 @@ class Description:
         name = PurePosixPath(path).name
         numbers = {*self._named.get(path, ()), *self._named.get(name, ())}
         numbers.update(number for number, one in self._patterns if fnmatch(path, one) or fnmatch(name, one))
-        found: list[Table] = [self.tables[number] for number in sorted(numbers)]
+        tables = (self.tables[number] for number in sorted(numbers))
+        found: list[Table] = [
+            t for t in tables if not any(fnmatch(path, one) or fnmatch(name, one) for one in t.without)
+        ]
         if not found:
             return None
         fields = {name: one for table in found for name, one in table.fields.items()}
         sha256 = next((table.sha256 for table in found if table.sha256), None)
-        return replace(found[0], patterns=(path,), fields=fields, sha256=sha256)
+        return replace(found[0], patterns=(path,), fields=fields, sha256=sha256, without=())
 
 
 def read(document: Any, text_of: Callable[[str], Any]) -> Description | None:
@@ -133,14 +138,15 @@ def _croissant(document: Mapping[str, Any]) -> Description:
         else:
             raise NotUnderstood(f"{place}.@type is neither cr:FileObject nor cr:FileSet")
         digest = one.get("sha256")
-        files[name] = Table(patterns, {}, digest.lower() if isinstance(digest, str) else None)
+        without = tuple(map(str, _many(one.get("excludes"))))
+        files[name] = Table(patterns, {}, digest.lower() if isinstance(digest, str) else None, without=without)
         parents[name] = [str(_reference(other)) for other in _many(one.get("containedIn"))]
     fields = _croissant_fields(document, files)
     for name, above in parents.items():  # what lies in an archive is described with the archive
         for parent in above:
             if parent in fields:
                 fields[parent] = fields[parent] | fields[name]
-    tables = (Table(table.patterns, fields[name], table.sha256) for name, table in files.items())
+    tables = (replace(table, fields=fields[name]) for name, table in files.items())
     return Description("croissant", tuple(tables), lacking)
 
 

@@ -468,7 +468,10 @@ def _object(line: bytes) -> dict[str, Any]:
 def _separated(line: bytes, columns: Sequence[str], comma: str) -> dict[str, str]:
     if b"\0" in line:
         raise Bad("undecodable", "a zero byte, which no text has")
-    values = next(csv.reader(io.StringIO(line.decode("utf-8")), delimiter=comma, strict=True))
+    try:
+        values = next(csv.reader(io.StringIO(line.decode("utf-8")), delimiter=comma, strict=True))
+    except csv.Error as error:
+        raise Bad("undecodable", "a quotation that does not end with its value") from error
     if len(values) != len(columns):
         raise Bad("schema", f"{len(values)} values for {len(columns)} columns")
     if not any(value.strip() for value in values):

@@ -53,11 +53,17 @@ def test_croissant_of_a_set_that_is_published_elsewhere_covers_its_copy() -> Non
     hub = "https://hub.example/datasets/people"
     document["distribution"] = [
         {"@type": "cr:FileObject", "@id": "repo", "contentUrl": f"{hub}/tree/main", "encodingFormat": "git+https"},
-        {"@type": "cr:FileSet", "@id": "pictures", "containedIn": {"@id": "repo"}, "includes": "data/*/*.parquet"},
+        {
+            "@type": "cr:FileSet",
+            "@id": "pictures",
+            "containedIn": {"@id": "repo"},
+            "includes": "data/*/*.parquet",
+            "excludes": ["data/*/*.draft.parquet"],
+        },
         {"@type": "cr:FileObject", "@id": "people.csv", "contentUrl": f"{hub}/resolve/main/my%20people.csv?download=1"},
     ]
     found = read(document, no_file)
-    assert found is not None
+    assert found is not None and found.of("data/train/0.draft.parquet") is None
     for path in ("people.csv", "my people.csv", "data/train/0.parquet"):
         assert found.of(path) is not None, path
     assert found.of("main") is None and found.of("repo") is None
