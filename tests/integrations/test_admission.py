@@ -88,7 +88,7 @@ def admit(script: Path, made: Path, folder: Path, name: str, **more: str) -> sub
     env = {
         **os.environ, "BENCH": str(made / "bench"), "BENCH_RESULTS": str(folder / "results"),
         "BENCH_PROFILE": str(folder / "site.toml"), "AIREADY_SIGNERS": str(made / "signers"),
-        "AIREADY_MAX_AGE": "0s" if name == "old" else "1h", "AIREADY_SETTINGS": "/nonexistent", **more,
+        "AIREADY_MAX_AGE": "0s" if name == "old" else "1h", "AIREADY_SETTINGS": str(folder), **more,
     }  # fmt: skip
     return subprocess.run([script], env=env, capture_output=True, text=True, timeout=120, check=False, cwd=folder)
 
