@@ -7,13 +7,15 @@ profile (`bench.judge.gate`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.measure import budget
 from bench.measure.probe import Check, Context, Option, Probe, ProbeError, Skipped, Tools
 from bench.model import Code, Measurement, Request
 from probes.common.metrics import metrics
-from probes.expect.plan import expectation
+
+if TYPE_CHECKING:
+    from probes.expect.plan import Expectation
 
 
 def measure(ctx: Context) -> Sequence[Measurement]:
@@ -51,6 +53,12 @@ def doctor(tools: Tools, request: Request) -> Sequence[Check]:
     return [Check("parts", True, f"{cards}, {len(found.ports)} port{'s' * (len(found.ports) != 1)} up")]
 
 
+def _expectation(text: str) -> Expectation:
+    from probes.expect.plan import expectation
+
+    return expectation(text)
+
+
 PROBE = Probe(
     name="expect",
     help="The node's cards, driver, memory and ports against what the site expects (--expect FILE).",
@@ -64,5 +72,5 @@ PROBE = Probe(
     order=0,
     guards_itself=True,
     about=about,
-    options=(Option("expectation", "What the node should be, as JSON", expectation, affects_comparability=False),),
+    options=(Option("expectation", "What the node should be, as JSON", _expectation, affects_comparability=False),),
 )

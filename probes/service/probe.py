@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from bench.measure import budget
 from bench.measure.probe import Check, Context, Failed, Option, Probe, Skipped, Tools, python_argv
 from bench.model import Code, Measurement, Request
 from probes.common.http import INSTALL, environment
 from probes.common.metrics import Between, metrics
-from probes.service import plan
+
+if TYPE_CHECKING:
+    from probes.service.plan import Service, Settings
 
 MODULE = "probes.service.load.main"
 #: Kept back of its time: starting, and the last answers.
@@ -72,16 +75,20 @@ def measure(ctx: Context) -> Sequence[Measurement]:
     return found
 
 
-def settings_of(request: Request, seconds: float) -> plan.Settings:
+def settings_of(request: Request, seconds: float) -> Settings:
     """All that the child is told. No secret is among it: the child reads those itself."""
+    from probes.service.plan import Settings
+
     services, limit = PROBE.option(request, "service"), PROBE.option(request, "limit")
-    return plan.Settings(services, request.effort, max(1.0, seconds - _AROUND_SECONDS), limit)
+    return Settings(services, request.effort, max(1.0, seconds - _AROUND_SECONDS), limit)
 
 
 def preview(request: Request) -> list[str]:
     """How many requests each service gets, and what they can show; the last line has the requests."""
+    from probes.service.plan import announced
+
     told = settings_of(request, PROBE.time(request))
-    lines = [plan.announced(one, one.looks(told.effort, told.seconds), told.limit) for one in told.services]
+    lines = [announced(one, one.looks(told.effort, told.seconds), told.limit) for one in told.services]
     return [*lines, "; ".join(f"{one.method} {one.url}" for one in told.services)]
 
 
@@ -91,6 +98,24 @@ def doctor(tools: Tools, request: Request) -> Sequence[Check]:
     if missing:
         return [Check("service", False, f"{', '.join(missing)} not installed: no service can be asked", INSTALL)]
     return [Check("service", True, "aiohttp and jsonschema are there")]
+
+
+def _services(text: str) -> tuple[Service, ...]:
+    from probes.service.plan import services
+
+    return services(text)
+
+
+def _usable(found: Sequence[Service]) -> None:
+    from probes.service.plan import usable
+
+    usable(found)
+
+
+def _typed(text: str) -> tuple[str, ...]:
+    from probes.service.plan import typed
+
+    return typed(text)
 
 
 PROBE = Probe(
@@ -104,8 +129,8 @@ PROBE = Probe(
     order=12,
     guards_itself=True,
     options=(
-        Option("service", "Services, as a JSON list of [[service]] tables", plan.services, check=plan.usable,
-               affects_comparability=False, quotable=False, typed=plan.typed),
+        Option("service", "Services, as a JSON list of [[service]] tables", _services, check=_usable,
+               affects_comparability=False, quotable=False, typed=_typed),
         Option("limit", "The share at which the requests may stop once it is clear", float, default=0.99,
                affects_comparability=False),
     ),

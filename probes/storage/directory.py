@@ -19,8 +19,8 @@ from bench.measure.jsonl import record
 from bench.measure.probe import Check, Failed, ProbeError, TimedOut, Tools, Unsupported
 from bench.model import Code
 from probes.common import io_counters
+from probes.storage.fio import ANOTHER
 
-ANOTHER = "give another directory: --storage DIR"
 _MEMORY = frozenset(("tmpfs", "ramfs", "devtmpfs", "hugetlbfs"))
 _TIMEOUT = 15.0
 _IO_URING_SETUP = 425  # the same number on every architecture that Linux runs on since it was added in 5.1

@@ -19,6 +19,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.measure import budget
 from bench.measure.jsonl import record
@@ -27,8 +28,10 @@ from bench.model import Code, Effort, Measurement, Request
 from probes.common.io_counters import block_counters
 from probes.common.metrics import Between, metrics, needed, of_distributions, of_repeats
 from probes.storage import fio
-from probes.storage.directory import ANOTHER, Place, checks, look, parse_counters
-from probes.storage.fio import MIB, FioJob, IoEngine, Reading, StoragePlan
+from probes.storage.fio import ANOTHER, MIB, FioJob, IoEngine, Reading, StoragePlan
+
+if TYPE_CHECKING:
+    from probes.storage.directory import Place
 
 REPEATS = 5
 JOBS: tuple[FioJob, ...] = (
@@ -66,6 +69,8 @@ def measure(ctx: Context) -> list[Measurement]:
 
     All are looked at before the first is measured: a directory left out would be a gate passed without data.
     """
+    from probes.storage.directory import look
+
     tool = ctx.tools.require("fio")
     check_version(ctx.tools, tool)
     looked = [look(ctx.tools, path) for path in ctx.request.storage or (".",)]
@@ -80,16 +85,18 @@ def measure(ctx: Context) -> list[Measurement]:
 
 def check_version(tools: Tools, tool: str) -> str:
     """fio's version. Raises Unsupported when it does not start or is too old, Failed when something else answers."""
+    from probes.storage.parse import OLDEST, version_of
+
     done = tools.run([tool, "--version"], name="version", timeout=10)
     if done.returncode and done.stderr.strip():  # ld.so's word for a library that was not brought along
         from bench.measure.tools import install_command
 
         said = done.stderr.strip().splitlines()[-1][:300]
         raise Unsupported(Code.TOOL_FAILED, f"fio does not start: {said}", install_command("fio"))
-    version = fio.version_of(done.stdout)
+    version = version_of(done.stdout)
     text = ".".join(map(str, version))
-    if version < fio.OLDEST:
-        oldest = ".".join(map(str, fio.OLDEST))
+    if version < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
         raise Unsupported(Code.TOOL_TOO_OLD, f"fio {text} is older than {oldest}", f"install fio {oldest} or later")
     return text
 
@@ -136,10 +143,12 @@ class _Directory:
         return list(_figures(self.place.path, plan.engine, rounds, doubts))
 
     def _lay_out(self, folder: str, wanted: Mapping[str, int]) -> StoragePlan:
+        from probes.storage.parse import refused
+
         self._say("writes the files to read from", 0.0)
         self._count()
         choices, limit = engines(self.place), self.seconds * _LAYOUT_RATIO
-        while fio.refused(done := self._write_files(folder, choices[0], wanted, limit)) and choices[1:]:
+        while refused(done := self._write_files(folder, choices[0], wanted, limit)) and choices[1:]:
             choices = choices[1:]
         written = self._written(done, wanted)
         if min(written.values()) < _LEAST_BYTES:  # a slow path: the least that is of use, however long it takes
@@ -158,8 +167,10 @@ class _Directory:
         return self._run(folder, fio.layout_arguments(engine, sizes, limit), "layout", 2 * limit + 20)
 
     def _written(self, done: Completed, wanted: Mapping[str, int]) -> dict[str, int]:
-        fio.refuse_failed(done, self.place.path)
-        return fio.parse_layout(done.stdout, list(wanted))
+        from probes.storage.parse import parse_layout, refuse_failed
+
+        refuse_failed(done, self.place.path)
+        return parse_layout(done.stdout, list(wanted))
 
     def _plan(self, engine: IoEngine, written: Mapping[str, int]) -> StoragePlan:
         seconds, ramp = job_seconds(self.seconds)
@@ -177,12 +188,14 @@ class _Directory:
         return kept
 
     def _round(self, folder: str, plan: StoragePlan, number: int) -> dict[str, Reading]:
+        from probes.storage.parse import parse, refuse_failed
+
         self._say(f"round {number} of {REPEATS}", number / (REPEATS + 1))
         arguments = fio.round_arguments(plan, JOBS)
         done = self._run(folder, arguments, "round", 2 * plan.round_seconds(JOBS) + 10)
         self._count()
-        fio.refuse_failed(done, self.place.path)
-        return fio.parse(done.stdout, JOBS, plan.seconds)
+        refuse_failed(done, self.place.path)
+        return parse(done.stdout, JOBS, plan.seconds)
 
     def _run(self, folder: str, arguments: Sequence[str], name: str, timeout: float) -> Completed:
         allowed = min(timeout, max(5.0, self.ctx.remaining() - _REMOVAL_SECONDS))
@@ -193,6 +206,8 @@ class _Directory:
             raise TimedOut(Code.FIO_TIMED_OUT, reason, ANOTHER) from error
 
     def _count(self) -> None:
+        from probes.storage.directory import parse_counters
+
         text = self.ctx.tools.record("counters", block_counters(self.place.device))
         self._counts.append(parse_counters(text))
 
@@ -246,6 +261,8 @@ def _too_few(statistic: str, operations: int) -> str | None:
 
 def doctor(tools: Tools, request: Request) -> list[Check]:
     """fio and its version, then each directory: file system, free space, O_DIRECT, io_uring."""
+    from probes.storage.directory import checks
+
     try:
         version = check_version(tools, tools.require("fio"))
     except ProbeError as error:

@@ -68,7 +68,8 @@ def test_a_stored_run_builds_no_model_that_is_not_used(tmp_path: Path) -> None:
         "import sys, gc\nsys.argv = ['bench', 'gate', 'run.json', '--results', '.', '--quiet']\n"
         "from bench.__main__ import main\n"
         "try: main()\nexcept SystemExit: pass\n"
-        "from probes.service.plan import Service\nfrom probes.storage.fio import _Output\nfrom bench.model import Run\n"
+        "from probes.service.plan import Service\nfrom probes.storage.parse import _Output\n"
+        "from bench.model import Run\n"
         "print(Run.__pydantic_complete__, Service.__pydantic_complete__, _Output.__pydantic_complete__)\n"
         "print(gc.get_freeze_count() > 10_000)"
     )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bench.judge.pooling import quantile_of
 from bench.measure.probe import Completed, Failed, Unsupported
-from probes.storage import fio
+from probes.storage import parse
 from probes.storage import probe as storage
 from probes.storage.fio import MIB, FioJob
 
@@ -33,12 +33,12 @@ def recorded(name: str) -> str:
 
 def own(text: str, job: FioJob) -> dict[str, float]:
     """fio's own quantiles of a recorded job, in nanoseconds."""
-    (found,) = (one for one in fio._object(text)["jobs"] if one["jobname"] == job.name)
+    (found,) = (one for one in parse._object(text)["jobs"] if one["jobname"] == job.name)
     return dict(found[job.side]["lat_ns"]["percentile"])
 
 
 def test_the_recorded_round_gives_exact_numbers_in_base_units() -> None:
-    readings = fio.parse(ROUND, storage.JOBS, ASKED)
+    readings = parse.parse(ROUND, storage.JOBS, ASKED)
     assert list(readings) == [job.name for job in storage.JOBS]
     random = readings["randread-4k-64"]
     assert random.bytes_per_second == 503450716
@@ -59,7 +59,7 @@ def test_the_recorded_round_gives_exact_numbers_in_base_units() -> None:
 )
 def test_the_histogram_holds_the_quantiles_that_fio_says(name: str, jobs: Sequence[FioJob], seconds: float) -> None:
     """The same of every version; a quantile is never past the largest value, though fio's bucket may be."""
-    readings = fio.parse(recorded(name), jobs, dict.fromkeys(("read", "write"), seconds))
+    readings = parse.parse(recorded(name), jobs, dict.fromkeys(("read", "write"), seconds))
     for job in jobs:
         taken, said = readings[job.name], own(recorded(name), job)
         for q, key in ((0.5, "50.000000"), (0.99, "99.000000"), (0.999, "99.900000")):
@@ -73,7 +73,7 @@ def test_an_answer_of_before_histograms_has_the_quantiles_that_fio_says() -> Non
     for job in document["jobs"]:
         for side in ("read", "write"):
             job[side]["lat_ns"].pop("bins", None)
-    readings = fio.parse(json.dumps(document), storage.JOBS, ASKED)
+    readings = parse.parse(json.dumps(document), storage.JOBS, ASKED)
     for job, taken in readings.items():
         said = own(ROUND, next(one for one in storage.JOBS if one.name == job))
         for q, key in ((0.5, "50.000000"), (0.99, "99.000000"), (0.999, "99.900000")):
@@ -82,7 +82,7 @@ def test_an_answer_of_before_histograms_has_the_quantiles_that_fio_says() -> Non
 
 
 def test_a_layout_says_how_many_whole_mebibytes_were_written() -> None:
-    sizes = fio.parse_layout(recorded("fio-3.33/layout.json"), ["read.dat", "write.dat"])
+    sizes = parse.parse_layout(recorded("fio-3.33/layout.json"), ["read.dat", "write.dat"])
     assert sizes == {"read.dat": 64 * MIB, "write.dat": 16 * MIB}
 
 
@@ -124,7 +124,7 @@ def changed(**fields: Any) -> str:
 )
 def test_what_did_not_run_right_is_one_line_and_no_number(text: str, word: str) -> None:
     with pytest.raises(Failed) as caught:
-        fio.parse(text, storage.JOBS, ASKED)
+        parse.parse(text, storage.JOBS, ASKED)
     assert caught.value.reason.startswith(word)
     assert "\n" not in caught.value.reason and len(caught.value.reason) < 400
 
@@ -140,7 +140,7 @@ JSON = st.recursive(
 @given(JSON, st.text(max_size=20))
 def test_no_json_whatever_raises_anything_but_failed(value: Any, before: str) -> None:
     with pytest.raises(Failed):
-        fio.parse(before + json.dumps(value), storage.JOBS, ASKED)
+        parse.parse(before + json.dumps(value), storage.JOBS, ASKED)
 
 
 @settings(max_examples=150, deadline=None)
@@ -158,7 +158,7 @@ def test_no_damaged_answer_raises_anything_but_failed(data: st.DataObject) -> No
             parent[key] = data.draw(JSON)
             break
     try:
-        readings = fio.parse(json.dumps(document), PAIR, {"read": 0.4, "write": 0.4})
+        readings = parse.parse(json.dumps(document), PAIR, {"read": 0.4, "write": 0.4})
     except Failed as error:
         assert "\n" not in error.reason
     else:
@@ -167,31 +167,31 @@ def test_no_damaged_answer_raises_anything_but_failed(data: st.DataObject) -> No
 
 def test_an_error_counts_whatever_the_figures_say() -> None:
     with pytest.raises(Unsupported, match=r"^no_space: /data: No space left on device$"):
-        fio.refuse_failed(done(recorded("fio-3.33/no_space.txt"), 2), "/data")
+        parse.refuse_failed(done(recorded("fio-3.33/no_space.txt"), 2), "/data")
     with pytest.raises(Unsupported, match=r"^no_space"):  # even with status 0
-        fio.refuse_failed(done(recorded("fio-3.33/no_space.txt"), 0), "/data")
+        parse.refuse_failed(done(recorded("fio-3.33/no_space.txt"), 0), "/data")
     with pytest.raises(Failed, match=r"^fio_failed: /data: .*status 128"):
-        fio.refuse_failed(done(recorded("fio-3.33/terminated.txt"), 128), "/data")
+        parse.refuse_failed(done(recorded("fio-3.33/terminated.txt"), 128), "/data")
     with pytest.raises(Failed, match="Input/output error"):
-        fio.refuse_failed(done(ROUND.replace('"error" : 0', '"error" : 5', 1), 1), "/data")
-    fio.refuse_failed(done(ROUND, 0), "/data")
+        parse.refuse_failed(done(ROUND.replace('"error" : 0', '"error" : 5', 1), 1), "/data")
+    parse.refuse_failed(done(ROUND, 0), "/data")
 
 
 def test_a_refused_engine_is_told_from_a_failed_one() -> None:
-    assert fio.refused(done(recorded("fio-3.33/refused.txt")))
-    assert fio.refused(done("", 1, "fio: engine libaio not loadable\nfio: failed to load engine"))
-    assert not fio.refused(done(recorded("fio-3.33/no_space.txt"), 2))
-    assert not fio.refused(done(ROUND, 0))
+    assert parse.refused(done(recorded("fio-3.33/refused.txt")))
+    assert parse.refused(done("", 1, "fio: engine libaio not loadable\nfio: failed to load engine"))
+    assert not parse.refused(done(recorded("fio-3.33/no_space.txt"), 2))
+    assert not parse.refused(done(ROUND, 0))
 
 
 @pytest.mark.parametrize(
     ("text", "version"), [("fio-3.33\n", (3, 33)), ("fio-3.42-6-g219f", (3, 42)), ("fio-3.28", (3, 28))]
 )
 def test_versions(text: str, version: tuple[int, int]) -> None:
-    assert fio.version_of(text) == version
+    assert parse.version_of(text) == version
 
 
 @pytest.mark.parametrize("text", ["", "fio 3.33", "bash: fio: command not found", "fio-99999.1"])
 def test_something_else_that_answers_is_not_fio(text: str) -> None:
     with pytest.raises(Failed, match="fio_output"):
-        fio.version_of(text)
+        parse.version_of(text)
