@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -26,7 +27,8 @@ class Raylets:
     address = "10.77.255.1:6379"
 
     def up(self) -> Raylets:
-        self._venv.symlink_to(sys.prefix)
+        if not self._venv.is_symlink():  # there from a start that failed
+            self._venv.symlink_to(sys.prefix)
         head = ["--head", "--port=6379", "--node-ip-address=10.77.255.1", "--num-cpus=0", "--include-dashboard=false",
                 f"--temp-dir={self._temp}"]  # fmt: skip
         self._start(self.hosts.controller_argv(self._ray(head)))
@@ -47,6 +49,7 @@ class Raylets:
         end_all(pid for process in self.processes for pid in (process.pid, *descendants(process.pid)))
         for process in self.processes:
             process.wait(10)
+        shutil.rmtree(self._temp, ignore_errors=True)
 
     @property
     def _temp(self) -> str:
