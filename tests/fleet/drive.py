@@ -9,6 +9,7 @@ the seconds since the start.
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import sys
@@ -39,7 +40,7 @@ def plan_of(
     if rest.pop("torn_bundle", False):
         tear_bundles()
     values: dict[str, Any] = {
-        "id": folder.name, "transport": transport, "inventory": (where,),
+        "id": f"{folder.name}-{os.urandom(3).hex()}", "transport": transport, "inventory": (where,),
         "hosts": tuple(variables), "variables": variables,
         "sweep": f"exec {STAND_IN} sweep {words}", "budget": 15.0,
         "pair_client": f"exec {STAND_IN} pair {{address}} --port {port} --bytes {pair_bytes}", "pair_budget": 20.0,
