@@ -103,6 +103,13 @@ def test_a_bare_node_measures_judges_and_reports(
     assert "<svg" in page.read_text()
 
 
+def test_a_home_that_takes_nothing_is_one_line(bundle: Path, node: tuple[Path, dict[str, str]]) -> None:
+    home, env = node
+    (home / "file").write_text("")
+    done = on((home, env | {"HOME": str(home / "file")}), bundle, "--help")
+    assert done.returncode == 2 and "SHIV_ROOT" in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+
+
 def test_it_carries_no_torch_and_says_what_it_refuses(bundle: Path, tmp_path: Path) -> None:
     from zipfile import ZipFile
 
