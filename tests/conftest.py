@@ -4,8 +4,8 @@ The suite mostly waits, so `make test` runs several files at once, the longest f
 waits until no other runs, and holds up the rest meanwhile.
 
 A test marked ``slow`` drives real tools in real time, and a machine that itself stands still for a moment is a fault
-that no test injected: such a test that fails is tried again, and the summary names it (``R``). A fault of the product
-fails each time.
+that no test injected: such a test that fails is tried again, alone, and the summary names it (``R``). A fault of the
+product fails each time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import fcntl
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -63,8 +62,11 @@ def results(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Only what is absent is left out, and says so: root for namespaces and mounts, a GPU for the GPU's tests."""
+    if getattr(item, "execution_count", 1) > 1:
+        _wait_for_turn(alone=True)
     if item.get_closest_marker("root") and os.geteuid() != 0:
         pytest.skip("needs root: it makes namespaces, cgroups or mounts")
     if item.get_closest_marker("gpu") and not _driver_answers():
@@ -100,19 +102,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     )
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)  # around the time-out: waiting for one's turn does not count
+_running = (_HERE / "conftest.py").open("ab")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    how = fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH
-    with _held("__init__.py", fcntl.LOCK_EX) as turn, _held("conftest.py", how):
-        fcntl.flock(turn, fcntl.LOCK_UN)  # who waits to be alone holds it, so that no other begins meanwhile
+    _wait_for_turn(alone=item.get_closest_marker("alone") is not None)
+    try:
         return (yield)
+    finally:
+        fcntl.flock(_running, fcntl.LOCK_UN)
 
 
-@contextmanager
-def _held(name: str, how: int) -> Iterator[int]:
-    with (_HERE / name).open("ab") as file:
-        fcntl.flock(file, how)
-        try:
-            yield file.fileno()
-        finally:
-            fcntl.flock(file, fcntl.LOCK_UN)
+def _wait_for_turn(*, alone: bool) -> None:
+    """Until no test runs, or until none runs that must be alone."""
+    fcntl.flock(_running, fcntl.LOCK_UN)
+    with (_HERE / "__init__.py").open("ab") as turn:  # who waits holds it, so that no other begins meanwhile
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        fcntl.flock(_running, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
