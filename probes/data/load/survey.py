@@ -33,7 +33,8 @@ from probes.common.looks import Looks
 from probes.data.description import NAMES, Description, NotUnderstood, Table, read, undocumented
 from probes.data.events import NONE, Described, Drawn, Ended, Event, Found, Identity, Look, Refused, line
 from probes.data.load.access import access, acl
-from probes.data.load.formats import FORMATS, Bad, Sample, regular_file
+from probes.data.load.formats import FORMATS
+from probes.data.load.formats.shard import Bad, Sample, regular_file
 from probes.data.load.worker import Worker
 from probes.data.plan import INSTALL
 
@@ -91,10 +92,11 @@ def found(root: Path, left: Left | None = None) -> Iterator[tuple[str, os.stat_r
     for folder, folders, names in os.walk(root, onerror=left.cannot_list):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         left.linked += sum(os.path.islink(Path(folder, name)) for name in folders)
-        for name in sorted(names):
+        for name in sorted(name for name in names if not name.startswith(".")):
             path = Path(folder, name)
             with suppress(OSError):
-                if not name.startswith(".") and _is_file(state := _state(path)):
+                state = _state(path)
+                if stat.S_ISREG(state.st_mode) or stat.S_ISLNK(state.st_mode):
                     yield str(path.relative_to(root)), state
 
 
@@ -103,10 +105,6 @@ def _state(path: Path) -> os.stat_result:
         return path.stat()
     except OSError:
         return path.lstat()
-
-
-def _is_file(state: os.stat_result) -> bool:
-    return stat.S_ISREG(state.st_mode) or stat.S_ISLNK(state.st_mode)
 
 
 def beside(path: str) -> bool:
@@ -242,15 +240,14 @@ class Drawing:
         say(Drawn(file.path[:500], sample.at, sample.size, fault, lacking, round(at, 4), decoded, seconds))
 
     def _read(self, file: File, place: float) -> Sample:
-        if file.fault is None:
+        fault = file.fault
+        if fault is None:
             try:
                 sample: Sample = self.worker.ask("read", self.root / file.path, file.table, place)
                 return sample
             except Bad as bad:
-                file_fault = str(bad)
-        else:
-            file_fault = file.fault
-        return Sample(f"{place:.6%} of it" if file.samples > 1 else "", 0, (), b"", file_fault)
+                fault = str(bad)
+        return Sample(f"{place:.6%} of it" if file.samples > 1 else "", 0, (), b"", fault)
 
     def _checksum(self, file: File) -> str | None:
         wanted = self.checksums.get(file.path)
@@ -274,11 +271,13 @@ class Drawing:
         return f"duplicate: the same as {first[0][:300]} {first[1]}".rstrip()
 
 
-def orders(files: Sequence[File], whole: bool, looks: Looks, draw: random.Random) -> Iterator[list[tuple[File, float]]]:
+Order = list[tuple[File, float]]  # the files to read a sample of, and from which place of each
+
+
+def orders(files: Sequence[File], whole: bool, looks: Looks, draw: random.Random) -> Iterator[Order]:
     """The samples of each look, by file, so that what one file needs is read once."""
     if whole:
-        every = [(file, (n + 0.5) / int(file.samples)) for file in files for n in range(int(file.samples))]
-        yield every
+        yield [(file, (n + 0.5) / int(file.samples)) for file in files for n in range(int(file.samples))]
         return
     ends = list(accumulate(file.samples for file in files))
     before = 0
@@ -321,7 +320,9 @@ def survey(root: Path, manifest: Path | None, asked: argparse.Namespace) -> None
         declared = {file.path: file.table.sha256 for file in files if file.table and file.table.sha256}
         drawing = Drawing(root, worker, declared | sums(root), asked.checksum_bytes, began)
         whole = exact and total <= asked.whole_samples and size <= asked.whole_bytes
-        why = _drawn(drawing, orders(files, whole, Looks(asked.most), draw), whole, began + asked.seconds, asked)
+        looks = Looks(asked.most)
+        drawn = orders(files, whole, looks, draw)
+        why = _drawn(drawing, drawn, whole, looks, asked.limit, began + asked.seconds)
         say(Ended(why, asked.most, len(drawing.unchecked), usable_cores(), began))
     finally:
         worker.close()
@@ -337,15 +338,8 @@ def unseen(root: Path, files: Sequence[File], passed: dict[tuple[int, int], int]
     return sum(passed.values())
 
 
-def _drawn(
-    drawing: Drawing,
-    orders: Iterator[list[tuple[File, float]]],
-    whole: bool,
-    deadline: float,
-    asked: argparse.Namespace,
-) -> str:
+def _drawn(drawing: Drawing, orders: Iterator[Order], whole: bool, looks: Looks, limit: float, deadline: float) -> str:
     """Why it ended."""
-    looks = Looks(asked.most)
     for order in orders:
         before = replace(drawing)
         for file, place in order:
@@ -356,7 +350,7 @@ def _drawn(
             say(Look(drawing.n, n / seconds, (drawing.bytes - before.bytes) / seconds))
         if whole:
             return "whole"
-        if all(looks.clear(k, drawing.n, asked.limit) for k in (drawing.valid, drawing.documented)):
+        if all(looks.clear(k, drawing.n, limit) for k in (drawing.valid, drawing.documented)):
             return "clear"
     return "most"
 

@@ -7,12 +7,14 @@ import resource
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from probes.data.description import Table
-from probes.data.load.formats import Bad, Shard, checksum, opened
+from probes.data.load.formats import opened
+from probes.data.load.formats.shard import Bad, Shard, checksum
 
 _MEMORY_BYTES = 4 << 30
 _SHARDS_KEPT = 16
@@ -38,19 +40,19 @@ class Worker:
         try:
             self._pipe.send((question, path, *words))
             if not self._pipe.poll(self._seconds):
-                raise Bad("timed_out", f"decoding did not end within {self._seconds:g} s")
+                raise Bad(f"timed_out: decoding did not end within {self._seconds:g} s")
             answer = self._pipe.recv()
         except (EOFError, OSError) as error:
             self._process.join(2.0)
             code = self._process.exitcode or 0
             self._replace()
-            raise Bad("crashed", f"the decoder died of signal {-code}" if code < 0 else "the decoder ended") from error
+            why = f"the decoder died of signal {-code}" if code < 0 else "the decoder ended"
+            raise Bad(f"crashed: {why}") from error
         except Bad:
             self._replace()
             raise
         if isinstance(answer, str):
-            word, _, text = answer.partition(": ")
-            raise Bad(word, text)
+            raise Bad(answer)
         return answer[0]
 
     def _replace(self) -> None:
@@ -75,7 +77,7 @@ def _serve(pipe: Connection) -> None:
     with suppress(EOFError, OSError):
         while True:
             question, path, *words = pipe.recv()
-            pipe.send(_answer(lambda q=question, p=path, w=words: _ANSWERS[q](shards, p, *w)))  # type: ignore[misc]
+            pipe.send(_answer(partial(_ANSWERS[question], shards, path, *words)))
 
 
 def _answer(ask: Callable[[], Any]) -> tuple[Any] | str:

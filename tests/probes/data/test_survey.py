@@ -30,10 +30,10 @@ from bench.measure.procfs import usable_cores
 from probes.common.looks import Looks
 from probes.data.description import Field, Table
 from probes.data.events import NONE, Access, Described, Drawn, Ended, Event, Found, Identity, Look, Refused, read
-from probes.data.load import formats as formats_module
 from probes.data.load import survey as survey_module
 from probes.data.load import worker as worker_module
-from probes.data.load.formats import Bad
+from probes.data.load.formats import FORMATS, lines, opened, whole
+from probes.data.load.formats.shard import Bad
 from probes.data.load.worker import Worker
 from probes.data.parse import doubts, parse
 from probes.data.plan import INSTALL
@@ -244,7 +244,7 @@ def test_whatever_python_writes_is_read_from_any_place(
 ) -> None:
     """Each record has its number in front, so one that was cut elsewhere shows."""
     draw = random.Random(seed)
-    monkeypatch.setattr(formats_module, "_INDEXED_BYTES", 2000)
+    monkeypatch.setattr(lines, "_INDEXED_BYTES", 2000)
     letters, share = draw.choice(["ab ,\n", 'a",\n ', "words of\n", 'é;"\n,']), draw.choice([0.02, 0.3, 1.0])
     quoting: Literal[0, 1] = draw.choice([csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
     end = draw.choice(["\n", "\r\n"])
@@ -257,7 +257,7 @@ def test_whatever_python_writes_is_read_from_any_place(
         writer = csv.writer(file, quoting=quoting, lineterminator=end)
         writer.writerows([["id", *columns], *([n, *(text() for _ in columns)] for n in range(400))])
     table = Table(("all.csv",), {"id": Field("integer", required=True)})
-    shard = formats_module.opened(tmp_path / "all.csv", table)
+    shard = opened(tmp_path / "all.csv", table)
     assert not shard.exact and not [one.fault for one in (shard.read(draw.random()) for _ in range(200)) if one.fault]
 
 
@@ -424,11 +424,11 @@ def test_links_that_lead_nowhere_are_broken_and_those_to_folders_are_told(tmp_pa
 
 
 def test_an_empty_file_is_called_so_in_every_format(tmp_path: Path) -> None:
-    for suffix in formats_module.FORMATS:
+    for suffix in FORMATS:
         (tmp_path / f"empty{suffix}").touch()
     samples = of(survey(tmp_path), Drawn)
     assert {(s.at, s.fault) for s in samples} == {("", "empty: the file is empty")}
-    assert len(samples) == len(formats_module.FORMATS)
+    assert len(samples) == len(FORMATS)
 
 
 @pytest.mark.slow
@@ -590,7 +590,7 @@ def test_samples_that_all_hang_end_the_survey_at_its_time(
 ) -> None:
     """Sixteen of them were waited for before the clock was looked at: the run lost the whole survey."""
     sets.make("arrays", tmp_path, 40, 0)
-    monkeypatch.setitem(formats_module._CONTENT, ".npy", lambda _: time.sleep(600))
+    monkeypatch.setitem(whole._CONTENT, ".npy", lambda _: time.sleep(600))
     monkeypatch.setattr(survey_module, "_SAMPLE_SECONDS", 0.5)
     asked = argparse.Namespace(**{name.replace("-", "_"): value for name, value in WHOLE.items()} | {"seconds": 1.0})
     survey_module.survey(tmp_path, None, asked)
@@ -718,7 +718,7 @@ def test_what_a_core_decodes_is_known_by_its_own_time(
     asked = argparse.Namespace(**{name.replace("-", "_"): value for name, value in WHOLE.items()})
     rates, surveys = [], []
     for cost in (0.001, 0.004):
-        monkeypatch.setitem(formats_module._CONTENT, ".npy", spinning(cost))
+        monkeypatch.setitem(whole._CONTENT, ".npy", spinning(cost))
         survey_module.survey(tmp_path, None, asked)
         events = read(capsys.readouterr().out)
         rate = next(m for m in parse(events, "/data") if m.metric == "data_decode_bytes_per_second")
