@@ -88,13 +88,15 @@ class Description:
 
     def of(self, path: str) -> Table | None:
         """All that is said of one file; None where nothing is. A description may name each of ten thousand files."""
-        name = PurePosixPath(path).name
-        numbers = {*self._named.get(path, ()), *self._named.get(name, ())}
-        numbers.update(number for number, one in self._patterns if fnmatch(path, one) or fnmatch(name, one))
+        last = PurePosixPath(path).name
+
+        def fits(pattern: str) -> bool:
+            return fnmatch(path, pattern) or fnmatch(last, pattern)
+
+        numbers = {*self._named.get(path, ()), *self._named.get(last, ())}
+        numbers.update(number for number, pattern in self._patterns if fits(pattern))
         tables = (self.tables[number] for number in sorted(numbers))
-        found: list[Table] = [
-            t for t in tables if not any(fnmatch(path, one) or fnmatch(name, one) for one in t.without)
-        ]
+        found: list[Table] = [table for table in tables if not any(map(fits, table.without))]
         if not found:
             return None
         fields = {name: one for table in found for name, one in table.fields.items()}
@@ -103,10 +105,7 @@ class Description:
 
 
 def read(document: Any, text_of: Callable[[str], Any]) -> Description | None:
-    """None for a document that is none of the three. ``text_of`` parses another file of the data set (a schema).
-
-    Raises NotUnderstood.
-    """
+    """None for a document of another kind. ``text_of`` parses another file (a schema). Raises NotUnderstood."""
     if not isinstance(document, Mapping):
         return None
     if "resources" in document:
@@ -122,14 +121,14 @@ def read(document: Any, text_of: Callable[[str], Any]) -> Description | None:
 
 
 def _croissant(document: Mapping[str, Any]) -> Description:
-    if str(document.get("@type", "")).rpartition("/")[2].rpartition(":")[2] != "Dataset":
+    if _plain(document.get("@type", "")) != "Dataset":
         raise NotUnderstood("@type is not sc:Dataset")
     lacking = tuple(name for name in _CROISSANT if not document.get(name))
     files: dict[str, Table] = {}
     parents: dict[str, list[str]] = {}
     for place, one in _objects(document, "distribution"):
         name = _name(one, place)
-        kind = str(one.get("@type", "")).rpartition("/")[2].rpartition(":")[2]
+        kind = _plain(one.get("@type", ""))
         patterns: tuple[str, ...]
         if kind == "FileObject":
             patterns = _copies(str(one.get("contentUrl", "")), name, f"{place}.contentUrl")
@@ -163,7 +162,7 @@ def _croissant_fields(document: Mapping[str, Any], files: Mapping[str, Table]) -
                 continue
             if origin not in found:
                 raise NotUnderstood(f"{at}.source names {origin!r}, which is not in distribution")
-            kinds = [str(kind).rpartition("/")[2].rpartition(":")[2].lower() for kind in _many(one.get("dataType"))]
+            kinds = [_plain(kind).lower() for kind in _many(one.get("dataType"))]
             kind = next((_KINDS.get(kind, "any") for kind in kinds), "")
             if any(map(one.get, _PARTS)) or any(map(source.get, _MADE)):
                 kind = "any"  # a list of it, an object of several, or read out of what the record holds
@@ -203,6 +202,11 @@ def _name(one: Mapping[str, Any], place: str) -> str:
     if not (name := one.get("@id") or one.get("name")):
         raise NotUnderstood(f"{place} has neither @id nor name")
     return str(name)
+
+
+def _plain(term: Any) -> str:
+    """A term without its vocabulary: ``Text`` for ``sc:Text`` and for ``https://schema.org/Text``."""
+    return str(term).rpartition("/")[2].rpartition(":")[2]
 
 
 def _reference(value: Any) -> str | None:

@@ -14,9 +14,10 @@ NONE = "none"
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The data set as it lies there. ``other``: files by suffix that no decoder is known for. ``exact``: ``samples``
-    was counted, else estimated. ``unlisted``: folders whose content could not be listed; ``linked``: links to folders;
-    ``unseen``: bytes of the other files.
+    """The data set as it lies there. ``exact``: ``samples`` was counted, not estimated.
+
+    ``other``: files by suffix that no decoder is known for, ``unseen`` bytes in all. ``unlisted``: folders that could
+    not be listed; ``linked``: links to folders.
     """
 
     files: int
@@ -84,9 +85,9 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """``why``: clear (of the limit), whole (all was looked at), most, time. ``unchecked``: files whose checksum is
-    declared, and was not held against them because they are too large. ``cores``: what may decode here, 0 if unknown.
-    ``began``: when the survey did, by the machine's monotonic clock; 0 in an older recording.
+    """``why``: clear (of the limit), whole (all was looked at), most, time. ``cores``: what may decode, 0 if unknown.
+
+    ``unchecked``: files too large to be held against their checksum. ``began``: monotonic; 0 in an older recording.
     """
 
     why: str

@@ -82,16 +82,14 @@ def _shares(
     n, looks, unseen = len(samples), Looks(ended.most), _unseen(events)
     described = any(one.standard for one in _of(events, Described))
     unread = next((one.wrong for one in _of(events, Described) if code_of(one.wrong) is Code.PACKAGE_MISSING), None)
-    for metric, k, invalid in (
-        ("data_valid_ratio", sum(sample.fault is None for sample in samples), unseen),
-        (
-            "data_documented_ratio",
-            sum(sample.undocumented is None for sample in samples),
-            unseen if described else unread,
-        ),
-    ):
+
+    def share(metric: str, k: int, invalid: str | None) -> Measurement:
         interval = None if ended.why == "whole" else looks.interval(k, n)
-        yield figure(metric, k / n, labels, interval, n, invalid=invalid)
+        return figure(metric, k / n, labels, interval, n, invalid)
+
+    yield share("data_valid_ratio", sum(sample.fault is None for sample in samples), unseen)
+    documented = sum(sample.undocumented is None for sample in samples)
+    yield share("data_documented_ratio", documented, unseen if described else unread)
 
 
 def _rates(looks: Sequence[Look], labels: dict[str, str]) -> Iterator[Measurement]:

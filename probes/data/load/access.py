@@ -13,7 +13,6 @@ import grp
 import os
 import pwd
 import struct
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,8 +32,8 @@ def access(root: Path, modes: int, acls: bool) -> Access:
     mount = mount_of(root)
     options = set(mount.options.split(",")) if mount else set()
     return Access(
-        owner=_name(lambda: pwd.getpwuid(state.st_uid).pw_name, state.st_uid),
-        group=_name(lambda: grp.getgrgid(state.st_gid).gr_name, state.st_gid),
+        owner=_user(state.st_uid),
+        group=_group(state.st_gid),
         mode=f"{state.st_mode & 0o7777:04o}",
         others_read=inside and bool(modes & 0o004),
         others_write=inside and bool((modes | state.st_mode) & 0o002),
@@ -62,17 +61,22 @@ def _named(data: bytes) -> list[str]:
     for tag, rights, number in entries:
         bits = "".join(letter if rights & mask & bit else "-" for letter, bit in (("r", 4), ("w", 2), ("x", 1)))
         if tag == _ACL_USER:
-            found.append(f"user {_name(lambda n=number: pwd.getpwuid(n).pw_name, number)} {bits}")  # type: ignore[misc]
+            found.append(f"user {_user(number)} {bits}")
         elif tag == _ACL_GROUP:
-            found.append(f"group {_name(lambda n=number: grp.getgrgid(n).gr_name, number)} {bits}")  # type: ignore[misc]
+            found.append(f"group {_group(number)} {bits}")
     return found
 
 
-def _name(ask: Callable[[], str], number: int) -> str:
-    try:
-        return ask()
-    except KeyError:
-        return str(number)
+def _user(number: int) -> str:
+    with suppress(KeyError):
+        return pwd.getpwuid(number).pw_name
+    return str(number)
+
+
+def _group(number: int) -> str:
+    with suppress(KeyError):
+        return grp.getgrgid(number).gr_name
+    return str(number)
 
 
 def _encrypted(root: Path, mount: Mount | None) -> str | None:
