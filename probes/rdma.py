@@ -14,7 +14,7 @@ from contextlib import suppress
 from bench.measure import budget
 from bench.measure.probe import Context, Failed, Probe, Unsupported
 from bench.model import Code, Effort, Measurement
-from probes.common.metrics import Between, metrics, of_repeats
+from probes.common.metrics import BETWEEN_HOSTS, metrics, of_repeats
 from probes.peer.options import KEY_FILE
 
 _DEVICES = "/sys/class/infiniband"
@@ -116,10 +116,7 @@ PROBE = Probe(
         ("rdma_write_latency_seconds", "RDMA writes of 2 bytes, half of the round trip (ib_write_lat).",
          "statistic", "lower"),
         first="peer",
-        between=Between(
-            "Our choice: as of storage, because no sessions of two hosts were recorded.",
-            {"bytes_per_second": 0.03, "seconds": 0.10},
-        ),
+        between=BETWEEN_HOSTS,
     ),
     seconds=budget.NONE,
     peer_seconds=budget.RDMA,

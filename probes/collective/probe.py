@@ -13,7 +13,7 @@ from contextlib import suppress
 from bench.measure import budget
 from bench.measure.probe import Context, Failed, Probe, TimedOut, Unsupported
 from bench.model import Code, Effort, Measurement
-from probes.common.metrics import Between, metrics
+from probes.common.metrics import BETWEEN_HOSTS, metrics
 from probes.peer.options import KEY_FILE
 
 SIZES = {
@@ -102,11 +102,7 @@ PROBE = Probe(
         ("collective_fast_transport_ratio",
          "share of NCCL's connections over NVLink (within a node that has any) or RDMA (between nodes)",
          "backend scope transport*", "higher"),
-        last="stand_in", over_one="collective_port_ratio",
-        between=Between(
-            "Our choice: as of storage, because no sessions of two hosts were recorded.",
-            {"bytes_per_second": 0.03, "seconds": 0.10},
-        ),
+        last="stand_in", over_one="collective_port_ratio", between=BETWEEN_HOSTS,
     ),
     seconds=budget.RANKS,
     peer_seconds=budget.COLLECTIVE,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from bench.measure import budget
 from bench.measure.probe import Check, Context, Failed, Option, Probe, ProbeError, Tools, python_argv
 from bench.model import Code, Measurement, Request
-from probes.common.metrics import Between, metrics, of_counts
+from probes.common.metrics import BETWEEN_HOSTS, Between, metrics, of_counts
 from probes.network.plan import LOOPBACK_PLANS, PEER_PLANS, UDP_BITS_PER_SECOND, NetworkPlan, for_peers
 from probes.peer.options import KEY_FILE, MAX_RATE, bits
 
@@ -100,16 +100,10 @@ def doctor(tools: Tools, request: Request) -> Sequence[Check]:
     return [*checks, Check("peer", bool(named), named or "no peer was named", None if named else remedy)]
 
 
-#: How far sessions lie apart. A difference of two times has no scale of its own.
+#: A difference of two times has no scale of its own.
+_DIFFERENCES = dict.fromkeys(("response_left_seconds", "network_added_delay_seconds"))
 _BETWEEN = Between(
-    "Our choice: as of storage, because no sessions of two hosts were recorded.",
-    {
-        "bytes_per_second": 0.03,
-        "network_link_utilization_ratio": 0.03,
-        "seconds": 0.10,
-        "response_left_seconds": None,
-        "network_added_delay_seconds": None,
-    },
+    BETWEEN_HOSTS.source, {**BETWEEN_HOSTS.spread, "network_link_utilization_ratio": 0.03, **_DIFFERENCES}
 )
 #: What a speaker waits for: `bench.judge.latency_budget` puts these round trips and the inference probe's times
 #: together.
