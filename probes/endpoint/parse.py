@@ -43,7 +43,8 @@ def parse(found: Sequence[Record], endpoint: str) -> list[Measurement]:
     made = list[Measurement]()
     for how in of(found, Opened):
         made.append(figure("endpoint_open_seconds", how.seconds, labels))
-        made.append(exact("endpoint_info", 1.0, 1, {**labels, "api": how.api, **_place(how)}))
+        peer = {"peer": how.peer} if how.peer else {}
+        made.append(exact("endpoint_info", 1.0, 1, {**labels, "api": how.api, "place": how.place, **peer}))
     for window, answers in served:
         if window.stage != "warm-up":
             made += _at_load(window, answers, labels)
@@ -55,10 +56,6 @@ def parse(found: Sequence[Record], endpoint: str) -> list[Measurement]:
             unbroken = "it keeps the limits at the highest rate that it may be asked for"
             made += sustained(found, _limits(window), {**labels, "stage": STAGE}, invalid, unbroken)
     return [*made, *_client(check, labels)] if any(window.stage == "held" for window, _ in served) else []
-
-
-def _place(how: Opened) -> Labels:
-    return {"place": how.place} | ({"peer": how.peer} if how.peer else {})
 
 
 def _at_load(window: Window, answers: Sequence[Answer], labels: Labels) -> Iterator[Measurement]:
@@ -186,9 +183,7 @@ def busiest_second(answers: Sequence[Answer]) -> float:
 
 
 def lines(found: Sequence[Record], endpoint: str, clock: float | None) -> list[Series]:
-    """Of the whole load, trials and all: failures and first tokens by when they were asked for, tokens a second, on
-    the run's clock, which began at ``clock``.
-    """
+    """Failures and first tokens by when they were asked for, tokens a second, on the run's ``clock``; trials too."""
     if clock is None:
         return []
     placed = [(window.began - clock, answer) for window, answers in windows(found) for answer in answers]

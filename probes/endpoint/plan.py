@@ -110,9 +110,7 @@ def completions(base: Address, api: Api) -> str:
 
 
 def prompt(draw: random.Random, words: int, prefix: int = 0) -> str:
-    """So many words, the first of them never the same, so that no cache of prefixes answers; ``prefix``: a part before
-    it that is always the same.
-    """
+    """So many words after a ``prefix`` that is always the same; the first is new each time, so that no cache has it."""
     shared = [_WORDS[i % len(_WORDS)] for i in range(prefix)]
     own = draw.choices(_WORDS, k=max(1, words - prefix - 1))
     return " ".join([*shared, f"{draw.getrandbits(48):012x}", *own])
@@ -124,9 +122,13 @@ def body(api: str, model: str, text: str, tokens: int, extras: tuple[str, ...]) 
     asked |= {"messages": [{"role": "user", "content": text}]} if api == "chat" else {"prompt": text}
     asked["max_completion_tokens" if "max_completion_tokens" in extras else "max_tokens"] = tokens
     options = {name: True for name in ("include_usage", "continuous_usage_stats") if name in extras}
-    asked |= {"stream_options": options} if options else {}
-    asked |= {"ignore_eos": True} if "ignore_eos" in extras else {}
-    return asked | ({"min_tokens": tokens} if "min_tokens" in extras else {})
+    if options:
+        asked["stream_options"] = options
+    if "ignore_eos" in extras:
+        asked["ignore_eos"] = True
+    if "min_tokens" in extras:
+        asked["min_tokens"] = tokens
+    return asked
 
 
 def arrivals(rate: float, count: int, seed: int) -> list[float]:
@@ -154,13 +156,13 @@ def announced(settings: Settings) -> list[str]:
     highest = settings.rate or settings.max_rate
     held_seconds = settings.seconds - search_seconds(settings)
     most = held_requests(settings, highest, held_seconds)
-    how = (
-        f"{settings.rate:g} requests/s (--rate)"
-        if settings.rate is not None
-        else f"the highest rate up to {settings.max_rate:g} requests/s (--endpoint-max-rate) that keeps "
-        f"{settings.first_token_limit * 1e3:g} ms to the first token and {settings.inter_token_limit * 1e3:g} ms a "
-        f"token, then {HELD_SHARE:.0%} of it"
-    )
+    if settings.rate is not None:
+        how = f"{settings.rate:g} requests/s (--rate)"
+    else:
+        first, between = settings.first_token_limit * 1e3, settings.inter_token_limit * 1e3
+        highest_rate = f"the highest rate up to {settings.max_rate:g} requests/s (--endpoint-max-rate)"
+        limits = f"{first:g} ms to the first token and {between:g} ms a token"
+        how = f"{highest_rate} that keeps {limits}, then {HELD_SHARE:.0%} of it"
     whole = math.ceil(highest * settings.seconds)
     few = "" if most >= needed("p99") else f"; too few for a p99, which takes {needed('p99')}: name a higher rate"
     return [

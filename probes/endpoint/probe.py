@@ -34,18 +34,7 @@ from bench.model import Code, Measurement, Request
 from probes.common.http import INSTALL, address, environment, key_in, key_of
 from probes.common.metrics import Between, metrics, of_counts, quantiles
 from probes.common.open_loop import OPEN_LOOP
-from probes.endpoint.plan import (
-    DEFAULT_MAX_RATE,
-    ENOUGH,
-    KEY_VARIABLE,
-    LEAST_REQUESTS,
-    Settings,
-    announced,
-    held_requests,
-    sample,
-    search_seconds,
-    tokens,
-)
+from probes.endpoint import plan
 
 MODULE = "probes.endpoint.load.main"
 ECHO = "probes.endpoint.load.echo"
@@ -64,13 +53,13 @@ def measure(ctx: Context) -> Sequence[Measurement]:
     if ctx.option("endpoint") is None:
         raise Skipped(Code.NOT_ASKED_FOR, "no server was named (--endpoint URL)")
     settings = settings_of(ctx.request, ctx.seconds, ctx.seed)
-    ctx.progress(announced(settings)[1], None)
+    ctx.progress(plan.announced(settings)[1], None)
     with ctx.tools.serve(python_argv(ECHO), name="echo", ready=ECHO_READY, timeout=20.0) as line, ExitStack() as stages:
         port = line.rpartition(" ")[2]
         done = ctx.tools.run(
             python_argv(MODULE, "--echo", port if port.isdigit() else "0"),
             name="load", timeout=max(1.0, ctx.remaining() - _EXIT_SECONDS), stdin=settings.text() + "\n",
-            env=environment(KEY_VARIABLE), on_line=partial(PIPE.follow, ctx, stages),
+            env=environment(plan.KEY_VARIABLE), on_line=partial(PIPE.follow, ctx, stages),
         )  # fmt: skip
     found = PIPE.read(done.stdout, cut=done.returncode != 0)
     if (error := refusal(found, done.returncode, done.stderr, "the load on the endpoint")) is not None:
@@ -84,12 +73,12 @@ def measure(ctx: Context) -> Sequence[Measurement]:
     return made
 
 
-def settings_of(request: Request, seconds: float, seed: int = 7) -> Settings:
+def settings_of(request: Request, seconds: float, seed: int = 7) -> plan.Settings:
     """All that the child is told. No key is among it: the child reads that itself."""
     option = partial(PROBE.option, request)
     given = {name: option(name) for name in ("first_token_limit", "inter_token_limit", "rate")}
-    return Settings(
-        url=option("endpoint").url, seconds=max(5.0, seconds - _AROUND_SECONDS), enough=ENOUGH[request.effort],
+    return plan.Settings(
+        url=option("endpoint").url, seconds=max(5.0, seconds - _AROUND_SECONDS), enough=plan.ENOUGH[request.effort],
         max_rate=option("endpoint_max_rate"), model=option("endpoint_model"), key_file=option("endpoint_key_file"),
         prompt_tokens=option("prompt_tokens"), output_tokens=option("output_tokens"),
         shared_prefix=option("endpoint_shared_prefix") or 0, timeout=option("request_timeout"), seed=seed,
@@ -104,29 +93,24 @@ def check(request: Request) -> None:
     if PROBE.option(request, "endpoint") is None:
         return
     try:
-        key_of(PROBE.option(request, "endpoint_key_file"), KEY_VARIABLE)
+        key_of(PROBE.option(request, "endpoint_key_file"), plan.KEY_VARIABLE)
     except ValueError as error:
         raise Unsupported(Code.BAD_OPTION, str(error)) from None
     if rate is not None and rate > most:
-        text = (
-            f"--rate {rate:g} is over --endpoint-max-rate {most:g}: raise that if the server may be asked for so much"
-        )
-        raise Unsupported(Code.BAD_OPTION, text)
+        over = f"--rate {rate:g} is over --endpoint-max-rate {most:g}"
+        raise Unsupported(Code.BAD_OPTION, f"{over}: raise that if the server may be asked for so much")
     flag, highest, seconds = "--rate" if rate else "--endpoint-max-rate", rate or most, PROBE.time(request)
-    if highest * seconds < LEAST_REQUESTS:
-        text = (
-            f"{flag} {highest:g} makes fewer than {LEAST_REQUESTS} requests in {seconds:.0f} s, which tell nothing: "
-            f"name at least {LEAST_REQUESTS / seconds:.2g}"
-        )
-        raise Unsupported(Code.BAD_OPTION, text)
+    if highest * seconds < (least := plan.LEAST_REQUESTS):
+        few = f"{flag} {highest:g} makes fewer than {least} requests in {seconds:.0f} s, which tell nothing"
+        raise Unsupported(Code.BAD_OPTION, f"{few}: name at least {least / seconds:.2g}")
 
 
 def preview(request: Request) -> list[str]:
     """What would be sent, for a person; the last line is a request."""
     settings = settings_of(request, PROBE.time(request))
-    key = "a key from a file" if settings.key_file else f"a key from {KEY_VARIABLE}"
-    key = key if settings.key_file or KEY_VARIABLE in os.environ else "no key"
-    return [*announced(settings), f"with {key}", f"POST {json.dumps(sample(settings))}"]
+    key = "a key from a file" if settings.key_file else f"a key from {plan.KEY_VARIABLE}"
+    key = key if settings.key_file or plan.KEY_VARIABLE in os.environ else "no key"
+    return [*plan.announced(settings), f"with {key}", f"POST {json.dumps(plan.sample(settings))}"]
 
 
 def best(request: Request) -> list[Measurement]:
@@ -137,7 +121,7 @@ def best(request: Request) -> list[Measurement]:
         return []
     settings = settings_of(request, PROBE.time(request))
     rate = settings.rate or settings.max_rate
-    sent = held_requests(settings, rate, settings.seconds - search_seconds(settings))
+    sent = plan.held_requests(settings, rate, settings.seconds - plan.search_seconds(settings))
     labels = {"stage": STAGE, "endpoint": settings.address.shown}
     made = [of_counts("endpoint_success_ratio", sent, sent, {"endpoint": settings.address.shown})]
     return [*made, *quantiles("inference_first_token_seconds", [0.0] * sent, labels)]
@@ -211,14 +195,14 @@ PROBE = Probe(
         Option("endpoint", "an OpenAI-compatible server, http://HOST:8000 say", type=address, quotable=False,
                typed=_word),
         Option("endpoint_model", "one of the server's models; default: the first that it lists", typed=_word),
-        Option("endpoint_key_file", f"a file with the server's key; default: {KEY_VARIABLE} in the environment",
+        Option("endpoint_key_file", f"a file with the server's key; default: {plan.KEY_VARIABLE} in the environment",
                type=_key_file, check=lambda file: key_in(Path(file)), affects_comparability=False, typed=_word),
         Option("endpoint_max_rate", "requests a second that the server is asked for at most",
-               type=positive_number, default=DEFAULT_MAX_RATE, affects_comparability=False, typed=_word),
+               type=positive_number, default=plan.DEFAULT_MAX_RATE, affects_comparability=False, typed=_word),
         Option("endpoint_shared_prefix", "tokens at the beginning of each prompt that are always the same",
-               type=tokens, typed=_word),
-        Option("prompt_tokens", "tokens of a prompt", type=tokens, default=128),
-        Option("output_tokens", "tokens of an answer", type=tokens, default=64),
+               type=plan.tokens, typed=_word),
+        Option("prompt_tokens", "tokens of a prompt", type=plan.tokens, default=128),
+        Option("output_tokens", "tokens of an answer", type=plan.tokens, default=64),
         Option("request_timeout", "seconds after which a request is too slow", type=positive_number, default=30.0),
         *OPEN_LOOP,
     ),

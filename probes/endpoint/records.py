@@ -13,6 +13,7 @@ from probes.common.pipe import Done, Pipe, Record, Refused
 from probes.common.sustained import SearchEnd
 
 Place = Literal["node", "peer", "elsewhere"]
+Stage = Literal["warm-up", "trial", "held"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Answer(Record):
     the scheduled moment to when it was sent. ``connect``: seconds of a connection that was opened for it.
     """
 
-    stage: Literal["warm-up", "trial", "held"]
+    stage: Stage
     scheduled: float
     lag: float
     chunks: tuple[float, ...] = ()
@@ -107,14 +108,13 @@ class Answer(Record):
 
 @dataclass(frozen=True, slots=True)
 class Window(Record):
-    """An open-loop window: requests planned and sent, by the rate at which they were offered. ``began``: by the
-    machine's monotonic clock.
+    """An open-loop window: when it ``began`` (monotonic clock), the requests planned and sent, the rate offered.
 
     ``cpu_ratio`` and ``delay_ratio``: shares of its time in which the client computed, and waited for a CPU.
     ``stopped``: why the rest was not sent.
     """
 
-    stage: Literal["warm-up", "trial", "held"]
+    stage: Stage
     began: float
     rate: float
     seconds: float

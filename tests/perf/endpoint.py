@@ -6,6 +6,7 @@ client has to say so itself: the figures of a run would be invalid, not slow.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -21,13 +22,13 @@ STREAMS, RATE, LIMIT, SECONDS, TRIES = 500, 2000.0, 0.005, 6.0, 3
 
 def client(port: int) -> int:
     """In a process of its own, bound to one core."""
-    from probes.endpoint.load.clock import StampingSelector, loop_with
+    from probes.endpoint.load.clock import StampingSelector
     from probes.endpoint.load.self_check import checked
 
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     stamps = StampingSelector()
     worked = time.process_time()
-    found = loop_with(stamps).run_until_complete(checked(stamps, port, STREAMS, RATE, SECONDS))
+    found = asyncio.SelectorEventLoop(stamps).run_until_complete(checked(stamps, port, STREAMS, RATE, SECONDS))
     middle, late = (quantile(found.delays, q) * 1e3 for q in (0.5, 0.99))
     carried = len(found.delays) >= 0.9 * RATE * min(1.5, SECONDS / 3)
     valid = late < LIMIT * 1e3 and carried

@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from types import SimpleNamespace
-from typing import Literal
 
 import aiohttp
 
@@ -24,9 +23,8 @@ from probes.common.http import Address, Broken, Secrets, of_error, of_status
 from probes.endpoint.load.clock import StampingSelector
 from probes.endpoint.load.deltas import DONE, Garbled, delta, message
 from probes.endpoint.load.sse import Events, TooLong
-from probes.endpoint.records import Answer
+from probes.endpoint.records import Answer, Stage
 
-Stage = Literal["warm-up", "trial", "held"]
 CONNECT_SECONDS = 5.0
 _READ_BYTES = 4 << 20  # of a connection's buffer: aiohttp's own 64 KiB stops the reading of long answers
 _MOST_BYTES = 64 << 20  # of an answer
@@ -73,7 +71,7 @@ class Client:
         self.ends: tuple[str, str] | None = None  # of the last connection: our address, and the server's
 
     async def __aenter__(self) -> Client:
-        trace = aiohttp.TraceConfig(trace_config_ctx_factory=_context)  # type: ignore[arg-type]
+        trace = aiohttp.TraceConfig()
         trace.on_connection_create_start.append(_connecting)
         trace.on_connection_create_end.append(_connected)
         connector = aiohttp.TCPConnector(
@@ -98,7 +96,8 @@ class Client:
         except Broken:
             raise
         except Exception as error:
-            raise self._broken(error) from error
+            broken = self._broken(error)
+            raise Broken(broken.code, self.secrets.clean(broken.detail)) from error
 
     async def ask(self, url: str, body: bytes, stage: Stage, start: float, scheduled: float, output: int) -> Answer:
         """Send it now, and see it through. ``start``: of the window (monotonic seconds); ``scheduled`` after it."""
@@ -107,11 +106,9 @@ class Client:
         try:
             async with asyncio.timeout_at(start + scheduled + self.timeout):
                 await self._streamed(url, body, how, seen, output)
-        except Broken as broken:
-            code, detail = broken.code, self.secrets.clean(broken.detail)
         except Exception as error:  # noqa: BLE001 - whatever goes wrong with one request is its outcome
-            found = self._broken(error, seen)
-            code, detail = found.code, found.detail
+            broken = error if isinstance(error, Broken) else self._broken(error, seen)
+            code, detail = broken.code, self.secrets.clean(broken.detail)
         tokens, counted = (seen.completion, "usage") if seen.completion else (len(seen.chunks), "chunks")
         counts = seen.counts if len(seen.counts) == len(seen.chunks) and seen.counts[-1:] == [tokens] else []
         return Answer(
@@ -216,7 +213,7 @@ class Client:
             code = Code.TORN
         if code is Code.TOO_SLOW:
             said = f"no end within {self.timeout:g} s, {_where(seen)}"
-        return Broken(code, self.secrets.clean(said))
+        return Broken(code, said)
 
 
 def _where(seen: Stream | None) -> str:
@@ -280,13 +277,9 @@ def _micro(seconds: float) -> float:
 # --- what aiohttp's own trace says of a connection
 
 
-def _context(trace_request_ctx: SimpleNamespace | None = None) -> SimpleNamespace:
-    return trace_request_ctx or SimpleNamespace()
+async def _connecting(_: object, context: SimpleNamespace, __: object) -> None:
+    context.began = asyncio.get_running_loop().time()
 
 
-async def _connecting(_: object, how: SimpleNamespace, __: object) -> None:
-    how.began = asyncio.get_running_loop().time()
-
-
-async def _connected(_: object, how: SimpleNamespace, __: object) -> None:
-    how.connect = _micro(asyncio.get_running_loop().time() - how.began)
+async def _connected(_: object, context: SimpleNamespace, __: object) -> None:
+    context.trace_request_ctx.connect = _micro(asyncio.get_running_loop().time() - context.began)

@@ -9,7 +9,6 @@ stamped with the last ``select``, never early.
 
 from __future__ import annotations
 
-import asyncio
 import selectors
 import time
 
@@ -35,7 +34,3 @@ class StampingSelector(selectors.DefaultSelector):
         found: list[tuple[selectors.SelectorKey, int]] = super().select(timeout)
         self._returned = time.monotonic()
         return found
-
-
-def loop_with(selector: StampingSelector) -> asyncio.AbstractEventLoop:
-    return asyncio.SelectorEventLoop(selector)

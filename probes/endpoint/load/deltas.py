@@ -43,6 +43,7 @@ def delta(data: bytes) -> Delta:
     if said := value.get("error"):
         return Delta(error=message(value) or json.dumps(said))
     choices, usage = value.get("choices"), value.get("usage")
+    tokens = usage if isinstance(usage, dict) else {}
     if not isinstance(choices, list) and not isinstance(usage, dict):
         if said := message(value):
             return Delta(error=said)
@@ -50,12 +51,11 @@ def delta(data: bytes) -> Delta:
     found = [choice for choice in choices or () if isinstance(choice, dict)]
     if broken := [choice["finish_reason"] for choice in found if choice.get("finish_reason") in _UNFINISHED]:
         return Delta(error=f"finish_reason {broken[0]}")
-    completion, prompt = _usage(value)
     return Delta(
         content=any(map(_content, found)),
         finished=any(choice.get("finish_reason") for choice in found),
-        completion=completion,
-        prompt=prompt,
+        completion=_count(tokens.get("completion_tokens")),
+        prompt=_count(tokens.get("prompt_tokens")),
     )
 
 
@@ -71,13 +71,6 @@ def _content(choice: Mapping[str, Any]) -> bool:
     part = choice.get("delta") or choice.get("message") or {}
     named = isinstance(part, dict) and any(part.get(name) for name in _CONTENT)
     return bool(named or choice.get("text"))
-
-
-def _usage(value: Mapping[str, Any]) -> tuple[int | None, int | None]:
-    usage = value.get("usage")
-    if not isinstance(usage, dict):
-        return None, None
-    return _count(usage.get("completion_tokens")), _count(usage.get("prompt_tokens"))
 
 
 def _count(value: object) -> int | None:

@@ -123,14 +123,10 @@ async def _models(client: Client, settings: Settings) -> list[str]:
     return [row["id"] for row in rows if isinstance(row, Mapping) and isinstance(row.get("id"), str)]
 
 
-def _of_model(answer: Answer, model: str) -> bool:
-    return "model" in answer.detail.lower() or model in answer.detail
-
-
 async def _refused(client: Client, settings: Settings, answer: Answer, model: str, listed: Sequence[str]) -> Broken:
     """Why there is nothing to measure; of a model that is not there, which are."""
     code, detail = Code(answer.code or Code.SERVER_ERROR), answer.detail
-    if code is Code.NOT_FOUND and _of_model(answer, model):
+    if code is Code.NOT_FOUND and ("model" in detail.lower() or model in detail):
         with suppress(Broken):
             listed = listed or await _models(client, settings)
         code, detail = Code.MODEL_UNKNOWN, f"{model}; there are {', '.join(listed[:5])}" if listed else model

@@ -5,6 +5,7 @@ standard input. Answers in JSON lines (`probes.endpoint.records`). It judges not
 from __future__ import annotations
 
 import argparse
+import asyncio
 import gc
 import math
 import resource
@@ -20,16 +21,7 @@ from probes.common.http import REMEDIES, Broken, key_of
 from probes.common.open_loop import LEAST_KEPT, Kept, Limits, Search, Trial, held
 from probes.common.pipe import Refused
 from probes.common.sustained import SearchEnd
-from probes.endpoint.plan import (
-    HELD_SHARE,
-    KEY_VARIABLE,
-    LEAST_HELD_SHARE,
-    TRIAL_REQUESTS,
-    Settings,
-    first_rate,
-    held_requests,
-    search_seconds,
-)
+from probes.endpoint import plan
 from probes.endpoint.records import PIPE, say
 
 _WARM_UP_SECONDS = 1.0
@@ -40,7 +32,7 @@ def main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="probes.endpoint.load.main", description=__doc__)
     parser.add_argument("--echo", type=int, required=True, help="port of the client's own echo")
     options = parser.parse_args(words)
-    settings = Settings(**(decoded(sys.stdin.readline()) or {}))
+    settings = plan.Settings(**(decoded(sys.stdin.readline()) or {}))
     return PIPE.load(("aiohttp",), partial(_run, settings, options.echo))
 
 
@@ -53,12 +45,12 @@ def _prepare() -> None:
     gc.set_threshold(50_000, 50, 1000)
 
 
-def _run(settings: Settings, echo: int) -> Refused | None:
-    from probes.endpoint.load.clock import StampingSelector, loop_with
+def _run(settings: plan.Settings, echo: int) -> Refused | None:
+    from probes.endpoint.load.clock import StampingSelector
 
     _prepare()
     stamps = StampingSelector()
-    loop = loop_with(stamps)
+    loop = asyncio.SelectorEventLoop(stamps)
     try:
         loop.run_until_complete(_load(settings, echo, stamps))
     except Broken as broken:
@@ -73,14 +65,14 @@ _WORDS = {Code.UNAUTHORIZED: "it takes no request without a key that is valid th
           Code.REDIRECTED: "it sends elsewhere who asks for its models"}  # fmt: skip
 
 
-async def _load(settings: Settings, echo: int, stamps: Any) -> None:
+async def _load(settings: plan.Settings, echo: int, stamps: Any) -> None:
     from probes.endpoint.load.client import Client
     from probes.endpoint.load.dialect import opened
-    from probes.endpoint.load.window import Served, serve, tell
+    from probes.endpoint.load.window import Served, serve
 
     seeds = count(settings.seed + 1)
     limits = Limits(settings.first_token_limit, settings.inter_token_limit)
-    key = key_of(settings.key_file, KEY_VARIABLE)
+    key = key_of(settings.key_file, plan.KEY_VARIABLE)
     async with Client(settings.address, key, stamps, settings.timeout) as client:
         with PIPE.stage("endpoint.open"):
             dialect, how = await opened(client, settings)
@@ -89,38 +81,39 @@ async def _load(settings: Settings, echo: int, stamps: Any) -> None:
 
         async def window(name: Any, rate: float, requests: int) -> Served:
             served = await serve(client, dialect, settings, name, rate, requests, next(seeds))
-            tell(served, say)
+            for record in (*served.answers, served.window):
+                say(record)
             return served
 
         async def trial(rate: float) -> Trial:
-            served = await window("trial", rate, TRIAL_REQUESTS)
+            served = await window("trial", rate, plan.TRIAL_REQUESTS)
             outcomes = [limits.kept(answer, math.inf) for answer in served.answers]
             kept = outcomes.count(Kept.KEPT)
             return Trial(rate, kept, len(outcomes) - kept, held(kept, len(outcomes) - kept, LEAST_KEPT))
 
-        rate = settings.rate or first_rate(settings)
+        rate = settings.rate or plan.first_rate(settings)
         with PIPE.stage("endpoint.warm_up"):
             warm = await window("warm-up", rate, _warm_requests(rate, how.seconds))
         hangs = all(answer.code == Code.TOO_SLOW for answer in warm.answers)  # no rate is kept: held is what says so
         if settings.rate is None and not hangs:
             with PIPE.stage("endpoint.search"):
-                until = end - settings.seconds + search_seconds(settings)
+                until = end - settings.seconds + plan.search_seconds(settings)
                 rate = await _found(settings, rate, trial, until)
         with PIPE.stage("endpoint.held"):
-            left = max(end - time.monotonic(), LEAST_HELD_SHARE * settings.seconds)
-            last = await window("held", rate, held_requests(settings, rate, left))
+            left = max(end - time.monotonic(), plan.LEAST_HELD_SHARE * settings.seconds)
+            last = await window("held", rate, plan.held_requests(settings, rate, left))
     await _self_check(last, echo, stamps, settings.self_check)
 
 
-async def _found(settings: Settings, first: float, trial: Any, until: float) -> float:
+async def _found(settings: plan.Settings, first: float, trial: Any, until: float) -> float:
     """Search for the highest rate; the rate to hold."""
     found = Search([await trial(first)], settings.max_rate)
-    while (rate := found.next_rate) is not None and time.monotonic() + TRIAL_REQUESTS / rate < until:
+    while (rate := found.next_rate) is not None and time.monotonic() + plan.TRIAL_REQUESTS / rate < until:
         found.trials.append(await trial(rate))
     say(SearchEnd(LEAST_KEPT, len(found.trials), found.best, found.failed))
     if found.best is None:
         return min(trial.rate for trial in found.trials)
-    return found.best if found.failed is None else HELD_SHARE * found.best
+    return found.best if found.failed is None else plan.HELD_SHARE * found.best
 
 
 def _warm_requests(rate: float, service_seconds: float) -> int:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from bench.measure import procfs
-from probes.endpoint.load.client import Client, Stage
+from probes.endpoint.load.client import Client
 from probes.endpoint.load.dialect import Dialect
 from probes.endpoint.plan import Settings, arrivals
-from probes.endpoint.records import Answer, Window
+from probes.endpoint.records import Answer, Stage, Window
 
 _AHEAD_SECONDS = 0.05
 #: So many in a row that fail, and the rest is not sent: it would tell nothing more, and may do harm.
@@ -29,16 +29,8 @@ async def serve(
     client: Client, dialect: Dialect, settings: Settings, stage: Stage, rate: float, count: int, seed: int
 ) -> Served:
     """``count`` requests at ``rate`` a second, Poisson; ends when each of them has ended."""
-    planned = arrivals(rate, count, seed)
-    draw = random.Random(seed)
+    planned, draw = arrivals(rate, count, seed), random.Random(seed)
     bodies = [dialect.body(draw) for _ in planned]
-    return await _run(client, dialect, settings, stage, rate, planned, bodies)
-
-
-async def _run(
-    client: Client, dialect: Dialect, settings: Settings, stage: Stage, rate: float, planned: Sequence[float],
-    bodies: Sequence[bytes],
-) -> Served:  # fmt: skip
     loop, answers, row = asyncio.get_running_loop(), [], 0
     start, worked, waited = loop.time() + _AHEAD_SECONDS, time.process_time(), procfs.own_run_queue_seconds()
     tasks: set[asyncio.Task[None]] = set()
@@ -61,9 +53,9 @@ async def _run(
             task.add_done_callback(tasks.discard)
 
     handles = [loop.call_at(start + at, launch, at, body) for at, body in zip(planned, bodies, strict=True)]
-    last = start + planned[-1]
-    while not stopped.is_set() and loop.time() < last:
-        await _until(stopped, last - loop.time())
+    with suppress(TimeoutError):
+        async with asyncio.timeout_at(start + planned[-1]):
+            await stopped.wait()
     for handle in handles if stopped.is_set() else ():
         handle.cancel()
     await asyncio.sleep(0)
@@ -71,28 +63,11 @@ async def _run(
         await asyncio.gather(*tasks)
     seconds, after = loop.time() - start, procfs.own_run_queue_seconds()
     delay = None if waited is None or after is None else round(max(0.0, after - waited) / seconds, 6)
+    failed = f"{MOST_FAILURES_IN_A_ROW} requests in a row failed, the last with"
     window = Window(
         stage=stage, began=round(start, 6), rate=rate, seconds=round(seconds, 6), planned=len(planned), sent=sent,
         output=dialect.output, cpu_ratio=round((time.process_time() - worked) / seconds, 6),
         first_token_limit=settings.first_token_limit, inter_token_limit=settings.inter_token_limit,
-        delay_ratio=delay, stopped=_why(answers) if stopped.is_set() else None,
+        delay_ratio=delay, stopped=f"{failed} {answers[-1].code}" if stopped.is_set() else None,
     )  # fmt: skip
     return Served(tuple(sorted(answers, key=lambda answer: answer.scheduled)), window)
-
-
-async def _until(event: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(max(0.0, seconds)):
-            await event.wait()
-    except TimeoutError:
-        return
-
-
-def _why(answers: Sequence[Answer]) -> str:
-    return f"{MOST_FAILURES_IN_A_ROW} requests in a row failed, the last with {answers[-1].code}"
-
-
-def tell(served: Served, say: Callable[[Answer | Window], None]) -> None:
-    for answer in served.answers:
-        say(answer)
-    say(served.window)

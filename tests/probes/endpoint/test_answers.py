@@ -12,7 +12,7 @@ import pytest
 from bench.model import Code
 from probes.common.http import Broken, address
 from probes.endpoint.load.client import Client
-from probes.endpoint.load.clock import StampingSelector, loop_with
+from probes.endpoint.load.clock import StampingSelector
 from probes.endpoint.load.dialect import opened
 from probes.endpoint.plan import Settings, apis, completions, url
 from probes.endpoint.records import Answer, Opened
@@ -72,7 +72,7 @@ async def _with(handler: Handler, use: Callable[[Client, str], object], key: str
 
 
 def served(handler: Handler, use: Callable[[Client, str], object]) -> object:
-    loop = loop_with(StampingSelector())
+    loop = asyncio.SelectorEventLoop(StampingSelector())
     try:
         return loop.run_until_complete(_with(handler, use))
     finally:
