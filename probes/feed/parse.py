@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from bench.judge.statistics import quantile, quantile_interval
 from bench.measure import jsonl
-from bench.measure.probe import Failed, TimedOut, Unsupported
+from bench.measure.probe import Failed, ProbeError, TimedOut, Unsupported
 from bench.model import Code, Measurement, Series
 from probes.common.metrics import exact, of_repeats
 from probes.feed.rates import Rate, each_step, own, pool, rate
@@ -18,10 +18,10 @@ from probes.feed.validity import COLD_RATIO, reasons, widened
 from probes.feed.waterfall import ARMS, Rates
 
 WHO = "the feed's load program"
-_ERRORS = {
+#: Any other is Failed.
+_ERRORS: Mapping[str, type[ProbeError]] = {
     "in_memory": Unsupported, "torch_missing": Unsupported, "no_cuda": Unsupported,
-    "package_missing": Unsupported, "unknown_loader": Unsupported, "path_hangs": TimedOut, "read_failed": Failed,
-    "accelerator_failed": Failed, "accelerator_memory": Failed,
+    "package_missing": Unsupported, "unknown_loader": Unsupported, "path_hangs": TimedOut,
 }  # fmt: skip
 _REMEDIES = {
     "in_memory": "give a directory on a disk or a file server: --storage DIR",
@@ -53,10 +53,7 @@ class Parsed:
 
 
 def answer(text: str, ready: type[R], wanted: type[T], **kinds: type[T]) -> tuple[R, list[T]]:
-    """The child's ``ready`` record, and the ``wanted`` ones, which are of these ``kinds``.
-
-    Raises Unsupported, Failed or TimedOut: what it said went wrong, or that it made no sense.
-    """
+    """The child's ``ready`` record and the ``wanted`` ones, by ``kinds``. Raises Unsupported, Failed, TimedOut."""
     known: dict[str, type[object] | None] = {"ready": ready, **kinds, "error": LoadError, "end": End}
     said = jsonl.records(text, WHO, known)
     for record in said:

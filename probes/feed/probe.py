@@ -214,9 +214,8 @@ def _storage_check(tools: Tools, directory: str) -> Check:
     if found is None or found.error:
         return Check(name, False, f"{directory} cannot be used", "give a directory that exists: --storage DIR")
     if found.memory:
-        return Check(
-            name, False, f"on {found.memory}: no storage below it", "give a directory on a disk: --storage DIR"
-        )
+        remedy = "give a directory on a disk: --storage DIR"
+        return Check(name, False, f"on {found.memory}: no storage below it", remedy)
     return Check(name, True, "on storage")
 
 
@@ -242,9 +241,8 @@ def calibration_check(tools: Tools, truth: float) -> Check:
     total = next(m for m in parsed.measurements if m.metric == "starvation_ratio" and m.labels["component"] == "total")
     error_points = 100.0 * (total.value - truth)
     ok = abs(total.value - truth) <= _TRUTH_ERROR and total.invalid is None
-    detail = f"measured {total.value:.2%}, an error of {error_points:+.2f} points" + (
-        f" ({total.invalid})" if total.invalid else ""
-    )
+    doubt = f" ({total.invalid})" if total.invalid else ""
+    detail = f"measured {total.value:.2%}, an error of {error_points:+.2f} points{doubt}"
     return Check(name, ok, detail, None if ok else "calm the node (see `bench doctor`), then calibrate again")
 
 

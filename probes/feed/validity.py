@@ -60,9 +60,8 @@ def widened(turns: Turns, demand: float) -> dict[str, str]:
 def _all_reasons(ready: Ready, arms: Sequence[Arm], turns: Turns, demand: float) -> Iterator[tuple[str, str]]:
     if ready.unwritten_bytes:
         size = ready.unwritten_bytes / 1e6
-        yield from (
-            (arm, f"{Code.UNWRITTEN}: {size:.0f} MB of the files were never written to a disk") for arm in _READING
-        )
+        for name in _READING:
+            yield name, f"{Code.UNWRITTEN}: {size:.0f} MB of the files were never written to a disk"
     # What the network brings others, as seen in the arm that reads from memory only.
     others = max((arm.network_bytes / arm.seconds for arm in arms if arm.arm == "preprocess"), default=0.0)
     fed = _fed(turns, demand)
@@ -105,8 +104,7 @@ def _disagreement(apart: float) -> str:
 
 
 def _cold(arm: Arm, others: float) -> Iterator[str]:
-    """The reader's own device bytes, else those of the device below the path, else the network's; or what the page
-    cache holds, where the file system has none of them."""
+    """By the reader's own device bytes, else the device's, else the network's; without any, by the page cache."""
     if not arm.read_bytes:
         return
     own, device, resident = arm.own_device_bytes, arm.device_bytes, arm.resident_ratio

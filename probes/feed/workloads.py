@@ -61,10 +61,7 @@ class Accelerator:
 
 @cache
 def catalogue(file: Path = FILE) -> dict[str, Workload]:
-    """The workloads of a file, each by its name, and as WORKLOAD-CARD for each card that ``--accelerator`` can emulate.
-
-    Raises Unsupported, one line, when it is not such a file.
-    """
+    """The workloads of a file by name, and as WORKLOAD-CARD for each card that can be emulated. Raises Unsupported."""
     found: dict[str, Workload] = {}
     try:
         for name, entry in tomllib.loads(file.read_text(encoding="utf-8")).items():
@@ -75,9 +72,8 @@ def catalogue(file: Path = FILE) -> dict[str, Workload]:
                     raise ValueError(f"[{name}.cards.{card}] lacks step_seconds")
                 found[f"{name}-{card}"] = emulated
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise Unsupported(
-            Code.WORKLOAD_UNUSABLE, f"{file}: {error}", "give a workload's name or a TOML file"
-        ) from error
+        remedy = "give a workload's name or a TOML file"
+        raise Unsupported(Code.WORKLOAD_UNUSABLE, f"{file}: {error}", remedy) from error
     return found
 
 

@@ -79,10 +79,7 @@ def run(
     ceiling: float = float("inf"),
     **fields: Any,
 ) -> Arm:
-    """Feed ``consumer`` from a new feed until its rate is flat or the time is used up; ``fields`` join the record.
-
-    Raises TimeoutError when the path hangs, OSError when a read fails.
-    """
+    """Feed ``consumer`` until its rate is flat or the time is up; ``fields`` join the record. Raises as `Feed.get`."""
     log, witness = Consumption(), Witness(device)
     consumer.begin()
     feed = make_feed()

@@ -220,7 +220,6 @@ def main(arguments: list[str]) -> int:
         say(LoadError(error.word, str(error)))
     except TimeoutError as error:
         say(LoadError("path_hangs", str(error)))
-        sys.stdout.flush()
         os._exit(0)  # threads that sit in a dead file system cannot be joined
     except OSError as error:
         say(LoadError("read_failed", str(error)))
@@ -229,7 +228,6 @@ def main(arguments: list[str]) -> int:
             raise
         word = "accelerator_memory" if "out of memory" in str(error).lower() else "accelerator_failed"
         say(LoadError(word, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"))
-        sys.stdout.flush()
         os._exit(0)  # a device that has failed may hold up the end of the process
     return 0
 

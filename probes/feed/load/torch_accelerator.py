@@ -256,7 +256,7 @@ class _Bottleneck(nn.Module):  # type: ignore[misc]
         return nn.functional.relu(self.body(images) + self.shortcut(images))
 
 
-def resnet50(classes: int = 1000) -> Any:
+def resnet50() -> Any:
     """The network, with random weights, as a ``torch.nn.Module`` from images (n, 3, 224, 224) to logits."""
     layers = [*_convolution(3, 64, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
     into = 64
@@ -264,4 +264,4 @@ def resnet50(classes: int = 1000) -> Any:
         for index in range(blocks):
             layers.append(_Bottleneck(into, width, stride if index == 0 else 1))
             into = width * _EXPANSION
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(into, classes))
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(into, 1000))
