@@ -77,7 +77,7 @@ _EXTENDED_ERROR = struct.Struct("@IBBBxII")  # struct sock_extended_err
 _ORIGIN_TIMESTAMPING = 4
 _ERROR_MESSAGES = {(socket.SOL_IP, 11), (41, 25)}  # IP_RECVERR, IPV6_RECVERR
 _BUFFER_BYTES = 1 << 21
-SND, SCHED = 0, 1
+SCHED = 1  # of SCM_TSTAMP_SND (0), SCHED and ACK (2): when it entered the egress queue
 
 
 class Sent(NamedTuple):

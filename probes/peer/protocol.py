@@ -74,10 +74,7 @@ class PeerAnswer:
 
 @dataclass(frozen=True, slots=True)
 class PeerLine:
-    """What the program of a lease prints: who answered, and over which interface of this node.
-
-    ``here``: the peer is this very machine, so that nothing between them is a network.
-    """
+    """What a lease prints: who answered, over which interface; ``here``: the peer is this machine, so no network."""
 
     hello: PeerAnswer
     local: Interface = Interface()

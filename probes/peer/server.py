@@ -211,9 +211,11 @@ class Peer:
         connection.until = time.monotonic() + seconds
         problem = None
         try:
-            _require_iperf3()
+            tools.require("iperf3")  # the system's, or the one that a bundle carries
             connection.iperf3_port = self._free_port()
             self._start_iperf3(connection)
+        except Unsupported:
+            problem = "tool_missing: iperf3 is not installed on the peer"
         except Refused as error:
             problem = str(error)
         _log(f"lease for {connection.who}, at most {seconds:.0f} s")
@@ -241,10 +243,7 @@ class Peer:
     # --- iperf3
 
     def _start_iperf3(self, connection: Connection) -> None:
-        """``iperf3 -s -1`` serves one test and ends, so no test meets the remains of another.
-
-        esnet/iperf issues 819, 1735, 1986: a server that stays busy for ever.
-        """
+        """One server a test (``-1``), because one that serves several may stay busy (esnet/iperf 819, 1735, 1986)."""
         words = ["iperf3", "-s", "-1", "-p", str(connection.iperf3_port), "-B", str(self.address[0])]
         if self.settings.max_bits_per_second:
             words += ["--server-bitrate-limit", str(int(self.settings.max_bits_per_second))]
@@ -286,14 +285,6 @@ class Peer:
 def networks(words: Sequence[str]) -> tuple[Network, ...]:
     """Addresses or CIDR networks. Raises ValueError."""
     return tuple(ipaddress.ip_network(word, strict=False) for word in words)
-
-
-def _require_iperf3() -> None:
-    """The system's, or the one that a bundle carries. Raises Refused."""
-    try:
-        tools.require("iperf3")
-    except Unsupported as error:
-        raise Refused("tool_missing: iperf3 is not installed on the peer") from error
 
 
 def _silent(argv: Sequence[str]) -> Any:

@@ -115,9 +115,7 @@ class Service(StrictTable):
     @property
     def secret_from(self) -> str:
         """Where its token comes from, for a person."""
-        return ", ".join(
-            [*(f"${name}" for name in self.variables), *([self.headers_file] if self.headers_file else [])]
-        )
+        return ", ".join(filter(None, [*(f"${name}" for name in self.variables), self.headers_file]))
 
 
 class _Services(StrictTable):

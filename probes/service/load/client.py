@@ -100,10 +100,8 @@ class Client:
         if timing.step and timing.ready is None:
             code, what = _NOT_OPENED[timing.step]
             return code, f"{what} {most}"
-        return (
-            Code.TOO_SLOW,
-            f"no end {most}, {'in its body' if timing.first_byte is not None else 'before its headers'}",
-        )
+        where = "before its headers" if timing.first_byte is None else "in its body"
+        return Code.TOO_SLOW, f"no end {most}, {where}"
 
     async def _answer(self, session: aiohttp.ClientSession, timing: Timing) -> None:
         """Raises Broken for an answer that is not the declared one."""

@@ -16,9 +16,10 @@ from typing import Any, Literal
 
 @dataclass(slots=True)
 class Timing:
-    """Of one request, in seconds; ``ready``: when its connection was, by the loop's clock. None: not needed, or not
-    reached. ``step``: of opening a connection, the last that was begun. ``taken``: connections that it went out on, one
-    after the other.
+    """Of one request, in seconds; None: not needed or not reached. ``ready``: when its connection was (loop's clock).
+
+    ``certificate``: until that of the service expires. ``step``: of opening a connection, the last that was begun.
+    ``taken``: how many connections it went out on.
     """
 
     resolve: float | None = None
@@ -69,11 +70,6 @@ class TimingLoop(asyncio.SelectorEventLoop):
             timing.ready, timing.taken = self.time(), timing.taken + 1
             if (secured := made[0].get_extra_info("ssl_object")) is not None:
                 timing.tls = timing.ready - began
-                timing.certificate = _left(secured)
+                ends = (secured.getpeercert() or {}).get("notAfter")
+                timing.certificate = ssl.cert_time_to_seconds(ends) - time.time() if ends else None
         return made
-
-
-def _left(secured: Any) -> float | None:
-    """Seconds until the peer's certificate expires."""
-    ends = (secured.getpeercert() or {}).get("notAfter")
-    return ssl.cert_time_to_seconds(ends) - time.time() if ends else None
