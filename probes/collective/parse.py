@@ -29,10 +29,7 @@ class RankNames:
 
 @dataclass(frozen=True, slots=True)
 class RankIterations:
-    """What one rank timed. ``sizes[bytes]``: seconds of each iteration; ``links[source]``: bytes per second.
-
-    ``waits``: seconds of the sum of one number before each iteration, where there was one.
-    """
+    """Seconds of each iteration by ``sizes``, and of the ``waits`` before; bytes per second by ``links[source]``."""
 
     rank: int
     backend: str

@@ -106,7 +106,7 @@ def key_of(file: str | None, variable: str) -> str | None:
 
 
 def environment(*names: str) -> dict[str, str]:
-    """What of the environment a load alone may see: what is named, and whom TLS may trust."""
+    """The variables that a load may see: those named, and whom TLS may trust."""
     seen = ("SSL_CERT_FILE", "SSL_CERT_DIR", *names)
     return {name: os.environ[name] for name in seen if name in os.environ}
 
@@ -136,7 +136,7 @@ class Broken(Exception):
 
 
 def of_status(status: int) -> Code | None:
-    """What a status of HTTP says; None for one that is fine."""
+    """The code for an HTTP status; None for success."""
     if 200 <= status < 300:
         return None
     known = {401: Code.UNAUTHORIZED, 403: Code.UNAUTHORIZED, 404: Code.NOT_FOUND, 405: Code.NOT_FOUND,
@@ -162,7 +162,7 @@ _HOST_MISMATCH = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS
 
 
 def of_error(error: BaseException) -> Code:
-    """What an exception of aiohttp, of ssl or of the socket says."""
+    """The code for an exception of aiohttp, ssl or a socket."""
     import ssl
 
     import aiohttp  # the extra `endpoint`; only who uses it gets here
@@ -188,7 +188,7 @@ def of_error(error: BaseException) -> Code:
 
 
 def _errno(error: BaseException) -> int:
-    """The number of an OSError; of several addresses that were tried in turn, that of their words."""
+    """The errno of an OSError; where several addresses were tried in turn, the last one that its text names."""
     if (number := getattr(error, "errno", None)) is not None:
         return int(number)
     named = re.findall(r"Errno (\d+)", str(error))

@@ -96,6 +96,7 @@ _Amount = Annotated[FiniteFloat, Field(ge=0, le=_LARGEST)]
 _Count = Annotated[int, Field(ge=-1, le=_LARGEST)]  # -1: this end cannot tell
 #: It becomes a label; Linux has no longer names (TCP_CA_NAME_MAX).
 _Congestion = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{0,16}$")]
+_CPU = ("end", "cpu_utilization_percent")
 
 
 class _Sum(BaseModel, strict=True, frozen=True, defer_build=True):
@@ -131,10 +132,8 @@ class Document(BaseModel, strict=True, frozen=True, defer_build=True):
     sent_back: _Sum | None = Field(None, validation_alias=AliasPath("end", "sum_sent_bidir_reverse"))
     received_back: _Sum | None = Field(None, validation_alias=AliasPath("end", "sum_received_bidir_reverse"))
     congestion: _Congestion | None = Field(None, validation_alias=AliasPath("end", "sender_tcp_congestion"))
-    cpu_local: _Amount | None = Field(None, validation_alias=AliasPath("end", "cpu_utilization_percent", "host_total"))
-    cpu_remote: _Amount | None = Field(
-        None, validation_alias=AliasPath("end", "cpu_utilization_percent", "remote_total")
-    )
+    cpu_local: _Amount | None = Field(None, validation_alias=AliasPath(*_CPU, "host_total"))
+    cpu_remote: _Amount | None = Field(None, validation_alias=AliasPath(*_CPU, "remote_total"))
 
 
 def _there(value: T | None, name: str) -> T:

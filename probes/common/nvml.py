@@ -85,10 +85,7 @@ def count_cards(nvml: Any) -> int:
 
 
 def our_cards(nvml: Any, count: int) -> list[int]:
-    """Those of ``count`` that CUDA has too; the others are others'. Raises Unsupported where all are hidden.
-
-    No card is touched for it, but where they are named by identity.
-    """
+    """The cards that CUDA sees too, touched only where they are named by identity. Raises Unsupported for none."""
     words = os.environ.get(_VISIBLE)
     if words is None:
         return list(range(count))
@@ -162,7 +159,7 @@ class Readable(ABC):
         self.errors: dict[str, str] = {}
         self.lost: str | None = None
 
-    def read(self, name: str, call: Callable[[Any], Any]) -> Any:
+    def read(self, name: str, call: Callable[[Any], T]) -> T | None:
         """``call(handle)``, or None with the reason in ``errors``; "N/A" is a driver's way to say that it has none."""
         if self.lost is not None or self.errors.get(name) in _FOR_EVER:
             return None
@@ -260,8 +257,7 @@ class Card(Readable):
         return {**found, **self._fields(_HEALTH_FIELDS)}
 
     def reasons(self) -> int | None:
-        bits: int | None = self.read("reasons", self._reasons)
-        return bits
+        return self.read("reasons", self._reasons)
 
     def uuid(self) -> str:
         """Its identity; empty where it has none to say."""
@@ -270,9 +266,8 @@ class Card(Readable):
     def cpus(self) -> frozenset[int]:
         """The CPUs beside it: of the driver, else of the kernel; empty where neither says."""
         masks = self.read("cpus", lambda h: self.nvml.nvmlDeviceGetCpuAffinity(h, 1 + (os.cpu_count() or 1) // 64))
-        if near := frozenset(
-            64 * i + bit for i, mask in enumerate(masks or ()) for bit in range(64) if mask >> bit & 1
-        ):
+        near = frozenset(64 * i + bit for i, mask in enumerate(masks or ()) for bit in range(64) if mask >> bit & 1)
+        if near:
             return near
         bus = self.read("bus", lambda h: _text(self.nvml.nvmlDeviceGetPciInfo(h).busId)) or ""
         with suppress(OSError, ValueError):  # NVML's domain has eight digits, the kernel's four
@@ -281,8 +276,7 @@ class Card(Readable):
 
     def joules(self) -> float | None:
         """Energy used since the driver was loaded; None where the card does not count it."""
-        value: float | None = self.read("energy", self._joules)
-        return value
+        return self.read("energy", self._joules)
 
     # --- single readings
 
@@ -356,10 +350,7 @@ class Card(Readable):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One card before any load of ours: ``cpus`` are those beside it, ``processes`` the programs of others.
-
-    ``processes`` is None where they cannot be listed.
-    """
+    """One card before any load of ours: the ``cpus`` beside it, the ``processes`` of others (None: not known)."""
 
     index: int
     uuid: str
@@ -377,7 +368,8 @@ class Survey:
     hung: Mapping[int, str] = field(default_factory=dict)
 
     def by_uuid(self, uuid: str) -> Seen | None:
-        return next((card for card in self.cards if _same(card.uuid, uuid)), None)
+        """The card of that identity, which torch spells without the ``GPU-`` in front."""
+        return next((card for card in self.cards if uuid and card.uuid.endswith(uuid.removeprefix("GPU-"))), None)
 
 
 def survey() -> Survey:
@@ -446,11 +438,6 @@ def joined_by(uuid: str, other: str) -> str | None:
     finally:
         close(library, {})
     return None if status is None else "nvlink" if status == library.NVML_P2P_STATUS_OK else "pcie"
-
-
-def _same(uuid: str, other: str) -> bool:
-    """Is it one card? torch spells a card's identity without the ``GPU-`` in front."""
-    return bool(uuid and other) and uuid.endswith(other.removeprefix("GPU-"))
 
 
 def _text(value: Any) -> str:

@@ -61,9 +61,7 @@ def refusal(found: Sequence[Record], returncode: int, stderr: str, who: str) -> 
 
 @dataclass(frozen=True, slots=True)
 class Pipe:
-    """What ``who`` says: records of these kinds, by the word at ``key``. With None, such lines are not read: marks that
-    a stage begins or ends, so that the parent samples its watchers there.
-    """
+    """What ``who`` says: records by the word at ``key``; None for marks of a stage, which only `follow` reads."""
 
     who: str
     kinds: Mapping[str, type[Record] | None]
@@ -87,7 +85,7 @@ class Pipe:
     def load(self, packages: Sequence[str], work: Callable[[], Refused | None]) -> int:
         """Run a load that needs these packages, and say how it ended; its exit status.
 
-        Of an error that is nobody's fault but ours only the place is told: its text may hold what must not be.
+        Of an unexpected error only the place is told, because its text may hold a secret.
         """
         began = time.monotonic()
         try:

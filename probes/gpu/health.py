@@ -38,10 +38,7 @@ _LOADED = ("inference.", "feed.", "endpoint.")  # stages in which a link is not 
 
 @dataclass(frozen=True, slots=True)
 class CardHealth:
-    """One card over the whole run: what its samples say of it. ``bridged``: some card of the node has an NVLink up.
-
-    ``shared``: with a server that is to be there.
-    """
+    """One card over the whole run. ``bridged``: some card has an NVLink up; ``shared``: with a server under test."""
 
     samples: Sequence[Sample]
     index: str
@@ -108,9 +105,7 @@ class CardHealth:
         return figure(metric, value, {"device": self.index, **labels}, n=n, invalid=invalid)
 
     def _counter(self, key: str, metric: str, gone: str | None) -> Iterator[Measurement]:
-        """How much it grew during the run, by two readings at least. A card that vanished, or a counter that was reset,
-        leaves it void.
-        """
+        """How much it grew in the run, of two readings or more; void if the card vanished or the counter was reset."""
         values = [v for r in self._readings(key) if (v := finite(r)) is not None]
         if not values or (len(values) < 2 and gone is None):
             return

@@ -115,8 +115,6 @@ def telemetry_cost(samples: Sequence[Sample]) -> Iterator[Measurement]:
 SUSTAINED = "accelerator_clock_sustained_ratio"
 _SOAK = "inference.check"  # the one stage that asks the same of a card from its begin to its end
 _LOADED = 0.9  # of a sample's time a kernel ran: the other cards of a node stand by meanwhile
-
-
 _SAGS = 0.9  # of its clock, or less: as the gates of the shipped profiles ask
 
 

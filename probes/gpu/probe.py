@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from itertools import chain
 from typing import Any
 
 from bench.judge.gate import ENDPOINT
@@ -106,9 +107,7 @@ def parse(samples: Sequence[Sample], ctx: Context) -> Sequence[Measurement]:
         for reasons in (m.labels["reasons"] for m in figures if m.metric == DRAIN):
             if reasons != "none":
                 ctx.warn(f"GPU {index}: drain it for {reasons}")
-        for doubt in health.doubts():
-            ctx.warn(doubt)
-        for doubt in (text for stage in found for text in sagging(stage, index)):
+        for doubt in chain(health.doubts(), *(sagging(stage, index) for stage in found)):
             ctx.warn(doubt)
         made += [m for stage in found for m in stage_figures(stage, index, str(facts.get("source", "nvml")))]
         made += [*polled_faults(found, index), *figures]

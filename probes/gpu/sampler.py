@@ -86,9 +86,8 @@ class GpuWatch:
         return card.facts()
 
     def sample(self, event: str) -> Mapping[str, Any]:
-        """``cards``: by index, the readings, ``polls`` since the last sample, ``errors``, ``lost``, and ``late``, how
-        many seconds into the sample it was read; of one that does not answer in time, why it ``hung``. ``cost``:
-        seconds that all of it took.
+        """``cards``: by index the readings, ``polls`` since the last sample, ``errors``, ``lost``, and how many seconds
+        ``late`` it was read; or why the card ``hung``. ``cost``: seconds that all of it took.
 
         The first sample has the ``facts`` and the health set too. The activity counters last at a stage's begin and
         first at its end, for all cards: reading eight of them takes a tenth of a second and more, which must not count
@@ -126,7 +125,7 @@ class GpuWatch:
         return None
 
     def close(self) -> None:
-        """What the driver raises, or where it hangs, is no one's figure; the threads are daemons."""
+        """Whether the driver raises or hangs no longer matters to any figure; the threads are daemons."""
         self._closed = True
         for thread in self._threads.threads.values():
             thread.meanwhile = None

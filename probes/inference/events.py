@@ -65,9 +65,7 @@ class Lost(Record):
 
 @dataclass(frozen=True, slots=True)
 class Compiled(Record):
-    """Whether the small parts of a decode step run compiled, and why not; seconds of a step either way, and of the
-    compiler.
-    """
+    """Whether a decode step's small parts run compiled, ``why`` not; seconds of a step either way, and to compile."""
 
     used: bool
     why: str = ""

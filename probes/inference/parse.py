@@ -144,10 +144,7 @@ def _energy(stages: Stages, device: Labels) -> Iterator[Measurement]:
 
 
 def _serve(found: Sequence[Record], labels: Labels) -> Iterator[Measurement]:
-    """All figures of the serve stage; none where it was not run.
-
-    Below saturation the rates equal what was offered: they say that the load was carried, not what could be.
-    """
+    """The serve stage, if it was run. Below saturation its rates are those offered, not what could be carried."""
     if (serve := first(found, Serve)) is None:
         return
     requests, limits = of(found, ServedRequest), Limits(serve.first_token_limit, serve.inter_token_limit)

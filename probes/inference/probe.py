@@ -47,10 +47,7 @@ _ROUNDS = {Effort.QUICK: 5, Effort.STANDARD: 6, Effort.THOROUGH: 10}
 
 
 def measure(ctx: Context) -> Sequence[Measurement]:
-    """Run the load in a child and parse what it printed; of one that is ended at its bound, what it had finished.
-
-    Raises Unsupported, Failed; TimedOut where nothing was finished.
-    """
+    """Run the load in a child and parse what it finished. Raises Unsupported, Failed; TimedOut if that is nothing."""
     from probes.common.pipe import of, refusal
     from probes.inference.events import Window, device_of, read, unfinished
     from probes.inference.parse import MISMATCHED, parse
@@ -71,9 +68,8 @@ def measure(ctx: Context) -> Sequence[Measurement]:
         left = unfinished(found, ctx.effort is Effort.QUICK) + ["the other cards"] * ((device.devices or 1) > 1)
         ctx.warn(f"{late.reason}; it had not finished {', '.join(left)}")
     for wrong in (m for m in made if m.metric == MISMATCHED and m.value):
-        ctx.warn(
-            f"accelerator {wrong.labels['device']} computes wrong: {wrong.value:g} {_WRONG[wrong.labels['against']]}"
-        )
+        what = _WRONG[wrong.labels["against"]]
+        ctx.warn(f"accelerator {wrong.labels['device']} computes wrong: {wrong.value:g} {what}")
     return made
 
 
