@@ -13,7 +13,7 @@ from typing import Any
 from bench.measure import budget, procfs
 from bench.measure.probe import Check, Context, Failed, Probe, Tools
 from bench.model import Code, Measurement, Request, Series
-from probes.common.metrics import metrics
+from probes.common.metrics import figure, metrics
 from probes.common.windows import Sample, Stage, finite, flowed, plotted, stages
 
 _RESOURCES = ("cpu", "io", "memory")
@@ -100,23 +100,20 @@ def _flows(found: Sequence[Stage]) -> Iterator[Series]:
 
 
 def _stage(stage: Stage) -> Iterator[Measurement]:
+    labels = {"stage": stage.name}
     yield from _cpu(stage)
-    running = stage.values("running")
-    if running:
-        mean = sum(running) / len(running)
-        yield _figure("host_runnable_tasks", mean, stage, (min(running), max(running)), len(running))
-    memory = stage.values("memory_available")
-    if memory:
-        yield _figure("host_memory_available_bytes", min(memory), stage, n=len(memory))
+    if running := stage.values("running"):
+        interval = (min(running), max(running))
+        yield figure("host_runnable_tasks", sum(running) / len(running), labels, interval, len(running))
+    if memory := stage.values("memory_available"):
+        yield figure("host_memory_available_bytes", min(memory), labels, n=len(memory))
     for key, metric in _FLOWS.items():
-        rate = stage.growth(key)
-        if rate is not None:
-            yield _figure(metric, rate[0] / rate[1], stage)
+        if rate := stage.growth(key):
+            yield figure(metric, rate[0] / rate[1], labels)
     for resource, kind in product(_RESOURCES, ("some", "full")):
-        stall = stage.growth(lambda s, r=resource, k=kind: s.get("psi", {}).get(r, {}).get(k))  # type: ignore[misc]
-        if stall:
-            ratio = min(1.0, stall[0] / 1e6 / stall[1])
-            yield _figure("host_pressure_ratio", ratio, stage, resource=resource, kind=kind)
+        if stall := stage.growth(lambda s, r=resource, k=kind: s.get("psi", {}).get(r, {}).get(k)):  # type: ignore[misc]
+            named = {**labels, "resource": resource, "kind": kind}
+            yield figure("host_pressure_ratio", min(1.0, stall[0] / 1e6 / stall[1]), named)
 
 
 _FLOWS = {
@@ -138,22 +135,13 @@ def _cpu(stage: Stage) -> Iterator[Measurement]:
     for metric, wanted in parts.items():
         part = stage.growth(lambda s, wanted=wanted: _cpu_seconds(s, wanted))  # type: ignore[misc]
         if whole and whole[0] > 0 and part:
-            yield _figure(metric, min(1.0, part[0] / whole[0]), stage)
+            yield figure(metric, min(1.0, part[0] / whole[0]), {"stage": stage.name})
 
 
 def _cpu_seconds(sample: Sample, wanted: Callable[[str], bool]) -> float | None:
     cpu = sample.get("cpu")
     found = [finite(value) for name, value in cpu.items() if wanted(name)] if isinstance(cpu, Mapping) else []
     return sum(value or 0.0 for value in found) if found else None
-
-
-def _figure(
-    metric: str, value: float, stage: Stage, interval: tuple[float, float] | None = None, n: int = 1, **labels: str
-) -> Measurement:
-    return Measurement(
-        metric=metric, value=value, interval=interval or (value, value), samples=n,
-        labels={"stage": stage.name, **labels},
-    )  # fmt: skip
 
 
 def doctor(tools: Tools, request: Request) -> Sequence[Check]:

@@ -15,7 +15,7 @@ from typing import Literal
 
 from bench.errors import UserError
 from bench.measure.regular_files import NotReadable, digest_below
-from probes.checks.plan import Check, load, read
+from probes.checks.plan import load, read
 
 #: Evidence is a document. What is larger is none, and would take its time to read.
 _MOST_BYTES = 256 << 20
@@ -60,15 +60,12 @@ def looked(path: Path) -> list[LookedFile | LookedCheck]:
                 found = digest_below(path.parent, check.evidence, _MOST_BYTES)
             except NotReadable as error:
                 why = str(error)
-        rows.append(_row(line, check, found, why))
+        rows.append(LookedCheck(
+            name=check.name, line=line, question=check.question, owner=check.owner, answer=check.answer,
+            evidence=check.evidence, declared=check.sha256, found=found, why=why,
+            expires=check.expires.isoformat() if check.expires else "",
+        ))  # fmt: skip
     return rows
-
-
-def _row(line: int, check: Check, found: str, why: str) -> LookedCheck:
-    expires = check.expires.isoformat() if check.expires else ""
-    return LookedCheck(
-        check.name, line, check.question, check.owner, check.answer, check.evidence, check.sha256, expires, found, why
-    )
 
 
 def main() -> int:

@@ -57,12 +57,12 @@ def _of(events: Sequence[Event], kind: type[E]) -> list[E]:
 
 
 def _read(samples: Sequence[Drawn]) -> list[Drawn]:
-    """Those that could be decoded, or not, by their own doing."""
+    """The samples that were looked at: no package was missing for them."""
     return [sample for sample in samples if code_of(sample.fault) is not Code.PACKAGE_MISSING]
 
 
 def _unread(samples: Sequence[Drawn]) -> str | None:
-    """What is not installed, if that left any out."""
+    """Which packages are missing, and how many samples were not read for that; None for none."""
     why = {(s.fault or "").partition(": ")[2] for s in samples if code_of(s.fault) is Code.PACKAGE_MISSING}
     return f"{', '.join(sorted(why))}, so {len(samples) - len(_read(samples))} samples were not read" if why else None
 

@@ -20,7 +20,9 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, ValidationError
+from pydantic import AfterValidator, Field, FiniteFloat, StringConstraints, ValidationError
+
+from bench.judge.toml_lines import StrictTable
 
 _BOUND = re.compile(r"(>=|<=|==|<|>)\s*(\d{1,9}(?:\.\d{1,9}){0,3})", re.ASCII)
 _RANGE = re.compile(rf"\s*{_BOUND.pattern}(\s*,\s*{_BOUND.pattern})*\s*", re.ASCII)
@@ -42,11 +44,7 @@ Positive = Annotated[FiniteFloat, Field(gt=0)]
 Range = Annotated[str, AfterValidator(_range)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", defer_build=True)
-
-
-class Gpus(_Strict):
+class Gpus(StrictTable):
     """The cards: exactly so many, each of that name and with at least so much memory."""
 
     count: Annotated[int, Field(ge=0)]
@@ -54,14 +52,14 @@ class Gpus(_Strict):
     memory_bytes: Positive | None = None
 
 
-class ExpectedPort(_Strict):
+class ExpectedPort(StrictTable):
     """A port of InfiniBand (``device/port``) or Ethernet that is up, at least so fast."""
 
     name: Text
     bytes_per_second: Positive | None = None
 
 
-class Expectation(_Strict):
+class Expectation(StrictTable):
     """All that is expected. ``driver`` is a range of versions: bounds by ``>= <= == < >``, separated by commas."""
 
     gpus: Gpus | None = None

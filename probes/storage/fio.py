@@ -93,7 +93,7 @@ class Reading(NamedTuple):
 
 
 def command(fio: str, folder: str) -> list[str]:
-    """The beginning that every call shares."""
+    """The words that every call begins with."""
     fixed = "--thread --output-format=json+ --eta=never --fallocate=none --randrepeat=0 --group_reporting --disk_util=0"
     return ["env", f"--chdir={folder}", fio, *fixed.split()]
 

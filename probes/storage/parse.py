@@ -103,10 +103,7 @@ def refused(done: Completed) -> bool:
 
 
 def refuse_failed(done: Completed, path: str) -> None:
-    """Did it run right? Comes before was it fast: fio prints plausible figures after errors too.
-
-    Raises Unsupported for a full or read-only file system, Failed for any other fault.
-    """
+    """Raises Unsupported for a full or read-only file system, Failed for other faults; fio still prints figures."""
     error = _error_of(done.stdout)
     if done.returncode == 0 and not error:
         return
@@ -150,9 +147,7 @@ def _reading(job: FioJob, side: _Side, seconds: float) -> Reading:
 
 
 def _steps(latency: _Latency) -> list[tuple[float, int]]:
-    """Of an answer that was recorded before histograms were asked for: all that lie between two of its quantiles are as
-    slow as the upper one.
-    """
+    """For recordings without a histogram: all latencies between two quantiles are taken to be as slow as the upper."""
     upto = sorted(
         (math.ceil(round(float(key) / 100 * latency.N, 6)), value) for key, value in latency.percentile.items()
     )

@@ -123,7 +123,7 @@ def text_lines(path: Path, table: Table | None) -> Shard:
 
 
 def _completed(file: BinaryIO, line: bytes, comma: str | None) -> bytes:
-    """With the lines that follow, as long as a quotation is open."""
+    """The line, with those that follow while a quotation is open."""
     if not (comma and _opens(line, comma)):
         return line
     lines, size = [line], len(line)
@@ -146,7 +146,7 @@ def _opens(line: bytes, comma: str) -> bool:
 
 
 def _reader(line: bytes, comma: str) -> Iterator[list[str]]:
-    """Of its values, whatever their encoding."""
+    """Read its values, whatever their encoding."""
     return csv.reader(io.StringIO(line.decode("latin-1")), delimiter=comma, strict=True)
 
 

@@ -56,7 +56,7 @@ def arrow_rows(path: Path, table: Table | None) -> Shard:
 
 
 def _streamed(path: Path) -> Iterator[Any]:
-    """Its batches, one after the other; only what is looked at is read."""
+    """Yield the batches of a stream; only what is looked at is read."""
     import pyarrow as pa
     from pyarrow import ipc
 
