@@ -16,7 +16,7 @@ from bench.errors import UserError
 
 #: typer carries click inside of itself or beside itself, by version; the base class is found either way.
 _ClickError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
-_EXAMPLES = re.compile(r"\s*\bExamples?:\s+(?P<examples>.*)\Z", re.S)
+_EXAMPLES = re.compile(r"\s*\bExamples?:\s+(.*)\Z", re.S)
 _NEXT = re.compile(r"\s{2,}(?=(?:[A-Z_]+=\S+ )*bench\b)")
 #: ``--storage=``: an option with nothing after it.
 _UNSAID = re.compile(r"--[a-z-]+=")
@@ -51,25 +51,16 @@ def _main(
     """Is this GPU node ready for AI work? Measures storage, network and accelerator, and judges each workload."""
 
 
-def with_status(text: str | None) -> str:
-    """The help text with the exit status before its examples: what it says of it itself, or what all others have."""
-    whole = inspect.cleandoc(text or "")
-    if "Exit status" in whole:
-        return whole
-    found = _EXAMPLES.search(whole)
-    end = found.start() if found else len(whole)
-    return f"{whole[:end]}\n\nExit status: 0, or 2 and one line that says why it could not be done.{whole[end:]}"
-
-
-def with_examples(text: str | None) -> str:
-    """The help text with each example on a line of its own, as it is typed, below the text that explains."""
-    whole = inspect.cleandoc(text or "")
-    found = _EXAMPLES.search(whole)
-    if found is None:
-        return whole
-    examples = [" ".join(one.split()) for one in _NEXT.split(found["examples"])]
-    lines = "\n".join(f"  {example}" for example in examples)
-    return f"{whole[: found.start()]}\n\n{_AS_IT_IS}\nExamples:\n{lines}"
+def help_text(docstring: str | None) -> str:
+    """The docstring with the usual exit status, unless it states its own, and one example a line, as it is typed."""
+    text = inspect.cleandoc(docstring or "")
+    explained, *examples = _EXAMPLES.split(text, maxsplit=1)
+    if "Exit status" not in text:
+        explained += "\n\nExit status: 0, or 2 and one line that says why it could not be done."
+    if examples:
+        lines = [f"  {' '.join(example.split())}" for example in _NEXT.split(examples[0])]
+        explained += "\n".join([f"\n\n{_AS_IT_IS}", "Examples:", *lines])
+    return explained
 
 
 def command_line(name: str = "") -> typer.Typer:
@@ -92,7 +83,7 @@ def command_line(name: str = "") -> typer.Typer:
         app.add_typer(part, name=group)
         infos = [*infos, *part.registered_commands]
     for info in infos:
-        info.help = with_examples(with_status(info.callback and info.callback.__doc__))
+        info.help = help_text(info.callback and info.callback.__doc__)
     return app
 
 

@@ -12,7 +12,7 @@ from typer import Option
 from bench.cli.options import Output, Results, RunArgument, Word, Words, age
 from bench.cli.output import emit, write
 from bench.errors import UserError, note
-from bench.show.export import BINARY, FORMATS, PLUGIN_STATUS
+from bench.show.export import FORMATS, PLUGIN_STATUS
 
 if TYPE_CHECKING:
     from bench.show.export import Export
@@ -60,7 +60,7 @@ def export(
         return _listen(listen, format, profile, results)
     name = known_format(format, (*FORMATS, *GENERATED))
     if name in GENERATED:
-        write(generated(name).encode(), output)
+        write(generated(name).encode(), output, name)
         return 0
     from bench.judge.gate import decide, exit_status
     from bench.show.export import answer_unknown, render
@@ -71,8 +71,8 @@ def export(
     except UserError as error:
         if name not in PLUGIN_STATUS:
             raise
-        return no_answer(name, error, answer_unknown(name, str(error)).decode())
-    write(data, output, binary_name=name if name in BINARY else "")
+        return no_answer(name, error, answer_unknown(name, str(error)))
+    write(data, output, name)
     return plugin_status(name, 3 if found.stale else exit_status(decide(found.run.verdicts)))
 
 
@@ -85,7 +85,7 @@ def known_format(format: str | None, formats: tuple[str, ...]) -> str:  # noqa: 
 
 
 def no_answer(name: str, error: UserError, unknown: str) -> int:
-    """A plugin must say "unknown" by its own protocol; its exit status."""
+    """Say "unknown" by the plugin's own protocol; its exit status."""
     note(f"bench: {error}")
     emit(unknown)
     return PLUGIN_STATUS[name][2]
@@ -141,10 +141,7 @@ def _listen(where: str, format: str | None, profile: Words, results: Path | None
     except (OSError, OverflowError) as error:
         raise UserError(f"--listen {where}: {getattr(error, 'strerror', None) or error}") from error
 
-    def end(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with serving, suppress(KeyboardInterrupt):
         shown = f"[{host}]" if ":" in host else host
         note(f"serving http://{shown}:{serving.server_address[1]}/metrics")

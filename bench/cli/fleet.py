@@ -88,7 +88,7 @@ def export(
         if name != "nagios":
             raise
         return no_answer(name, error, nagios.unknown(str(error), "FLEET"))
-    write(render(name, Export(found, stale=stale)), output)
+    write(render(name, Export(found, stale=stale)), output, name)
     return plugin_status(name, 3 if stale else exit_status(found.decision))
 
 

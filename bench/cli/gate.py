@@ -7,19 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Option
 
 from bench.cli import options
-from bench.cli.options import (
-    AllGates,
-    ExitZero,
-    Json,
-    Profiles,
-    Quiet,
-    Results,
-    RunArgument,
-    Word,
-    Words,
-    age,
-    ratio,
-)
+from bench.cli.options import Word, Words
 from bench.cli.output import emit_json, emit_lines, emit_run
 from bench.errors import UserError
 
@@ -28,13 +16,13 @@ if TYPE_CHECKING:
 
 
 def gate(
-    run: RunArgument = None,
-    profile: Profiles = None,
-    results: Results = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    all_gates: AllGates = False,
-    exit_zero: ExitZero = False,
+    run: options.RunArgument = None,
+    profile: options.Profiles = None,
+    results: options.Results = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    all_gates: options.AllGates = False,
+    exit_zero: options.ExitZero = False,
     baseline: Annotated[
         bool, Option("--baseline", help="Also compare with this node's own nights: regressions are NO-GO.")
     ] = False,
@@ -69,9 +57,9 @@ def gate(
     if baseline:
         from bench.workflows.nightly import against_baseline
 
-        compared = against_baseline(judged, catalog, store, ratio(detect, "--detect"))
+        compared = against_baseline(judged, catalog, store, options.ratio(detect, "--detect"))
         judged = compared.run
-    judged = fresh(judged, age(max_age))
+    judged = fresh(judged, options.age(max_age))
     judged = unchanged(judged, catalog, options.paths(data))
     if json:
         emit_json({

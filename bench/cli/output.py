@@ -65,11 +65,10 @@ def emit_run(run: Run, probes: Sequence[Probe], *, quiet: bool = False, all_gate
         emit(screen.render(run, probes, all_gates=all_gates))
 
 
-def write(data: bytes, output: Path | None, *, binary_name: str = "") -> None:
-    """Into the file, or to standard output; ``binary_name``: of a format that is not for a terminal.
+def write(data: bytes, output: Path | None, format: str) -> None:  # noqa: A002
+    """Write a document of that format to the file, or to standard output. Raises UserError."""
+    from bench.show.export import BINARY
 
-    Raises UserError.
-    """
     if output is not None and str(output) != "-":
         from bench.store.atomic import write_atomically
 
@@ -77,10 +76,10 @@ def write(data: bytes, output: Path | None, *, binary_name: str = "") -> None:
             write_atomically(output, data)
         except OSError as error:
             raise UserError(f"{output}: cannot be written: {error.strerror or error}") from error
-    elif not binary_name:
+    elif format not in BINARY:
         emit(data.decode())
     elif sys.stdout.isatty():
-        raise UserError(f"{binary_name} is not for a terminal: give a file with -o FILE")
+        raise UserError(f"{format} is not for a terminal: give a file with -o FILE")
     else:
         with _writing():
             sys.stdout.buffer.write(data)

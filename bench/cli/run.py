@@ -161,7 +161,7 @@ def run(
     if form == "json":
         emit_json(document(judged))
     elif form != "screen":
-        write(render(form, Export(judged, catalog.metrics)), None, binary_name=form if form in BINARY else "")
+        write(render(form, Export(judged, catalog.metrics)), None, form)
     else:
         emit_run(judged, catalog.probes, quiet=quiet, all_gates=all_gates)
         more = convergence(judged, catalog, asked.precision) if asked.precision is not None else []

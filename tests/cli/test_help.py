@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from bench.cli.app import command_line, with_examples
+from bench.cli.app import command_line, help_text
 from bench.show.export import FORMATS
 from tests.cli.bench import bench
 
@@ -45,11 +45,10 @@ def test_help_shows_examples_that_would_be_accepted(command: tuple[str, ...], tm
 
 
 def test_each_example_has_its_line() -> None:
-    text = with_examples(
-        "What it does.\n\n    Examples:  bench a    bench b\n               --c d    X=1 bench e\n    "
-    )
-    assert text == "What it does.\n\n\b\nExamples:\n  bench a\n  bench b --c d\n  X=1 bench e"
-    assert with_examples("No more than this.") == "No more than this."
+    text = help_text("Exit status: 0.\n\n    Examples:  bench a    bench b\n               --c d    X=1 bench e\n    ")
+    assert text == "Exit status: 0.\n\n\b\nExamples:\n  bench a\n  bench b --c d\n  X=1 bench e"
+    usual = "Exit status: 0, or 2 and one line that says why it could not be done."
+    assert help_text("No more than this.") == f"No more than this.\n\n{usual}"
 
 
 def completed(words: str, folder: Path) -> list[str]:

@@ -66,7 +66,7 @@ def render(name: str, export: Export) -> bytes:
     return written if isinstance(written, bytes) else written.encode("utf-8", "replace")
 
 
-def answer_unknown(name: str, why: str) -> bytes:
+def answer_unknown(name: str, why: str) -> str:
     """What a plugin prints when there is no verdict at all: no run, a run that cannot be read."""
     text: str = importlib.import_module(f"{__name__}.{name}").unknown(why)
-    return text.encode("utf-8", "replace")
+    return text
