@@ -88,10 +88,7 @@ def command_line(name: str = "") -> typer.Typer:
 
 
 def _refuse_empty(arguments: Sequence[str]) -> None:
-    """``--storage "$DATA"`` without the variable must not mean the working directory, nor ``gate "$RUN"`` the newest.
-
-    Raises UserError.
-    """
+    """Raise UserError for an empty word: ``--storage "$DATA"`` without DATA must not mean the working directory."""
     for before, word in pairwise(("", *arguments)):
         if not word or _UNSAID.fullmatch(word):
             where = word.rstrip("=") or (before if before.startswith("-") else "an argument")

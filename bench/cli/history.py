@@ -82,7 +82,8 @@ def _series(host: str, labels: dict[str, str], rows: list[dict[str, Any]]) -> di
             "started_at": datetime.fromtimestamp(row["at"], UTC).isoformat().replace("+00:00", "Z"),
             "value": row["value"],
             "interval": [row["low"], row["high"]],
-            **{name: row[name] for name in ("invalid", "epoch")},
+            "invalid": row["invalid"],
+            "epoch": row["epoch"],
         }
         for row in rows
     ]

@@ -81,10 +81,8 @@ def load_catalog(wanted: Sequence[str] | None = None) -> Catalog:
     site = {} if wanted else config()
     named = wanted or site.get("profile", [])
     profiles = load_profiles(named, found.metrics, said_by(wanted, "profile", site))
-    if named:
-        return Catalog(found.probes, profiles)
-    always = tuple(profile for profile in profiles if profile.needs is None)
-    return Catalog(found.probes, always, tuple(profile for profile in profiles if profile.needs))
+    always = tuple(profile for profile in profiles if named or profile.needs is None)
+    return Catalog(found.probes, always, tuple(profile for profile in profiles if profile.needs and not named))
 
 
 def shipped_profiles() -> dict[str, Path]:

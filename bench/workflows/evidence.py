@@ -10,7 +10,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +70,11 @@ class Wanted:
     revoked: Path | None = None
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Checked:
     """Why the evidence does not hold, one line each, none where it does; who signed it, and what it says."""
 
-    problems: list[str] = field(default_factory=list)
+    problems: list[str]
     signer: str | None = None
     says: Evidence | None = None
 
@@ -150,35 +150,29 @@ def verify(path: Path, wanted: Wanted) -> Checked:
     Nothing is read out of a file that is not the one that was signed.
     """
     known = profiles(wanted.profile)
-    found = Checked()
     try:
         data, signature = files.read(path)
         text = data.decode("ascii")
     except UnicodeDecodeError:
-        found.problems.append("statement: is not one of a run of ours: it is not ASCII")
-        return found
+        return Checked(["statement: is not one of a run of ours: it is not ASCII"])
     except NotReadable as error:
-        found.problems.append(
-            f"statement: {error}" + ("; sign it with: bench sign" if "not there" in str(error) else "")
-        )
-        return found
-    found.signer, why = ssh_signature.signer(text, signature, wanted.allowed, wanted.signer, wanted.revoked)
-    if found.signer is None:
-        found.problems.append(f"signature: {why}")
+        mend = "; sign it with: bench sign" if "not there" in str(error) else ""
+        return Checked([f"statement: {error}{mend}"])
+    signer, why = ssh_signature.signer(text, signature, wanted.allowed, wanted.signer, wanted.revoked)
+    problems = [f"signature: {why}"] if signer is None else []
     try:
         statement = Statement.model_validate_json(text, strict=True)
         says = statement.evidence
     except ValueError as error:
         why = first_error(error) if isinstance(error, ValidationError) else str(error)
-        found.problems.append(f"statement: is not one of a run of ours: {why}")
-        return found
+        return Checked([*problems, f"statement: is not one of a run of ours: {why}"], signer)
     subjects = {subject.name: subject.digest.get("sha256", "") for subject in statement.subject}
-    found.problems += files.changed(path, subjects)
-    if not found.problems:
-        found.says = says
-        of_kind = _of_fleet if path.is_dir() else _of_run
-        found.problems += [*of_kind(path, statement, subjects, known, wanted), *_asked(says, wanted)]
-    return found
+    problems += files.changed(path, subjects)
+    if problems:
+        return Checked(problems, signer)
+    of_kind = _of_fleet if path.is_dir() else _of_run
+    problems = [*of_kind(path, statement, subjects, known, wanted), *_asked(says, wanted)]
+    return Checked(problems, signer, says)
 
 
 def profiles(wanted: Sequence[str]) -> dict[str, Profile]:
@@ -253,7 +247,7 @@ def _verdicts(run: Run, catalog: Catalog, spread_of: Any) -> Iterator[str]:
 
 def _figures(run: Run, path: Path, catalog: Catalog) -> Iterator[str]:
     """What its raw output does not say of the run's figures."""
-    names = [probe.name for probe in catalog.probes if probe.name in run.request.probes]
+    probes = [probe for probe in catalog.probes if probe.name in run.request.probes]
     with tempfile.TemporaryDirectory(prefix="aiready-bench-") as folder:
         try:
             recording = Recording(path.with_suffix(".raw"))
@@ -263,11 +257,11 @@ def _figures(run: Run, path: Path, catalog: Catalog) -> Iterator[str]:
         plan = RunPlan(
             id=run.id,
             request=run.request,
-            probes=[probe for probe in catalog.probes if probe.name in names],
+            probes=probes,
             node=run.node,
             evidence=Path(folder) / "raw",
             replay=recording,
-            again=lambda _: names,
+            again=lambda _: [probe.name for probe in probes],
         )
         again = execute(plan)
     yield from measured_otherwise(run, again)

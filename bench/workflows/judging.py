@@ -24,10 +24,7 @@ from bench.workflows.sessions import by_nights, by_priors
 
 
 def concluded(run: Run, catalog: Catalog, store: Store | None = None) -> Run:
-    """The same run with its attribution and one verdict a profile.
-
-    ``store`` knows by how much the node's sessions differ; without it the metrics' priors say.
-    """
+    """The same run with attribution and verdicts. ``store`` says how far sessions differ, else the metrics' priors."""
     whole = composed(run)
     attribution = attribute(run.results, gap_limit(catalog.profiles), catalog.owners)
     spread_of = by_nights(whole, catalog, store) if store else by_priors(catalog)
@@ -56,13 +53,10 @@ def to_repeat(run: Run, catalog: Catalog, store: Store | None = None) -> list[st
             spread_of = by_nights(run, catalog, store)
     owners = catalog.owners_in(run.request)
     verdicts = [judge(run, profile, owners, spread_of) for profile in catalog.profiles]
-    findings = [finding for verdict in verdicts for finding in verdict.findings]
-    again = {metric: name for metric, name in owners.items() if name not in _once(catalog)}
-    return [again[f.metric] for f in findings if f.required and _may_pass(f) and f.metric in again]
-
-
-def _once(catalog: Catalog) -> set[str]:
-    return {probe.name for probe in catalog.probes if probe.once}
+    findings = [f for verdict in verdicts for f in verdict.findings if f.required and _may_pass(f)]
+    once = {probe.name for probe in catalog.probes if probe.once}
+    asked = [owners[f.metric] for f in findings if f.metric in owners]
+    return [name for name in asked if name not in once]
 
 
 def _may_pass(finding: Finding) -> bool:
@@ -88,10 +82,7 @@ def _out_of_reach(gate: Gate, best: Sequence[Measurement], spread_of: SpreadOf) 
 
 
 def too_old(started_at: str, whose: str, max_age_seconds: float | None) -> str | None:
-    """Why what began at that time (RFC 3339) may not answer any more: ``stale: ...``; None when it is fresh.
-
-    What is dated in the future is not fresh. Without a largest age everything is.
-    """
+    """Why what began at that time (RFC 3339) is too old, or dated in the future: ``stale: ...``; None when fresh."""
     if max_age_seconds is None:
         return None
     try:

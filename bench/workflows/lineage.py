@@ -272,9 +272,8 @@ def _meant(store: Store, words: Sequence[str]) -> tuple[str | None, str | None]:
 
 def _others(reference: str, chosen: Sequence[GatePath], paths: Sequence[GatePath]) -> list[str]:
     """The commands for what else was meant, and for all."""
-    names = (
-        dict.fromkeys(path.name for path in chosen if path.name != chosen[0].name) if len(chosen) < len(paths) else {}
-    )
+    meant = chosen if len(chosen) < len(paths) else ()
+    names = dict.fromkeys(path.name for path in meant if path.name != chosen[0].name)
     explain = f"bench explain {shlex.quote(reference)}"
     lines = [f"also: {explain} {shlex.quote(name)}" for name in list(names)[:_MOST_OTHERS]]
     return [*lines, f"all {len(paths)} gates: {explain} --all"]

@@ -122,10 +122,7 @@ def _expected(file: Path | None, site: Mapping[str, Any], catalog: Catalog) -> d
 
 
 def _services(words: Sequence[str], site: Mapping[str, Any], by_itself: bool) -> dict[str, str]:
-    """The option with the services that were named; else with those of the site, unless other probes were named.
-
-    Raises UserError.
-    """
+    """The option with the services that were named, else the site's unless other probes were. Raises UserError."""
     if not words and not (by_itself and SERVICE in site):
         return {}
     from probes.service.plan import chosen, declared, told, usable

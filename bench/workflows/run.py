@@ -167,11 +167,9 @@ def _recorded(folder: Path, store: Store) -> tuple[Recording, Run]:
 
 def _look(request: Request, signals: Signals) -> tuple[str, ...]:
     """What is busy on this node now; nothing where a signal ends the look, which the runner then sees."""
-    cards = ENDPOINT not in request.options
+    pause = partial(tools.pause, signals=signals)
     try:
-        return quiet.look(
-            quiet.WINDOW_SECONDS[request.effort], lambda seconds: tools.pause(seconds, signals), cards=cards
-        )
+        return quiet.look(quiet.WINDOW_SECONDS[request.effort], pause, cards=ENDPOINT not in request.options)
     except Interrupted:
         return ()
 

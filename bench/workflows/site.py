@@ -34,15 +34,11 @@ _SETTINGS = {
 CONFIG = "bench.toml"
 
 
-def config_paths() -> list[Path]:
-    """In order of precedence; the first that exists is the one that counts."""
-    own = own_folder("XDG_CONFIG_HOME", ".config")
-    return [Path(CONFIG), *([own / OURS / CONFIG] if own else []), Path("/etc") / OURS / CONFIG]
-
-
 def config_file() -> Path | None:
-    """The one that counts, or None. What lies behind a folder that may not be entered (another's home) is not there."""
-    return next((path for path in config_paths() if os.path.isfile(path)), None)
+    """The site's settings: the first file that is there. What lies behind a folder that may not be entered is not."""
+    own = own_folder("XDG_CONFIG_HOME", ".config")
+    paths = [Path(CONFIG), *([own / OURS / CONFIG] if own else []), Path("/etc") / OURS / CONFIG]
+    return next((path for path in paths if os.path.isfile(path)), None)
 
 
 def config() -> dict[str, Any]:
@@ -76,10 +72,7 @@ def said_by(given: object, name: str, settings: Mapping[str, Any]) -> str:
 
 
 def results_root(option: Path | None, settings: Mapping[str, Any] | None = None) -> Path:
-    """``--results`` or ``BENCH_RESULTS``, the site's setting, ``results/`` here, the XDG state folder: the first.
-
-    Raises UserError when there is none.
-    """
+    """The option, else the site's setting, else ``results/`` here, else the XDG state folder. Raises UserError."""
     if option is not None:
         return option
     if site := (settings if settings is not None else config()).get("results"):
@@ -93,10 +86,7 @@ def results_root(option: Path | None, settings: Mapping[str, Any] | None = None)
 
 
 def check_installation() -> None:
-    """Raise UserError when another distribution owns ``bench`` or overwrote a part of ours.
-
-    Files of two distributions in one environment overwrite each other: that is no place to measure from.
-    """
+    """Raise UserError when another distribution owns ``bench`` or overwrote a part of ours: none may measure there."""
     from importlib import metadata
 
     if others := rivals():
