@@ -127,7 +127,7 @@ def _export(reference: str | None, profile: Words, results: Path | None, max_age
 def _listen(where: str, format: str | None, profile: Words, results: Path | None) -> int:  # noqa: A002
     """Serve until SIGTERM or SIGINT, which is how a service ends well: status 0."""
     from bench.show.export import render
-    from bench.show.export.http import server
+    from bench.show.export.http import MetricsServer
 
     if format not in (None, "openmetrics"):
         raise UserError(f"--listen serves openmetrics, not {format}")
@@ -137,7 +137,7 @@ def _listen(where: str, format: str | None, profile: Words, results: Path | None
         return render("openmetrics", _export(None, profile, results, None))
 
     try:
-        serving = server(host, port, scrape)
+        serving = MetricsServer(host, port, scrape)
     except (OSError, OverflowError) as error:
         raise UserError(f"--listen {where}: {getattr(error, 'strerror', None) or error}") from error
 

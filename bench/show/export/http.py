@@ -10,7 +10,6 @@ import http.server
 import socket
 import threading
 from collections.abc import Callable
-from typing import ClassVar
 
 from bench.errors import UserError
 from bench.show.text import clean
@@ -20,23 +19,18 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _TIMEOUT_SECONDS = 10.0
 _MOST_CLIENTS = 16
 
-Scrape = Callable[[], bytes]
 
+class MetricsServer(http.server.ThreadingHTTPServer):
+    """Serves what ``scrape`` returns at an address; port 0 takes a free one. Raises OSError where it cannot listen."""
 
-def server(host: str, port: int, scrape: Scrape) -> http.server.ThreadingHTTPServer:
-    """A server bound to that address (port 0 takes a free one); ``serve_forever`` runs it. Raises OSError."""
-    handler = type(
-        "Handler", (_Handler,), {"scrape": staticmethod(scrape), "slots": threading.Semaphore(_MOST_CLIENTS)}
-    )
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = type("Server", (http.server.ThreadingHTTPServer,), {"address_family": family, "daemon_threads": True})
-    made: http.server.ThreadingHTTPServer = bound((host, port), handler)
-    return made
+    def __init__(self, host: str, port: int, scrape: Callable[[], bytes]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.scrape, self.slots = scrape, threading.Semaphore(_MOST_CLIENTS)
+        super().__init__((host, port), _Handler)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
-    scrape: ClassVar[Scrape]
-    slots: ClassVar[threading.Semaphore]
+    server: MetricsServer
     timeout = _TIMEOUT_SECONDS
     server_version = "aiready-bench"
     sys_version = ""
@@ -45,15 +39,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self.path.partition("?")[0] != "/metrics":
             self._answer(404, b"there is /metrics only\n")
             return
-        if not self.slots.acquire(blocking=False):
+        if not self.server.slots.acquire(blocking=False):
             self._answer(503, b"too many scrapes at once\n")
             return
         try:
-            self._answer(200, type(self).scrape())
+            self._answer(200, self.server.scrape())
         except UserError as error:
             self._answer(500, clean(str(error)).encode() + b"\n")
         finally:
-            self.slots.release()
+            self.server.slots.release()
 
     def _answer(self, status: int, body: bytes) -> None:
         self.send_response(status)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from xml.etree import ElementTree
 
 from bench.show.export import Export
-from bench.show.export.cases import Case, Suite, report_of
+from bench.show.export.cases import Suite, report_of
 from bench.show.text import clean
 
 #: The schema wants a time, and has no "unknown".
@@ -44,14 +44,10 @@ def _suite(element: ElementTree.Element, suite: Suite, properties: Mapping[str, 
     for name, value in properties.items():
         ElementTree.SubElement(known, "property", {"name": name, "value": clean(value)})
     for case in suite.cases:
-        _case(element, suite.name, case)
+        attributes = {"name": case.name, "classname": suite.name, "time": "0.000"}
+        test = ElementTree.SubElement(element, "testcase", attributes)
+        if case.state != "pass":
+            answer = ElementTree.SubElement(test, case.state, {"message": case.message, "type": case.raw})
+            answer.text = "\n".join(case.details) or None
     ElementTree.SubElement(element, "system-out").text = "\n".join(suite.notes) or None
     ElementTree.SubElement(element, "system-err")
-
-
-def _case(suite: ElementTree.Element, classname: str, case: Case) -> None:
-    attributes = {"name": case.name, "classname": classname, "time": "0.000"}
-    element = ElementTree.SubElement(suite, "testcase", attributes)
-    if case.state != "pass":
-        answer = ElementTree.SubElement(element, case.state, {"message": case.message, "type": case.raw})
-        answer.text = "\n".join(case.details) or None

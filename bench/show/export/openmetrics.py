@@ -20,7 +20,7 @@ from prometheus_client.openmetrics.exposition import generate_latest
 
 from bench.judge.fleet.model import Collective, Fleet, NodeOutcome, Outlier, PairOutcome, State
 from bench.judge.gate import FULL, share
-from bench.model import Attribution, Bottleneck, Decision, Finding, Measurement, Outcome, Run, Status, unit_of
+from bench.model import Attribution, Bottleneck, Decision, Finding, Outcome, Run, Status, unit_of
 from bench.show.export import Export, ExportError
 from bench.show.export.cases import consequence
 from bench.show.text import clean
@@ -93,7 +93,9 @@ def render(export: Export) -> bytes:
                 raise ExportError(f"run {document.id}: a measurement may not be called {m.metric}")
             declared = export.metrics.get(m.metric)
             helps.setdefault(m.metric, declared.help if declared else f"Measured by the probe {result.probe}.")
-            measured.append((m.metric, _labels(m), m.value))
+            # A reason in the label would make a new series.
+            labels = m.labels if m.invalid is None else {**m.labels, "invalid": "true"}
+            measured.append((m.metric, labels, m.value))
     signed = None if export.signed is None else float(export.signed)
     return _written(helps, [*_of_run(document), ("bench_run_signed", {}, signed), *measured])
 
@@ -133,11 +135,6 @@ def _selector(labels: Labels) -> str:
 
 
 # --- a run
-
-
-def _labels(m: Measurement) -> dict[str, str]:
-    """The measurement's own, and ``invalid="true"`` where it must not be judged: a reason would make a new series."""
-    return dict(m.labels) | ({"invalid": "true"} if m.invalid is not None else {})
 
 
 def _of_run(run: Run) -> Iterator[Sample]:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from bench.model import Decision, Measurement, unit_of
+from bench.model import Decision, unit_of
 from bench.show.export import Export
 from bench.show.text import clean
 from bench.show.wording import ended
@@ -40,7 +40,8 @@ def render(export: Export) -> str:
     nanoseconds = "0" if end is None else str(round(end.timestamp() * 1e6) * 1000)
     points: dict[str, list[dict[str, Any]]] = {}
     for m in run.measurements():
-        points.setdefault(m.metric, []).append(_point(nanoseconds, m.value, _labels(m)))
+        labels = m.labels if m.invalid is None else {**m.labels, "invalid": m.invalid}
+        points.setdefault(m.metric, []).append(_point(nanoseconds, m.value, labels))
     for verdict in run.verdicts:
         for decision in Decision:
             labels = {"profile": verdict.profile, "decision": decision.value}
@@ -53,10 +54,6 @@ def render(export: Export) -> str:
     resource = {"attributes": _attributes(about)}
     document = {"resourceMetrics": [{"resource": resource, "scopeMetrics": [{"scope": scope, "metrics": metrics}]}]}
     return json.dumps(document) + "\n"
-
-
-def _labels(m: Measurement) -> dict[str, str]:
-    return dict(m.labels) | ({"invalid": m.invalid} if m.invalid is not None else {})
 
 
 def _metric(name: str, points: list[dict[str, Any]], export: Export) -> dict[str, Any]:
