@@ -73,14 +73,12 @@ def demand_and_supply(run: Run) -> Picture | None:
         return None
     demand, supply = found.demand_bytes_per_second, found.supply_bytes_per_second
     shares = axis((demand, supply), _SUPPLY)
-    bars = {"needed by the accelerator": ("c1", demand), "delivered by the path": ("c2", supply)}
-    rows = [
-        Row(name, human(rate, _SUPPLY), (Mark("bar", css, 0.0, shares.at(rate)),)) for name, (css, rate) in bars.items()
-    ]
+    bars = (("needed by the accelerator", "c1", demand), ("delivered by the path", "c2", supply))
+    rows = tuple(Row(name, human(rate, _SUPPLY), (Mark("bar", css, 0.0, shares.at(rate)),)) for name, css, rate in bars)
     share = supply / demand
     times = f"{100 * share:.0f} % of" if share < 1.0 else f"{share:.3g} times"
     said = f"The path delivers {times} what the accelerator, never kept waiting, would consume."
-    return Picture(said, Chart(tuple(rows), shares.ticks))
+    return Picture(said, Chart(rows, shares.ticks))
 
 
 def tokens(run: Run) -> Picture | None:
@@ -90,27 +88,19 @@ def tokens(run: Run) -> Picture | None:
     if not found:
         return None
     scale = axis((m.interval[1] for m in found), TOKENS, 3)
-    rows = [
-        Row(
-            _named(m),
-            human(m.value, TOKENS),
-            (Mark("bar", _css(m, "c1"), 0.0, scale.at(m.value)), _interval(m, scale)),
-        )
-        for m in found
-    ]
+    rows = tuple(_row(_named(m), m, "c1", scale) for m in found)
     most = max(found, key=lambda m: m.value)
     said = f"The most was {human(most.value, TOKENS)} ({_named(most)}); black lines are 95 % intervals."
     if len(every) > len(found):
         said += f" {plural(len(every) - len(found), 'more figure')} under Every figure."
-    return Picture(said, Chart(tuple(rows), scale.ticks))
+    return Picture(said, Chart(rows, scale.ticks))
 
 
-def _interval(m: Measurement, scale: Axis) -> Mark:
-    return Mark("span", "ink", scale.at(m.interval[0]), scale.at(m.interval[1]))
-
-
-def _css(m: Measurement, css: str) -> str:
-    return css if m.invalid is None else f"{css} pale"
+def _row(name: str, m: Measurement, css: str, scale: Axis) -> Row:
+    """A bar with its 95 % interval; pale where it is for the record only."""
+    bar = Mark("bar", css if m.invalid is None else f"{css} pale", 0.0, scale.at(m.value))
+    interval = Mark("span", "ink", scale.at(m.interval[0]), scale.at(m.interval[1]))
+    return Row(name, human(m.value, m.metric), (bar, interval))
 
 
 def _named(m: Measurement) -> str:
@@ -126,17 +116,11 @@ def goodput(run: Run) -> Picture | None:
     if not points:
         return None
     scale = axis((0.0, 1.0), GOODPUT)
-    rows = [
-        Row(
-            f"{human(offered, OFFERED).removesuffix(' /s')} requests a second",
-            human(m.value, GOODPUT),
-            (Mark("bar", _css(m, "good"), 0.0, scale.at(m.value)), _interval(m, scale)),
-        )
-        for offered, m in points
-    ]
+    names = (f"{human(offered, OFFERED).removesuffix(' /s')} requests a second" for offered, _ in points)
+    rows = tuple(_row(name, m, "good", scale) for name, (_, m) in zip(names, points, strict=True))
     last = points[-1][1]
     said = f"At the highest load that was offered, {human(last.value, GOODPUT)} of the answers kept their limits."
-    return Picture(said, Chart(tuple(rows), scale.ticks))
+    return Picture(said, Chart(rows, scale.ticks))
 
 
 def _points(run: Run) -> list[tuple[float, Measurement]]:
