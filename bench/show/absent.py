@@ -12,9 +12,7 @@ from bench.show import wording
 
 GPU, PEER = "a GPU", "a peer"
 NOT_ASKED = "not asked"
-_NO_GPU = {
-    *(Code.NVML_MISSING, Code.NO_GPU, Code.NO_CUDA, Code.CUDA_UNAVAILABLE, Code.TORCH_WITHOUT_CUDA, Code.EMULATED),
-}
+_NO_GPU = {Code.NVML_MISSING, Code.NO_GPU, Code.NO_CUDA, Code.CUDA_UNAVAILABLE, Code.TORCH_WITHOUT_CUDA, Code.EMULATED}
 _NO_PEER = {Code.NO_PEER, Code.NO_RANKS}
 
 

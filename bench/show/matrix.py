@@ -18,17 +18,7 @@ from bench.judge.gate import margin
 from bench.judge.hardware import accelerators
 from bench.judge.latency_budget import BUDGET_SECONDS, PART, way_words
 from bench.measure.probe import Probe
-from bench.model import (
-    Attribution,
-    Code,
-    Decision,
-    Finding,
-    Measurement,
-    Outcome,
-    Run,
-    Status,
-    code_of,
-)
+from bench.model import Attribution, Code, Decision, Finding, Measurement, Outcome, Run, Status, code_of
 from bench.show import wording
 from bench.show.absent import GPU, PEER, Absent
 from bench.show.names import HEADROOMS, columns, duration, figure, gate_name, needed
@@ -77,10 +67,7 @@ class Row(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """A profile's line: what was decided, what decided it, and what else there is to say where there is room.
-
-    ``column`` heads its marks.
-    """
+    """A profile's line: its decision, what decided it, ``more`` where there is room. ``column`` heads its marks."""
 
     profile: str
     column: str
@@ -156,7 +143,9 @@ class _Made:
         if run.replay_of:
             lines.append((f"replayed from {clean(run.replay_of, 60)}: nothing was measured now",))
         if run.interrupted_by is not None:
-            lines.append((f"interrupted by {_signal(run.interrupted_by)}: what was finished is shown",))
+            number = run.interrupted_by  # a stored run may hold any
+            name = next((one.name for one in signal.Signals if one == number), f"signal {number}")
+            lines.append((f"interrupted by {name}: what was finished is shown",))
         return tuple(lines)
 
     def _accelerators(self) -> str:
@@ -297,10 +286,7 @@ class _Made:
     # --- sentences
 
     def starvation(self) -> str:
-        """The first sentence of the attribution, and whether it counts; before it what all of the cards would need.
-
-        Empty where nothing was measured of it: its gates say why.
-        """
+        """What all cards would need, then the attribution's first sentence; empty where nothing of it was measured."""
         found = self.run.attribution
         if found is None or found.starvation_ratio is None:
             return ""
@@ -341,12 +327,6 @@ def _doubted(finding: Finding) -> str:
     """``, regressed``: the word for what a figure and its limit alone do not show."""
     code = code_of(finding.reason)
     return f", {code.value}" if code in _DOUBTS else ""
-
-
-def _signal(number: int) -> str:
-    """``SIGINT``; a stored run may hold any number."""
-    known = {one.value: one.name for one in signal.Signals}
-    return known.get(number, f"signal {number}")
 
 
 def _closest(passed: Sequence[Finding]) -> Iterator[str]:

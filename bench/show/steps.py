@@ -56,9 +56,8 @@ class _Steps:
         effort = self.run.request.effort
         for probe, gates in self._by_owner(f for f in asked if f.status is Status.FAIL):
             remedy = clean(gates[0].remedy)
-            yield self.again(
-                [probe], effort, f"measures {_list(gates)} again" + (f", after this: {remedy}" if remedy else "")
-            )
+            after = f", after this: {remedy}" if remedy else ""
+            yield self.again([probe], effort, f"measures {_list(gates)} again{after}")
         undecided = [f for f in asked if f.status is Status.UNDECIDED]
         if any(code_of(f.reason) is Code.STALE for f in undecided):
             yield Step(self.command([], self.run.request), "measures all of it again", self._whole(effort))
@@ -120,8 +119,7 @@ class _Steps:
             yield Step(command, "measures the network, once `bench peer --bind ADDRESS` runs on HOST", about(seconds))
         if GPU in needs and not self.absent.without_gpu:
             real = request.model_copy(update={"accelerator": "auto"})
-            seconds = (WHOLE_WITH_PEER if request.peers else WHOLE)[request.effort]
-            yield Step(self.command([], real), "measures on the GPUs themselves", about(seconds))
+            yield Step(self.command([], real), "measures on the GPUs themselves", self._whole(request.effort))
         elif GPU in needs and not request.accelerator.startswith("emulated"):
             emulated = request.model_copy(update={"accelerator": _EMULATED})
             feeds = self.owners.get("starvation_ratio")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,9 +74,8 @@ def gate_paths(run: Run) -> list[GatePath]:
         for f in verdict.findings:
             alike = (f.metric, *f.labels.items(), f.limit, f.required, f.status, f.reason)
             same.setdefault(alike, []).append((f, verdict, column))
-    paths = []
-    for findings, verdicts, heads in (zip(*asked, strict=True) for asked in same.values()):
-        paths.append(GatePath(findings[0], verdicts, place_of(run, findings[0]), heads))
+    groups = (zip(*asked, strict=True) for asked in same.values())
+    paths = [GatePath(findings[0], verdicts, place_of(run, findings[0]), heads) for findings, verdicts, heads in groups]
     return sorted(paths, key=lambda path: _rank(path.finding))
 
 
@@ -100,49 +100,45 @@ class Lineage:
     ``signed``: a statement and a signature lie beside it.
     """
 
-    def __init__(
-        self, run: Run, folder: Path | None = None, trace: Trace | None = None, *, signed: bool = False
-    ) -> None:
+    def __init__(self, run: Run, folder: Path | None, trace: Trace | None = None, *, signed: bool = False) -> None:
         self.run, self.raw, self.trace, self.signed = run, RawOutput(folder), trace, signed
 
     def one(self, path: GatePath, others: Sequence[str] = ()) -> str:
         """The path of one gate; ``others``: what else could be asked, a line each."""
-        return _text(
-            [*self._head(), "", *self._gate(path), *self._made_by(path.verdicts), *(["", *others] if others else [])]
-        )
+        return self._page([*self._gate(path), *self._made_by(path.verdicts), *(["", *others] if others else [])])
 
     def of_metric(self, metric: str) -> str:
         """The measurements of a metric that no gate names."""
-        lines = [*self._head(), "", f"No gate names {clean(metric, 100)}."]
+        lines = [f"No gate names {clean(metric, 100)}."]
         for result in self.run.results:
             for m in result.measurements:
                 if m.metric == metric:
                     lines += ["", *self._measured(result, m)]
-        return _text([*lines, *self._made_by(())])
+        return self._page([*lines, *self._made_by(())])
 
     def of_probe(self, result: ProbeResult) -> str:
         """How a probe ended."""
-        return _text([*self._head(), "", *self._probe(result), *self._made_by(())])
+        return self._page([*self._probe(result), *self._made_by(())])
 
     def whole(self) -> str:
         """Every gate, then every probe."""
-        lines = [*self._head()]
-        for path in gate_paths(self.run):
-            lines += ["", *self._gate(path, brief=True)]
-        for result in self.run.results:
-            lines += ["", *self._probe(result)]
-        return _text([*lines, "", *self._made_by(self.run.verdicts)])
+        gates = [self._gate(path, brief=True) for path in gate_paths(self.run)]
+        parts = [*gates, *map(self._probe, self.run.results)]
+        return self._page([*(line for part in parts for line in (*part, "")), *self._made_by(self.run.verdicts)])
 
     # --- parts
+
+    def _page(self, lines: Iterable[str]) -> str:
+        """The lines below what heads them all, as text that ends with a newline."""
+        return "\n".join(line.rstrip() for line in (*self._head(), "", *lines)) + "\n"
 
     def _head(self) -> Iterator[str]:
         run = self.run
         yield f"run {clean(run.id)} on {clean(run.node.hostname)}, {wording.when(run.started_at)}"
         if run.replay_of:
             yield f"replayed from {clean(run.replay_of)}"
-        yield from fold(
-            ", ".join(f"{v.decision.value} {clean(v.profile)}" for v in run.verdicts) or "not judged", _WIDTH
-        )
+        verdicts = ", ".join(f"{v.decision.value} {clean(v.profile)}" for v in run.verdicts)
+        yield from fold(verdicts or "not judged", _WIDTH)
 
     def _gate(self, path: GatePath, brief: bool = False) -> Iterator[str]:
         """``brief``: the probe's warnings stand elsewhere."""
@@ -229,11 +225,7 @@ class Lineage:
         yield from self._ending(result)
         for warning in result.warnings:
             yield from _row("warning", warning)
-        same: dict[str, int] = {}
-        for m in result.measurements:
-            if m.invalid:
-                same[m.invalid] = same.get(m.invalid, 0) + 1
-        for why, number in same.items():
+        for why, number in Counter(m.invalid for m in result.measurements if m.invalid).items():
             yield from _row("doubt", f"{wording.plural(number, 'measurement')}: {why}")
         states: dict[str, list[str]] = {}
         for item in result.evidence:
@@ -261,10 +253,6 @@ class Lineage:
                  if isinstance(value, str | int | float) and name != "bench"]  # fmt: skip
         own = [f"aiready-bench {self.run.bench_version}"] if self.run.bench_version else []
         yield from _row("versions", ", ".join(clean(text, 260) for text in [*own, *shown]))
-
-
-def _text(lines: Iterable[str]) -> str:
-    return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
 def _figure(observed: float | None, interval: tuple[float, float] | None, metric: str) -> str:

@@ -52,25 +52,12 @@ def listener(
 
     ``seconds``: what each probe should take, by name. ``so_far``: the matrix of what has ended.
     """
-    return _listener(shown, lambda: _live(_Measuring(seconds, so_far)), _Lines())
+    return _listener(shown, lambda: _Measuring(seconds, so_far), _Lines())
 
 
 def fleet_listener(hosts: int, *, shown: bool = True) -> AbstractContextManager[Listener[Note]]:
     """The same of a fleet run with that many hosts."""
-    return _listener(shown, lambda: _live(_Table(hosts)), _host_line)
-
-
-@contextmanager
-def _listener(
-    shown: bool, live: Callable[[], AbstractContextManager[Listener[Step]]], lines: Listener[Step]
-) -> Iterator[Listener[Step]]:
-    if not shown:
-        yield lambda _: None
-    elif sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb":
-        with live() as listen:
-            yield listen
-    else:
-        yield lines
+    return _listener(shown, lambda: _Table(hosts), _host_line)
 
 
 class _View(Protocol[Told]):
@@ -82,19 +69,25 @@ class _View(Protocol[Told]):
 
 
 @contextmanager
-def _live(view: _View[Step]) -> Iterator[Listener[Step]]:
-    """The view on standard error, drawn twice a second by a thread of its own, and gone at the end.
+def _listener(shown: bool, view: Callable[[], _View[Step]], lines: Listener[Step]) -> Iterator[Listener[Step]]:
+    """On a terminal the view, drawn twice a second by a thread of its own, and gone at the end; elsewhere the lines.
 
     The cursor stays as it is: nobody is left to show it again after a `kill -9`. Standard output is not touched.
     """
+    if not shown:
+        yield lambda _: None
+        return
+    if not sys.stderr.isatty() or os.environ.get("TERM", "dumb") == "dumb":
+        yield lines
+        return
     from rich.console import Console
     from rich.live import Live
 
-    console = Console(stderr=True)
-    draw = partial(view.render, console)
+    live, console = view(), Console(stderr=True)
+    draw = partial(live.render, console)
     with Live(console=console, refresh_per_second=2, get_renderable=draw, transient=True, redirect_stdout=False):
         console.show_cursor()
-        yield view
+        yield live
 
 
 def _write(line: str) -> None:

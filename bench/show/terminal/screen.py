@@ -36,10 +36,7 @@ _GAP = 2
 _NOTE_LINES, _NOTE = 2, "Note: "
 _STEP = 5
 _LONGEST_CAUSE = 34
-_MEANING = {
-    Mark.OPEN: "? undecided or not measured",
-    Mark.ABSENT: "- needs what is not here",
-}
+_MEANING = {Mark.OPEN: "? undecided or not measured", Mark.ABSENT: "- needs what is not here"}
 _ASCII = str.maketrans({"≤": "<=", "≥": ">=", "·": ".", "µ": "u", "°": "", "–": "-", "…": "..."})
 
 
@@ -88,8 +85,8 @@ class Screen:
         from rich.console import Group
 
         below = [*self.sentences(), *self.steps(), *self.missing(), *self.notes()]
-        parts = [part for part in (list(self.head()), list(self.answers()), list(self.gates()), below) if part]
-        return Group(*(one for part in parts for one in (["", *part] if part is not parts[0] else part)))
+        parts: list[list[RenderableType]] = [[*self.answers()], [*self.gates()], below]
+        return Group(*self.head(), *(line for part in parts if part for line in ("", *part)))
 
     def head(self) -> Iterator[RenderableType]:
         """Each line's phrases beside each other as far as they fit."""
@@ -203,11 +200,11 @@ class Screen:
             yield _lines(lines)
 
 
-def _lines(lines: Iterable[str], style: str = "", end: str = "\n") -> Text:
+def _lines(lines: Iterable[str], style: str = "") -> Text:
     """Foreign text is no markup: ``[`` in a host name is a bracket."""
     from rich.text import Text
 
-    return Text(end.join(lines), style=style, overflow="fold")
+    return Text("\n".join(lines), style=style, overflow="fold")
 
 
 def _table(*, header: bool) -> Table:

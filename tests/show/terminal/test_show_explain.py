@@ -110,7 +110,7 @@ def test_all_gates_and_all_probes_stand_in_the_whole(folder: Path) -> None:
 def test_a_gate_without_data_leads_to_its_probes_end() -> None:
     run = cpu_run()
     silent = next(path for path in gate_paths(run) if path.finding.metric == "accelerator_throttle_ratio")
-    text = Lineage(run).one(silent)
+    text = Lineage(run, None).one(silent)
     assert "measured    nothing that carries these labels" in text
     assert "probe       gpu: unsupported, 0.0 s, libnvidia-ml.so.1 is not installed" in text
     assert text.count("install the NVIDIA driver") == 1
