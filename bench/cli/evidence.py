@@ -45,7 +45,6 @@ def sign(
     """
     from bench.measure.tools import Signals
     from bench.workflows import evidence
-    from bench.workflows.catalog import Catalog, declared
     from bench.workflows.site import open_store
 
     store, key = open_store(results), key or evidence.own_key()
@@ -54,8 +53,7 @@ def sign(
         if path.is_dir():
             made = evidence.sign_fleet(path, key, profile or [], told, signals)
         else:
-            catalog = Catalog(declared().probes, tuple(evidence.profiles(profile or []).values()))
-            made = evidence.sign_run(path, key, catalog, store, told, signals)
+            made = evidence.sign_run(path, key, evidence.catalog_with(profile or []), store, told, signals)
     emit(f"signed: {made} and {made.name}.sig")
 
 

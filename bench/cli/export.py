@@ -5,17 +5,14 @@ from __future__ import annotations
 import signal
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from typer import Option
 
 from bench.cli.options import Output, Results, RunArgument, Word, Words, age
 from bench.cli.output import emit, write
 from bench.errors import UserError, note
-from bench.show.export import FORMATS, PLUGIN_STATUS
-
-if TYPE_CHECKING:
-    from bench.show.export import Export
+from bench.show.export import FORMATS, PLUGIN_STATUS, Export, answer_unknown, render
 
 #: What is made without a run, from what the probes and the profiles declare.
 GENERATED = ("grafana", "rules")
@@ -63,7 +60,6 @@ def export(
         write(generated(name).encode(), output, name)
         return 0
     from bench.judge.gate import decide, exit_status
-    from bench.show.export import answer_unknown, render
 
     try:
         found = _export(run, profile, results, max_age)
@@ -109,7 +105,6 @@ def generated(name: str) -> str:
 
 
 def _export(reference: str | None, profile: Words, results: Path | None, max_age: str | None) -> Export:
-    from bench.show.export import Export
     from bench.store.evidence import is_signed
     from bench.workflows.catalog import declared
     from bench.workflows.judging import judged, too_old
@@ -126,7 +121,6 @@ def _export(reference: str | None, profile: Words, results: Path | None, max_age
 
 def _listen(where: str, format: str | None, profile: Words, results: Path | None) -> int:  # noqa: A002
     """Serve until SIGTERM or SIGINT, which is how a service ends well: status 0."""
-    from bench.show.export import render
     from bench.show.export.http import MetricsServer
 
     if format not in (None, "openmetrics"):

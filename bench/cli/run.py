@@ -13,7 +13,7 @@ from bench.cli import options
 from bench.cli.options import File, Word, Words
 from bench.cli.output import emit, emit_json, emit_lines, emit_run, write
 from bench.errors import UserError
-from bench.show.export import BINARY, FORMATS
+from bench.show.export import BINARY, FORMATS, Export, render
 
 
 class RunCommand(TyperCommand):
@@ -128,7 +128,6 @@ def run(
     """
     from bench.cli.gate import regression_lines
     from bench.judge.gate import decide, exit_status
-    from bench.show.export import Export, render
     from bench.store.runs import document
     from bench.workflows.nightly import convergence
     from bench.workflows.request import RunOptions

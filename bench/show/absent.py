@@ -87,4 +87,4 @@ class Absent:
             return "left out by --probe"
         if code is Code.INTERRUPTED:
             return "interrupted"
-        return f"{' '.join(outcome.split('_'))}: {wording.reason_text(reason) or 'no reason was given'}"
+        return f"{outcome.replace('_', ' ')}: {wording.reason_text(reason) or 'no reason was given'}"

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 #: In these the first word says what is counted: "inference tokens", where "inference" alone would say nothing.
 _COUNTED = ("tokens", "samples", "operations", "flops")
 _WORD = re.compile(r"([a-z][a-z0-9]*(?:_[a-z0-9]+)*): ")
-STATUS = {status: " ".join(status.split("_")) for status in Status}
-OUTCOME = {outcome: " ".join(outcome.split("_")) for outcome in Outcome}
+STATUS = {status: status.replace("_", " ") for status in Status}
+OUTCOME = {outcome: outcome.replace("_", " ") for outcome in Outcome}
 #: A gate without data for one of these is explained by its probe, which stands among the holes itself.
 OF_A_PROBE = (Code.PROBE_SKIPPED, Code.PROBE_UNSUPPORTED, Code.PROBE_FAILED, Code.PROBE_TIMED_OUT)
 
@@ -30,7 +30,7 @@ def title(metric: str) -> str:
     unit = unit_of(metric)
     kept = next((word for word in _COUNTED if unit.startswith(word)), "")
     stem = metric.removesuffix("_" + unit)
-    return " ".join(clean(f"{stem}_{kept}" if kept else stem).split("_")).strip()
+    return clean(f"{stem}_{kept}" if kept else stem).replace("_", " ").strip()
 
 
 def gate_name(finding: Finding) -> str:
@@ -72,7 +72,7 @@ def label_words(key: str, value: str) -> str:
     if key.endswith("_seconds"):
         return f"{title(key)} {clean(value, 60)} s"
     if not any(c.isalpha() for c in value):
-        return f"{' '.join(key.split('_'))} {clean(value, 60)}"
+        return f"{key.replace('_', ' ')} {clean(value, 60)}"
     return clean(value, 60)
 
 

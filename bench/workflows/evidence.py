@@ -20,7 +20,6 @@ from bench.errors import UserError
 from bench.fleet.join.folder import join_folder
 from bench.judge.composition import composed
 from bench.judge.gate import worst_of
-from bench.judge.profile import Profile
 from bench.judge.statement import (
     OURS,
     Evidence,
@@ -149,7 +148,7 @@ def verify(path: Path, wanted: Wanted) -> Checked:
 
     Nothing is read out of a file that is not the one that was signed.
     """
-    known = profiles(wanted.profile)
+    catalog = catalog_with(wanted.profile)
     try:
         data, signature = files.read(path)
         text = data.decode("ascii")
@@ -171,19 +170,20 @@ def verify(path: Path, wanted: Wanted) -> Checked:
     if problems:
         return Checked(problems, signer)
     of_kind = _of_fleet if path.is_dir() else _of_run
-    problems = [*of_kind(path, statement, subjects, known, wanted), *_asked(says, wanted)]
+    problems = [*of_kind(path, statement, subjects, catalog, wanted), *_asked(says, wanted)]
     return Checked(problems, signer, says)
 
 
-def profiles(wanted: Sequence[str]) -> dict[str, Profile]:
-    """The shipped profiles, and in their place or beside them those that are named; by name. Raises UserError."""
-    metrics = declared().metrics
-    named = load_profiles(wanted, metrics) if wanted else ()
-    return {profile.name: profile for profile in (*load_profiles([], metrics), *named)}
+def catalog_with(wanted: Sequence[str]) -> Catalog:
+    """Every probe, and the shipped profiles with those named beside them or in their place. Raises UserError."""
+    found = declared()
+    named = load_profiles(wanted, found.metrics) if wanted else ()
+    profiles = {profile.name: profile for profile in (*load_profiles([], found.metrics), *named)}
+    return Catalog(found.probes, tuple(profiles.values()))
 
 
 def _of_run(
-    path: Path, statement: Statement, subjects: Mapping[str, str], known: Mapping[str, Profile], wanted: Wanted
+    path: Path, statement: Statement, subjects: Mapping[str, str], catalog: Catalog, wanted: Wanted
 ) -> Iterator[str]:
     try:
         run = load(path, follow=False)
@@ -194,18 +194,18 @@ def _of_run(
     yield from _differing(statement, of_run(run, subjects, says))
     if wanted.here and (says.node is None or says.node != identity()):
         yield f"node: was measured on another machine, or its cards were changed ({run.node.hostname})"
-    catalog = Catalog(declared().probes, tuple(known.values()))
     yield from _verdicts(run, catalog, as_told(says.spreads))
     yield from _figures(run, path, catalog)
 
 
 def _of_fleet(
-    path: Path, statement: Statement, subjects: Mapping[str, str], known: Mapping[str, Profile], wanted: Wanted
+    path: Path, statement: Statement, subjects: Mapping[str, str], catalog: Catalog, wanted: Wanted
 ) -> Iterator[str]:
     says = statement.evidence
     if wanted.here:
         yield "node: a fleet is of no single machine"
     judged = [verdict.profile for verdict in says.verdicts]
+    known = {profile.name for profile in catalog.profiles}
     if unknown := [name for name in judged if name not in known]:
         yield f"profile {unknown[0]}: is not known here; give it with --profile FILE"
         return

@@ -7,7 +7,6 @@ format of any tool is known here, so it holds for every probe; nothing is starte
 from __future__ import annotations
 
 import difflib
-import math
 import re
 import shlex
 import time
@@ -93,14 +92,18 @@ class Tracer:
         probe = self._probes.get(result.probe)
         if probe is None:
             return []
-        replays = self._replays.setdefault(probe.name, _Replays(self._run, probe, self._raw, self._raw.calls(result)))
+        if probe.name not in self._replays:
+            calls = self._raw.calls(result)
+            texts = {call.file: _LINE.findall(self._raw.text(call.file)) for call in calls}
+            self._replays[probe.name] = _Replays(self._run, probe, calls, texts)
+        replays = self._replays[probe.name]
         key = replays.key(measurement)
         if replays.figures(None).get(key) != measurement.value:
             return []
         together: list[Lines] = []
-        replays.until(time.monotonic() + _MOST_SECONDS, _MOST_REPLAYS)
+        replays.left, replays.deadline = _MOST_REPLAYS, time.monotonic() + _MOST_SECONDS
         for change in _CHANGES:
-            found = _Search(replays, key, measurement.value, change).lines()
+            found = _lines_behind(replays, key, measurement.value, change)
             if found and all(lines.first == lines.last for lines in found):
                 return found
             together = together or found
@@ -126,62 +129,50 @@ class _Part:
         return [*lines[: self.first], *part, *lines[self.last :]]
 
 
-@dataclass(slots=True)
-class _Search:
-    """Halves what matters until single lines are left, or until neither half matters by itself, as with a median."""
+def _lines_behind(replays: _Replays, key: Key, value: float, change: Change) -> list[Lines]:
+    """Halve what matters until single lines are left, or until neither half matters by itself, as with a median."""
+    found: list[Lines] = []
 
-    replays: _Replays
-    key: Key
-    value: float
-    change: Change
-    found: list[Lines] = field(default_factory=list)
-
-    def lines(self) -> list[Lines]:
-        for file, lines in self.replays.texts.items():
-            self._within(file, 0, len(lines))
-        return self.found
-
-    def _within(self, file: str, first: int, last: int) -> None:
-        if first >= last or self.replays.spent() or len(self.found) >= MOST_LINES:
+    def search(file: str, first: int, last: int) -> None:
+        if first >= last or replays.spent() or len(found) >= MOST_LINES:
             return
-        value = self.replays.figures(_Part(file, first, last, self.change)).get(self.key)
-        if value == self.value:
+        changed = replays.figures(_Part(file, first, last, change)).get(key)
+        if changed == value:
             return
-        before = len(self.found)
+        before = len(found)
         if last - first > 1:
-            self._within(file, first, (first + last) // 2)
-            self._within(file, (first + last) // 2, last)
-        if value is not None and len(self.found) == before:
-            self.found.append(Lines(file, first + 1, last, self.replays.texts[file][first].strip()))
+            search(file, first, (first + last) // 2)
+            search(file, (first + last) // 2, last)
+        if changed is not None and len(found) == before:
+            found.append(Lines(file, first + 1, last, replays.texts[file][first].strip()))
+
+    for file, lines in replays.texts.items():
+        search(file, 0, len(lines))
+    return found
 
 
 @dataclass(slots=True)
 class _Replays:
-    """What one probe makes of its recorded output, as it is or with one part of it changed."""
+    """What one probe makes of its recorded output, as it is or with one part of it changed.
+
+    ``left`` and ``deadline`` (monotonic seconds) bound the search.
+    """
 
     run: Run
     probe: Probe
-    raw: RawOutput
     calls: list[Call]
-    texts: dict[str, list[str]] = field(init=False)
-    _left: int = 1
-    _deadline: float = math.inf
+    texts: Mapping[str, list[str]]
+    left: int = 0
+    deadline: float = 0.0
     _known: dict[_Part | None, Mapping[Key, float]] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self.texts = {call.file: _LINE.findall(self.raw.text(call.file)) for call in self.calls}
-
-    def until(self, deadline: float, number: int) -> None:
-        """How long, in monotonic seconds, and how often replays may be made from now on."""
-        self._deadline, self._left = deadline, number
-
     def spent(self) -> bool:
-        return self._left <= 0 or time.monotonic() > self._deadline
+        return self.left <= 0 or time.monotonic() > self.deadline
 
     def figures(self, part: _Part | None) -> Mapping[Key, float]:
         """Each series' value; nothing where the probe cannot make sense of it."""
         if part not in self._known:
-            self._left -= 1
+            self.left -= 1
             try:
                 measured = self._measured(_Recorded(self.calls, self.texts, part))
             except Exception:  # noqa: BLE001 - changed output may be no output of that tool any more

@@ -17,8 +17,8 @@ from bench.judge.statement import Told
 from bench.measure.node import identity
 from bench.model import Node, Run
 from bench.store.runs import Store
-from bench.workflows.catalog import Catalog, declared, load_catalog
-from bench.workflows.evidence import profiles, sign_run
+from bench.workflows.catalog import load_catalog
+from bench.workflows.evidence import catalog_with, sign_run
 from bench.workflows.judging import concluded
 from tests.golden import recorded
 from tests.integrations.stub import ROOT
@@ -67,7 +67,7 @@ def place(made: Path, folder: Path, *, limit: float = 0.5, key: str = "key", non
     shutil.copytree(made / "raw", store.evidence_folder(run.node.hostname, run.started_at, run.id), dirs_exist_ok=True)
     path = store.save(run)
     told = Told(signed_at=run.started_at, nonce=nonce)
-    sign_run(path, made / key, Catalog(declared().probes, tuple(profiles([by]).values())), store, told)
+    sign_run(path, made / key, catalog_with([by]), store, told)
     return path
 
 

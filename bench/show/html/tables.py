@@ -69,7 +69,7 @@ def _answer(until: str, found: Sequence[Measurement]) -> Row:
     notes = [f"stand-in: {clean(doubt, 40)}"] if doubt else []
     notes += ["for the record only"] if any(m.invalid is not None for m in found) else []
     return [
-        " ".join(until.split("_")),
+        until.replace("_", " "),
         one("response_seconds", statistic="p50"),
         one("response_seconds", statistic="p99"),
         one("response_over_budget_ratio"),

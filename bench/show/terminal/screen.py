@@ -79,7 +79,8 @@ class Screen:
 
     def __init__(self, found: Matrix, width: int, *, all_gates: bool = False) -> None:
         self.found, self.width, self.all_gates = found, width, all_gates
-        self.rows = [_with_cause(row) for row in found.rows if all_gates or not row.cause]
+        rows = [row for row in found.rows if all_gates or not row.cause]
+        self.rows = [row._replace(measured=clean(row.cause, _LONGEST_CAUSE)) if row.cause else row for row in rows]
 
     def whole(self) -> RenderableType:
         from rich.console import Group
@@ -227,11 +228,6 @@ def _reason(answer: Answer, width: int) -> str:
 
 def _mark(cell: Cell | None) -> Text:
     return _lines(["·"], "dim") if cell is None else _lines([str(cell)], _MARK[cell.mark])
-
-
-def _with_cause(row: Row) -> Row:
-    """In the figure's place why there is none, as far as it fits there."""
-    return row._replace(measured=clean(row.cause, _LONGEST_CAUSE)) if row.cause else row
 
 
 def _measured(row: Row, gap: str = " ") -> str:
