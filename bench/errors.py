@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,11 @@ class UserError(Exception):
 def note(text: str) -> None:
     """Write one line to standard error."""
     sys.stderr.write(printable(text) + "\n")
+
+
+def why(error: Exception) -> str:
+    """What went wrong, in the system's own words for an OSError: without the path and the number."""
+    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
 
 
 def first_mistake(error: ValidationError) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from bench.cli import options
 from bench.cli.export import known_format, no_answer, plugin_status
 from bench.cli.options import File, Word, Words
 from bench.cli.output import emit, emit_json, emit_verdicts, write
-from bench.errors import UserError
+from bench.errors import UserError, why
 from bench.show.export import FLEET_FORMATS
 
 if TYPE_CHECKING:
@@ -192,7 +192,6 @@ def conclude(found: Fleet, *, page: Path | None, json: bool, quiet: bool, exit_z
     from bench.judge.gate import exit_status
     from bench.show.html.page import render_fleet
     from bench.show.terminal.fleet_screen import render
-    from bench.store.errors import why
 
     if page is not None:
         try:

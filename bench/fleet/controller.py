@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.errors import UserError
+from bench.errors import UserError, why
 from bench.fleet import job_script, staging
 from bench.fleet.files import AGAIN, FLEET, NODES, ROSTER, read_object, same_host, write_bytes, write_json
 from bench.fleet.job_script import BadResult, Contacted, Frame
@@ -31,7 +31,7 @@ from bench.measure.lock import acquire
 from bench.model import Run
 from bench.show.terminal.progress import Note
 from bench.store import documents
-from bench.store.errors import UnusableRun, one_line, why
+from bench.store.errors import UnusableRun, one_line
 
 _CONTACT_SECONDS = 30.0
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)

@@ -17,15 +17,16 @@ from __future__ import annotations
 
 import ipaddress
 import json
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from bench.errors import UserError
+from bench.errors import UserError, why
 from bench.measure.regular_files import NotReadable, read_regular
 from bench.store import atomic
-from bench.store.errors import one_line, why
+from bench.store.errors import one_line
 
 PLAN, ROSTER, LOG, FLEET, HOSTS_FILE = "plan.json", "roster.json", "log.jsonl", "fleet.json", "hosts.txt"
 NODES, AGAIN = "nodes", "again"
@@ -122,9 +123,8 @@ def checked(words: Sequence[str], where: str) -> list[str]:
     for host in hosts:
         if len(host) > 255 or any(c.isspace() or not c.isprintable() or c in "/\\" for c in host):
             raise UserError(one_line(f"{where}: {host!r} is not a host name; give one host a line", 200))
-    doubles = sorted({host for host in hosts if hosts.count(host) > 1}) if len(set(hosts)) < len(hosts) else []
-    if doubles:
-        raise UserError(one_line(f"{where}: {doubles[0]} is named twice; name each host once"))
+    if twice := sorted(host for host, times in Counter(hosts).items() if times > 1):
+        raise UserError(one_line(f"{where}: {twice[0]} is named twice; name each host once"))
     return hosts
 
 
@@ -141,8 +141,6 @@ def same_host(expected: str, hostname: str) -> bool:
 
 
 def _is_address(word: str) -> bool:
-    try:
-        ipaddress.ip_address(word)
-    except ValueError:
-        return False
-    return True
+    with suppress(ValueError):
+        return bool(ipaddress.ip_address(word))
+    return False

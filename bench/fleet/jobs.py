@@ -15,14 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.errors import UserError
+from bench.errors import UserError, why
 from bench.fleet import job_script
 from bench.fleet.files import LOG, entries
 from bench.fleet.job_script import BadResult, Frame
 from bench.fleet.transport.base import Reply, ReplyKind, Transport
 from bench.judge.fleet.model import State
 from bench.show.terminal.progress import Note
-from bench.store.errors import one_line, why
+from bench.store.errors import one_line
 
 ANSWERED = "answered"  # in the log: a result was stored; what it says is judged when it is joined
 _GRACE_SECONDS = 30.0

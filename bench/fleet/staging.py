@@ -20,16 +20,17 @@ from importlib import metadata
 from pathlib import Path, PurePath
 
 import bench
-from bench.errors import UserError
+from bench.errors import UserError, why
 from bench.fleet.job_script import BASE
 from bench.fleet.transport.base import Transport
-from bench.store.errors import one_line, why
+from bench.store.errors import one_line
 
 _OURS = "aiready-bench"
 _BUNDLE = re.compile(r"-py3(\d{1,2})-(x86_64|aarch64)\.pyz$", re.ASCII)
 _PACKAGES = "site-packages/"  # in a bundle
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 STAGE = "stage"
+_ASK_SECONDS, _BRING_SECONDS = 30.0, 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ def _needed() -> Iterator[metadata.Distribution]:
 
 
 def bring(
-    transport: Transport, pythons: Mapping[str, str], folder: Path, bundle: str = "", limit: float = 300.0
+    transport: Transport, pythons: Mapping[str, str], folder: Path, bundle: str
 ) -> dict[str, tuple[str | None, str]]:
     """Host -> (the folder with the product there, or None, and why not). It goes only where it is missing.
 
@@ -122,12 +123,12 @@ def bring(
     """
     ours = made(folder, bundle)
     try:
-        asked = transport.each(dict.fromkeys(pythons, ready_script(ours)), 30.0)
+        asked = transport.each(dict.fromkeys(pythons, ready_script(ours)), _ASK_SECONDS)
         wanted = {host: said(reply.stdout, "PLACE") for host, reply in asked.items()}
         places = {host: f"{place}/{ours.name}.pyz" for host, place in wanted.items() if place}
-        sent = transport.put(ours.path, places, pythons, limit) if places else {}
+        sent = transport.put(ours.path, places, pythons, _BRING_SECONDS) if places else {}
         unpack = {host: unpack_script(ours, pythons[host]) for host in places if sent[host].rc == 0}
-        done = transport.each(unpack, limit) if unpack else {}
+        done = transport.each(unpack, _BRING_SECONDS) if unpack else {}
     finally:
         if not bundle:
             ours.path.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.errors import why
 from bench.measure import tools
 from bench.measure.jsonl import record
 from bench.measure.probe import Call, Completed, Failed, Interrupted, Skipped, TimedOut, Tools, Unsupported
@@ -92,11 +93,10 @@ class LiveTools(Tools):
                 env={**_environment(call.argv), **(call.env or {})}, on_line=call.on_line,
             )  # fmt: skip
         except (TimedOut, Failed, Interrupted) as error:
-            if error.completed is not None and self.recorder is not None:
-                self.recorder.keep(self.probe, call.name, error.completed, f"{type(error).__name__}: {error}")
+            if error.completed is not None:
+                self._keep(call.name, error.completed, f"{type(error).__name__}: {error}")
             raise
-        if self.recorder is not None:
-            self.recorder.keep(self.probe, call.name, done)
+        self._keep(call.name, done)
         return done
 
     @contextmanager
@@ -111,14 +111,15 @@ class LiveTools(Tools):
                     yield line
             finally:
                 text = os.pread(output.fileno(), 1 << 22, 0).decode(errors="replace")
-                if self.recorder is not None:
-                    done = Completed(words, 0, text, "", time.monotonic() - started)
-                    self.recorder.keep(self.probe, name, done, server=True)
+                self._keep(name, Completed(words, 0, text, "", time.monotonic() - started), server=True)
 
     def record(self, name: str, text: str) -> str:
-        if self.recorder is not None:
-            self.recorder.keep(self.probe, name, Completed((), 0, text, "", 0.0))
+        self._keep(name, Completed((), 0, text, "", 0.0))
         return text
+
+    def _keep(self, name: str, done: Completed, error: str | None = None, server: bool = False) -> None:
+        if self.recorder is not None:
+            self.recorder.keep(self.probe, name, done, error, server)
 
     def sleep(self, seconds: float) -> None:
         tools.pause(self._bounded(seconds), self.signals)
@@ -171,11 +172,8 @@ def _content(file: Path) -> str:
     """Raises Failed, one line."""
     try:
         return read_regular(file, _MOST_BYTES).decode("utf-8", "replace")
-    except OSError as error:
-        why = os.strerror(error.errno) if error.errno else str(error)
-        raise Failed(Code.REPLAY_UNUSABLE, f"{file}: {why}; give the .raw folder of a stored run") from error
-    except ValueError as error:  # no regular file, too large, or no file's name
-        raise Failed(Code.REPLAY_UNUSABLE, f"{file}: {error}; give the .raw folder of a stored run") from error
+    except (OSError, ValueError) as error:  # of values: no regular file, too large, or no file's name
+        raise Failed(Code.REPLAY_UNUSABLE, f"{file}: {why(error)}; give the .raw folder of a stored run") from error
 
 
 _ERRORS = {"TimedOut": TimedOut, "Failed": Failed, "Unsupported": Unsupported}

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from bench.errors import UserError
+from bench.errors import UserError, why
 
 _CHUNK_BYTES = 1 << 20
 
@@ -65,10 +65,8 @@ def read_text(path: Path, most_bytes: int = 1 << 20) -> str:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise UserError(f"{path}:{line}: not UTF-8") from error
-    except OSError as error:
-        raise UserError(f"{path}: {os.strerror(error.errno) if error.errno else error}") from error
-    except ValueError as error:  # no regular file, too large, or no file's name
-        raise UserError(f"{path}: {error}") from error
+    except (OSError, ValueError) as error:  # of values: no regular file, too large, or no file's name
+        raise UserError(f"{path}: {why(error)}") from error
 
 
 def read_below(folder: Path, relative: str, most_bytes: int) -> bytes:
@@ -115,4 +113,4 @@ def _in_words(error: OSError | UnicodeError) -> str:
         return "lies behind a link, which is not followed"
     if error.errno == errno.ENOENT:
         return "is not there"
-    return f"cannot be read: {os.strerror(error.errno) if error.errno else error}"
+    return f"cannot be read: {why(error)}"

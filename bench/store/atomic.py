@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from bench.errors import why
 from bench.measure.lock import acquire
-from bench.store.errors import StoreError, one_line, why
+from bench.store.errors import StoreError, one_line
 
 _TEMP = re.compile(r"\.[A-Za-z0-9._-]+\.[0-9a-f]{8}\.tmp")
 #: A temp as old as this belongs to a dead writer: writing a document takes milliseconds.
@@ -43,7 +44,7 @@ def _storing(path: Path) -> Iterator[None]:
             fix = "free some space there, or choose another folder with --results DIR"
         elif error.errno == errno.ELOOP:
             fix = "it is a link, which is not followed; choose a real folder with --results DIR"
-        raise StoreError(one_line(f"{path}: cannot be stored: {why(error)}; {fix}")) from error
+        raise StoreError(f"{path}: cannot be stored: {why(error)}; {fix}") from error
 
 
 def make_folder(folder: Path) -> None:
@@ -75,7 +76,7 @@ def opened(folder: Path, alone: bool = False) -> Iterator[int]:
                 try:
                     acquire(fd, _LOCK_SECONDS)
                 except BlockingIOError as error:
-                    raise StoreError(one_line(f"{folder}: another process is storing there; try again")) from error
+                    raise StoreError(f"{folder}: another process is storing there; try again") from error
         yield fd
     finally:
         os.close(fd)
@@ -177,7 +178,7 @@ def _link(folder: Path, fd: int, temp: str, name: str) -> None:
             raise
         # Without hard links there is no atomic "only if absent"; the random id in the name makes a clash improbable.
         if name in os.listdir(fd):
-            raise StoreError(one_line(f"{folder / name}: is stored already; a stored run is never replaced")) from error
+            raise StoreError(f"{folder / name}: is stored already; a stored run is never replaced") from error
         os.rename(temp, name, src_dir_fd=fd, dst_dir_fd=fd)
 
 

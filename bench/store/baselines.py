@@ -11,24 +11,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import Field, FiniteFloat, ValidationError, model_validator
 
+from bench.errors import why
 from bench.measure.regular_files import NotReadable, read_regular
 from bench.model import Frozen, Text
 from bench.store import atomic
 from bench.store.documents import decoded, first_error
-from bench.store.errors import UnusableRun, one_line, why
+from bench.store.errors import UnusableRun, one_line
 from bench.store.index import seconds_of
 from bench.store.runs import AHEAD_SECONDS, folder_name
 
 MAX_BYTES = 4 << 20
 
 
-class _Decided(Frozen):
-    model_config = ConfigDict(extra="forbid")
-
-
-class Pin(_Decided):
+class Pin(Frozen, extra="forbid"):
     """The acceptance nights: the runs that were pinned, when (RFC 3339) and why."""
 
     runs: tuple[str, ...]
@@ -36,7 +33,7 @@ class Pin(_Decided):
     reason: Text = ""
 
 
-class Reset(_Decided):
+class Reset(Frozen, extra="forbid"):
     """Runs that began at or before ``through`` (seconds since 1970, UTC) are no longer part of what is normal."""
 
     through: FiniteFloat
@@ -51,7 +48,7 @@ class Reset(_Decided):
         return self
 
 
-class Decisions(_Decided):
+class Decisions(Frozen, extra="forbid"):
     """All that was decided for one node. Resets are kept, the last one counts; there is one pin or none."""
 
     schema_name: Annotated[Literal["aiready-bench/baseline"], Field(alias="schema")] = "aiready-bench/baseline"

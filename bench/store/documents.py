@@ -18,10 +18,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bench.errors import first_mistake
+from bench.errors import first_mistake, why
 from bench.measure.regular_files import NotReadable, read_regular
 from bench.model import SCHEMA, SCHEMA_VERSION, Run
-from bench.store.errors import UnusableRun, one_line, why
+from bench.store.errors import UnusableRun, one_line
 
 MAX_BYTES = 32 << 20
 

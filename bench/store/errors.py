@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
-
 from bench.errors import UserError, printable
 
 
 class StoreError(UserError):
     """The run could not be stored (full, read-only, no permission, already there)."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 class UnusableRun(UserError):
@@ -20,8 +21,3 @@ def one_line(text: str, longest: int = 400) -> str:
     line = printable(text)
     head = longest // 3
     return line if len(line) <= longest else line[:head] + "..." + line[head + 3 - longest :]
-
-
-def why(error: OSError) -> str:
-    """The system's own words for an OSError, without the path and the number."""
-    return os.strerror(error.errno) if error.errno else str(error)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench.measure.regular_files import NotReadable, digest_below, read_below
 from bench.store import atomic
-from bench.store.errors import StoreError, one_line
+from bench.store.errors import StoreError
 
 STATEMENT, SIGNATURE = ".intoto.json", ".sig"
 #: More than any raw output (`bench.measure.tools.MAX_OUTPUT_BYTES`), any log of a fleet, or any statement.
@@ -54,7 +54,7 @@ def _below(folder: Path, start: str, without: tuple[str, ...]) -> list[str]:
         folders[:] = [name for name in folders if name not in links and not (at == folder and name in without)]
         found += [str((at / name).relative_to(folder)) for name in (*names, *links)]
         if len(found) > _MOST_FILES:
-            raise StoreError(one_line(f"{folder}: holds more than {_MOST_FILES} files, which no evidence does"))
+            raise StoreError(f"{folder}: holds more than {_MOST_FILES} files, which no evidence does")
     return [name for name in found if name not in without and not Path(name).name.startswith(".")]
 
 
@@ -65,7 +65,7 @@ def digests(evidence: Path) -> dict[str, str]:
         try:
             found[name] = digest_below(folder, name, _MOST_BYTES)
         except NotReadable as error:
-            raise StoreError(one_line(f"{folder / name}: {error}, so it cannot be signed")) from error
+            raise StoreError(f"{folder / name}: {error}, so it cannot be signed") from error
     return found
 
 

@@ -10,13 +10,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from bench.errors import why
 from bench.judge.baseline.epoch import Circumstances, Scope, asked_for, changed, kept, other_terms, other_version
 from bench.judge.baseline.prediction import Policy
 from bench.judge.baseline.series import SAME_NIGHT_SECONDS, History, Key, StoredRun, by_night, key_of, one_a_night
 from bench.judge.profile import STAND_IN
 from bench.model import Code, Metric, Run, Status, code_of
 from bench.store import baselines, documents
-from bench.store.errors import StoreError, UnusableRun, one_line, why
+from bench.store.errors import StoreError, UnusableRun
 from bench.store.evidence import SIGNATURE, is_signed, statement_path
 from bench.store.index import Index, is_sound, seconds_of
 
@@ -67,11 +68,10 @@ class Series:
 def history_of(
     series: Series, run: Run, keys: Sequence[Key], deciding: Collection[Key] | None = None, gated: Collection[str] = ()
 ) -> History:
-    """What came before the run for these series; all of it, and siblings' values, for the ``deciding`` ones only
-    (default: all of them).
+    """What came before the run for these series: for the ``deciding`` ones (default: all) all of it, siblings too.
 
-    ``gated``: the metrics of which the series that the run has not are looked for. The run itself need not
-    be stored. Raises UnusableRun (the pins), ValueError (its start is not a time).
+    ``gated``: the metrics whose series are looked for where the run lacks them. The run itself need not be stored.
+    Raises UnusableRun (the pins), ValueError (its start is not a time).
     """
     index, host, at = series.index, run.node.hostname, seconds_of(run.started_at)
     now, decided = Circumstances(kept(run.node), run.request), baselines.read(index.root, run.node.hostname)
@@ -122,10 +122,9 @@ def nights_of(
 def _split(
     runs: Sequence[StoredRun], values: Mapping[str, float], now: Circumstances, scope: Scope, key: Key
 ) -> tuple[dict[str, float], tuple[dict[str, float], ...], str]:
-    """The values of the epoch that ``now`` is of, those of the epochs before, and what changed since the last of them,
-    in words.
+    """The values of the epoch that ``now`` is of, those of earlier epochs, and in words what changed since the last.
 
-    The epochs before are those that have nights enough to compare with; if none has, all earlier nights together.
+    The earlier epochs are those with enough nights to compare with; if none has, all earlier nights together.
     """
     own: dict[str, float] = {}
     others: list[StoredRun] = []
@@ -145,7 +144,7 @@ def _split(
 
 
 def _epochs(runs: Sequence[StoredRun], scope: Scope, key: Key) -> list[Sequence[StoredRun]]:
-    """The runs of each epoch of the series that has nights enough to compare with, the one that ended last at last."""
+    """The runs of each epoch of the series with enough nights to compare with; the epoch that ended last comes last."""
     found: list[Sequence[StoredRun]] = []
     while runs and (newest := runs[-1].within):
         alike = [one for one in runs if one.within and not changed(one.within, newest, scope, key[1])]
@@ -233,8 +232,8 @@ def _learnt_from(nights: Sequence[tuple[Path, str, str]], keep: int) -> Iterator
 
 
 def _ended_worse(nights: Sequence[tuple[Path, str, str]], spoilt: Callable[[Path], int]) -> Iterator[str]:
-    """The last nights of each epoch that ended worse than before, until good nights enough came since: by them it is
-    known that the change that ended it mended nothing.
+    """The last nights of each epoch that ended worse than before, until enough good nights followed: they show that
+    the change that ended it mended nothing.
     """
     policy, good, last = Policy(), 0, dict[str, list[tuple[Path, str]]]()
     for path, run, epoch in nights:
@@ -286,5 +285,5 @@ def prune(root: Path, host: str, keep: int, keep_signed: int | None = None) -> l
                 shutil.rmtree(raw)
             path.unlink(missing_ok=True)
         except OSError as error:
-            raise StoreError(one_line(f"{path}: cannot be removed: {why(error)}")) from error
+            raise StoreError(f"{path}: cannot be removed: {why(error)}") from error
     return found

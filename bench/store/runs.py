@@ -21,10 +21,10 @@ from typing import Any
 
 from pydantic_core import PydanticSerializationError
 
-from bench.errors import note
+from bench.errors import note, why
 from bench.model import Run
 from bench.store import atomic, documents
-from bench.store.errors import StoreError, UnusableRun, one_line, why
+from bench.store.errors import StoreError, UnusableRun, one_line
 from bench.store.evidence import is_run_name
 
 _CONCLUSIONS = ("attribution", "verdicts")
@@ -91,10 +91,10 @@ class Store:
         with atomic.opened(path.parent, alone=True) as fd:
             stored = document(documents.load(path, follow=False))
             if stored["verdicts"] or stored["attribution"]:
-                raise StoreError(one_line(f"{path}: is completed already; judge it again with: bench gate {run.id}"))
+                raise StoreError(f"{path}: is completed already; judge it again with: bench gate {run.id}")
             changed = [key for key in wanted if key not in _CONCLUSIONS and wanted[key] != stored[key]]
             if changed:
-                raise StoreError(one_line(f"{path}: {', '.join(changed)} would change; a stored run is never edited"))
+                raise StoreError(f"{path}: {', '.join(changed)} would change; a stored run is never edited")
             atomic.replace(path.parent, fd, path.name, data, self._warn)
         return path
 
@@ -155,7 +155,7 @@ class Store:
         try:
             return self.folder(hostname) / (stem(started_at, run_id) + suffix)
         except ValueError as error:
-            raise StoreError(one_line(f"run {run_id}: {error}")) from error
+            raise StoreError(f"run {run_id}: {error}") from error
 
     def _paths(self, hostname: str | None) -> list[Path]:
         """The run files, oldest first; nothing behind a link, nothing hidden."""
@@ -207,7 +207,7 @@ def document(run: Run) -> dict[str, Any]:
     try:
         found: dict[str, Any] = _storable(run.model_dump(mode="json", by_alias=True))
     except (PydanticSerializationError, RecursionError, UnicodeError) as error:
-        raise StoreError(one_line(f"run {run.id}: cannot be written as JSON: {error}")) from error
+        raise StoreError(f"run {run.id}: cannot be written as JSON: {error}") from error
     return found
 
 
@@ -233,7 +233,7 @@ def _encode(found: dict[str, Any]) -> bytes:
     try:
         documents.parse(data)
     except UnusableRun as error:
-        raise StoreError(one_line(f"run {found['id']}: is not a valid run: {error}")) from error
+        raise StoreError(f"run {found['id']}: is not a valid run: {error}") from error
     return data
 
 

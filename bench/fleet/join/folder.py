@@ -11,14 +11,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bench.errors import UserError, first_mistake
+from bench.errors import UserError, first_mistake, why
 from bench.fleet.files import AGAIN, entries, expected_in, hostnames_in, read_object, small_file
 from bench.fleet.join.join import Judgement, Known, join
 from bench.fleet.join.pairs import pairs_in, shared_in
 from bench.judge.collective import NodeTimes, figures, fleet_collective, of_backend, transports
 from bench.judge.fleet.model import Collective, Fleet, State
 from bench.model import Code, Outcome, ProbeResult
-from bench.store.errors import one_line, why
+from bench.store.errors import one_line
 
 COLLECTIVE = "collective"
 _MOST_LINE_BYTES = 1 << 20
@@ -110,8 +110,9 @@ def _of_each(folder: Path, collective: Collective) -> dict[str, ProbeResult]:
             host: ProbeResult(probe=COLLECTIVE, outcome=Outcome.OK, measurements=(*of_all, *more))
             for host, more in own.items()
         }
-    why = collective.reason or "its nodes are of an older version, which told of no size"
-    failed = ProbeResult(probe=COLLECTIVE, outcome=Outcome.FAILED, reason=f"{Code.COLLECTIVE_FAILED}: {why}"[:4000])
+    missing = collective.reason or "its nodes are of an older version, which told of no size"
+    reason = f"{Code.COLLECTIVE_FAILED}: {missing}"[:4000]
+    failed = ProbeResult(probe=COLLECTIVE, outcome=Outcome.FAILED, reason=reason)
     return dict.fromkeys(collective.ranks, failed)
 
 
