@@ -63,14 +63,13 @@ def quantile(values: Sequence[float], q: float) -> float:
     return ordered[max(rank, 1) - 1]
 
 
-def quantile_interval(values: Sequence[float], q: float, confidence: float = 0.95) -> Interval:
+def quantile_interval(values: Sequence[float], q: float) -> Interval:
     """Two order statistics around the q-quantile (Hahn & Meeker 5.2), widened to hold `quantile`'s value.
 
-    With too few values there is no such order statistic, and the smallest or the largest value takes its place: the
-    coverage is then under ``confidence``.
+    With too few values for them (`quantile_ranks`) the coverage is under 95 %.
     """
     ordered, value = _sorted(values), quantile(values, q)
-    low, high = quantile_ranks(len(ordered), q, confidence)
+    low, high = quantile_ranks(len(ordered), q)
     return min(ordered[low - 1], value), max(ordered[high - 1], value)
 
 
@@ -110,8 +109,8 @@ def binomial_interval(successes: int, n: int, confidence: float = 0.95) -> Inter
     return low, high
 
 
-def poisson_upper_bound(events: int, confidence: float = 0.95) -> float:
-    """The largest mean count that is still plausible after ``events`` were counted (one-sided, exact, Garwood).
+def poisson_upper_bound(events: int) -> float:
+    """The largest mean count that is still plausible after ``events`` were counted (one-sided 95 %, exact, Garwood).
 
     2.996 for none (the rule of three), 4.744 for one. Divide by the time watched for a rate.
     """
@@ -119,18 +118,7 @@ def poisson_upper_bound(events: int, confidence: float = 0.95) -> float:
 
     if events < 0:
         raise ValueError(f"{events} events")
-    return float(gammaincinv(events + 1, confidence))
-
-
-def student_half_width(values: Sequence[float], mean: float, confidence: float = 0.95) -> float:
-    """Half of Student's t interval around the mean of normal values; 0 for a single one."""
-    from scipy.special import stdtrit
-
-    n = len(values)
-    if n < 2:
-        return 0.0
-    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
-    return float(stdtrit(n - 1, (1.0 + confidence) / 2.0)) * deviation / math.sqrt(n)
+    return float(gammaincinv(events + 1, 0.95))
 
 
 def _sorted(values: Sequence[float]) -> list[float]:
@@ -143,10 +131,14 @@ def _sorted(values: Sequence[float]) -> list[float]:
 
 def _student_interval(ordered: Sequence[float], confidence: float) -> Interval:
     """mean +- t s / sqrt(n), of the logarithms when all are positive, else of the values scaled to at most one."""
+    from scipy.special import stdtrit
+
+    n = len(ordered)
     scale = max(-ordered[0], ordered[-1])  # keeps squares of the largest floats finite
     values = [math.log(value) if ordered[0] > 0.0 else value / scale for value in ordered]
-    mean = math.fsum(values) / len(values)
-    half = student_half_width(values, mean, confidence)
+    mean = math.fsum(values) / n
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+    half = float(stdtrit(n - 1, (1.0 + confidence) / 2.0)) * deviation / math.sqrt(n)
     ends = (mean - half, mean + half)
     if ordered[0] > 0.0:
         low, high = (math.exp(end) if end < 709.0 else _LARGEST for end in ends)

@@ -302,25 +302,23 @@ class Probe:
     `bench.measure.budget`): of each directory where it is ``per_path``, and ``peer_seconds`` of each peer, where there
     are peers; ``card_seconds`` beside that, where the node has several cards. The runner ends it at twice that and 30
     s. ``order``: light probes run before heavy ones. ``parse`` turns a watcher's recorded samples into measurements
-    (pure). ``doctor`` says what can be measured here.
-    ``guards_itself``: it tells a contended host from what it measures, more sharply than a look at the node before the
-    run, which then does not void its figures.
-    ``calibrate`` runs the instrument against a known truth and says its error on this machine, within a minute.
-    ``check`` raises ProbeError for a request that no machine could measure (a name that is none): wrong usage.
-    ``options`` are all that ``--option`` may set for it; those of one name in several probes mean the same. ``stops``
-    says of its measurements why nothing else needs to be measured; None where the run goes on.
-    ``pool`` makes one set of measurements of several rounds' (pure), for figures that follow from others; without it
-    each is pooled by itself (`bench.judge.pooling.pooled`). ``best`` are its shares and quantiles for a request if all
-    goes as well as it can, of as many samples as one round has: what is not decided then cannot be.
-    ``needs``: the option of a request without which there is nothing to measure, and no time is planned.
-    ``changed`` says what of such an input is not any more as the measurements of a run have it.
-    ``once``: it goes on by itself for as long as it helps, so a further round decides no more.
-    ``also``: metrics that another probe declares and this one measures too, of something else. ``on_cards``: it loads
-    the node's accelerators, which a server under test has for itself. ``preview``: what it would send to somebody
-    else's server, in lines for a person.
-    ``facts`` of the node that its series depend on beside the machine itself, by dotted name: when they change, earlier
-    nights are another epoch. ``mounts``: that of the series' own path; and of what was asked ``accelerator``, and
-    ``peers`` for series of all of them. ``about`` says what it knows of the node, by name, before anything is measured.
+    (pure). ``doctor`` says what can be measured here. ``guards_itself``: it tells a contended host from what it
+    measures, more sharply than a look at the node before the run, which then does not void its figures. ``calibrate``
+    runs the instrument against a known truth and says its error on this machine, within a minute. ``check`` raises
+    ProbeError for a request that no machine could measure (a name that is none): wrong usage. ``options`` are all that
+    ``--option`` may set for it; those of one name in several probes mean the same. ``stops`` says of its measurements
+    why nothing else needs to be measured; None where the run goes on. ``pool`` makes one set of measurements of several
+    rounds' (pure), for figures that follow from others; without it each is pooled by itself
+    (`bench.judge.pooling.pooled`). ``best`` are its shares and quantiles for a request if all goes as well as it can,
+    of as many samples as one round has: what is not decided then cannot be. ``needs``: the option of a request without
+    which there is nothing to measure, and no time is planned. ``changed`` says what of such an input is not any more as
+    the measurements of a run have it. ``once``: it goes on by itself for as long as it helps, so a further round
+    decides no more. ``also``: metrics that another probe declares and this one measures too, of something else.
+    ``on_cards``: it loads the node's accelerators, which a server under test has for itself. ``preview``: what it would
+    send to somebody else's server, in lines for a person. ``facts`` of the node that its series depend on beside the
+    machine itself, by dotted name: when they change, earlier nights are another epoch. ``mounts``: that of the series'
+    own path; and of what was asked ``accelerator``, and ``peers`` for series of all of them. ``about`` says what it
+    knows of the node, by name, before anything is measured.
     """
 
     name: str

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.errors import printable
 from bench.measure import procfs, tools
 from bench.measure.probe import ProbeError
 from bench.model import Code, Effort, ProbeResult
@@ -58,7 +59,7 @@ def snapshot(proc: Path = Path("/proc")) -> Snapshot:
         disks=procfs.disk_bytes(proc),
         links={name: sum(both) for name, both in procfs.link_bytes(proc).items() if not _NO_LINK.match(name)},
         processes={
-            pid: ("".join(c if c.isprintable() else "?" for c in found.name)[:30], found.ticks)
+            pid: (printable(found.name)[:30], found.ticks)
             for pid in procfs.process_ids(proc)
             if (found := procfs.process(pid, proc))
         },
@@ -117,9 +118,14 @@ def marked(result: ProbeResult, busy: tuple[str, ...]) -> ProbeResult:
     """
     if not busy:
         return result
-    why = f"{Code.CONTENDED}: {', '.join(busy)}"[:4000]
-    measurements = tuple(m.model_copy(update={"invalid": m.invalid or why}) for m in result.measurements)
+    reason = contended(busy)
+    measurements = tuple(m.model_copy(update={"invalid": m.invalid or reason}) for m in result.measurements)
     return result.model_copy(update={"measurements": measurements})
+
+
+def contended(busy: tuple[str, ...]) -> str:
+    """The reason why what is measured beside others counts for nothing."""
+    return f"{Code.CONTENDED}: {', '.join(busy)}"[:4000]
 
 
 def _who(before: Snapshot, after: Snapshot) -> str:

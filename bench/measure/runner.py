@@ -25,7 +25,7 @@ from bench.judge.pooling import LOOKS, pooled
 from bench.measure.probe import Context, Failed, Interrupted, Probe, ProbeError, Progress
 from bench.measure.processes import adopt_orphans
 from bench.measure.procfs import cpu_ticks
-from bench.measure.quiet import marked
+from bench.measure.quiet import contended, marked
 from bench.measure.recording import LiveTools, Recorder, Recording, ReplayTools
 from bench.measure.tools import Signals
 from bench.measure.watchers import Observers, Watching, from_lines, to_lines
@@ -49,11 +49,10 @@ class RunPlan:
     """A run to be made, from now on. ``evidence`` is the folder for raw output; ``listen`` is told of progress.
 
     ``not_asked_for``: why each other probe is left out, by its name. ``wait`` waits for quiet and says what others keep
-    busy all the same; it is asked when nothing stopped the run before.
-    ``again`` names the probes that another round may help: they are measured once more and pooled, `LOOKS` times in all
-    and as long as one ends within ``repeat_seconds`` of the start. ``look`` says what others keep busy before such a
-    round.
-    ``max_seconds`` bounds the whole run. ``sources`` are what it is measured by.
+    busy all the same; it is asked when nothing stopped the run before. ``again`` names the probes that another round
+    may help: they are measured once more and pooled, `LOOKS` times in all and as long as one ends within
+    ``repeat_seconds`` of the start. ``look`` says what others keep busy before such a round. ``max_seconds`` bounds the
+    whole run. ``sources`` are what it is measured by.
     """
 
     id: str
@@ -139,9 +138,9 @@ class _Runner:
 
     def _turn(self, probe: Probe, settle: bool, busy: tuple[str, ...] = ()) -> ProbeResult:
         if self.signals.caught is not None:
-            return self._ended(ProbeResult(probe=probe.name, outcome=Outcome.SKIPPED, reason=self._interruption()))
+            return self._skipped(probe, self._interruption())
         if self.stopped:
-            return self._ended(ProbeResult(probe=probe.name, outcome=Outcome.SKIPPED, reason=self.stopped))
+            return self._skipped(probe, self.stopped)
         assert probe.measure is not None
         if settle and self.plan.replay is None:
             self.plan.listen(Progress(probe.name, "waiting for the node to calm down"))
@@ -166,21 +165,18 @@ class _Runner:
     def _once_more(self, probe: Probe) -> ProbeResult:
         """Another round, unless others are busy again, which would void it."""
         busy = () if probe.guards_itself or self.plan.replay is not None else self.plan.look()
-        if busy:
-            reason = f"{Code.CONTENDED}: {', '.join(busy)}"[:4000]
-            return self._ended(ProbeResult(probe=probe.name, outcome=Outcome.SKIPPED, reason=reason))
-        return self._turn(probe, settle=True)
+        return self._skipped(probe, contended(busy)) if busy else self._turn(probe, settle=True)
 
     def _fits(self, probe: Probe, rounds: Sequence[ProbeResult]) -> bool:
         if self.plan.replay is not None:
             return self.plan.replay.holds(probe.name)
+        request, spent = self.plan.request, time.monotonic() - self.plan.started
         whole = [one.duration_seconds for one in rounds if one.outcome is Outcome.OK]
-        spent = time.monotonic() - self.plan.started
-        seconds = (
-            max(whole, default=probe.time(self.plan.request, self.plan.cards)) * 1.05
-            + _SETTLE_SECONDS[self.plan.request.effort]
-        )
-        return spent + seconds <= self.plan.repeat_seconds
+        longest = max(whole, default=probe.time(request, self.plan.cards))
+        return spent + (longest * 1.05 + _SETTLE_SECONDS[request.effort]) <= self.plan.repeat_seconds
+
+    def _skipped(self, probe: Probe, reason: str) -> ProbeResult:
+        return self._ended(ProbeResult(probe=probe.name, outcome=Outcome.SKIPPED, reason=reason))
 
     def _ended(self, result: ProbeResult) -> ProbeResult:
         self.plan.listen(Progress(result.probe, result.outcome.value, 1.0, result))
@@ -296,17 +292,17 @@ def _following(rounds: Sequence[ProbeResult]) -> list[Series]:
 def _pooled(probe: Probe, rounds: Sequence[ProbeResult], evidence: Sequence[Evidence]) -> ProbeResult:
     """All rounds of one probe as one result. The last that failed beside a good one is a warning, no more."""
     good = [one for one in rounds if one.outcome is Outcome.OK]
-    spent = {"duration_seconds": sum(one.duration_seconds for one in rounds), "evidence": tuple(evidence)}
+    seconds = sum(one.duration_seconds for one in rounds)
+    changed: dict[str, Any] = {"duration_seconds": seconds, "evidence": tuple(evidence)}
     if not good:
-        return rounds[0].model_copy(update=spent)
+        return rounds[0].model_copy(update=changed)
     found, named = [one.measurements for one in good], {metric.name: metric for metric in probe.metrics}
-    warnings = [*(text for one in good for text in one.warnings)]
+    measurements = probe.pool(found) if probe.pool else pooled(found, lambda m: key_of(m, named.get(m.metric)))
+    warnings = [text for one in good for text in one.warnings]
     warnings += [f"another round was {one.outcome.value}: {one.reason}" for one in rounds if one not in good][-1:]
-    changed = {
-        "measurements": tuple(
-            probe.pool(found) if probe.pool else pooled(found, lambda m: key_of(m, named.get(m.metric)))
-        ),
+    changed |= {
+        "measurements": tuple(measurements),
         "warnings": tuple(dict.fromkeys(warnings)),
         "series": tuple(_following(good)),
     }
-    return good[0].model_copy(update={**spent, **changed})
+    return good[0].model_copy(update=changed)

@@ -10,7 +10,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from bench.errors import UserError
+from bench.errors import UserError, printable
 from bench.measure import tools
 from bench.measure.probe import Completed, Interrupted, ProbeError
 from bench.measure.tools import Signals
@@ -72,4 +72,4 @@ def _why(done: Completed) -> str:
     """What ssh-keygen says of it, as one line."""
     lines = [line.removeprefix("Enter passphrase: ").strip() for line in done.stderr.splitlines()]
     told = "; ".join(line for line in lines if line and not line.startswith(_SAYS_NOTHING))
-    return "".join(c if c.isprintable() else "?" for c in told)[:300]
+    return printable(told)[:300]
