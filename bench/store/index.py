@@ -63,22 +63,19 @@ class Index(AbstractContextManager["Index"]):
 
     def _opened(self, path: Path | None) -> sqlite3.Connection:
         """The cache, brought up to date; made anew when it is torn, in memory when there is no place for it."""
-        for attempt in (path, path, None):
+        for attempt in filter(None, (path, path)):
             try:
                 db = self._connect(attempt)
             except (sqlite3.Error, OSError):
                 continue
             try:
                 self._update(db)
+                return db
             except sqlite3.OperationalError:  # locked for long, no space: the cache of others stays as it is
                 db.close()
-                path = Path(os.devnull) / "none"
             except sqlite3.DatabaseError:  # torn
                 db.close()
-                if attempt is not None:
-                    _remove(attempt)
-            else:
-                return db
+                _remove(attempt)
         db = self._connect(None)
         self._update(db)
         return db
