@@ -90,7 +90,7 @@ class _Arms(NamedTuple):
 
 def _arms(measurements: Sequence[Measurement]) -> list[_Arms]:
     """One for each path; a measurement without a path (the resident rate, say) belongs to all of them."""
-    ours = [m for m in measurements if m.metric in (RATE, SAMPLE_BYTES, BUSY) or m.metric.startswith(_BESIDE)]
+    ours = [m for m in measurements if m.metric in (RATE, BUSY) or m.metric.startswith(_BESIDE)]
     if not any(m.metric == RATE for m in ours):
         return []
     paths: list[str | None] = [*sorted({m.labels["path"] for m in ours if "path" in m.labels})]

@@ -99,31 +99,31 @@ _Figure = Annotated[FiniteFloat, Field(ge=0, lt=1e15)]
 _Count = Annotated[int, Field(ge=0, lt=10**15)]
 
 
-class _Means(BaseModel):
-    """Of all iterations: an all-reduce, which takes some time, and the wait for the last rank before it."""
+class _Told(BaseModel):
+    """A part of what a node answers."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore", defer_build=True)
+
+
+class _Means(_Told):
+    """Of all iterations: an all-reduce, which takes some time, and the wait for the last rank before it."""
 
     seconds: Annotated[_Figure, Field(ge=1e-9)]
     wait_seconds: _Figure
 
 
-class SumTimes(BaseModel):
+class SumTimes(_Told):
     """An all-reduce of one size: the mean of a rank's iterations."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", defer_build=True)
 
     message_bytes: _Count
     seconds: Annotated[_Figure, Field(ge=1e-9)]
 
 
-class Carried(BaseModel):
+class Carried(_Told):
     """How many connections of this node's ranks a transport carried, ``within`` the node or ``between`` nodes.
 
     ``fast``: it is the hardware that is made for it; None where nobody can tell, or nothing faster is there.
     """
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", defer_build=True)
 
     scope: Literal["within", "between"]
     transport: Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")]

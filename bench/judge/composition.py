@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from bench.judge import decoding, latency_budget
-from bench.model import Run
+from bench.judge.decoding import DECODING, headrooms
+from bench.judge.latency_budget import RESPONSE, response
+from bench.model import Outcome, ProbeResult, Run
+
+#: Under each name, as of a probe, a run holds what was put together; with the evidence of these probes.
+_COMPOSED = ((RESPONSE, response, ()), (DECODING, headrooms, ("data", "feed")))
 
 
 def composed(run: Run) -> Run:
     """With the whole answer (of network and model), and with what the cores decode against what is demanded."""
-    return decoding.composed(latency_budget.composed(run))
+    for name, figures, probes in _COMPOSED:
+        found = () if any(result.probe == name for result in run.results) else tuple(figures(run))
+        if found:
+            evidence = tuple(one for result in run.results if result.probe in probes for one in result.evidence)
+            made = ProbeResult(probe=name, outcome=Outcome.OK, measurements=found, evidence=evidence)
+            run = run.model_copy(update={"results": (*run.results, made)})
+    return run

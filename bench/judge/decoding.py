@@ -13,29 +13,16 @@ from collections.abc import Iterator
 
 from bench.judge.attribution import RATE, SAMPLE_BYTES
 from bench.judge.hardware import fed_together
-from bench.model import Measurement, Outcome, ProbeResult, Run
+from bench.model import Measurement, Run
 
-#: Under this name, as of a probe, a run holds the figures that were put together.
 DECODING = "decoding"
 HEADROOM = "data_decode_headroom_ratio"
 _DECODED, _CORES = "data_decode_bytes_per_second", "data_available_cores"
-_PROBES = ("data", "feed")
-
-
-def composed(run: Run) -> Run:
-    """The run with what its cores decode held against what an accelerator consumes, where both were measured."""
-    if any(result.probe == DECODING for result in run.results):
-        return run
-    found = tuple(headrooms(run))
-    evidence = tuple(one for result in run.results if result.probe in _PROBES for one in result.evidence)
-    extra = [ProbeResult(probe=DECODING, outcome=Outcome.OK, measurements=found, evidence=evidence)] if found else []
-    return run.model_copy(update={"results": (*run.results, *extra)})
 
 
 def headrooms(run: Run) -> Iterator[Measurement]:
     """One for each data set, against the path on which an accelerator consumed most."""
-    demands = list(_demands(run))
-    demand = max(demands, key=lambda one: one.value, default=None)
+    demand = max(_demands(run), key=lambda one: one.value, default=None)
     cores = {m.labels["data"]: m.value for m in run.find(_CORES)}
     for decoded in run.find(_DECODED):
         data = decoded.labels["data"]

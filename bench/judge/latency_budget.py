@@ -13,19 +13,18 @@ from itertools import accumulate, chain, pairwise
 from typing import NamedTuple
 
 from bench.judge.statistics import Interval, quantile, quantile_interval
-from bench.model import Finding, Measurement, Outcome, ProbeResult, Run, Status
+from bench.model import Finding, Measurement, Run, Status
 from bench.units import human
 
 #: The gap between two speakers in human conversation is about 200 ms (Stivers et al., PNAS 106, 2009).
 BUDGET_SECONDS = 0.2
-#: Under this name, as of a probe, a run holds the whole answer that was put together.
 RESPONSE = "response"
 FIRST_TOKEN, ROUND_TRIP = "inference_first_token_seconds", "network_round_trip_seconds"
 #: What network and server of a server on another host take of its time to the first token.
 PART = "response_part_seconds"
 #: Speech synthesis can begin with the first words, not with the first token: about five tokens.
 FIRST_WORDS_TOKENS = 5
-_CELLS = 120  # in all of a part
+_CELLS, _MOST_ATOMS = 120, 600  # in all of a part, and of a sum
 _SHARES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
 _FINE = (*(n / 20 for n in range(1, 20)), 0.96, 0.97, 0.98, 0.985, 0.99, 0.992, 0.994, 0.996, 0.998, 0.999, 0.9995)
 Atom = tuple[float, float]  # seconds, probability
@@ -84,14 +83,14 @@ def part_of_samples(
     return Part(name, (*known, (1.0, largest, largest, largest)), len(values), stand_in, invalid)
 
 
-def compose(parts: Sequence[Part], budget: float = BUDGET_SECONDS) -> Composed:
+def compose(parts: Sequence[Part]) -> Composed:
     """Put independent parts together. Raises ValueError for none."""
     if not parts:
         raise ValueError("a response has at least one part")
     curves = {one.name: _curve(one) for one in parts}
     total = _sum(list(curves.values()))
-    low, high = (_over(_sum([_stairs(one, low=low) for one in parts]), budget) for low in (True, False))
-    over = _over(total, budget)
+    low, high = (_over(_sum([_stairs(one, low=low) for one in parts])) for low in (True, False))
+    over = _over(total)
     means = {name: sum(seconds * weight for seconds, weight in curve) for name, curve in curves.items()}
     whole = sum(means.values()) or 1.0
     p99 = _quantile(total, 0.99)
@@ -101,7 +100,7 @@ def compose(parts: Sequence[Part], budget: float = BUDGET_SECONDS) -> Composed:
         p50=_quantile(total, 0.5),
         p99=p99,
         shares={name: mean / whole for name, mean in means.items()},
-        left=budget - p99,
+        left=BUDGET_SECONDS - p99,
     )
 
 
@@ -133,15 +132,15 @@ def _sum(parts: Sequence[list[Atom]]) -> list[Atom]:
     return total
 
 
-def _thinned(atoms: Sequence[Atom], most: int = 600) -> list[Atom]:
+def _thinned(atoms: Sequence[Atom]) -> list[Atom]:
     """Neighbours merged at their mean; the tail, one atom in a thousand of the weight, is kept as it is."""
-    if len(atoms) <= most:
+    if len(atoms) <= _MOST_ATOMS:
         return list(atoms)
     kept: list[Atom] = []
     seconds = weight = done = 0.0
     for x, p in atoms:
         seconds, weight = seconds + x * p, weight + p
-        limit = max(1e-7, min(1.0 - done, 1.0) / (most / 8))
+        limit = max(1e-7, min(1.0 - done, 1.0) / (_MOST_ATOMS / 8))
         if weight >= limit:
             kept.append((seconds / weight, weight))
             done, seconds, weight = done + weight, 0.0, 0.0
@@ -150,8 +149,8 @@ def _thinned(atoms: Sequence[Atom], most: int = 600) -> list[Atom]:
     return kept
 
 
-def _over(atoms: Sequence[Atom], budget: float) -> float:
-    return min(1.0, max(0.0, sum(weight for seconds, weight in atoms if seconds > budget * (1 + 1e-12))))
+def _over(atoms: Sequence[Atom]) -> float:
+    return min(1.0, max(0.0, sum(weight for seconds, weight in atoms if seconds > BUDGET_SECONDS * (1 + 1e-12))))
 
 
 def _quantile(atoms: Sequence[Atom], share: float) -> float:
@@ -162,16 +161,7 @@ def _quantile(atoms: Sequence[Atom], share: float) -> float:
 # --- from a run
 
 
-def composed(run: Run) -> Run:
-    """The run with the whole answer put together from its network and its model, where both were measured."""
-    if any(result.probe == RESPONSE for result in run.results):
-        return run
-    found = response(run)
-    extra = [ProbeResult(probe=RESPONSE, outcome=Outcome.OK, measurements=tuple(found))] if found else []
-    return run.model_copy(update={"results": (*run.results, *extra)})
-
-
-def response(run: Run, budget: float = BUDGET_SECONDS) -> list[Measurement]:
+def response(run: Run) -> list[Measurement]:
     """The composed answer for a run's first token and first words; empty when network or model were not measured.
 
     Network: ``network_round_trip_seconds``, loaded where there is such a figure, of the peer with the worst p99. Model:
@@ -185,11 +175,11 @@ def response(run: Run, budget: float = BUDGET_SECONDS) -> list[Measurement]:
     if model is None or not (split or network):
         return []
     parts = [network, model] if network else [model]
-    found = _answer("first_token", parts, budget, split)
+    found = _answer("first_token", parts, split)
     gap = _staged(run, "inference_inter_token_seconds", "further_tokens")
     if gap is not None:
         words = gap.scaled(FIRST_WORDS_TOKENS - 1, "further_tokens")
-        found += _answer("first_words", [*parts, words], budget, split)
+        found += _answer("first_words", [*parts, words], split)
     return [*found, *split]
 
 
@@ -296,9 +286,9 @@ def _staged(run: Run, metric: str, name: str) -> Part | None:
     return part(name, [m for m in found if m.labels.get("stage", "") == wanted])
 
 
-def _answer(until: str, parts: Sequence[Part], budget: float, split: Sequence[Measurement] = ()) -> list[Measurement]:
-    """``split``: network and server of the first part, which is a server's whole time."""
-    whole = compose(parts, budget)
+def _answer(until: str, parts: Sequence[Part], split: Sequence[Measurement]) -> list[Measurement]:
+    """``split``: network and server of the first part, which is a server's whole time; empty for another first part."""
+    whole = compose(parts)
     shares = dict(whole.shares)
     if median := {m.labels["part"]: m.value for m in split if m.labels["statistic"] == "p50"}:
         both, every = shares.pop(parts[0].name), sum(median.values()) or 1.0
@@ -313,7 +303,7 @@ def _answer(until: str, parts: Sequence[Part], budget: float, split: Sequence[Me
         return Measurement(metric=metric, value=value, interval=around, samples=samples, labels=at, invalid=invalid)
 
     return [
-        made("response_over_budget_ratio", whole.over, whole.bounds, budget_seconds=f"{budget:g}"),
+        made("response_over_budget_ratio", whole.over, whole.bounds, budget_seconds=f"{BUDGET_SECONDS:g}"),
         made("response_seconds", whole.p50, statistic="p50"),
         made("response_seconds", whole.p99, statistic="p99"),
         made("response_left_seconds", whole.left),

@@ -31,6 +31,7 @@ from bench.model import (
     Outcome,
     Run,
     Status,
+    Text,
     Verdict,
     code_of,
 )
@@ -40,8 +41,6 @@ STATEMENT = "https://in-toto.io/Statement/v1"
 TEST_RESULT = "https://in-toto.io/attestation/test-result/v0.1"
 #: The name of our own part of the predicate.
 OURS = "urn:aiready-bench:evidence:1"
-
-Text = Annotated[str, Field(max_length=4000)]
 
 
 class Judged(Frozen):
@@ -197,9 +196,8 @@ def _versions(run: Run) -> Iterator[dict[str, Any]]:
     """Tools and packages as package URLs (https://github.com/package-url/purl-spec)."""
     versions = run.node.facts.get("versions")
     for name, version in sorted(versions.items()) if isinstance(versions, dict) else ():
-        yield from _package(
-            "pypi" if name in _OF_PYPI else "generic", "aiready-bench" if name == "bench" else name, version
-        )
+        kind, package = "pypi" if name in _OF_PYPI else "generic", "aiready-bench" if name == "bench" else name
+        yield from _package(kind, package, version)
 
 
 def _package(kind: str, name: str, version: object) -> Iterator[dict[str, Any]]:
@@ -272,10 +270,9 @@ def _by_nights(finding: Finding) -> bool:
     return code_of(finding.reason) in _OF_NIGHTS and finding.status is not Status.PASS
 
 
-def _figures(finding: Finding) -> tuple[object, ...]:
+def _figures(finding: Finding) -> dict[str, object]:
     """All that decides: not the words."""
-    return (finding.metric, finding.labels, finding.observed, finding.interval, finding.limit, finding.status,
-            finding.required, finding.stand_in)  # fmt: skip
+    return finding.model_dump(exclude={"source", "remedy", "reason"})
 
 
 def _outcome(finding: Finding) -> str:

@@ -66,7 +66,7 @@ times = st.lists(st.floats(0.0, 0.3), min_size=1, max_size=200)
 @settings(deadline=None, max_examples=25)
 @given(times, times)
 def test_the_truth_lies_within_the_bounds(first: list[float], second: list[float]) -> None:
-    got = compose([of("a", first), of("b", second)], 0.2)
+    got = compose([of("a", first), of("b", second)])
     truth = sum(a + b > 0.2 + 1e-12 for a in first for b in second) / (len(first) * len(second))
     assert got.bounds[0] - 1e-6 <= truth <= got.bounds[1] + 1e-6
     assert 0.0 <= got.bounds[0] <= got.over <= got.bounds[1] <= 1.0

@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from statistics import variance
 
-from bench.judge.baseline.detector import Night, Track
+from bench.judge.baseline.detector import normal_of
 from bench.judge.baseline.prediction import Policy, Prior, baseline_of, prior_of
 from bench.judge.baseline.scale import Scale, ScaleKind, scale_of
 from bench.judge.sessions import Spread
@@ -41,7 +41,7 @@ def spread_of(
         return Spread(looks=looks)
     policy, scale = Policy(), scale_of(metric, (measurement.value, *nights))
     floor = scale.floor(policy.scale_floor)
-    normal = _normal(_scaled(nights, scale), policy, scale)
+    normal = normal_of(_scaled(nights, scale), policy, scale)
     prior = prior_of([_scaled(each, scale) for each in siblings], floor, policy.fewest)
     whole = prior is not None or len(normal) >= policy.fewest
     if not whole:
@@ -54,15 +54,7 @@ def spread_of(
 
 
 def _scaled(values: Sequence[float], scale: Scale) -> list[float]:
-    """On the scale; a rate or a time of nothing at all is a fault, and says nothing of how sessions differ."""
-    return [scale.of(value) for value in values if scale.kind is not ScaleKind.RATIO or value > 0.0]
-
-
-def _normal(nights: Sequence[float], policy: Policy, scale: Scale) -> list[float]:
-    track = Track(policy, scale)
-    for night in nights:
-        track.enter(Night(night))
-    return track.normal
+    return [scale.of(value) for value in values if scale.fits(value)]
 
 
 def _declared(spread: float, measurement: Measurement, scale: Scale) -> Prior:

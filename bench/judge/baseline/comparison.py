@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from bench.judge.baseline.detector import Night, Track
+from bench.judge.baseline.detector import normal_of
 from bench.judge.baseline.prediction import Policy, baseline_of
 from bench.judge.baseline.scale import scale_of
 from bench.judge.baseline.series import Key, key_of
@@ -49,11 +49,8 @@ def differences(
 
 def _difference(a: Measurement, b: Measurement, metric: Metric | None, nights: Sequence[float]) -> Difference:
     scale = scale_of(metric or Metric(name=a.metric, help=""), [a.value, b.value, *nights])
-    policy = Policy()
-    noise, track = None, Track(policy, scale)
-    for value in nights:
-        track.enter(Night(scale.of(value)))
-    normal = track.normal  # as the nightly gate would compare: without the nights that were themselves bad
+    noise, policy = None, Policy()
+    normal = normal_of(map(scale.of, nights), policy, scale)  # as the nightly gate would compare
     if len(normal) >= policy.fewest:
         base = baseline_of(normal, scale.floor(policy.scale_floor))
         noise = t_quantile(_LEVEL, base.df) * base.deviation * math.sqrt(2.0)

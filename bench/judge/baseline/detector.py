@@ -3,16 +3,15 @@
 The unit is one value a night, made comparable by a scale (`bench.judge.baseline.scale`): logarithms for rates and
 times, so that effects are ratios. Tonight is *suspect* when it lies below a one-sided prediction interval over the last
 nights and the drop is large enough to matter; it is *regressed* when separate measurements say it too (a second where
-the drop is out of all doubt, else a third), or when
-the mean of the last six or seven nights lies below the interval for such a mean (a small shift that lasts), or when a
-line through the last sixty falls by too much (a decline that the last nights follow). What has regressed
-stays so until a good night.
+the drop is out of all doubt, else a third), or when the mean of the last six or seven nights lies below the interval
+for such a mean (a small shift that lasts), or when a line through the last sixty falls by too much (a decline that the
+last nights follow). What has regressed stays so until a good night.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -332,3 +331,11 @@ class Track:
         base = self._base(normal)
         edge = base.edge(self.policy.entry_level)
         return min(max(value, base.centre - edge), base.centre + edge)
+
+
+def normal_of(nights: Iterable[float], policy: Policy, scale: Scale) -> list[float]:
+    """Of these nights, on the scale, those that the next is compared with: without those that were themselves bad."""
+    track = Track(policy, scale)
+    for value in nights:
+        track.enter(Night(value))
+    return track.normal

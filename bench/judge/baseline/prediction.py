@@ -29,9 +29,8 @@ class Policy(NamedTuple):
     it is ``effect_of_one``, because slow nights come and go by themselves, unless it is ``certain`` deviations, for a
     slow decline ``effect_of_decline``. ``asked`` is the drop that must be seen with 80 % power; ``seen`` is a little
     more, because each further measurement must be bad too. ``hidden_level``: how likely tonight lies so far above the
-    node's level that this one would hide. ``scale_floor`` keeps a series that
-    did not vary at all from alarming on its last digit; ``entry_level`` is how far out a night may lie and still be
-    taken in as it is.
+    node's level that this one would hide. ``scale_floor`` keeps a series that did not vary at all from alarming on its
+    last digit; ``entry_level`` is how far out a night may lie and still be taken in as it is.
     """
 
     window: int = 30

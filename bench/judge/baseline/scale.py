@@ -45,6 +45,10 @@ class Scale(NamedTuple):
             return self.sign * 2.0 * math.sqrt(max(value, 0.0) + 0.375)
         return self.sign * (math.log(value) if value > 0.0 else _NOTHING)
 
+    def fits(self, value: float) -> bool:
+        """A rate or a time of nothing at all is a fault: it is not learnt from, nor how sessions differ."""
+        return self.kind is not ScaleKind.RATIO or value > 0.0
+
     def back(self, scaled: float) -> float:
         """The value of the metric at that point of the scale."""
         plain = self.sign * scaled

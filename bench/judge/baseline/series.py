@@ -64,11 +64,11 @@ class StoredRun(NamedTuple):
 class History:
     """What the store knows that matters for one run: the node's runs, oldest first, and their values.
 
-    ``runs`` holds the run itself and what came within `SAME_NIGHT_SECONDS` of it too. ``values[key]`` maps the id of a
-    run of the series' epoch to the series' value; an invalid measurement is not in it. ``before[key]``: the same of
-    each epoch before, the last at last, ``opened[key]``: what changed since that, in words. ``siblings[key]`` has the
-    nights of each other node, ``pinned[key]`` the acceptance nights. ``asked[key]``, of a series that the run has
-    not: the earlier runs that asked for it as this one does, each with its value, None where it has none.
+    ``runs`` also holds the run itself and what came within `SAME_NIGHT_SECONDS` of it. ``values[key]`` maps the id of
+    each run of the series' epoch to its valid value. ``before[key]``: the same for each earlier epoch, oldest first;
+    ``opened[key]``: what changed since the last of them, in words. ``siblings[key]``: the nights of each other node;
+    ``pinned[key]``: the acceptance nights. ``asked[key]``, for a series that the run lacks: the earlier runs that asked
+    for it as this one does, each with its value or None.
     """
 
     runs: tuple[StoredRun, ...] = ()
@@ -234,7 +234,7 @@ def judge_series(
     key = key_of(measurement, metric)
     values, before = {**history.values.get(key, {}), run.id: measurement.value}, history.before.get(key, ())
     scale = scale_of(metric, [*values.values(), *chain.from_iterable(epoch.values() for epoch in before)])
-    siblings = [[scale.of(v) for v in nights if _fits(v, scale)] for nights in history.siblings.get(key, ())]
+    siblings = [[scale.of(v) for v in nights if scale.fits(v)] for nights in history.siblings.get(key, ())]
     prior = prior_of(siblings, scale.floor(policy.scale_floor), policy.fewest)
     own, tonight = _tonight(run, history, values, scale)
     track = Track(policy, scale, prior, [scale.of(value) for value in history.pinned.get(key, ())])
@@ -338,7 +338,7 @@ class _Nights:
         return Night(value, second, median(thirds) if thirds else None, usable=bool(usable))
 
     def usable(self, stored: StoredRun) -> bool:
-        return _fits(self.values[stored.run], self.scale) and not judged_bad(stored, self.profile)
+        return self.scale.fits(self.values[stored.run]) and not judged_bad(stored, self.profile)
 
     @cached_property
     def _again(self) -> Mapping[str, list[float]]:
@@ -357,11 +357,6 @@ def judged_bad(stored: StoredRun, profile: Profile) -> bool:
     """
     own = [d for name, digest, d in stored.decisions if profile.digest == digest or profile.name == name]
     return "NO-GO" in (own or [decision for _, _, decision in stored.decisions])
-
-
-def _fits(value: float, scale: Scale) -> bool:
-    """A rate or a time of nothing at all is a fault, not a night to learn from."""
-    return scale.kind is not ScaleKind.RATIO or value > 0.0
 
 
 def _tonight(run: Run, history: History, values: Mapping[str, float], scale: Scale) -> tuple[str, Night]:
@@ -391,8 +386,8 @@ def _later(run: str, history: History, values: Mapping[str, float]) -> list[str]
 
 
 def _bearing(found: Regression, call: SeriesCall, tonight: Night, scale: Scale, limits: Sequence[Limit]) -> Regression:
-    """What the call means for what is asked. Far below a `max`, worse is only slower; a drop that might hide decides
-    only where it would break a limit.
+    """What the call means for the limits. Far below a `max`, worse is only slower; a drop that might hide decides only
+    where it would break a limit.
     """
     far = all(limit.max is not None and scale.back(min(tonight.measured)) < _FAR * limit.max for limit in limits)
     if far and found.status in _BAD:

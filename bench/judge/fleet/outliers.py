@@ -11,7 +11,7 @@ COMPSTAT 1992). Pure: numbers in, outliers out.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -64,29 +64,6 @@ def scale(values: Sequence[float]) -> float:
     return factor * _MAD_TO_SIGMA * median([abs(value - middle) for value in values])
 
 
-def deviations(
-    samples: Sequence[Sample], better: Literal["higher", "lower"], of_one: bool = False
-) -> list[tuple[Sample, float, float, float]]:
-    """(sample, expected, deviation towards worse as a share of expected, modified z); empty when it cannot be said.
-
-    ``of_one``: the figures are shares, whose difference itself counts: a starvation of 3 % is not three times worse
-    than one of 1 %. The scale is never taken below what the siblings' own intervals say of a single figure, on
-    the side on which the figure lies.
-    """
-    values = [sample.value for sample in samples]
-    if len(values) < FEWEST_SIBLINGS:
-        return []
-    expected = median(values)
-    base = 1.0 if of_one else expected
-    if base <= 0.0:
-        return []
-    arms = [s.value - s.low if better == "higher" else s.high - s.value for s in samples]
-    sigma = max(scale(values), median(arms) / 1.96)
-    sign = -1.0 if better == "higher" else 1.0
-    worse = ((sample, sign * (sample.value - expected)) for sample in samples)
-    return [(sample, expected, by / base, z_of(by, sigma)) for sample, by in worse]
-
-
 def z_of(by: float, sigma: float) -> float:
     """The modified z of a deviation, finite."""
     if by == 0.0:
@@ -119,12 +96,25 @@ def _better(key: Key, metrics: Mapping[str, Metric]) -> Literal["higher", "lower
     return metrics[key.metric].better if key.metric in metrics else "none"
 
 
-def deviating(key: Key, samples: Sequence[Sample], better: Literal["higher", "lower"]) -> Iterable[Outlier]:
-    """The outliers among the siblings of one key."""
-    of_one = _unit(key.metric) == "ratio"
-    for sample, expected, ratio, z in deviations(samples, better, of_one):
-        level = level_of(sample, expected, ratio, z, better, of_one)
-        if level is not None:
+def deviating(key: Key, samples: Sequence[Sample], better: Literal["higher", "lower"]) -> Iterator[Outlier]:
+    """The outliers among the siblings of one key; none when it cannot be said.
+
+    Of shares the difference itself counts: a starvation of 3 % is not three times worse than one of 1 %. The scale is
+    never taken below what the siblings' own intervals say of a single figure, on the side on which the figure lies.
+    """
+    values, of_one = [sample.value for sample in samples], _unit(key.metric) == "ratio"
+    if len(values) < FEWEST_SIBLINGS:
+        return
+    expected = median(values)
+    base = 1.0 if of_one else expected
+    if base <= 0.0:
+        return
+    arms = [s.value - s.low if better == "higher" else s.high - s.value for s in samples]
+    sigma = max(scale(values), median(arms) / 1.96)
+    for sample in samples:
+        worse = expected - sample.value if better == "higher" else sample.value - expected
+        ratio, z = worse / base, z_of(worse, sigma)
+        if level := level_of(sample, expected, ratio, z, better, of_one):
             yield Outlier(
                 host=sample.host, part=sample.part or part_of(key.metric, dict(key.labels)), metric=key.metric,
                 labels=dict(key.labels), observed=sample.value, expected=expected, deviation_ratio=ratio,

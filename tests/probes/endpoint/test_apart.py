@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from bench.judge.composition import composed
 from bench.judge.gate import judge
-from bench.judge.latency_budget import PART, composed
+from bench.judge.latency_budget import PART
 from bench.judge.profile import Gate, Profile
 from bench.model import Finding, Measurement, Outcome, ProbeResult, Run, Status
 from bench.show.html.plots import Chart, latency
