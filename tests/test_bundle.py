@@ -86,7 +86,7 @@ def test_a_bare_node_measures_judges_and_reports(
     assert checks["fio"]["ok"] and "carried" not in checks["inference"]["detail"]
     assert "torch_missing" in checks["inference"]["detail"], "torch is the node's own"
 
-    env["PYTHONPATH"] = str(torch_alone(tmp_path))  # and now it has it
+    node = home, {**env, "PYTHONPATH": str(torch_alone(tmp_path))}  # and now it has it
     checks = {check["name"]: check for check in json.loads(on(node, bundle, "doctor", "--json").stdout)["checks"]}
     assert checks["inference"]["ok"], checks["inference"]
     ran = on(node, bundle, "run", "--json", "--effort", "quick", "--probe", "storage", "--probe", "inference",

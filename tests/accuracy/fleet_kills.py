@@ -100,7 +100,8 @@ def kills(way: Way, moments: Sequence[Moment]) -> list[bool]:
 def one(way: Way, moment: Moment, port: int) -> tuple[str, bool]:
     """(what became of it, whether it was completed once). ``port``: of the pairs, none the other runs'."""
     hosts, name = way.hosts, f"{way.name}-{moment.name}"
-    folder, log = hosts.folder / f"kill-{name}", hosts.folder / f"starts-{name}"
+    place = Path(tempfile.mkdtemp(dir=hosts.folder))
+    folder, log = place / f"kill-{name}", place / "starts"
     options = {"node": ["--starts", str(log), "--seconds", "2"], "budget": _BUDGET, "port": port}
     phase = killed(way, folder, options, moment)
     kept = {path.name: path.read_bytes() for path in (folder / "nodes").glob("*.json")} if folder.exists() else {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from tests.integrations.slurm import Slurm, cluster
 from tests.show.export.sample import good, here, inconclusive, starved, stored
 
 FILES = Path(__file__).parents[2] / "docs" / "integrations" / "slurm"
+NODES = ("n1", "n2")
 REASON = "aiready-bench: NO-GO distributed-training: starvation (storage) 66 %, needs <= 10 %"
 pytestmark = [
     pytest.mark.timeout(300),
@@ -45,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root, python = (shlex.quote(str(path)) for path in (Path.cwd(), sys.executable))
     command.write_text(f'#!/bin/bash\ncd {root} && exec {python} -m bench "$@"\n')
     command.chmod(0o755)
-    for node in ("n1", "n2"):
+    for node in NODES:
         (made / node).mkdir()
         settings(made, node)
     return made
@@ -62,7 +64,7 @@ def settings(folder: Path, node: str, mode: int = 0o644, **extra: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def slurm(folder: Path) -> Iterator[Slurm]:
+def running(folder: Path) -> Iterator[Slurm]:
     health = f"HealthCheckProgram={folder}/health.sh\nHealthCheckInterval=2\nHealthCheckNodeState=ANY\n"
     made = folder / "cluster"
     made.mkdir(mode=0o755)
@@ -70,11 +72,28 @@ def slurm(folder: Path) -> Iterator[Slurm]:
         yield running
 
 
-def measured(folder: Path, node: str, run: Run, moment: int) -> None:
+@pytest.fixture
+def slurm(running: Slurm, folder: Path) -> Slurm:
+    """The cluster with two nodes that are good and take jobs, whatever the test before left, or the try before."""
+    for node in NODES:
+        settings(folder, node)
+        measured(folder, node, good())
+        resume(running, node)
+    assert wait_for(lambda: not any(drained(running, node)[0] for node in NODES), 60)
+    return running
+
+
+def resume(slurm: Slurm, node: str) -> None:
+    """Drained by somebody else first, so that the health check keeps away."""
+    slurm.call("scontrol", "update", f"nodename={node}", "state=drain", "reason=between tests")
+    slurm.call("scontrol", "update", f"nodename={node}", "state=resume")
+
+
+def measured(folder: Path, node: str, run: Run) -> None:
     """A newer run than all before."""
-    stored(
-        folder / node, run.model_copy(update={"id": f"run{moment}", "started_at": f"2026-11-22T12:{moment:02d}:00Z"})
-    )
+    count = len(list((folder / node).rglob("*.json")))
+    started_at = f"2026-11-22T12:{count // 60:02d}:{count % 60:02d}Z"
+    stored(folder / node, run.model_copy(update={"id": f"run{count}", "started_at": started_at}))
 
 
 def becomes(slurm: Slurm, node: str, word: str) -> bool:
@@ -100,8 +119,8 @@ def drained(slurm: Slurm, node: str) -> tuple[bool, str]:
 
 
 def test_no_go_drains_with_the_reason_and_go_does_not(slurm: Slurm, folder: Path) -> None:
-    measured(folder, "n1", starved(), 1)
-    measured(folder, "n2", good(), 1)
+    measured(folder, "n1", starved())
+    measured(folder, "n2", good())
     assert becomes(slurm, "n1", "DRAIN")
     assert slurm.state("n1")[1] == REASON
     assert stays(slurm, "n2")
@@ -109,7 +128,9 @@ def test_no_go_drains_with_the_reason_and_go_does_not(slurm: Slurm, folder: Path
 
 
 def test_go_again_resumes_our_own_drain(slurm: Slurm, folder: Path) -> None:
-    measured(folder, "n1", good(), 2)
+    measured(folder, "n1", starved())
+    assert becomes(slurm, "n1", "DRAIN")
+    measured(folder, "n1", good())
     assert wait_for(lambda: not drained(slurm, "n1")[0], 60)
 
 
@@ -117,32 +138,31 @@ def test_a_foreign_drain_is_left_alone_whatever_the_verdict(slurm: Slurm, folder
     slurm.call("scontrol", "update", "nodename=n1", "state=drain", "reason=bad fan, ticket 12")
     assert stays(slurm, "n1")
     assert drained(slurm, "n1") == (True, "bad fan, ticket 12")
-    measured(folder, "n1", starved(), 3)
+    measured(folder, "n1", starved())
     assert stays(slurm, "n1")
     assert drained(slurm, "n1") == (True, "bad fan, ticket 12")
-    measured(folder, "n1", good(), 4)
+    measured(folder, "n1", good())
     assert stays(slurm, "n1")
     slurm.call("scontrol", "update", "nodename=n1", "state=resume")
     assert wait_for(lambda: not drained(slurm, "n1")[0], 60)
 
 
 def test_inconclusive_and_no_run_at_all_drain_only_when_asked(slurm: Slurm, folder: Path) -> None:
-    measured(folder, "n1", inconclusive(), 5)
+    measured(folder, "n1", inconclusive())
     assert stays(slurm, "n1")
     assert not drained(slurm, "n1")[0]
     settings(folder, "n1", AIREADY_INCONCLUSIVE="drain")
     assert becomes(slurm, "n1", "DRAIN")
     assert slurm.state("n1")[1].startswith("aiready-bench: INCONCLUSIVE batch-inference: ")
     settings(folder, "n1")
-    measured(folder, "n1", good(), 6)
+    measured(folder, "n1", good())
     assert wait_for(lambda: not drained(slurm, "n1")[0], 60)
 
 
 def test_a_job_does_not_start_on_a_node_that_is_no_go(slurm: Slurm, folder: Path) -> None:
     assert slurm.call("srun", "-w", "n2", "-n1", "echo", "started").strip() == "started"
-    slurm.call("scontrol", "update", "nodename=n2", "state=drain", "reason=keep the health check away")
-    slurm.call("scontrol", "update", "nodename=n2", "state=resume")
-    measured(folder, "n2", starved(), 7)
+    resume(slurm, "n2")
+    measured(folder, "n2", starved())
     ended = subprocess.run(
         ["srun", "-w", "n2", "-n1", "--immediate=8", "--no-requeue", "echo", "started"],
         env=slurm.environment(), capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL,
@@ -153,7 +173,7 @@ def test_a_job_does_not_start_on_a_node_that_is_no_go(slurm: Slurm, folder: Path
 
 def test_dry_run_and_loose_settings_change_nothing(slurm: Slurm, folder: Path) -> None:
     settings(folder, "n1", AIREADY_DRY_RUN="yes")
-    measured(folder, "n1", starved(), 8)
+    measured(folder, "n1", starved())
     assert stays(slurm, "n1")
     assert not drained(slurm, "n1")[0]
     settings(folder, "n1", 0o666)  # anybody could have written it: not read, so there is no run and no verdict
@@ -162,11 +182,8 @@ def test_dry_run_and_loose_settings_change_nothing(slurm: Slurm, folder: Path) -
 
 
 def test_the_nightly_run_measures_inside_its_reservation_and_joins(slurm: Slurm, folder: Path) -> None:
-    for node in ("n1", "n2"):
-        slurm.call("scontrol", "update", f"nodename={node}", "state=drain", "reason=between tests")
-        slurm.call("scontrol", "update", f"nodename={node}", "state=resume")
-        measured(folder, node, good(), 20)
     nightly, seen = str(FILES / "aiready-bench-nightly"), folder / "seen"
+    shutil.rmtree(seen, ignore_errors=True)
     seen.mkdir()
     fake = folder / "fake-bench"  # what is under test is the reservation, the steps and the join, not the measuring
     fake.write_text(
@@ -190,7 +207,7 @@ def test_the_nightly_run_measures_inside_its_reservation_and_joins(slurm: Slurm,
 
 def test_the_answer_loads_nothing_heavy(folder: Path) -> None:
     """A node that starts a job waits for it: `python -m tests.perf.startup` tells how long `bench gate` takes."""
-    measured(folder, "n1", here(), 30)
+    measured(folder, "n1", here())
     assert not imported("export", "-f", "npd", "--results", str(folder / "n1"), cwd=folder) & set(HEAVY)
 
 
