@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from typer import Argument, Option
 
 from bench.cli.options import File, Json, Profiles, Results, Word, age
 from bench.cli.output import emit, emit_json, emit_lines
 from bench.errors import UserError
-
-if TYPE_CHECKING:
-    from bench.workflows.evidence import Checked
 
 Evidence = Annotated[
     Word, Argument(metavar="[RUN]", help="A run, or the folder of a fleet run; default: this node's newest run.")
@@ -95,16 +92,14 @@ def verify(
         allowed_signers, profile or [], signer, nonce, age(max_age), go=only_go, here=this_node, revoked=revoked
     )
     found = evidence.verify(evidence.place(open_store(results), run), wanted)
+    says, problems = found.says, found.problems
     if json:
-        says = found.says.model_dump(mode="json", exclude={"spreads"}) if found.says else None
-        emit_json({"holds": not found.problems, "signer": found.signer, "failures": found.problems, "evidence": says})
+        told = says.model_dump(mode="json", exclude={"spreads"}) if says else None
+        emit_json({"holds": not problems, "signer": found.signer, "failures": problems, "evidence": told})
+    elif problems or says is None:
+        emit_lines(problems)
     else:
-        emit_lines(found.problems or [_holds(found)])
-    return 1 if found.problems else 0
-
-
-def _holds(found: Checked) -> str:
-    assert found.says is not None
-    says, of = found.says, f" of {found.says.hostname}" if found.says.hostname else ""
-    verdicts = ", ".join(f"{verdict.decision} {verdict.profile}" for verdict in says.verdicts)
-    return f"holds: {says.kind} {says.id}{of}, measured {says.measured_at}, signed by {found.signer}: {verdicts}"
+        whose = f"{says.kind} {says.id}" + (f" of {says.hostname}" if says.hostname else "")
+        verdicts = ", ".join(f"{verdict.decision} {verdict.profile}" for verdict in says.verdicts)
+        emit_lines([f"holds: {whose}, measured {says.measured_at}, signed by {found.signer}: {verdicts}"])
+    return 1 if problems else 0

@@ -116,9 +116,6 @@ def _export(reference: str | None, profile: Words, results: Path | None, max_age
     return Export(found, declared().metrics, old, is_signed(path_of(store, reference, found)))
 
 
-# --- listening
-
-
 def _listen(where: str, format: str | None, profile: Words, results: Path | None) -> int:  # noqa: A002
     """Serve until SIGTERM or SIGINT, which is how a service ends well: status 0."""
     from bench.show.export.http import MetricsServer

@@ -130,8 +130,6 @@ class _Made:
         self.run = run
         self.absent = Absent(run, probes)
 
-    # --- the head
-
     def head(self) -> tuple[tuple[str, ...], ...]:
         run, began, ended = self.run, wording.moment(self.run.started_at), wording.moment(self.run.finished_at)
         took = f", {duration((ended - began).total_seconds())}" if began and ended and ended > began else ""
@@ -171,8 +169,6 @@ class _Made:
             yield f"peer {clean(peer, 60)}"
         if not self.run.request.peers:
             yield "no peer: the loopback stood in" if "loopback" in wording.stand_ins(self.run) else "no peer"
-
-    # --- the gates
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:
@@ -242,8 +238,6 @@ class _Made:
                 names.insert(0, f"{wording.plural(above, 'gate')} marked - above")
         return tuple(Missing(cause, tuple(dict.fromkeys(names)), mends.get(cause, "")) for cause, names in same.items())
 
-    # --- what decided
-
     def answers(self) -> Iterator[Answer]:
         names = [verdict.profile for verdict in self.run.verdicts]
         for verdict, column in zip(self.run.verdicts, columns(names), strict=True):
@@ -282,8 +276,6 @@ class _Made:
                 yield f"{number} {'needs' if number == 1 else 'need'} {self.absent.words(need)}"
         if number := needs.count(None):
             yield f"{number} not measured"
-
-    # --- sentences
 
     def starvation(self) -> str:
         """What all cards would need, then the attribution's first sentence; empty where nothing of it was measured."""
@@ -342,8 +334,6 @@ def _broken(finding: Finding) -> float:
     found = margin(finding)
     return -math.inf if found is None else found
 
-
-# --- what the accelerator did
 
 _BUSY, _DRIVER = "accelerator_busy_ratio", "accelerator_utilization_ratio"
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from bench.judge.gate import ENDPOINT
 from bench.measure.budget import WHOLE, WHOLE_WITH_PEER
-from bench.measure.probe import Option, Probe
+from bench.measure.probe import Probe
 from bench.model import Code, Effort, Finding, Request, Status, code_of
 from bench.show.absent import GPU, PEER, Absent
 from bench.show.names import duration, gate_name
@@ -161,16 +162,10 @@ def _options(probes: Iterable[Probe], request: Request) -> Iterator[str]:
         for option in probe.options:
             given = request.options.get(f"{probe.name}.{option.name}", request.options.get(option.name))
             if isinstance(given, str) and option.typed:
-                yield from (f"--{option.name.replace('_', '-')} {_word(word)}" for word in _typed(option, given))
+                with suppress(ValueError):  # of another version
+                    yield from (f"--{option.name.replace('_', '-')} {_word(word)}" for word in option.typed(given))
             elif isinstance(given, str) and len(given) <= _MOST_OPTION:
                 yield f"--option {_word(f'{probe.name}.{option.name}={given}')}"
-
-
-def _typed(option: Option, given: str) -> Sequence[str]:
-    try:
-        return option.typed(given) if option.typed else ()
-    except ValueError:  # of another version
-        return ()
 
 
 #: A longer one is a document (what is expected of the node), which nobody types.

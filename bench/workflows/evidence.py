@@ -87,9 +87,6 @@ def place(store: Store, reference: str | None) -> Path:
     return path.with_name(path.name.removesuffix(files.STATEMENT) + ".json") if named else path
 
 
-# --- signing
-
-
 def own_key() -> Path:
     """The SSH key that the user has, by its usual name (ssh(1), IdentityFile). Raises UserError for none."""
     usual = (f"~/.ssh/id_{kind}" for kind in ("ed25519", "ed25519_sk", "ecdsa", "ecdsa_sk", "rsa"))
@@ -138,9 +135,6 @@ def told_now(nonce: str | None, max_age: float | None) -> Told:
 def _signed(path: Path, statement: Mapping[str, Any], key: Path, signals: Signals | None) -> Path:
     text = json.dumps(statement, indent=1, ensure_ascii=True, allow_nan=False) + "\n"
     return files.publish(path, text.encode(), ssh_signature.sign(key, text, signals))
-
-
-# --- verifying
 
 
 def verify(path: Path, wanted: Wanted) -> Checked:

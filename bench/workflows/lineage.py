@@ -224,9 +224,6 @@ class _Recorded(Recording):
         return any(self._left.values())
 
 
-# --- what `bench explain` was asked
-
-
 def explained(store: Store, words: Sequence[str], *, every: bool, metric: str | None) -> str:
     """The path of the gate that was named, else of the one that decided; with ``every`` that of each.
 

@@ -69,9 +69,6 @@ def _noise(first: Run, second: Run, store: Store, catalog: Catalog) -> dict[Key,
         return nights_of(Series(index, catalog.metrics, catalog.scopes), first, keys, without=(first.id, second.id))
 
 
-# --- the page
-
-
 def write_page(references: Sequence[str | None], output: Path, store: Store) -> None:
     """Put the page of these runs in place. Raises UserError, UnusableRun."""
     from bench.show.html.page import render

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from importlib import metadata
 
 OURS = "aiready-bench"
-_LIST, _WORD, _TABLE, _TABLES = "a list of strings", "a string", "a table", "written as [[]] tables"
-_SETTINGS = {
-    **dict.fromkeys(("profile", "probe", "storage", "peer"), _LIST),
-    **dict.fromkeys(("accelerator", "checks", "effort", "results", "sign"), _WORD),
-    "expect": _TABLE,
-    "service": _TABLES,
+#: What each setting must be: in words, the type of the whole, and of the parts of a list.
+_SETTINGS: dict[str, tuple[str, type, type]] = {
+    **dict.fromkeys(("profile", "probe", "storage", "peer"), ("a list of strings", list, str)),
+    **dict.fromkeys(("accelerator", "checks", "effort", "results", "sign"), ("a string", str, str)),
+    "expect": ("a table", dict, str),
+    "service": ("written as [[]] tables", list, dict),
 }
 CONFIG = "bench.toml"
 
@@ -58,11 +58,10 @@ def _wrong_setting(name: str, value: Any) -> str | None:
         near = difflib.get_close_matches(name, _SETTINGS, 1)
         hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(_SETTINGS)}"
         return f"unknown setting {shown(name)}; {hint}"
-    kinds = {_LIST: (list, str), _WORD: (str, str), _TABLE: (dict, str), _TABLES: (list, dict)}
-    whole, part = kinds[_SETTINGS[name]]
+    what, whole, part = _SETTINGS[name]
     words = value if isinstance(value, list) else []
     if not isinstance(value, whole) or not all(isinstance(word, part) for word in words):
-        return f"{name} must be {_SETTINGS[name]}"
+        return f"{name} must be {what}"
     return f"{name} must not be empty" if "" in (value, *words) else None
 
 

@@ -38,9 +38,6 @@ _SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 Panel = dict[str, Any]
 
 
-# --- the dashboard
-
-
 def dashboard(probes: Iterable[Probe]) -> str:
     """Grafana's JSON model; import it by hand, or provision the file."""
     readiness = list(_laid(_readiness(), 1, 1))
@@ -153,9 +150,6 @@ def _variable(name: str, family: str) -> dict[str, Any]:
         "includeAll": True, "multi": True, "allValue": ".*", "current": {"text": "All", "value": "$__all"},
         "refresh": 2,
     }  # fmt: skip
-
-
-# --- the rules
 
 
 #: Name, query, how long it must hold, severity, summary, description.

@@ -107,9 +107,6 @@ def filled(template: str, **values: Any) -> str:
     return environment.get_template(template).render(values)
 
 
-# --- a fleet
-
-
 def render_fleet(fleet: Fleet) -> str:
     """The page of a fleet: verdicts, the matrix of pairs as a heat map, outliers, who is missing."""
     return filled(

@@ -38,9 +38,6 @@ def about(run: Run) -> list[tuple[str, str]]:
     return [(name, text) for name, text in found.items() if text]
 
 
-# --- health
-
-
 def health(run: Run) -> list[dict[str, Any]]:
     """The whole answer, the GPUs, the node in each stage: heading, header and rows, or why there are none."""
     return [_response_table(run), _gpu_table(run), _host_table(run)]
@@ -119,9 +116,6 @@ def _host_table(run: Run) -> dict[str, Any]:
     return {"heading": "The node in each stage", "header": ["stage", *_HOST], "rows": rows, "empty": empty}
 
 
-# --- every figure
-
-
 def figures(result: ProbeResult) -> list[Row]:
     """Every measurement of a probe: metric, labels, value with its interval, samples."""
     return [
@@ -134,9 +128,6 @@ def figures(result: ProbeResult) -> list[Row]:
         ]
         for m in result.measurements
     ]
-
-
-# --- several runs
 
 
 def comparison(runs: Sequence[Run], differences: Sequence[Difference] | None = None) -> dict[str, Any]:

@@ -112,8 +112,6 @@ class Screen:
             yield title if title.cell_len <= self.width else _lines(hang(title.plain.strip(), self.width), "bold")
             yield _lines(hang(_reason(answer, self.width - 2 * _GAP), self.width, 2 * _GAP))
 
-    # --- the gates
-
     def gates(self) -> Iterator[RenderableType]:
         """All of a gate on one line; or its interval below its figure; or both below its name; or the marks as well."""
         if not self.rows:
@@ -154,8 +152,6 @@ class Screen:
         meant += ["( ) never decides"] if any(not cell.required for cell in shown) else []
         if meant:
             yield _lines([f"  {line}" for line in _flow(meant, self.width - _GAP)], "dim")
-
-    # --- below
 
     def sentences(self) -> Iterator[RenderableType]:
         for sentence in (self.found.starvation, self.found.accelerator, self.found.answer, *self.found.proved):

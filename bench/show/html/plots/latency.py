@@ -22,9 +22,6 @@ _HOLLOW = " Hollow marks are for the record only: too few samples, or a contende
 Quantiles = tuple[str, dict[str, Measurement]]
 
 
-# --- quantiles
-
-
 def storage(run: Run) -> Picture | None:
     """Latency of the storage by direction, pattern, block size and queue depth; None when it was not measured."""
     found: dict[str, Quantiles] = {}
@@ -88,9 +85,6 @@ def _quantiles(said: str, found: Mapping[str, Quantiles], limit: float | None = 
     keys = tuple((q, q) for q in _QUANTILES)
     at = None if limit is None else scale.at(limit)
     return Picture(said + doubt, Chart(tuple(rows), scale.ticks, at, keys))
-
-
-# --- the budget
 
 
 def parts(run: Run) -> list[Finding]:

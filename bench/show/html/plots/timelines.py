@@ -141,9 +141,6 @@ def _line_name(series: Series) -> str:
     return clean(", ".join(kept or [title(series.metric).removeprefix("host ")]), 60)
 
 
-# --- nights
-
-
 @dataclass(frozen=True, slots=True)
 class MetricHistory:
     """One metric's past on one node, oldest first, in base units.
