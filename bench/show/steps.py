@@ -13,7 +13,7 @@ from bench.measure.probe import Probe
 from bench.model import Code, Effort, Finding, Request, Status, code_of
 from bench.show.absent import GPU, PEER, Absent
 from bench.show.names import duration, gate_name
-from bench.show.text import clean
+from bench.show.text import clean, listed
 
 MOST_STEPS = 5
 #: Of what a server's presence left out.
@@ -183,9 +183,7 @@ def _word(text: str) -> str:
 
 def _list(gates: Iterable[Finding]) -> str:
     names = list(dict.fromkeys(gate_name(f.metric, f.labels) for f in gates))
-    more = [f"{len(names) - 3} more"] if len(names) > 3 else []
-    *first, last = [*names[:3], *more]
-    return f"{', '.join(first)} and {last}" if first else last
+    return listed([*names[:3], *([f"{len(names) - 3} more"] if len(names) > 3 else [])])
 
 
 def about(seconds: float) -> float:

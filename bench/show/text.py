@@ -8,6 +8,7 @@ file name around, a lone surrogate would stop the program when it is printed.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 _ESCAPES = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"  # CSI: colours, cursor
@@ -38,6 +39,11 @@ def clean(text: str, longest: int | None = None) -> str:
 def signs(text: str) -> str:
     """``<= 10 %`` as people write it."""
     return text.replace("<=", "≤").replace(">=", "≥")
+
+
+def listed(words: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 def cells(text: str) -> int:

@@ -150,10 +150,9 @@ def doubts(run: Run, *, each_reason: bool = False) -> list[str]:
         same: dict[str, list[str]] = {}
         for word, sentence in (split_reason(m.invalid) for m in result.measurements if m.invalid):
             same.setdefault(sentence if each_reason or not word else word, []).append(sentence)
-        found += [
-            f"{result.probe}: {plural(len(all_), 'measurement')} for the record only: {all_[0]}"
-            for all_ in same.values()
-        ]
+        for sentences in same.values():
+            number = plural(len(sentences), "measurement")
+            found.append(f"{result.probe}: {number} for the record only: {sentences[0]}")
     return found
 
 

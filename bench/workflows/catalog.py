@@ -53,11 +53,8 @@ class Catalog:
     @cached_property
     def looks(self) -> Mapping[str, int]:
         """Metric name -> how often it may be looked at before the verdict: what watches sees a run once."""
-        return {
-            metric.name: LOOKS if probe.measure and not probe.once else 1
-            for probe in self.probes
-            for metric in probe.metrics
-        }
+        looks = ((probe, LOOKS if probe.measure and not probe.once else 1) for probe in self.probes)
+        return {metric.name: number for probe, number in looks for metric in probe.metrics}
 
     @cached_property
     def scopes(self) -> Mapping[str, Scope]:

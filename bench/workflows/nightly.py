@@ -269,17 +269,11 @@ def _normal_nights(index: Index, host: str, catalog: Catalog) -> list[list[Store
     """The newest sound nights, at most thirty, that no verdict calls bad, normal for every series that gates."""
     metrics = catalog.metrics
     run = load(index.root / "runs" / _newest(index, host)[2], follow=False)
-    wanted = [
-        (key_of(m, metrics[m.metric]), profile)
-        for profile in catalog.profiles
-        for _, m in gating(run, profile, metrics)
-    ]
+    gates = ((m, profile) for profile in catalog.profiles for _, m in gating(run, profile, metrics))
+    wanted = [(key_of(m, metrics[m.metric]), profile) for m, profile in gates]
     history = history_of(Series(index, metrics, catalog.scopes), run, [key for key, _ in wanted], ())
-    good = [
-        stored
-        for stored in history.runs
-        if stored.sound and stored.confirms is None and "NO-GO" not in [d for _, _, d in stored.decisions]
-    ]
+    whole = (stored for stored in history.runs if stored.sound and stored.confirms is None)
+    good = [stored for stored in whole if "NO-GO" not in [decision for _, _, decision in stored.decisions]]
     for key, profile in wanted:
         normal_ones = set(normal_runs(key, history, profile, metrics[key[0]], Policy()))
         good = [stored for stored in good if stored.run in normal_ones]

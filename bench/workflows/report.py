@@ -105,7 +105,8 @@ def _histories(store: Store, run: Run, catalog: Catalog) -> list[MetricHistory]:
     except (StoreError, UnusableRun, sqlite3.Error, ValueError, OSError) as error:
         note(f"no history on the page: {error}")
         return []
-    found = [_history(key, m, finding, nights, catalog.metrics) for key, (finding, m) in gating.items()]
+    metrics = catalog.metrics
+    found = [_history(key, m, finding, nights, metrics.get(m.metric)) for key, (finding, m) in gating.items()]
     return [history for history in found if history is not None]
 
 
@@ -119,16 +120,14 @@ def _gating(run: Run, metrics: Mapping[str, Metric]) -> dict[Key, tuple[Finding,
     return dict(islice(found.items(), _MOST))
 
 
-def _history(
-    key: Key, m: Measurement, finding: Finding, known: History, metrics: Mapping[str, Metric]
-) -> MetricHistory | None:
+def _history(key: Key, m: Measurement, finding: Finding, known: History, metric: Metric | None) -> MetricHistory | None:
     from bench.show.html.plots.timelines import MetricHistory
 
     of_run = known.values.get(key, {})
     values = tuple(of_run[session.run] for session in known.runs if session.run in of_run)[-_NIGHTS:]
     if len(values) < 2:
         return None
-    expected, edge, visible = _normal(metrics.get(m.metric), values[:-1])
+    expected, edge, visible = _normal(metric, values[:-1])
     return MetricHistory(
         name=gate_name(finding),
         metric=m.metric,

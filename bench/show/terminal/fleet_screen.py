@@ -24,17 +24,10 @@ def render(fleet: Fleet, where: str = "") -> str:
     """The screen as text that ends with a newline. ``where`` is the folder or page to look at next."""
     nodes, outliers = fleet.nodes, [line for o in fleet.outliers for line in hang(clean(outlier_line(o)), _WIDTH)]
     missing = [f"  {_name(n.host)} {n.state:<19}{clean(n.reason or '', 160)}" for n in nodes if n.state not in ANSWERED]
-    failing = [
-        f"  {_name(node.host)} {state:<13} {clean(''.join(node.failed[:1]), 160)}"
-        for state in (State.FAIL, State.INCONCLUSIVE)
-        for node in nodes
-        if node.state is state
-    ]
-    pairs = [
-        f"  {clean(p.client, 40)} - {clean(p.server, 40)}  {p.state}: {clean(p.reason or '', 99)}"
-        for p in fleet.pairs
-        if p.state is not State.PASS
-    ]
+    not_ready = [n for state in (State.FAIL, State.INCONCLUSIVE) for n in nodes if n.state is state]
+    failing = [f"  {_name(n.host)} {n.state:<13} {clean(''.join(n.failed[:1]), 160)}" for n in not_ready]
+    holes = [p for p in fleet.pairs if p.state is not State.PASS]
+    pairs = [f"  {clean(p.client, 40)} - {clean(p.server, 40)}  {p.state}: {clean(p.reason or '', 99)}" for p in holes]
     parts = [
         [_head(fleet)],
         _verdicts(fleet),

@@ -161,13 +161,9 @@ class Lineage:
 
     def _deciding(self, finding: Finding) -> list[tuple[ProbeResult, Measurement]]:
         """The measurements with the finding's number; all that match the gate where none has it."""
-        matching = [
-            (result, m)
-            for result in self.run.results
-            for m in result.measurements
-            if m.metric == finding.metric and finding.labels.items() <= m.labels.items()
-        ]
-        return [pair for pair in matching if pair[1].value == finding.observed] or matching
+        every = ((result, m) for result in self.run.results for m in result.measurements if m.metric == finding.metric)
+        matching = [(result, m) for result, m in every if finding.labels.items() <= m.labels.items()]
+        return [(result, m) for result, m in matching if m.value == finding.observed] or matching
 
     def _silent(self, finding: Finding) -> list[ProbeResult]:
         """The probe that should have measured it, where its own reason is the gate's."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from bench.judge.latency_budget import BUDGET_SECONDS, FIRST_TOKEN, PART, ROUND_TRIP
 from bench.model import Finding, Measurement, Run
 from bench.show.html.plots import SERIES, Chart, Mark, Picture, Row, axis
-from bench.show.text import clean
+from bench.show.text import clean, listed
 from bench.show.wording import label_words, title
 from bench.units import human
 
@@ -115,10 +115,9 @@ def budget(run: Run) -> Picture | None:
     left = BUDGET_SECONDS - used
     open_ = [_PARTS[f.metric] for f in found if f.observed is None]
     told = f"{human(left, ROUND_TRIP)} are left" if left >= 0.0 else f"{human(-left, ROUND_TRIP)} too much"
-    said = f"{_listed(list(measured))} take {human(used, ROUND_TRIP)} of 200 ms at their 99th percentiles: {told}"
-    said += f" for what was not measured: {_listed(open_, upper=False)}." if open_ and left >= 0.0 else "."
-    if len(measured) == 1:
-        said = said.replace(" take ", " takes ", 1).replace("their 99th percentiles", "its 99th percentile")
+    take, their = ("takes", "its 99th percentile") if len(measured) == 1 else ("take", "their 99th percentiles")
+    said = f"{listed(list(measured)).capitalize()} {take} {human(used, ROUND_TRIP)} of 200 ms at {their}: {told}"
+    said += f" for what was not measured: {listed(open_)}." if open_ and left >= 0.0 else "."
     row = Row("until the answer begins", f"{human(used, ROUND_TRIP)} of 200 ms", tuple(marks))
     return Picture(said, Chart((row,), scale.ticks, scale.at(BUDGET_SECONDS), tuple(keys)))
 
@@ -136,8 +135,3 @@ def _told(finding: Finding) -> str:
     doubt = f" [stand-in: {clean(finding.stand_in, 20)}]" if finding.stand_in else ""
     share = f", may take {human(finding.limit.max, finding.metric)}" if finding.limit.max is not None else ""
     return f"{title(finding.metric)}{doubt}: {value}{share}"
-
-
-def _listed(names: list[str], *, upper: bool = True) -> str:
-    text = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
-    return text[:1].upper() + text[1:] if upper else text
