@@ -10,7 +10,6 @@ import math
 import signal
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
-from functools import cached_property
 from pathlib import PurePath
 from typing import NamedTuple
 
@@ -22,7 +21,7 @@ from bench.model import Attribution, Code, Decision, Finding, Measurement, Outco
 from bench.show import wording
 from bench.show.absent import GPU, PEER, Absent
 from bench.show.names import HEADROOMS, columns, duration, figure, gate_name, needed
-from bench.show.steps import Step, next_steps
+from bench.show.steps import next_steps
 from bench.show.text import clean
 from bench.units import human
 
@@ -84,53 +83,33 @@ class Missing(NamedTuple):
     mend: str = ""
 
 
-class Matrix(NamedTuple):
-    """All that is shown of a run. ``head``: lines of phrases, each of which stays whole.
-
-    ``proved``: what a GO still cannot rule out. ``notes``: doubts of the probes.
-    """
-
-    head: tuple[tuple[str, ...], ...]
-    answers: tuple[Answer, ...]
-    rows: tuple[Row, ...]
-    starvation: str
-    accelerator: str
-    answer: str
-    proved: tuple[str, ...]
-    steps: tuple[Step, ...]
-    missing: tuple[Missing, ...]
-    notes: tuple[str, ...]
-
-
-def matrix(run: Run, probes: Sequence[Probe] = ()) -> Matrix:
-    """The run's matrix. ``probes`` know what to run again and how long it takes: without them there are no steps."""
-    made = _Made(run, probes)
-    return Matrix(
-        head=made.head(),
-        answers=tuple(made.answers()),
-        rows=made.rows,
-        starvation=made.starvation(),
-        accelerator=accelerator(run),
-        answer=answer(run),
-        proved=tuple(dict.fromkeys(text for verdict in run.verdicts for text in wording.proved(run, verdict))),
-        steps=next_steps(made.absent),
-        missing=made.missing(),
-        notes=tuple(dict.fromkeys(wording.doubts(run))),
-    )
-
-
 _LARGEST = 1e300
 _DOUBTS = (Code.INVALID, Code.STALE, Code.SUSPECT, Code.REGRESSED, Code.MISSING, Code.WARMING, Code.UNDETECTABLE)
 #: The labels that say where the worst of several was.
 _PLACES = {"path": "{}", "peer": "{}", "device": "GPU {}", "port": "{}", "host": "{}", "service": "{}", "data": "{}"}
 
 
-class _Made:
-    def __init__(self, run: Run, probes: Sequence[Probe]) -> None:
-        self.run = run
-        self.absent = Absent(run, probes)
+class Matrix:
+    """All that is shown of a run. ``probes`` know what to run again and how long it takes: without them no ``steps``.
 
-    def head(self) -> tuple[tuple[str, ...], ...]:
+    ``head``: lines of phrases, each of which stays whole. ``proved``: what a GO still cannot rule out.
+    ``notes``: doubts of the probes.
+    """
+
+    def __init__(self, run: Run, probes: Sequence[Probe] = ()) -> None:
+        self.run, self.absent = run, Absent(run, probes)
+        self.head = self._head()
+        self.answers = tuple(self._answers())
+        self.rows = self._rows()
+        self.starvation = self._starvation()
+        self.accelerator = accelerator(run)
+        self.answer = answer(run)
+        self.proved = tuple(dict.fromkeys(text for verdict in run.verdicts for text in wording.proved(run, verdict)))
+        self.steps = next_steps(self.absent)
+        self.missing = self._missing()
+        self.notes = tuple(dict.fromkeys(wording.doubts(run)))
+
+    def _head(self) -> tuple[tuple[str, ...], ...]:
         run, began, ended = self.run, wording.moment(self.run.started_at), wording.moment(self.run.finished_at)
         took = f", {duration((ended - began).total_seconds())}" if began and ended and ended > began else ""
         first = (
@@ -170,8 +149,7 @@ class _Made:
         if not self.run.request.peers:
             yield "no peer: the loopback stood in" if "loopback" in wording.stand_ins(self.run) else "no peer"
 
-    @cached_property
-    def rows(self) -> tuple[Row, ...]:
+    def _rows(self) -> tuple[Row, ...]:
         """Each gate once: those that ask for the same figure and limit are one, whichever profiles ask."""
         same: dict[object, list[tuple[int, Finding]]] = {}
         for at, verdict in enumerate(self.run.verdicts):
@@ -215,7 +193,7 @@ class _Made:
         value, interval = figure(finding.observed, finding.interval if counts else None, finding.metric)
         return f"{value} {clean(finding.stand_in or '', 20)}".rstrip() + _doubted(finding), interval
 
-    def missing(self) -> tuple[Missing, ...]:
+    def _missing(self) -> tuple[Missing, ...]:
         """Each gate without a figure and each probe that did not end well, once, by cause."""
         same: dict[str, list[str]] = {}
         mends: dict[str, str] = {}
@@ -238,7 +216,7 @@ class _Made:
                 names.insert(0, f"{wording.plural(above, 'gate')} marked - above")
         return tuple(Missing(cause, tuple(dict.fromkeys(names)), mends.get(cause, "")) for cause, names in same.items())
 
-    def answers(self) -> Iterator[Answer]:
+    def _answers(self) -> Iterator[Answer]:
         names = [verdict.profile for verdict in self.run.verdicts]
         for verdict, column in zip(self.run.verdicts, columns(names), strict=True):
             required = [f for f in verdict.findings if f.required]
@@ -277,7 +255,7 @@ class _Made:
         if number := needs.count(None):
             yield f"{number} not measured"
 
-    def starvation(self) -> str:
+    def _starvation(self) -> str:
         """What all cards would need, then the attribution's first sentence; empty where nothing of it was measured."""
         found = self.run.attribution
         if found is None or found.starvation_ratio is None:

@@ -20,7 +20,7 @@ from bench.measure.recording import LiveTools, Recording
 from bench.measure.runner import RunPlan, execute, now
 from bench.measure.tools import Signals
 from bench.model import Effort, Node, ProbeResult, Request, Run
-from bench.show.matrix import Matrix, matrix
+from bench.show.matrix import Matrix
 from bench.show.terminal.progress import listener
 from bench.store.errors import StoreError, UnusableRun
 from bench.store.runs import Store
@@ -106,7 +106,7 @@ def _measured(
             def so_far(results: Sequence[ProbeResult]) -> Matrix:
                 """What has ended by now, judged by priors alone: the store's nights are asked at the end."""
                 run = Run(id=run_id, started_at=started_at, node=node, request=request, results=tuple(results))
-                return matrix(concluded(run, catalog), catalog.probes)
+                return Matrix(concluded(run, catalog), catalog.probes)
 
             with listener(seconds, shown=progress, so_far=so_far) as listen:
                 plan = RunPlan(

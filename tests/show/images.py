@@ -17,7 +17,7 @@ from rich.terminal_theme import TerminalTheme
 
 from bench.model import Run
 from bench.show.html.page import Shown, render
-from bench.show.matrix import matrix
+from bench.show.matrix import Matrix
 from bench.show.terminal.lineage import explain
 from bench.show.terminal.screen import Screen
 from tests.show.html.chromium import look
@@ -65,7 +65,7 @@ def screen(run: Run, theme: str) -> str:
         record=True, width=COLUMNS + 1, file=io.StringIO(), force_terminal=True, color_system="standard",
         legacy_windows=False, _environ={},
     )  # fmt: skip
-    console.print(Screen(matrix(run, CATALOG.probes), COLUMNS).whole(), "")  # rich clips all lines but the last
+    console.print(Screen(Matrix(run, CATALOG.probes), COLUMNS).whole(), "")  # rich clips all lines but the last
     return console.export_svg(title="aiready-bench", theme=_THEMES[theme], code_format=_SVG, unique_id="screen")
 
 

@@ -10,7 +10,7 @@ from typer.main import get_command
 
 from bench.cli.app import command_line
 from bench.model import Decision, Effort, Outcome, ProbeResult, Request, Run, Status
-from bench.show.matrix import Mark, Matrix, matrix
+from bench.show.matrix import Mark, Matrix
 from bench.show.names import columns, duration, figure, gate_name
 from bench.workflows.judging import concluded
 from tests.show.runs import CATALOG, recorded
@@ -18,7 +18,7 @@ from tests.show.terminal.sample import LATENCY, READ, cpu_run, finding, measurem
 
 
 def of(run: Run) -> Matrix:
-    return matrix(run, CATALOG.probes)
+    return Matrix(run, CATALOG.probes)
 
 
 @pytest.mark.parametrize("name", ["feed", "peer", "gpu", "h200"])
@@ -191,7 +191,7 @@ def test_next_is_to_mend_to_decide_to_measure_and_the_hardware() -> None:
         "bench doctor",
         "bench run --probe network --probe rdma --probe collective --effort standard --peer HOST",
     ]
-    assert matrix(recorded("feed")).steps == (), "who knows no probe, knows no command"
+    assert Matrix(recorded("feed")).steps == (), "who knows no probe, knows no command"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from bench.measure.probe import Completed, Context, Failed, Probe
 from bench.measure.recording import Recorder
 from bench.model import Code, Effort, Measurement, Metric, Outcome, ProbeResult, Run
-from bench.show.matrix import matrix
+from bench.show.matrix import Matrix
 from bench.show.raw_output import Lines, RawOutput
 from bench.show.terminal.lineage import gate_paths, named
 from bench.store.documents import load
@@ -214,7 +214,7 @@ def test_a_gate_may_be_named_behind_its_run(recorded: Path, words: tuple[str, ..
 
 @pytest.mark.parametrize("name", SHOWN)
 def test_each_gate_and_column_is_known_by_the_name_that_the_screen_gives_it(name: str) -> None:
-    paths, shown = gate_paths(SHOWN[name]()), matrix(SHOWN[name]())
+    paths, shown = gate_paths(SHOWN[name]()), Matrix(SHOWN[name]())
     for row in shown.rows:
         kinds = {(path.finding.metric, *path.finding.labels.items()) for path in named(paths, row.name)}
         assert kinds == {(row.finding.metric, *row.finding.labels.items())}, row.name

@@ -21,7 +21,7 @@ from bench.show import wording
 from bench.show.html import tables
 from bench.show.html.plots import Picture, latency, rates, timelines
 from bench.show.html.plots.timelines import MetricHistory
-from bench.show.matrix import matrix
+from bench.show.matrix import Matrix
 from bench.show.terminal.fleet_screen import collective_line, outlier_line, shared_line, shift_line
 from bench.show.text import clean, signs
 
@@ -83,7 +83,7 @@ def render(shown: Sequence[Shown], version: str = "", differences: Sequence[Diff
         version=version,
         shown=shown,
         several=tables.comparison([one.run for one in shown], differences),
-        matrix=lambda one: matrix(one.run, one.probes),
+        matrix=lambda one: Matrix(one.run, one.probes),
         pictures=_pictures,
         most_lineage=_MOST_LINEAGE,
         decide=decide,

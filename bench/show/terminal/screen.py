@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 from bench.measure.probe import Probe
 from bench.model import Decision, Run
 from bench.show.absent import NOT_ASKED
-from bench.show.matrix import Answer, Cell, Mark, Matrix, Row, matrix
+from bench.show.matrix import Answer, Cell, Mark, Matrix, Row
 from bench.show.terminal.console import console, is_colourful
 from bench.show.text import cells, clean, fold, fold_command, hang, signs
 from bench.show.wording import plural
@@ -55,7 +55,7 @@ def render(
     ASCII: by default as standard output can. ``all_gates`` gives gates without a figure a line each.
     """
     columns = min(max(width or shutil.get_terminal_size((80, 24)).columns, _NARROW), _WIDE)
-    screen = Screen(matrix(run, probes), columns, all_gates=all_gates)
+    screen = Screen(Matrix(run, probes), columns, all_gates=all_gates)
     colours = is_colourful(sys.stdout) if colour is None else colour
     return drawn([screen.whole()], columns, colours, knows_only_ascii(sys.stdout) if ascii_only is None else ascii_only)
 

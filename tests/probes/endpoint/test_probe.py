@@ -16,7 +16,7 @@ from bench.judge.gate import judge, judge_gate
 from bench.judge.profile import Gate
 from bench.measure import tools
 from bench.model import Code, Effort, Outcome, ProbeResult, Request, Run, Status
-from bench.show.matrix import matrix
+from bench.show.matrix import Matrix
 from bench.workflows.catalog import declared, load_catalog
 from bench.workflows.judging import to_repeat
 from bench.workflows.request import RunOptions, request_of, why_not
@@ -306,7 +306,7 @@ def test_the_screen_says_what_is_left_to_the_server_and_what_decides_it(tmp_path
     run = a_run(*results).model_copy(update={"request": request})
     catalog = load_catalog(["batch-inference"])
     judged = judge(run, catalog.profiles[0], catalog.owners_in(request))
-    shown = matrix(run.model_copy(update={"verdicts": (judged,)}), declared().probes)
+    shown = Matrix(run.model_copy(update={"verdicts": (judged,)}), declared().probes)
     (cause,) = (hole for hole in shown.missing if "waiting for data" in hole.names)
     assert cause.cause == "left to the server, which has the cards for itself (--endpoint)"
     (step,) = (step for step in shown.steps if "before the server starts" in step.purpose)
@@ -324,7 +324,7 @@ def test_a_server_s_times_that_are_not_there_need_no_gpu(tmp_path: Path) -> None
     run = a_run(found).model_copy(update={"request": request})
     catalog = load_catalog(["realtime-inference"])
     judged = judge(run, catalog.profiles[0], catalog.owners_in(request))
-    shown = matrix(run.model_copy(update={"verdicts": (judged,)}), declared().probes)
+    shown = Matrix(run.model_copy(update={"verdicts": (judged,)}), declared().probes)
     (cause,) = (hole.cause for hole in shown.missing if "time to first token p99" in hole.names)
     assert cause == "endpoint has no such figure at effort quick"
     assert any("--probe endpoint --effort standard" in step.command for step in shown.steps)

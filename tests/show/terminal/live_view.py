@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from bench.measure.probe import Progress
 from bench.model import Outcome, ProbeResult, Run
-from bench.show.matrix import Matrix, matrix
+from bench.show.matrix import Matrix
 from bench.show.terminal.progress import listener
 from bench.workflows.judging import concluded
 from tests.show.export.sample import HOSTILE
@@ -24,7 +24,7 @@ def main() -> None:
 
     def so_far(results: Sequence[ProbeResult]) -> Matrix:
         ended = Run(id=run.id, started_at=run.started_at, node=run.node, request=run.request, results=tuple(results))
-        return matrix(concluded(ended, CATALOG), CATALOG.probes)
+        return Matrix(concluded(ended, CATALOG), CATALOG.probes)
 
     steps = (
         Progress("storage", f"{HOSTILE} {'long ' * 40}", 0.2),

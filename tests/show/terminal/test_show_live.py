@@ -23,7 +23,7 @@ from rich.console import Console
 
 from bench.measure.probe import Progress
 from bench.model import Outcome, ProbeResult
-from bench.show.matrix import Matrix, matrix
+from bench.show.matrix import Matrix
 from bench.show.terminal.progress import _Measuring
 from bench.show.text import cells
 from tests.show.runs import ROOT, no_gpu
@@ -186,7 +186,7 @@ def test_a_further_round_that_is_skipped_takes_nothing_out_of_the_matrix() -> No
 
     def so_far(results: Sequence[ProbeResult]) -> Matrix:
         shown.append([result.outcome for result in results])
-        return matrix(no_gpu())
+        return Matrix(no_gpu())
 
     view = _Measuring({"storage": 1.0}, so_far)
     good = next(result for result in no_gpu().results if result.probe == "storage")

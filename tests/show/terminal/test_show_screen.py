@@ -17,7 +17,7 @@ from rich.console import Console
 
 from bench.cli.output import emit
 from bench.model import Decision, Finding, Measurement, Node, Outcome, ProbeResult, Run, Status
-from bench.show.matrix import matrix
+from bench.show.matrix import Matrix
 from bench.show.terminal.console import is_colourful
 from bench.show.terminal.screen import Screen, render
 from bench.show.text import cells
@@ -96,7 +96,7 @@ def test_any_run_has_each_gate_once_and_fits(fates: list[Any], width: int, long:
     judged = [verdict(f"profile-{at}", Decision.NO_GO, 0, tuple(gates)) for at, gates in enumerate(profiles)]
     run = cpu_run(results=(), verdicts=tuple(judged))
     assert max(map(cells, screen(run, width, all_gates=all_gates).splitlines())) <= width
-    console, parts = Console(file=io.StringIO(), width=width), Screen(matrix(run), width, all_gates=all_gates)
+    console, parts = Console(file=io.StringIO(), width=width), Screen(Matrix(run), width, all_gates=all_gates)
     console.print(*parts.gates(), *parts.missing())
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert sorted(TOKEN.findall(text)) == sorted(named)
@@ -163,7 +163,7 @@ def test_a_command_that_is_too_long_can_be_copied_from_two_lines() -> None:
     command = text[start + 5 : text.index("measures", start)]
     assert " \\\n" in command
     joined = command.replace("\\\n", " ").split()
-    assert " ".join(joined) == matrix(two_of_each(), CATALOG.probes).steps[0].command
+    assert " ".join(joined) == Matrix(two_of_each(), CATALOG.probes).steps[0].command
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 160])
@@ -181,7 +181,7 @@ def test_a_shell_reads_each_next_command_as_it_was_meant_however_wide_the_screen
     run = run.model_copy(update={"request": run.request.model_copy(update={"storage": (path, "/mnt/scratch")})})
     start, read = re.compile(r"(?m)^  \d\. (bench(?:.*\\\n)*.*)$"), 'bench() { printf "%s\\0" "$@"; echo; }\n'
     commands = start.findall(screen(run, width))
-    assert len(commands) == len(matrix(run, CATALOG.probes).steps)
+    assert len(commands) == len(Matrix(run, CATALOG.probes).steps)
     script = read + "\n".join(commands)
     done = subprocess.run(["bash", "-c", script], capture_output=True, check=True, env={"LC_ALL": "C.UTF-8"})
     typed = [words.split("\0") for words in done.stdout.decode().split("\0\n")]
@@ -191,7 +191,7 @@ def test_a_shell_reads_each_next_command_as_it_was_meant_however_wide_the_screen
 
 def test_it_can_be_drawn_into_a_picture() -> None:
     console = Console(record=True, file=io.StringIO(), width=100)
-    console.print(Screen(matrix(no_gpu(), CATALOG.probes), 100).whole())
+    console.print(Screen(Matrix(no_gpu(), CATALOG.probes), 100).whole())
     assert "accelerators&#160;fed" in console.export_svg(title="bench run")
 
 
