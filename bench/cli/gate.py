@@ -72,7 +72,9 @@ def gate(
         if compared and not quiet:
             emit_lines(regression_lines(compared))
     status = exit_status(decide(judged.verdicts))
-    return 0 if exit_zero else inconclusive[on_inconclusive] if status == 3 else status
+    if exit_zero:
+        return 0
+    return inconclusive[on_inconclusive] if status == 3 else status
 
 
 def regression_lines(compared: Compared) -> list[str]:

@@ -116,9 +116,11 @@ def unchanged(run: Run, catalog: Catalog, inputs: str | None) -> Run:
 
     measured = [m for result in run.results for m in result.measurements]
     for probe in catalog.probes:
-        for data in json.loads(inputs) if probe.changed else ():
+        if probe.changed is None:
+            continue
+        for data in json.loads(inputs):
             try:
-                reason = probe.changed(LiveTools(probe.name, None), measured, data) if probe.changed else None
+                reason = probe.changed(LiveTools(probe.name, None), measured, data)
             except ProbeError as error:
                 raise UserError(f"--data {data}: {error.reason.partition(': ')[2]}") from error
             if reason is not None:

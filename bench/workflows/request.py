@@ -73,7 +73,8 @@ def request_of(asked: RunOptions, site: Mapping[str, Any], catalog: Catalog) -> 
     given |= _services(asked.services, site, by_itself=not wanted or SERVICE in wanted)
     named = probe_names(wanted, said_by(asked.probe, "probe", site), catalog)
     names = _chosen(named, given, catalog, all_of_them=not wanted)
-    names = [EXPECT] * (EXPECTATION in given) + [name for name in names if name != EXPECT]
+    names = [name for name in names if name != EXPECT]
+    names = [EXPECT, *names] if EXPECTATION in given else names
     where, places = said_by(asked.storage, "storage", site), asked.storage or map(Path, site.get("storage", ["."]))
     storage = [_directory(path, where) for path in places]
     peers = asked.peer or site.get("peer", [])

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from bench.errors import note
 from bench.measure.probe import Progress
 from bench.model import Outcome, ProbeResult
 from bench.show.matrix import Matrix
@@ -90,11 +91,6 @@ def _listener(shown: bool, view: Callable[[], _View[Step]], lines: Listener[Step
         yield live
 
 
-def _write(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
-
-
 # --- a run
 
 
@@ -114,10 +110,10 @@ class _Lines:
 
     def __call__(self, step: Progress) -> None:
         now = time.monotonic()
-        if step.ended is None and (step.probe == self._probe and now - self._last < _LINE_SECONDS):
+        if step.ended is None and step.probe == self._probe and now - self._last < _LINE_SECONDS:
             return
         if step.ended is not None or step.probe == self._probe:
-            _write(f"{step.probe}: {clean(step.text) if step.ended is None else summary(step.ended)}")
+            note(f"{step.probe}: {clean(step.text) if step.ended is None else summary(step.ended)}")
         self._last, self._probe = now, step.probe
 
 
@@ -187,7 +183,7 @@ class _Measuring:
 def _host_line(step: Note) -> None:
     if step.state is not None:
         reason = f": {clean(step.reason, 160)}" if step.reason else ""
-        _write(f"{clean(step.phase, 20)}: {clean(step.host, 60)} {step.state}{reason}")
+        note(f"{clean(step.phase, 20)}: {clean(step.host, 60)} {step.state}{reason}")
 
 
 class _Table:

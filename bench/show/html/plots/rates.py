@@ -30,7 +30,7 @@ def rates(run: Run, path: str | None = None) -> dict[str, float]:
     """Stage -> samples a second, of that path (the attribution's) where several were measured."""
     found: dict[str, float] = {}
     for m in run.find(RATE):
-        if path in (None, m.labels.get("path", path)):
+        if path is None or m.labels.get("path", path) == path:
             found.setdefault(m.labels.get("stage", ""), m.value)
     if "preprocess" in found and "fetch" in found:
         found["fed"] = min(found["preprocess"], found["fetch"])
