@@ -24,28 +24,34 @@ from bench.judge.fleet.model import (
     Shift,
     State,
 )
-from bench.model import Decision, Finding, Run, Status, Verdict
+from bench.model import Finding, Run, Status, Verdict
 from bench.show import wording
 from bench.show.terminal import fleet_screen
 from bench.show.text import clean
 
 CaseState = Literal["pass", "failure", "error"]
-_BY_DECISION: dict[Decision, CaseState] = {Decision.GO: "pass", Decision.NO_GO: "failure"}
-_BY_STATUS: dict[Status, CaseState] = {Status.PASS: "pass", Status.FAIL: "failure"}
-_BY_STATE: dict[State, CaseState] = {State.PASS: "pass", State.FAIL: "failure"}
-_BY_CONSEQUENCE: dict[str, CaseState] = {"outlier": "failure", "regressed": "failure", "suspect": "error"}
+#: Every other word is an error.
+_STATES: dict[str, CaseState] = {"GO": "pass", "pass": "pass", "warn": "pass"}
+_STATES |= dict.fromkeys(("NO-GO", "fail", "outlier", "regressed"), "failure")
 _LONGEST = 300
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """``raw`` is our own word (``NO-GO``, ``no_data``); ``message`` is one line; ``details`` are lines."""
+    """``raw`` is our own word (``NO-GO``, ``no_data``); ``message`` is one line; ``details`` are lines.
+
+    What never ``decides`` passes.
+    """
 
     name: str
-    state: CaseState
     raw: str
     message: str
-    details: tuple[str, ...] = ()
+    details: Sequence[str] = ()
+    decides: bool = True
+
+    @property
+    def state(self) -> CaseState:
+        return _STATES.get(self.raw, "error") if self.decides else "pass"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +106,7 @@ def _labels(labels: Mapping[str, str]) -> list[str]:
 
 def _of_run(run: Run) -> Report:
     """A run that nobody judged is one suite with one error."""
-    unjudged = Case("verdict", "error", "INCONCLUSIVE", f"not judged; judge it with: bench gate {clean(run.id, 40)}")
+    unjudged = Case("verdict", "INCONCLUSIVE", f"not judged; judge it with: bench gate {clean(run.id, 40)}")
     about = {
         "run": run.id,
         "started_at": wording.when(run.started_at),
@@ -135,14 +141,12 @@ def _whole(verdict: Verdict) -> Case:
     message = f"{verdict.decision.value}, score {wording.scored(verdict)}"
     if bad:
         message += f": {len(bad)} of {wording.plural(len(required), 'required gate')} did not pass"
-    lines = tuple(f"{wording.gate_name(f)}: {_said(f)}" for f in bad)
-    return Case("verdict", _BY_DECISION.get(verdict.decision, "error"), verdict.decision.value, message, lines)
+    lines = [f"{wording.gate_name(f)}: {_said(f)}" for f in bad]
+    return Case("verdict", verdict.decision.value, message, lines)
 
 
-def _gate(finding: Finding) -> Case:
-    """A gate that is not required never decides, so it passes."""
-    state = _BY_STATUS.get(finding.status, "error") if finding.required else "pass"
-    return Case(wording.gate_name(finding), state, finding.status.value, _said(finding), tuple(_details(finding)))
+def _gate(f: Finding) -> Case:
+    return Case(wording.gate_name(f), f.status.value, _said(f), tuple(_details(f)), decides=f.required)
 
 
 def _said(finding: Finding) -> str:
@@ -172,7 +176,7 @@ def _details(finding: Finding) -> Iterator[str]:
 def _of_fleet(fleet: Fleet) -> Report:
     """Suites for which there is anything to say; the first two always."""
     shifts = [(shift, consequence(shift)) for shift in fleet.shifts]
-    unjudged = Case("verdict", "error", "INCONCLUSIVE", f"not judged: {wording.plural(len(fleet.nodes), 'node')}")
+    unjudged = Case("verdict", "INCONCLUSIVE", f"not judged: {wording.plural(len(fleet.nodes), 'node')}")
     suites = [
         _suite("fleet", [_verdict(v) for v in fleet.verdicts] or [unjudged]),
         _suite("nodes", map(_node, fleet.nodes)),
@@ -219,8 +223,8 @@ def consequence(found: Outlier | Shift) -> str:
 
 def _verdict(verdict: FleetVerdict) -> Case:
     message = f"{verdict.decision.value}, score {wording.score(verdict.score)}: {fleet_screen.counts(verdict)}"
-    name, state = clean(verdict.profile, 200) or "profile", _BY_DECISION.get(verdict.decision, "error")
-    return Case(name, state, verdict.decision.value, message, tuple(clean(reason) for reason in verdict.reasons))
+    reasons = [clean(reason) for reason in verdict.reasons]
+    return Case(clean(verdict.profile, 200) or "profile", verdict.decision.value, message, reasons)
 
 
 def _node(node: NodeOutcome) -> Case:
@@ -229,7 +233,7 @@ def _node(node: NodeOutcome) -> Case:
     about = {"hostname": node.hostname, "class": node.node_class, "run": node.run, "reason": node.reason}
     details = [f"{word}: {clean(text)}" for word, text in about.items() if text]
     details += [f"did not pass: {clean(text)}" for text in node.failed]
-    return _of_state(_host(node.host), node.state, message, details)
+    return Case(_host(node.host), node.state.value, message, details)
 
 
 def _pair(pair: PairOutcome) -> Case:
@@ -237,38 +241,32 @@ def _pair(pair: PairOutcome) -> Case:
     figures = [f"{word} {wording.pair_rate(rate)}" for word, rate in rates if rate is not None]
     message = ", ".join(figures) if pair.state is State.PASS else clean(pair.reason or "no figure", _LONGEST)
     details = [f"{word}: {rate!r} bytes per second" for word, rate in rates if rate is not None]
-    return _of_state(f"{_host(pair.client)} - {_host(pair.server)}", pair.state, message, details)
+    return Case(f"{_host(pair.client)} - {_host(pair.server)}", pair.state.value, message, details)
 
 
 def _outlier(o: Outlier) -> Case:
     figures = (f"observed: {o.observed!r}", f"expected: {o.expected!r}", f"modified z: {o.modified_z:.1f}")
     details = (f"metric: {o.metric}", *_labels(o.labels), *figures)
-    name, word = f"{_host(o.host)}: {clean(o.part, 100)}", consequence(o)
-    return Case(name, _BY_CONSEQUENCE.get(word, "pass"), word, fleet_screen.outlier_line(o), details)
+    return Case(f"{_host(o.host)}: {clean(o.part, 100)}", consequence(o), fleet_screen.outlier_line(o), details)
 
 
 def _collective(found: Collective) -> Case:
     lines = [f"{_host(host)}: {state.value}{f': {clean(why)}' if why else ''}" for host, state, why in found.rows]
-    return _of_state("all-reduce", found.state, fleet_screen.collective_line(found), lines)
+    return Case("all-reduce", found.state.value, fleet_screen.collective_line(found), lines)
 
 
 def _shared(one: SharedStorage) -> Case:
     """An error when anyone has no figure."""
     lines = [f"{_host(host)}: {rate!r} bytes per second with all at once" for host, rate in one.together.items()]
     lines += [f"{_host(host)}: no figure" for host in one.missing]
-    name, message = clean(one.path, 200) or "?", fleet_screen.shared_line(one)
     status = Status.NO_DATA if one.missing or not one.together else Status.PASS
-    return Case(name, _BY_STATUS.get(status, "error"), status.value, message, tuple(lines))
+    return Case(clean(one.path, 200) or "?", status.value, fleet_screen.shared_line(one), lines)
 
 
 def _shift(shift: Shift, word: str) -> Case:
     name = f"{shift.metric} {' '.join(f'{k}={clean(v, 60)}' for k, v in sorted(shift.labels.items()))}".strip()
     details = (f"class: {clean(shift.node_class)}", f"nodes: {shift.nodes}", f"shift: {shift.shift_ratio!r}")
-    return Case(name, _BY_CONSEQUENCE[word], word, fleet_screen.shift_line(shift), details)
-
-
-def _of_state(name: str, state: State, message: str, details: Sequence[str]) -> Case:
-    return Case(name, _BY_STATE.get(state, "error"), state.value, message, tuple(details))
+    return Case(name, word, fleet_screen.shift_line(shift), details)
 
 
 def _host(name: str) -> str:
