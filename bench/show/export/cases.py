@@ -101,9 +101,6 @@ def _labels(labels: Mapping[str, str]) -> list[str]:
     return [f"label: {key}={clean(value, 200)}" for key, value in sorted(labels.items())]
 
 
-# --- a run
-
-
 def _of_run(run: Run) -> Report:
     """A run that nobody judged is one suite with one error."""
     unjudged = Case("verdict", "INCONCLUSIVE", f"not judged; judge it with: bench gate {clean(run.id, 40)}")
@@ -168,9 +165,6 @@ def _details(finding: Finding) -> Iterator[str]:
     for name, text in (("stand-in", finding.stand_in), ("source", finding.source), ("remedy", finding.remedy)):
         if text:
             yield f"{name}: {clean(text)}"
-
-
-# --- a fleet
 
 
 def _of_fleet(fleet: Fleet) -> Report:

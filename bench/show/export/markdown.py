@@ -64,9 +64,6 @@ def _folded(title: str, opened: bool, lines: Iterable[str]) -> list[str]:
     return ["", f"<details{' open' if opened else ''}><summary>{title}</summary>", "", *lines, "", "</details>"]
 
 
-# --- a run
-
-
 def _run(run: Run) -> Iterator[str]:
     yield from (f"## AI readiness of {escape(run.node.hostname, 100)}", "", _about(run), "")
     if run.verdicts:
@@ -117,9 +114,6 @@ def _why(verdict: Verdict) -> str:
 def _gate(f: Finding) -> Sequence[str]:
     said = (wording.gate_name(f), wording.observed(f), wording.needed(f.limit, f.metric), wording.margin(f))
     return (*map(escape, said), wording.STATUS[f.status])
-
-
-# --- a fleet
 
 
 def _fleet(fleet: Fleet) -> Iterator[str]:

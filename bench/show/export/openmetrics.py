@@ -134,9 +134,6 @@ def _selector(labels: Labels) -> str:
     return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
 
 
-# --- a run
-
-
 def _of_run(run: Run) -> Iterator[Sample]:
     yield from _run_itself(run)
     for verdict in run.verdicts:
@@ -199,9 +196,6 @@ def _attribution(found: Attribution) -> Iterator[Sample]:
     yield "bench_starved", labels, None if found.starved is None else float(found.starved)
     yield "bench_demand_bytes_per_second", labels, found.demand_bytes_per_second
     yield "bench_supply_bytes_per_second", labels, found.supply_bytes_per_second
-
-
-# --- a fleet
 
 
 def _of_fleet(fleet: Fleet) -> Iterator[Sample]:
