@@ -88,7 +88,9 @@ def command_line(name: str = "") -> typer.Typer:
 
 
 def _refuse_empty(arguments: Sequence[str]) -> None:
-    """Raise UserError for an empty word: ``--storage "$DATA"`` without DATA must not mean the working directory."""
+    """Raise UserError for an empty word: ``--storage "$DATA"`` without DATA must not mean the working directory, nor
+    ``gate "$RUN"`` without RUN the newest run.
+    """
     for before, word in pairwise(("", *arguments)):
         if not word or _UNSAID.fullmatch(word):
             where = word.rstrip("=") or (before if before.startswith("-") else "an argument")

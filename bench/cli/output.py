@@ -66,7 +66,10 @@ def emit_run(run: Run, probes: Sequence[Probe], *, quiet: bool = False, all_gate
 
 
 def write(data: bytes, output: Path | None, format: str) -> None:  # noqa: A002
-    """Write a document of that format to the file, or to standard output. Raises UserError."""
+    """Write a document of that format to the file, or to standard output.
+
+    Raises UserError when it cannot be written there, or is not for a terminal and standard output is one.
+    """
     from bench.show.export import BINARY
 
     if output is not None and str(output) != "-":

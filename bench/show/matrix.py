@@ -66,7 +66,7 @@ class Row(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """A profile's line: its decision, what decided it, ``more`` where there is room. ``column`` heads its marks."""
+    """A profile's line: its decision, what decided it, and ``more`` where there is room. ``column`` heads its marks."""
 
     profile: str
     column: str
@@ -256,7 +256,10 @@ class Matrix:
             yield f"{number} not measured"
 
     def _starvation(self) -> str:
-        """What all cards would need, then the attribution's first sentence; empty where nothing of it was measured."""
+        """The first sentence of the attribution, and whether it counts; before it what all of the cards would need.
+
+        Empty where nothing was measured of it: its gates say why.
+        """
         found = self.run.attribution
         if found is None or found.starvation_ratio is None:
             return ""

@@ -75,7 +75,10 @@ class RawOutput:
         return "unchanged" if hashlib.sha256(data).hexdigest() == item.sha256 else "CHANGED since it was measured"
 
     def calls(self, result: ProbeResult) -> list[Call]:
-        """The probe's own recorded calls; of figures composed of several probes', the calls that are its evidence."""
+        """The probe's recorded calls in the folders of its evidence; what is no call is left out.
+
+        Of figures that were put together from several probes', the calls that are its evidence.
+        """
         folders = dict.fromkeys(PurePosixPath(item.path).parent for item in result.evidence)
         lines = [(place, line) for place in folders for line in (self.read(str(place / _INDEX)) or b"").splitlines()]
         found = [(place, decoded(line) or {}) for place, line in lines]

@@ -116,7 +116,9 @@ def _resumed(root: Path, word: str) -> Path:
 
 
 def _where(asked: FleetOptions) -> tuple[str, list[str]]:
-    """The transport and where it finds the hosts, paths absolute as ansible runs elsewhere. Raises UserError."""
+    """The transport, and where it finds the hosts. Paths are made absolute, because ansible runs elsewhere; lists
+    (``HOST,HOST``) stay as they are. Raises UserError for none or several of them, and for a file that is not there.
+    """
     if bool(asked.inventory) + asked.slurm + (asked.ray is not None) != 1:
         raise UserError("fleet run: name the hosts with one of -i INVENTORY, --slurm, --ray ADDRESS, or --resume RUN")
     if asked.slurm:

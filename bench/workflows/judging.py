@@ -24,7 +24,10 @@ from bench.workflows.sessions import by_nights, by_priors
 
 
 def concluded(run: Run, catalog: Catalog, store: Store | None = None) -> Run:
-    """The same run with attribution and verdicts. ``store`` says how far sessions differ, else the metrics' priors."""
+    """The same run with its attribution and one verdict a profile.
+
+    ``store`` knows by how much the node's sessions differ; without it the metrics' priors say.
+    """
     whole = composed(run)
     attribution = attribute(run.results, gap_limit(catalog.profiles), catalog.owners)
     spread_of = by_nights(whole, catalog, store) if store else by_priors(catalog)
@@ -82,7 +85,10 @@ def _out_of_reach(gate: Gate, best: Sequence[Measurement], spread_of: SpreadOf) 
 
 
 def too_old(started_at: str, whose: str, max_age_seconds: float | None) -> str | None:
-    """Why what began at that time (RFC 3339) is too old, or dated in the future: ``stale: ...``; None when fresh."""
+    """Why what began at that time (RFC 3339) may not answer any more: ``stale: ...``; None when it is fresh.
+
+    What is dated in the future is not fresh. Without a largest age everything is.
+    """
     if max_age_seconds is None:
         return None
     try:

@@ -171,7 +171,7 @@ def convergence(run: Run, catalog: Catalog, precision: float) -> list[str]:
 
 
 def _gated(run: Run, catalog: Catalog) -> list[Measurement]:
-    """What required gates look at and more repeats make more precise, each once. A lower bound stays open upwards."""
+    """What a required gate looks at and more repeats make more precise, each once: no lower bound, open upwards."""
     gates = [gate for profile in catalog.profiles for gate in profile.gates if gate.required and applies(run, gate)]
     found = [m for gate in gates for m in run.find(gate.metric, **gate.labels) if m.repeats]
     return list({id(m): m for m in found if "limited_by" not in m.labels}.values())
@@ -187,7 +187,10 @@ def _width(measurement: Measurement) -> float:
 
 
 def normal(results: Path | None, node: str | None, profile: Sequence[str] | None) -> dict[str, Any]:
-    """What the node normally measures, as of its newest run; ``series`` are Regressions. Raises UserError."""
+    """What the node normally measures, as of its newest run: ``series`` are Regressions, everything else is text.
+
+    Raises UserError, UnusableRun.
+    """
     store, catalog = open_store(results), load_catalog(profile)
     with open_index(results) as index:
         host = node_meant(index, node)
@@ -266,7 +269,10 @@ def _newest(index: Index, host: str) -> tuple[str, float, str]:
 
 
 def _normal_nights(index: Index, host: str, catalog: Catalog) -> list[list[StoredRun]]:
-    """The newest sound nights, at most thirty, that no verdict calls bad, normal for every series that gates."""
+    """The newest nights that were normal for every series that gates one of the profiles, at most thirty.
+
+    Where nothing gates, every sound night that no verdict calls bad.
+    """
     metrics = catalog.metrics
     run = load(index.root / "runs" / _newest(index, host)[2], follow=False)
     gates = ((m, profile) for profile in catalog.profiles for _, m in gating(run, profile, metrics))

@@ -40,7 +40,9 @@ _POWER = 0.8
 
 
 def compared(first: Run, second: Run, store: Store, catalog: Catalog) -> dict[str, Any]:
-    """``a``, ``b`` (ids), ``differences``, ``only_a``, ``only_b`` (series), ``facts`` of the nodes that differ."""
+    """``a``, ``b`` (ids), ``differences``, ``only_a``, ``only_b`` (series), ``facts``: what differs of the nodes, and
+    of how they were measured.
+    """
     noise = _noise(first, second, store, catalog)
     both, only_first, only_second = differences(first, second, catalog.metrics, noise)
     facts = changes(telling(first.node.facts), telling(second.node.facts))
@@ -97,7 +99,10 @@ def _shown(store: Store, reference: str | None, catalog: Catalog) -> Shown:
 
 
 def _histories(store: Store, run: Run, catalog: Catalog) -> list[MetricHistory]:
-    """Past nights of at most eight gating metrics. Empty if the store cannot be read: the page is worth having."""
+    """One a gating metric that this run measured, at most eight, over this node's nights of the same epoch.
+
+    Empty where the store's past cannot be read: the report is worth having without it.
+    """
     gating = _gating(run, catalog.metrics)
     try:
         with Index(store.root, warn=note) as index:

@@ -32,7 +32,10 @@ def by_priors(catalog: Catalog, nights: Nights | None = None, siblings: Siblings
 
 
 def by_nights(run: Run, catalog: Catalog, store: Store) -> SpreadOf:
-    """The same with the nights before the run, none if its start is no time. Raises UnusableRun for unreadable pins."""
+    """The same with the nights before the run. A run whose start is no time has none.
+
+    Raises UnusableRun when the pins cannot be read.
+    """
     gates = [gate for profile in catalog.profiles for gate in profile.gates]
     metrics = catalog.metrics
     found = [key_of(m, metrics.get(m.metric)) for gate in gates for m in run.find(gate.metric, **gate.labels)]

@@ -35,7 +35,10 @@ CONFIG = "bench.toml"
 
 
 def config_file() -> Path | None:
-    """The site's settings: the first file that is there. What lies behind a folder that may not be entered is not."""
+    """The file of the site's settings that counts, the first that is there; None without one.
+
+    What lies behind a folder that may not be entered (another's home) is not there.
+    """
     own = own_folder("XDG_CONFIG_HOME", ".config")
     paths = [Path(CONFIG), *([own / OURS / CONFIG] if own else []), Path("/etc") / OURS / CONFIG]
     return next((path for path in paths if os.path.isfile(path)), None)
@@ -71,7 +74,10 @@ def said_by(given: object, name: str, settings: Mapping[str, Any]) -> str:
 
 
 def results_root(option: Path | None, settings: Mapping[str, Any] | None = None) -> Path:
-    """The option, else the site's setting, else ``results/`` here, else the XDG state folder. Raises UserError."""
+    """``--results`` or ``BENCH_RESULTS``, the site's setting, ``results/`` here, the XDG state folder: the first.
+
+    Raises UserError when there is none.
+    """
     if option is not None:
         return option
     if site := (settings if settings is not None else config()).get("results"):
@@ -85,7 +91,10 @@ def results_root(option: Path | None, settings: Mapping[str, Any] | None = None)
 
 
 def check_installation() -> None:
-    """Raise UserError when another distribution owns ``bench`` or overwrote a part of ours: none may measure there."""
+    """Raise UserError when another distribution owns ``bench`` or overwrote a part of ours.
+
+    Files of two distributions in one environment overwrite each other: that is no place to measure from.
+    """
     from importlib import metadata
 
     if others := rivals():

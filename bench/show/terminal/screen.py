@@ -80,6 +80,7 @@ class Screen:
     def __init__(self, found: Matrix, width: int, *, all_gates: bool = False) -> None:
         self.found, self.width, self.all_gates = found, width, all_gates
         rows = [row for row in found.rows if all_gates or not row.cause]
+        # In the figure's place why there is none, as far as it fits there.
         self.rows = [row._replace(measured=clean(row.cause, _LONGEST_CAUSE)) if row.cause else row for row in rows]
 
     def whole(self) -> RenderableType:

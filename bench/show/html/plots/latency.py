@@ -98,7 +98,10 @@ def parts(run: Run) -> list[Finding]:
 
 
 def budget(run: Run) -> Picture | None:
-    """The parts' p99 as one bar of 200 ms, what was not measured hollow, at its limit; None when none was measured."""
+    """The parts' p99 one after another as one bar of 200 ms; None when none was measured.
+
+    A part that was not measured stands there hollow, as large as its share of the budget.
+    """
     found = [_alone(run, finding) for finding in parts(run)]
     measured = {_PARTS[f.metric]: f.observed for f in found if f.observed is not None}
     if not measured:
