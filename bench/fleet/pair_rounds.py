@@ -151,11 +151,11 @@ class Rounds:
     def _walk(self, rounds: Sequence[Round], first: int) -> None:
         write_json(self.folder / PAIRS, {"rounds": rounds, "first": first})
         here = set(self.here)
-        pending = [
+        missing = (
             [(a, b) for a, b in one if {a, b} <= here and not self._file(a, b).exists()]
             for one in ceiling(rounds, self.plan.pairs_at_once)
-        ]
-        pending = [one for one in pending if one]
+        )
+        pending = [one for one in missing if one]
         if not pending:
             return
         seconds = len(pending) * (self.plan.pair_budget + _SERVER_SECONDS)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate, chain, pairwise
 from typing import NamedTuple
 
+from bench.judge.pooling import SHARES
 from bench.judge.statistics import Interval, quantile, quantile_interval
 from bench.model import Finding, Measurement, Run, Status
 from bench.units import human
@@ -25,7 +26,7 @@ PART = "response_part_seconds"
 #: Speech synthesis can begin with the first words, not with the first token: about five tokens.
 FIRST_WORDS_TOKENS = 5
 _CELLS, _MOST_ATOMS = 120, 600  # in all of a part, and of a sum
-_SHARES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
+_SHARES = {**SHARES, "max": 1.0}
 _FINE = (*(n / 20 for n in range(1, 20)), 0.96, 0.97, 0.98, 0.985, 0.99, 0.992, 0.994, 0.996, 0.998, 0.999, 0.9995)
 Atom = tuple[float, float]  # seconds, probability
 
@@ -44,8 +45,8 @@ class Part(NamedTuple):
 
     def scaled(self, factor: float, name: str) -> Part:
         """The part ``factor`` times over, its slow moments all at once (comonotone): an upper bound of its spread."""
-        times = tuple((share, *(factor * seconds for seconds in rest)) for share, *rest in self.quantiles)
-        return Part(name, times, self.samples, self.stand_in, self.invalid)  # type: ignore[arg-type]
+        times = [(share, factor * low, factor * value, factor * high) for share, low, value, high in self.quantiles]
+        return self._replace(name=name, quantiles=tuple(times))
 
 
 class Composed(NamedTuple):

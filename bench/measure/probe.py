@@ -298,27 +298,29 @@ class Context:
 class Probe:
     """A probe's declaration. Exactly one of ``measure`` and ``watch`` is given; a watcher has ``parse`` too.
 
-    ``seconds`` by effort is the time that the probe should take without waiting for anything (its share of
-    `bench.measure.budget`): of each directory where it is ``per_path``, and ``peer_seconds`` of each peer, where there
-    are peers; ``card_seconds`` beside that, where the node has several cards. The runner ends it at twice that and 30
-    s. ``order``: light probes run before heavy ones. ``parse`` turns a watcher's recorded samples into measurements
-    (pure). ``doctor`` says what can be measured here. ``guards_itself``: it tells a contended host from what it
-    measures, more sharply than a look at the node before the run, which then does not void its figures. ``calibrate``
-    runs the instrument against a known truth and says its error on this machine, within a minute. ``check`` raises
-    ProbeError for a request that no machine could measure (a name that is none): wrong usage. ``options`` are all that
-    ``--option`` may set for it; those of one name in several probes mean the same. ``stops`` says of its measurements
-    why nothing else needs to be measured; None where the run goes on. ``pool`` makes one set of measurements of several
-    rounds' (pure), for figures that follow from others; without it each is pooled by itself
-    (`bench.judge.pooling.pooled`). ``best`` are its shares and quantiles for a request if all goes as well as it can,
-    of as many samples as one round has: what is not decided then cannot be. ``needs``: the option of a request without
-    which there is nothing to measure, and no time is planned. ``changed`` says what of such an input is not any more as
-    the measurements of a run have it. ``once``: it goes on by itself for as long as it helps, so a further round
-    decides no more. ``also``: metrics that another probe declares and this one measures too, of something else.
-    ``on_cards``: it loads the node's accelerators, which a server under test has for itself. ``preview``: what it would
-    send to somebody else's server, in lines for a person. ``facts`` of the node that its series depend on beside the
-    machine itself, by dotted name: when they change, earlier nights are another epoch. ``mounts``: that of the series'
-    own path; and of what was asked ``accelerator``, and ``peers`` for series of all of them. ``about`` says what it
-    knows of the node, by name, before anything is measured.
+    What it does: ``parse`` turns a watcher's recorded samples into measurements (pure). ``doctor`` says what can be
+    measured here, ``about`` what it knows of the node, by name, before anything is measured. ``calibrate`` runs the
+    instrument against a known truth and says its error on this machine, within a minute. ``check`` raises ProbeError
+    for a request that no machine could measure: wrong usage. ``preview``: what it would send to somebody else's server,
+    in lines for a person. ``options`` are all that ``--option`` may set; those of one name in several probes mean the
+    same.
+
+    When and how long: ``seconds``, by effort, is the time it should take without waiting for anything (its share of
+    `bench.measure.budget`), for each directory where it is ``per_path``; ``peer_seconds`` is that of each peer, where
+    there are peers; ``card_seconds`` is added where the node has several cards. The runner ends it at twice that and
+    30 s. ``order``: light probes run before heavy ones. ``needs``: the option without which there is nothing to
+    measure and no time is planned. ``on_cards``: it loads the accelerators, which a server under test has for itself.
+
+    How its figures count: ``guards_itself``: it detects a contended host better than the look before the run, which
+    then does not void its figures. ``stops``: why nothing else needs to be measured; None where the run goes on.
+    ``pool`` makes one set of measurements of several rounds' (pure), for figures that follow from others; else each is
+    pooled by itself (`bench.judge.pooling.pooled`). ``best``: its shares and quantiles if a round goes as well as it
+    can; what they leave undecided no further round decides. ``once``: it goes on by itself for as long as that helps,
+    so a further round decides no more. ``changed``: how the input that it ``needs`` differs from what a run's
+    measurements say of it. ``also``: metrics of another probe that this one measures too, of something else.
+    ``facts``: of the node, by dotted name, on which its series depend beside the machine itself: when they change,
+    earlier nights are another epoch; ``mounts`` is the mount of the series' own path, ``accelerator`` and ``peers``
+    (for series of all of them) are what was asked.
     """
 
     name: str

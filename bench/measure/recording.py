@@ -194,8 +194,9 @@ class ReplayTools(Tools):
         done, error = self.recording.next(self.probe, call.name)
         if self.recorder is not None:
             self.recorder.keep(self.probe, call.name, done, error)
-        for line in done.stdout.splitlines() if call.on_line else ():
-            call.on_line(line)  # type: ignore[misc]
+        if call.on_line is not None:
+            for line in done.stdout.splitlines():
+                call.on_line(line)
         if error:
             kind, _, reason = error.partition(": ")
             raised = _ERRORS.get(kind, Failed).told(reason or error)

@@ -49,10 +49,10 @@ class RunPlan:
     """A run to be made, from now on. ``evidence`` is the folder for raw output; ``listen`` is told of progress.
 
     ``not_asked_for``: why each other probe is left out, by its name. ``wait`` waits for quiet and says what others keep
-    busy all the same; it is asked when nothing stopped the run before. ``again`` names the probes that another round
-    may help: they are measured once more and pooled, `LOOKS` times in all and as long as one ends within
-    ``repeat_seconds`` of the start. ``look`` says what others keep busy before such a round. ``max_seconds`` bounds the
-    whole run. ``sources`` are what it is measured by.
+    busy all the same; it is asked when nothing stopped the run before.
+    ``again`` names the probes that another round may help: they are measured once more and pooled, `LOOKS` times in all
+    and as long as one ends within ``repeat_seconds`` of the start. ``look`` says what others keep busy before such a
+    round. ``max_seconds`` bounds the whole run. ``sources`` are what it is measured by.
     """
 
     id: str

@@ -30,12 +30,12 @@ Document = dict[str, Any]
 _UPGRADES: dict[int, Callable[[Document], Document]] = {}
 
 _AGAIN = "name another run, or measure again with: bench run"
+_DENIED = "permission denied; read it as its owner, or as a member of its group"
 _REFUSED = {
     errno.ELOOP: "is a symbolic link, which is not followed here; name the file itself",
     errno.EISDIR: "is a folder; name the .json file that bench run wrote",
-    **dict.fromkeys(
-        (errno.EACCES, errno.EPERM), "permission denied; read it as its owner, or as a member of its group"
-    ),
+    errno.EACCES: _DENIED,
+    errno.EPERM: _DENIED,
 }
 
 
@@ -113,8 +113,10 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> Document:
     document = dict(pairs)
     if len(document) != len(pairs):
         seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise UnusableRun(f"the key {twice[:60]!r} stands twice in one object")
+        for key, _ in pairs:
+            if key in seen:
+                raise UnusableRun(f"the key {key[:60]!r} stands twice in one object")
+            seen.add(key)
     return document
 
 

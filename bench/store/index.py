@@ -274,11 +274,9 @@ class Writer:
     def _add_run(self, path: str, run: Run, at: float) -> int:
         number = self._next
         self._next += 1
+        host, epoch = run.node.hostname, epoch_of(run.node, run.request)
         verdicts = json.dumps([(v.profile, v.digest, v.decision.value) for v in run.verdicts])
-        row = (
-            *(number, path, run.id, run.node.hostname, at, epoch_of(run.node, run.request), self._within(run)),
-            *(is_sound(run), run.confirms, verdicts),
-        )
+        row = (number, path, run.id, host, at, epoch, self._within(run), is_sound(run), run.confirms, verdicts)
         self._db.execute(f"INSERT INTO runs VALUES ({','.join('?' * len(row))})", row)
         for m in run.measurements():
             series = self._number(m.metric, tuple(m.labels.items()))

@@ -107,8 +107,9 @@ class Store:
         ahead = [path for path in paths if path.name[:1].isdigit() and path.name > now]
         best = self._newest([path for path in paths if path not in ahead], hostname)
         late = self._newest(ahead, hostname)
-        if not (best and late):
-            return (best or late or (None,))[0]
+        if not late or not best:
+            only = best or late
+            return only[0] if only else None
         if late[1].stat().st_mtime_ns >= best[1].stat().st_mtime_ns:
             return late[0]
         self._warn(one_line(f"left out: {late[1]}: is dated in the future; check the node's clock"))

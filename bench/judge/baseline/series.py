@@ -167,14 +167,11 @@ def regressions(
     """
     measured, policy = gating(run, profile, metrics), policy or Policy()
     series = Counter(gate for gate, _ in measured)
-    found = tuple(
-        judge_series(
-            *(run, measurement, profile, history, metrics[measurement.metric]),
-            policy.shared(len(series) * series[gate]),
-            _limits(run, measurement, profile),
-        ).model_copy(update={"gate": gate})
-        for gate, measurement in measured
-    )
+    found = []
+    for gate, measurement in measured:
+        own, limits = policy.shared(len(series) * series[gate]), _limits(run, measurement, profile)
+        entry = judge_series(run, measurement, profile, history, metrics[measurement.metric], own, limits)
+        found.append(entry.model_copy(update={"gate": gate}))
     return (*found, *missing(run, profile, history))
 
 
