@@ -29,7 +29,10 @@ class RankNames:
 
 @dataclass(frozen=True, slots=True)
 class RankIterations:
-    """Seconds of each iteration by ``sizes``, and of the ``waits`` before; bytes per second by ``links[source]``."""
+    """What one rank timed. ``sizes[bytes]``: seconds of each iteration; ``links[source]``: bytes per second.
+
+    ``waits``: seconds of the sum of one number before each iteration, where there was one.
+    """
 
     rank: int
     backend: str

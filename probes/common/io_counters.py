@@ -42,7 +42,10 @@ def block_counters(device: str | None) -> str:
 
 
 def parse_block_counters(text: str) -> tuple[int, int] | None:
-    """Bytes read and written by the node since boot; None where nothing is counted. Raises ValueError, IndexError."""
+    """(bytes read, bytes written) by the whole node since boot; None where the kernel counts nothing.
+
+    Raises ValueError or IndexError on garbage.
+    """
     fields = text.split()
     return (int(fields[2]) * _SECTOR_BYTES, int(fields[6]) * _SECTOR_BYTES) if fields else None
 

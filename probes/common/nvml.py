@@ -85,7 +85,7 @@ def count_cards(nvml: Any) -> int:
 
 
 def our_cards(nvml: Any, count: int) -> list[int]:
-    """The cards that CUDA sees too, touched only where they are named by identity. Raises Unsupported for none."""
+    """Those of ``count`` that CUDA has too, touched only if named by identity. Raises Unsupported if all are hidden."""
     words = os.environ.get(_VISIBLE)
     if words is None:
         return list(range(count))
@@ -350,7 +350,7 @@ class Card(Readable):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One card before any load of ours: the ``cpus`` beside it, the ``processes`` of others (None: not known)."""
+    """One card before any load of ours: the ``cpus`` beside it, others' ``processes`` (None: they cannot be listed)."""
 
     index: int
     uuid: str

@@ -61,7 +61,9 @@ def refusal(found: Sequence[Record], returncode: int, stderr: str, who: str) -> 
 
 @dataclass(frozen=True, slots=True)
 class Pipe:
-    """What ``who`` says: records by the word at ``key``; None for marks of a stage, which only `follow` reads."""
+    """What ``who`` says: records of these kinds, by the word at ``key``. With None, such lines are not read: marks that
+    a stage begins or ends, so that the parent samples its watchers there.
+    """
 
     who: str
     kinds: Mapping[str, type[Record] | None]

@@ -67,14 +67,19 @@ class CallThread:
 
 
 class ThreadEach:
-    """A thread for each card, so that one that hangs costs only its own answers. ``hung``: why, by card."""
+    """A thread for each card, so that one that hangs costs its own answers only.
+
+    ``hung``: by card, why it gave no answer when it was last asked.
+    """
 
     def __init__(self, cards: Iterable[int]) -> None:
         self.threads = {card: CallThread(f"gpu {card}") for card in cards}
         self.hung: dict[int, str] = {}
 
     def each(self, job: Callable[[int], T], limit: float) -> dict[int, T]:
-        """Ask all cards at once; give up when none has answered for ``limit`` seconds (drivers start them in turn)."""
+        """What the cards answer, all asked at once. It waits on while within ``limit`` seconds another one does, since
+        drivers start cards one after another; and never for a card that still hangs.
+        """
         late = {card for card, thread in self.threads.items() if thread.late}
         asked = {card: thread.ask(partial(job, card)) for card, thread in self.threads.items()}
         progress, waiting = True, {answer for card, answer in asked.items() if card not in late}

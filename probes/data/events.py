@@ -87,7 +87,8 @@ class Look:
 class Ended:
     """``why``: clear (of the limit), whole (all was looked at), most, time. ``cores``: what may decode, 0 if unknown.
 
-    ``unchecked``: files too large to be held against their checksum. ``began``: monotonic; 0 in an older recording.
+    ``unchecked``: files too large to be held against the checksum that is declared for them. ``began``: when the survey
+    did, by the machine's monotonic clock; 0 in an older recording.
     """
 
     why: str

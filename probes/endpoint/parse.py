@@ -183,7 +183,9 @@ def busiest_second(answers: Sequence[Answer]) -> float:
 
 
 def lines(found: Sequence[Record], endpoint: str, clock: float | None) -> list[Series]:
-    """Failures and first tokens by when they were asked for, tokens a second, on the run's ``clock``; trials too."""
+    """Of the whole load, trials and all: failures and first tokens by when they were asked for, tokens a second, on
+    the run's clock, which began at ``clock``.
+    """
     if clock is None:
         return []
     placed = [(window.began - clock, answer) for window, answers in windows(found) for answer in answers]

@@ -25,7 +25,9 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """Cards (None without a driver) and ``why`` some do not answer; the ``ports`` that are up, in bytes a second."""
+    """``gpus`` is None where no driver answers; ``why`` says that, or which card does not; ``ports`` are those that are
+    up, with their bytes a second where the kernel knows them.
+    """
 
     kind: Literal["inventory"] = "inventory"
     gpus: list[Gpu] | None = None

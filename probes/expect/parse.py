@@ -78,7 +78,10 @@ def figures(parts: list[tuple[str, Wrong]]) -> list[Measurement]:
 
 
 def written(found: Inventory) -> str:
-    """The file that expects a node like this one. Memory may be 2 % less: kernels, BIOSes and drivers reserve some."""
+    """The file that expects a node like this one; memory may be 2 % less: kernels, BIOSes and drivers reserve some.
+
+    Cards of several kinds have no one name.
+    """
     lines = [f"# What a node like {socket.gethostname()} should be. bench run --expect FILE; see docs/expect.md"]
     if version := re.match(r"\d+(\.\d+){0,3}", found.driver or "", re.ASCII):
         lines.append(f'driver = ">={version[0]}"')

@@ -53,7 +53,10 @@ class Parsed:
 
 
 def answer(text: str, ready: type[R], wanted: type[T], **kinds: type[T]) -> tuple[R, list[T]]:
-    """The child's ``ready`` record and the ``wanted`` ones, by ``kinds``. Raises Unsupported, Failed, TimedOut."""
+    """The child's ``ready`` record, and the ``wanted`` ones, which are of these ``kinds``.
+
+    Raises Unsupported, Failed or TimedOut: what it said went wrong, or that it made no sense.
+    """
     known: dict[str, type[object] | None] = {"ready": ready, **kinds, "error": LoadError, "end": End}
     said = jsonl.records(text, WHO, known)
     for record in said:

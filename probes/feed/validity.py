@@ -104,7 +104,8 @@ def _disagreement(apart: float) -> str:
 
 
 def _cold(arm: Arm, others: float) -> Iterator[str]:
-    """By the reader's own device bytes, else the device's, else the network's; without any, by the page cache."""
+    """The reader's own device bytes, else those of the device below the path, else the network's; or what the page
+    cache holds, where the file system has none of them."""
     if not arm.read_bytes:
         return
     own, device, resident = arm.own_device_bytes, arm.device_bytes, arm.resident_ratio

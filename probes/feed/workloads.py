@@ -61,7 +61,10 @@ class Accelerator:
 
 @cache
 def catalogue(file: Path = FILE) -> dict[str, Workload]:
-    """The workloads of a file by name, and as WORKLOAD-CARD for each card that can be emulated. Raises Unsupported."""
+    """The workloads of a file, each by its name, and as WORKLOAD-CARD for each card that ``--accelerator`` can emulate.
+
+    Raises Unsupported, one line, when it is not such a file.
+    """
     found: dict[str, Workload] = {}
     try:
         for name, entry in tomllib.loads(file.read_text(encoding="utf-8")).items():

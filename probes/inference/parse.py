@@ -144,7 +144,10 @@ def _energy(stages: Stages, device: Labels) -> Iterator[Measurement]:
 
 
 def _serve(found: Sequence[Record], labels: Labels) -> Iterator[Measurement]:
-    """The serve stage, if it was run. Below saturation its rates are those offered, not what could be carried."""
+    """All figures of the serve stage; none where it was not run.
+
+    Below saturation the rates equal what was offered: they say that the load was carried, not what could be.
+    """
     if (serve := first(found, Serve)) is None:
         return
     requests, limits = of(found, ServedRequest), Limits(serve.first_token_limit, serve.inter_token_limit)

@@ -47,7 +47,10 @@ _ROUNDS = {Effort.QUICK: 5, Effort.STANDARD: 6, Effort.THOROUGH: 10}
 
 
 def measure(ctx: Context) -> Sequence[Measurement]:
-    """Run the load in a child and parse what it finished. Raises Unsupported, Failed; TimedOut if that is nothing."""
+    """Run the load in a child and parse what it printed; of one that is ended at its bound, what it had finished.
+
+    Raises Unsupported, Failed; TimedOut where nothing was finished.
+    """
     from probes.common.pipe import of, refusal
     from probes.inference.events import Window, device_of, read, unfinished
     from probes.inference.parse import MISMATCHED, parse

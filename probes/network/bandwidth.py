@@ -86,7 +86,10 @@ def measure_tcp(link: Link, plan: NetworkPlan) -> Bandwidth:
 
 
 def both_ways(link: Link, plan: NetworkPlan, streams: int) -> list[Measurement]:
-    """Throughput of each direction while the other is full too; none where iperf3 (3.9, 3.10) does not say it."""
+    """Throughput of each direction while the other one is full as well.
+
+    iperf3 3.9 and 3.10 may not say what arrived; there is no figure then.
+    """
     docs = [_tcp(link, plan, "both", streams) for _ in range(plan.both_rounds)]
     flows = [flow for doc in docs for flow in iperf3.tcp_flows(doc, "both")]
     rates = {way: [flow.bytes_per_second for flow in flows if flow.direction == way] for way in DIRECTIONS if flows}
@@ -130,7 +133,10 @@ def _udp(link: Link, plan: NetworkPlan, direction: str, rate: float, buffer: int
 
 
 def _overflows(link: Link, direction: str) -> int:
-    """Datagrams dropped by the receiver's full UDP sockets since boot; 0 from a peer that does not tell."""
+    """Datagrams that the receiving end's UDP sockets have dropped because they were full, since boot.
+
+    0 from any peer but a `bench peer` on another node, which does not tell.
+    """
     found: Mapping[str, int] = {}
     if direction == "receive":
         done = link.ctx.tools.run(["cat", "/proc/net/snmp"], name="udp-counters", timeout=5)
@@ -190,7 +196,10 @@ def full(flow: Flow, streams: int) -> bool:
 
 
 def _retransmits(flows: Sequence[Flow], labels: Labels, segment: int | None) -> Iterator[Measurement]:
-    """Segments sent again in a round, and their share, which compares: a clean 12 Gbit/s test has thousands."""
+    """Segments sent again in a round (median), and their share of all segments.
+
+    The share is what can be compared: a clean 12 Gbit/s test retransmits thousands.
+    """
     if not (counted := [(flow, float(flow.retransmits)) for flow in flows if flow.retransmits is not None]):
         return
     yield of_repeats("network_retransmits", [again for _, again in counted], labels)

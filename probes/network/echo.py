@@ -88,7 +88,10 @@ def paced(
     link: Link, name: str, packets: int, interval: float,
     load: Sequence[str] = (), load_seconds: float = 0.0, settle_seconds: float = 0.0,
 ) -> Echo:  # fmt: skip
-    """Send voice packets, ``interval`` seconds apart, beside the load if one is given. Raises Failed, TimedOut."""
+    """``packets`` of a voice packet's size, ``interval`` seconds apart; with a load, beside it once it has settled.
+
+    Raises Failed or TimedOut with one line that names the peer.
+    """
     link.runs += 1
     words = [
         "--host", link.iperf3.host, "--port", str(link.echo_port), "--token", str(link.token), "--run", str(link.runs),

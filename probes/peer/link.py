@@ -43,7 +43,10 @@ class Link:
     runs: int = 0
 
     def iperf(self, name: str, argv: list[str], seconds: float) -> Document:
-        """One iperf3 test of ``seconds``; a busy server is waited for while there is time. Raises Failed, TimedOut."""
+        """One iperf3 test that takes ``seconds``; a busy server is waited for as long as the probe has time.
+
+        Raises Failed or TimedOut with one line that names the peer.
+        """
         restarts = 0
         while True:
             try:

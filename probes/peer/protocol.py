@@ -74,7 +74,10 @@ class PeerAnswer:
 
 @dataclass(frozen=True, slots=True)
 class PeerLine:
-    """What a lease prints: who answered, over which interface; ``here``: the peer is this machine, so no network."""
+    """What the program of a lease prints: who answered, and over which interface of this node.
+
+    ``here``: the peer is this very machine, so that nothing between them is a network.
+    """
 
     hello: PeerAnswer
     local: Interface = Interface()

@@ -243,7 +243,10 @@ class Peer:
     # --- iperf3
 
     def _start_iperf3(self, connection: Connection) -> None:
-        """One server a test (``-1``), because one that serves several may stay busy (esnet/iperf 819, 1735, 1986)."""
+        """``iperf3 -s -1`` serves one test and ends, so no test meets the remains of another.
+
+        esnet/iperf issues 819, 1735, 1986: a server that stays busy for ever.
+        """
         words = ["iperf3", "-s", "-1", "-p", str(connection.iperf3_port), "-B", str(self.address[0])]
         if self.settings.max_bits_per_second:
             words += ["--server-bitrate-limit", str(int(self.settings.max_bits_per_second))]

@@ -103,7 +103,10 @@ def refused(done: Completed) -> bool:
 
 
 def refuse_failed(done: Completed, path: str) -> None:
-    """Raises Unsupported for a full or read-only file system, Failed for other faults; fio still prints figures."""
+    """Did it run right? Comes before was it fast: fio prints plausible figures after errors too.
+
+    Raises Unsupported for a full or read-only file system, Failed for any other fault.
+    """
     error = _error_of(done.stdout)
     if done.returncode == 0 and not error:
         return

@@ -48,7 +48,7 @@ _BACK_TO_BACK, _BACK_TO_BACK_BYTES = 20, 1 << 30  # sums on GPUs: so many, and f
 
 
 class RankTask(NamedTuple):
-    """What one process is told: its number among all nodes' ``world``, and among the ``beside`` of its own node."""
+    """What one process is told: ``rank`` counts over all nodes' ``world``, ``local`` over its own node's ``beside``."""
 
     asked: argparse.Namespace
     backend: str
@@ -132,7 +132,10 @@ def _store(master: str, port: int, is_master: bool) -> Any:
 
 
 def _measure(asked: argparse.Namespace, store: Any) -> NodeTimes:
-    """The slowest all-reduce (as nccl-tests has it) and the least wait of this node's ranks. Raises RuntimeError."""
+    """The means of this node's ranks, as one: the slowest all-reduce (as nccl-tests has it), and the least wait.
+
+    Raises RuntimeError when a rank is missing or fails.
+    """
     name = interface_of(asked.address).name
     for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME") if name else ():
         os.environ.setdefault(variable, name)  # else they take what the host's name resolves to

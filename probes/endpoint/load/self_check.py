@@ -43,7 +43,10 @@ async def checked(stamps: StampingSelector, port: int, streams: int, rate: float
 
 
 async def _round(client: Client, streams: int, rate: float, seconds: float) -> tuple[list[float], float]:
-    """Seconds from each chunk's leaving to its stamp, and chunks a second, once all streams have begun."""
+    """Seconds from each chunk's leaving to its stamp, and chunks a second.
+
+    Of those that left when all streams had begun: a load begins them one after another, not all at once.
+    """
     gap = streams / rate
     spread = max(gap, _BEGIN_SECONDS * streams)
     chunks = max(1, round((seconds + spread) / gap))

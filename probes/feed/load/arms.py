@@ -79,7 +79,10 @@ def run(
     ceiling: float = float("inf"),
     **fields: Any,
 ) -> Arm:
-    """Feed ``consumer`` until its rate is flat or the time is up; ``fields`` join the record. Raises as `Feed.get`."""
+    """Feed ``consumer`` from a new feed until its rate is flat or the time is used up; ``fields`` join the record.
+
+    Raises TimeoutError when the path hangs, OSError when a read fails.
+    """
     log, witness = Consumption(), Witness(device)
     consumer.begin()
     feed = make_feed()

@@ -95,7 +95,8 @@ def is_apart(sample_bytes: int, per_file: int) -> bool:
 
 
 def _sample_blocks(sizes: Sequence[int], files: int) -> list[Block]:
-    """Large samples in pieces, each counted by its bytes over the mean sample's: large ones are no slower."""
+    """A large sample in pieces. A piece counts by its bytes over the mean sample's, so that a window in which large
+    samples happen to come is no slower window."""
     blocks, ends, mean = [], [0] * files, sum(sizes) / len(sizes)
     for number, size in enumerate(sizes):
         file = number % files
@@ -122,7 +123,10 @@ def _whole_blocks(ends: Mapping[int, int], size: int, samples: float) -> tuple[B
 
 
 def write(folder: str, blocks: Sequence[Block], seed: int, deadline: float, apart: bool = False) -> DataSet:
-    """Write the blocks' bytes; past ``deadline`` (monotonic) no more, if an eighth is there. Raises OSError."""
+    """Lay the blocks' bytes out. Past ``deadline`` (monotonic seconds) the rest is left out, if an eighth is there.
+
+    Raises OSError as the file system does (no space, an I/O error).
+    """
     started = time.monotonic()
     lengths = sorted(_ends(blocks).items())
     paths = {file: os.path.join(folder, f"data.{file}") for file, _ in lengths}

@@ -256,7 +256,10 @@ def make_buffers(size: int, count: int) -> list[Buffer]:
 def first_that_fits(
     ways: Mapping[str, Callable[[int, int], Sequence[Buffer]]], size: int, count: int, fits: Callable[[Buffer], bool]
 ) -> tuple[str, Sequence[Buffer]]:
-    """The first way to make buffers that the path reads into, by name; else the last. Raises RuntimeError."""
+    """The first way to make buffers that succeeds and that the path can read into, by name; else the last.
+
+    Raises RuntimeError when no way succeeds.
+    """
     made: tuple[str, Sequence[Buffer]] | None = None
     problem = RuntimeError("no memory to read into")
     for name, make in ways.items():

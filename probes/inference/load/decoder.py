@@ -151,7 +151,9 @@ class Decoder:
         )
 
     def _rotations(self) -> tuple[Any, Any]:
-        """[length, heads, size]: cosines and sines: of queries scaled, of values 1 and 0, so one kernel turns all."""
+        """[length, heads, size]: cosines and sines for queries, divided by the root of their size, keys, and values
+        (1 and 0), so that one kernel turns and scales whatever a layer projects.
+        """
         shape = self.shape
         half = torch.arange(0, shape.head_dim, 2, device=self.device, dtype=torch.float32)
         inverse = _ROPE_BASE ** (-half / shape.head_dim)

@@ -74,7 +74,10 @@ class Server(Protocol):
 
 
 def poisson_arrivals(rate: float, seconds: float, prompt: int, output: int, seed: int) -> list[Arrival]:
-    """A Poisson process of ``rate`` requests a second, drawn beforehand; lengths within a quarter of the mean."""
+    """A Poisson process of ``rate`` requests a second, lengths uniform within a quarter of the mean.
+
+    All is drawn before the start and depends on the seed alone.
+    """
     draw = random.Random(seed)
     arrivals: list[Arrival] = []
     for at in takewhile(lambda at: at < seconds, poisson(rate, draw)):

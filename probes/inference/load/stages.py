@@ -334,7 +334,9 @@ class DecoderServer:
         self.decoder.tokens[:batch].tolist()
 
     def warm(self) -> None:
-        """Run short and long prompts and every batch size once, so that nothing is captured while requests wait."""
+        """Prompts from the shortest to the longest, and every batch size, once: nothing is planned or captured while
+        requests wait.
+        """
         by_length = sorted(self.prompts, key=lambda prompt: prompt.shape[1])
         for prompt in by_length[:: max(1, len(by_length) // 3)]:
             self.decoder.prefill(prompt)

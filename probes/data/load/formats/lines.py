@@ -26,7 +26,10 @@ csv.field_size_limit(_LONGEST_LINE)  # Python's own limit, 128 KiB, is less than
 
 @dataclass(frozen=True, slots=True)
 class _Lines:
-    """JSON lines, or CSV under its ``columns``, from byte ``first`` on. ``over_lines``: a record may take several."""
+    """JSON lines, or CSV under its ``columns``. Bytes ``first`` to ``size`` hold the lines.
+
+    ``over_lines``: a record may go on over several.
+    """
 
     path: Path
     table: Table | None
