@@ -15,7 +15,7 @@ from typing import Any
 from bench.measure import budget
 from bench.measure.probe import Check, Context, Probe, Tools, Unsupported
 from bench.model import Code, Measurement, Request
-from probes.common.metrics import exact, metrics
+from probes.common.metrics import figure, metrics
 from probes.common.ports import SYSFS, Port, ports
 
 #: Link layers of verbs that NCCL and perftest use as they come. EFA's is none of them.
@@ -70,24 +70,24 @@ def _rdma(seen: Sequence[Mapping[str, Port]]) -> list[Measurement]:
     there = {name for ports in verbs for name, port in ports.items() if port.kind == "infiniband" or port.active}
     if not seen:
         return []
-    found = [exact("fabric_rdma_ports", len(there), len(seen), {})]
+    found = [figure("fabric_rdma_ports", len(there), {}, n=len(seen))]
     if there:
         active = min(sum(port.active for port in ports.values()) for ports in verbs)
-        found.append(exact("fabric_active_rdma_ports", active, len(seen), {}))
+        found.append(figure("fabric_active_rdma_ports", active, {}, n=len(seen)))
     return found
 
 
 def _port(name: str, states: Sequence[Port], samples: int) -> Iterator[Measurement]:
     labels = {"port": name, "kind": states[0].kind}
-    yield exact("fabric_up_ratio", sum(state.active for state in states) / samples, samples, labels)
+    yield figure("fabric_up_ratio", sum(state.active for state in states) / samples, labels, n=samples)
     for metric, field in (("fabric_link_bytes_per_second", "bytes_per_second"), ("fabric_link_lanes", "lanes")):
         if values := [value for state in states if (value := getattr(state, field)) is not None]:
-            yield exact(metric, min(values), samples, labels)
+            yield figure(metric, min(values), labels, n=samples)
     if (flaps := _added([state.flaps for state in states])) is not None:
-        yield exact("fabric_flaps", flaps, samples, labels)
+        yield figure("fabric_flaps", flaps, labels, n=samples)
     for counter in dict.fromkeys(counter for state in states for counter in state.errors):
         if (errors := _added([state.errors.get(counter) for state in states])) is not None:
-            yield exact("fabric_errors", errors, samples, {**labels, "counter": counter})
+            yield figure("fabric_errors", errors, {**labels, "counter": counter}, n=samples)
 
 
 def _added(values: Sequence[int | None]) -> float | None:

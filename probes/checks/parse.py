@@ -9,7 +9,7 @@ from bench.measure import jsonl
 from bench.measure.probe import Failed
 from bench.model import Code, Measurement, Source
 from probes.checks.look import LookedCheck, LookedFile
-from probes.common.metrics import exact
+from probes.common.metrics import figure
 
 OPEN, EXPIRED = "checks_open", "checks_expired"
 _MOST_LINES = 50
@@ -30,7 +30,7 @@ def figures(file: LookedFile, checks: Sequence[LookedCheck]) -> list[Measurement
     """How many are open and how many expired, of so many."""
     opened = sum(any(still_open(check)) for check in checks)
     expired = sum(is_expired(check, file.today) for check in checks)
-    return [exact(OPEN, opened, len(checks), {}), exact(EXPIRED, expired, len(checks), {})]
+    return [figure(OPEN, opened, {}, n=len(checks)), figure(EXPIRED, expired, {}, n=len(checks))]
 
 
 def told(file: LookedFile, checks: Sequence[LookedCheck]) -> list[str]:

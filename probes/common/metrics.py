@@ -1,5 +1,5 @@
 """How a probe declares many metrics of one kind (a table of names, help texts, own labels and directions), and makes
-measurements of repeats, counts, distributions and exact figures.
+measurements of repeats, counts, distributions and single figures.
 """
 
 from __future__ import annotations
@@ -65,17 +65,12 @@ def figure(
     metric: str, value: float, labels: Labels, interval: Interval | None = None, n: int = 1,
     invalid: str | None = None, repeats: Sequence[float] = (),
 ) -> Measurement:  # fmt: skip
-    """One value of ``n`` samples, within an interval widened to hold it; without one, a value that has no noise."""
+    """One value of ``n`` samples, within an interval widened to hold it; without one (a count, say) it has no noise."""
     low, high = interval or (value, value)
     return Measurement(
         metric=metric, value=value, interval=(min(low, value), max(high, value)), samples=max(1, n),
         labels=dict(labels), repeats=tuple(repeats), invalid=invalid,
     )  # fmt: skip
-
-
-def exact(metric: str, value: float, samples: int, labels: Labels, invalid: str | None = None) -> Measurement:
-    """A figure without an interval: a count, a rate that a device names."""
-    return figure(metric, value, labels, n=samples, invalid=invalid)
 
 
 def of_repeats(

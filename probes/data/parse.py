@@ -13,7 +13,7 @@ from bench.measure.probe import Failed, Unsupported
 from bench.model import Code, Measurement, Series, code_of
 from bench.units import human
 from probes.common.looks import Looks
-from probes.common.metrics import exact, figure, of_repeats
+from probes.common.metrics import figure, of_repeats
 from probes.common.time_lines import rate_of
 from probes.data.events import Access, Described, Drawn, Ended, Event, Found, Identity, Look, Refused
 from probes.data.plan import INSTALL
@@ -38,10 +38,10 @@ def parse(events: Sequence[Event], data: str) -> list[Measurement]:
         raise Unsupported(Code.PACKAGE_MISSING, f"{data}: {why}", INSTALL)
     found = [*_shares(samples, ended[0], events, labels), *_rates(_of(events, Look), labels)]
     found += [*_decoding(samples, ended[0], labels), *_faults(samples, labels)]
-    found += [exact(IDENTITY, 1.0, 1, {**labels, **asdict(one)}) for one in _of(events, Identity)]
+    found += [figure(IDENTITY, 1.0, {**labels, **asdict(one)}) for one in _of(events, Identity)]
     for one in _of(events, Found):
-        found.append(exact("data_files", one.files, 1, labels))
-        found.append(exact("data_samples", one.samples, 1, labels))
+        found.append(figure("data_files", one.files, labels))
+        found.append(figure("data_samples", one.samples, labels))
     return found + [m for one in _of(events, Access) for m in _access(one, labels)]
 
 
@@ -109,7 +109,7 @@ def _decoding(samples: Sequence[Drawn], ended: Ended, labels: dict[str, str]) ->
         value, interval = median_interval(parts)
         yield figure("data_decode_bytes_per_second", value, labels, interval, len(sound))
     if ended.cores > 0:
-        yield exact("data_available_cores", ended.cores, 1, labels)
+        yield figure("data_available_cores", ended.cores, labels)
 
 
 def _rate(samples: Sequence[Drawn]) -> float:
@@ -120,10 +120,10 @@ def _faults(samples: Sequence[Drawn], labels: dict[str, str]) -> Iterator[Measur
     """How many of each kind, and the first hundred by name."""
     faulty = [(sample, sample.fault) for sample in samples if sample.fault is not None]
     for word, times in sorted(Counter(fault.partition(": ")[0] for _, fault in faulty).items()):
-        yield exact("data_faults", times, len(samples), {**labels, "fault": word[:100]})
+        yield figure("data_faults", times, {**labels, "fault": word[:100]}, n=len(samples))
     for sample, fault in faulty[:_NAMED]:
         where = {"file": sample.file[:500] or "?", "at": sample.at[:500], "fault": fault[:500]}
-        yield exact("data_fault_info", 1.0, 1, {**labels, **where})
+        yield figure("data_fault_info", 1.0, {**labels, **where})
 
 
 def _access(one: Access, labels: dict[str, str]) -> Iterator[Measurement]:
@@ -137,9 +137,9 @@ def _access(one: Access, labels: dict[str, str]) -> Iterator[Measurement]:
     }
     for check, gap in gaps.items():
         if gap is not None:
-            yield exact("data_access_gaps", float(gap), 1, {**labels, "check": check})
+            yield figure("data_access_gaps", float(gap), {**labels, "check": check})
     told = {"owner": one.owner, "group": one.group, "mode": one.mode, "access_list": one.access_list}
-    yield exact("data_access_info", 1.0, 1, {**labels, **told, "encrypted": one.encrypted or "unknown"})
+    yield figure("data_access_info", 1.0, {**labels, **told, "encrypted": one.encrypted or "unknown"})
 
 
 _WATCHED = re.compile(r"(?:^|\s)(?:-w\s+|-F\s+(?:dir|path)=)(\S+)")
@@ -152,7 +152,7 @@ def audited(rules: str | None, data: str) -> Iterator[Measurement]:
         return
     covering = [line for line in rules.splitlines() for path in _WATCHED.findall(line) if _inside(data, path)]
     reads = any("r" in (_RIGHTS.findall(line) or ["rwxa"])[0] for line in covering)
-    yield exact("data_access_gaps", float(not reads), 1, {"data": data[:500], "check": "unaudited"})
+    yield figure("data_access_gaps", float(not reads), {"data": data[:500], "check": "unaudited"})
 
 
 def _inside(data: str, path: str) -> bool:

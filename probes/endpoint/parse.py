@@ -9,7 +9,7 @@ from itertools import chain
 
 from bench.judge.statistics import median, quantile
 from bench.model import Code, Measurement, Series
-from probes.common.metrics import Labels, exact, figure, of_counts, quantiles, rate_of_parts
+from probes.common.metrics import Labels, figure, of_counts, quantiles, rate_of_parts
 from probes.common.open_loop import Kept, Limits, late
 from probes.common.pipe import Record, of
 from probes.common.sustained import none_sustained, sustained
@@ -44,7 +44,7 @@ def parse(found: Sequence[Record], endpoint: str) -> list[Measurement]:
     for how in of(found, Opened):
         made.append(figure("endpoint_open_seconds", how.seconds, labels))
         peer = {"peer": how.peer} if how.peer else {}
-        made.append(exact("endpoint_info", 1.0, 1, {**labels, "api": how.api, "place": how.place, **peer}))
+        made.append(figure("endpoint_info", 1.0, {**labels, "api": how.api, "place": how.place, **peer}))
     for window, answers in served:
         if window.stage != "warm-up":
             made += _at_load(window, answers, labels)
@@ -82,7 +82,7 @@ def _held(window: Window, answers: Sequence[Answer], base: Labels, invalid: str 
     labels, good = {**base, "stage": STAGE}, [a for a in answers if not a.failed]
     yield of_counts("endpoint_success_ratio", len(good), len(answers), base, invalid)
     for code, count in sorted(Counter(a.code for a in answers if a.code).items()):
-        yield exact("endpoint_failed_requests", float(count), len(answers), {**base, "code": code}, invalid)
+        yield figure("endpoint_failed_requests", float(count), {**base, "code": code}, n=len(answers), invalid=invalid)
     firsts = [a.first_token for a in answers if a.first_token is not None]
     yield from quantiles("inference_first_token_seconds", firsts, labels, invalid)
     connected = [a.connected_first_token for a in answers if a.connected_first_token is not None]

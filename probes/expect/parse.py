@@ -12,7 +12,7 @@ from bench.measure import jsonl
 from bench.measure.probe import Failed, Tools
 from bench.model import Code, Measurement
 from bench.units import human
-from probes.common.metrics import exact
+from probes.common.metrics import figure
 from probes.expect.inventory import Inventory
 from probes.expect.plan import Expectation, Gpus, within
 
@@ -74,7 +74,7 @@ def _less(what: str, value: float | None, least: float, metric: str = "memory_by
 
 def figures(parts: list[tuple[str, Wrong]]) -> list[Measurement]:
     """One figure a part; what is wrong stands in the label ``found``."""
-    return [exact(METRIC, float(many), 1, {"part": part, "found": text[:500]}) for part, (many, text) in parts]
+    return [figure(METRIC, float(many), {"part": part, "found": text[:500]}) for part, (many, text) in parts]
 
 
 def written(found: Inventory) -> str:

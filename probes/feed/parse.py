@@ -11,7 +11,7 @@ from bench.judge.statistics import quantile, quantile_interval
 from bench.measure import jsonl
 from bench.measure.probe import Failed, ProbeError, TimedOut, Unsupported
 from bench.model import Code, Measurement, Series
-from probes.common.metrics import exact, of_repeats
+from probes.common.metrics import figure, of_repeats
 from probes.feed.rates import Rate, each_step, own, pool, rate
 from probes.feed.records import Arm, Checkpoint, End, KvRead, LoadError, ModelLoad, Moved, PatternReady, Ready
 from probes.feed.validity import COLD_RATIO, reasons, widened
@@ -124,7 +124,7 @@ class _PathRates:
     def measurements(self) -> Iterator[Measurement]:
         loader = {"loader": self.ready.loader, "workers": str(self.ready.loader_workers)} if self.ready.loader else {}
         yield from self.rates.measurements(loader)
-        yield exact("feed_sample_bytes", self.ready.sample_bytes, 1, self.labels)
+        yield figure("feed_sample_bytes", self.ready.sample_bytes, self.labels)
         for part in (self._busy, self._interference, self._waits, self._cores, self._mlperf):
             yield from part()
         yield from self._ways_to_read()
@@ -166,7 +166,7 @@ class _PathRates:
         if self.ready.decode != "none" and arm:
             cores = self.demand * arm.reader_cpu_seconds * self.ready.sample_bytes / arm.read_bytes
             yield self.spread("feed_preprocess_cores", [cores], ("resident", "preprocess"))
-            yield exact("feed_available_cores", float(self.ready.cores), 1, self.labels)
+            yield figure("feed_available_cores", float(self.ready.cores), self.labels)
 
     def _mlperf(self) -> Iterator[Measurement]:
         """MLPerf Storage's accelerator utilization: computing time over running time, the first batch left out."""

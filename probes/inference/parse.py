@@ -13,7 +13,7 @@ from itertools import product
 
 from bench.judge import statistics
 from bench.model import Code, Measurement
-from probes.common.metrics import Labels, exact, figure, of_counts, of_repeats, quantiles, rate_of_parts
+from probes.common.metrics import Labels, figure, of_counts, of_repeats, quantiles, rate_of_parts
 from probes.common.open_loop import Kept, Limits, late
 from probes.common.pipe import Record, of
 from probes.common.sustained import sustained
@@ -102,7 +102,7 @@ def _values(done: Checked, labels: Labels) -> Iterator[Measurement]:
     """How many values were not those of the first product, and not the known answer."""
     for against, number in (("first", done.mismatches), ("answer", done.wrong)):
         if number is not None:
-            yield exact(MISMATCHED, float(number), done.products, {**labels, "against": against})
+            yield figure(MISMATCHED, float(number), {**labels, "against": against}, n=done.products)
 
 
 def _rates(windows: Sequence[Window]) -> list[float]:
@@ -245,7 +245,7 @@ def _agreed(checks: Sequence[Checked], names: Sequence[str], stand_in: Labels) -
         for check in alike:
             differs = check.digest != digest or votes <= len(voters) / 2
             labels = {"device": check.device, "stage": "together", "against": "cards", **stand_in}
-            yield exact(MISMATCHED, float(differs), len(alike), labels)
+            yield figure(MISMATCHED, float(differs), labels, n=len(alike))
 
 
 def _node_expected(cards: Cards, names: Sequence[str], stand_in: Labels) -> Iterator[Measurement]:

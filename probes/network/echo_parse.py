@@ -20,7 +20,7 @@ from bench.judge.statistics import median, poisson_upper_bound, quantile
 from bench.measure.jsonl import records
 from bench.measure.probe import Failed
 from bench.model import Code, Measurement
-from probes.common.metrics import Labels, distribution, exact, needed, of_counts, of_distributions
+from probes.common.metrics import Labels, distribution, figure, needed, of_counts, of_distributions
 
 PLACES = ("network", "egress", "host", "peer")  # the network's own first
 #: When 1 % of the packets left later than this, the gaps between them are the host's: one slot of a voice stream.
@@ -268,7 +268,7 @@ def _losses(echoes: Sequence[Echo], labels: Labels) -> Iterator[Measurement]:
         "network_duplicate_packets": sum(echo.duplicates for echo in echoes),
         "network_missed_send_slots": sum(late > echo.interval for echo in echoes for late in echo.late),
     }
-    yield from (exact(name, value, sent, labels) for name, value in counts.items())
+    yield from (figure(name, value, labels, n=sent) for name, value in counts.items())
 
 
 def _spikes(echoes: Sequence[Echo], usual: UsualTimes, labels: Labels) -> list[Measurement]:
@@ -280,9 +280,10 @@ def _spikes(echoes: Sequence[Echo], usual: UsualTimes, labels: Labels) -> list[M
         seen = Counter(event.place for echo in echoes for event in events(echo, usual, threshold))
         for place in PLACES:
             named = {**labels, "place": place, "threshold_seconds": f"{threshold:g}"}
-            found.append(exact("network_spike_events", seen[place], packets, named, doubt if seen[place] else None))
+            why = doubt if seen[place] else None
+            found.append(figure("network_spike_events", seen[place], named, n=packets, invalid=why))
     bound = poisson_upper_bound(int(found[0].value)) / sum(len(echo.packets) * echo.interval for echo in echoes)
-    return [*found, exact("network_spike_rate_upper_bound_per_second", bound, packets, labels, doubt)]
+    return [*found, figure("network_spike_rate_upper_bound_per_second", bound, labels, n=packets, invalid=doubt)]
 
 
 def quantiles(metric: str, values: Sequence[float], labels: Labels, invalid: str | None = None) -> list[Measurement]:

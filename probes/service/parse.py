@@ -10,7 +10,7 @@ from bench.model import Code, Measurement, Series
 from bench.units import human
 from probes.common.http import REMEDIES
 from probes.common.looks import Looks
-from probes.common.metrics import exact, figure, quantiles
+from probes.common.metrics import figure, quantiles
 from probes.common.time_lines import most_of, sum_of
 from probes.service.plan import Service
 from probes.service.records import Answer, not_let_in
@@ -42,14 +42,14 @@ def parse(answers: Sequence[Answer], service: Service, looks: Looks, limit: floa
     interval = looks.interval(good, len(seen))
     found = [figure("service_success_ratio", good / len(seen), judged, interval, len(seen), invalid)]
     for code, times in sorted(Counter(answer.code for answer in seen if answer.code).items()):
-        found.append(exact("service_failed_requests", times, len(seen), {**labels, "code": code}))
-    found.append(exact("service_consecutive_failures", longest_run(seen), len(seen), labels))
+        found.append(figure("service_failed_requests", times, {**labels, "code": code}, n=len(seen)))
+    found.append(figure("service_consecutive_failures", longest_run(seen), labels, n=len(seen)))
     for connection in ("kept", "cold"):
         those = [answer for answer in seen if answer.kept is (connection == "kept")]
         for phase in PHASES:
             found += _times(those, phase, {**labels, "connection": connection, "phase": phase}, invalid)
     left = [answer.certificate for answer in seen if answer.certificate is not None]
-    return found + [exact("service_certificate_left_seconds", min(left), len(left), labels) for _ in left[:1]]
+    return found + [figure("service_certificate_left_seconds", min(left), labels, n=len(left)) for _ in left[:1]]
 
 
 def _seen(answers: Sequence[Answer], service: Service, looks: Looks, limit: float) -> Sequence[Answer]:
