@@ -11,7 +11,9 @@ _COMPOSED = ((RESPONSE, response, ()), (DECODING, headrooms, ("data", "feed")))
 
 
 def composed(run: Run) -> Run:
-    """With the whole answer (of network and model), and with what the cores decode against what is demanded."""
+    """With the whole answer (of network and model) and what the cores decode against what is demanded, where both parts
+    of such a figure were measured.
+    """
     for name, figures, probes in _COMPOSED:
         found = () if any(result.probe == name for result in run.results) else tuple(figures(run))
         if found:

@@ -301,9 +301,9 @@ class Probe:
     What it does: ``parse`` turns a watcher's recorded samples into measurements (pure). ``doctor`` says what can be
     measured here, ``about`` what it knows of the node, by name, before anything is measured. ``calibrate`` runs the
     instrument against a known truth and says its error on this machine, within a minute. ``check`` raises ProbeError
-    for a request that no machine could measure: wrong usage. ``preview``: what it would send to somebody else's server,
-    in lines for a person. ``options`` are all that ``--option`` may set; those of one name in several probes mean the
-    same.
+    for a request that no machine could measure (a name that is none): wrong usage. ``preview``: what it would send to
+    somebody else's server, in lines for a person. ``options`` are all that ``--option`` may set; those of one name in
+    several probes mean the same.
 
     When and how long: ``seconds``, by effort, is the time it should take without waiting for anything (its share of
     `bench.measure.budget`), for each directory where it is ``per_path``; ``peer_seconds`` is that of each peer, where
