@@ -2,8 +2,8 @@
 
 From the node's own nights, the bad ones left out as the nightly gate does; pooled with its siblings' spread where the
 store knows any (Smyth 2004, eq. 4). While there are fewer than seven nights, the metric's own prior
-(`Metric.session_spread`) takes the siblings' place. In it the session's own repeats have their say: a series whose
-repeats scatter has sessions that do, and repeats that remember each other look steadier than they are.
+(`Metric.session_spread`) takes the siblings' place. The session's own repeats may widen it, never narrow it: a series
+whose repeats scatter has sessions that do, and repeats that remember each other look steadier than they are.
 """
 
 from __future__ import annotations
@@ -58,16 +58,18 @@ def _scaled(values: Sequence[float], scale: Scale) -> list[float]:
 
 
 def _declared(spread: float, measurement: Measurement, scale: Scale) -> Prior:
-    """The metric's prior, pooled with what the session's own repeats let expect.
+    """The metric's prior, pooled with what the session's own repeats let expect where that is more.
 
-    A figure without repeats counts as one of `_ROUNDS` with its interval.
+    However many repeats there are, they count as `_ROUNDS`: more of one session say no more of how it differs from the
+    next. A figure without repeats counts as one of `_ROUNDS` with its interval.
     """
     repeats, ends = _scaled(measurement.repeats, scale), _scaled(measurement.interval, scale)
-    df, scatter = len(repeats) - 1.0, 0.0
+    df, scatter = min(len(repeats), _ROUNDS) - 1.0, 0.0
     if df >= 1.0:
         scatter = variance(repeats)
     elif len(ends) == 2 and ends[0] != ends[1]:
         df = _ROUNDS - 1.0
         scatter = _ROUNDS * ((ends[1] - ends[0]) / 2.0 / t_quantile(0.025, df)) ** 2
     df = df if scatter else 0.0
-    return Prior((_PRIOR_DF * spread**2 + df * _SESSION_OVER_REPEATS * scatter) / (_PRIOR_DF + df), _PRIOR_DF + df)
+    pooled = (_PRIOR_DF * spread**2 + df * _SESSION_OVER_REPEATS * scatter) / (_PRIOR_DF + df)
+    return Prior(max(spread**2, pooled), _PRIOR_DF + df)
