@@ -102,7 +102,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     )
 
 
-_running = (_HERE / "conftest.py").open("ab")
+_running = os.open(_HERE / "conftest.py", os.O_RDONLY)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
